@@ -1,0 +1,2 @@
+#![forbid(unsafe_code)]
+//! The MoEDeployment operator: custom resource types, reconcile, apply, status.

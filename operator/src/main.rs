@@ -1,0 +1,2 @@
+//! The SwiftBalancer operator.
+fn main() {}

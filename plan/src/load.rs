@@ -1,0 +1,95 @@
+//! Tokens per layer and expert: what a window counted, and the figures made from it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ExpertId, LayerId};
+use crate::map::ExpertMap;
+
+/// (token, expert) pairs routed to each logical expert over some steps, `[layers, experts]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpertLoad {
+    experts: usize,
+    counts: Vec<u64>,
+}
+
+impl ExpertLoad {
+    /// No load.
+    #[must_use]
+    pub fn zero(layers: usize, experts: usize) -> Self {
+        Self { experts, counts: vec![0; layers * experts] }
+    }
+
+    /// A load from its rows. `None` if they have unequal lengths or there is no layer or no expert.
+    #[must_use]
+    pub fn from_rows(rows: &[Vec<u64>]) -> Option<Self> {
+        let experts = rows.first()?.len();
+        let even = experts > 0 && rows.iter().all(|row| row.len() == experts);
+        even.then(|| Self { experts, counts: rows.concat() })
+    }
+
+    /// Number of layers.
+    #[must_use]
+    pub fn layers(&self) -> usize {
+        self.counts.len().checked_div(self.experts).unwrap_or(0)
+    }
+
+    /// Number of experts of each layer.
+    #[must_use]
+    pub const fn experts(&self) -> usize {
+        self.experts
+    }
+
+    /// The counts of one layer, `[experts]`.
+    #[must_use]
+    pub fn layer(&self, layer: LayerId) -> &[u64] {
+        &self.counts[layer.index() * self.experts..][..self.experts]
+    }
+
+    /// Adds tokens to an expert.
+    pub fn add(&mut self, layer: LayerId, expert: ExpertId, tokens: u64) {
+        self.counts[layer.index() * self.experts + expert.index()] += tokens;
+    }
+
+    /// Adds another load of the same dimensions.
+    ///
+    /// # Panics
+    /// If the dimensions differ.
+    pub fn merge(&mut self, other: &Self) {
+        assert_eq!((self.experts, self.counts.len()), (other.experts, other.counts.len()), "loads of one model");
+        for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
+            *mine += theirs;
+        }
+    }
+
+    /// All pairs counted.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
+/// Load of each rank under a map when an expert's tokens are shared evenly by its copies, `[layers][ranks]`, tokens.
+#[must_use]
+pub fn rank_loads(map: &ExpertMap, load: &ExpertLoad) -> Vec<Vec<f64>> {
+    let shape = map.shape();
+    map.layers()
+        .map(|layer| {
+            let counts = map.replica_counts(layer);
+            let mut ranks = vec![0.0; shape.ranks];
+            for (rank, slot) in map.slots_of_layer() {
+                let expert = map.expert(layer, rank, slot).index();
+                ranks[rank.index()] += load.layer(layer)[expert] as f64 / f64::from(counts[expert]);
+            }
+            ranks
+        })
+        .collect()
+}
+
+/// `expert_load_balance_ratio` = sum over layers of mean rank load / sum over layers of max rank load. 1 is perfect,
+/// and what no load at all gives.
+#[must_use]
+pub fn balance_ratio(rank_loads: &[Vec<f64>]) -> f64 {
+    let mean: f64 = rank_loads.iter().map(|ranks| ranks.iter().sum::<f64>() / ranks.len().max(1) as f64).sum();
+    let max: f64 = rank_loads.iter().map(|ranks| ranks.iter().copied().fold(0.0, f64::max)).sum();
+    if max > 0.0 { mean / max } else { 1.0 }
+}

@@ -1,0 +1,280 @@
+//! Which logical expert each slot holds. Knows nothing of loads, of pages or of how a map came to be.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::ids::{ExpertId, LayerId, RankId, SlotIndex};
+
+/// The largest value of each dimension of a [`MapShape`]: far above any model or cluster, and small enough that no
+/// product of dimensions overflows.
+pub const MAX_DIMENSION: usize = 1 << 14;
+
+/// The dimensions of an expert map. `ranks * slots_per_rank >= experts`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MapShape {
+    /// MoE layers.
+    pub layers: usize,
+    /// Logical experts of each layer, `E`.
+    pub experts: usize,
+    /// Ranks of the expert-parallel group, `N`.
+    pub ranks: usize,
+    /// Slots of each rank and layer, `S`.
+    pub slots_per_rank: usize,
+}
+
+impl MapShape {
+    /// The shape with `redundancy` extra physical experts per layer.
+    ///
+    /// # Errors
+    /// If a dimension is out of range, or the physical experts do not divide by the ranks.
+    pub fn with_redundancy(layers: usize, experts: usize, ranks: usize, redundancy: usize) -> Result<Self, MapError> {
+        let physical = experts + redundancy;
+        if ranks == 0 || !physical.is_multiple_of(ranks) {
+            return Err(MapError::Indivisible { experts, redundancy, ranks });
+        }
+        let shape = Self { layers, experts, ranks, slots_per_rank: physical / ranks };
+        shape.check()?;
+        Ok(shape)
+    }
+
+    /// Physical experts of each layer, `P = N * S`.
+    #[must_use]
+    pub const fn physical(&self) -> usize {
+        self.ranks * self.slots_per_rank
+    }
+
+    /// Physical experts beyond one copy of each, `R = P - E`.
+    #[must_use]
+    pub const fn redundancy(&self) -> usize {
+        self.physical() - self.experts
+    }
+
+    /// # Errors
+    /// If a dimension is 0 or above [`MAX_DIMENSION`], or the slots are too few or too many for the experts.
+    pub fn check(&self) -> Result<(), MapError> {
+        let Self { layers, experts, ranks, slots_per_rank } = *self;
+        for (what, value) in
+            [("layers", layers), ("experts", experts), ("ranks", ranks), ("slots per rank", slots_per_rank)]
+        {
+            if value == 0 || value > MAX_DIMENSION {
+                return Err(MapError::Dimension { what, value });
+            }
+        }
+        if self.physical() < experts {
+            return Err(MapError::TooFewSlots { slots: self.physical(), experts });
+        }
+        if slots_per_rank > experts {
+            return Err(MapError::TooManySlots { slots_per_rank, experts });
+        }
+        Ok(())
+    }
+}
+
+/// A placement in which every expert of every layer has at least one slot and no rank holds an expert twice.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ExpertMap {
+    shape: MapShape,
+    /// `[layers, ranks, slots_per_rank]`
+    slots: Vec<ExpertId>,
+}
+
+impl ExpertMap {
+    /// Checks `slots`, given in the order `[layers, ranks, slots_per_rank]`.
+    ///
+    /// # Errors
+    /// If the shape is impossible, the number of slots is not the shape's, or an invariant is broken; the error names
+    /// the layer, the rank and the expert.
+    pub fn new(shape: MapShape, slots: Vec<ExpertId>) -> Result<Self, MapError> {
+        shape.check()?;
+        let expected = shape.layers * shape.physical();
+        if slots.len() != expected {
+            return Err(MapError::SlotCount { found: slots.len(), expected });
+        }
+        let map = Self { shape, slots };
+        for layer in map.layers() {
+            map.check_layer(layer)?;
+        }
+        Ok(map)
+    }
+
+    fn check_layer(&self, layer: LayerId) -> Result<(), MapError> {
+        let mut last_rank = vec![None; self.shape.experts];
+        for (rank, slot) in self.slots_of_layer() {
+            let expert = self.expert(layer, rank, slot);
+            let Some(last) = last_rank.get_mut(expert.index()) else {
+                return Err(MapError::UnknownExpert { layer, rank, expert, experts: self.shape.experts });
+            };
+            if *last == Some(rank) {
+                return Err(MapError::Twice { layer, rank, expert });
+            }
+            *last = Some(rank);
+        }
+        match last_rank.iter().position(Option::is_none) {
+            Some(missing) => Err(MapError::Missing { layer, expert: missing.into() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The placement that engines start with: slot `p` of a layer holds expert `p mod E`, ranks filled in order.
+    ///
+    /// # Errors
+    /// If the shape is impossible.
+    pub fn contiguous(shape: MapShape) -> Result<Self, MapError> {
+        shape.check()?;
+        let layer = (0..shape.physical()).map(|slot| ExpertId::from(slot % shape.experts));
+        let slots = (0..shape.layers).flat_map(|_| layer.clone()).collect();
+        Self::new(shape, slots)
+    }
+
+    /// Its dimensions.
+    #[must_use]
+    pub const fn shape(&self) -> MapShape {
+        self.shape
+    }
+
+    /// The expert in a slot.
+    #[must_use]
+    pub fn expert(&self, layer: LayerId, rank: RankId, slot: SlotIndex) -> ExpertId {
+        self.rank(layer, rank)[slot.index()]
+    }
+
+    /// The experts of one rank and layer, in slot order.
+    #[must_use]
+    pub fn rank(&self, layer: LayerId, rank: RankId) -> &[ExpertId] {
+        let start = (layer.index() * self.shape.ranks + rank.index()) * self.shape.slots_per_rank;
+        &self.slots[start..start + self.shape.slots_per_rank]
+    }
+
+    /// All slots of one layer, `[ranks, slots_per_rank]`.
+    #[must_use]
+    pub fn layer(&self, layer: LayerId) -> &[ExpertId] {
+        let physical = self.shape.physical();
+        &self.slots[layer.index() * physical..][..physical]
+    }
+
+    /// All slots, `[layers, ranks, slots_per_rank]`.
+    #[must_use]
+    pub fn slots(&self) -> &[ExpertId] {
+        &self.slots
+    }
+
+    /// Every layer, in order.
+    pub fn layers(&self) -> impl Iterator<Item = LayerId> + use<> {
+        (0..self.shape.layers).map(LayerId::from)
+    }
+
+    /// Every (rank, slot) of a layer, in order.
+    pub fn slots_of_layer(&self) -> impl Iterator<Item = (RankId, SlotIndex)> + use<> {
+        let shape = self.shape;
+        (0..shape.physical()).map(move |p| ((p / shape.slots_per_rank).into(), (p % shape.slots_per_rank).into()))
+    }
+
+    /// Where an expert's copies are, by ascending rank; never empty.
+    #[must_use]
+    pub fn replicas(&self, layer: LayerId, expert: ExpertId) -> Vec<(RankId, SlotIndex)> {
+        self.slots_of_layer().filter(|&(rank, slot)| self.expert(layer, rank, slot) == expert).collect()
+    }
+
+    /// The number of copies of each expert of a layer, `[experts]`.
+    #[must_use]
+    pub fn replica_counts(&self, layer: LayerId) -> Vec<u32> {
+        let mut counts = vec![0; self.shape.experts];
+        for expert in self.layer(layer) {
+            counts[expert.index()] += 1;
+        }
+        counts
+    }
+}
+
+impl std::fmt::Debug for ExpertMap {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut list = formatter.debug_list();
+        for layer in self.layers() {
+            let ranks: Vec<Vec<u32>> = (0..self.shape.ranks)
+                .map(|rank| self.rank(layer, rank.into()).iter().map(|expert| expert.0).collect())
+                .collect();
+            list.entry(&ranks);
+        }
+        list.finish()
+    }
+}
+
+/// Why something is no expert map.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum MapError {
+    /// A dimension is out of range.
+    #[error("{what} must be between 1 and {MAX_DIMENSION}, not {value}")]
+    Dimension {
+        /// Which dimension.
+        what: &'static str,
+        /// Its value.
+        value: usize,
+    },
+    /// `P % N != 0`.
+    #[error(
+        "{experts} experts and {redundancy} redundant ones do not divide by {ranks} ranks; \
+         choose a redundancy so that experts + redundancy is a multiple of the ranks"
+    )]
+    Indivisible {
+        /// Logical experts per layer.
+        experts: usize,
+        /// Redundant experts per layer.
+        redundancy: usize,
+        /// Ranks.
+        ranks: usize,
+    },
+    /// `P < E`.
+    #[error("{slots} slots per layer cannot hold {experts} experts")]
+    TooFewSlots {
+        /// Slots of each layer.
+        slots: usize,
+        /// Logical experts per layer.
+        experts: usize,
+    },
+    /// `S > E`: a rank would have to hold an expert twice.
+    #[error("{slots_per_rank} slots per rank are more than the {experts} experts; lower the redundancy")]
+    TooManySlots {
+        /// Slots of each rank and layer.
+        slots_per_rank: usize,
+        /// Logical experts per layer.
+        experts: usize,
+    },
+    /// The list of slots has another length than the shape says.
+    #[error("found {found} slots instead of {expected}")]
+    SlotCount {
+        /// Slots given.
+        found: usize,
+        /// Slots of the shape.
+        expected: usize,
+    },
+    /// A slot names an expert that the model does not have.
+    #[error("{layer}, {rank}: {expert} does not exist, the model has {experts}")]
+    UnknownExpert {
+        /// Where.
+        layer: LayerId,
+        /// Where.
+        rank: RankId,
+        /// The expert named.
+        expert: ExpertId,
+        /// Logical experts per layer.
+        experts: usize,
+    },
+    /// A rank holds an expert twice.
+    #[error("{layer}, {rank}: {expert} is there twice")]
+    Twice {
+        /// Where.
+        layer: LayerId,
+        /// Where.
+        rank: RankId,
+        /// The expert.
+        expert: ExpertId,
+    },
+    /// An expert has no slot.
+    #[error("{layer}: {expert} is on no rank")]
+    Missing {
+        /// Where.
+        layer: LayerId,
+        /// The expert.
+        expert: ExpertId,
+    },
+}

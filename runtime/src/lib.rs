@@ -1,0 +1,4 @@
+#![forbid(unsafe_code)]
+//! Serves Mixture-of-Experts models over N ranks and moves experts while it serves.
+
+pub mod protocol;

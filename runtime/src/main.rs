@@ -1,0 +1,2 @@
+//! The SwiftBalancer runtime.
+fn main() {}

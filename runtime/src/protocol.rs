@@ -1,0 +1,276 @@
+//! What the coordinator and the ranks say to each other. Plain data: framing and sockets are the fabric's.
+//!
+//! A rank has two connections to the coordinator. The step connection carries [`Step`] down and [`StepDone`] up and
+//! nothing else; the rank's engine thread owns it. The control connection carries everything that is not a step
+//! ([`ToRank`], [`FromRank`]), so nothing on it can delay one.
+
+use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
+use plan::moves::{SlotChange, Transaction};
+use plan::wire::{MapDocument, ModelIdentity};
+use serde::{Deserialize, Serialize};
+
+/// Version of this protocol; coordinator and ranks of one group must be of one version.
+pub const PROTOCOL: u16 = 1;
+
+/// A request's sequence, as the coordinator numbers them; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SequenceId(pub u64);
+
+/// Number of a transaction, as the coordinator numbers them; never reused within a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TransactionId(pub u64);
+
+/// From a rank, on the control connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum FromRank {
+    /// The first message.
+    Register {
+        /// [`PROTOCOL`].
+        protocol: u16,
+        /// The rank it wants to be.
+        rank: RankId,
+        /// The model it found on its disk.
+        model: ModelIdentity,
+        /// `host:port` where other ranks reach its step path.
+        step_address: String,
+        /// `host:port` where other ranks reach its move path.
+        move_address: String,
+        /// Blocks of its KV cache.
+        kv_blocks: u32,
+        /// Tokens of a block.
+        block_tokens: u32,
+    },
+    /// Experts are loaded and the step path to every other rank is connected.
+    Ready {
+        /// The generation it was formed under.
+        generation: u64,
+    },
+    /// Every page of a transaction that this rank receives has arrived and been checked.
+    Staged {
+        /// The generation of the order.
+        generation: u64,
+        /// The transaction.
+        transaction: TransactionId,
+        /// Bytes received for it.
+        bytes: u64,
+    },
+    /// A transaction cannot be staged here; its staging pages are free again.
+    MoveFailed {
+        /// The generation of the order.
+        generation: u64,
+        /// The transaction.
+        transaction: TransactionId,
+        /// Why.
+        reason: MoveFailure,
+        /// The same for people.
+        message: String,
+    },
+    /// The rank is alive; sent every second.
+    Alive,
+}
+
+/// Why a page did not arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, strum::IntoStaticStr, strum::EnumIter)]
+#[strum(serialize_all = "snake_case")]
+pub enum MoveFailure {
+    /// No staging page was free.
+    NoStagingPage,
+    /// No holder could be reached.
+    SourceUnreachable,
+    /// A page's fingerprint was wrong.
+    Corrupt,
+    /// The deadline passed.
+    Deadline,
+    /// The coordinator aborted it.
+    Aborted,
+}
+
+/// To a rank, on the control connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToRank {
+    /// Become part of a group: load the map's experts, connect the step path to every rank, answer `Ready`. Drops all KV.
+    Form {
+        /// Number of the group; only rises.
+        generation: u64,
+        /// Every rank of the group, in order.
+        ranks: Vec<RankAddress>,
+        /// The map in force.
+        map: MapDocument,
+        /// Its epoch.
+        epoch: u64,
+        /// Staging pages to hold.
+        staging_pages: u32,
+        /// Bytes per second that moves to this rank may use; 0 is no limit.
+        move_bytes_per_second: u64,
+    },
+    /// Receive the pages of a transaction's changes that name this rank.
+    Stage {
+        /// The generation.
+        generation: u64,
+        /// Its number.
+        transaction: TransactionId,
+        /// The whole transaction.
+        work: Transaction,
+        /// Milliseconds from receipt until it has failed.
+        deadline_ms: u64,
+    },
+    /// Forget a transaction and free its staging pages.
+    Abort {
+        /// The generation.
+        generation: u64,
+        /// The transaction.
+        transaction: TransactionId,
+    },
+    /// Registration refused; the rank exits with this message.
+    Refused {
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+/// How to reach a rank.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RankAddress {
+    /// The rank.
+    pub rank: RankId,
+    /// `host:port` of its step path.
+    pub step: String,
+    /// `host:port` of its move path.
+    pub moves: String,
+}
+
+/// One step, to one rank. Every rank runs every step, since every rank holds experts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// The group it belongs to.
+    pub generation: u64,
+    /// Counts from 1 within the coordinator's life.
+    pub number: u64,
+    /// Map changes that take effect at the start of this step; the same on every rank.
+    pub commits: Vec<Commit>,
+    /// This rank's sequences.
+    pub batch: Vec<SequenceStep>,
+}
+
+/// A transaction whose every receiver has staged its pages.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Commit {
+    /// The transaction.
+    pub transaction: TransactionId,
+    /// Epoch of the map after it.
+    pub epoch: u64,
+    /// The layer.
+    pub layer: LayerId,
+    /// The changes.
+    pub changes: Vec<SlotChange>,
+}
+
+/// What one step does to one sequence.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SequenceStep {
+    /// The sequence.
+    pub sequence: SequenceId,
+    /// Position of the first of `tokens`.
+    pub position: u32,
+    /// Tokens whose KV this step computes, in order; never empty.
+    pub tokens: Vec<u32>,
+    /// KV blocks of the sequence from position 0 to the last token, in order.
+    pub blocks: Vec<u32>,
+    /// Sample the token after the last of `tokens`. `None` while a prompt is not at its end.
+    pub sample: Option<Sampling>,
+    /// Score given tokens: one entry for each of `tokens`, the token that follows it, if its log-probability is wanted.
+    /// Empty if none is.
+    pub score: Vec<Option<u32>>,
+    /// How many best tokens to report beside each score and sample; 0 for none.
+    pub top_logprobs: u32,
+}
+
+/// How to choose a token. Equal logits, settings and position give the equal token on every rank.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// In (0, 1]; 1 is off.
+    pub top_p: f32,
+    /// 0 is off.
+    pub top_k: u32,
+    /// Seed of the request.
+    pub seed: u64,
+    /// Whether to report the chosen token's log-probability (of the unmodified logits).
+    pub logprob: bool,
+}
+
+/// A rank's answer to a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepDone {
+    /// The group.
+    pub generation: u64,
+    /// The step.
+    pub number: u64,
+    /// One entry for each sequence of the batch, in its order.
+    pub outputs: Vec<SequenceOutput>,
+    /// (token, expert) pairs that this rank computed in each of its slots, `[layers, slots_per_rank]`.
+    pub slot_pairs: Vec<u32>,
+    /// Where the step's time went, microseconds.
+    pub timing: StepTiming,
+}
+
+/// Where a step's time went on one rank, microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepTiming {
+    /// From receipt of the step to its answer.
+    pub total: u32,
+    /// Applying commits.
+    pub commit: u32,
+    /// Waiting for and carrying rows of other ranks.
+    pub exchange: u32,
+    /// Expert arithmetic.
+    pub experts: u32,
+}
+
+/// What a step gave for one sequence.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SequenceOutput {
+    /// The sequence.
+    pub sequence: SequenceId,
+    /// The token sampled, if one was asked for.
+    pub token: Option<TokenScore>,
+    /// Scores asked for, in the order of `tokens`; `None` where none was.
+    pub scores: Vec<Option<TokenScore>>,
+}
+
+/// A token and how likely it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenScore {
+    /// The token.
+    pub token: u32,
+    /// Its log-probability under the unmodified logits; 0 where it was not asked for.
+    pub logprob: f32,
+    /// The best tokens, best first, with their log-probabilities.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// Asks a rank's move path for a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageRequest {
+    /// The generation of the asking rank.
+    pub generation: u64,
+    /// The layer.
+    pub layer: LayerId,
+    /// The expert.
+    pub expert: ExpertId,
+}
+
+/// Heads a page on the move path; `bytes` bytes follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageHead {
+    /// Length of the page; 0 if the rank does not hold the expert.
+    pub bytes: u64,
+    /// Fingerprint taken when the page was loaded from the checkpoint.
+    pub fingerprint: u128,
+}
+
+/// A slot of the group.
+pub type SlotAddress = (RankId, SlotIndex);
