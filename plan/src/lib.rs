@@ -1,9 +1,15 @@
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::missing_panics_doc,
+    reason = "an `expect` states an invariant; where a caller could break it, it is documented"
+)]
 //! What an expert placement is and how to change it. Pure: no I/O, no clock, no randomness; equal inputs give equal
 //! bytes.
 
+pub mod balance;
 pub mod ids;
 pub mod load;
 pub mod map;
 pub mod moves;
+pub mod topology;
 pub mod wire;

@@ -97,6 +97,15 @@ impl ExpertMap {
         Ok(map)
     }
 
+    /// The map with other slots in one layer, `[ranks, slots_per_rank]`.
+    pub(crate) fn with_layer(&self, layer: LayerId, slots: &[ExpertId]) -> Result<Self, MapError> {
+        let mut map = self.clone();
+        let physical = self.shape.physical();
+        map.slots[layer.index() * physical..][..physical].copy_from_slice(slots);
+        map.check_layer(layer)?;
+        Ok(map)
+    }
+
     fn check_layer(&self, layer: LayerId) -> Result<(), MapError> {
         let mut last_rank = vec![None; self.shape.experts];
         for (rank, slot) in self.slots_of_layer() {

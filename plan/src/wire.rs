@@ -70,13 +70,7 @@ impl MapDocument {
                     .collect()
             })
             .collect();
-        Self {
-            version: VERSION.to_owned(),
-            model,
-            ranks: shape.ranks,
-            slots_per_rank: shape.slots_per_rank,
-            placement,
-        }
+        Self { version: VERSION.to_owned(), model, ranks: shape.ranks, slots_per_rank: shape.slots_per_rank, placement }
     }
 
     /// Reads a document; checks its version first, so that a newer one is named as such.

@@ -1,0 +1,78 @@
+use super::*;
+use crate::ids::{ExpertId, LayerId};
+use crate::load::{balance_ratio, rank_loads};
+use crate::map::MapShape;
+use crate::moves::moved_slots;
+
+fn map(shape: MapShape, slots: &[u32]) -> ExpertMap {
+    ExpertMap::new(shape, slots.iter().map(|&expert| ExpertId(expert)).collect()).unwrap()
+}
+
+fn swift(load: &[u64], current: &ExpertMap) -> ExpertMap {
+    let shape = current.shape();
+    let load = ExpertLoad::from_rows(&[load.to_vec()]).unwrap();
+    balance(Policy::Swift, &load, &Topology::single_node(shape.ranks, shape.slots_per_rank), current).unwrap()
+}
+
+#[test]
+fn policies_are_read_and_written_by_name() {
+    for policy in Policy::ALL {
+        assert_eq!(policy.to_string().parse(), Ok(policy));
+        assert_eq!(serde_json::to_string(&policy).unwrap(), format!("\"{policy}\""));
+    }
+    let refused = "Swift".parse::<Policy>().unwrap_err().to_string();
+    assert_eq!(refused, "no policy is called \"Swift\"; the policies are deepseek and swift");
+}
+
+#[test]
+fn a_load_of_another_model_is_refused() {
+    let current = ExpertMap::contiguous(MapShape { layers: 1, experts: 4, ranks: 2, slots_per_rank: 2 }).unwrap();
+    let refused = balance(Policy::Swift, &ExpertLoad::zero(1, 5), &Topology::single_node(2, 2), &current).unwrap_err();
+    assert_eq!(refused, BalanceError::Load { layers: 1, experts: 5, map_layers: 1, map_experts: 4 });
+}
+
+#[test]
+fn a_topology_of_another_group_is_refused() {
+    let current = ExpertMap::contiguous(MapShape { layers: 1, experts: 4, ranks: 2, slots_per_rank: 2 }).unwrap();
+    let refused = balance(Policy::Swift, &ExpertLoad::zero(1, 4), &Topology::single_node(4, 1), &current).unwrap_err();
+    let expected = BalanceError::Topology { ranks: 4, slots_per_rank: 1, map_ranks: 2, map_slots_per_rank: 2 };
+    assert_eq!(refused, expected);
+}
+
+#[test]
+fn swift_moves_nothing_while_nothing_is_to_be_gained() {
+    let current = ExpertMap::contiguous(MapShape { layers: 1, experts: 6, ranks: 3, slots_per_rank: 3 }).unwrap();
+    let even = map(current.shape(), &[0, 1, 2, 3, 4, 0, 5, 1, 2]);
+    assert_eq!(swift(&[200, 200, 200, 100, 100, 100], &even), even);
+}
+
+#[test]
+fn swift_exchanges_one_pair_when_that_is_enough() {
+    let current = ExpertMap::contiguous(MapShape { layers: 1, experts: 4, ranks: 2, slots_per_rank: 2 }).unwrap();
+    let target = swift(&[9, 9, 1, 1], &current);
+    assert_eq!(target.layer(LayerId(0)).iter().map(|expert| expert.0).collect::<Vec<_>>(), [2, 1, 0, 3]);
+}
+
+#[test]
+fn swift_gives_a_hot_expert_more_copies_for_one_page_each() {
+    // Expert 0 carries almost everything, expert 1 has the spare copies.
+    let shape = MapShape { layers: 1, experts: 5, ranks: 4, slots_per_rank: 2 };
+    let current = map(shape, &[0, 1, 2, 1, 3, 1, 4, 1]);
+    let target = swift(&[1000, 4, 4, 4, 4], &current);
+    assert_eq!(target.replica_counts(LayerId(0)), [4, 1, 1, 1, 1]);
+    assert_eq!(moved_slots(&current, &target), Ok(3));
+}
+
+#[test]
+fn swift_starts_from_scratch_where_the_placement_in_force_is_a_dead_end() {
+    // 24 ranks with 2 slots each, all the spare copies are of cold experts: as good as a packing from scratch.
+    let shape = MapShape { layers: 1, experts: 40, ranks: 24, slots_per_rank: 2 };
+    let load: Vec<u64> = (1..=40_u64).map(|expert| 10_000 / (expert * expert)).collect();
+    let current = ExpertMap::new(shape, (0..48_u32).map(|slot| ExpertId(39 - slot % 40)).collect()).unwrap();
+    let rows = ExpertLoad::from_rows(std::slice::from_ref(&load)).unwrap();
+    let deepseek = balance(Policy::DeepSeek, &rows, &Topology::single_node(24, 2), &current).unwrap();
+    let ratio = |map: &ExpertMap| balance_ratio(&rank_loads(map, &rows));
+    let target = swift(&load, &current);
+    assert!(ratio(&target) >= 0.98 * ratio(&deepseek), "{} against {}", ratio(&target), ratio(&deepseek));
+    assert!(moved_slots(&current, &target).unwrap() < moved_slots(&current, &deepseek).unwrap());
+}

@@ -1,0 +1,105 @@
+//! What must hold for every shape, load and pair of maps. A failing case prints its seed and its shrunken input.
+#![allow(clippy::unwrap_used, reason = "the rule about tests does not reach functions that tests share")]
+
+use plan::balance::{Policy, balance};
+use plan::ids::{ExpertId, LayerId};
+use plan::load::ExpertLoad;
+use plan::map::{ExpertMap, MapShape};
+use plan::moves::{destination, moved_slots, random_transaction, transactions};
+use plan::topology::Topology;
+use proptest::prelude::*;
+
+fn shapes() -> impl Strategy<Value = MapShape> {
+    (1..4_usize, 1..40_usize, 1..13_usize).prop_flat_map(|(layers, experts, ranks)| {
+        (experts.div_ceil(ranks)..=experts.min(3 * experts.div_ceil(ranks))).prop_map(move |slots_per_rank| MapShape {
+            layers,
+            experts,
+            ranks,
+            slots_per_rank,
+        })
+    })
+}
+
+fn loads(shape: MapShape) -> impl Strategy<Value = ExpertLoad> {
+    let tokens = prop_oneof![4 => 0..2_u64, 4 => 0..10_000_u64, 1 => Just(u64::MAX), 1 => any::<u64>()];
+    let mixed = prop::collection::vec(prop::collection::vec(tokens, shape.experts), shape.layers);
+    let uniform = any::<u64>().prop_map(move |tokens| vec![vec![tokens; shape.experts]; shape.layers]);
+    prop_oneof![mixed, uniform].prop_map(|rows| ExpertLoad::from_rows(&rows).expect("rows are even"))
+}
+
+/// Any valid map: the contiguous one after random transactions.
+fn maps(shape: MapShape) -> impl Strategy<Value = ExpertMap> {
+    (any::<u64>(), 0..60_u64).prop_map(move |(seed, steps)| {
+        (0..steps).fold(ExpertMap::contiguous(shape).expect("the shape is possible"), |map, step| {
+            let layer = LayerId((step % shape.layers as u64) as u32);
+            match random_transaction(&map, layer, seed.wrapping_add(step)) {
+                Some(transaction) => map.apply(&transaction).expect("a random transaction is valid"),
+                None => map,
+            }
+        })
+    })
+}
+
+fn topologies(shape: MapShape) -> impl Strategy<Value = Topology> {
+    let nodes: Vec<usize> = (1..=shape.ranks).filter(|nodes| shape.ranks.is_multiple_of(*nodes)).collect();
+    let groups: Vec<usize> = (1..=shape.experts).filter(|groups| shape.experts.is_multiple_of(*groups)).collect();
+    (prop::sample::select(nodes), prop::sample::select(groups)).prop_map(move |(nodes, groups)| {
+        Topology::even(nodes, shape.ranks, shape.slots_per_rank).expect("they divide").with_router_groups(groups)
+    })
+}
+
+/// Ranks' experts without the order of slots.
+fn placement(map: &ExpertMap) -> Vec<Vec<ExpertId>> {
+    let ranks = map.slots().chunks_exact(map.shape().slots_per_rank);
+    ranks
+        .map(|slots| {
+            let mut experts = slots.to_vec();
+            experts.sort_unstable();
+            experts
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn every_plan_is_a_valid_map_that_can_be_reached(
+        (load, topology, current) in shapes().prop_flat_map(|shape| (loads(shape), topologies(shape), maps(shape))),
+    ) {
+        for policy in Policy::ALL {
+            let target = balance(policy, &load, &topology, &current).unwrap();
+            prop_assert_eq!(target.shape(), current.shape());
+            prop_assert_eq!(&target, &balance(policy, &load, &topology, &current).unwrap());
+            let mut map = current.clone();
+            for transaction in transactions(&current, &target, 1).unwrap() {
+                map = map.apply(&transaction).unwrap();
+            }
+            prop_assert_eq!(map, target);
+        }
+    }
+
+    #[test]
+    fn transactions_fit_one_staging_page_and_end_in_the_target(
+        (old, new) in shapes().prop_flat_map(|shape| (maps(shape), maps(shape))),
+    ) {
+        let mut map = old.clone();
+        let mut received = 0;
+        for transaction in transactions(&old, &new, 1).unwrap() {
+            let mut ranks: Vec<_> = transaction.changes.iter().map(|change| change.rank).collect();
+            ranks.dedup();
+            prop_assert_eq!(ranks.len(), transaction.changes.len(), "one page for each rank at most");
+            for dropped in 0..transaction.changes.len() {
+                let mut part = transaction.clone();
+                part.changes.remove(dropped);
+                prop_assert!(map.apply(&part).is_err(), "a transaction is the smallest set that is valid");
+            }
+            received += transaction.changes.len();
+            map = map.apply(&transaction).unwrap();
+        }
+        prop_assert_eq!(received, moved_slots(&old, &new).unwrap(), "no page more than necessary");
+        prop_assert_eq!(&map, &destination(&old, &new).unwrap());
+        prop_assert_eq!(placement(&map), placement(&new));
+        prop_assert_eq!(&map, &destination(&old, &map).unwrap());
+    }
+}

@@ -1,0 +1,60 @@
+//! The policies on the loads of the tiny model of `examples`: (token, expert) pairs of 19,712 tokens of each of six
+//! kinds of text, 4 layers of 32 experts, top-4.
+#![allow(clippy::unwrap_used, reason = "the rule about tests does not reach functions that tests share")]
+
+use std::collections::BTreeMap;
+
+use plan::balance::{Policy, balance};
+use plan::load::{ExpertLoad, balance_ratio, rank_loads};
+use plan::map::{ExpertMap, MapShape};
+use plan::moves::moved_slots;
+use plan::topology::Topology;
+
+const RANKS: usize = 4;
+const REDUNDANCY: usize = 4;
+
+fn loads() -> BTreeMap<String, ExpertLoad> {
+    let rows: BTreeMap<String, Vec<Vec<u64>>> =
+        serde_json::from_str(include_str!("fixtures/tiny-moe-load.json")).expect("the fixture is valid");
+    rows.into_iter().map(|(domain, rows)| (domain, ExpertLoad::from_rows(&rows).expect("rows are even"))).collect()
+}
+
+fn start(load: &ExpertLoad) -> ExpertMap {
+    let shape = MapShape::with_redundancy(load.layers(), load.experts(), RANKS, REDUNDANCY).unwrap();
+    ExpertMap::contiguous(shape).unwrap()
+}
+
+fn plan(policy: Policy, load: &ExpertLoad, current: &ExpertMap) -> ExpertMap {
+    let topology = Topology::single_node(RANKS, current.shape().slots_per_rank);
+    balance(policy, load, &topology, current).unwrap()
+}
+
+fn ratio(map: &ExpertMap, load: &ExpertLoad) -> f64 {
+    balance_ratio(&rank_loads(map, load))
+}
+
+#[test]
+fn swift_balances_each_kind_of_text_from_the_initial_placement() {
+    for (domain, load) in loads() {
+        let start = start(&load);
+        let target = plan(Policy::Swift, &load, &start);
+        assert!(ratio(&target, &load) >= 0.99, "{domain}: {}", ratio(&target, &load));
+    }
+}
+
+#[test]
+fn swift_moves_at_most_two_fifths_of_what_deepseek_moves_when_traffic_shifts() {
+    let loads = loads();
+    let (mut swift_moves, mut deepseek_moves) = (0, 0);
+    for (from, before) in &loads {
+        for (to, after) in loads.iter().filter(|(to, _)| *to != from) {
+            let current = plan(Policy::Swift, before, &start(before));
+            let swift = plan(Policy::Swift, after, &current);
+            let deepseek = plan(Policy::DeepSeek, after, &current);
+            assert!(ratio(&swift, after) >= 0.99, "{from} to {to}: {}", ratio(&swift, after));
+            swift_moves += moved_slots(&current, &swift).unwrap();
+            deepseek_moves += moved_slots(&current, &deepseek).unwrap();
+        }
+    }
+    assert!(5 * swift_moves <= 2 * deepseek_moves, "{swift_moves} slots against {deepseek_moves}");
+}
