@@ -1,0 +1,3 @@
+module swiftbalancer.io/pod
+
+go 1.26.0
