@@ -1,2 +1,10 @@
 #![forbid(unsafe_code)]
-//! The harness that gives a test a namespace on a real cluster, and what the cross-crate tests share.
+//! The harness that gives a test a namespace on a real cluster, the images that run there, and what the cross-crate tests
+//! and the demo share.
+
+pub mod cluster;
+pub mod figures;
+pub mod image;
+pub mod namespace;
+pub mod wait;
+pub mod workspace;

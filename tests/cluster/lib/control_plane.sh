@@ -37,6 +37,7 @@ POLICY
     --kubeconfig="$pki/controller-manager.kubeconfig" \
     --service-account-private-key-file="$pki/service-account.key" --root-ca-file="$pki/ca.crt" \
     --use-service-account-credentials=true --leader-elect=false --cert-dir="$state/certificates" \
+    --flex-volume-plugin-dir="$state/volume-plugins" \
     --node-monitor-grace-period=10s --node-monitor-period=1s
   start scheduler control-plane kube-scheduler \
     --kubeconfig="$pki/scheduler.kubeconfig" --leader-elect=false --cert-dir="$state/certificates"

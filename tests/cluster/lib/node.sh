@@ -77,6 +77,8 @@ state = "$folder/state"
   [plugins."io.containerd.cri.v1.runtime".cni]
     bin_dirs = ["/usr/lib/cni", "/opt/cni/bin"]
     conf_dir = "$folder/cni"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "$folder/opt"
 [plugins."io.containerd.nri.v1.nri"]
   disable = true
 CONTAINERD

@@ -1,0 +1,149 @@
+//! The API server's audit log: one JSON object a line for each finished write.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+/// The log, and a place in it.
+#[derive(Clone, Debug)]
+pub struct AuditLog {
+    path: PathBuf,
+    position: u64,
+}
+
+/// A request that may change something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Who made it.
+    pub user: String,
+    /// `create`, `update`, `patch`, `delete` or `deletecollection`.
+    pub verb: String,
+    /// Plural name of the kind, with the subresource if there is one: `pods`, `pods/status`.
+    pub resource: String,
+    /// Empty if the object is not in a namespace.
+    pub namespace: String,
+    /// Empty if the server chooses it.
+    pub name: String,
+    /// Status code of the answer.
+    pub code: u16,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    verb: String,
+    user: User,
+    object_ref: Option<ObjectReference>,
+    response_status: Option<ResponseStatus>,
+}
+
+#[derive(Deserialize)]
+struct User {
+    username: String,
+}
+
+#[derive(Default, Deserialize)]
+struct ObjectReference {
+    #[serde(default)]
+    resource: String,
+    #[serde(default)]
+    subresource: String,
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct ResponseStatus {
+    code: Option<u16>,
+}
+
+impl AuditLog {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, position: 0 }
+    }
+
+    /// Moves to the end: what was written until now is not returned any more.
+    ///
+    /// # Errors
+    /// If the cluster is gone.
+    pub fn skip_to_end(&mut self) -> Result<()> {
+        self.position = std::fs::metadata(&self.path).context("reading the audit log")?.len();
+        Ok(())
+    }
+
+    /// Writes since the last call.
+    ///
+    /// # Errors
+    /// If the cluster is gone, or a line is not what is expected of an audit log.
+    pub fn read(&mut self) -> Result<Vec<Write>> {
+        let mut file = BufReader::new(File::open(&self.path).context("reading the audit log")?);
+        file.seek(SeekFrom::Start(self.position))?;
+        let mut writes = Vec::new();
+        let mut text = String::new();
+        while file.read_line(&mut text)? > 0 {
+            if !text.ends_with('\n') {
+                break; // being written: the next call reads it
+            }
+            self.position += text.len() as u64;
+            writes.push(parse(&text)?);
+            text.clear();
+        }
+        Ok(writes)
+    }
+}
+
+fn parse(line: &str) -> Result<Write> {
+    let line: Line = serde_json::from_str(line).with_context(|| format!("a line of the audit log: {line}"))?;
+    let object = line.object_ref.unwrap_or_default();
+    let resource = match object.subresource.as_str() {
+        "" => object.resource,
+        subresource => format!("{}/{subresource}", object.resource),
+    };
+    let code = line.response_status.and_then(|status| status.code).unwrap_or_default();
+    Ok(Write {
+        user: line.user.username,
+        verb: line.verb,
+        resource,
+        namespace: object.namespace,
+        name: object.name,
+        code,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    const LINE: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"1","stage":"ResponseComplete","requestURI":"/api/v1/namespaces/a/pods/b/status","verb":"patch","user":{"username":"system:node:node-1","groups":["system:nodes"]},"objectRef":{"resource":"pods","namespace":"a","name":"b","apiVersion":"v1","subresource":"status"},"responseStatus":{"metadata":{},"code":200}}"#;
+
+    #[test]
+    fn a_write_is_returned_once_and_a_line_that_is_not_finished_is_left_for_later() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let mut log = AuditLog::new(file.path().to_owned());
+        let (head, tail) = LINE.split_at(40);
+        writeln!(file, "{LINE}").unwrap();
+        write!(file, "{head}").unwrap();
+        let write = Write {
+            user: "system:node:node-1".into(),
+            verb: "patch".into(),
+            resource: "pods/status".into(),
+            namespace: "a".into(),
+            name: "b".into(),
+            code: 200,
+        };
+        assert_eq!(log.read().unwrap(), std::slice::from_ref(&write));
+        assert_eq!(log.read().unwrap(), []);
+        writeln!(file, "{tail}").unwrap();
+        assert_eq!(log.read().unwrap(), [write]);
+        writeln!(file, "{LINE}").unwrap();
+        log.skip_to_end().unwrap();
+        assert_eq!(log.read().unwrap(), []);
+    }
+}

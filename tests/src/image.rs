@@ -1,0 +1,12 @@
+//! Images without Docker and without a registry: a folder and a Dockerfile become an OCI archive that containerd imports.
+//! Equal contents give equal bytes. Knows nothing of clusters.
+
+mod archive;
+mod catalogue;
+mod libraries;
+mod recipe;
+
+pub use archive::{Archive, short_hash, write_archive};
+pub use catalogue::{MODEL_IMAGE, build_all, build_test_pod, operator_image, runtime_image};
+pub use libraries::shared_libraries;
+pub use recipe::{Recipe, RecipeError};

@@ -1,0 +1,67 @@
+//! Where things are in this checkout, and its binaries.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// The checkout's root.
+#[must_use]
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// Cargo's target folder, found from the running program: it lies in `target/PROFILE` or `target/PROFILE/deps`.
+///
+/// # Panics
+/// If the running program was moved out of the target folder.
+#[must_use]
+pub fn target() -> PathBuf {
+    profile_folder().parent().expect("a profile's folder lies in the target folder").to_owned()
+}
+
+fn profile_folder() -> PathBuf {
+    let program = std::env::current_exe().expect("the path of the running program");
+    let folder = program.parent().expect("a program lies in a folder");
+    if folder.ends_with("deps") {
+        folder.parent().expect("deps lies in a folder").to_owned()
+    } else {
+        folder.to_owned()
+    }
+}
+
+/// The product's programs, built in the profile of the running one.
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    /// `swiftbalancer-operator`.
+    pub operator: PathBuf,
+    /// `swiftbalancer-runtime`.
+    pub runtime: PathBuf,
+}
+
+impl Binaries {
+    /// Brings them up to date. Cargo prints its progress.
+    ///
+    /// # Errors
+    /// If they do not compile.
+    pub fn build() -> Result<Self> {
+        let folder = profile_folder();
+        let profile = match folder.file_name().and_then(|name| name.to_str()) {
+            Some("debug") | None => "dev",
+            Some(name) => name,
+        };
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        // The whole workspace, as the command that built this program did: with fewer packages Cargo would choose other
+        // features for shared dependencies and compile those a second time.
+        let status = Command::new(cargo)
+            .args(["build", "--workspace", "--bins", "--profile", profile, "--target-dir"])
+            .arg(folder.parent().context("a profile's folder lies in the target folder")?)
+            .current_dir(root())
+            .status()
+            .context("running cargo")?;
+        if !status.success() {
+            bail!("the operator and the runtime do not compile");
+        }
+        Ok(Self { operator: folder.join("swiftbalancer-operator"), runtime: folder.join("swiftbalancer-runtime") })
+    }
+}

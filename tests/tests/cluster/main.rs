@@ -1,0 +1,44 @@
+#![forbid(unsafe_code)]
+//! Tests on a real Kubernetes cluster, which this program starts and takes down. Where the cluster cannot run, every test
+//! is reported as ignored and the reason is printed, unless `SWIFTBALANCER_CLUSTER=required` makes that a failure.
+
+mod harness;
+mod suite;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Trial};
+use tests::cluster;
+
+use suite::{Suite, Test};
+
+const TESTS: &[Test] = &[
+    ("harness::a_pod_reads_its_image_volume_and_is_reached_by_name", harness::image_volume),
+    ("harness::every_write_to_a_namespace_is_counted", harness::writes_are_counted),
+    ("harness::a_node_that_is_cut_off_is_noticed_and_comes_back", harness::cut_link),
+    ("harness::a_node_that_is_switched_off_loses_its_containers_and_comes_back", harness::switch_off),
+    ("harness::a_cluster_leaves_nothing_behind", harness::nothing_is_left),
+];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // One after the other: they take times, and some switch nodes off.
+    arguments.test_threads = arguments.test_threads.or(Some(1));
+    let unavailable = if arguments.list { None } else { cluster::provide().err() };
+    if let Some(reason) = &unavailable {
+        eprintln!("\nTHE CLUSTER TESTS ARE NOT RUN. {reason:#}\n");
+        if std::env::var_os("SWIFTBALANCER_CLUSTER").is_some_and(|value| value == "required") {
+            return ExitCode::FAILURE;
+        }
+    }
+    let suite = Arc::new(Suite::new());
+    let trials = TESTS.iter().map(|&(name, test)| {
+        let suite = Arc::clone(&suite);
+        let run = move || suite.run(name, test).map_err(|error| format!("{error:#}").into());
+        Trial::test(name, run).with_ignored_flag(unavailable.is_some())
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    drop(suite);
+    conclusion.exit_code()
+}
