@@ -1,4 +1,6 @@
 #![forbid(unsafe_code)]
 //! Serves Mixture-of-Experts models over N ranks and moves experts while it serves.
 
+pub mod experts;
+pub mod fabric;
 pub mod protocol;

@@ -1,0 +1,3 @@
+//! Where experts are, and how they change place.
+
+pub mod table;
