@@ -7,9 +7,12 @@
 //! bytes.
 
 pub mod balance;
+pub mod coverage;
+pub mod formats;
 pub mod ids;
 pub mod load;
 pub mod map;
 pub mod moves;
+pub mod policy;
 pub mod topology;
 pub mod wire;

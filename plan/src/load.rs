@@ -6,10 +6,31 @@ use crate::ids::{ExpertId, LayerId};
 use crate::map::ExpertMap;
 
 /// (token, expert) pairs routed to each logical expert over some steps, `[layers, experts]`.
+///
+/// Counts stop at `u64::MAX` instead of starting again at 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct ExpertLoad {
     experts: usize,
     counts: Vec<u64>,
+}
+
+/// An [`ExpertLoad`] as it is read, before its dimensions are checked.
+#[derive(Deserialize)]
+struct Unchecked {
+    experts: usize,
+    counts: Vec<u64>,
+}
+
+impl TryFrom<Unchecked> for ExpertLoad {
+    type Error = String;
+
+    fn try_from(Unchecked { experts, counts }: Unchecked) -> Result<Self, String> {
+        if counts.len().checked_rem(experts).unwrap_or(counts.len()) != 0 {
+            return Err(format!("{} counts are no whole number of layers of {experts} experts", counts.len()));
+        }
+        Ok(Self { experts, counts })
+    }
 }
 
 impl ExpertLoad {
@@ -47,7 +68,8 @@ impl ExpertLoad {
 
     /// Adds tokens to an expert.
     pub fn add(&mut self, layer: LayerId, expert: ExpertId, tokens: u64) {
-        self.counts[layer.index() * self.experts + expert.index()] += tokens;
+        let count = &mut self.counts[layer.index() * self.experts + expert.index()];
+        *count = count.saturating_add(tokens);
     }
 
     /// Adds another load of the same dimensions.
@@ -57,14 +79,14 @@ impl ExpertLoad {
     pub fn merge(&mut self, other: &Self) {
         assert_eq!((self.experts, self.counts.len()), (other.experts, other.counts.len()), "loads of one model");
         for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
-            *mine += theirs;
+            *mine = mine.saturating_add(*theirs);
         }
     }
 
     /// All pairs counted.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts.iter().fold(0, |total, &count| total.saturating_add(count))
     }
 }
 
@@ -93,3 +115,6 @@ pub fn balance_ratio(rank_loads: &[Vec<f64>]) -> f64 {
     let max: f64 = rank_loads.iter().map(|ranks| ranks.iter().copied().fold(0.0, f64::max)).sum();
     if max > 0.0 { mean / max } else { 1.0 }
 }
+
+#[cfg(test)]
+mod tests;

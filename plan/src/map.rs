@@ -28,7 +28,7 @@ impl MapShape {
     /// # Errors
     /// If a dimension is out of range, or the physical experts do not divide by the ranks.
     pub fn with_redundancy(layers: usize, experts: usize, ranks: usize, redundancy: usize) -> Result<Self, MapError> {
-        let physical = experts + redundancy;
+        let physical = experts.saturating_add(redundancy);
         if ranks == 0 || !physical.is_multiple_of(ranks) {
             return Err(MapError::Indivisible { experts, redundancy, ranks });
         }
@@ -287,3 +287,6 @@ pub enum MapError {
         expert: ExpertId,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,17 @@ pub struct ModelIdentity {
     pub experts: usize,
 }
 
+impl ModelIdentity {
+    /// Whether both have the same experts in the same places, whatever they are served as.
+    fn check_same(&self, expected: &Self) -> Result<(), WireError> {
+        let Self { name: _, digest, layers, experts } = self;
+        if (digest, layers, experts) == (&expected.digest, &expected.layers, &expected.experts) {
+            return Ok(());
+        }
+        Err(WireError::OtherModel { found: self.clone().into(), expected: expected.clone().into() })
+    }
+}
+
 /// An expert map on the wire and on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -84,12 +95,10 @@ impl MapDocument {
     /// The map, checked against the model that is to be served with it.
     ///
     /// # Errors
-    /// If it is of another model, or is no valid map.
+    /// If it is of another version or model, or is no valid map.
     pub fn to_map(&self, model: &ModelIdentity) -> Result<ExpertMap, WireError> {
-        if (self.model.layers, self.model.experts) != (model.layers, model.experts) || self.model.digest != model.digest
-        {
-            return Err(WireError::OtherModel { found: self.model.clone().into(), expected: model.clone().into() });
-        }
+        check_version(Some(&self.version))?;
+        self.model.check_same(model)?;
         let shape = MapShape {
             layers: model.layers,
             experts: model.experts,
@@ -151,6 +160,22 @@ pub struct RecordedMap {
     pub provenance: Provenance,
 }
 
+impl RecordedMap {
+    /// Reads a document, the version of its map first.
+    ///
+    /// # Errors
+    /// As [`MapDocument::from_json`].
+    pub fn from_json(json: &[u8]) -> Result<Self, WireError> {
+        #[derive(Deserialize)]
+        struct Head {
+            map: Version,
+        }
+        let head: Head = parse(json)?;
+        check_version(head.map.version.as_deref())?;
+        parse(json)
+    }
+}
+
 /// Load of one window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -173,6 +198,30 @@ impl LoadDocument {
     pub fn new(model: ModelIdentity, window: u64, steps: u64, load: &ExpertLoad) -> Self {
         let counts = (0..load.layers()).map(|layer| load.layer(layer.into()).to_vec()).collect();
         Self { version: VERSION.to_owned(), model, window, steps, counts }
+    }
+
+    /// Reads a document, its version first.
+    ///
+    /// # Errors
+    /// As [`MapDocument::from_json`].
+    pub fn from_json(json: &[u8]) -> Result<Self, WireError> {
+        read(json)
+    }
+
+    /// The load, checked against the model that it is to be used for.
+    ///
+    /// # Errors
+    /// If it is of another version or model, or its counts have other dimensions than the model.
+    pub fn to_load(&self, model: &ModelIdentity) -> Result<ExpertLoad, WireError> {
+        check_version(Some(&self.version))?;
+        self.model.check_same(model)?;
+        if self.counts.len() != model.layers {
+            return Err(WireError::Layers { found: self.counts.len(), expected: model.layers });
+        }
+        if let Some(layer) = self.counts.iter().position(|counts| counts.len() != model.experts) {
+            return Err(WireError::Experts { layer, found: self.counts[layer].len(), expected: model.experts });
+        }
+        Ok(ExpertLoad::from_rows(&self.counts).unwrap_or_else(|| ExpertLoad::zero(model.layers, model.experts)))
     }
 }
 
@@ -286,17 +335,27 @@ impl State {
     }
 }
 
+/// What every version of every document has.
+#[derive(Deserialize)]
+struct Version {
+    version: Option<String>,
+}
+
 fn read<T: for<'de> Deserialize<'de>>(json: &[u8]) -> Result<T, WireError> {
-    #[derive(Deserialize)]
-    struct Head {
-        version: Option<String>,
-    }
-    let head: Head = serde_json::from_slice(json).map_err(|source| WireError::Json { reason: source.to_string() })?;
-    match head.version.as_deref() {
-        Some(VERSION) => {}
-        found => return Err(WireError::Version { found: found.unwrap_or("none").to_owned() }),
-    }
+    let head: Version = parse(json)?;
+    check_version(head.version.as_deref())?;
+    parse(json)
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(json: &[u8]) -> Result<T, WireError> {
     serde_json::from_slice(json).map_err(|source| WireError::Json { reason: source.to_string() })
+}
+
+fn check_version(found: Option<&str>) -> Result<(), WireError> {
+    match found {
+        Some(VERSION) => Ok(()),
+        other => Err(WireError::Version { found: other.unwrap_or("none").to_owned() }),
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -336,8 +395,8 @@ pub enum WireError {
         /// The model that is served.
         expected: Box<ModelIdentity>,
     },
-    /// It has another number of layers than it says.
-    #[error("{found} layers in the placement instead of {expected}")]
+    /// It has another number of layers than its model.
+    #[error("{found} layers instead of {expected}")]
     Layers {
         /// Layers found.
         found: usize,
@@ -366,7 +425,20 @@ pub enum WireError {
         /// Slots named.
         expected: usize,
     },
+    /// A layer of a load has another number of experts.
+    #[error("layer {layer}: {found} experts instead of {expected}")]
+    Experts {
+        /// Where.
+        layer: usize,
+        /// Experts found.
+        found: usize,
+        /// Experts of the model.
+        expected: usize,
+    },
     /// The placement breaks an invariant.
     #[error(transparent)]
     Map(#[from] MapError),
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,11 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "the rule about tests does not reach functions that tests share")]
 
 use plan::balance::{Policy, balance};
-use plan::ids::{ExpertId, LayerId};
+use plan::coverage;
+use plan::formats::{self, vllm_ascend};
+use plan::ids::{ExpertId, LayerId, RankId};
 use plan::load::ExpertLoad;
 use plan::map::{ExpertMap, MapShape};
 use plan::moves::{destination, moved_slots, random_transaction, transactions};
+use plan::policy::{Terms, decide};
 use plan::topology::Topology;
+use plan::wire::{MapDocument, ModelIdentity};
 use proptest::prelude::*;
 
 fn shapes() -> impl Strategy<Value = MapShape> {
@@ -101,5 +105,58 @@ proptest! {
         prop_assert_eq!(&map, &destination(&old, &new).unwrap());
         prop_assert_eq!(placement(&map), placement(&new));
         prop_assert_eq!(&map, &destination(&old, &map).unwrap());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn maps_come_back_from_every_format_as_they_were(map in shapes().prop_flat_map(maps)) {
+        let MapShape { layers, experts, .. } = map.shape();
+        let model = ModelIdentity { name: "any".to_owned(), digest: "any".to_owned(), layers, experts };
+        let document = MapDocument::new(model.clone(), &map);
+        let json = serde_json::to_vec(&document).unwrap();
+        prop_assert_eq!(formats::read(&json, &model), Ok(map.clone()));
+        prop_assert_eq!(MapDocument::from_json(&json).unwrap().content_hash(), document.content_hash());
+        prop_assert_eq!(formats::read(vllm_ascend::write(&map).as_bytes(), &model), Ok(map));
+    }
+
+    #[test]
+    fn only_equal_placements_have_equal_hashes(
+        (old, new) in shapes().prop_flat_map(|shape| (maps(shape), maps(shape))),
+    ) {
+        let MapShape { layers, experts, .. } = old.shape();
+        let model = ModelIdentity { name: "any".to_owned(), digest: "any".to_owned(), layers, experts };
+        let hash = |map: &ExpertMap| MapDocument::new(model.clone(), map).content_hash();
+        prop_assert_eq!(hash(&old) == hash(&new), old == new);
+    }
+
+    #[test]
+    fn an_expert_is_present_after_a_loss_within_the_coverage(
+        (map, seed) in (shapes().prop_flat_map(maps), any::<u64>()),
+    ) {
+        let ranks = map.shape().ranks;
+        let covered = coverage::coverage(&map);
+        prop_assert!(covered <= coverage::most(map.shape()));
+        prop_assert!(coverage::most(map.shape()) <= coverage::room(map.shape()));
+        let dead: Vec<RankId> = (0..covered).map(|offset| RankId::from((seed as usize % ranks + offset) % ranks)).collect();
+        prop_assert_eq!(coverage::lost(&map, &dead), Vec::new());
+        prop_assert_eq!(coverage::uncovered(&map, covered), 0);
+        prop_assert!(coverage::uncovered(&map, covered + 1) > 0);
+    }
+
+    #[test]
+    fn a_decision_to_move_never_lowers_the_ratio(
+        (load, old, new) in shapes().prop_flat_map(|shape| (loads(shape), maps(shape), maps(shape))),
+    ) {
+        let terms = Terms { minimum_gain: 0.02, page_bytes: 1, bytes_per_second: 1e9, lifetime_seconds: 60.0 };
+        let decision = decide(&load, &old, &new, &terms);
+        let figures = decision.figures();
+        prop_assert_eq!(figures.pages as usize, moved_slots(&old, &new).unwrap());
+        prop_assert!((0.0..=1.0 + 1e-9).contains(&figures.ratio_after), "{figures:?}");
+        if decision.moves() {
+            prop_assert!(figures.ratio_after >= figures.ratio_before + 0.02, "{figures:?}");
+        }
     }
 }

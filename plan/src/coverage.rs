@@ -1,0 +1,82 @@
+//! Which experts survive the loss of ranks. Knows nothing of loads.
+
+use crate::ids::{ExpertId, LayerId, RankId};
+use crate::map::{ExpertMap, MapShape};
+
+/// The most ranks that can be lost with room left for every expert on the others, once the lost experts have been
+/// loaded again: `N - ceil(E / S)`.
+#[must_use]
+pub const fn room(shape: MapShape) -> usize {
+    shape.ranks - shape.experts.div_ceil(shape.slots_per_rank)
+}
+
+/// The largest coverage that any map of the shape has: `floor(P / E) - 1`, as every expert needs a copy more than the
+/// ranks that may be lost. Never more than [`room`].
+#[must_use]
+pub const fn most(shape: MapShape) -> usize {
+    shape.physical() / shape.experts - 1
+}
+
+/// The number of ranks of which any may be lost with every expert still present: the fewest copies that any expert has,
+/// less one.
+#[must_use]
+pub fn coverage(map: &ExpertMap) -> usize {
+    let fewest = map.layers().flat_map(|layer| map.replica_counts(layer)).min();
+    fewest.map_or(0, |copies| copies as usize - 1)
+}
+
+/// The number of experts, over all layers, that the loss of some `ranks` ranks would take away.
+#[must_use]
+pub fn uncovered(map: &ExpertMap, ranks: usize) -> usize {
+    map.layers().flat_map(|layer| map.replica_counts(layer)).filter(|&copies| copies as usize <= ranks).count()
+}
+
+/// The experts whose every copy is on one of the ranks given, by layer and expert.
+#[must_use]
+pub fn lost(map: &ExpertMap, ranks: &[RankId]) -> Vec<(LayerId, ExpertId)> {
+    let mut lost = Vec::new();
+    for layer in map.layers() {
+        let mut present = vec![false; map.shape().experts];
+        for rank in (0..map.shape().ranks).map(RankId::from).filter(|rank| !ranks.contains(rank)) {
+            for expert in map.rank(layer, rank) {
+                present[expert.index()] = true;
+            }
+        }
+        lost.extend((0..present.len()).filter(|&expert| !present[expert]).map(|expert| (layer, expert.into())));
+    }
+    lost
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map() -> ExpertMap {
+        let shape = MapShape { layers: 2, experts: 3, ranks: 3, slots_per_rank: 2 };
+        let slots = [0, 1, 1, 2, 2, 0, 0, 1, 0, 2, 0, 2];
+        ExpertMap::new(shape, slots.map(ExpertId).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn an_expert_is_lost_with_the_last_rank_that_holds_it() {
+        let only = |layer, expert| vec![(LayerId(layer), ExpertId(expert))];
+        assert_eq!(lost(&map(), &[]), []);
+        assert_eq!(lost(&map(), &[RankId(0)]), only(1, 1));
+        assert_eq!(lost(&map(), &[RankId(1), RankId(2)]), [only(0, 2), only(1, 2)].concat());
+    }
+
+    #[test]
+    fn coverage_is_that_of_the_expert_with_the_fewest_copies() {
+        assert_eq!(coverage(&map()), 0);
+        assert_eq!((uncovered(&map(), 0), uncovered(&map(), 1), uncovered(&map(), 2)), (0, 1, 5));
+    }
+
+    #[test]
+    fn bounds_follow_from_the_slots() {
+        // 9 slots: with 2 ranks left there are 6 for 4 experts, with 1 rank left 3; two copies of each fit, three do not.
+        let shape = MapShape { layers: 1, experts: 4, ranks: 3, slots_per_rank: 3 };
+        assert_eq!((room(shape), most(shape)), (1, 1));
+        let shape = MapShape { layers: 1, experts: 4, ranks: 4, slots_per_rank: 1 };
+        assert_eq!((room(shape), most(shape)), (0, 0));
+    }
+}

@@ -1,0 +1,285 @@
+//! `eplb.json` of vllm-ascend:
+//! `{"moe_layer_count": L, "layer_list": [{"layer_id": i, "device_count": N, "device_list": [{"device_id": j,
+//! "device_expert": [ids...]}]}]}`. A device is a rank. Layers and devices may come in any order, as each names itself.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::ids::{ExpertId, LayerId, RankId};
+use crate::map::{ExpertMap, MapError, MapShape};
+use crate::wire::ModelIdentity;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    moe_layer_count: i64,
+    layer_list: Vec<Layer>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(clippy::struct_field_names, reason = "the names of the format")]
+struct Layer {
+    layer_id: i64,
+    device_count: i64,
+    device_list: Vec<Device>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Device {
+    device_id: i64,
+    device_expert: Vec<i64>,
+}
+
+/// The map as vllm-ascend reads it, JSON with a newline at its end.
+#[must_use]
+pub fn write(map: &ExpertMap) -> String {
+    let devices = |layer: LayerId| -> Vec<Device> {
+        (0..map.shape().ranks)
+            .map(|rank| Device {
+                device_id: rank as i64,
+                device_expert: map.rank(layer, rank.into()).iter().map(|expert| i64::from(expert.0)).collect(),
+            })
+            .collect()
+    };
+    let layer_list = map.layers().map(|layer| Layer {
+        layer_id: i64::from(layer.0),
+        device_count: map.shape().ranks as i64,
+        device_list: devices(layer),
+    });
+    let file = File { moe_layer_count: map.shape().layers as i64, layer_list: layer_list.collect() };
+    let mut json = serde_json::to_string_pretty(&file).expect("an expert map is plain data");
+    json.push('\n');
+    json
+}
+
+/// Reads a map for a model. The format does not name its model, so one of another model is known by its layers and
+/// experts only.
+///
+/// # Errors
+/// If it is not in this format or not a valid map of the model; the error names the layer, the device and the id.
+pub fn read(json: &[u8], model: &ModelIdentity) -> Result<ExpertMap, ReadError> {
+    let file: File = serde_json::from_slice(json).map_err(|source| ReadError::Json { reason: source.to_string() })?;
+    let layers = in_order(file)?;
+    let (ranks, slots_per_rank) = (layers[0].len(), layers[0][0].len());
+    check_even(&layers, ranks, slots_per_rank)?;
+    check_model(&layers, model)?;
+    check_experts(&layers, model.experts)?;
+    let shape = MapShape { layers: layers.len(), experts: model.experts, ranks, slots_per_rank };
+    let slots = layers.into_iter().flatten().flatten().map(|expert| ExpertId(expert as u32)).collect();
+    Ok(ExpertMap::new(shape, slots)?)
+}
+
+/// Experts of each slot, `[layers][devices][slots]`, layers and devices by their numbers; at least one layer, and one
+/// device in each.
+fn in_order(file: File) -> Result<Vec<Vec<Vec<i64>>>, ReadError> {
+    let File { moe_layer_count, layer_list } = file;
+    if usize::try_from(moe_layer_count) != Ok(layer_list.len()) || layer_list.is_empty() {
+        return Err(ReadError::LayerCount { found: layer_list.len(), named: moe_layer_count });
+    }
+    let layers = by_id(layer_list.into_iter().map(|layer| (layer.layer_id, layer)).collect())
+        .map_err(|(id, missing)| ReadError::LayerIds { id, missing })?;
+    let numbered = layers.into_iter().enumerate().map(|(number, layer)| {
+        let Layer { layer_id: _, device_count, device_list } = layer;
+        let layer = LayerId::from(number);
+        if usize::try_from(device_count) != Ok(device_list.len()) || device_list.is_empty() {
+            return Err(ReadError::DeviceCount { layer, found: device_list.len(), named: device_count });
+        }
+        by_id(device_list.into_iter().map(|device| (device.device_id, device.device_expert)).collect())
+            .map_err(|(id, missing)| ReadError::DeviceIds { layer, id, missing })
+    });
+    numbered.collect()
+}
+
+/// The items by their ids, which must be 0 to the number of items, each once; otherwise an id that is one too many and
+/// one that is missing.
+fn by_id<T>(items: Vec<(i64, T)>) -> Result<Vec<T>, (i64, usize)> {
+    let mut places: Vec<Option<T>> = items.iter().map(|_| None).collect();
+    let mut surplus = None;
+    for (id, item) in items {
+        match usize::try_from(id).ok().and_then(|index| places.get_mut(index)) {
+            Some(place @ None) => *place = Some(item),
+            _ => surplus = surplus.or(Some(id)),
+        }
+    }
+    let missing = places.iter().position(Option::is_none);
+    match (surplus, missing) {
+        (Some(id), Some(missing)) => Err((id, missing)),
+        _ => Ok(places.into_iter().flatten().collect()),
+    }
+}
+
+fn check_even(layers: &[Vec<Vec<i64>>], ranks: usize, slots_per_rank: usize) -> Result<(), ReadError> {
+    for (layer, devices) in layers.iter().enumerate() {
+        let layer = LayerId::from(layer);
+        if devices.len() != ranks {
+            return Err(ReadError::UnequalDevices { layer, found: devices.len(), expected: ranks });
+        }
+        if let Some(device) = devices.iter().position(|experts| experts.len() != slots_per_rank) {
+            let found = devices[device].len();
+            return Err(ReadError::UnequalSlots { layer, device: device.into(), found, expected: slots_per_rank });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a map that is in order for a model with another number of layers or experts.
+fn check_model(layers: &[Vec<Vec<i64>>], model: &ModelIdentity) -> Result<(), ReadError> {
+    let experts_of = |devices: &Vec<Vec<i64>>| {
+        let mut experts: Vec<i64> = devices.iter().flatten().copied().collect();
+        experts.sort_unstable();
+        experts.dedup();
+        let gapless = experts.iter().enumerate().all(|(index, &expert)| expert == index as i64);
+        (gapless && !experts.is_empty()).then_some(experts.len())
+    };
+    let experts =
+        experts_of(&layers[0]).filter(|_| layers.iter().map(experts_of).all(|of| of == experts_of(&layers[0])));
+    if layers.len() != model.layers || experts.is_some_and(|experts| experts != model.experts) {
+        return Err(ReadError::OtherModel { layers: layers.len(), experts, expected: model.clone().into() });
+    }
+    Ok(())
+}
+
+fn check_experts(layers: &[Vec<Vec<i64>>], experts: usize) -> Result<(), ReadError> {
+    for (layer, devices) in layers.iter().enumerate() {
+        let layer = LayerId::from(layer);
+        let mut last_device = vec![None; experts];
+        for (device, ids) in devices.iter().enumerate() {
+            for &id in ids {
+                let place = usize::try_from(id).ok().and_then(|index| last_device.get_mut(index));
+                let device_id = RankId::from(device);
+                let place = place.ok_or(ReadError::UnknownExpert { layer, device: device_id, id, experts })?;
+                if place.replace(device) == Some(device) {
+                    return Err(ReadError::Twice { layer, device: device_id, id });
+                }
+            }
+        }
+        if let Some(id) = last_device.iter().position(Option::is_none) {
+            return Err(ReadError::Missing { layer, id, devices: devices.len() });
+        }
+    }
+    Ok(())
+}
+
+/// Why a file is no map for the model. Reading it again does not help.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ReadError {
+    /// It is no JSON of this format.
+    #[error("not in its format: {reason}")]
+    Json {
+        /// What the parser says.
+        reason: String,
+    },
+    /// `moe_layer_count` is wrong, or there are no layers.
+    #[error("moe_layer_count is {named}, layer_list has {found} layers")]
+    LayerCount {
+        /// Layers listed.
+        found: usize,
+        /// Layers named.
+        named: i64,
+    },
+    /// Layer ids are not 0 to the number of layers, each once.
+    #[error("layer_id {id} is there twice or out of range, layer_id {missing} is missing")]
+    LayerIds {
+        /// The id that should not be there.
+        id: i64,
+        /// The first id that should.
+        missing: usize,
+    },
+    /// `device_count` is wrong, or there are no devices.
+    #[error("{layer}: device_count is {named}, device_list has {found} devices")]
+    DeviceCount {
+        /// Where.
+        layer: LayerId,
+        /// Devices listed.
+        found: usize,
+        /// Devices named.
+        named: i64,
+    },
+    /// Device ids are not 0 to the number of devices, each once.
+    #[error("{layer}: device_id {id} is there twice or out of range, device_id {missing} is missing")]
+    DeviceIds {
+        /// Where.
+        layer: LayerId,
+        /// The id that should not be there.
+        id: i64,
+        /// The first id that should.
+        missing: usize,
+    },
+    /// Layers have different numbers of devices.
+    #[error("{layer}: {found} devices, layer 0 has {expected}")]
+    UnequalDevices {
+        /// Where.
+        layer: LayerId,
+        /// Devices of this layer.
+        found: usize,
+        /// Devices of layer 0.
+        expected: usize,
+    },
+    /// Devices have different numbers of experts.
+    #[error("{layer}, device {device}: {found} experts, layer 0, device 0 has {expected}", device = device.0)]
+    UnequalSlots {
+        /// Where.
+        layer: LayerId,
+        /// Where.
+        device: RankId,
+        /// Experts of this device.
+        found: usize,
+        /// Experts of the first device.
+        expected: usize,
+    },
+    /// It is of a model with other dimensions.
+    #[error(
+        "made for another model, with {layers} MoE layers and {found} experts; {name} has {expected_layers} and \
+         {expected_experts}",
+        found = experts.map_or_else(|| "other".to_owned(), |experts| experts.to_string()),
+        name = expected.name, expected_layers = expected.layers, expected_experts = expected.experts
+    )]
+    OtherModel {
+        /// MoE layers of the file.
+        layers: usize,
+        /// Experts of each of its layers, if all have the same without a gap.
+        experts: Option<usize>,
+        /// The model that is to be served.
+        expected: Box<ModelIdentity>,
+    },
+    /// An expert that the model does not have.
+    #[error("{layer}, device {device}: expert {id} does not exist, the model has {experts}", device = device.0)]
+    UnknownExpert {
+        /// Where.
+        layer: LayerId,
+        /// Where.
+        device: RankId,
+        /// The expert named.
+        id: i64,
+        /// Logical experts per layer.
+        experts: usize,
+    },
+    /// A device has an expert twice.
+    #[error("{layer}, device {device}: expert {id} is there twice", device = device.0)]
+    Twice {
+        /// Where.
+        layer: LayerId,
+        /// Where.
+        device: RankId,
+        /// The expert.
+        id: i64,
+    },
+    /// An expert is on no device.
+    #[error("{layer}: expert {id} is on none of the {devices} devices")]
+    Missing {
+        /// Where.
+        layer: LayerId,
+        /// The expert.
+        id: usize,
+        /// Devices of the layer.
+        devices: usize,
+    },
+    /// The dimensions are impossible.
+    #[error(transparent)]
+    Map(#[from] MapError),
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,51 @@
+use super::*;
+use crate::map::MapShape;
+
+#[test]
+fn rows_of_unequal_length_or_without_experts_are_no_load() {
+    assert_eq!(ExpertLoad::from_rows(&[vec![1, 2], vec![3]]), None);
+    assert_eq!(ExpertLoad::from_rows(&[vec![], vec![]]), None);
+    assert_eq!(ExpertLoad::from_rows(&[]), None);
+    let load = ExpertLoad::from_rows(&[vec![1, 2], vec![3, 4]]).unwrap();
+    assert_eq!((load.layers(), load.experts(), load.layer(LayerId(1))), (2, 2, &[3, 4][..]));
+}
+
+#[test]
+fn loads_add_up_and_stop_at_the_largest_number() {
+    let mut load = ExpertLoad::zero(1, 2);
+    load.add(LayerId(0), ExpertId(1), 5);
+    load.merge(&ExpertLoad::from_rows(&[vec![1, u64::MAX]]).unwrap());
+    assert_eq!(load.layer(LayerId(0)), [1, u64::MAX]);
+    assert_eq!(load.total(), u64::MAX);
+    load.add(LayerId(0), ExpertId(1), 5);
+    assert_eq!(load.layer(LayerId(0)), [1, u64::MAX]);
+}
+
+#[test]
+fn a_load_that_is_no_whole_number_of_layers_is_not_read() {
+    fn read(json: &str) -> serde_json::Result<ExpertLoad> {
+        serde_json::from_str(json)
+    }
+    let load = ExpertLoad::from_rows(&[vec![1, 2], vec![3, 4]]).unwrap();
+    assert_eq!(read(&serde_json::to_string(&load).unwrap()).unwrap(), load);
+    assert_eq!(read(&serde_json::to_string(&ExpertLoad::default()).unwrap()).unwrap(), ExpertLoad::default());
+    for json in [r#"{"experts": 2, "counts": [1, 2, 3]}"#, r#"{"experts": 0, "counts": [1]}"#] {
+        let refused = read(json).unwrap_err().to_string();
+        assert!(refused.contains("no whole number of layers"), "{refused}");
+    }
+}
+
+#[test]
+fn copies_share_the_tokens_of_an_expert_evenly() {
+    let map = ExpertMap::contiguous(MapShape { layers: 1, experts: 3, ranks: 2, slots_per_rank: 2 }).unwrap();
+    let loads = rank_loads(&map, &ExpertLoad::from_rows(&[vec![10, 1, 4]]).unwrap());
+    assert_eq!(loads, [[6.0, 9.0]]);
+}
+
+#[test]
+fn the_ratio_weighs_layers_by_their_load_and_is_1_without_any() {
+    // Means 3 and 1, maxima 4 and 2: (3 + 1) / (4 + 2).
+    assert!((balance_ratio(&[vec![4.0, 2.0], vec![2.0, 0.0]]) - 4.0 / 6.0).abs() < 1e-12);
+    assert_eq!(balance_ratio(&[vec![0.0, 0.0]]).to_bits(), 1.0_f64.to_bits());
+    assert_eq!(balance_ratio(&[]).to_bits(), 1.0_f64.to_bits());
+}
