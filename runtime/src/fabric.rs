@@ -1,6 +1,10 @@
-//! How ranks exchange rows on the step path. Knows nothing of experts or models: only which rank gets which frame.
+//! Bytes between processes, and how ranks exchange rows on the step path. Knows nothing of experts or models: only
+//! which rank gets which frame.
 
+pub mod framing;
+pub mod hello;
 pub mod in_process;
+pub mod mesh;
 
 use plan::ids::RankId;
 use thiserror::Error;
@@ -80,4 +84,15 @@ pub enum FabricError {
     /// The coordinator dissolved the group.
     #[error("the group was dissolved during an exchange")]
     Dissolved,
+    /// The system cannot wait for connections.
+    #[error("waiting for the other ranks failed")]
+    Wait(#[source] std::io::Error),
+}
+
+/// Two ends of a TCP connection within this process.
+#[cfg(test)]
+pub(crate) fn loopback_pair() -> (std::net::TcpStream, std::net::TcpStream) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let left = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (left, listener.accept().unwrap().0)
 }

@@ -1,6 +1,7 @@
 #![forbid(unsafe_code)]
 //! Serves Mixture-of-Experts models over N ranks and moves experts while it serves.
 
+pub mod coordinator;
 pub mod experts;
 pub mod fabric;
 pub mod protocol;

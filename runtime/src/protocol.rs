@@ -94,6 +94,8 @@ pub enum ToRank {
     Form {
         /// Number of the group; only rises.
         generation: u64,
+        /// Drawn by the coordinator when it starts: with the generation it names the group, also across coordinators.
+        nonce: u64,
         /// Every rank of the group, in order.
         ranks: Vec<RankAddress>,
         /// The map in force.

@@ -1,0 +1,3 @@
+//! The coordinator: what drives the ranks.
+
+pub mod fleet;

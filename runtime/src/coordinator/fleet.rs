@@ -1,0 +1,176 @@
+//! The coordinator's ranks: who is registered, the group they form, the steps it runs and the orders it gets. Knows
+//! nothing of requests, and nothing of why an expert moves.
+//!
+//! A rank registers on its control connection. When all are registered the fleet says [`FleetEvent::Complete`] and
+//! the driver calls [`Fleet::form`]; when all are ready the driver receives a [`Group`] and runs steps on it. A rank
+//! that is lost ends its group: every connection of the group is closed, the ranks keep their experts, register again,
+//! and the story starts anew under the next generation.
+
+mod group;
+mod members;
+mod registration;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use plan::ids::RankId;
+use plan::wire::{MapDocument, ModelIdentity, RankState};
+use thiserror::Error;
+
+pub use self::group::{Group, RankLost};
+use self::members::Members;
+use crate::protocol::{MoveFailure, ToRank, TransactionId};
+
+/// What a fleet is made of and how patient it is.
+#[derive(Clone, Debug)]
+pub struct FleetSettings {
+    /// Ranks of the group.
+    pub ranks: usize,
+    /// The model that every rank must have found.
+    pub model: ModelIdentity,
+    /// Staging pages that each rank holds.
+    pub staging_pages: u32,
+    /// Bytes per second that moves to one rank may use; 0 is no limit.
+    pub move_bytes_per_second: u64,
+    /// A rank that is silent for longer is lost. It speaks every second.
+    pub silence_limit: Duration,
+}
+
+impl FleetSettings {
+    /// Silence after which a rank counts as lost: five missed signs of life, and as long as TCP needs to notice a cut.
+    pub const SILENCE_LIMIT: Duration = Duration::from_secs(6);
+}
+
+/// What happens to the fleet, in order.
+#[derive(Debug)]
+pub enum FleetEvent {
+    /// Every rank is registered and there is no group: time for [`Fleet::form`].
+    Complete,
+    /// Every rank is ready; the driver runs steps on the group until it is lost.
+    Formed(Group),
+    /// The group, formed or being formed, is no more.
+    Lost {
+        /// Its generation.
+        generation: u64,
+        /// The rank that was lost first.
+        rank: RankId,
+        /// Why.
+        reason: String,
+    },
+    /// A rank holds every page that it receives in a transaction.
+    Staged {
+        /// The generation of the order.
+        generation: u64,
+        /// Which rank.
+        rank: RankId,
+        /// Which transaction.
+        transaction: TransactionId,
+        /// Bytes it received.
+        bytes: u64,
+    },
+    /// A rank cannot stage a transaction.
+    MoveFailed {
+        /// The generation of the order.
+        generation: u64,
+        /// Which rank.
+        rank: RankId,
+        /// Which transaction.
+        transaction: TransactionId,
+        /// Why.
+        reason: MoveFailure,
+        /// The same for people.
+        message: String,
+    },
+}
+
+/// Why there is no group.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FormError {
+    /// Ranks are missing.
+    #[error("ranks {missing:?} are not registered")]
+    Incomplete {
+        /// Which.
+        missing: Vec<u32>,
+    },
+    /// There is one already.
+    #[error("generation {generation} is there already")]
+    Exists {
+        /// Its generation.
+        generation: u64,
+    },
+}
+
+/// The ranks of one coordinator. Everything that waits for a rank happens on threads of its own; its methods return
+/// at once.
+#[derive(Debug)]
+pub struct Fleet {
+    members: Arc<Members>,
+    address: SocketAddr,
+    /// Dropped with the fleet, which ends the thread that watches for silence.
+    _stop: Sender<()>,
+}
+
+impl Fleet {
+    /// Starts to accept ranks on `listener`; what happens arrives on the channel.
+    ///
+    /// # Errors
+    /// If the system gives no threads or no address.
+    pub fn start(settings: FleetSettings, listener: TcpListener) -> std::io::Result<(Self, Receiver<FleetEvent>)> {
+        let address = listener.local_addr()?;
+        let (events, received) = crossbeam_channel::unbounded();
+        let members = Arc::new(Members::new(settings, events));
+        let accepting = Arc::clone(&members);
+        std::thread::Builder::new()
+            .name("fleet-accept".to_owned())
+            .spawn(move || registration::accept(&accepting, &listener))?;
+        let (stop, stopped) = crossbeam_channel::bounded(0);
+        let watched = Arc::clone(&members);
+        std::thread::Builder::new()
+            .name("fleet-watch".to_owned())
+            .spawn(move || registration::watch_for_silence(&watched, &stopped))?;
+        Ok((Self { members, address, _stop: stop }, received))
+    }
+
+    /// Where ranks register.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Orders every rank to form the next group under this map; [`FleetEvent::Formed`] or [`FleetEvent::Lost`]
+    /// follows. Returns its generation.
+    ///
+    /// # Errors
+    /// If a rank is missing, or there is a group.
+    pub fn form(&self, map: &MapDocument, epoch: u64) -> Result<u64, FormError> {
+        self.members.form(map, epoch)
+    }
+
+    /// Sends an order of the move path to a rank; a rank that is gone does not get it, and its group is lost anyway.
+    pub fn order(&self, rank: RankId, order: ToRank) {
+        self.members.order(rank, order);
+    }
+
+    /// Every rank, in order.
+    #[must_use]
+    pub fn ranks(&self) -> Vec<RankState> {
+        self.members.states()
+    }
+
+    /// The number of the last group, formed, being formed or lost; 0 before the first.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.members.generation()
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.members.close(self.address);
+    }
+}
+
+#[cfg(test)]
+mod tests;
