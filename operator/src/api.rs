@@ -1,0 +1,176 @@
+//! The `MoEDeployment` custom resource: what users write and what they read back. Types and their schema only; what
+//! follows from them is decided elsewhere.
+
+pub mod conditions;
+pub mod eplb;
+pub mod model;
+pub mod placement;
+pub mod rules;
+pub mod status;
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use eplb::Eplb;
+use model::Model;
+use placement::{Coordinator, Placement, Ranks, Runtime};
+use status::MoEDeploymentStatus;
+
+/// API group of the custom resource, and the domain of its labels and annotations.
+pub const GROUP: &str = "swiftbalancer.io";
+
+/// What serves, on how many ranks, and how its experts are balanced.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "swiftbalancer.io",
+    version = "v1alpha1",
+    kind = "MoEDeployment",
+    plural = "moedeployments",
+    singular = "moedeployment",
+    shortname = "moed",
+    category = "moe",
+    namespaced,
+    cel,
+    derive = "PartialEq",
+    status = "MoEDeploymentStatus",
+    doc = "MoEDeployment serves one Mixture-of-Experts model with expert parallelism and keeps its experts balanced.",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
+        description = "Whether every replica serves the current specification"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        description = "Why it is ready or not"
+    ),
+    printcolumn(
+        name = "Ratio",
+        type_ = "string",
+        json_path = ".status.ratio",
+        description = "Measured expert load balance ratio of the last window; 1.00 is perfect"
+    ),
+    printcolumn(
+        name = "Epoch",
+        type_ = "integer",
+        json_path = ".status.epoch",
+        description = "Version of the expert map in force"
+    ),
+    printcolumn(
+        name = "Map",
+        type_ = "string",
+        json_path = ".status.expertMap.configMap",
+        description = "ConfigMap with the last recorded expert map"
+    ),
+    printcolumn(
+        name = "EP size",
+        type_ = "integer",
+        json_path = ".status.expertParallelSize",
+        description = "Ranks over which the experts of a replica are spread",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Replicas",
+        type_ = "string",
+        json_path = ".status.readyReplicas",
+        description = "Replicas that serve",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new(rules::NAME.expression).message(rules::NAME.message)
+)]
+#[x_kube(
+    validation = Rule::new(rules::DIVISIBLE.expression).message(rules::DIVISIBLE.message),
+    validation = Rule::new(rules::REDUNDANCY.expression).message(rules::REDUNDANCY.message),
+    validation = Rule::new(rules::COPIES.expression).message(rules::COPIES.message),
+    validation = Rule::new(rules::GPUS.expression).message(rules::GPUS.message),
+    validation = Rule::new(rules::RECORD_PATH_WRITABLE.expression).message(rules::RECORD_PATH_WRITABLE.message),
+    validation = Rule::new(rules::RECORD_PATH_REPLICAS.expression).message(rules::RECORD_PATH_REPLICAS.message),
+)]
+pub struct MoEDeploymentSpec {
+    /// The model and where its checkpoint is.
+    pub model: Model,
+    /// Over how many ranks one replica is spread.
+    #[serde(default)]
+    pub parallelism: Parallelism,
+    /// GPUs of each rank pod, one rank each. 0 serves on the CPU, with one rank per pod.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 16))]
+    pub gpus_per_pod: i32,
+    /// Name of the extended resource under which nodes offer GPUs.
+    #[serde(default = "default_gpu_resource_name")]
+    #[schemars(length(min = 3, max = 120), regex(pattern = r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$"))]
+    pub gpu_resource_name: String,
+    /// Independent serving groups, each with its own coordinator and ranks.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 0, max = 64))]
+    pub replicas: i32,
+    /// Stops every change to pods; what runs goes on serving and is reported.
+    #[serde(default)]
+    pub paused: bool,
+    /// The image that coordinators and ranks run.
+    #[serde(default)]
+    pub runtime: Runtime,
+    /// Front end of each replica.
+    #[serde(default)]
+    pub coordinator: Coordinator,
+    /// Ranks of each replica.
+    #[serde(default)]
+    pub ranks: Ranks,
+    /// Where pods may run.
+    #[serde(default)]
+    pub placement: Placement,
+    /// Expert parallelism load balancing.
+    #[serde(default)]
+    pub eplb: Eplb,
+}
+
+/// How one replica is spread over ranks. The EP size is `tensor * data`.
+#[derive(KubeSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Parallelism {
+    /// Ranks that share each attention head group.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 64))]
+    #[x_kube(validation = Rule::new(rules::TENSOR.expression).message(rules::TENSOR.message))]
+    pub tensor: i32,
+    /// Ranks, or groups of `tensor` ranks, that each serve their own sequences.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 512))]
+    pub data: i32,
+}
+
+impl Default for Parallelism {
+    fn default() -> Self {
+        Self { tensor: one(), data: one() }
+    }
+}
+
+/// What `x-kubernetes-validations` rules are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// CEL expression; false refuses the object.
+    pub expression: &'static str,
+    /// What is wrong and what to do.
+    pub message: &'static str,
+}
+
+const fn one() -> i32 {
+    1
+}
+
+const fn default_replicas() -> i32 {
+    1
+}
+
+fn default_gpu_resource_name() -> String {
+    "nvidia.com/gpu".to_owned()
+}

@@ -1,0 +1,89 @@
+//! Types and reasons of conditions. A machine reads both, so both are enums.
+
+use strum::{IntoStaticStr, VariantArray};
+
+/// Type of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr, VariantArray)]
+pub enum Type {
+    /// Every replica serves the current specification.
+    Ready,
+    /// At least one replica serves.
+    Available,
+    /// Pods are being created or replaced.
+    Progressing,
+    /// Something that should work does not.
+    Degraded,
+    /// The specification is consistent.
+    SpecValid,
+    /// The map to start from is there and fits.
+    ExpertMapReady,
+    /// The load is spread evenly over the ranks.
+    Balanced,
+}
+
+/// Reason of a condition. Each is listed, with what to do, in docs/operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr, VariantArray)]
+pub enum Reason {
+    /// Every replica serves the current specification.
+    AllReplicasReady,
+    /// Some replica serves.
+    ReplicaReady,
+    /// No replica serves.
+    NoReplicaReady,
+    /// The deployment asks for no replicas.
+    ScaledToZero,
+    /// Pods are starting.
+    WaitingForPods,
+    /// Pods of an older specification are being replaced.
+    RollingOut,
+    /// Everything is as specified.
+    Complete,
+    /// `spec.paused` is set.
+    Paused,
+    /// Pods are not created, for the reason that another condition gives.
+    Blocked,
+    /// Nothing is wrong.
+    AsExpected,
+    /// A pod is being replaced since its node is lost or it ended.
+    RankLost,
+    /// A container ends again and again.
+    PodFailing,
+    /// A pod cannot be scheduled.
+    Unschedulable,
+    /// The rebalancer of a replica cannot do its work.
+    RebalancingDegraded,
+    /// An object of a name that is needed belongs to somebody else.
+    NameConflict,
+    /// A recorded map is too large for a ConfigMap.
+    ExpertMapTooLarge,
+    /// The API server refused or failed what the operator asked for.
+    ReconcileFailed,
+    /// The cluster has fewer GPUs than the deployment needs.
+    InsufficientGPUs,
+    /// The specification is consistent.
+    Valid,
+    /// The specification breaks a rule.
+    Invalid,
+    /// No map is asked for: experts start evenly spread.
+    NotRequested,
+    /// The map is found and fits.
+    Resolved,
+    /// The map is a file in the model source, which the coordinator reads.
+    InModelSource,
+    /// The ConfigMap does not exist.
+    ExpertMapMissing,
+    /// The deployment to start from has not recorded a map.
+    ExpertMapNotRecorded,
+    /// The ConfigMap holds no valid map.
+    ExpertMapInvalid,
+    /// The map was made for another model, EP size or number of slots.
+    ExpertMapIncompatible,
+    /// No window has closed yet.
+    NotMeasured,
+    /// The ratio is high.
+    LoadEven,
+    /// The ratio is low.
+    LoadUneven,
+    /// Not looked at.
+    NotChecked,
+}

@@ -1,0 +1,125 @@
+//! Everything that a specification alone decides, as rules of the Common Expression Language. The API server enforces
+//! them at admission and the operator evaluates the same rules on what it reads, so each is written once.
+
+use super::Rule;
+
+/// Pods are named after the deployment: `NAME-63-coordinator` has to fit a DNS label.
+pub const NAME: Rule = Rule {
+    expression: "self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+    message: "the name must have at most 40 characters, start with a letter, and contain only lower-case letters, \
+              digits and '-': pods and Services are named after it",
+};
+
+/// Physical experts are spread evenly.
+pub const DIVISIBLE: Rule = Rule {
+    expression: "(self.model.experts + self.eplb.initRedundancyExpert) % (self.parallelism.tensor * \
+                 self.parallelism.data) == 0",
+    message: "model.experts + eplb.initRedundancyExpert must divide by parallelism.tensor * parallelism.data: every \
+              rank holds equally many experts; change initRedundancyExpert or data",
+};
+
+/// Memory for copies is bounded on purpose.
+pub const REDUNDANCY: Rule = Rule {
+    expression: "self.eplb.initRedundancyExpert <= self.parallelism.tensor * self.parallelism.data * \
+                 self.eplb.maxRedundantExpertsPerGpu",
+    message: "eplb.initRedundancyExpert is larger than the number of GPUs (CPU ranks count as GPUs) times \
+              eplb.maxRedundantExpertsPerGpu: lower it, or raise maxRedundantExpertsPerGpu if each GPU has the memory",
+};
+
+/// A rank holds at most one copy of an expert.
+pub const COPIES: Rule = Rule {
+    expression: "self.model.experts + self.eplb.initRedundancyExpert <= self.model.experts * self.parallelism.tensor * \
+                 self.parallelism.data",
+    message: "eplb.initRedundancyExpert gives more copies than ranks can hold: a rank holds each expert at most once; \
+              lower initRedundancyExpert or raise parallelism.data",
+};
+
+/// Every pod has equally many GPUs.
+pub const GPUS: Rule = Rule {
+    expression: "self.gpusPerPod == 0 || (self.parallelism.tensor * self.parallelism.data) % self.gpusPerPod == 0",
+    message: "parallelism.tensor * parallelism.data must divide by gpusPerPod: every pod has equally many ranks; \
+              change gpusPerPod or data",
+};
+
+/// Only what can be written to can be recorded to.
+pub const RECORD_PATH_WRITABLE: Rule = Rule {
+    expression: "!has(self.eplb.expertMapRecordPath) || self.model.source.type != 'Image'",
+    message: "eplb.expertMapRecordPath is a file in model.source, and an image cannot be written to: leave it out (maps \
+              are recorded as ConfigMaps by eplb.record), or serve from a PersistentVolumeClaim or HostPath",
+};
+
+/// Two writers of one file would overwrite each other.
+pub const RECORD_PATH_REPLICAS: Rule = Rule {
+    expression: "!has(self.eplb.expertMapRecordPath) || self.replicas <= 1",
+    message: "eplb.expertMapRecordPath is one file, which several replicas would overwrite: leave it out, or set \
+              replicas to 1",
+};
+
+/// Tensor parallelism.
+pub const TENSOR: Rule = Rule {
+    expression: "self == 1",
+    message: "tensor parallelism is not supported yet: set parallelism.tensor to 1 and raise parallelism.data",
+};
+
+/// The wait has a floor.
+pub const WAIT: Rule = Rule {
+    expression: "self >= 30",
+    message: "eplb.numWaitWorkerIterations must be at least 30: fewer steps than that do not show the load",
+};
+
+/// One static map.
+pub const ONE_STATIC_MAP: Rule = Rule {
+    expression: "!(has(self.expertMapRef) && has(self.expertMapPath))",
+    message: "eplb.expertMapRef and eplb.expertMapPath both name the map to start from: keep one",
+};
+
+/// Reading one file map and recording another.
+pub const STATIC_OR_RECORDED: Rule = Rule {
+    expression: "!((has(self.expertMapRef) || has(self.expertMapPath)) && has(self.expertMapRecordPath))",
+    message: "eplb.expertMapRecordPath cannot be combined with a static map (expertMapRef or expertMapPath): remove one \
+              of them; eplb.record keeps recording to ConfigMaps",
+};
+
+/// Without planning nothing is recorded.
+pub const RECORD_PATH_DYNAMIC: Rule = Rule {
+    expression: "!has(self.expertMapRecordPath) || self.dynamicEplb",
+    message: "eplb.expertMapRecordPath records what dynamic balancing finds: set eplb.dynamicEplb to true, or leave the \
+              path out",
+};
+
+/// A reference has one target.
+pub const MAP_REF: Rule = Rule {
+    expression: "has(self.name) != has(self.fromDeployment)",
+    message: "eplb.expertMapRef needs exactly one of name (a ConfigMap) and fromDeployment (an MoEDeployment that has \
+              recorded a map)",
+};
+
+/// The union has the member that its type names.
+pub const SOURCE_CLAIM: Rule = Rule {
+    expression: "(self.type == 'PersistentVolumeClaim') == has(self.persistentVolumeClaim)",
+    message: "model.source.persistentVolumeClaim must be set if, and only if, type is PersistentVolumeClaim",
+};
+
+/// The union has the member that its type names.
+pub const SOURCE_HOST_PATH: Rule = Rule {
+    expression: "(self.type == 'HostPath') == has(self.hostPath)",
+    message: "model.source.hostPath must be set if, and only if, type is HostPath",
+};
+
+/// The union has the member that its type names.
+pub const SOURCE_IMAGE: Rule = Rule {
+    expression: "(self.type == 'Image') == has(self.image)",
+    message: "model.source.image must be set if, and only if, type is Image",
+};
+
+/// Paths stay inside the volume.
+pub const RELATIVE_PATH: Rule = Rule {
+    expression: "!self.startsWith('/') && !self.split('/').exists(part, part == '..')",
+    message: "the path is relative to the root of model.source: it must not start with '/' nor contain '..'",
+};
+
+/// Host paths are absolute.
+pub const HOST_PATH: Rule = Rule {
+    expression: "self.startsWith('/') && !self.split('/').exists(part, part == '..')",
+    message: "model.source.hostPath.path must be absolute and must not contain '..'",
+};
