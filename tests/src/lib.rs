@@ -6,5 +6,6 @@ pub mod cluster;
 pub mod figures;
 pub mod image;
 pub mod namespace;
+pub mod traffic;
 pub mod wait;
 pub mod workspace;

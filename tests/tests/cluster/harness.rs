@@ -81,7 +81,11 @@ pub fn image_volume(suite: &Suite) -> Result<()> {
         let pod = namespace.forward_to_pod("server", 8080).await?;
         ensure!(greeting(&pod.url()).await? == "hello from an image volume");
         let service = namespace.forward_to_service("server", 80, 1).await?;
-        ensure!(greeting(&service.url()).await? == "hello from an image volume");
+        // kube-proxy learns of a ready pod a moment after the pod is.
+        let answer = wait::until("the service leads to the pod", Duration::from_secs(10), async || {
+            greeting(&service.url()).await
+        });
+        ensure!(answer.await? == "hello from an image volume");
         // By name, through DNS and the service, from a pod on another node.
         namespace.apply(CLIENT)?;
         wait::until("the client has its answer", Duration::from_secs(30), async || {
