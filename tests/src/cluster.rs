@@ -108,6 +108,14 @@ impl Cluster {
         Script::new(state_folder("cluster"), None).down()
     }
 
+    /// Takes this cluster down, whoever uses it.
+    ///
+    /// # Errors
+    /// If its script cannot be run.
+    pub fn take_down(&self) -> Result<()> {
+        self.script.down()
+    }
+
     /// A client with all rights, for the runtime that calls this.
     ///
     /// # Errors
