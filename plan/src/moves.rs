@@ -2,6 +2,7 @@
 //! Knows nothing of bytes, pages' addresses or time.
 
 mod layer;
+mod order;
 mod random;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use thiserror::Error;
 use crate::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use crate::map::{ExpertMap, MapError, MapShape};
 
+pub use order::best_first;
 pub use random::random_transaction;
 
 /// One slot gets another expert.
@@ -137,6 +139,18 @@ pub enum MoveError {
         old: MapShape,
         /// Dimensions of the target.
         new: MapShape,
+    },
+    /// The load is of another model than the maps.
+    #[error(
+        "the load has {layers} layers of {experts} experts, the map has the shape {map:?}; they must be of one model"
+    )]
+    Load {
+        /// Layers of the load.
+        layers: usize,
+        /// Experts of the load.
+        experts: usize,
+        /// Dimensions of the map.
+        map: MapShape,
     },
     /// Pages cannot be received.
     #[error("moving experts needs at least one staging page on each rank, there is none")]

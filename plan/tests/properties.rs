@@ -7,14 +7,17 @@ use plan::formats::{self, vllm_ascend};
 use plan::ids::{ExpertId, LayerId, RankId};
 use plan::load::ExpertLoad;
 use plan::map::{ExpertMap, MapShape};
-use plan::moves::{destination, moved_slots, random_transaction, transactions};
+use plan::moves::{best_first, destination, moved_slots, random_transaction, transactions};
 use plan::policy::{Terms, decide};
 use plan::topology::Topology;
 use plan::wire::{MapDocument, ModelIdentity};
 use proptest::prelude::*;
 
+/// Mostly small shapes, now and then one as large as deployments get; from no redundancy to twice the experts.
 fn shapes() -> impl Strategy<Value = MapShape> {
-    (1..4_usize, 1..40_usize, 1..13_usize).prop_flat_map(|(layers, experts, ranks)| {
+    let small = (1..4_usize, 1..40_usize, 1..13_usize);
+    let large = (Just(1_usize), 1..1025_usize, 1..513_usize);
+    prop_oneof![40 => small, 1 => large].prop_flat_map(|(layers, experts, ranks)| {
         (experts.div_ceil(ranks)..=experts.min(3 * experts.div_ceil(ranks))).prop_map(move |slots_per_rank| MapShape {
             layers,
             experts,
@@ -31,10 +34,18 @@ fn loads(shape: MapShape) -> impl Strategy<Value = ExpertLoad> {
     prop_oneof![mixed, uniform].prop_map(|rows| ExpertLoad::from_rows(&rows).expect("rows are even"))
 }
 
-/// Any valid map: the contiguous one after random transactions.
+/// Any valid map: the contiguous one, with the experts of each layer in another order, after random transactions.
 fn maps(shape: MapShape) -> impl Strategy<Value = ExpertMap> {
-    (any::<u64>(), 0..60_u64).prop_map(move |(seed, steps)| {
-        (0..steps).fold(ExpertMap::contiguous(shape).expect("the shape is possible"), |map, step| {
+    let experts: Vec<ExpertId> = (0..shape.experts).map(ExpertId::from).collect();
+    let orders = prop::collection::vec(Just(experts).prop_shuffle(), shape.layers);
+    (orders, any::<u64>(), 0..60_u64).prop_map(move |(orders, seed, steps)| {
+        let contiguous = ExpertMap::contiguous(shape).expect("the shape is possible");
+        let slots = contiguous.layers().flat_map(|layer| {
+            let order = &orders[layer.index()];
+            contiguous.layer(layer).iter().map(|expert| order[expert.index()])
+        });
+        let start = ExpertMap::new(shape, slots.collect()).expect("another order of experts breaks nothing");
+        (0..steps).fold(start, |map, step| {
             let layer = LayerId((step % shape.layers as u64) as u32);
             match random_transaction(&map, layer, seed.wrapping_add(step)) {
                 Some(transaction) => map.apply(&transaction).expect("a random transaction is valid"),
@@ -81,6 +92,15 @@ proptest! {
             }
             prop_assert_eq!(map, target);
         }
+    }
+
+    #[test]
+    fn the_best_transactions_first_lead_to_the_same_map(
+        (load, old, new) in shapes().prop_flat_map(|shape| (loads(shape), maps(shape), maps(shape))),
+    ) {
+        let ordered = best_first(&old, &new, &load, 1).unwrap();
+        let map = ordered.iter().fold(old.clone(), |map, transaction| map.apply(transaction).unwrap());
+        prop_assert_eq!(map, destination(&old, &new).unwrap());
     }
 
     #[test]
