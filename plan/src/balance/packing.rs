@@ -205,3 +205,6 @@ pub(super) fn counts(weights: &[f64], ranks: usize, physical: usize) -> Vec<u32>
     }
     counts
 }
+
+#[cfg(test)]
+mod tests;

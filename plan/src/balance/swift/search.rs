@@ -3,8 +3,9 @@
 use crate::balance::packing::Packing;
 
 /// An expert stands out when a copy of it carries this much more than the largest copy of an ideal replication. Packing
-/// alone could still balance the window that was seen, but a hot expert that is not split makes the next one worse.
-const STANDS_OUT: f64 = 1.3;
+/// alone could still balance the window that was seen, but a hot expert that is not split makes the next one worse. A
+/// lower limit moves more pages and gains nothing on the next window.
+const STANDS_OUT: f64 = 1.15;
 
 /// Bounds the search: every step lowers the busiest of the ranks that it touches, so it ends anyway, but rounding
 /// decides when.
