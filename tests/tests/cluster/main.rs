@@ -2,7 +2,11 @@
 //! Tests on a real Kubernetes cluster, which this program starts and takes down. Where the cluster cannot run, every test
 //! is reported as ignored and the reason is printed, unless `SWIFTBALANCER_CLUSTER=required` makes that a failure.
 
+mod balancing;
+mod deployment;
 mod harness;
+mod refusals;
+mod serving;
 mod suite;
 
 use std::process::ExitCode;
@@ -19,6 +23,13 @@ const TESTS: &[Test] = &[
     ("harness::a_node_that_is_cut_off_is_noticed_and_comes_back", harness::cut_link),
     ("harness::a_node_that_is_switched_off_loses_its_containers_and_comes_back", harness::switch_off),
     ("harness::a_cluster_leaves_nothing_behind", harness::nothing_is_left),
+    ("serving::an_applied_deployment_serves_and_a_deleted_one_leaves_no_object", serving::first_token_and_nothing_left),
+    ("serving::a_deleted_rank_pod_is_replaced_and_answers_stay_the_same", serving::deleted_rank),
+    ("serving::the_ranks_of_a_node_that_is_cut_off_start_elsewhere", serving::node_cut_off),
+    ("serving::a_changed_spec_rolls", serving::changed_spec_rolls),
+    ("serving::an_idle_deployment_writes_nothing_to_the_api_server", serving::idle),
+    ("balancing::a_deployment_that_starts_from_a_recorded_map_is_balanced_at_once", balancing::recorded_map),
+    ("refusals::bad_specs_are_refused_and_hold_no_pod", refusals::bad_specs),
 ];
 
 fn main() -> ExitCode {
@@ -35,7 +46,7 @@ fn main() -> ExitCode {
     let suite = Arc::new(Suite::new());
     let trials = TESTS.iter().map(|&(name, test)| {
         let suite = Arc::clone(&suite);
-        let run = move || suite.run(name, test).map_err(|error| format!("{error:#}").into());
+        let run = move || suite.run(test).map_err(|error| format!("{error:#}").into());
         Trial::test(name, run).with_ignored_flag(unavailable.is_some())
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());

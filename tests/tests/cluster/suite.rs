@@ -1,43 +1,75 @@
-//! What the tests share: one cluster, started by the first that needs it, and one file of figures.
+//! What the tests share: one cluster with the chart installed, started by the first that needs it, and one file of figures.
 
 use std::sync::OnceLock;
+use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use tests::cluster::Cluster;
 use tests::figures::Figures;
+use tests::workspace::Binaries;
+use tests::{chart, image};
 
 /// Name and function of a test.
 pub type Test = (&'static str, fn(&Suite) -> Result<()>);
 
 pub struct Suite {
     cluster: OnceLock<Result<Cluster, String>>,
-    figures: OnceLock<Figures>,
+    installed: OnceLock<Result<(), String>>,
+    figures: OnceLock<Result<Figures, String>>,
 }
 
 impl Suite {
     pub fn new() -> Self {
-        Self { cluster: OnceLock::new(), figures: OnceLock::new() }
+        Self { cluster: OnceLock::new(), installed: OnceLock::new(), figures: OnceLock::new() }
     }
 
-    pub fn run(&self, name: &str, test: fn(&Self) -> Result<()>) -> Result<()> {
-        test(self).with_context(|| name.to_owned())
+    pub fn run(&self, test: fn(&Self) -> Result<()>) -> Result<()> {
+        test(self)
     }
 
+    /// The cluster, without the product.
     pub fn cluster(&self) -> Result<&Cluster> {
-        let cluster = self.cluster.get_or_init(|| Cluster::shared().map_err(|error| format!("{error:#}")));
-        cluster.as_ref().map_err(|error| anyhow::anyhow!(error.clone()))
+        once(&self.cluster, Cluster::shared)
+    }
+
+    /// The cluster with this checkout's chart and images.
+    pub fn installed(&self) -> Result<&Cluster> {
+        let cluster = self.cluster()?;
+        once(&self.installed, || self.install(cluster))?;
+        Ok(cluster)
     }
 
     /// Prints and keeps a figure.
     pub fn figure(&self, what: &str, value: impl std::fmt::Display) -> Result<()> {
-        if self.figures.get().is_none() {
-            let _ = self.figures.set(Figures::begin("cluster")?);
-        }
-        self.figures.get().context("figures were begun")?.record(what, value)
+        once(&self.figures, || Figures::begin("cluster"))?.record(what, value)
     }
+
+    fn install(&self, cluster: &Cluster) -> Result<()> {
+        let changed = cluster.load(&image::build_all(&Binaries::build()?)?)?;
+        let began = Instant::now();
+        let ran_before = cluster.helm(["status", chart::RELEASE, "--namespace", chart::NAMESPACE]).is_ok();
+        let arguments = chart::install_arguments();
+        cluster.helm(arguments.iter().map(String::as_str))?;
+        if ran_before && changed {
+            // A cluster that stays up between runs has an operator of the image before, under the same tag.
+            cluster.kubectl(["rollout", "restart", "deployment", "--namespace", chart::NAMESPACE])?;
+            cluster.kubectl(["rollout", "status", "deployment", "--namespace", chart::NAMESPACE, "--timeout=1m"])?;
+        }
+        self.figure("helm install until the operator is ready", seconds(began))
+    }
+}
+
+fn once<T>(cell: &OnceLock<Result<T, String>>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+    let outcome = cell.get_or_init(|| make().map_err(|error| format!("{error:#}")));
+    outcome.as_ref().map_err(|error| anyhow!(error.clone()))
 }
 
 /// Runs a future to its end on a runtime of its own.
 pub fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(future)
+}
+
+/// The time since then, as figures print it.
+pub fn seconds(since: Instant) -> String {
+    format!("{:.1} s", since.elapsed().as_secs_f64())
 }

@@ -1,0 +1,98 @@
+//! Traffic shifts, the map follows, is recorded, and a second deployment starts from it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
+use plan::wire::WindowReport;
+use serde_json::json;
+use tests::namespace::in_namespace;
+use tests::traffic::{Domain, Traffic};
+use tests::{admin, wait};
+
+use crate::deployment::{Deployment, target};
+use crate::suite::{Suite, block_on};
+
+const WINDOW: Duration = Duration::from_mins(2);
+/// Windows within which a shift has to be balanced again: the one in which it happens is not whole.
+const MOST_WINDOWS: usize = 4;
+
+pub fn recorded_map(suite: &Suite) -> Result<()> {
+    let cluster = suite.installed()?;
+    block_on(in_namespace(cluster, "recorded_map", async |namespace| {
+        let first = Deployment::apply(namespace, "tiny-moe.yaml", |_| {})?;
+        first.ready().await?;
+        let service = first.service(1).await?;
+        let admin = first.admin().await?;
+        let traffic = Traffic::start(target(&service.url()), Domain::load("python")?);
+        balanced(&admin.url(), 0).await?;
+        traffic.shift(Domain::load("scripture")?);
+        let before = admin::state(&admin.url()).await?.last_window.map_or(0, |window| window.number);
+        // The window in which the shift happens has traffic of both; the next is the first of the new domain alone.
+        let shifted = window_after(&admin.url(), before + 1).await?;
+        suite.figure("ratio of the first window after a shift, 4 ranks", format_args!("{:.3}", shifted.ratio))?;
+        let windows = balanced(&admin.url(), before + 1).await?;
+        suite.figure("windows until a ratio of 0.94 again", windows)?;
+        let seen = traffic.stop().await;
+        ensure!(seen.failures.is_empty(), "{} requests failed: {:?}", seen.failures.len(), seen.failures.first());
+
+        let recorded = admin::state(&admin.url()).await?.recorded_map_hash.context("no map was recorded")?;
+        let map = wait::until("the map is a ConfigMap", Duration::from_secs(90), async || {
+            let object = first.object().await?;
+            let status = &object.data["status"]["expertMap"];
+            ensure!(status["hash"] == recorded, "status.expertMap is {status}, not {recorded}");
+            Ok(status["configMap"].as_str().context("no name")?.to_owned())
+        })
+        .await?;
+        let object = namespace.api::<ConfigMap>().get(&map).await?;
+        ensure!(object.immutable == Some(true), "{map} can be changed");
+        println!("{map}: {:?}", object.annotations());
+
+        let second = Deployment::apply(namespace, "tiny-moe-warm.yaml", |object| {
+            object["spec"]["eplb"]["expertMapRef"] = json!({ "name": map });
+        })?;
+        second.ready().await?;
+        let service = second.service(2).await?;
+        let admin = second.admin().await?;
+        let traffic = Traffic::start(target(&service.url()), Domain::load("scripture")?);
+        let window = window_after(&admin.url(), 0).await?;
+        let seen = traffic.stop().await;
+        ensure!(seen.failures.is_empty(), "{} requests failed: {:?}", seen.failures.len(), seen.failures.first());
+        let state = admin::state(&admin.url()).await?;
+        ensure!(state.static_map, "it did not start from the map");
+        let tokens = window.pairs / (state.model.layers as u64 * 4);
+        suite.figure(
+            "ratio of the first window of a deployment started from the recorded map",
+            format_args!("{:.3} ({tokens} tokens)", window.ratio),
+        )?;
+        ensure!(window.ratio >= 0.94, "{window:?}");
+        Ok(())
+    }))
+}
+
+/// The first closed window with a number above `number`.
+async fn window_after(admin: &str, number: u64) -> Result<WindowReport> {
+    wait::until("a window has closed", WINDOW, async || {
+        let state = admin::state(admin).await?;
+        match state.last_window {
+            Some(window) if window.number > number => Ok(window),
+            _ => bail!("{} steps of it", state.window_steps),
+        }
+    })
+    .await
+}
+
+/// Waits for a window with a ratio of 0.94; returns how many windows it took.
+async fn balanced(admin: &str, mut number: u64) -> Result<usize> {
+    let mut ratios = Vec::new();
+    while ratios.len() < MOST_WINDOWS {
+        let window = window_after(admin, number).await?;
+        number = window.number;
+        ratios.push(window.ratio);
+        if window.ratio >= 0.94 {
+            return Ok(ratios.len());
+        }
+    }
+    bail!("ratios of {ratios:?} in {MOST_WINDOWS} windows")
+}
