@@ -1,0 +1,102 @@
+//! What others may see of the rebalancer.
+
+use super::{ExpertMap, MapDocument, Phase, Rebalancer, RecordedMap, wire};
+
+/// What the coordinator knows beside the rebalancer and [`wire::State`] tells too.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// [`wire::State::ready`].
+    pub ready: bool,
+    /// [`wire::State::generation`].
+    pub generation: u64,
+    /// [`wire::State::ranks`].
+    pub ranks: Vec<wire::RankState>,
+    /// [`wire::State::static_map`].
+    pub static_map: bool,
+}
+
+impl Rebalancer {
+    /// The map in force.
+    #[must_use]
+    pub const fn map(&self) -> &ExpertMap {
+        &self.map
+    }
+
+    /// The map in force, as a document.
+    #[must_use]
+    pub fn map_document(&self) -> MapDocument {
+        MapDocument::new(self.model.clone(), &self.map)
+    }
+
+    /// Epoch of the map in force.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The last map that was recorded.
+    #[must_use]
+    pub const fn recorded(&self) -> Option<&RecordedMap> {
+        self.recorded.as_ref()
+    }
+
+    /// Load of the last window that closed.
+    #[must_use]
+    pub fn last_load(&self) -> Option<wire::LoadDocument> {
+        let closed = self.last_window.as_ref()?;
+        let wire::WindowReport { number, steps, .. } = closed.report;
+        Some(wire::LoadDocument::new(self.model.clone(), number, steps, &closed.load))
+    }
+
+    /// Measured balance ratio of the window that is open; 1 while nothing is counted.
+    #[must_use]
+    pub fn ratio_so_far(&self) -> f64 {
+        self.window.ratio()
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub const fn phase(&self) -> wire::Phase {
+        match self.phase {
+            Phase::Collecting if self.settings.dynamic => wire::Phase::Collecting,
+            Phase::Collecting => wire::Phase::Off,
+            Phase::Planning { .. } | Phase::Waiting { .. } => wire::Phase::Planning,
+            Phase::Moving { .. } => wire::Phase::Moving,
+        }
+    }
+
+    /// Transactions planned and not yet committed or given up.
+    #[must_use]
+    pub fn pending_transactions(&self) -> usize {
+        match &self.phase {
+            Phase::Collecting | Phase::Planning { .. } => 0,
+            Phase::Waiting { transactions, .. } => transactions.len(),
+            Phase::Moving { moves, .. } => moves.pending(),
+        }
+    }
+
+    /// Everything, as the admin API tells it.
+    #[must_use]
+    pub fn state(&self, serving: Serving) -> wire::State {
+        let Serving { ready, generation, ranks, static_map } = serving;
+        wire::State {
+            version: wire::VERSION.to_owned(),
+            model: self.model.clone(),
+            ready,
+            generation,
+            ranks,
+            epoch: self.epoch,
+            map_hash: self.map_document().content_hash(),
+            static_map,
+            steps: self.moment.steps,
+            phase: self.phase(),
+            window_steps: self.window.steps,
+            last_window: self.last_window.as_ref().map(|closed| closed.report.clone()),
+            first_window: self.first_window.clone(),
+            pending_transactions: self.pending_transactions() as u64,
+            moves: self.totals.clone(),
+            recorded_map_hash: self.recorded.as_ref().map(|recorded| recorded.map.content_hash()),
+            degraded: self.degraded.clone(),
+        }
+    }
+}
