@@ -76,3 +76,25 @@ fn swift_starts_from_scratch_where_the_placement_in_force_is_a_dead_end() {
     assert!(ratio(&target) >= 0.98 * ratio(&deepseek), "{} against {}", ratio(&target), ratio(&deepseek));
     assert!(moved_slots(&current, &target).unwrap() < moved_slots(&current, &deepseek).unwrap());
 }
+
+#[test]
+fn swift_leaves_a_layer_where_an_exchange_gains_too_little_for_two_pages() {
+    // Ranks carry 20,015 and 19,000. Any exchange takes 15 off the busiest, 0.075 %: enough for one page, not for two.
+    let current = ExpertMap::contiguous(MapShape { layers: 1, experts: 4, ranks: 2, slots_per_rank: 2 }).unwrap();
+    assert_eq!(swift(&[10_000, 10_015, 10_000, 9_000], &current), current);
+}
+
+#[test]
+fn swift_splits_an_expert_that_stands_out_though_an_exchange_would_balance_the_window() {
+    // Ranks carry 70 and 38; exchanging 2 and 3 would give 56 and 52 with all 47 of expert 0 still on one rank.
+    let current = map(MapShape { layers: 1, experts: 5, ranks: 2, slots_per_rank: 3 }, &[0, 1, 2, 1, 3, 4]);
+    assert_eq!(swift(&[47, 0, 23, 9, 29], &current).replica_counts(LayerId(0))[0], 2);
+}
+
+#[test]
+fn swift_gives_up_a_copy_of_the_busiest_rank_where_nothing_else_helps() {
+    // Ranks carry 50 and 36. Expert 0 leaves rank 0 for a second copy of 2: 38 and 48.
+    let current = map(MapShape { layers: 1, experts: 3, ranks: 2, slots_per_rank: 2 }, &[0, 1, 0, 2]);
+    let target = swift(&[40, 30, 16], &current);
+    assert_eq!(target.layer(LayerId(0)), [2, 1, 0, 2].map(ExpertId));
+}

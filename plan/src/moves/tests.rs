@@ -124,3 +124,11 @@ fn random_transactions_are_valid_of_both_kinds_and_the_same_for_a_seed() {
 fn where_every_rank_holds_every_expert_there_is_no_random_transaction() {
     assert_eq!(random_transaction(&map(&[[0, 1], [1, 0]]), LAYER, 7), None);
 }
+
+#[test]
+fn an_arrival_that_frees_another_slot_comes_before_one_that_frees_none() {
+    // Rank 0 can drop only 0 at first. If 1 came for it, 3 and the only copy of 2 would have to change places together.
+    let alone = plan(&[[0, 3], [2, 4], [0, 1]], &[[1, 2], [3, 4], [0, 1]]);
+    let expected = [[change(0, 0, [0, 2], 1)], [change(1, 0, [2, 3], 0)], [change(0, 1, [3, 1], 2)]];
+    assert_eq!(alone, expected);
+}

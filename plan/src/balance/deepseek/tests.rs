@@ -50,3 +50,12 @@ fn no_load_at_all_still_gives_every_expert_a_slot() {
     let slots = ranks(&[0; 5], &Topology::single_node(4, 2)).concat();
     assert!((0..5).all(|expert| slots.contains(&expert)), "{slots:?}");
 }
+
+#[test]
+fn a_second_copy_stays_on_its_node_though_another_node_has_a_closer_load() {
+    // Rank 0 holds 0 twice, 10 for each copy. Expert 3 (9 for each copy) is closest, on rank 3 of the other node; on
+    // rank 1 of the same node 2 (4) is closer than 1 (1 for each copy).
+    let mut slots = [0, 0, 1, 2, 3, 0, 1, 3];
+    separate_copies(&mut slots, &[30.0, 2.0, 4.0, 18.0], &Topology::even(2, 4, 2).unwrap());
+    assert_eq!(slots, [0, 2, 1, 0, 3, 0, 1, 3]);
+}
