@@ -4,4 +4,5 @@
 pub mod coordinator;
 pub mod experts;
 pub mod fabric;
+pub mod model;
 pub mod protocol;

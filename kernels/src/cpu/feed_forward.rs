@@ -1,0 +1,47 @@
+//! The gated feed-forward network of a page, for the rows of its group.
+
+use super::page::Page;
+use super::product::{Packed, Product, Rows, product};
+use super::simd::{Kernel, LANES, Vector};
+use crate::backend::Write;
+
+/// Rows that go through a page together; what is between its layers then stays in the first-level cache.
+pub(crate) const BLOCK_ROWS: usize = 32;
+
+/// One piece of a group: rows of `x` to the rows of `out`.
+pub(crate) struct FeedForward<'a> {
+    pub page: &'a Page,
+    pub x: Rows<'a>,
+    pub out: &'a mut [f32],
+    /// At least `2 * BLOCK_ROWS * intermediate` elements.
+    pub scratch: &'a mut [f32],
+}
+
+impl Kernel for FeedForward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<X: Vector>(self, x: X) {
+        let shape = self.page.shape();
+        let packed = |rows, columns, lines| Packed { rows, columns, kind: shape.kind, lines };
+        let (gate_scratch, up_scratch) = self.scratch.split_at_mut(BLOCK_ROWS * shape.intermediate);
+        for (block, out) in self.out.chunks_mut(BLOCK_ROWS * shape.hidden).enumerate() {
+            let rows = out.len() / shape.hidden;
+            let input = Rows { first: self.x.first + block * BLOCK_ROWS, ..self.x };
+            let gate = &mut gate_scratch[..rows * shape.intermediate];
+            let up = &mut up_scratch[..rows * shape.intermediate];
+            for (lines, out) in [(self.page.gate(), &mut *gate), (self.page.up(), &mut *up)] {
+                let weights = packed(shape.intermediate, shape.hidden, lines);
+                product(x, Product { x: input, weights, bias: None, write: Write::Replace, out });
+            }
+            for (gate, up) in gate.chunks_mut(LANES).zip(up.chunks(LANES)) {
+                let value = x.load_part(gate);
+                let denominator = x.add(x.splat(1.0), x.exp(x.sub(x.splat(0.0), value)));
+                x.store_part(x.mul(x.div(value, denominator), x.load_part(up)), gate);
+            }
+            let weights = packed(shape.hidden, shape.intermediate, self.page.down());
+            let between = Rows { values: gate, width: shape.intermediate, first: 0, list: None };
+            product(x, Product { x: between, weights, bias: None, write: Write::Replace, out });
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The model: its checkpoint, its forward pass and what is done with its logits.
+//!
+//! [`checkpoint::Checkpoint::open`] checks everything about a checkpoint that can be checked without its weights;
+//! [`qwen3_moe::Model`] runs steps.
+
+pub mod checkpoint;
+pub mod config;
+mod dispatch;
+pub mod qwen3_moe;
+pub mod sampling;
+mod weights;

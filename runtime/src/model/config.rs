@@ -1,0 +1,458 @@
+//! What a checkpoint's `config.json` says, in the styles of transformers 4 and 5. Every key is either used, known not to
+//! change the computation, or refused by name: nothing is ignored.
+
+use kernels::backend::HeadShape;
+use plan::map::MAX_DIMENSION;
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+/// A Qwen3-MoE model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Tokens.
+    pub vocabulary: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Attention heads.
+    pub heads: HeadShape,
+    /// Whether the attention projections have biases.
+    pub attention_bias: bool,
+    /// Of every norm.
+    pub rms_epsilon: f32,
+    /// Base of the rotary embedding.
+    pub rope_theta: f64,
+    /// Positions that the model was made for.
+    pub max_positions: usize,
+    /// Whether the output matrix is the embedding.
+    pub tied_embeddings: bool,
+    /// Of each layer, in order.
+    pub layers: Vec<LayerKind>,
+    /// Width within a dense layer's feed-forward; 0 if there is no dense layer.
+    pub dense_intermediate: usize,
+    /// Logical experts of each MoE layer.
+    pub experts: usize,
+    /// Experts of each token.
+    pub top_k: usize,
+    /// Whether the weights of a token's experts are scaled to sum 1.
+    pub normalise_top_k: bool,
+    /// Width within an expert.
+    pub expert_intermediate: usize,
+}
+
+/// What a layer's feed-forward is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayerKind {
+    /// One network for all tokens.
+    Dense,
+    /// A router and experts.
+    Sparse,
+}
+
+/// Keys that do not change what the model computes from given tokens, at any value.
+const HARMLESS: &[&str] = &[
+    "_attn_implementation_autoset",
+    "_name_or_path",
+    "attention_dropout",
+    "auto_map",
+    "begin_suppress_tokens",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "decoder_start_token_id",
+    "eos_token_id",
+    "exponential_decay_length_penalty",
+    "finetuning_task",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "id2label",
+    "initializer_range",
+    "is_decoder",
+    "keys_to_ignore_at_inference",
+    "label2id",
+    "model_name",
+    "output_attentions",
+    "output_hidden_states",
+    "output_router_logits",
+    "pad_token_id",
+    "prefix",
+    "problem_type",
+    "return_dict",
+    "return_dict_in_generate",
+    "router_aux_loss_coef",
+    "sep_token_id",
+    "suppress_tokens",
+    "task_specific_params",
+    "tf_legacy_loss",
+    "tokenizer_class",
+    "torchscript",
+    "transformers_version",
+    "unsloth_fixed",
+    "unsloth_version",
+    "use_bfloat16",
+    "use_cache",
+    // Defaults of `generate`, which old versions wrote here; requests have their own.
+    "bad_words_ids",
+    "diversity_penalty",
+    "do_sample",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "length_penalty",
+    "max_length",
+    "min_length",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_return_sequences",
+    "output_scores",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "temperature",
+    "top_k",
+    "top_p",
+    "typical_p",
+];
+
+/// Keys whose only supported value is the one that turns a feature off.
+const OFF: &[(&str, Value)] = &[
+    ("add_cross_attention", Value::Bool(false)),
+    ("cross_attention_hidden_size", Value::Null),
+    ("is_encoder_decoder", Value::Bool(false)),
+    ("quantization_config", Value::Null),
+    ("tie_encoder_decoder", Value::Bool(false)),
+];
+
+/// The largest width or vocabulary that is believed; far above any model, far below an overflow.
+const MAX_WIDTH: usize = 1 << 24;
+
+impl Config {
+    /// Reads `config.json`.
+    ///
+    /// # Errors
+    /// If it is no JSON object, of another architecture, lacks a key, has a value out of range, or asks for something
+    /// that is not supported; the error names the key and the value.
+    pub fn from_json(json: &[u8]) -> Result<Self, ConfigError> {
+        let value = serde_json::from_slice(json).map_err(|error| ConfigError::Json { reason: error.to_string() })?;
+        let Value::Object(object) = value else {
+            return Err(ConfigError::Json { reason: "not an object".to_owned() });
+        };
+        let mut keys = Keys { object };
+        keys.architecture()?;
+        keys.features()?;
+        let config = keys.model()?;
+        keys.none_left()?;
+        Ok(config)
+    }
+
+    /// Number of MoE layers.
+    #[must_use]
+    pub fn sparse_layers(&self) -> usize {
+        self.layers.iter().filter(|kind| **kind == LayerKind::Sparse).count()
+    }
+}
+
+/// The keys that have not been looked at yet.
+struct Keys {
+    object: Map<String, Value>,
+}
+
+impl Keys {
+    fn take(&mut self, key: &str) -> Option<Value> {
+        self.object.shift_remove(key).filter(|value| !value.is_null())
+    }
+
+    fn architecture(&mut self) -> Result<(), ConfigError> {
+        let kind = self.take("model_type");
+        let names = self.take("architectures");
+        let right = kind.as_ref().is_some_and(|kind| kind == "qwen3_moe");
+        let named = names.as_ref().is_none_or(|names| *names == serde_json::json!(["Qwen3MoeForCausalLM"]));
+        if right && named {
+            return Ok(());
+        }
+        let text = |value: Option<Value>| value.map_or("none".to_owned(), |value| value.to_string());
+        Err(ConfigError::Architecture { model_type: text(kind), architectures: text(names) })
+    }
+
+    /// Features that change the computation and are not supported.
+    fn features(&mut self) -> Result<(), ConfigError> {
+        for (key, off) in OFF {
+            if let Some(value) = self.take(key).filter(|value| value != off) {
+                return Err(unsupported(key, &value));
+            }
+        }
+        if let Some(act) = self.take("hidden_act").filter(|act| act != "silu") {
+            return Err(unsupported("hidden_act", &act));
+        }
+        for key in ["torch_dtype", "dtype"] {
+            let known = ["bfloat16", "float16", "float32", "auto"];
+            if let Some(value) =
+                self.take(key).filter(|value| !value.as_str().is_some_and(|name| known.contains(&name)))
+            {
+                return Err(unsupported(key, &value));
+            }
+        }
+        let window = self.take("sliding_window");
+        self.object.shift_remove("max_window_layers");
+        if self.flag("use_sliding_window")?.unwrap_or(false)
+            && let Some(window) = window
+        {
+            return Err(unsupported("sliding_window", &window));
+        }
+        if let Some(types) = self.take("layer_types") {
+            let full = types.as_array().is_some_and(|types| types.iter().all(|kind| kind == "full_attention"));
+            if !full {
+                return Err(unsupported("layer_types", &types));
+            }
+        }
+        Ok(())
+    }
+
+    fn model(&mut self) -> Result<Config, ConfigError> {
+        let hidden = self.size("hidden_size", MAX_WIDTH)?;
+        let layers = self.size("num_hidden_layers", MAX_DIMENSION)?;
+        let heads = self.heads(hidden)?;
+        let experts = self.experts()?;
+        let top_k = self.size("num_experts_per_tok", MAX_DIMENSION)?;
+        if top_k > experts {
+            return Err(ConfigError::TopK { top_k, experts });
+        }
+        let layers = self.layer_kinds(layers)?;
+        let dense_intermediate = self.optional_size("intermediate_size", MAX_WIDTH)?;
+        if layers.contains(&LayerKind::Dense) && dense_intermediate.is_none() {
+            return Err(ConfigError::Missing { key: "intermediate_size" });
+        }
+        if !layers.contains(&LayerKind::Sparse) {
+            return Err(ConfigError::NoSparseLayer);
+        }
+        Ok(Config {
+            vocabulary: self.size("vocab_size", MAX_WIDTH)?,
+            hidden,
+            heads,
+            attention_bias: self.flag("attention_bias")?.unwrap_or(false),
+            rms_epsilon: self.positive("rms_norm_eps")?.unwrap_or(1e-6) as f32,
+            rope_theta: self.rope()?,
+            max_positions: self.size("max_position_embeddings", MAX_WIDTH)?,
+            tied_embeddings: self.flag("tie_word_embeddings")?.unwrap_or(false),
+            layers,
+            dense_intermediate: dense_intermediate.unwrap_or(0),
+            experts,
+            top_k,
+            normalise_top_k: self.flag("norm_topk_prob")?.unwrap_or(false),
+            expert_intermediate: self.size("moe_intermediate_size", MAX_WIDTH)?,
+        })
+    }
+
+    fn heads(&mut self, hidden: usize) -> Result<HeadShape, ConfigError> {
+        let query = self.size("num_attention_heads", MAX_DIMENSION)?;
+        let key_value = self.optional_size("num_key_value_heads", MAX_DIMENSION)?.unwrap_or(query);
+        if !query.is_multiple_of(key_value) {
+            return Err(ConfigError::Heads { query, key_value });
+        }
+        let dimension = match self.optional_size("head_dim", MAX_WIDTH)? {
+            Some(dimension) => dimension,
+            None if hidden.is_multiple_of(query) => hidden / query,
+            None => return Err(ConfigError::Missing { key: "head_dim" }),
+        };
+        if !dimension.is_multiple_of(2) {
+            return Err(ConfigError::Range {
+                key: "head_dim",
+                value: dimension.to_string(),
+                expected: "an even number",
+            });
+        }
+        Ok(HeadShape { query, key_value, dimension })
+    }
+
+    /// transformers 5 may write either name.
+    fn experts(&mut self) -> Result<usize, ConfigError> {
+        let old = self.optional_size("num_experts", MAX_DIMENSION)?;
+        let new = self.optional_size("num_local_experts", MAX_DIMENSION)?;
+        match (old, new) {
+            (Some(old), Some(new)) if old != new => Err(ConfigError::Contradiction {
+                keys: "num_experts and num_local_experts",
+                values: format!("{old} and {new}"),
+            }),
+            (Some(experts), _) | (None, Some(experts)) => Ok(experts),
+            (None, None) => Err(ConfigError::Missing { key: "num_experts" }),
+        }
+    }
+
+    fn layer_kinds(&mut self, layers: usize) -> Result<Vec<LayerKind>, ConfigError> {
+        let step = self.optional_size("decoder_sparse_step", MAX_WIDTH)?.unwrap_or(1);
+        let mut dense = vec![false; layers];
+        if let Some(value) = self.take("mlp_only_layers") {
+            let range = || ConfigError::Range {
+                key: "mlp_only_layers",
+                value: value.to_string(),
+                expected: "a list of layer numbers",
+            };
+            for layer in value.as_array().ok_or_else(range)? {
+                let layer = layer.as_u64().and_then(|layer| dense.get_mut(layer as usize)).ok_or_else(range)?;
+                *layer = true;
+            }
+        }
+        let kind = |layer: usize| {
+            if !dense[layer] && (layer + 1).is_multiple_of(step) { LayerKind::Sparse } else { LayerKind::Dense }
+        };
+        Ok((0..layers).map(kind).collect())
+    }
+
+    /// transformers 4 has `rope_theta` and `rope_scaling`, transformers 5 `rope_parameters`.
+    fn rope(&mut self) -> Result<f64, ConfigError> {
+        let mut theta = self.positive("rope_theta")?;
+        for key in ["rope_scaling", "rope_parameters"] {
+            let Some(value) = self.take(key) else { continue };
+            let Value::Object(object) = &value else { return Err(unsupported(key, &value)) };
+            let mut inner = Keys { object: object.clone() };
+            for name in ["rope_type", "type"] {
+                if inner.take(name).is_some_and(|kind| kind != "default") {
+                    return Err(unsupported(key, &value));
+                }
+            }
+            if let Some(partial) = inner.take("partial_rotary_factor")
+                && partial.as_f64() != Some(1.0)
+            {
+                return Err(unsupported(key, &value));
+            }
+            match (theta, inner.positive("rope_theta")?) {
+                (Some(outer), Some(inner)) if outer != inner => {
+                    return Err(ConfigError::Contradiction {
+                        keys: "rope_theta and rope_parameters.rope_theta",
+                        values: format!("{outer} and {inner}"),
+                    });
+                }
+                (_, inner) => theta = inner.or(theta),
+            }
+            if !inner.object.is_empty() {
+                return Err(unsupported(key, &value));
+            }
+        }
+        Ok(theta.unwrap_or(10_000.0))
+    }
+
+    fn none_left(self) -> Result<(), ConfigError> {
+        let known = |key: &str| HARMLESS.contains(&key) || OFF.iter().any(|(off, _)| *off == key);
+        match self.object.into_iter().find(|(key, value)| !known(key) && !value.is_null()) {
+            Some((key, value)) => Err(ConfigError::Unknown { key, value: value.to_string() }),
+            None => Ok(()),
+        }
+    }
+
+    fn size(&mut self, key: &'static str, max: usize) -> Result<usize, ConfigError> {
+        self.optional_size(key, max)?.ok_or(ConfigError::Missing { key })
+    }
+
+    fn optional_size(&mut self, key: &'static str, max: usize) -> Result<Option<usize>, ConfigError> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        match value.as_u64().map(|size| size as usize) {
+            Some(size) if (1..=max).contains(&size) => Ok(Some(size)),
+            _ => Err(ConfigError::Range {
+                key,
+                value: value.to_string(),
+                expected: "a whole number of a sane size, above 0",
+            }),
+        }
+    }
+
+    fn positive(&mut self, key: &'static str) -> Result<Option<f64>, ConfigError> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        match value.as_f64() {
+            Some(number) if number > 0.0 && number.is_finite() => Ok(Some(number)),
+            _ => Err(ConfigError::Range { key, value: value.to_string(), expected: "a number above 0" }),
+        }
+    }
+
+    fn flag(&mut self, key: &'static str) -> Result<Option<bool>, ConfigError> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        match value.as_bool() {
+            Some(flag) => Ok(Some(flag)),
+            None => Err(ConfigError::Range { key, value: value.to_string(), expected: "true or false" }),
+        }
+    }
+}
+
+fn unsupported(key: &str, value: &Value) -> ConfigError {
+    ConfigError::Unsupported { key: key.to_owned(), value: value.to_string() }
+}
+
+/// Why a configuration is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// It is no JSON object.
+    #[error("config.json cannot be read: {reason}")]
+    Json {
+        /// What the parser says.
+        reason: String,
+    },
+    /// It is another model.
+    #[error(
+        "model_type {model_type} with architectures {architectures} is not supported; \
+         only \"qwen3_moe\" with [\"Qwen3MoeForCausalLM\"] is"
+    )]
+    Architecture {
+        /// `model_type`.
+        model_type: String,
+        /// `architectures`.
+        architectures: String,
+    },
+    /// It asks for something that is not supported.
+    #[error("{key} = {value} is not supported")]
+    Unsupported {
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+    /// A key is not known, so it might change the computation.
+    #[error("{key} = {value}: this key is not known, and so neither is whether ignoring it would give wrong answers")]
+    Unknown {
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+    /// A key is missing.
+    #[error("{key} is missing")]
+    Missing {
+        /// The key.
+        key: &'static str,
+    },
+    /// A value is impossible.
+    #[error("{key} = {value}, expected {expected}")]
+    Range {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// Two keys disagree.
+    #[error("{keys} disagree: {values}")]
+    Contradiction {
+        /// The keys.
+        keys: &'static str,
+        /// Their values.
+        values: String,
+    },
+    /// More experts for each token than there are.
+    #[error("num_experts_per_tok = {top_k} is more than the {experts} experts")]
+    TopK {
+        /// Experts of each token.
+        top_k: usize,
+        /// Experts.
+        experts: usize,
+    },
+    /// Query heads cannot be shared out.
+    #[error("num_attention_heads = {query} is no multiple of num_key_value_heads = {key_value}")]
+    Heads {
+        /// Query heads.
+        query: usize,
+        /// Key and value heads.
+        key_value: usize,
+    },
+    /// There is nothing to balance.
+    #[error("no layer has experts (num_hidden_layers, decoder_sparse_step, mlp_only_layers): this is no MoE model")]
+    NoSparseLayer,
+}
+
+#[cfg(test)]
+mod tests;

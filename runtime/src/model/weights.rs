@@ -1,0 +1,219 @@
+//! The names and shapes of a Qwen3-MoE checkpoint's tensors, and the weights made from them.
+
+use std::collections::BTreeMap;
+
+use kernels::Backend;
+use kernels::backend::PageShape;
+use kernels::tensor::{MatrixView, Values, WeightKind};
+use plan::ids::{ExpertId, LayerId};
+use safetensors::Dtype;
+
+use super::checkpoint::{Checkpoint, CheckpointError, Loaded, Place};
+use super::config::{Config, LayerKind};
+
+pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
+pub(super) const HEAD: &str = "lm_head.weight";
+pub(super) const NORM: &str = "model.norm.weight";
+
+/// How expert tensors are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ExpertLayout {
+    /// `experts.E.{gate,up,down}_proj.weight`.
+    Separate,
+    /// `experts.gate_up_proj`, `[experts, 2 * intermediate, hidden]`, gate rows first, and `experts.down_proj`.
+    Fused,
+}
+
+/// The prefix of layer `layer`'s tensors.
+pub(super) fn prefix(layer: usize) -> String {
+    format!("model.layers.{layer}")
+}
+
+/// Checks that exactly the model's tensors are there. Returns how experts are stored and the kind that holds all of
+/// them exactly.
+pub(super) fn check(
+    config: &Config,
+    tensors: &BTreeMap<String, Place>,
+) -> Result<(ExpertLayout, WeightKind), CheckpointError> {
+    let fused = tensors.keys().any(|name| name.ends_with("mlp.experts.gate_up_proj"));
+    let layout = if fused { ExpertLayout::Fused } else { ExpertLayout::Separate };
+    let expected = expected(config, layout);
+    for (name, shape) in &expected {
+        let place = tensors.get(name).ok_or_else(|| CheckpointError::Missing { tensor: name.clone() })?;
+        if place.shape != *shape {
+            let (found, expected) = (place.shape.clone(), shape.clone());
+            return Err(CheckpointError::Shape { tensor: name.clone(), found, expected });
+        }
+    }
+    for (name, place) in tensors {
+        if !matches!(place.dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32) {
+            return Err(CheckpointError::Type { tensor: name.clone(), found: format!("{:?}", place.dtype) });
+        }
+        let tied_head = config.tied_embeddings && name == HEAD && place.shape == tensors[EMBEDDING].shape;
+        if !expected.contains_key(name) && !tied_head {
+            return Err(CheckpointError::Extra { tensor: name.clone() });
+        }
+    }
+    let mut experts = tensors.iter().filter(|(name, _)| name.contains(".mlp.experts."));
+    let bf16 = experts.all(|(_, place)| place.dtype == Dtype::BF16);
+    Ok((layout, if bf16 { WeightKind::Bf16 } else { WeightKind::F32 }))
+}
+
+fn expected(config: &Config, layout: ExpertLayout) -> BTreeMap<String, Vec<usize>> {
+    let Config { hidden, vocabulary, experts, .. } = *config;
+    let mut expected = BTreeMap::new();
+    let mut add = |name: String, shape: &[usize]| {
+        expected.insert(name, shape.to_vec());
+    };
+    add(EMBEDDING.to_owned(), &[vocabulary, hidden]);
+    add(NORM.to_owned(), &[hidden]);
+    if !config.tied_embeddings {
+        add(HEAD.to_owned(), &[vocabulary, hidden]);
+    }
+    let (query, key_value) = (config.heads.query_width(), config.heads.key_value * config.heads.dimension);
+    for (layer, kind) in config.layers.iter().enumerate() {
+        let prefix = prefix(layer);
+        for (name, rows, columns) in
+            [("q", query, hidden), ("k", key_value, hidden), ("v", key_value, hidden), ("o", hidden, query)]
+        {
+            add(format!("{prefix}.self_attn.{name}_proj.weight"), &[rows, columns]);
+            if config.attention_bias {
+                add(format!("{prefix}.self_attn.{name}_proj.bias"), &[rows]);
+            }
+        }
+        add(format!("{prefix}.self_attn.q_norm.weight"), &[config.heads.dimension]);
+        add(format!("{prefix}.self_attn.k_norm.weight"), &[config.heads.dimension]);
+        add(format!("{prefix}.input_layernorm.weight"), &[hidden]);
+        add(format!("{prefix}.post_attention_layernorm.weight"), &[hidden]);
+        let mut network = |prefix: &str, intermediate: usize| {
+            add(format!("{prefix}.gate_proj.weight"), &[intermediate, hidden]);
+            add(format!("{prefix}.up_proj.weight"), &[intermediate, hidden]);
+            add(format!("{prefix}.down_proj.weight"), &[hidden, intermediate]);
+        };
+        let intermediate = config.expert_intermediate;
+        match (kind, layout) {
+            (LayerKind::Dense, _) => network(&format!("{prefix}.mlp"), config.dense_intermediate),
+            (LayerKind::Sparse, ExpertLayout::Separate) => {
+                (0..experts).for_each(|expert| network(&format!("{prefix}.mlp.experts.{expert}"), intermediate));
+            }
+            (LayerKind::Sparse, ExpertLayout::Fused) => {
+                add(format!("{prefix}.mlp.experts.gate_up_proj"), &[experts, 2 * intermediate, hidden]);
+                add(format!("{prefix}.mlp.experts.down_proj"), &[experts, hidden, intermediate]);
+            }
+        }
+        if *kind == LayerKind::Sparse {
+            add(format!("{prefix}.mlp.gate.weight"), &[experts, hidden]);
+        }
+    }
+    expected
+}
+
+/// Several matrices of the same number of columns, one below the other.
+pub(super) fn stack<B: Backend>(
+    backend: &B,
+    checkpoint: &Checkpoint,
+    names: &[String],
+    columns: usize,
+) -> Result<B::Matrix, CheckpointError> {
+    let parts = names.iter().map(|name| checkpoint.tensor(name)).collect::<Result<Vec<_>, _>>()?;
+    let rows = parts.iter().map(|part| part.values().len()).sum::<usize>() / columns;
+    if let Some(all) = parts
+        .iter()
+        .map(|part| if let Loaded::Bf16(values) = part { Some(&values[..]) } else { None })
+        .collect::<Option<Vec<_>>>()
+    {
+        let joined = all.concat();
+        return Ok(backend.matrix(MatrixView::new(rows, columns, Values::Bf16(&joined))));
+    }
+    let joined: Vec<f32> = parts.iter().flat_map(widened).collect();
+    Ok(backend.matrix(MatrixView::new(rows, columns, Values::F32(&joined))))
+}
+
+/// A vector (or several, one after the other) as f32.
+pub(super) fn vector<B: Backend>(
+    backend: &B,
+    checkpoint: &Checkpoint,
+    names: &[String],
+) -> Result<B::Buffer<f32>, CheckpointError> {
+    let mut joined = Vec::new();
+    for name in names {
+        joined.extend(widened(&checkpoint.tensor(name)?));
+    }
+    Ok(buffer(backend, &joined))
+}
+
+/// A buffer with these values.
+pub(super) fn buffer<B: Backend>(backend: &B, values: &[f32]) -> B::Buffer<f32> {
+    let mut buffer = B::Buffer::default();
+    backend.resize(&mut buffer, values.len());
+    backend.write(&mut buffer, 0, values);
+    buffer
+}
+
+fn widened(loaded: &Loaded) -> Vec<f32> {
+    let values = loaded.values();
+    (0..values.len()).map(|index| values.get(index)).collect()
+}
+
+/// Shape of an expert's page.
+#[must_use]
+pub(super) fn expert_shape(checkpoint: &Checkpoint) -> PageShape {
+    let config = checkpoint.config();
+    PageShape { hidden: config.hidden, intermediate: config.expert_intermediate, kind: checkpoint.expert_kind() }
+}
+
+/// Reads one expert. `layer` counts MoE layers only.
+pub(super) fn expert<B: Backend>(
+    backend: &B,
+    checkpoint: &Checkpoint,
+    layer: LayerId,
+    expert: ExpertId,
+) -> Result<B::Page, CheckpointError> {
+    let config = checkpoint.config();
+    let sparse = |(_, kind): &(usize, &LayerKind)| **kind == LayerKind::Sparse;
+    let (layer, _) = config.layers.iter().enumerate().filter(sparse).nth(layer.index()).expect("an MoE layer");
+    let prefix = format!("{}.mlp.experts", prefix(layer));
+    let shape = expert_shape(checkpoint);
+    let (inside, size) = (shape.intermediate, shape.intermediate * shape.hidden);
+    match checkpoint.expert_layout() {
+        ExpertLayout::Separate => network(backend, checkpoint, &format!("{prefix}.{}", expert.0), shape),
+        ExpertLayout::Fused => {
+            let gate_up = format!("{prefix}.gate_up_proj");
+            let gate = checkpoint.part(&gate_up, 2 * expert.index() * size, size)?;
+            let up = checkpoint.part(&gate_up, (2 * expert.index() + 1) * size, size)?;
+            let down = checkpoint.part(&format!("{prefix}.down_proj"), expert.index() * size, size)?;
+            Ok(backend.page(shape, gate.matrix(inside), up.matrix(inside), down.matrix(shape.hidden)))
+        }
+    }
+}
+
+/// Reads a dense layer's feed-forward.
+pub(super) fn dense<B: Backend>(
+    backend: &B,
+    checkpoint: &Checkpoint,
+    layer: usize,
+) -> Result<B::Page, CheckpointError> {
+    let config = checkpoint.config();
+    let prefix = format!("{}.mlp", prefix(layer));
+    let kinds = ["gate", "up", "down"].map(|name| checkpoint.tensor(&format!("{prefix}.{name}_proj.weight")));
+    let mut kind = WeightKind::Bf16;
+    for loaded in kinds {
+        if loaded?.values().kind() == WeightKind::F32 {
+            kind = WeightKind::F32;
+        }
+    }
+    let shape = PageShape { hidden: config.hidden, intermediate: config.dense_intermediate, kind };
+    network(backend, checkpoint, &prefix, shape)
+}
+
+fn network<B: Backend>(
+    backend: &B,
+    checkpoint: &Checkpoint,
+    prefix: &str,
+    shape: PageShape,
+) -> Result<B::Page, CheckpointError> {
+    let gate = checkpoint.tensor(&format!("{prefix}.gate_proj.weight"))?;
+    let up = checkpoint.tensor(&format!("{prefix}.up_proj.weight"))?;
+    let down = checkpoint.tensor(&format!("{prefix}.down_proj.weight"))?;
+    Ok(backend.page(shape, gate.matrix(shape.intermediate), up.matrix(shape.intermediate), down.matrix(shape.hidden)))
+}
