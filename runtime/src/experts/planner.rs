@@ -2,7 +2,7 @@
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use plan::balance::{Policy, balance};
-use plan::moves::transactions;
+use plan::moves::{best_first, transactions};
 use plan::policy::{Decision, Terms, decide};
 use plan::topology::Topology;
 
@@ -60,8 +60,12 @@ impl Planner {
                 }
             }
         };
-        let transactions =
-            transactions(map, &target, self.staging_pages as usize).map_err(|error| error.to_string())?;
+        let pages = self.staging_pages as usize;
+        let transactions = match goal {
+            Goal::Reach(_) => transactions(map, &target, pages),
+            Goal::Balance { load, .. } => best_first(map, &target, load, pages),
+        };
+        let transactions = transactions.map_err(|error| error.to_string())?;
         let (ratio_before, ratio_after) = ratios.unzip();
         Ok(PlanOutcome::Move { transactions, ratio_before, ratio_after })
     }
