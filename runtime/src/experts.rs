@@ -1,5 +1,7 @@
 //! Where experts are, and how they change place.
 
+pub mod mover;
+pub mod pages;
 pub mod planner;
 pub mod rebalance;
 pub mod record;

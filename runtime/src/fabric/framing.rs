@@ -209,6 +209,24 @@ impl Connection {
         }
     }
 
+    /// Sends bytes that are no message.
+    ///
+    /// # Errors
+    /// If the peer is gone.
+    pub fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), ConnectionError> {
+        let sent = self.stream.write_all(bytes);
+        sent.map_err(|source| self.io(source))
+    }
+
+    /// Fills `bytes` with what is no message.
+    ///
+    /// # Errors
+    /// If the peer is gone or silent for longer than the timeout.
+    pub fn receive_bytes(&mut self, bytes: &mut [u8]) -> Result<(), ConnectionError> {
+        let read = self.stream.read_exact(bytes);
+        read.map_err(|source| self.io(source))
+    }
+
     fn check_length(&self, bytes: usize, limit: usize) -> Result<(), ConnectionError> {
         if bytes > limit {
             return Err(ConnectionError::TooLong { peer: self.peer.clone(), bytes, limit });

@@ -301,17 +301,6 @@ impl Members {
         self.changed.notify_all();
         drop(state);
         // Wakes the thread that accepts, which then sees that the fleet is closed.
-        let _ = TcpStream::connect_timeout(&reachable(listening), Duration::from_secs(1));
+        let _ = TcpStream::connect_timeout(&crate::fabric::reachable(listening), Duration::from_secs(1));
     }
-}
-
-/// Where a listener can be called from this machine.
-fn reachable(mut listening: SocketAddr) -> SocketAddr {
-    if listening.ip().is_unspecified() {
-        match listening {
-            SocketAddr::V4(_) => listening.set_ip(std::net::Ipv4Addr::LOCALHOST.into()),
-            SocketAddr::V6(_) => listening.set_ip(std::net::Ipv6Addr::LOCALHOST.into()),
-        }
-    }
-    listening
 }

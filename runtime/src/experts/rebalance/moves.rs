@@ -27,12 +27,15 @@ pub(super) struct Moment {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Moves {
     /// Those of one layer go one at a time and in order, since each is made for the map that the one before it leaves.
+    /// Layers are served in the plan's order, which has what pays most first.
     queues: BTreeMap<LayerId, VecDeque<Queued>>,
     in_flight: BTreeMap<TransactionId, InFlight>,
 }
 
 #[derive(Clone, Debug)]
 struct Queued {
+    /// Its place in the plan.
+    place: usize,
     work: Transaction,
     failures: u32,
     not_before: u64,
@@ -41,6 +44,7 @@ struct Queued {
 /// A transaction that ranks are receiving, have received, or commit in the step that runs.
 #[derive(Clone, Debug)]
 pub(super) struct InFlight {
+    place: usize,
     pub work: Transaction,
     pub failures: u32,
     pub bytes: u64,
@@ -75,8 +79,8 @@ pub(super) fn page_count(work: &Transaction) -> u64 {
 impl Moves {
     pub fn new(transactions: Vec<Transaction>) -> Self {
         let mut queues: BTreeMap<LayerId, VecDeque<Queued>> = BTreeMap::new();
-        for work in transactions {
-            queues.entry(work.layer).or_default().push_back(Queued { work, failures: 0, not_before: 0 });
+        for (place, work) in transactions.into_iter().enumerate() {
+            queues.entry(work.layer).or_default().push_back(Queued { place, work, failures: 0, not_before: 0 });
         }
         Self { queues, in_flight: BTreeMap::new() }
     }
@@ -106,18 +110,21 @@ impl Moves {
             *staging.entry(rank).or_default() += 1;
         }
         let busy: BTreeSet<LayerId> = self.in_flight.values().map(|transaction| transaction.work.layer).collect();
+        let idle = self.queues.iter_mut().filter(|(layer, queue)| !busy.contains(layer) && !queue.is_empty());
+        let mut idle: Vec<&mut VecDeque<Queued>> = idle.map(|(_, queue)| queue).collect();
+        idle.sort_by_key(|queue| queue.front().map(|first| first.place));
         let mut started = Vec::new();
-        for (_, queue) in self.queues.iter_mut().filter(|(layer, _)| !busy.contains(layer)) {
+        for queue in idle {
             let Some(first) = queue.front().filter(|first| first.not_before <= moment.steps) else { continue };
             let mut after = staging.clone();
             pages(&first.work).for_each(|rank| *after.entry(rank).or_default() += 1);
             if after.values().any(|&pages| pages > settings.staging_pages) {
                 continue;
             }
-            let Some(Queued { work, failures, .. }) = queue.pop_front() else { continue };
+            let Some(Queued { place, work, failures, .. }) = queue.pop_front() else { continue };
             let (id, awaited, expires) = (next(), receivers(&work), moment.now + settings.deadline + REPORT_GRACE);
             staging = after;
-            self.in_flight.insert(id, InFlight { work, failures, bytes: 0, awaited, expires, committing: None });
+            self.in_flight.insert(id, InFlight { place, work, failures, bytes: 0, awaited, expires, committing: None });
             started.push(id);
         }
         started
@@ -156,8 +163,9 @@ impl Moves {
 
     /// Puts a failed transaction back, before those of its layer that follow it.
     pub fn retry(&mut self, failed: InFlight, not_before: u64) {
-        let queue = self.queues.entry(failed.work.layer).or_default();
-        queue.push_front(Queued { work: failed.work, failures: failed.failures + 1, not_before });
+        let InFlight { place, work, failures, .. } = failed;
+        let queue = self.queues.entry(work.layer).or_default();
+        queue.push_front(Queued { place, work, failures: failures + 1, not_before });
     }
 
     /// Takes back everything that is not being committed.

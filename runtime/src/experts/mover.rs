@@ -1,0 +1,226 @@
+//! Receives the pages of transactions on threads of its own, and hands them to the engine. The step path is never
+//! waited for and never waits: it finds what is staged when a commit says so.
+
+mod budget;
+mod fetch;
+mod serve;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use kernels::Backend;
+use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
+use plan::moves::Transaction;
+
+use self::budget::Budget;
+use self::fetch::Fetcher;
+pub use self::serve::{Faults, PageServer, Serving};
+use super::pages::{Cancel, NotReserved, Pages, Reserved, StagedPage};
+use super::yield_to_steps;
+use crate::fabric::hello::GroupId;
+use crate::protocol::{FromRank, MoveFailure, RankAddress, TransactionId};
+
+/// Bytes that are sent, received and paid for at a time: little enough that a step never waits behind one.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Transactions that are received at the same time: while one waits for its source another may use the link.
+const FETCHERS: usize = 2;
+
+/// Reads an expert from the checkpoint; `Err` says why not.
+pub type LoadPage<B> = Arc<dyn Fn(LayerId, ExpertId) -> Result<<B as Backend>::Page, String> + Send + Sync>;
+
+/// A slot's new page.
+pub enum NewPage<B: Backend> {
+    /// It came from elsewhere.
+    Received(StagedPage<B>),
+    /// Another slot of this rank points at it.
+    Held(Arc<B::Page>),
+}
+
+impl<B: Backend> NewPage<B> {
+    /// The page, to be put in its slot.
+    #[must_use]
+    pub fn commit(self) -> Arc<B::Page> {
+        match self {
+            Self::Received(page) => page.commit(),
+            Self::Held(page) => page,
+        }
+    }
+}
+
+/// From the mover to the engine.
+pub enum HandOver<B: Backend> {
+    /// These pages are for this transaction's slots of this rank. Always before the report that it is staged.
+    Staged(TransactionId, Vec<(SlotIndex, NewPage<B>)>),
+    /// The transaction will not be committed.
+    Aborted(TransactionId),
+}
+
+/// What a mover works with.
+pub struct MoverSetup<B: Backend> {
+    /// The group.
+    pub group: GroupId,
+    /// This rank.
+    pub rank: RankId,
+    /// Every rank in order.
+    pub ranks: Vec<RankAddress>,
+    /// This rank's pages.
+    pub pages: Arc<Pages<B>>,
+    /// The last resort for a page.
+    pub load_page: LoadPage<B>,
+    /// Bytes per second that may arrive; 0 is no limit.
+    pub bytes_per_second: u64,
+    /// Where reports go.
+    pub reports: Sender<FromRank>,
+}
+
+/// Receives pages for one rank in one group. Dropping it cancels what is under way.
+pub struct Mover<B: Backend> {
+    shared: Arc<Shared<B>>,
+    orders: Sender<Order>,
+}
+
+struct Shared<B: Backend> {
+    setup: MoverSetup<B>,
+    started: Instant,
+    budget: Mutex<Budget>,
+    engine: Sender<HandOver<B>>,
+    /// Orders that are not yet handed over.
+    open: Mutex<BTreeMap<TransactionId, Arc<Cancel>>>,
+}
+
+struct Order {
+    transaction: TransactionId,
+    work: Transaction,
+    deadline: Instant,
+    cancel: Arc<Cancel>,
+}
+
+/// Why a transaction is not staged.
+struct NotStaged {
+    reason: MoveFailure,
+    message: String,
+}
+
+impl<B: Backend> Mover<B> {
+    /// Starts the threads; the engine takes what is staged from the channel.
+    ///
+    /// # Errors
+    /// If the system gives no threads.
+    pub fn start(setup: MoverSetup<B>) -> std::io::Result<(Self, Receiver<HandOver<B>>)> {
+        let (engine, staged) = unbounded();
+        let (orders, incoming) = unbounded::<Order>();
+        let budget = Mutex::new(Budget::new(setup.bytes_per_second));
+        let shared = Arc::new(Shared { setup, started: Instant::now(), budget, engine, open: Mutex::default() });
+        for number in 0..FETCHERS {
+            let (shared, incoming) = (Arc::clone(&shared), incoming.clone());
+            std::thread::Builder::new().name(format!("mover-{number}")).spawn(move || {
+                yield_to_steps();
+                let mut fetcher = Fetcher::new(&shared);
+                for order in incoming {
+                    shared.carry_out(&mut fetcher, &order);
+                }
+            })?;
+        }
+        Ok((Self { shared, orders }, staged))
+    }
+
+    /// Starts to receive what a transaction brings this rank; a report follows.
+    pub fn stage(&self, transaction: TransactionId, work: Transaction, deadline: Duration) {
+        let cancel = Arc::new(Cancel::default());
+        self.shared.open().insert(transaction, Arc::clone(&cancel));
+        let order = Order { transaction, work, deadline: Instant::now() + deadline, cancel };
+        self.orders.send(order).expect("a fetcher holds the other end");
+    }
+
+    /// Forgets a transaction and frees its staging pages. No report follows.
+    pub fn abort(&self, transaction: TransactionId) {
+        let mut open = self.shared.open();
+        match open.remove(&transaction) {
+            Some(cancel) => cancel.cancel(),
+            // It is the engine's already; if it is neither, the engine does not know it.
+            None => self.shared.hand_over(HandOver::Aborted(transaction)),
+        }
+    }
+}
+
+impl<B: Backend> Drop for Mover<B> {
+    fn drop(&mut self) {
+        self.shared.open().values().for_each(|cancel| cancel.cancel());
+    }
+}
+
+impl<B: Backend> Shared<B> {
+    fn open(&self) -> MutexGuard<'_, BTreeMap<TransactionId, Arc<Cancel>>> {
+        self.open.lock().expect("no thread panics while it holds the open orders")
+    }
+
+    fn hand_over(&self, hand_over: HandOver<B>) {
+        // An engine that has ended needs no pages.
+        let _ = self.engine.send(hand_over);
+    }
+
+    fn carry_out(&self, fetcher: &mut Fetcher<'_, B>, order: &Order) {
+        let (transaction, generation) = (order.transaction, self.setup.group.generation);
+        let staged = self.receive(fetcher, order);
+        // Whoever takes the order out of the list decides: here it is handed over, in `abort` it is dropped.
+        let mut open = self.open();
+        if open.remove(&transaction).is_none() {
+            return;
+        }
+        let report = match staged {
+            Ok((pages, bytes)) => {
+                self.hand_over(HandOver::Staged(transaction, pages));
+                FromRank::Staged { generation, transaction, bytes }
+            }
+            Err(NotStaged { reason, message }) => FromRank::MoveFailed { generation, transaction, reason, message },
+        };
+        drop(open);
+        // Without a coordinator there is nobody to tell, and no commit will come.
+        let _ = self.setup.reports.send(report);
+    }
+
+    fn receive(
+        &self,
+        fetcher: &mut Fetcher<'_, B>,
+        order: &Order,
+    ) -> Result<(Vec<(SlotIndex, NewPage<B>)>, u64), NotStaged> {
+        let Order { work: Transaction { layer, changes }, deadline, cancel, .. } = order;
+        let rank = self.setup.rank;
+        let mine = changes.iter().filter(|change| change.rank == rank);
+        let count = mine.clone().filter(|change| change.source != rank).count();
+        let mut reserved = self.setup.pages.reserve(count, *deadline, cancel).map_err(not_reserved)?;
+        let (mut pages, mut bytes) = (Vec::with_capacity(count), 0);
+        for change in mine {
+            let page = if change.source == rank {
+                let held = self.setup.pages.page(*layer, change.to);
+                NewPage::Held(held.ok_or_else(|| NotStaged {
+                    reason: MoveFailure::SourceUnreachable,
+                    message: format!("{layer}: {rank} does not hold {} itself", change.to),
+                })?)
+            } else {
+                let into: Reserved<B> = reserved.pop().expect("one for each page from elsewhere");
+                let (page, length) = fetcher.fetch(order, change, into)?;
+                bytes += length;
+                NewPage::Received(page)
+            };
+            pages.push((change.slot, page));
+        }
+        Ok((pages, bytes))
+    }
+}
+
+fn not_reserved(error: NotReserved) -> NotStaged {
+    match error {
+        NotReserved::Deadline => NotStaged {
+            reason: MoveFailure::NoStagingPage,
+            message: "no staging page became free before the deadline".to_owned(),
+        },
+        NotReserved::Cancelled => NotStaged { reason: MoveFailure::Aborted, message: "aborted".to_owned() },
+    }
+}
+
+#[cfg(test)]
+mod tests;

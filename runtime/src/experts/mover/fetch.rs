@@ -1,0 +1,166 @@
+//! Gets one page: from the rank that the plan names, from any other that holds it, or from the checkpoint.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use kernels::Backend;
+use plan::ids::RankId;
+use plan::moves::SlotChange;
+
+use super::{CHUNK_BYTES, NotStaged, Order, Shared};
+use crate::experts::pages::{Reserved, StagedPage};
+use crate::fabric::framing::{CONNECT_TIMEOUT, CUT_AFTER, Connection};
+use crate::fabric::hello::Purpose;
+use crate::protocol::{MoveFailure, PageHead, PageRequest};
+
+/// One thread's connections to other ranks' move paths.
+pub(super) struct Fetcher<'a, B: Backend> {
+    shared: &'a Shared<B>,
+    connections: BTreeMap<RankId, Connection>,
+    chunk: Vec<u8>,
+}
+
+/// What became of asking one rank.
+enum Attempt<B: Backend> {
+    Received(StagedPage<B>, u64),
+    /// Not from there, but another source may have it.
+    Failed(Reserved<B>, NotStaged),
+}
+
+impl<'a, B: Backend> Fetcher<'a, B> {
+    pub fn new(shared: &'a Shared<B>) -> Self {
+        Self { shared, connections: BTreeMap::new(), chunk: vec![0; CHUNK_BYTES] }
+    }
+
+    /// The page of `change.to` and the bytes that came over the network for it.
+    pub fn fetch(
+        &mut self,
+        order: &Order,
+        change: &SlotChange,
+        mut into: Reserved<B>,
+    ) -> Result<(StagedPage<B>, u64), NotStaged> {
+        let setup = &self.shared.setup;
+        let (layer, expert) = (order.work.layer, change.to);
+        let others = setup.pages.holders(layer, expert);
+        let others = others.into_iter().filter(|&rank| rank != change.source && rank != setup.rank);
+        let mut worst: Option<NotStaged> = None;
+        for source in std::iter::once(change.source).chain(others) {
+            match self.ask(source, order, change, into) {
+                Attempt::Received(page, bytes) => return Ok((page, bytes)),
+                Attempt::Failed(reserved, failure) => {
+                    into = reserved;
+                    tracing::warn!(%layer, %expert, %source, reason = failure.message, "a page did not arrive");
+                    let given_up = matches!(failure.reason, MoveFailure::Deadline | MoveFailure::Aborted);
+                    worst = Some(failure);
+                    if given_up {
+                        break;
+                    }
+                }
+            }
+        }
+        match worst {
+            Some(failure) if matches!(failure.reason, MoveFailure::Deadline | MoveFailure::Aborted) => Err(failure),
+            worst => match (setup.load_page)(layer, expert) {
+                Ok(page) => Ok((into.replace(page), 0)),
+                Err(reason) => {
+                    let failure = worst.unwrap_or_else(|| unreachable(String::new()));
+                    let message = format!("{}; nor from the checkpoint: {reason}", failure.message);
+                    Err(NotStaged { message, ..failure })
+                }
+            },
+        }
+    }
+
+    fn ask(&mut self, source: RankId, order: &Order, change: &SlotChange, mut into: Reserved<B>) -> Attempt<B> {
+        match self.receive(source, order, change, &mut into) {
+            Err(failure) => {
+                // What is still on its way would be taken for the answer to the next request.
+                self.connections.remove(&source);
+                Attempt::Failed(into, failure)
+            }
+            Ok(head) => match into.seal(head.fingerprint) {
+                Ok(page) => Attempt::Received(page, head.bytes),
+                Err(into) => {
+                    let message = format!("the page from {source} is corrupt");
+                    Attempt::Failed(into, NotStaged { reason: MoveFailure::Corrupt, message })
+                }
+            },
+        }
+    }
+
+    fn receive(
+        &mut self,
+        source: RankId,
+        order: &Order,
+        change: &SlotChange,
+        into: &mut Reserved<B>,
+    ) -> Result<PageHead, NotStaged> {
+        let shared = self.shared;
+        let patience = patience(order)?;
+        let connection = match self.connections.remove(&source) {
+            Some(connection) => connection,
+            None => connect(shared, source, patience)?,
+        };
+        let connection = self.connections.entry(source).or_insert(connection);
+        let request =
+            PageRequest { generation: shared.setup.group.generation, layer: order.work.layer, expert: change.to };
+        let lost = |error: &dyn std::fmt::Display| unreachable(format!("{source} did not send the page: {error}"));
+        connection.set_timeout(Some(patience)).map_err(|error| lost(&error))?;
+        connection.send(&request).map_err(|error| lost(&error))?;
+        let head: PageHead = connection.receive_up_to(64).map_err(|error| late(order, lost(&error)))?;
+        let expected = shared.setup.pages.page_bytes() as u64;
+        if head.bytes != expected {
+            let what = if head.bytes == 0 { "it does not hold it".to_owned() } else { format!("{} bytes", head.bytes) };
+            return Err(lost(&what));
+        }
+        let mut start = 0;
+        while start < head.bytes as usize {
+            let length = CHUNK_BYTES.min(head.bytes as usize - start);
+            let wait =
+                self.shared.budget.lock().expect("no thread panics with it").take(length, shared.started.elapsed());
+            if order.cancel.wait(wait) {
+                return Err(NotStaged { reason: MoveFailure::Aborted, message: "aborted".to_owned() });
+            }
+            connection.set_timeout(Some(self::patience(order)?)).map_err(|error| lost(&error))?;
+            let chunk = &mut self.chunk[..length];
+            connection.receive_bytes(chunk).map_err(|error| late(order, lost(&error)))?;
+            into.fill(start, chunk);
+            start += length;
+        }
+        Ok(head)
+    }
+}
+
+/// How long the next read may take: until the deadline, and never longer than a link may stay silent.
+fn patience(order: &Order) -> Result<Duration, NotStaged> {
+    let left = order.deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(NotStaged { reason: MoveFailure::Deadline, message: "the deadline has passed".to_owned() });
+    }
+    Ok(left.min(CUT_AFTER).max(Duration::from_millis(1)))
+}
+
+/// A failure that comes with the deadline is the deadline's.
+fn late(order: &Order, failure: NotStaged) -> NotStaged {
+    if Instant::now() < order.deadline {
+        return failure;
+    }
+    NotStaged { reason: MoveFailure::Deadline, message: format!("the deadline has passed; {}", failure.message) }
+}
+
+fn connect<B: Backend>(shared: &Shared<B>, source: RankId, patience: Duration) -> Result<Connection, NotStaged> {
+    let (group, from) = (shared.setup.group, shared.setup.rank);
+    let Some(address) = shared.setup.ranks.get(source.index()) else {
+        return Err(unreachable(format!("{source} is not part of the group")));
+    };
+    let connected = Connection::connect(&address.moves, source.to_string(), patience.min(CONNECT_TIMEOUT));
+    let connected = connected.and_then(|mut connection| {
+        Purpose::Moves { group, from }.introduce(&mut connection)?;
+        Ok(connection)
+    });
+    connected.map_err(|error| unreachable(error.to_string()))
+}
+
+fn unreachable(message: String) -> NotStaged {
+    NotStaged { reason: MoveFailure::SourceUnreachable, message }
+}

@@ -1,0 +1,241 @@
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kernels::cpu::Cpu;
+use plan::moves::SlotChange;
+
+use super::*;
+use crate::experts::pages::tests::{page, pages};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const GROUP: GroupId = GroupId { generation: 3, nonce: 9 };
+
+/// Rank 0 with a mover, and rank 1 that serves its pages with faults.
+struct Bench {
+    mover: Mover<Cpu>,
+    pages: Arc<Pages<Cpu>>,
+    staged: Receiver<HandOver<Cpu>>,
+    reports: Receiver<FromRank>,
+    from_checkpoint: Arc<AtomicU64>,
+    server: PageServer<Cpu>,
+}
+
+struct Options {
+    faults: Faults,
+    staging_pages: u32,
+    bytes_per_second: u64,
+    checkpoint: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { faults: Faults::default(), staging_pages: 2, bytes_per_second: 0, checkpoint: false }
+    }
+}
+
+fn bench(options: &Options) -> Bench {
+    let server = PageServer::start(TcpListener::bind("127.0.0.1:0").unwrap(), options.faults).unwrap();
+    server.set(Some(Serving { group: GROUP, pages: pages(1, 1) }));
+    let pages = pages(0, options.staging_pages);
+    let from_checkpoint = Arc::new(AtomicU64::new(0));
+    let (loaded, readable, backend) = (Arc::clone(&from_checkpoint), options.checkpoint, Arc::clone(&pages));
+    let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert| {
+        loaded.fetch_add(1, Ordering::Relaxed);
+        if readable { Ok(page(backend.backend(), layer, expert)) } else { Err("no checkpoint".to_owned()) }
+    });
+    let address = |rank: u32, moves: String| RankAddress { rank: RankId(rank), step: String::new(), moves };
+    let (reports, received) = unbounded();
+    let setup = MoverSetup {
+        group: GROUP,
+        rank: RankId(0),
+        ranks: vec![address(0, String::new()), address(1, server.address().to_string())],
+        pages: Arc::clone(&pages),
+        load_page,
+        bytes_per_second: options.bytes_per_second,
+        reports,
+    };
+    let (mover, staged) = Mover::start(setup).unwrap();
+    Bench { mover, pages, staged, reports: received, from_checkpoint, server }
+}
+
+fn change(rank: u32, slot: u32, from: u32, to: u32, source: u32) -> SlotChange {
+    let (from, to) = (ExpertId(from), ExpertId(to));
+    SlotChange { rank: RankId(rank), slot: SlotIndex(slot), from, to, source: RankId(source) }
+}
+
+/// Ranks 0 and 1 exchange experts 1 and 2 of layer 0.
+fn exchange() -> Transaction {
+    Transaction { layer: LayerId(0), changes: vec![change(0, 1, 1, 2, 1), change(1, 0, 2, 1, 0)] }
+}
+
+impl Bench {
+    fn stage(&self, transaction: u64, deadline: Duration) {
+        self.mover.stage(TransactionId(transaction), exchange(), deadline);
+    }
+
+    fn report(&self) -> FromRank {
+        self.reports.recv_timeout(PATIENCE).unwrap()
+    }
+
+    fn failure(&self) -> MoveFailure {
+        match self.report() {
+            FromRank::MoveFailed { generation: 3, reason, .. } => reason,
+            other => panic!("a failure was expected, not {other:?}"),
+        }
+    }
+
+    /// Waits until every staging page is free.
+    fn all_free(&self, staging_pages: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.pages.free() < staging_pages {
+            assert!(Instant::now() < deadline, "{} of {staging_pages} staging pages are free", self.pages.free());
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn a_page_is_with_the_engine_before_it_is_reported() {
+    let bench = bench(&Options::default());
+    bench.stage(5, PATIENCE);
+    let bytes = bench.pages.page_bytes() as u64;
+    assert_eq!(bench.report(), FromRank::Staged { generation: 3, transaction: TransactionId(5), bytes });
+    let Ok(HandOver::Staged(TransactionId(5), mut staged)) = bench.staged.try_recv() else { panic!() };
+    let (slot, new) = staged.remove(0);
+    let received = new.commit();
+    let expected = page(bench.pages.backend(), LayerId(0), ExpertId(2));
+    assert_eq!(slot, SlotIndex(1));
+    assert_eq!(bench.pages.backend().page_data(&received), bench.pages.backend().page_data(&expected));
+    assert_eq!((bench.pages.free(), bench.from_checkpoint.load(Ordering::Relaxed)), (1, 0));
+}
+
+#[test]
+fn a_corrupt_page_is_never_handed_over_and_its_staging_page_is_free_again() {
+    let faults = Faults { corrupt: Some(u64::MAX), ..Faults::default() };
+    let bench = bench(&Options { faults, ..Options::default() });
+    bench.stage(1, PATIENCE);
+    assert_eq!(bench.failure(), MoveFailure::Corrupt);
+    assert!(bench.staged.try_recv().is_err());
+    bench.all_free(2);
+}
+
+#[test]
+fn a_corrupt_page_is_read_from_the_checkpoint_instead() {
+    let faults = Faults { corrupt: Some(1), ..Faults::default() };
+    let bench = bench(&Options { faults, checkpoint: true, ..Options::default() });
+    bench.stage(1, PATIENCE);
+    assert_eq!(bench.report(), FromRank::Staged { generation: 3, transaction: TransactionId(1), bytes: 0 });
+    assert_eq!(bench.from_checkpoint.load(Ordering::Relaxed), 1);
+    bench.stage(2, PATIENCE);
+    assert!(matches!(bench.report(), FromRank::Staged { bytes: 1.., .. }), "the same connection serves on");
+}
+
+#[test]
+fn a_source_that_hangs_up_in_the_middle_is_asked_anew_by_the_next_transaction() {
+    let faults = Faults { cut: Some(1), ..Faults::default() };
+    let bench = bench(&Options { faults, ..Options::default() });
+    bench.stage(1, PATIENCE);
+    assert_eq!(bench.failure(), MoveFailure::SourceUnreachable);
+    bench.all_free(2);
+    bench.stage(2, PATIENCE);
+    assert!(matches!(bench.report(), FromRank::Staged { transaction: TransactionId(2), .. }));
+}
+
+#[test]
+fn a_source_that_does_not_hold_the_expert_is_no_source() {
+    let bench = bench(&Options::default());
+    let work = Transaction { layer: LayerId(0), changes: vec![change(0, 1, 1, 0, 1)] };
+    bench.mover.stage(TransactionId(1), work, PATIENCE);
+    assert_eq!(bench.failure(), MoveFailure::SourceUnreachable);
+}
+
+#[test]
+fn a_page_that_comes_too_late_fails_by_its_deadline() {
+    let faults = Faults { delay: Duration::from_secs(2), ..Faults::default() };
+    let bench = bench(&Options { faults, ..Options::default() });
+    bench.stage(1, Duration::from_millis(50));
+    assert_eq!(bench.failure(), MoveFailure::Deadline);
+    bench.all_free(2);
+}
+
+#[test]
+fn no_free_staging_page_fails_by_the_deadline() {
+    let bench = bench(&Options { staging_pages: 0, ..Options::default() });
+    bench.stage(1, Duration::from_millis(50));
+    assert_eq!(bench.failure(), MoveFailure::NoStagingPage);
+}
+
+#[test]
+fn an_abort_frees_what_is_being_received_and_no_report_follows() {
+    let bench = bench(&Options { bytes_per_second: 1, ..Options::default() });
+    bench.stage(1, Duration::from_mins(10));
+    while bench.pages.free() == 2 {
+        std::thread::yield_now();
+    }
+    bench.mover.abort(TransactionId(1));
+    bench.all_free(2);
+    assert!(bench.reports.try_recv().is_err() && bench.staged.try_recv().is_err());
+}
+
+#[test]
+fn an_abort_of_what_is_staged_is_passed_to_the_engine() {
+    let bench = bench(&Options::default());
+    bench.stage(1, PATIENCE);
+    bench.report();
+    bench.mover.abort(TransactionId(1));
+    let handed: Vec<_> = bench.staged.try_iter().collect();
+    assert!(matches!(handed[..], [HandOver::Staged(..), HandOver::Aborted(TransactionId(1))]));
+    drop(handed);
+    bench.all_free(2);
+}
+
+#[test]
+fn a_mover_that_is_dropped_frees_everything() {
+    let Bench { mover, pages, staged, reports, server, .. } =
+        bench(&Options { bytes_per_second: 1, ..Options::default() });
+    mover.stage(TransactionId(1), exchange(), Duration::from_mins(10));
+    mover.stage(TransactionId(2), exchange(), Duration::from_mins(10));
+    while pages.free() > 0 {
+        std::thread::yield_now();
+    }
+    drop((mover, staged, reports, server));
+    let deadline = Instant::now() + PATIENCE;
+    while pages.free() < 2 {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn an_expert_that_changes_its_slot_needs_no_network_and_no_staging_page() {
+    let bench = bench(&Options { staging_pages: 0, ..Options::default() });
+    let changes = vec![change(0, 0, 0, 1, 0), change(0, 1, 1, 0, 0)];
+    bench.mover.stage(TransactionId(1), Transaction { layer: LayerId(0), changes }, PATIENCE);
+    assert!(matches!(bench.report(), FromRank::Staged { bytes: 0, .. }));
+    let Ok(HandOver::Staged(_, staged)) = bench.staged.try_recv() else { panic!() };
+    assert!(staged.iter().all(|(_, page)| matches!(page, NewPage::Held(_))));
+}
+
+#[test]
+fn a_rank_of_another_group_gets_no_page() {
+    let bench = bench(&Options::default());
+    let other = GroupId { generation: 4, nonce: 9 };
+    bench.server.set(Some(Serving { group: other, pages: pages(1, 1) }));
+    bench.stage(1, PATIENCE);
+    assert_eq!(bench.failure(), MoveFailure::SourceUnreachable);
+}
+
+#[test]
+fn pages_arrive_within_the_budget() {
+    let bytes = pages(0, 0).page_bytes() as u64;
+    let bench = bench(&Options { bytes_per_second: bytes * 10, ..Options::default() });
+    let started = Instant::now();
+    for transaction in 0..6 {
+        bench.stage(transaction, PATIENCE);
+        bench.report();
+        bench.mover.abort(TransactionId(transaction));
+        bench.staged.try_iter().for_each(drop);
+    }
+    // 6 pages at 10 pages a second, less one burst of 50 ms.
+    assert!(started.elapsed() >= Duration::from_millis(540), "{:?}", started.elapsed());
+}

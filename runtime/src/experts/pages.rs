@@ -1,0 +1,298 @@
+//! The pages of one rank in one group, as its move path sees them: those that slots point at, which other ranks may
+//! ask for, and the staging memory that pages are received into.
+//!
+//! The engine's thread owns the expert table and never waits here: what it gives back it sends on a channel, and
+//! whoever needs to know takes note of that first. So the view is exact, and no lock is ever held by both paths.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use kernels::Backend;
+use kernels::backend::PageShape;
+use plan::ids::{ExpertId, LayerId, RankId};
+use plan::map::ExpertMap;
+use plan::moves::Transaction;
+
+use crate::protocol::Commit;
+
+/// How often a wait for a staging page looks whether a page that was replaced is no longer read.
+const RECLAIM_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Pages by what they hold.
+pub type HeldPages<B> = BTreeMap<(LayerId, ExpertId), Arc<<B as Backend>::Page>>;
+
+/// The pages of one rank in one group.
+pub struct Pages<B: Backend> {
+    backend: Arc<B>,
+    shape: PageShape,
+    returns: Sender<Returned<B>>,
+    returned: Receiver<Returned<B>>,
+    state: Mutex<State<B>>,
+}
+
+struct State<B: Backend> {
+    map: ExpertMap,
+    held: HeldPages<B>,
+    free: Vec<B::Staging>,
+    /// Pages that no slot points at any more, or that were never committed; staging memory once nobody reads them.
+    retired: Vec<Arc<B::Page>>,
+}
+
+/// What comes back from wherever it was used.
+enum Returned<B: Backend> {
+    /// A commit is in force: for each changed slot of this rank, its page before and after.
+    Swapped { commit: Commit, pages: Vec<Swap<B>> },
+    /// A page was received and is not wanted.
+    Unused(Arc<B::Page>),
+    /// Staging memory was not used.
+    Staging(B::Staging),
+}
+
+/// A slot's page, before and after.
+pub struct Swap<B: Backend> {
+    /// What the slot held.
+    pub from: ExpertId,
+    /// What it holds.
+    pub to: ExpertId,
+    /// The page of `from`.
+    pub before: Arc<B::Page>,
+    /// The page of `to`.
+    pub after: Arc<B::Page>,
+}
+
+/// Why no staging page was reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotReserved {
+    /// None became free in time.
+    Deadline,
+    /// It is not wanted any more.
+    Cancelled,
+}
+
+impl<B: Backend> Pages<B> {
+    /// The pages of a rank that holds `held` under `map`, with `staging_pages` pages of staging memory.
+    #[must_use]
+    pub fn new(backend: Arc<B>, shape: PageShape, map: ExpertMap, held: HeldPages<B>, staging_pages: u32) -> Arc<Self> {
+        let free = (0..staging_pages).map(|_| backend.staging(shape)).collect();
+        let (returns, returned) = unbounded();
+        let state = Mutex::new(State { map, held, free, retired: Vec::new() });
+        Arc::new(Self { backend, shape, returns, returned, state })
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// Length of each page in bytes.
+    #[must_use]
+    pub fn page_bytes(&self) -> usize {
+        self.backend.page_bytes(self.shape)
+    }
+
+    /// The page of an expert that a slot of this rank points at.
+    #[must_use]
+    pub fn page(&self, layer: LayerId, expert: ExpertId) -> Option<Arc<B::Page>> {
+        self.lock().held.get(&(layer, expert)).cloned()
+    }
+
+    /// Every page that a slot of this rank points at.
+    #[must_use]
+    pub fn held(&self) -> HeldPages<B> {
+        self.lock().held.clone()
+    }
+
+    /// The ranks that hold an expert.
+    #[must_use]
+    pub fn holders(&self, layer: LayerId, expert: ExpertId) -> Vec<RankId> {
+        self.lock().map.replicas(layer, expert).into_iter().map(|(rank, _)| rank).collect()
+    }
+
+    /// Staging pages that are free.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.lock().free.len()
+    }
+
+    /// Takes `count` staging pages, all or none, and waits for them until `deadline`.
+    ///
+    /// # Errors
+    /// If they do not become free in time, or `cancel` ends the wait.
+    pub fn reserve(
+        self: &Arc<Self>,
+        count: usize,
+        deadline: Instant,
+        cancel: &Cancel,
+    ) -> Result<Vec<Reserved<B>>, NotReserved> {
+        loop {
+            let mut state = self.lock();
+            if state.free.len() >= count {
+                let from = state.free.len() - count;
+                let reserve = |staging| Reserved { pages: Arc::clone(self), staging: Some(staging) };
+                return Ok(state.free.drain(from..).map(reserve).collect());
+            }
+            drop(state);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(NotReserved::Deadline);
+            }
+            if cancel.wait(left.min(RECLAIM_INTERVAL)) {
+                return Err(NotReserved::Cancelled);
+            }
+        }
+    }
+
+    /// Takes note of a commit that is in force. Does not wait.
+    pub fn swapped(&self, commit: Commit, pages: Vec<Swap<B>>) {
+        self.give_back(Returned::Swapped { commit, pages });
+    }
+
+    fn give_back(&self, returned: Returned<B>) {
+        self.returns.send(returned).expect("the pages hold the other end");
+    }
+
+    /// The state with everything that was given back.
+    fn lock(&self) -> MutexGuard<'_, State<B>> {
+        let mut state = self.state.lock().expect("no thread panics while it holds the pages");
+        while let Ok(returned) = self.returned.try_recv() {
+            state.take_back(returned);
+        }
+        state.reclaim(&self.backend);
+        state
+    }
+}
+
+impl<B: Backend> State<B> {
+    fn take_back(&mut self, returned: Returned<B>) {
+        match returned {
+            Returned::Unused(page) => self.retired.push(page),
+            Returned::Staging(staging) => self.free.push(staging),
+            Returned::Swapped { commit: Commit { layer, changes, .. }, pages } => {
+                self.map = self.map.apply(&Transaction { layer, changes }).expect("the table has applied it");
+                for swap in &pages {
+                    self.held.remove(&(layer, swap.from));
+                }
+                for swap in &pages {
+                    self.held.insert((layer, swap.to), Arc::clone(&swap.after));
+                }
+                // A page that has only changed its slot is still pointed at.
+                let gone = pages.into_iter().filter(|swap| !self.held.contains_key(&(layer, swap.from)));
+                self.retired.extend(gone.map(|swap| swap.before));
+            }
+        }
+    }
+
+    /// Makes pages that nobody reads any more staging memory.
+    fn reclaim(&mut self, backend: &B) {
+        for page in std::mem::take(&mut self.retired) {
+            match Arc::try_unwrap(page) {
+                Ok(page) => self.free.push(backend.recycle(page)),
+                Err(page) => self.retired.push(page),
+            }
+        }
+    }
+}
+
+/// A staging page that is received into; free again when it is dropped.
+pub struct Reserved<B: Backend> {
+    pages: Arc<Pages<B>>,
+    /// `None` once it has become a page.
+    staging: Option<B::Staging>,
+}
+
+impl<B: Backend> Reserved<B> {
+    /// Overwrites bytes from `start` on.
+    pub fn fill(&mut self, start: usize, bytes: &[u8]) {
+        if let Some(staging) = &mut self.staging {
+            self.pages.backend.fill(staging, start, bytes);
+        }
+    }
+
+    /// Makes it a page if what was received has this fingerprint.
+    ///
+    /// # Errors
+    /// Gives it back if the fingerprint is another.
+    pub fn seal(mut self, fingerprint: u128) -> Result<StagedPage<B>, Self> {
+        let backend = &self.pages.backend;
+        let page = backend.seal(self.staging.take().expect("a page is sealed once"));
+        if backend.fingerprint(&page) != fingerprint {
+            self.staging = Some(backend.recycle(page));
+            return Err(self);
+        }
+        Ok(StagedPage { pages: Arc::clone(&self.pages), page: Some(Arc::new(page)) })
+    }
+
+    /// Becomes this page, whose memory takes the place of the reserved memory.
+    pub fn replace(mut self, page: B::Page) -> StagedPage<B> {
+        self.staging = None;
+        StagedPage { pages: Arc::clone(&self.pages), page: Some(Arc::new(page)) }
+    }
+}
+
+impl<B: Backend> Drop for Reserved<B> {
+    fn drop(&mut self) {
+        if let Some(staging) = self.staging.take() {
+            self.pages.give_back(Returned::Staging(staging));
+        }
+    }
+}
+
+/// A page that was received and checked; its memory is free again when it is dropped instead of committed.
+pub struct StagedPage<B: Backend> {
+    pages: Arc<Pages<B>>,
+    /// `None` once it was taken.
+    page: Option<Arc<B::Page>>,
+}
+
+impl<B: Backend> StagedPage<B> {
+    /// The page, to be put in a slot; the one that it replaces becomes staging memory in its stead.
+    #[must_use]
+    pub fn commit(mut self) -> Arc<B::Page> {
+        self.page.take().expect("a page is committed once")
+    }
+}
+
+impl<B: Backend> Drop for StagedPage<B> {
+    fn drop(&mut self) {
+        if let Some(page) = self.page.take() {
+            self.pages.give_back(Returned::Unused(page));
+        }
+    }
+}
+
+/// Ends waits of one order.
+#[derive(Debug, Default)]
+pub struct Cancel {
+    cancelled: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Cancel {
+    /// Ends every wait, now and later.
+    pub fn cancel(&self) {
+        *self.lock() = true;
+        self.changed.notify_all();
+    }
+
+    /// Whether it was cancelled.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        *self.lock()
+    }
+
+    /// Waits; true if it was cancelled before or meanwhile.
+    pub fn wait(&self, duration: Duration) -> bool {
+        let wait = self.changed.wait_timeout_while(self.lock(), duration, |cancelled| !*cancelled);
+        *wait.expect("no thread panics while it holds the flag").0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.cancelled.lock().expect("no thread panics while it holds the flag")
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,146 @@
+use kernels::cpu::Cpu;
+use kernels::tensor::{MatrixView, Values, WeightKind};
+use plan::ids::SlotIndex;
+use plan::map::MapShape;
+use plan::moves::SlotChange;
+
+use super::*;
+use crate::protocol::TransactionId;
+
+pub(crate) const SHAPE: PageShape = PageShape { hidden: 16, intermediate: 24, kind: WeightKind::F32 };
+
+/// A page that no other (layer, expert) has.
+pub(crate) fn page(backend: &Cpu, layer: LayerId, expert: ExpertId) -> <Cpu as Backend>::Page {
+    let values = vec![(layer.0 * 100 + expert.0) as f32 + 0.5; SHAPE.hidden * SHAPE.intermediate];
+    let view = |rows| MatrixView::new(rows, values.len() / rows, Values::F32(&values));
+    backend.page(SHAPE, view(SHAPE.intermediate), view(SHAPE.intermediate), view(SHAPE.hidden))
+}
+
+/// Two layers of 4 experts on 2 ranks: `[0 1 | 2 3]`.
+pub(crate) fn map() -> ExpertMap {
+    ExpertMap::contiguous(MapShape::with_redundancy(2, 4, 2, 0).unwrap()).unwrap()
+}
+
+/// The pages that a rank holds under [`map`].
+pub(crate) fn held(backend: &Cpu, rank: u32) -> HeldPages<Cpu> {
+    let map = map();
+    let slots = map.layers().flat_map(|layer| map.rank(layer, RankId(rank)).iter().map(move |&expert| (layer, expert)));
+    slots.map(|(layer, expert)| ((layer, expert), Arc::new(page(backend, layer, expert)))).collect()
+}
+
+pub(crate) fn pages(rank: u32, staging_pages: u32) -> Arc<Pages<Cpu>> {
+    let backend = Arc::new(Cpu::new(1).unwrap());
+    let held = held(&backend, rank);
+    Pages::new(backend, SHAPE, map(), held, staging_pages)
+}
+
+fn reserve(pages: &Arc<Pages<Cpu>>, count: usize) -> Result<Vec<Reserved<Cpu>>, NotReserved> {
+    pages.reserve(count, Instant::now(), &Cancel::default())
+}
+
+fn receive(pages: &Arc<Pages<Cpu>>, layer: u32, expert: u32) -> StagedPage<Cpu> {
+    let sent = page(pages.backend(), LayerId(layer), ExpertId(expert));
+    let mut reserved = reserve(pages, 1).unwrap().remove(0);
+    reserved.fill(0, &pages.backend().page_data(&sent));
+    let sealed = reserved.seal(pages.backend().fingerprint(&sent));
+    sealed.unwrap_or_else(|_| panic!("the fingerprint is right"))
+}
+
+/// Expert 2 comes to slot 1 of rank 0 and expert 1 to slot 0 of rank 1.
+fn exchange() -> Commit {
+    let change = |rank: u32, slot: u32, from: u32, to: u32| SlotChange {
+        rank: RankId(rank),
+        slot: SlotIndex(slot),
+        from: ExpertId(from),
+        to: ExpertId(to),
+        source: RankId(1 - rank),
+    };
+    let changes = vec![change(0, 1, 1, 2), change(1, 0, 2, 1)];
+    Commit { transaction: TransactionId(1), epoch: 1, layer: LayerId(0), changes }
+}
+
+#[test]
+fn a_reservation_is_given_back_on_every_way_out() {
+    let pages = pages(0, 2);
+    drop(reserve(&pages, 2).unwrap());
+    assert_eq!(pages.free(), 2, "dropped before anything arrived");
+    drop(receive(&pages, 0, 2));
+    assert_eq!(pages.free(), 2, "dropped after it was staged");
+    let wrong = reserve(&pages, 1).unwrap().remove(0).seal(1);
+    assert!(wrong.is_err());
+    drop(wrong);
+    assert_eq!(pages.free(), 2, "dropped because it was corrupt");
+    let from_disk = reserve(&pages, 1).unwrap().remove(0).replace(page(pages.backend(), LayerId(0), ExpertId(3)));
+    assert_eq!(pages.free(), 1);
+    drop(from_disk);
+    assert_eq!(pages.free(), 2, "dropped after it came from the checkpoint");
+}
+
+#[test]
+fn staging_pages_are_taken_all_or_none() {
+    let pages = pages(0, 2);
+    let _one = reserve(&pages, 1).unwrap();
+    assert_eq!(reserve(&pages, 2).err(), Some(NotReserved::Deadline));
+    assert_eq!(pages.free(), 1);
+}
+
+#[test]
+fn a_wait_for_a_staging_page_ends_when_one_is_given_back_or_it_is_cancelled() {
+    let pages = pages(0, 1);
+    let held = reserve(&pages, 1).unwrap();
+    let cancel = Arc::new(Cancel::default());
+    let wait = || {
+        let (pages, cancel) = (Arc::clone(&pages), Arc::clone(&cancel));
+        std::thread::spawn(move || pages.reserve(1, Instant::now() + Duration::from_secs(60), &cancel).map(drop))
+    };
+    let waiter = wait();
+    drop(held);
+    assert_eq!(waiter.join().unwrap(), Ok(()));
+    let _held = reserve(&pages, 1).unwrap();
+    let waiter = wait();
+    cancel.cancel();
+    assert_eq!(waiter.join().unwrap(), Err(NotReserved::Cancelled));
+}
+
+#[test]
+fn the_page_that_a_commit_replaces_becomes_staging_memory_once_nobody_reads_it() {
+    let pages = pages(0, 1);
+    let before = pages.page(LayerId(0), ExpertId(1)).unwrap();
+    let after = receive(&pages, 0, 2).commit();
+    assert_eq!(pages.free(), 0);
+    let swap = Swap { from: ExpertId(1), to: ExpertId(2), before: Arc::clone(&before), after: Arc::clone(&after) };
+    pages.swapped(exchange(), vec![swap]);
+    assert!(pages.page(LayerId(0), ExpertId(1)).is_none());
+    assert!(Arc::ptr_eq(&pages.page(LayerId(0), ExpertId(2)).unwrap(), &after));
+    assert_eq!(pages.free(), 0, "a rank is still being sent the old page");
+    drop(before);
+    assert_eq!(pages.free(), 1);
+}
+
+#[test]
+fn a_page_that_only_changes_its_slot_stays() {
+    let pages = pages(0, 1);
+    let page = |expert| pages.page(LayerId(0), ExpertId(expert)).unwrap();
+    let swap = |from, to| Swap { from: ExpertId(from), to: ExpertId(to), before: page(from), after: page(to) };
+    let swaps = vec![swap(0, 1), swap(1, 0)];
+    let change = |slot, from, to| SlotChange {
+        rank: RankId(0),
+        slot: SlotIndex(slot),
+        from: ExpertId(from),
+        to: ExpertId(to),
+        source: RankId(0),
+    };
+    pages.swapped(Commit { changes: vec![change(0, 0, 1), change(1, 1, 0)], ..exchange() }, swaps);
+    assert_eq!((pages.free(), pages.held().len()), (1, 4));
+}
+
+#[test]
+fn holders_follow_the_commits() {
+    let pages = pages(0, 1);
+    assert_eq!(pages.holders(LayerId(0), ExpertId(2)), [RankId(1)]);
+    let before = pages.page(LayerId(0), ExpertId(1)).unwrap();
+    let after = receive(&pages, 0, 2).commit();
+    pages.swapped(exchange(), vec![Swap { from: ExpertId(1), to: ExpertId(2), before, after }]);
+    assert_eq!(pages.holders(LayerId(0), ExpertId(2)), [RankId(0)]);
+    assert_eq!(pages.holders(LayerId(1), ExpertId(2)), [RankId(1)]);
+}
