@@ -1,3 +1,9 @@
-//! The coordinator: what drives the ranks.
+//! The coordinator: joins requests, the scheduler, the ranks and the rebalancer. Holds no weights.
 
+pub mod driver;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod fleet;
+pub mod handle;
+pub mod metrics;
+pub mod ranks;

@@ -6,3 +6,5 @@ pub mod experts;
 pub mod fabric;
 pub mod model;
 pub mod protocol;
+pub mod scheduler;
+pub mod server;

@@ -45,11 +45,11 @@ impl FleetSettings {
 
 /// What happens to the fleet, in order.
 #[derive(Debug)]
-pub enum FleetEvent {
+pub enum FleetEvent<G = Group> {
     /// Every rank is registered and there is no group: time for [`Fleet::form`].
     Complete,
     /// Every rank is ready; the driver runs steps on the group until it is lost.
-    Formed(Group),
+    Formed(G),
     /// The group, formed or being formed, is no more.
     Lost {
         /// Its generation.

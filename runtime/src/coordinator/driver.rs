@@ -1,0 +1,324 @@
+//! The coordinator's own thread: joins requests, the scheduler, the ranks and the rebalancer, step after step. It
+//! blocks while there is nothing to do, and waits for nothing but the ranks while there is.
+
+mod admin;
+mod moving;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
+use plan::wire::{ModelIdentity, RecordedMap};
+use tokio::sync::mpsc;
+
+use super::fleet::FleetEvent;
+use super::handle::{COMMANDS, Command, DriverHandle, Health, SequenceError, Submission, Update};
+use super::metrics::DriverMetrics;
+use super::ranks::{RankGroup, Ranks};
+use crate::experts::planner::Planned;
+use crate::experts::rebalance::{Event, PlanRequest, Rebalancer};
+use crate::protocol::{SequenceId, SequenceStep, StepDone};
+use crate::scheduler::{Limits, Output, Scheduler};
+
+/// Pause between steps that carry no sequence, while experts move and nobody asks for anything: short enough for a plan
+/// of some hundred steps to end in a second or two, long enough to cost next to nothing.
+const PAUSE_WHILE_MOVING: Duration = Duration::from_millis(5);
+
+/// What a driver is made of.
+pub struct DriverSettings {
+    /// Bounds of the scheduler.
+    pub limits: Limits,
+    /// The model that is served.
+    pub model: ModelIdentity,
+    /// Decides when experts move; holds the map in force.
+    pub rebalancer: Rebalancer,
+    /// Whether its first map was given.
+    pub static_map: bool,
+    /// To the thread that plans, and back.
+    pub planner: (Sender<PlanRequest>, Receiver<Planned>),
+    /// To the thread that writes recorded maps, if they are to be written.
+    pub recorder: Option<Sender<RecordedMap>>,
+}
+
+/// See the module's documentation.
+pub struct Driver<R: Ranks> {
+    settings: DriverSettings,
+    ranks: R,
+    group: Option<R::Group>,
+    scheduler: Scheduler,
+    readers: BTreeMap<SequenceId, Reader>,
+    /// Steps sent since the start.
+    steps: u64,
+    started: Instant,
+    /// When the last step was sent.
+    last_step: Instant,
+    commands: Receiver<Command>,
+    events: Receiver<FleetEvent<R::Group>>,
+    health: Arc<ArcSwap<Health>>,
+    metrics: DriverMetrics,
+}
+
+/// Who waits for a sequence's tokens.
+struct Reader {
+    updates: mpsc::Sender<Update>,
+    submitted: Instant,
+    last_token: Option<Instant>,
+}
+
+enum Input<G> {
+    Command(Command),
+    Event(FleetEvent<G>),
+    Planned(Planned),
+    /// Nobody can send anything any more.
+    Closed,
+}
+
+impl<R: Ranks> Driver<R> {
+    /// A driver of `ranks`, whose events arrive on `events`, and the handle on it.
+    pub fn new(
+        settings: DriverSettings,
+        ranks: R,
+        events: Receiver<FleetEvent<R::Group>>,
+        metrics: DriverMetrics,
+    ) -> (Self, DriverHandle) {
+        let (sender, commands) = crossbeam_channel::bounded(COMMANDS);
+        let reason = "waiting for every rank to register".to_owned();
+        let health = Arc::new(ArcSwap::from_pointee(Health::NotFormed { reason }));
+        let driver = Self {
+            scheduler: Scheduler::new(settings.limits),
+            settings,
+            ranks,
+            group: None,
+            readers: BTreeMap::new(),
+            steps: 0,
+            started: Instant::now(),
+            last_step: Instant::now(),
+            commands,
+            events,
+            health: Arc::clone(&health),
+            metrics,
+        };
+        (driver, DriverHandle::new(sender, health))
+    }
+
+    /// Runs steps until it is told to stop.
+    pub fn run(mut self) {
+        loop {
+            // Not more than fit the channel: whoever keeps asking does not hold up the steps.
+            for _ in 0..COMMANDS {
+                let Some(input) = self.next_input() else { break };
+                match input {
+                    Input::Command(Command::Submit(submission)) => self.submit(submission),
+                    Input::Command(Command::Admin(command)) => self.administer(command),
+                    Input::Command(Command::Stop) | Input::Closed => return self.stop(),
+                    Input::Event(event) => self.on_event(event),
+                    Input::Planned(planned) => self.on_planned(planned),
+                }
+            }
+            self.cancel_unread();
+            match self.scheduler.next_batches() {
+                Some(batches) => self.step(batches),
+                None if self.is_moving() => self.step(self.empty_batches()),
+                None => {}
+            }
+            self.show_fill();
+        }
+    }
+
+    /// What has arrived. Blocks only if there is no step to run.
+    fn next_input(&mut self) -> Option<Input<R::Group>> {
+        if self.group.is_none() || self.scheduler.is_idle() {
+            return self.wait_for_input();
+        }
+        match self.events.try_recv() {
+            Ok(event) => return Some(Input::Event(event)),
+            Err(TryRecvError::Disconnected) => return Some(Input::Closed),
+            Err(TryRecvError::Empty) => {}
+        }
+        if let Ok(planned) = self.settings.planner.1.try_recv() {
+            return Some(Input::Planned(planned));
+        }
+        match self.commands.try_recv() {
+            Ok(command) => Some(Input::Command(command)),
+            Err(TryRecvError::Disconnected) => Some(Input::Closed),
+            Err(TryRecvError::Empty) => None,
+        }
+    }
+
+    /// What arrives; `None` if nothing does and experts that move need a step.
+    fn wait_for_input(&mut self) -> Option<Input<R::Group>> {
+        let next_step = self.is_moving().then(|| self.last_step + PAUSE_WHILE_MOVING);
+        let pause = next_step.map_or(Duration::MAX, |next| next.saturating_duration_since(Instant::now()));
+        if pause.is_zero() {
+            return None;
+        }
+        let closed = |_| Input::Closed;
+        select! {
+            recv(self.events) -> event => Some(event.map_or_else(closed, Input::Event)),
+            recv(self.commands) -> command => Some(command.map_or_else(closed, Input::Command)),
+            recv(self.settings.planner.1) -> planned => {
+                if planned.is_err() {
+                    // What is asked of it from now on is answered with a failure.
+                    self.settings.planner.1 = crossbeam_channel::never();
+                }
+                planned.ok().map(Input::Planned)
+            }
+            default(pause) => None,
+        }
+    }
+
+    fn submit(&mut self, submission: Submission) {
+        // A place that nobody waits in any more is free.
+        self.cancel_unread();
+        let Submission { sequences, reply } = submission;
+        let (sequences, updates): (Vec<_>, Vec<_>) = sequences.into_iter().unzip();
+        let prompt_tokens = sequences.iter().map(|sequence| sequence.prompt.len()).sum();
+        let submitted = self.scheduler.submit(sequences).map(|ids| {
+            let now = Instant::now();
+            let reader = |updates| Reader { updates, submitted: now, last_token: None };
+            self.readers.extend(ids.into_iter().zip(updates.into_iter().map(reader)));
+            self.metrics.taken(prompt_tokens);
+        });
+        // A client that is gone already is noticed by its closed channels.
+        let _ = reply.send(submitted);
+    }
+
+    fn on_event(&mut self, event: FleetEvent<R::Group>) {
+        match event {
+            FleetEvent::Complete => self.form(),
+            FleetEvent::Formed(group) => self.serve(group),
+            FleetEvent::Lost { generation, rank, reason } => {
+                self.lose(generation, &format!("{rank} was lost: {reason}"));
+            }
+            FleetEvent::Staged { generation, rank, transaction, bytes } => {
+                self.tell_rebalancer(Event::Staged { generation, rank, transaction, bytes });
+            }
+            FleetEvent::MoveFailed { generation, rank, transaction, reason, message } => {
+                self.tell_rebalancer(Event::MoveFailed { generation, rank, transaction, reason, message });
+            }
+        }
+    }
+
+    fn form(&mut self) {
+        let rebalancer = &self.settings.rebalancer;
+        match self.ranks.form(&rebalancer.map_document(), rebalancer.epoch()) {
+            Ok(generation) => {
+                tracing::info!(generation, "every rank is registered, forming the group");
+                self.set_health(Health::NotFormed { reason: "the ranks are loading experts".to_owned() });
+            }
+            // Whoever is missing registers again, and then every rank is complete again.
+            Err(error) => tracing::warn!(%error, "the group cannot be formed"),
+        }
+    }
+
+    fn serve(&mut self, group: R::Group) {
+        let generation = group.generation();
+        tracing::info!(generation, "serving");
+        for id in self.scheduler.form(&group.caches()) {
+            if let Some(reader) = self.readers.remove(&id) {
+                // A reader that is gone or full does not hear it; its channel ends all the same.
+                let _ = reader.updates.try_send(Update::Failed(SequenceError::OutgrowsCache));
+            }
+        }
+        self.group = Some(group);
+        self.tell_rebalancer(Event::GroupFormed { generation });
+        self.set_health(Health::Serving);
+    }
+
+    /// Puts every sequence back until there is a group again.
+    fn lose(&mut self, generation: u64, reason: &str) {
+        if self.group.as_ref().is_some_and(|group| group.generation() == generation) {
+            tracing::warn!(generation, reason, "the group is lost");
+            self.group = None;
+            self.metrics.lost(self.scheduler.running());
+            self.scheduler.form(&[]);
+            self.tell_rebalancer(Event::GroupLost);
+        }
+        if self.group.is_none() {
+            self.set_health(Health::NotFormed { reason: format!("{reason}; waiting for every rank to register") });
+        }
+    }
+
+    fn step(&mut self, batches: Vec<Vec<SequenceStep>>) {
+        let Some(group) = &mut self.group else { return };
+        let number = self.steps + 1;
+        self.steps = number;
+        let commits = self.settings.rebalancer.commits_for(number);
+        let sent = Instant::now();
+        self.last_step = sent;
+        match group.run_step(number, batches, &commits) {
+            Ok(mut answers) => {
+                self.metrics.stepped(sent.elapsed(), &answers);
+                self.emit(&mut answers);
+                let now = self.started.elapsed();
+                self.tell_rebalancer(Event::StepDone { number, now, answers: &answers });
+            }
+            Err(lost) => {
+                let generation = group.generation();
+                self.lose(generation, &lost.to_string());
+            }
+        }
+    }
+
+    fn empty_batches(&self) -> Vec<Vec<SequenceStep>> {
+        vec![Vec::new(); self.settings.rebalancer.map().shape().ranks]
+    }
+
+    /// Gives what a step gave to those who wait for it.
+    fn emit(&mut self, answers: &mut [StepDone]) {
+        let now = Instant::now();
+        let outputs = answers.iter_mut().map(|answer| std::mem::take(&mut answer.outputs)).collect();
+        for Output { sequence, prompt_scores, token, finish } in self.scheduler.take(outputs) {
+            let Some(reader) = self.readers.get_mut(&sequence) else { continue };
+            if token.is_some() {
+                match reader.last_token.replace(now) {
+                    None => self.metrics.first_token(now, now - reader.submitted),
+                    Some(last) => self.metrics.next_token(now, now - last),
+                }
+            }
+            if token.is_none() && prompt_scores.is_empty() && finish.is_none() {
+                continue;
+            }
+            let sent = reader.updates.try_send(Update::Output { prompt_scores, token, finish });
+            if sent.is_err() || finish.is_some() {
+                self.readers.remove(&sequence);
+                self.scheduler.abort(sequence);
+            }
+        }
+    }
+
+    /// Cancels the sequences whose reader has gone away.
+    fn cancel_unread(&mut self) {
+        let Self { readers, scheduler, .. } = self;
+        readers.retain(|&id, reader| {
+            let read = !reader.updates.is_closed();
+            if !read {
+                scheduler.abort(id);
+            }
+            read
+        });
+    }
+
+    fn show_fill(&self) {
+        let Self { scheduler, metrics, .. } = self;
+        metrics.fill(scheduler.waiting(), scheduler.running(), scheduler.blocks_used());
+    }
+
+    fn set_health(&self, health: Health) {
+        if **self.health.load() != Health::Stopping {
+            self.health.store(Arc::new(health));
+        }
+    }
+
+    fn stop(self) {
+        self.health.store(Arc::new(Health::Stopping));
+        for reader in self.readers.into_values() {
+            // As in `serve`.
+            let _ = reader.updates.try_send(Update::Failed(SequenceError::ShuttingDown));
+        }
+    }
+}

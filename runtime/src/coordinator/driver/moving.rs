@@ -1,0 +1,84 @@
+//! The driver's part in moving experts: carries out what the rebalancer says, and makes it known.
+
+use std::time::Instant;
+
+use super::{Driver, Ranks};
+use crate::experts::planner::Planned;
+use crate::experts::rebalance::{Effect, Event, PlanOutcome, PlanRequest, Report};
+
+impl<R: Ranks> Driver<R> {
+    /// Whether experts are moving or about to, and steps bring that forward.
+    pub(super) fn is_moving(&self) -> bool {
+        self.group.is_some() && self.settings.rebalancer.pending_transactions() > 0
+    }
+
+    pub(super) fn on_planned(&mut self, (request, outcome): Planned) {
+        self.metrics.planned(Instant::now());
+        self.tell_rebalancer(Event::Planned { request, outcome });
+    }
+
+    /// Tells the rebalancer and does what it says; gives its words if it refuses.
+    pub(super) fn tell_rebalancer(&mut self, event: Event<'_>) -> Option<String> {
+        let effects = self.settings.rebalancer.on(event);
+        effects.into_iter().fold(None, |refused, effect| self.carry_out(effect).or(refused))
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Option<String> {
+        match effect {
+            Effect::Plan(request) => return self.plan(request),
+            Effect::Order { rank, order } => self.ranks.order(rank, order),
+            Effect::Record(map) => {
+                if let Some(recorder) = &self.settings.recorder
+                    && recorder.send(map).is_err()
+                {
+                    tracing::error!("the thread that writes recorded maps has ended; the map is not written");
+                }
+            }
+            Effect::Report(Report::Refused { reason }) => return Some(reason),
+            Effect::Report(report) => {
+                log(&report);
+                self.metrics.reported(&report, Instant::now());
+            }
+        }
+        None
+    }
+
+    fn plan(&mut self, request: PlanRequest) -> Option<String> {
+        let number = request.number;
+        self.metrics.planning(Instant::now());
+        if self.settings.planner.0.send(request).is_ok() {
+            return None;
+        }
+        let outcome = PlanOutcome::Failed { reason: "the thread that plans has ended".to_owned() };
+        self.tell_rebalancer(Event::Planned { request: number, outcome })
+    }
+}
+
+fn log(report: &Report) {
+    match report {
+        Report::WindowClosed(window) => {
+            tracing::info!(
+                window = window.number,
+                steps = window.steps,
+                pairs = window.pairs,
+                ratio = window.ratio,
+                "window closed"
+            );
+        }
+        Report::Planned { transactions, pages, ratio_before, ratio_after } => {
+            tracing::info!(transactions, pages, ratio_before, ratio_after, "experts will move");
+        }
+        Report::Kept { reason } => tracing::info!(reason, "the placement stays"),
+        Report::Committed { transaction, layer, epoch, pages, bytes } => {
+            tracing::debug!(transaction = transaction.0, layer = layer.0, epoch, pages, bytes, "committed");
+        }
+        Report::Aborted { transaction, reason, message } => {
+            tracing::warn!(transaction = transaction.0, reason = reason.as_str(), message, "transaction aborted");
+        }
+        Report::Completed { epoch, pages, bytes, steps } => {
+            tracing::info!(epoch, pages, bytes, steps, "rebalanced");
+        }
+        Report::Dropped { reason } => tracing::warn!(reason, "the rest of the plan is dropped"),
+        Report::Refused { reason } => tracing::info!(reason, "refused"),
+    }
+}

@@ -1,0 +1,233 @@
+//! Ranks that are a script: what they answer, when they answer and when one is lost is a test's to say.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use plan::balance::Policy;
+use plan::ids::RankId;
+use plan::map::{ExpertMap, MapShape};
+use plan::topology::Topology;
+use plan::wire::{MapDocument, ModelIdentity, RankState};
+
+use super::driver::{Driver, DriverSettings};
+use super::fleet::{FleetEvent, FormError, RankLost};
+use super::handle::DriverHandle;
+use super::metrics::DriverMetrics;
+use super::ranks::{RankGroup, Ranks};
+use crate::experts::planner::Planner;
+use crate::experts::rebalance::{Rebalancer, Settings};
+use crate::protocol::{Commit, SequenceOutput, SequenceStep, StepDone, StepTiming, ToRank, TokenScore};
+use crate::scheduler::{CacheSize, Limits};
+
+/// Experts of the one layer.
+const EXPERTS: usize = 4;
+
+/// The token that follows a token at a position.
+pub type Script = Arc<dyn Fn(u32, u32) -> u32 + Send + Sync>;
+
+/// What a test holds of its ranks.
+pub struct Remote {
+    /// One for each step that may run; `None` lets all run. Dropped, it lets all run from then on.
+    pub permits: Option<Sender<()>>,
+    /// Says of each step that it has begun, with the sequences in it.
+    pub begun: Receiver<usize>,
+    /// The next step fails with a lost rank.
+    pub lose: Arc<AtomicBool>,
+    /// Steps run.
+    pub steps: Arc<AtomicU64>,
+    shared: Shared,
+}
+
+impl Remote {
+    /// Every rank registers; the driver forms the group.
+    pub fn complete(&self) {
+        self.shared.events.send(FleetEvent::Complete).unwrap();
+    }
+}
+
+#[derive(Clone)]
+struct Shared {
+    ranks: usize,
+    cache: CacheSize,
+    script: Script,
+    events: Sender<FleetEvent<FakeGroup>>,
+    generation: Arc<AtomicU64>,
+    permits: Option<Receiver<()>>,
+    begun: Sender<usize>,
+    lose: Arc<AtomicBool>,
+    steps: Arc<AtomicU64>,
+}
+
+pub struct FakeRanks(Shared);
+
+pub struct FakeGroup {
+    generation: u64,
+    shared: Shared,
+}
+
+/// What a test chooses about its ranks.
+pub struct Fake {
+    pub ranks: usize,
+    pub cache: CacheSize,
+    pub limits: Limits,
+    pub script: Script,
+    /// Whether steps wait for permits.
+    pub gated: bool,
+    pub rebalance: Settings,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self {
+            ranks: 2,
+            cache: CacheSize { blocks: 512, block_tokens: 16 },
+            limits: Limits { queued: 256, running_per_rank: 64, step_tokens: 256 },
+            script: Arc::new(|token, position| (token.wrapping_mul(31) + position) % 200),
+            gated: false,
+            rebalance: Settings {
+                dynamic: false,
+                window_steps: 400,
+                wait_steps: 30,
+                staging_pages: 2,
+                deadline: Duration::from_secs(10),
+                max_failures: 3,
+                back_off_steps: 10,
+                forced_interval: None,
+                forced_seed: 0,
+            },
+        }
+    }
+}
+
+impl Fake {
+    /// Starts a driver on scripted ranks that have not registered yet.
+    pub fn start(self, registry: &prometheus::Registry) -> (DriverHandle, Remote) {
+        let Self { ranks, cache, limits, script, gated, rebalance } = self;
+        let (events, received) = crossbeam_channel::unbounded();
+        let (announce, begun) = crossbeam_channel::unbounded();
+        let (permit, permits) = crossbeam_channel::unbounded();
+        let shared = Shared {
+            ranks,
+            cache,
+            script,
+            events,
+            generation: Arc::default(),
+            permits: gated.then_some(permits),
+            begun: announce,
+            lose: Arc::default(),
+            steps: Arc::default(),
+        };
+        let model = ModelIdentity { name: "tiny".to_owned(), digest: "abc".to_owned(), layers: 1, experts: EXPERTS };
+        let shape = MapShape::with_redundancy(1, EXPERTS, ranks, 0).unwrap();
+        let map = ExpertMap::contiguous(shape).unwrap();
+        let planner = Planner {
+            policy: Policy::default(),
+            topology: Topology::single_node(ranks, shape.slots_per_rank),
+            staging_pages: 2,
+            minimum_gain: 0.02,
+            page_bytes: 1000,
+            move_bytes_per_second: 0,
+        };
+        let settings = DriverSettings {
+            limits,
+            rebalancer: Rebalancer::new(rebalance, model.clone(), map, 0).unwrap(),
+            model,
+            static_map: false,
+            planner: planner.start().unwrap(),
+            recorder: None,
+        };
+        let metrics = DriverMetrics::new(registry).unwrap();
+        let (driver, handle) = Driver::new(settings, FakeRanks(shared.clone()), received, metrics);
+        std::thread::spawn(move || driver.run());
+        let (lose, steps) = (Arc::clone(&shared.lose), Arc::clone(&shared.steps));
+        (handle, Remote { permits: gated.then_some(permit), begun, lose, steps, shared })
+    }
+}
+
+impl Ranks for FakeRanks {
+    type Group = FakeGroup;
+
+    fn form(&self, _map: &MapDocument, _epoch: u64) -> Result<u64, FormError> {
+        let generation = self.0.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        let group = FakeGroup { generation, shared: self.0.clone() };
+        self.0.events.send(FleetEvent::Formed(group)).unwrap();
+        Ok(generation)
+    }
+
+    /// Pages arrive at once.
+    fn order(&self, rank: RankId, order: ToRank) {
+        if let ToRank::Stage { generation, transaction, .. } = order {
+            self.0.events.send(FleetEvent::Staged { generation, rank, transaction, bytes: 1000 }).unwrap();
+        }
+    }
+
+    fn states(&self) -> Vec<RankState> {
+        (0..self.0.ranks as u32)
+            .map(|rank| RankState { rank, connected: true, address: format!("moves:{rank}") })
+            .collect()
+    }
+
+    fn generation(&self) -> u64 {
+        self.0.generation.load(Ordering::SeqCst)
+    }
+}
+
+impl RankGroup for FakeGroup {
+    fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn caches(&self) -> Vec<CacheSize> {
+        vec![self.shared.cache; self.shared.ranks]
+    }
+
+    fn run_step(
+        &mut self,
+        number: u64,
+        batches: Vec<Vec<SequenceStep>>,
+        _commits: &[Commit],
+    ) -> Result<Vec<StepDone>, RankLost> {
+        // A test that has let go of its end does not listen any more.
+        let _ = self.shared.begun.send(batches.iter().map(Vec::len).sum());
+        if let Some(permits) = &self.shared.permits {
+            let _ = permits.recv();
+        }
+        if self.shared.lose.swap(false, Ordering::SeqCst) {
+            let (generation, rank, reason) = (self.generation, RankId(1), "connection reset".to_owned());
+            self.shared.events.send(FleetEvent::Lost { generation, rank, reason: reason.clone() }).unwrap();
+            self.shared.events.send(FleetEvent::Complete).unwrap();
+            return Err(RankLost { rank, number, reason });
+        }
+        self.shared.steps.fetch_add(1, Ordering::SeqCst);
+        let done = |batch: Vec<SequenceStep>| StepDone {
+            generation: self.generation,
+            number,
+            outputs: batch.iter().map(|step| self.sequence(step)).collect(),
+            // Every token goes to the first expert of its rank.
+            slot_pairs: std::iter::once(batch.iter().map(|step| step.tokens.len() as u32).sum())
+                .chain(std::iter::repeat_n(0, EXPERTS / self.shared.ranks - 1))
+                .collect(),
+            timing: StepTiming::default(),
+        };
+        Ok(batches.into_iter().map(done).collect())
+    }
+}
+
+impl FakeGroup {
+    fn sequence(&self, step: &SequenceStep) -> SequenceOutput {
+        let score = |token: u32| {
+            let others = (1..step.top_logprobs).map(|other| (token + other, -1.0 - other as f32));
+            let top = (step.top_logprobs > 0).then_some((token, -0.5)).into_iter().chain(others).collect();
+            TokenScore { token, logprob: -0.5, top }
+        };
+        let end = step.position + step.tokens.len() as u32;
+        let next = (self.shared.script)(*step.tokens.last().unwrap(), end);
+        SequenceOutput {
+            sequence: step.sequence,
+            token: step.sample.map(|_| score(next)),
+            scores: step.score.iter().map(|wanted| wanted.map(score)).collect(),
+        }
+    }
+}

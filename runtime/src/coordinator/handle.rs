@@ -1,0 +1,184 @@
+//! How the HTTP side talks to the driver's thread: bounded channels, no lock.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Sender, TrySendError};
+use plan::wire::{LoadDocument, MapDocument, RecordedMap, State};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::protocol::TokenScore;
+use crate::scheduler::{Finish, NewSequence, SubmitError};
+
+/// Steps that a reader may fall behind before its sequence is cancelled: far more than a connection that is alive ever
+/// does, and a few hundred kilobytes at most.
+const UNREAD_UPDATES: usize = 1024;
+
+/// Commands that may wait for the next step boundary.
+pub const COMMANDS: usize = 1024;
+
+/// What a sequence gave in a step, or how it ended otherwise.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Update {
+    /// It went on.
+    Output {
+        /// Scores of further tokens of the prompt, in order.
+        prompt_scores: Vec<TokenScore>,
+        /// The next token.
+        token: Option<TokenScore>,
+        /// Whether this is its end.
+        finish: Option<Finish>,
+    },
+    /// It cannot go on: nothing follows.
+    Failed(SequenceError),
+}
+
+/// Why a sequence was ended before its time.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SequenceError {
+    /// The group came back with smaller caches.
+    #[error("the ranks came back with KV caches too small for this request")]
+    OutgrowsCache,
+    /// The server stops.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+}
+
+/// Sequences of one request on their way to the driver.
+pub struct Submission {
+    /// Each with where its updates go. A closed channel cancels the sequence.
+    pub sequences: Vec<(NewSequence, mpsc::Sender<Update>)>,
+    /// Whether they were taken.
+    pub reply: oneshot::Sender<Result<(), SubmitError>>,
+}
+
+/// What the admin API asks of the driver.
+pub enum AdminCommand {
+    /// The state.
+    State(oneshot::Sender<State>),
+    /// The map in force.
+    Map(oneshot::Sender<MapDocument>),
+    /// The last recorded map.
+    RecordedMap(oneshot::Sender<Option<RecordedMap>>),
+    /// Load of the last closed window.
+    Load(oneshot::Sender<Option<LoadDocument>>),
+    /// Move to a map.
+    ApplyMap(Box<MapDocument>, oneshot::Sender<Result<(), AdminError>>),
+    /// Close the window and plan.
+    Rebalance(oneshot::Sender<Result<(), AdminError>>),
+}
+
+/// Why an admin command was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum AdminError {
+    /// The document is of another model, or no valid map.
+    #[error(transparent)]
+    Map(#[from] plan::wire::WireError),
+    /// It does not fit the group.
+    #[error("{0}")]
+    Refused(String),
+    /// Another rebalance is under way; a retry helps.
+    #[error("{0}")]
+    Busy(String),
+}
+
+/// To the driver.
+pub enum Command {
+    /// New sequences.
+    Submit(Submission),
+    /// Something of the admin API.
+    Admin(AdminCommand),
+    /// End every sequence and return.
+    Stop,
+}
+
+/// Whether requests are served, and if not why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Every rank is part of the group.
+    Serving,
+    /// Requests wait.
+    NotFormed {
+        /// What is missing.
+        reason: String,
+    },
+    /// The server stops.
+    Stopping,
+}
+
+/// Why no sequence was submitted.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum HandleError {
+    /// The scheduler refused.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// Too many commands wait; a retry helps.
+    #[error("too many requests are waiting to be looked at")]
+    Busy,
+    /// The driver has stopped.
+    #[error("the server is shutting down")]
+    Stopped,
+}
+
+/// The driver as the rest of the process sees it.
+#[derive(Clone)]
+pub struct DriverHandle {
+    commands: Sender<Command>,
+    health: Arc<ArcSwap<Health>>,
+}
+
+impl DriverHandle {
+    /// A handle on the driver that reads `commands` and writes `health`.
+    #[must_use]
+    pub const fn new(commands: Sender<Command>, health: Arc<ArcSwap<Health>>) -> Self {
+        Self { commands, health }
+    }
+
+    /// Submits the sequences of one request, all or none. Dropping a receiver cancels its sequence.
+    ///
+    /// # Errors
+    /// If they are refused.
+    pub async fn submit(&self, sequences: Vec<NewSequence>) -> Result<Vec<mpsc::Receiver<Update>>, HandleError> {
+        let (senders, receivers): (Vec<_>, Vec<_>) = sequences.iter().map(|_| mpsc::channel(UNREAD_UPDATES)).unzip();
+        let (reply, answer) = oneshot::channel();
+        let sequences = sequences.into_iter().zip(senders).collect();
+        self.send(Command::Submit(Submission { sequences, reply }))?;
+        answer.await.map_err(|_| HandleError::Stopped)??;
+        Ok(receivers)
+    }
+
+    /// Asks something for the admin API.
+    ///
+    /// # Errors
+    /// If the driver is busy or has stopped.
+    pub async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> AdminCommand) -> Result<T, HandleError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Admin(command(reply)))?;
+        answer.await.map_err(|_| HandleError::Stopped)
+    }
+
+    /// Whether requests are served.
+    #[must_use]
+    pub fn health(&self) -> Arc<Health> {
+        self.health.load_full()
+    }
+
+    /// Says that the server stops: `/health` tells so from now on. Sequences go on until [`Self::stop`].
+    pub fn announce_stop(&self) {
+        self.health.store(Arc::new(Health::Stopping));
+    }
+
+    /// Ends the driver and every sequence left. Blocks while commands wait.
+    pub fn stop(&self) {
+        // An error means that it has stopped already.
+        let _ = self.commands.send(Command::Stop);
+    }
+
+    fn send(&self, command: Command) -> Result<(), HandleError> {
+        self.commands.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => HandleError::Busy,
+            TrySendError::Disconnected(_) => HandleError::Stopped,
+        })
+    }
+}

@@ -1,0 +1,309 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::protocol::{Sampling, TokenScore};
+
+const STOP: u32 = 7;
+
+fn sampling() -> Sampling {
+    Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0, logprob: false }
+}
+
+fn asks(prompt: &[u32], max_tokens: u32) -> NewSequence {
+    NewSequence {
+        prompt: prompt.to_vec(),
+        max_tokens,
+        stop_tokens: Arc::from([STOP]),
+        sampling: sampling(),
+        score_prompt: false,
+        top_logprobs: 0,
+    }
+}
+
+/// The token that follows `token` at `position`, as a stand-in for a model.
+fn follows(token: u32, position: u32) -> u32 {
+    token.wrapping_mul(31).wrapping_add(position * 17) % 97
+}
+
+/// Computes a batch like a rank with a KV cache: remembers what is written where, and fails if a sequence reads a
+/// position that it did not write.
+#[derive(Default)]
+struct FakeRank {
+    written: BTreeMap<(u32, u32), (SequenceId, u32)>,
+}
+
+impl FakeRank {
+    fn run(&mut self, batch: &[SequenceStep], block_tokens: u32) -> Vec<SequenceOutput> {
+        let held: Vec<u32> = batch.iter().flat_map(|step| step.blocks.clone()).collect();
+        assert_eq!(held.len(), held.iter().collect::<BTreeSet<_>>().len(), "a block is used by one sequence: {held:?}");
+        batch.iter().map(|step| self.sequence(step, block_tokens)).collect()
+    }
+
+    fn sequence(&mut self, step: &SequenceStep, block_tokens: u32) -> SequenceOutput {
+        let end = step.position + step.tokens.len() as u32;
+        assert_eq!(step.blocks.len() as u32, end.div_ceil(block_tokens));
+        let place = |position: u32| (step.blocks[(position / block_tokens) as usize], position % block_tokens);
+        for (position, &token) in (step.position..).zip(&step.tokens) {
+            self.written.insert(place(position), (step.sequence, token));
+        }
+        for position in 0..end {
+            let found = self.written.get(&place(position)).map(|&(sequence, _)| sequence);
+            assert_eq!(found, Some(step.sequence), "position {position} was overwritten or never computed");
+        }
+        let score = |token: u32| TokenScore { token, logprob: -1.0, top: Vec::new() };
+        let last = *step.tokens.last().expect("a step has tokens");
+        SequenceOutput {
+            sequence: step.sequence,
+            token: step.sample.map(|_| score(follows(last, end))),
+            scores: step.score.iter().map(|wanted| wanted.map(score)).collect(),
+        }
+    }
+}
+
+/// What a sequence must give, computed alone.
+fn alone(request: &NewSequence) -> (Vec<u32>, Finish) {
+    let mut tokens = request.prompt.clone();
+    for _ in 0..request.max_tokens {
+        tokens.push(follows(*tokens.last().expect("not empty"), tokens.len() as u32));
+        if tokens.last() == Some(&STOP) {
+            return (tokens[request.prompt.len()..].to_vec(), Finish::Stop);
+        }
+    }
+    (tokens[request.prompt.len()..].to_vec(), Finish::Length)
+}
+
+struct Group {
+    scheduler: Scheduler,
+    ranks: Vec<FakeRank>,
+    size: CacheSize,
+    limits: Limits,
+    given: BTreeMap<SequenceId, Vec<u32>>,
+    scored: BTreeMap<SequenceId, Vec<u32>>,
+    finished: BTreeMap<SequenceId, Finish>,
+    started: Vec<SequenceId>,
+}
+
+impl Group {
+    fn new(ranks: usize, size: CacheSize, limits: Limits) -> Self {
+        let mut scheduler = Scheduler::new(limits);
+        assert_eq!(scheduler.form(&vec![size; ranks]), []);
+        let ranks = (0..ranks).map(|_| FakeRank::default()).collect();
+        Self {
+            scheduler,
+            ranks,
+            size,
+            limits,
+            given: BTreeMap::new(),
+            scored: BTreeMap::new(),
+            finished: BTreeMap::new(),
+            started: Vec::new(),
+        }
+    }
+
+    fn step(&mut self) -> bool {
+        let Some(batches) = self.scheduler.next_batches() else { return false };
+        for batch in &batches {
+            let tokens: usize = batch.iter().map(|step| step.tokens.len()).sum();
+            assert!(tokens <= self.limits.step_tokens, "{tokens} tokens in a step");
+        }
+        let new: BTreeSet<SequenceId> =
+            batches.iter().flatten().map(|step| step.sequence).filter(|id| !self.started.contains(id)).collect();
+        self.started.extend(new);
+        let block_tokens = self.size.block_tokens;
+        let outputs = self.ranks.iter_mut().zip(&batches).map(|(rank, batch)| rank.run(batch, block_tokens)).collect();
+        for output in self.scheduler.take(outputs) {
+            let id = output.sequence;
+            assert!(!self.finished.contains_key(&id), "{id:?} gave something after its end");
+            self.given.entry(id).or_default().extend(output.token.iter().map(|token| token.token));
+            self.scored.entry(id).or_default().extend(output.prompt_scores.iter().map(|score| score.token));
+            self.finished.extend(output.finish.map(|finish| (id, finish)));
+        }
+        true
+    }
+
+    fn lose_a_rank(&mut self) {
+        self.scheduler.form(&[]);
+        assert!(self.scheduler.next_batches().is_none());
+        self.scheduler.form(&vec![self.size; self.ranks.len()]);
+        self.ranks.iter_mut().for_each(|rank| rank.written.clear());
+    }
+
+    fn run_to_the_end(&mut self, steps_at_most: usize) {
+        for _ in 0..=steps_at_most {
+            if !self.step() {
+                assert!(self.scheduler.is_idle(), "sequences are left without work");
+                return;
+            }
+        }
+        panic!("not done after {steps_at_most} steps");
+    }
+}
+
+const LIMITS: Limits = Limits { queued: 64, running_per_rank: 4, step_tokens: 8 };
+const SIZE: CacheSize = CacheSize { blocks: 8, block_tokens: 4 };
+
+#[test]
+fn a_prompt_longer_than_a_step_is_computed_in_chunks_and_gives_one_token() {
+    let mut group = Group::new(1, SIZE, LIMITS);
+    let prompt: Vec<u32> = (10..29).collect();
+    let id = group.scheduler.submit(vec![asks(&prompt, 1)]).unwrap()[0];
+    group.run_to_the_end(3);
+    assert_eq!(group.given[&id], alone(&asks(&prompt, 1)).0);
+    assert_eq!(group.finished[&id], Finish::Length);
+}
+
+#[test]
+fn sequences_that_generate_get_their_token_before_prompts_get_the_rest() {
+    let mut group = Group::new(1, SIZE, LIMITS);
+    group.scheduler.submit(vec![asks(&[1], 8)]).unwrap();
+    group.step();
+    group.scheduler.submit(vec![asks(&[2; 20], 1)]).unwrap();
+    let batches = group.scheduler.next_batches().unwrap();
+    let lengths: Vec<usize> = batches[0].iter().map(|step| step.tokens.len()).collect();
+    assert_eq!(lengths, [1, 7]);
+}
+
+#[test]
+fn work_is_spread_over_the_ranks() {
+    let mut group = Group::new(4, SIZE, LIMITS);
+    group.scheduler.submit((0..8).map(|token| asks(&[token, 1], 1)).collect()).unwrap();
+    let batches = group.scheduler.next_batches().unwrap();
+    assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 2, 2]);
+}
+
+#[test]
+fn the_latest_sequence_is_put_back_when_blocks_run_out() {
+    let mut group = Group::new(1, CacheSize { blocks: 6, block_tokens: 4 }, LIMITS);
+    let requests = vec![asks(&[1; 7], 17), asks(&[2; 7], 17)];
+    let ids = group.scheduler.submit(requests.clone()).unwrap();
+    let mut seen_waiting = false;
+    while group.step() {
+        seen_waiting |= group.scheduler.waiting() == 1;
+    }
+    assert!(seen_waiting, "12 blocks were wanted of 6");
+    for (id, request) in ids.iter().zip(&requests) {
+        assert_eq!(group.given[id], alone(request).0, "no token is missing or given twice");
+    }
+}
+
+#[test]
+fn an_aborted_sequence_frees_its_blocks_at_once() {
+    let mut group = Group::new(1, SIZE, LIMITS);
+    let ids = group.scheduler.submit(vec![asks(&[1; 7], 9), asks(&[2; 7], 9)]).unwrap();
+    group.step();
+    assert!(group.scheduler.abort(ids[0]));
+    assert!(group.scheduler.abort(ids[1]));
+    assert_eq!(group.scheduler.blocks_used().collect::<Vec<_>>(), [0]);
+    assert!(!group.scheduler.abort(ids[0]), "it has ended already");
+}
+
+#[test]
+fn a_full_queue_refuses_the_whole_request_and_keeps_what_waits() {
+    let mut scheduler = Scheduler::new(Limits { queued: 3, ..LIMITS });
+    scheduler.submit(vec![asks(&[1], 1), asks(&[1], 1)]).unwrap();
+    let error = scheduler.submit(vec![asks(&[1], 1), asks(&[1], 1)]).unwrap_err();
+    assert_eq!(error, SubmitError::QueueFull { waiting: 2, limit: 3 });
+    assert_eq!(scheduler.submit(vec![asks(&[1], 1); 4]).unwrap_err(), SubmitError::TooMany { count: 4, limit: 3 });
+    assert_eq!(scheduler.waiting(), 2);
+}
+
+#[test]
+fn a_sequence_that_could_outgrow_the_cache_is_refused_before_it_holds_anything() {
+    let mut group = Group::new(1, SIZE, LIMITS);
+    let error = group.scheduler.submit(vec![asks(&[1; 20], 13)]).unwrap_err();
+    assert_eq!(error, SubmitError::OutgrowsCache { tokens: 33, capacity: 32 });
+    assert!(group.scheduler.submit(vec![asks(&[1; 20], 12)]).is_ok());
+}
+
+#[test]
+fn a_group_formed_with_smaller_caches_names_what_it_cannot_serve_any_more() {
+    let mut group = Group::new(1, SIZE, LIMITS);
+    let ids = group.scheduler.submit(vec![asks(&[1; 20], 12), asks(&[1; 5], 2)]).unwrap();
+    group.step();
+    assert_eq!(group.scheduler.form(&[CacheSize { blocks: 4, block_tokens: 4 }]), [ids[0]]);
+    group.ranks[0].written.clear();
+    group.run_to_the_end(10);
+    assert_eq!(group.finished.keys().collect::<Vec<_>>(), [&ids[1]]);
+}
+
+#[test]
+fn every_token_of_a_prompt_but_the_first_is_scored_once_though_its_rank_is_lost() {
+    let mut group = Group::new(2, SIZE, LIMITS);
+    let prompt: Vec<u32> = (1..=19).collect();
+    let request = NewSequence { score_prompt: true, max_tokens: 0, ..asks(&prompt, 0) };
+    let id = group.scheduler.submit(vec![request]).unwrap()[0];
+    group.step();
+    group.lose_a_rank();
+    group.run_to_the_end(10);
+    assert_eq!(group.scored[&id], prompt[1..]);
+    assert!(group.given[&id].is_empty());
+    assert_eq!(group.finished[&id], Finish::Length);
+}
+
+#[derive(Clone, Debug)]
+enum Action {
+    Submit { prompt: usize, max_tokens: u32, score: bool },
+    Steps(usize),
+    Abort(usize),
+    LoseRank,
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        5 => (1usize..20, 0u32..13, any::<bool>())
+            .prop_map(|(prompt, max_tokens, score)| Action::Submit { prompt, max_tokens, score }),
+        4 => (1usize..6).prop_map(Action::Steps),
+        1 => (0usize..40).prop_map(Action::Abort),
+        1 => Just(Action::LoseRank),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn every_sequence_gives_what_it_gives_alone_and_ends_and_leaves_no_block_behind(
+        actions in proptest::collection::vec(action(), 1..60),
+        ranks in 1usize..4,
+        blocks in 8u32..14,
+    ) {
+        let size = CacheSize { blocks, block_tokens: 4 };
+        let mut group = Group::new(ranks, size, LIMITS);
+        let mut requests = BTreeMap::new();
+        let mut aborted = BTreeSet::new();
+        for action in actions {
+            match action {
+                Action::Submit { prompt, max_tokens, score } => {
+                    let seed = requests.len() as u32;
+                    let prompt: Vec<u32> = (0..prompt as u32).map(|index| (seed * 13 + index * 5) % 97).collect();
+                    let request = NewSequence { score_prompt: score, ..asks(&prompt, max_tokens) };
+                    if let Ok(ids) = group.scheduler.submit(vec![request.clone()]) {
+                        requests.insert(ids[0], request);
+                    }
+                }
+                Action::Steps(count) => (0..count).for_each(|_| { group.step(); }),
+                Action::Abort(index) => {
+                    if let Some((&id, _)) = requests.iter().nth(index)
+                        && group.scheduler.abort(id)
+                    {
+                        aborted.insert(id);
+                    }
+                }
+                Action::LoseRank => group.lose_a_rank(),
+            }
+        }
+        group.run_to_the_end(5_000);
+        for (id, request) in requests.iter().filter(|(id, _)| !aborted.contains(id)) {
+            let (tokens, finish) = alone(request);
+            prop_assert_eq!(&group.given[id], &tokens);
+            prop_assert_eq!(group.finished.get(id), Some(&finish));
+            let scored = if request.score_prompt { &request.prompt[1..] } else { &[] };
+            prop_assert_eq!(&group.scored[id], scored);
+        }
+        prop_assert_eq!(group.scheduler.blocks_used().sum::<usize>(), 0);
+        prop_assert!(group.started.is_sorted(), "the first step of each comes in the order of submission");
+    }
+}

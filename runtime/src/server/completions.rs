@@ -1,0 +1,7 @@
+//! `/v1/completions`.
+
+mod convert;
+mod types;
+mod validate;
+
+pub use convert::answer;

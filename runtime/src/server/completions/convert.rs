@@ -1,0 +1,178 @@
+//! From a checked request to sequences, and from what they give to OpenAI's JSON.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::response::{IntoResponse as _, Response};
+
+use super::types::{Completion, CompletionChoice, Logprobs};
+use super::validate::{CompletionRequest, Prompt};
+use crate::protocol::TokenScore;
+use crate::scheduler::NewSequence;
+use crate::server::error::ApiError;
+use crate::server::generation::{Generation, Growth, new_id};
+use crate::server::options::Stream;
+use crate::server::served::ServedModel;
+use crate::server::stream::{self, Chunks};
+use crate::server::text::{Tokenizer, prompt_offsets};
+use crate::server::usage::Usage;
+use crate::server::{App, Route};
+
+/// Serves a body.
+///
+/// # Errors
+/// If it is refused or cannot be served.
+pub async fn answer(app: &App, body: &[u8]) -> Result<Response, ApiError> {
+    let request = CompletionRequest::parse(body, &app.model, app.new_seed())?;
+    let mut generation =
+        Generation::start(app, Route::Completions, sequences(&request, &app.model), &request.options.stops).await?;
+    let stream = request.options.stream;
+    let mut writer = Writer::new(Arc::clone(&app.model), request, app.now());
+    if let Stream::Yes { include_usage } = stream {
+        return Ok(stream::stream(generation, StreamWriter { writer, include_usage }));
+    }
+    let mut choices = writer.begin();
+    while let Some(growth) = generation.next().await? {
+        let index = growth.choice;
+        let next = writer.grow(growth);
+        let choice = &mut choices[index];
+        choice.text.push_str(&next.text);
+        choice.finish_reason = next.finish_reason;
+        if let (Some(logprobs), Some(next)) = (&mut choice.logprobs, next.logprobs) {
+            logprobs.append(next);
+        }
+    }
+    let usage = writer.usage(generation.given());
+    Ok(Json(writer.completion(choices, Some(Some(usage)))).into_response())
+}
+
+/// A sequence for each choice of each prompt, with the characters that are shown before its text.
+fn sequences(request: &CompletionRequest, model: &ServedModel) -> Vec<(NewSequence, usize)> {
+    let stop_tokens = if request.options.ignore_eos { Arc::default() } else { Arc::clone(&model.end_tokens) };
+    let sequence = |prompt: &Prompt, choice| {
+        let sequence = NewSequence {
+            prompt: prompt.tokens.clone(),
+            max_tokens: request.max_tokens,
+            stop_tokens: Arc::clone(&stop_tokens),
+            sampling: request.options.sampling_of(choice, request.logprobs.is_some()),
+            score_prompt: request.echo && request.logprobs.is_some(),
+            top_logprobs: request.logprobs.unwrap_or(0),
+        };
+        (sequence, if request.echo { prompt.text.chars().count() } else { 0 })
+    };
+    let choices = 0..request.options.choices;
+    request.prompts.iter().flat_map(|prompt| choices.clone().map(move |choice| sequence(prompt, choice))).collect()
+}
+
+/// Writes the choices of one request.
+struct Writer {
+    model: Arc<ServedModel>,
+    id: String,
+    created: i64,
+    request: CompletionRequest,
+    /// Of each choice: tokens of its prompt whose scores were written, the first counted as one.
+    scored: Vec<usize>,
+}
+
+impl Writer {
+    fn new(model: Arc<ServedModel>, request: CompletionRequest, created: i64) -> Self {
+        let choices = request.prompts.len() * request.options.choices as usize;
+        Self { model, id: new_id("cmpl"), created, request, scored: vec![1; choices] }
+    }
+
+    fn prompt(&self, choice: usize) -> &Prompt {
+        &self.request.prompts[choice / self.request.options.choices as usize]
+    }
+
+    /// Every choice as it is before anything has come in.
+    fn begin(&self) -> Vec<CompletionChoice> {
+        (0..self.scored.len())
+            .map(|index| {
+                let prompt = self.prompt(index);
+                let echo = self.request.echo;
+                let first = || Logprobs {
+                    text_offset: vec![0],
+                    token_logprobs: vec![None],
+                    tokens: vec![self.model.tokenizer.name(prompt.tokens[0])],
+                    top_logprobs: vec![None],
+                };
+                CompletionChoice {
+                    index,
+                    text: if echo { prompt.text.clone() } else { String::new() },
+                    logprobs: self.request.logprobs.map(|_| if echo { first() } else { Logprobs::default() }),
+                    finish_reason: None,
+                }
+            })
+            .collect()
+    }
+
+    /// What one growth adds to its choice.
+    fn grow(&mut self, growth: Growth) -> CompletionChoice {
+        let Growth { choice, prompt_scores, piece, finish } = growth;
+        let tokenizer = &self.model.tokenizer;
+        let logprobs = self.request.logprobs.map(|_| {
+            let mut logprobs = Logprobs::default();
+            if !prompt_scores.is_empty() {
+                let offsets = prompt_offsets(tokenizer, &self.prompt(choice).tokens);
+                let scored = self.scored[choice];
+                for (offset, score) in offsets[scored..].iter().zip(&prompt_scores) {
+                    add(&mut logprobs, tokenizer, *offset, score);
+                }
+            }
+            for token in &piece.tokens {
+                add(&mut logprobs, tokenizer, token.offset, &token.score);
+            }
+            logprobs
+        });
+        self.scored[choice] += prompt_scores.len();
+        CompletionChoice { index: choice, text: piece.text, logprobs, finish_reason: finish }
+    }
+
+    fn completion(&self, choices: Vec<CompletionChoice>, usage: Option<Option<Usage>>) -> Completion<'_> {
+        let Self { id, created, model, .. } = self;
+        Completion { id, object: "text_completion", created: *created, model: &model.name, choices, usage }
+    }
+
+    fn usage(&self, given: usize) -> Usage {
+        Usage::new(self.request.prompts.iter().map(|prompt| prompt.tokens.len()).sum(), given)
+    }
+}
+
+fn add(logprobs: &mut Logprobs, tokenizer: &Tokenizer, offset: usize, score: &TokenScore) {
+    let named = score.top.iter().copied().chain([(score.token, score.logprob)]);
+    logprobs.text_offset.push(offset);
+    logprobs.token_logprobs.push(Some(score.logprob));
+    logprobs.tokens.push(tokenizer.name(score.token));
+    logprobs.top_logprobs.push(Some(named.map(|(token, logprob)| (tokenizer.name(token), logprob)).collect()));
+}
+
+struct StreamWriter {
+    writer: Writer,
+    include_usage: bool,
+}
+
+impl StreamWriter {
+    fn chunk(&self, choice: CompletionChoice) -> String {
+        stream::json(&self.writer.completion(vec![choice], self.include_usage.then_some(None)))
+    }
+}
+
+impl Chunks for StreamWriter {
+    fn begin(&mut self) -> Vec<String> {
+        let choices = if self.writer.request.echo { self.writer.begin() } else { Vec::new() };
+        choices.into_iter().map(|choice| self.chunk(choice)).collect()
+    }
+
+    fn grow(&mut self, growth: Growth) -> Option<String> {
+        let choice = self.writer.grow(growth);
+        let says_something = !choice.text.is_empty()
+            || choice.finish_reason.is_some()
+            || choice.logprobs.as_ref().is_some_and(|logprobs| !logprobs.tokens.is_empty());
+        says_something.then(|| self.chunk(choice))
+    }
+
+    fn end(&mut self, given: usize) -> Option<String> {
+        let usage = self.writer.usage(given);
+        self.include_usage.then(|| stream::json(&self.writer.completion(Vec::new(), Some(Some(usage)))))
+    }
+}

@@ -1,0 +1,108 @@
+//! From a body to a request that can be served.
+
+use super::types::Prompts;
+use crate::server::error::{ApiError, Code};
+use crate::server::fields::Fields;
+use crate::server::options::{Options, TOP_LOGPROBS_AT_MOST};
+use crate::server::served::ServedModel;
+
+/// Tokens to generate where a request does not say, as OpenAI's API has it.
+const DEFAULT_MAX_TOKENS: u32 = 16;
+
+/// A checked request.
+#[derive(Debug)]
+pub struct CompletionRequest {
+    /// Each with the text that `echo` shows.
+    pub prompts: Vec<Prompt>,
+    pub max_tokens: u32,
+    pub options: Options,
+    pub echo: bool,
+    /// Whether to report log-probabilities, and of how many best tokens.
+    pub logprobs: Option<u32>,
+}
+
+/// A prompt in both forms.
+#[derive(Debug)]
+pub struct Prompt {
+    pub tokens: Vec<u32>,
+    pub text: String,
+}
+
+impl CompletionRequest {
+    /// Checks a body. `seed` is used where it gives none.
+    ///
+    /// # Errors
+    /// If anything in it is wrong or not supported.
+    pub fn parse(body: &[u8], model: &ServedModel, seed: u64) -> Result<Self, ApiError> {
+        let mut fields = Fields::parse(body)?;
+        model.check_name(&mut fields)?;
+        let expected = "a string, a list of strings, a list of tokens or a list of lists of tokens";
+        let prompts: Prompts = fields
+            .take("prompt", expected)?
+            .ok_or_else(|| ApiError::field("prompt", Code::MissingRequiredParameter, "prompt is missing".to_owned()))?;
+        let echo = fields.take("echo", "true or false")?.unwrap_or(false);
+        let logprobs =
+            fields.take_valid("logprobs", &format!("a whole number from 0 to {TOP_LOGPROBS_AT_MOST}"), |top| {
+                (0..=TOP_LOGPROBS_AT_MOST).contains(top)
+            })?;
+        let max_tokens = take_max_tokens(&mut fields, echo)?;
+        let options = Options::take(&mut fields, model.defaults, seed)?;
+        check_best_of(&mut fields, options.choices)?;
+        fields.finish()?;
+        let prompts = read_prompts(prompts, model)?;
+        for prompt in &prompts {
+            model.tokens_after(prompt.tokens.len(), Some(max_tokens), "max_tokens")?;
+        }
+        Ok(Self { prompts, max_tokens, options, echo, logprobs })
+    }
+}
+
+fn take_max_tokens(fields: &mut Fields, echo: bool) -> Result<u32, ApiError> {
+    let max_tokens = fields.take("max_tokens", "a whole number from 0")?.unwrap_or(DEFAULT_MAX_TOKENS);
+    if max_tokens == 0 && !echo {
+        let message = "max_tokens = 0 gives nothing unless echo is true".to_owned();
+        return Err(ApiError::field("max_tokens", Code::InvalidValue, message));
+    }
+    Ok(max_tokens)
+}
+
+/// Choosing the best of more choices than are returned is not offered.
+fn check_best_of(fields: &mut Fields, choices: u32) -> Result<(), ApiError> {
+    match fields.take::<u32>("best_of", "a whole number")? {
+        Some(best_of) if best_of != choices => {
+            let message = format!("best_of = {best_of} is not supported with n = {choices}; leave it out");
+            Err(ApiError::field("best_of", Code::UnsupportedParameter, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn read_prompts(prompts: Prompts, model: &ServedModel) -> Result<Vec<Prompt>, ApiError> {
+    let prompts = match prompts {
+        Prompts::Text(text) => vec![of_text(text, model)?],
+        Prompts::Texts(texts) => texts.into_iter().map(|text| of_text(text, model)).collect::<Result<_, _>>()?,
+        Prompts::Tokens(tokens) => vec![of_tokens(tokens, model)?],
+        Prompts::TokenLists(lists) => {
+            lists.into_iter().map(|tokens| of_tokens(tokens, model)).collect::<Result<_, _>>()?
+        }
+    };
+    if prompts.is_empty() {
+        return Err(ApiError::field("prompt", Code::InvalidValue, "prompt is an empty list".to_owned()));
+    }
+    Ok(prompts)
+}
+
+fn of_text(text: String, model: &ServedModel) -> Result<Prompt, ApiError> {
+    let tokens = model
+        .tokenizer
+        .encode(&text, true)
+        .map_err(|error| ApiError::field("prompt", Code::InvalidValue, error.to_string()))?;
+    model.check_prompt(&tokens, "prompt")?;
+    Ok(Prompt { tokens, text })
+}
+
+fn of_tokens(tokens: Vec<u32>, model: &ServedModel) -> Result<Prompt, ApiError> {
+    model.check_prompt(&tokens, "prompt")?;
+    let text = model.tokenizer.text_of_prompt(&tokens);
+    Ok(Prompt { tokens, text })
+}

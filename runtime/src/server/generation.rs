@@ -1,0 +1,129 @@
+//! The choices of one request while they grow.
+
+use std::sync::Arc;
+
+use rand::Rng as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt as _, StreamMap};
+
+use super::App;
+use super::error::{ApiError, Code};
+use super::metrics::{InFlight, Route};
+use super::served::ServedModel;
+use super::text::{GrowingText, Piece, StopStrings};
+use crate::coordinator::handle::Update;
+use crate::protocol::TokenScore;
+use crate::scheduler::{Finish, NewSequence};
+use axum::http::StatusCode;
+
+/// What one choice gave next.
+#[derive(Debug)]
+pub struct Growth {
+    /// The choice.
+    pub choice: usize,
+    /// Scores of further tokens of its prompt.
+    pub prompt_scores: Vec<TokenScore>,
+    /// Text and the tokens that begin in it.
+    pub piece: Piece,
+    /// OpenAI's `finish_reason`, if it ended.
+    pub finish: Option<&'static str>,
+}
+
+/// Choices that grow. Dropping it cancels those that have not ended; so does a stop string for its own.
+pub struct Generation {
+    model: Arc<ServedModel>,
+    updates: StreamMap<usize, ReceiverStream<Update>>,
+    texts: Vec<GrowingText>,
+    unfinished: usize,
+    given: usize,
+    in_flight: InFlight,
+}
+
+impl Generation {
+    /// Submits sequences, one for each choice, each with the characters of text that come before its own.
+    ///
+    /// # Errors
+    /// If they are refused.
+    pub async fn start(
+        app: &App,
+        route: Route,
+        sequences: Vec<(NewSequence, usize)>,
+        stops: &StopStrings,
+    ) -> Result<Self, ApiError> {
+        let texts = sequences.iter().map(|&(_, offset)| GrowingText::new(stops.clone(), offset)).collect();
+        let unfinished = sequences.len();
+        let sequences = sequences.into_iter().map(|(sequence, _)| sequence).collect();
+        let receivers = app.driver.submit(sequences).await?;
+        let updates = receivers.into_iter().map(ReceiverStream::new).enumerate().collect();
+        let in_flight = app.metrics.start(route);
+        Ok(Self { model: Arc::clone(&app.model), updates, texts, unfinished, given: 0, in_flight })
+    }
+
+    /// What comes next, of whichever choice; `None` when all have ended.
+    ///
+    /// # Errors
+    /// If a choice cannot go on; whoever answers the request counts it.
+    pub async fn next(&mut self) -> Result<Option<Growth>, ApiError> {
+        if self.unfinished == 0 {
+            self.in_flight.complete();
+            return Ok(None);
+        }
+        let error = match self.updates.next().await {
+            Some((choice, Update::Output { prompt_scores, token, finish })) => {
+                return Ok(Some(self.grow(choice, prompt_scores, token, finish)));
+            }
+            Some((_, Update::Failed(error))) => error.into(),
+            None => {
+                let message = "the answer was read too slowly and was cancelled".to_owned();
+                ApiError::other(StatusCode::REQUEST_TIMEOUT, Code::ServiceUnavailable, message)
+            }
+        };
+        self.in_flight.failed();
+        Err(error)
+    }
+
+    /// Counts an error that was sent in a stream, where no route sees it.
+    pub fn failed_in_stream(&self, error: &ApiError) {
+        self.in_flight.failed_in_stream(error);
+    }
+
+    fn grow(
+        &mut self,
+        choice: usize,
+        prompt_scores: Vec<TokenScore>,
+        token: Option<TokenScore>,
+        finish: Option<Finish>,
+    ) -> Growth {
+        let text = &mut self.texts[choice];
+        self.given += usize::from(token.is_some());
+        let mut piece = token.map(|token| text.push(&self.model.tokenizer, token)).unwrap_or_default();
+        if finish.is_some() && !piece.stopped {
+            let rest = text.finish();
+            piece.text.push_str(&rest.text);
+            piece.tokens.extend(rest.tokens);
+        }
+        let finish = match finish {
+            _ if piece.stopped => Some("stop"),
+            Some(Finish::Stop) => Some("stop"),
+            Some(Finish::Length) => Some("length"),
+            None => None,
+        };
+        if finish.is_some() {
+            self.updates.remove(&choice);
+            self.unfinished -= 1;
+        }
+        Growth { choice, prompt_scores, piece, finish }
+    }
+
+    /// Tokens given so far, over all choices.
+    #[must_use]
+    pub const fn given(&self) -> usize {
+        self.given
+    }
+}
+
+/// A name for an answer that no other has.
+#[must_use]
+pub fn new_id(prefix: &str) -> String {
+    format!("{prefix}-{:032x}", rand::rng().random::<u128>())
+}

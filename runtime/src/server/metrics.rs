@@ -1,0 +1,128 @@
+//! Requests as the HTTP side counts them, and the page that shows all metrics.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use strum::IntoEnumIterator as _;
+
+use super::App;
+use super::error::ApiError;
+
+/// A route that generates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::EnumIter)]
+#[strum(serialize_all = "snake_case")]
+pub enum Route {
+    /// `/v1/completions`
+    Completions,
+    /// `/v1/chat/completions`
+    Chat,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::EnumIter)]
+#[strum(serialize_all = "snake_case")]
+pub enum Outcome {
+    /// Every choice came to its end.
+    Completed,
+    /// The client went away.
+    Cancelled,
+    /// The request is wrong.
+    Refused,
+    /// Too many waited.
+    Overloaded,
+    /// It could not be served.
+    Failed,
+}
+
+/// Requests.
+#[derive(Debug)]
+pub struct ServerMetrics {
+    requests: IntCounterVec,
+    in_flight: IntGauge,
+}
+
+impl ServerMetrics {
+    /// Registers the metrics.
+    ///
+    /// # Errors
+    /// If they are registered already.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let requests = Opts::new("swiftbalancer_requests_total", "Requests that ended, by route and outcome.");
+        let requests = IntCounterVec::new(requests, &["route", "outcome"])?;
+        let in_flight = IntGauge::new("swiftbalancer_requests_in_flight", "Requests that are being answered.")?;
+        registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(in_flight.clone()))?;
+        // A counter that starts to exist with its first event has no rate for it.
+        for route in Route::iter() {
+            for outcome in Outcome::iter() {
+                requests.with_label_values(&[route.into(), <&str>::from(outcome)]);
+            }
+        }
+        Ok(Self { requests, in_flight })
+    }
+
+    /// Counts a request that was refused before it had a sequence, or whose answer ended in an error.
+    pub fn refused(&self, route: Route, error: &ApiError) {
+        let outcome = match error.status {
+            StatusCode::TOO_MANY_REQUESTS => Outcome::Overloaded,
+            status if status.is_client_error() => Outcome::Refused,
+            _ => Outcome::Failed,
+        };
+        self.ended(route, outcome);
+    }
+
+    fn ended(&self, route: Route, outcome: Outcome) {
+        self.requests.with_label_values(&[route.into(), <&str>::from(outcome)]).inc();
+    }
+
+    /// Counts a request as being answered, until the guard is dropped.
+    pub fn start(self: &Arc<Self>, route: Route) -> InFlight {
+        self.in_flight.inc();
+        InFlight { metrics: Arc::clone(self), route, outcome: Some(Outcome::Cancelled) }
+    }
+}
+
+/// A request that is being answered. Dropped without a word, it was cancelled.
+#[derive(Debug)]
+pub struct InFlight {
+    metrics: Arc<ServerMetrics>,
+    route: Route,
+    outcome: Option<Outcome>,
+}
+
+impl InFlight {
+    /// It has come to its end.
+    pub const fn complete(&mut self) {
+        self.outcome = Some(Outcome::Completed);
+    }
+
+    /// Its error goes to the route, which counts it.
+    pub const fn failed(&mut self) {
+        self.outcome = None;
+    }
+
+    /// Its error goes into the stream: counts it.
+    pub fn failed_in_stream(&self, error: &ApiError) {
+        self.metrics.refused(self.route, error);
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.metrics.in_flight.dec();
+        if let Some(outcome) = self.outcome {
+            self.metrics.ended(self.route, outcome);
+        }
+    }
+}
+
+/// `GET /metrics`
+pub async fn metrics(State(app): State<App>) -> Response {
+    match TextEncoder::new().encode_to_string(&app.registry.gather()) {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}

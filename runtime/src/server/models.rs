@@ -1,0 +1,49 @@
+//! `/v1/models`.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::json;
+
+use super::App;
+use super::error::{ApiError, Code};
+
+#[derive(Serialize)]
+struct Model<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: i64,
+    owned_by: &'static str,
+    /// What vLLM's clients read.
+    max_model_len: usize,
+}
+
+fn model(app: &App) -> Model<'_> {
+    let model = &app.model;
+    Model {
+        id: &model.name,
+        object: "model",
+        created: model.created,
+        owned_by: "swiftbalancer",
+        max_model_len: model.max_model_len,
+    }
+}
+
+/// `GET /v1/models`
+pub async fn list(State(app): State<App>) -> Response {
+    Json(json!({"object": "list", "data": [model(&app)]})).into_response()
+}
+
+/// `GET /v1/models/{name}`
+pub async fn one(State(app): State<App>, Path(name): Path<String>) -> Result<Response, ApiError> {
+    if name != app.model.name {
+        let message = format!("the model {name:?} is not served here, only {:?}", app.model.name);
+        return Err(ApiError {
+            status: StatusCode::NOT_FOUND,
+            ..ApiError::field("model", Code::ModelNotFound, message)
+        });
+    }
+    Ok(Json(model(&app)).into_response())
+}

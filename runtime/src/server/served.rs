@@ -1,0 +1,225 @@
+//! What the server knows of the model it serves: its name, its text, how it ends and how long it may get.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use super::chat::{ChatTemplate, TemplateError};
+use super::error::{ApiError, Code};
+use super::fields::Fields;
+use super::text::{Tokenizer, TokenizerError};
+
+/// Why a checkpoint cannot be served as text.
+#[derive(Debug, Error)]
+pub enum ServedError {
+    /// A file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("cannot parse {path}: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The chat template.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+}
+
+/// A model as requests see it.
+pub struct ServedModel {
+    /// Its name in requests.
+    pub name: String,
+    /// Tokens of prompt and answer together, at most.
+    pub max_model_len: usize,
+    /// Tokens that exist.
+    pub vocab_size: usize,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its chat template, if it has one.
+    pub chat: Option<ChatTemplate>,
+    /// Tokens that end an answer.
+    pub end_tokens: Arc<[u32]>,
+    /// How tokens are chosen where a request does not say.
+    pub defaults: SamplingDefaults,
+    /// Unix time that it is served since, seconds.
+    pub created: i64,
+}
+
+/// How tokens are chosen where a request does not say: as the checkpoint's `generation_config.json` does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SamplingDefaults {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// 1 is off.
+    pub top_p: f32,
+    /// 0 is off.
+    pub top_k: u32,
+}
+
+/// Sizes that the checkpoint's configuration gives.
+#[derive(Clone, Debug)]
+pub struct ModelLimits {
+    /// Tokens of prompt and answer together, at most.
+    pub max_model_len: usize,
+    /// Tokens that exist.
+    pub vocab_size: usize,
+}
+
+#[derive(Default, Deserialize)]
+struct GenerationConfig {
+    eos_token_id: Option<OneOrMore>,
+    do_sample: Option<bool>,
+    temperature: Option<f32>,
+    top_p: Option<f32>,
+    top_k: Option<u32>,
+}
+
+/// `tokenizer_config.json`, as far as texts are concerned.
+#[derive(Default, Deserialize)]
+pub(super) struct TokenizerConfig {
+    pub(super) chat_template: Option<serde_json::Value>,
+    /// Special tokens among much else.
+    #[serde(flatten)]
+    rest: BTreeMap<String, serde_json::Value>,
+}
+
+impl TokenizerConfig {
+    /// A special token's text; it is written as a string or as an object with `content`.
+    pub(super) fn text_of(&self, name: &str) -> Option<&str> {
+        let value = self.rest.get(name)?;
+        value.as_str().or_else(|| value.get("content")?.as_str())
+    }
+}
+
+#[derive(Deserialize)]
+struct EndTokens {
+    eos_token_id: Option<OneOrMore>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(u32),
+    More(Vec<u32>),
+}
+
+impl OneOrMore {
+    fn into_vec(self) -> Vec<u32> {
+        match self {
+            Self::One(token) => vec![token],
+            Self::More(tokens) => tokens,
+        }
+    }
+}
+
+impl ServedModel {
+    /// Reads what is needed of a checkpoint.
+    ///
+    /// # Errors
+    /// If a file is missing or not what it should be.
+    pub fn load(directory: &Path, name: String, limits: &ModelLimits, created: i64) -> Result<Self, ServedError> {
+        let tokenizer = Tokenizer::load(directory)?;
+        let texts: TokenizerConfig = read_json(&directory.join("tokenizer_config.json"))?.unwrap_or_default();
+        let chat = ChatTemplate::load(directory, &texts)?;
+        let generation: GenerationConfig = read_json(&directory.join("generation_config.json"))?.unwrap_or_default();
+        let config: Option<EndTokens> = read_json(&directory.join("config.json"))?;
+        let ends = generation.eos_token_id.or_else(|| config.and_then(|config| config.eos_token_id));
+        let of_tokenizer = texts.text_of("eos_token").and_then(|token| tokenizer.token(token));
+        let end_tokens: BTreeSet<u32> =
+            ends.map(OneOrMore::into_vec).into_iter().flatten().chain(of_tokenizer).collect();
+        // A checkpoint that says it is not sampled from is greedy unless a request says otherwise.
+        let temperature = if generation.do_sample == Some(false) { 0.0 } else { generation.temperature.unwrap_or(1.0) };
+        let defaults = SamplingDefaults {
+            temperature,
+            top_p: generation.top_p.unwrap_or(1.0),
+            top_k: generation.top_k.unwrap_or(0),
+        };
+        let end_tokens = end_tokens.into_iter().collect();
+        let ModelLimits { max_model_len, vocab_size } = *limits;
+        Ok(Self { name, max_model_len, vocab_size, tokenizer, chat, end_tokens, defaults, created })
+    }
+
+    /// Checks that a request means this model.
+    ///
+    /// # Errors
+    /// If it names another one.
+    pub fn check_name(&self, fields: &mut Fields) -> Result<(), ApiError> {
+        match fields.take::<String>("model", "a string")? {
+            Some(name) if name != self.name => Err(ApiError {
+                status: axum::http::StatusCode::NOT_FOUND,
+                ..ApiError::field(
+                    "model",
+                    Code::ModelNotFound,
+                    format!("the model {name:?} is not served here, only {:?}", self.name),
+                )
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tokens that may follow a prompt: those asked for, or what the context leaves.
+    ///
+    /// # Errors
+    /// If prompt and answer together could be longer than the context.
+    pub fn tokens_after(&self, prompt: usize, asked: Option<u32>, field: &str) -> Result<u32, ApiError> {
+        let context = self.max_model_len;
+        let left = context.saturating_sub(prompt);
+        let wanted = asked.map_or(left.max(1), |asked| asked as usize);
+        if wanted > left || prompt > context {
+            let message = match asked {
+                Some(asked) => format!(
+                    "the prompt has {prompt} tokens and {field} is {asked}, together more than the model's context of \
+                     {context} tokens; shorten one of them"
+                ),
+                None => {
+                    format!("the prompt has {prompt} tokens, which leaves none of the model's context of {context}")
+                }
+            };
+            return Err(ApiError::field(field, Code::ContextLengthExceeded, message));
+        }
+        Ok(wanted as u32)
+    }
+
+    /// Checks a prompt given as tokens.
+    ///
+    /// # Errors
+    /// If it is empty or a token does not exist.
+    pub fn check_prompt(&self, prompt: &[u32], field: &str) -> Result<(), ApiError> {
+        if prompt.is_empty() {
+            let message = format!("{field} has no token; it needs at least one");
+            return Err(ApiError::field(field, Code::InvalidValue, message));
+        }
+        match prompt.iter().find(|&&token| token as usize >= self.vocab_size) {
+            Some(token) => {
+                let message = format!("{field} has token {token}, the vocabulary has {}", self.vocab_size);
+                Err(ApiError::field(field, Code::InvalidValue, message))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Reads a JSON file; `None` if there is none.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ServedError> {
+    let json = match std::fs::read(path) {
+        Ok(json) => json,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(ServedError::Read { path: path.to_owned(), source }),
+    };
+    serde_json::from_slice(&json).map(Some).map_err(|source| ServedError::Parse { path: path.to_owned(), source })
+}
