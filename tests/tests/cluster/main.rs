@@ -38,8 +38,8 @@ fn main() -> ExitCode {
     arguments.test_threads = arguments.test_threads.or(Some(1));
     let unavailable = if arguments.list { None } else { cluster::provide().err() };
     if let Some(reason) = &unavailable {
-        eprintln!("\nTHE CLUSTER TESTS ARE NOT RUN. {reason:#}\n");
         if std::env::var_os("SWIFTBALANCER_CLUSTER").is_some_and(|value| value == "required") {
+            eprintln!("the cluster tests are required and cannot run: {reason:#}");
             return ExitCode::FAILURE;
         }
     }
@@ -51,5 +51,8 @@ fn main() -> ExitCode {
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     drop(suite);
+    if let Some(reason) = &unavailable {
+        eprintln!("THE CLUSTER TESTS WERE NOT RUN, only everything else. {reason:#}\n");
+    }
     conclusion.exit_code()
 }
