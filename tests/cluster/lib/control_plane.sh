@@ -74,9 +74,14 @@ SERVICE
 }
 
 wait_until_ready() {
-  local node
+  local node began=$SECONDS
   for node in $(seq "$nodes"); do
-    until control_plane_kubectl wait --for=condition=Ready "node/node-$node" --timeout=60s > /dev/null 2>&1; do
+    until control_plane_kubectl wait --for=condition=Ready "node/node-$node" --timeout=10s > /dev/null 2>&1; do
+      if [ $((SECONDS - began)) -gt 120 ]; then
+        tail -5 "$log/node-$node.log" "$log/containerd-$node.log" "$log/kubelet-$node.log" >&2 || true
+        echo "node $node is not ready after 120 s" >&2
+        return 1
+      fi
       read -rt 0.1 <> <(:) || true
     done
   done

@@ -4,7 +4,7 @@
 
 boot_node() {
   nsenter --net="/run/netns/node-$1" unshare --pid --mount --fork --kill-child=KILL --mount-proc --propagation private \
-    bash "$0" boot "$1" > "$log/node-$1.log" 2>&1 < /dev/null &
+    bash "$self" boot "$1" > "$log/node-$1.log" 2>&1 < /dev/null &
   echo $! > "$state/pids/node-$1"
 }
 

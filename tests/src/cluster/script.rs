@@ -51,7 +51,8 @@ impl Script {
     }
 
     pub fn is_running(&self) -> bool {
-        self.process_one().is_ok_and(|pid| Path::new(&format!("/proc/{pid}")).exists())
+        // A process of that number is not enough: it may be a zombie, or another one.
+        self.network_namespace("control-plane").is_ok_and(|namespace| namespace.exists())
     }
 
     /// Whether the running cluster ends with its users, not only by `down`.
