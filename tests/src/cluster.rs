@@ -128,12 +128,11 @@ impl Cluster {
         Ok(Client::try_from(config)?)
     }
 
-    /// Makes images known to every node. Returns whether any of them is new here, or has changed.
+    /// Makes images known to every node.
     ///
     /// # Errors
     /// If an image cannot be imported.
-    pub fn load(&self, archives: &[Archive]) -> Result<bool> {
-        let mut changed = false;
+    pub fn load(&self, archives: &[Archive]) -> Result<()> {
         let known = self.script.state().join("loaded");
         fs::create_dir_all(&known)?;
         for archive in archives {
@@ -143,9 +142,8 @@ impl Cluster {
             }
             self.script.load(&archive.path)?;
             fs::write(record, &archive.digest)?;
-            changed = true;
         }
-        Ok(changed)
+        Ok(())
     }
 
     /// A port of this machine's loopback interface that leads to `to` in the cluster.

@@ -40,7 +40,7 @@ pub async fn run(context: Option<String>, started: impl FnOnce(Stop)) -> Result<
     stages.begin("The cluster");
     let site = Site::open(context, &images)?;
     started(site.stop());
-    let outcome = kubernetes::run(&site, &mut stages).await;
+    let outcome = kubernetes::run(&site, &images, &mut stages).await;
     stages.begin("Leaving nothing");
     let closed = site.close();
     outcome.and(closed)?;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::shift::{self, Endpoints, LAST};
 use super::site::{NAMESPACE, Reach, Site};
 use super::stages::Stages;
+use crate::image::Archive;
 use crate::traffic::{Domain, ask};
 use crate::{admin, wait};
 
@@ -14,9 +15,9 @@ const FIRST: &str = "tiny-moe";
 const SECOND: &str = "tiny-moe-warm";
 const READY: Duration = Duration::from_mins(2);
 
-pub async fn run(site: &Site, stages: &mut Stages) -> Result<()> {
+pub async fn run(site: &Site, images: &[Archive], stages: &mut Stages) -> Result<()> {
     stages.begin("The chart");
-    site.install_chart()?;
+    site.install_chart(images)?;
 
     stages.begin("kubectl apply -f examples/tiny-moe.yaml, until its first token");
     site.kubectl(&["create", "namespace", NAMESPACE])?;

@@ -48,6 +48,15 @@ impl Site {
             cluster.load(images)?;
             return Ok(Self::Own(Arc::new(cluster)));
         };
+        // Replacing the operator of somebody's deployments, and removing it at the end, is no demo.
+        let list = call(
+            "helm",
+            &["--kube-context", &context],
+            &["list", "--all-namespaces", "--short", "--filter=swiftbalancer"],
+        )?;
+        if !list.trim().is_empty() {
+            bail!("{context} has SwiftBalancer installed already (helm release {})", list.trim());
+        }
         load_images(&context, images)?;
         Ok(Self::Context(context))
     }
@@ -70,12 +79,15 @@ impl Site {
         }
     }
 
-    pub fn install_chart(&self) -> Result<()> {
-        let arguments = chart::install_arguments();
+    pub fn install_chart(&self, images: &[Archive]) -> Result<()> {
+        let arguments = chart::install_arguments(images);
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         match self {
             Self::Own(cluster) => cluster.helm(arguments).map(drop),
-            Self::Context(context) => call("helm", &["--kube-context", context], &arguments).map(drop),
+            // With the definition of the custom resource removed at the end.
+            Self::Context(context) => {
+                call("helm", &["--kube-context", context, "--set", "crds.keep=false"], &arguments).map(drop)
+            }
         }
     }
 

@@ -45,16 +45,10 @@ impl Suite {
     }
 
     fn install(&self, cluster: &Cluster) -> Result<()> {
-        let changed = cluster.load(&image::build_all(&Binaries::build()?)?)?;
+        let images = image::build_all(&Binaries::build()?)?;
+        cluster.load(&images)?;
         let began = Instant::now();
-        let ran_before = cluster.helm(["status", chart::RELEASE, "--namespace", chart::NAMESPACE]).is_ok();
-        let arguments = chart::install_arguments();
-        cluster.helm(arguments.iter().map(String::as_str))?;
-        if ran_before && changed {
-            // A cluster that stays up between runs has an operator of the image before, under the same tag.
-            cluster.kubectl(["rollout", "restart", "deployment", "--namespace", chart::NAMESPACE])?;
-            cluster.kubectl(["rollout", "status", "deployment", "--namespace", chart::NAMESPACE, "--timeout=1m"])?;
-        }
+        cluster.helm(chart::install_arguments(&images).iter().map(String::as_str))?;
         self.figure("helm install until the operator is ready", seconds(began))
     }
 }
