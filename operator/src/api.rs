@@ -85,7 +85,8 @@ pub const GROUP: &str = "swiftbalancer.io";
         priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new(rules::NAME.expression).message(rules::NAME.message)
+    validation = Rule::new(rules::NAME.expression).message(rules::NAME.message),
+    validation = Rule::new(rules::NOT_ITSELF.expression).message(rules::NOT_ITSELF.message)
 )]
 #[x_kube(
     validation = Rule::new(rules::DIVISIBLE.expression).message(rules::DIVISIBLE.message),

@@ -1,4 +1,28 @@
 #![forbid(unsafe_code)]
-//! The MoEDeployment operator: custom resource types, reconcile, apply, status.
+//! The MoEDeployment operator. One pass of [`reconcile::reconcile`] goes observe, validate, decide, build, apply, report,
+//! write status: one module each, of which only the first and the two that write talk to the API server.
 
 pub mod api;
+pub mod apply;
+mod backoff;
+pub mod build;
+pub mod context;
+pub mod controller;
+pub mod decide;
+pub mod error;
+pub mod health;
+pub mod metrics;
+pub mod names;
+pub mod nodes;
+pub mod observe;
+pub mod observed;
+pub mod pods;
+mod quantity;
+pub mod ratio;
+pub mod reconcile;
+pub mod report;
+pub mod revision;
+pub mod runtime_client;
+pub mod runtime_watch;
+pub mod validate;
+pub mod write_status;

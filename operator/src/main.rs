@@ -1,13 +1,23 @@
 //! The SwiftBalancer operator.
 
-use anyhow::Context as _;
-use clap::{Parser, Subcommand};
-use kube::CustomResourceExt as _;
-use operator::api::MoEDeployment;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// Runs MoEDeployments.
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use kube::{Client, CustomResourceExt as _};
+use operator::api::MoEDeployment;
+use operator::context::Settings;
+use operator::metrics::Metrics;
+use operator::runtime_client::HttpRuntimeClient;
+use operator::{controller, health};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Runs `MoEDeployments`.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(name = "swiftbalancer-operator", version, about)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -15,15 +25,66 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Print the CustomResourceDefinition as YAML.
+    /// Print the custom resource definition as YAML.
     Crd,
+    /// Run until SIGTERM or SIGINT.
+    Run(Run),
 }
 
-fn main() -> anyhow::Result<()> {
+#[derive(Args)]
+struct Run {
+    /// Image of the runtime for deployments that name none.
+    #[arg(long, env = "RUNTIME_IMAGE")]
+    runtime_image: String,
+    /// Serve one namespace instead of all.
+    #[arg(long, env = "WATCH_NAMESPACE")]
+    namespace: Option<String>,
+    /// Address of /livez, /readyz and /metrics.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    listen: SocketAddr,
+    /// Seconds between two questions to a coordinator.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    poll_seconds: u64,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Crd => {
             print!("{}", serde_saphyr::to_string(&MoEDeployment::crd()).context("write the definition as YAML")?);
             Ok(())
         }
+        Command::Run(arguments) => run(arguments).await,
     }
+}
+
+async fn run(arguments: Run) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().json().with_env_filter(filter).init();
+    let client = Client::try_default().await.context("find the API server")?;
+    let metrics = Arc::new(Metrics::new().context("register metrics")?);
+    let listener = tokio::net::TcpListener::bind(arguments.listen).await.context("listen for probes")?;
+    let probes = tokio::spawn(axum::serve(listener, health::router(Arc::clone(&metrics))).into_future());
+    let runtime_client = Arc::new(HttpRuntimeClient::new().context("set up the HTTP client")?);
+    let settings = Settings {
+        runtime_image: arguments.runtime_image,
+        namespace: arguments.namespace.filter(|namespace| !namespace.is_empty()),
+        poll: Duration::from_secs(arguments.poll_seconds),
+    };
+    controller::run(client, runtime_client, settings, metrics, stopped()?).await;
+    probes.abort();
+    Ok(())
+}
+
+/// Resolves at SIGTERM or SIGINT.
+fn stopped() -> anyhow::Result<impl Future<Output = ()> + Send + Sync> {
+    let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+    })
 }

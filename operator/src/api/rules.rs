@@ -10,6 +10,14 @@ pub const NAME: Rule = Rule {
               digits and '-': pods and Services are named after it",
 };
 
+/// A deployment that waits for itself never starts.
+pub const NOT_ITSELF: Rule = Rule {
+    expression: "!has(self.spec.eplb.expertMapRef) || !has(self.spec.eplb.expertMapRef.fromDeployment) || \
+                 self.spec.eplb.expertMapRef.fromDeployment != self.metadata.name",
+    message: "eplb.expertMapRef.fromDeployment names this deployment, which has recorded no map before it starts: name \
+              another deployment, or a recorded ConfigMap in expertMapRef.name",
+};
+
 /// Physical experts are spread evenly.
 pub const DIVISIBLE: Rule = Rule {
     expression: "(self.model.experts + self.eplb.initRedundancyExpert) % (self.parallelism.tensor * \

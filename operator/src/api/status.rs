@@ -13,7 +13,7 @@ pub struct MoEDeploymentStatus {
     /// Generation of the specification that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Available, Progressing, Degraded, SpecValid, ExpertMapReady, Balanced.
+    /// `Ready`, `Available`, `Progressing`, `Degraded`, `SpecValid`, `ExpertMapReady`, `Balanced`.
     #[serde(default)]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -1,0 +1,187 @@
+//! What coordinator and rank pods have in common: identity, security, the model's volume.
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, HTTPGetAction, HostPathVolumeSource,
+    ImageVolumeSource, LocalObjectReference, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec,
+    Probe, ResourceRequirements, SeccompProfile, SecurityContext, Toleration, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::metadata;
+use crate::api::model::{ModelSource, ModelSourceType};
+use crate::api::placement::{Placement, Resources};
+use crate::names::{self, Role};
+use crate::validate::Checked;
+
+/// Where the model's volume is mounted.
+const MODEL: &str = "/model";
+/// The user that distroless images call nonroot.
+const USER: i64 = 65532;
+
+/// Which pod is built, and from what.
+pub(super) struct Identity<'a> {
+    pub name: String,
+    pub role: Role,
+    pub group: usize,
+    pub revision: &'a str,
+    pub image: &'a str,
+}
+
+/// A pod without what its role adds.
+pub(super) fn pod(checked: &Checked, identity: &Identity<'_>, containers: Vec<Container>) -> Pod {
+    let mut metadata = metadata(&checked.deployment, identity.name.clone());
+    let role: &str = identity.role.into();
+    metadata.labels.get_or_insert_default().extend([
+        ("app.kubernetes.io/component".to_owned(), role.to_owned()),
+        (names::ROLE.to_owned(), role.to_owned()),
+        (names::GROUP.to_owned(), identity.group.to_string()),
+    ]);
+    metadata.annotations = Some([(names::REVISION.to_owned(), identity.revision.to_owned())].into());
+    let spec = &checked.deployment.spec;
+    let Placement { node_selector, tolerations, priority_class_name, runtime_class_name: _ } = &spec.placement;
+    let secrets = &spec.runtime.image_pull_secrets;
+    Pod {
+        metadata,
+        spec: Some(PodSpec {
+            service_account_name: Some(names::account(&checked.name)),
+            automount_service_account_token: Some(false),
+            enable_service_links: Some(false),
+            restart_policy: Some("Always".to_owned()),
+            containers,
+            volumes: Some(vec![model(&spec.model.source), scratch()]),
+            node_selector: (!node_selector.is_empty()).then(|| node_selector.clone()),
+            tolerations: (!tolerations.is_empty()).then(|| tolerations.iter().map(toleration).collect()),
+            priority_class_name: priority_class_name.clone(),
+            image_pull_secrets: (!secrets.is_empty())
+                .then(|| secrets.iter().map(|secret| LocalObjectReference { name: secret.name.clone() }).collect()),
+            security_context: Some(PodSecurityContext {
+                run_as_non_root: Some(true),
+                run_as_user: Some(USER),
+                run_as_group: Some(USER),
+                fs_group: Some(USER),
+                // A checkpoint of hundreds of gigabytes is not to be walked at each start.
+                fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+                seccomp_profile: Some(SeccompProfile {
+                    type_: "RuntimeDefault".to_owned(),
+                    ..SeccompProfile::default()
+                }),
+                ..PodSecurityContext::default()
+            }),
+            ..PodSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// A container that runs the runtime.
+pub(super) fn container(checked: &Checked, identity: &Identity<'_>, name: String, resources: &Resources) -> Container {
+    Container {
+        name,
+        image: Some(identity.image.to_owned()),
+        image_pull_policy: checked.deployment.spec.runtime.image_pull_policy.map(|policy| {
+            let policy: &str = policy.into();
+            policy.to_owned()
+        }),
+        resources: (!resources.is_empty()).then(|| ResourceRequirements {
+            requests: (!resources.requests.is_empty()).then(|| resources.requests.clone()),
+            limits: (!resources.limits.is_empty()).then(|| resources.limits.clone()),
+            claims: None,
+        }),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+            read_only_root_filesystem: Some(true),
+            ..SecurityContext::default()
+        }),
+        // The runtime's last lines say which part of a checkpoint it refuses; the status repeats them.
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: Some(vec![mount("model", MODEL, true), mount("scratch", "/tmp", false)]),
+        ..Container::default()
+    }
+}
+
+pub(super) fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+    VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    }
+}
+
+pub(super) fn port(name: String, port: i32) -> ContainerPort {
+    ContainerPort {
+        name: Some(name),
+        container_port: port,
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
+    }
+}
+
+/// A probe by HTTP; `failures` in a row, `period_seconds` apart, are a failure.
+pub(super) fn probe(path: &str, port: i32, period_seconds: i32, failures: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::Int(port),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        timeout_seconds: Some(2),
+        failure_threshold: Some(failures),
+        ..Probe::default()
+    }
+}
+
+/// Folder of the checkpoint in a container.
+pub(super) fn model_path(source: &ModelSource) -> String {
+    let path = match source.kind {
+        ModelSourceType::PersistentVolumeClaim => {
+            source.persistent_volume_claim.as_ref().and_then(|claim| claim.path.as_deref())
+        }
+        ModelSourceType::HostPath => None,
+        ModelSourceType::Image => source.image.as_ref().and_then(|image| image.path.as_deref()),
+    };
+    path.map_or_else(|| MODEL.to_owned(), |path| format!("{MODEL}/{path}"))
+}
+
+/// A file of the model source in a container.
+pub(super) fn source_file(path: &str) -> String {
+    format!("{MODEL}/{path}")
+}
+
+fn model(source: &ModelSource) -> Volume {
+    Volume {
+        name: "model".to_owned(),
+        persistent_volume_claim: source.persistent_volume_claim.as_ref().map(|claim| {
+            PersistentVolumeClaimVolumeSource { claim_name: claim.claim_name.clone(), ..Default::default() }
+        }),
+        host_path: source
+            .host_path
+            .as_ref()
+            .map(|host| HostPathVolumeSource { path: host.path.clone(), type_: Some("Directory".to_owned()) }),
+        image: source.image.as_ref().map(|image| ImageVolumeSource {
+            reference: Some(image.reference.clone()),
+            pull_policy: image.pull_policy.map(|policy| {
+                let policy: &str = policy.into();
+                policy.to_owned()
+            }),
+        }),
+        ..Volume::default()
+    }
+}
+
+fn scratch() -> Volume {
+    Volume { name: "scratch".to_owned(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() }
+}
+
+fn toleration(toleration: &crate::api::placement::Toleration) -> Toleration {
+    let text = |text: &'static str| text.to_owned();
+    Toleration {
+        key: toleration.key.clone(),
+        operator: toleration.operator.map(|operator| text(operator.into())),
+        value: toleration.value.clone(),
+        effect: toleration.effect.map(|effect| text(effect.into())),
+        toleration_seconds: None,
+    }
+}

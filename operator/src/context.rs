@@ -1,0 +1,114 @@
+//! What every reconcile shares: the client, the caches that watches keep, settings, metrics.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::Client;
+use kube::core::DeserializeGuard;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::Store;
+
+use crate::api::MoEDeployment;
+use crate::backoff;
+use crate::metrics::Metrics;
+use crate::names;
+use crate::runtime_watch::RuntimeViews;
+
+/// A deployment, or the reason why it cannot be read: one malformed object must not stop the watch.
+pub type Guarded = DeserializeGuard<MoEDeployment>;
+
+/// What an operator is told at its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Image of the runtime for deployments that name none.
+    pub runtime_image: String,
+    /// Namespace that is served; all if `None`.
+    pub namespace: Option<String>,
+    /// Pace at which coordinators are asked for their state.
+    pub poll: Duration,
+}
+
+/// Caches that watches keep.
+#[derive(Clone)]
+pub struct Stores {
+    /// Deployments.
+    pub deployments: Store<Guarded>,
+    /// Pods of deployments.
+    pub pods: Store<Pod>,
+    /// Services of deployments.
+    pub services: Store<Service>,
+    /// Service accounts of deployments.
+    pub accounts: Store<ServiceAccount>,
+    /// Disruption budgets of deployments.
+    pub budgets: Store<PodDisruptionBudget>,
+    /// Recorded maps.
+    pub maps: Store<ConfigMap>,
+    /// Nodes.
+    pub nodes: Store<Node>,
+}
+
+impl Stores {
+    /// Waits until every cache has been filled once.
+    ///
+    /// # Errors
+    /// If a watch has ended, as it does when the operator stops.
+    pub async fn wait_until_ready(&self) -> Result<(), kube::runtime::reflector::store::WriterDropped> {
+        // No `..`: a cache that is added has to be waited for.
+        let Self { deployments, pods, services, accounts, budgets, maps, nodes } = self;
+        deployments.wait_until_ready().await?;
+        pods.wait_until_ready().await?;
+        services.wait_until_ready().await?;
+        accounts.wait_until_ready().await?;
+        budgets.wait_until_ready().await?;
+        maps.wait_until_ready().await?;
+        nodes.wait_until_ready().await
+    }
+}
+
+/// What every reconcile shares.
+pub struct Context {
+    /// Talks to the API server.
+    pub client: Client,
+    /// Publishes events.
+    pub recorder: Recorder,
+    /// Caches.
+    pub stores: Stores,
+    /// What coordinators say.
+    pub runtimes: RuntimeViews,
+    /// Settings.
+    pub settings: Settings,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    failures: Mutex<BTreeMap<String, u32>>,
+}
+
+impl Context {
+    /// Puts together what every reconcile shares.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        stores: Stores,
+        runtimes: RuntimeViews,
+        settings: Settings,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let recorder = Recorder::new(client.clone(), Reporter::from(names::MANAGER));
+        Self { client, recorder, stores, runtimes, settings, metrics, failures: Mutex::default() }
+    }
+
+    /// Counts a failure of an object; how long to wait before it is tried again.
+    pub fn failed(&self, uid: &str) -> Duration {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = failures.entry(uid.to_owned()).or_default();
+        *count = count.saturating_add(1);
+        backoff::wait(*count, uid)
+    }
+
+    /// Forgets the failures of an object.
+    pub fn succeeded(&self, uid: &str) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}

@@ -1,0 +1,145 @@
+//! What is watched and what it triggers.
+//!
+//! API calls: `list`, `watch` on moedeployments, pods, services, serviceaccounts, poddisruptionbudgets, configmaps, nodes.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::Arc;
+
+use futures::channel::mpsc;
+use futures::stream::{BoxStream, SelectAll};
+use futures::{Stream, StreamExt as _};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::{Controller, WatchStreamExt as _, reflector, watcher};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+
+use crate::context::{Context, Guarded, Settings, Stores};
+use crate::error::chain;
+use crate::metrics::Metrics;
+use crate::names;
+use crate::reconcile::{error_policy, reconcile};
+use crate::runtime_client::RuntimeClient;
+use crate::runtime_watch::{self, RuntimeViews};
+
+/// Deployments that are reconciled at a time.
+const CONCURRENCY: u16 = 8;
+
+type Triggers = SelectAll<BoxStream<'static, ObjectRef<Guarded>>>;
+
+/// Runs the controller until `stop` resolves and what is being reconciled has been finished.
+pub async fn run(
+    client: Client,
+    runtime_client: Arc<dyn RuntimeClient>,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let deployments: Api<Guarded> = scoped(&client, &settings);
+    let deployments = Controller::new(deployments, watcher::Config::default())
+        .with_config(kube::runtime::controller::Config::default().concurrency(CONCURRENCY));
+    let (stores, mut triggers) = watches(&client, &settings, deployments.store());
+    let views = RuntimeViews::default();
+    let (sender, changes) = mpsc::unbounded();
+    triggers.push(changes.boxed());
+    let poll = settings.poll;
+    let asking = tokio::spawn(runtime_watch::watch(stores.pods.clone(), runtime_client, views.clone(), sender, poll));
+    let ready = tokio::spawn(announce(stores.clone(), Arc::clone(&metrics)));
+    let context = Arc::new(Context::new(client, stores, views, settings, metrics));
+    deployments
+        .reconcile_on(triggers)
+        .graceful_shutdown_on(stop)
+        .run(reconcile, error_policy, context)
+        .for_each(|result| async move {
+            match result {
+                Ok((object, action)) => tracing::debug!(%object, ?action, "reconciled"),
+                // Told by the error policy already.
+                Err(kube::runtime::controller::Error::ReconcilerFailed(..)) => {}
+                Err(error) => tracing::debug!(error = chain(&error), "not reconciled"),
+            }
+        })
+        .await;
+    asking.abort();
+    ready.abort();
+}
+
+async fn announce(stores: Stores, metrics: Arc<Metrics>) {
+    if stores.wait_until_ready().await.is_ok() {
+        metrics.set_ready();
+        tracing::info!("caches are filled");
+    }
+}
+
+/// The objects of a kind in the namespace that is served, or in all.
+fn scoped<K>(client: &Client, settings: &Settings) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+{
+    match &settings.namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// Starts all watches but that of the deployments.
+fn watches(client: &Client, settings: &Settings, deployments: Store<Guarded>) -> (Stores, Triggers) {
+    let managed = || watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::MANAGER));
+    let recorded = watcher::Config::default().labels(&format!("{}={}", names::EXPERT_MAP, names::RECORDED));
+    let mut triggers = Triggers::new();
+    let (pods, pod_changes) = watched(scoped::<Pod>(client, settings), managed());
+    let (services, service_changes) = watched(scoped(client, settings), managed());
+    let (accounts, account_changes) = watched(scoped(client, settings), managed());
+    let (budgets, budget_changes) = watched(scoped(client, settings), managed());
+    let (maps, map_changes) = watched(scoped(client, settings), recorded);
+    let (nodes, node_changes) = watched(Api::<Node>::all(client.clone()), watcher::Config::default());
+    triggers.push(of_deployment(pod_changes));
+    triggers.push(of_deployment(service_changes));
+    triggers.push(of_deployment(account_changes));
+    triggers.push(of_deployment(budget_changes));
+    triggers.push(of_deployment(map_changes));
+    let on = pods.clone();
+    triggers
+        .push(node_changes.flat_map(move |node: Node| futures::stream::iter(on_node(&on, &node.name_any()))).boxed());
+    (Stores { deployments, pods, services, accounts, budgets, maps, nodes }, triggers)
+}
+
+/// A cache of a kind and the stream of its changes, which keeps the cache filled as long as it is polled.
+fn watched<K>(api: Api<K>, config: watcher::Config) -> (Store<K>, impl Stream<Item = K> + Send + 'static)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let events = watcher(api, config).modify(|object| object.meta_mut().managed_fields = None).default_backoff();
+    let changes = events.reflect(writer).touched_objects().filter_map(|object| async move {
+        object
+            .inspect_err(
+                |error| tracing::warn!(kind = %K::kind(&()), error = chain(error), "watch failed, trying again"),
+            )
+            .ok()
+    });
+    (store, changes)
+}
+
+/// Deployments that changed objects belong to, by label.
+fn of_deployment<K>(changes: impl Stream<Item = K> + Send + 'static) -> BoxStream<'static, ObjectRef<Guarded>>
+where
+    K: Resource<DynamicType = ()> + Send + 'static,
+{
+    changes.filter_map(|object| async move { owner(&object) }).boxed()
+}
+
+fn owner(object: &impl Resource) -> Option<ObjectRef<Guarded>> {
+    let name = object.labels().get(names::DEPLOYMENT)?;
+    Some(ObjectRef::new(name).within(&object.namespace()?))
+}
+
+/// Deployments that have a pod on a node.
+fn on_node(pods: &Store<Pod>, node: &str) -> Vec<ObjectRef<Guarded>> {
+    let there = |pod: &Arc<Pod>| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node);
+    let mut found: Vec<_> =
+        pods.state().iter().filter(|pod| there(pod)).filter_map(|pod| owner(pod.as_ref())).collect();
+    found.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    found.dedup();
+    found
+}

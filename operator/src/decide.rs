@@ -1,0 +1,310 @@
+//! What to change: which pods go, which come, which map is recorded, which maps are let go. Pure: no client, no clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt as _;
+use plan::wire::RecordedMap;
+
+use crate::api::MoEDeployment;
+use crate::names::{self, Role};
+use crate::nodes::{self, Reach};
+use crate::observed::{Observed, RuntimeView};
+use crate::pods::Member;
+use crate::revision::revision;
+use crate::validate::{Checked, Refused, StartMap};
+
+/// How soon a pod that has ended may be replaced after it was created: one that ends at once is replaced at this pace.
+const REPLACE_AFTER: SignedDuration = SignedDuration::from_secs(10);
+/// When to look again at a deployment that is as it should be; every change is watched, so this only heals the unknown.
+const SETTLED: Duration = Duration::from_mins(5);
+/// When to look again at a deployment that waits for something that is not watched, such as a ConfigMap of the user's.
+const BLOCKED: Duration = Duration::from_secs(10);
+/// Largest map that is stored: a ConfigMap holds 1 MiB, and its metadata needs some of it.
+pub const LARGEST_MAP: usize = 1_000_000;
+
+/// Why pods are left as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// `spec.paused`.
+    Paused,
+    /// The deployment may not be built.
+    Refused,
+}
+
+/// Why a pod goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// Its node is gone. It is removed at once, without waiting for its kubelet: it has no state.
+    NodeLost,
+    /// Its containers have ended for good.
+    Ended,
+    /// It was made from another revision.
+    Outdated,
+    /// The deployment has fewer pods than that now.
+    Surplus,
+}
+
+/// A pod that goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// Its name.
+    pub name: String,
+    /// Its identity; another pod of that name is left alone.
+    pub uid: String,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// What a replica is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its number.
+    pub index: usize,
+    /// Image of its pods: that of those it has, so that a pod that is replaced agrees with the others.
+    pub image: String,
+    /// Pods to create.
+    pub create: BTreeSet<String>,
+    /// Pods of it that an eviction must leave: all while another replica is out, none otherwise.
+    pub min_available: usize,
+}
+
+/// What to do about recorded maps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MapChanges {
+    /// A map to record.
+    pub record: Option<Arc<RecordedMap>>,
+    /// The replica whose map was recorded last has one of this content hash.
+    pub current: Option<String>,
+    /// A map that is too large to record: bytes.
+    pub too_large: Option<usize>,
+    /// Recorded maps to delete.
+    pub prune: Vec<String>,
+    /// Recorded map to hold on to, as this deployment starts from it.
+    pub pin: Option<String>,
+    /// Recorded maps to let go.
+    pub unpin: Vec<String>,
+}
+
+/// What to change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// Why pods stay as they are, if so.
+    pub hold: Option<Hold>,
+    /// Revision that pods should have; `None` if the deployment may not be built.
+    pub revision: Option<String>,
+    /// Replicas that should exist.
+    pub groups: Vec<Group>,
+    /// Pods that go.
+    pub remove: Vec<Removal>,
+    /// Maps.
+    pub maps: MapChanges,
+    /// When to look again if nothing happens.
+    pub look_again: Duration,
+}
+
+/// Decides.
+#[must_use]
+pub fn decide(deployment: &MoEDeployment, verdict: &Result<Checked, Refused>, observed: &Observed) -> Decision {
+    let (maps, record_due) = maps(deployment, verdict.as_ref().ok(), observed);
+    let accepted = match verdict {
+        Ok(checked) if !deployment.spec.paused => checked,
+        kept => {
+            let hold = Some(if kept.is_err() { Hold::Refused } else { Hold::Paused });
+            let revision = kept.as_ref().ok().map(revision);
+            let look_again = if kept.is_err() { BLOCKED } else { SETTLED };
+            return Decision { hold, revision, groups: Vec::new(), remove: Vec::new(), maps, look_again };
+        }
+    };
+    let revision = revision(accepted);
+    let (mut remove, doubtful) = broken(observed);
+    remove.extend(surplus(accepted, observed, &remove));
+    remove.extend(outdated(accepted, observed, &revision, &remove));
+    remove.sort_by(|a, b| a.name.cmp(&b.name));
+    let groups = (0..accepted.replicas).map(|index| group(accepted, observed, index, &revision)).collect();
+    let look_again = [doubtful, record_due]
+        .into_iter()
+        .flatten()
+        .map(|at| Duration::try_from(at.duration_since(observed.now)).unwrap_or_default() + Duration::from_millis(100))
+        .fold(SETTLED, Duration::min);
+    Decision { hold: None, revision: Some(revision), groups, remove, maps, look_again }
+}
+
+/// Names of all pods of a replica, with what they are and their first rank.
+#[must_use]
+pub fn pod_names(checked: &Checked, group: usize) -> BTreeMap<String, (Role, usize)> {
+    let shape = checked.shape;
+    let ranks = (0..shape.ranks)
+        .step_by(shape.ranks_per_pod)
+        .map(|rank| (names::rank(&checked.name, group, rank), (Role::Rank, rank)));
+    std::iter::once((names::coordinator(&checked.name, group), (Role::Coordinator, 0))).chain(ranks).collect()
+}
+
+/// Whether a replica serves: its coordinator is ready only while every rank is part of its group.
+#[must_use]
+pub fn serves(observed: &Observed, group: usize) -> bool {
+    observed
+        .members
+        .values()
+        .any(|member| member.group == group && member.role == Role::Coordinator && member.ready && !member.deleting)
+}
+
+/// Pods whose node is lost or which ended, and when to look again at those that may turn out so.
+fn broken(observed: &Observed) -> (Vec<Removal>, Option<Timestamp>) {
+    let mut remove = Vec::new();
+    let mut look = None::<Timestamp>;
+    let mut later = |at: Timestamp| look = Some(look.map_or(at, |earlier| earlier.min(at)));
+    for member in observed.members.values() {
+        if let Some(node) = &member.node {
+            match nodes::reach(observed.nodes.get(node).map(AsRef::as_ref), observed.now) {
+                Reach::Lost => {
+                    remove.push(removal(member, Cause::NodeLost));
+                    continue;
+                }
+                Reach::Doubtful(lost) => later(lost),
+                Reach::Ready => {}
+            }
+        }
+        if member.ended && !member.deleting {
+            let at = member.created.map_or(observed.now, |created| created + REPLACE_AFTER);
+            if at <= observed.now { remove.push(removal(member, Cause::Ended)) } else { later(at) }
+        }
+    }
+    (remove, look)
+}
+
+fn removal(member: &Member, cause: Cause) -> Removal {
+    Removal { name: member.name.clone(), uid: member.uid.clone(), cause }
+}
+
+fn surplus(checked: &Checked, observed: &Observed, going: &[Removal]) -> Vec<Removal> {
+    let wanted: BTreeSet<String> =
+        (0..checked.replicas).flat_map(|group| pod_names(checked, group).into_keys()).collect();
+    let stays = |member: &&Member| {
+        !wanted.contains(&member.name) && !member.deleting && !going.iter().any(|removal| removal.uid == member.uid)
+    };
+    observed.members.values().filter(stays).map(|member| removal(member, Cause::Surplus)).collect()
+}
+
+/// Outdated pods of the replicas whose turn it is.
+fn outdated(checked: &Checked, observed: &Observed, revision: &str, going: &[Removal]) -> Vec<Removal> {
+    let rolling = rolling(checked, observed, revision);
+    let goes = |member: &&Member| {
+        rolling.contains(&member.group)
+            && member.revision != revision
+            && !member.deleting
+            && !going.iter().any(|removal| removal.uid == member.uid)
+    };
+    observed.members.values().filter(goes).map(|member| removal(member, Cause::Outdated)).collect()
+}
+
+/// Replicas whose outdated pods are replaced now: each that does not serve, and one that does if all others serve too.
+fn rolling(checked: &Checked, observed: &Observed, revision: &str) -> BTreeSet<usize> {
+    let outdated =
+        |group: usize| observed.members.values().any(|member| member.group == group && member.revision != revision);
+    let out: BTreeSet<usize> = (0..checked.replicas).filter(|&group| !serves(observed, group)).collect();
+    let mut rolling: BTreeSet<usize> = out.iter().copied().filter(|&group| outdated(group)).collect();
+    if out.is_empty() {
+        rolling.extend((0..checked.replicas).find(|&group| outdated(group)));
+    }
+    rolling
+}
+
+fn group(checked: &Checked, observed: &Observed, index: usize, revision: &str) -> Group {
+    let spec = &checked.deployment.spec;
+    let members = || observed.members.values().filter(move |member| member.group == index);
+    // Pods of two revisions would not agree on ranks or settings: new ones come when the last old one goes.
+    let outdated = members().any(|member| member.revision != revision && !member.deleting);
+    let kept = members().filter(|member| member.revision == revision).find_map(|member| member.image.clone());
+    let create = pod_names(checked, index)
+        .into_keys()
+        .filter(|name| !outdated && !observed.members.contains_key(name))
+        .collect();
+    let others_serve = (0..checked.replicas).all(|group| group == index || serves(observed, group));
+    Group {
+        index,
+        image: spec.runtime.image.clone().or(kept).unwrap_or_else(|| observed.runtime_image.clone()),
+        create,
+        min_available: if others_serve { 0 } else { 1 + checked.shape.rank_pods() },
+    }
+}
+
+/// The replica whose maps are recorded: the first that serves. Replicas share traffic, so one speaks for all.
+#[must_use]
+pub fn speaker(observed: &Observed) -> Option<&RuntimeView> {
+    observed.runtimes.values().find(|view| view.state.ready)
+}
+
+/// Recorded maps that a deployment owns, the latest first.
+#[must_use]
+pub fn own_maps<'a>(deployment: &MoEDeployment, observed: &'a Observed) -> Vec<&'a Arc<ConfigMap>> {
+    let mut own: Vec<_> = observed
+        .maps
+        .values()
+        .filter(|map| {
+            owners(map).any(|(uid, controller)| controller && Some(uid) == deployment.metadata.uid.as_deref())
+        })
+        .collect();
+    own.sort_by_key(|map| (std::cmp::Reverse(map.metadata.creation_timestamp.clone()), map.name_any()));
+    own
+}
+
+fn owners(map: &ConfigMap) -> impl Iterator<Item = (&str, bool)> {
+    map.owner_references().iter().map(|owner| (owner.uid.as_str(), owner.controller == Some(true)))
+}
+
+/// Changes of recorded maps, and when a map that has to wait may be recorded.
+fn maps(deployment: &MoEDeployment, checked: Option<&Checked>, observed: &Observed) -> (MapChanges, Option<Timestamp>) {
+    let record = deployment.spec.eplb.record;
+    let own = own_maps(deployment, observed);
+    let mut changes = MapChanges::default();
+    let mut wait = None;
+    if let Some(found) = speaker(observed).filter(|_| record.enabled).and_then(|view| view.recorded.clone()) {
+        let hash = found.map.content_hash();
+        let stored = observed.maps.contains_key(&names::recorded_map(&deployment.name_any(), &hash));
+        let bytes = serde_json::to_vec(&found.map).expect("a map document is plain data").len();
+        let interval = SignedDuration::from_secs(record.min_interval_seconds.into());
+        let due = own.first().and_then(|map| map.metadata.creation_timestamp.as_ref()).map(|time| time.0 + interval);
+        match due {
+            _ if stored => changes.current = Some(hash),
+            _ if bytes > LARGEST_MAP => changes.too_large = Some(bytes),
+            Some(due) if due > observed.now => wait = Some(due),
+            _ => {
+                changes.current = Some(hash);
+                changes.record = Some(found);
+            }
+        }
+    }
+    let keep = usize::try_from(record.keep).unwrap_or(1) - usize::from(changes.record.is_some());
+    let current = changes.current.as_ref().map(|hash| names::recorded_map(&deployment.name_any(), hash));
+    changes.prune = own
+        .iter()
+        .skip(keep.max(usize::from(changes.record.is_none())))
+        .filter(|map| owners(map).count() == 1)
+        .map(|map| map.name_any())
+        .filter(|name| !observed.maps_in_use.contains(name) && current.as_ref() != Some(name))
+        .collect();
+    if let Some(checked) = checked {
+        let uid = deployment.metadata.uid.as_deref();
+        let pinned = |map: &ConfigMap| owners(map).any(|(owner, controller)| Some(owner) == uid && !controller);
+        let start = match &checked.start_map {
+            StartMap::ConfigMap { name, .. } => Some(name),
+            StartMap::Even | StartMap::InModelSource(_) => None,
+        };
+        changes.pin = start
+            .filter(|name| {
+                observed.maps.get(*name).is_some_and(|map| !owners(map).any(|(owner, _)| Some(owner) == uid))
+            })
+            .cloned();
+        changes.unpin = observed
+            .maps
+            .iter()
+            .filter(|(name, map)| pinned(map) && start != Some(name))
+            .map(|(name, _)| name.clone())
+            .collect();
+    }
+    (changes, wait)
+}

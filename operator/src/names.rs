@@ -1,0 +1,141 @@
+//! Names, labels, annotations and ports of everything that the operator makes. Two operators of any version agree on
+//! them, so none may change.
+
+use std::collections::BTreeMap;
+
+/// Field manager of everything that is written, and reporting controller of events.
+pub const MANAGER: &str = "swiftbalancer-operator";
+
+/// Label: name of the deployment that an object belongs to.
+pub const DEPLOYMENT: &str = "swiftbalancer.io/deployment";
+/// Label: number of the replica that an object belongs to.
+pub const GROUP: &str = "swiftbalancer.io/group";
+/// Label: what a pod is, [`Role`].
+pub const ROLE: &str = "swiftbalancer.io/role";
+/// Label of recorded maps; its value is [`RECORDED`].
+pub const EXPERT_MAP: &str = "swiftbalancer.io/expert-map";
+/// Value of [`EXPERT_MAP`].
+pub const RECORDED: &str = "recorded";
+/// Label of everything the operator made; its value is [`MANAGER`].
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+/// Annotation of pods: hash of what they were made from.
+pub const REVISION: &str = "swiftbalancer.io/revision";
+/// Annotation of a deployment: a new value restarts its pods, one replica after the other.
+pub const RESTARTED_AT: &str = "swiftbalancer.io/restarted-at";
+/// Annotation of recorded maps: content hash.
+pub const MAP_HASH: &str = "swiftbalancer.io/map-hash";
+/// Annotation of recorded maps: the model's served name.
+pub const MAP_MODEL: &str = "swiftbalancer.io/model";
+/// Annotation of recorded maps: digest of the checkpoint.
+pub const MAP_MODEL_DIGEST: &str = "swiftbalancer.io/model-digest";
+/// Annotation of recorded maps: revision of the model, if the deployment names one.
+pub const MAP_MODEL_REVISION: &str = "swiftbalancer.io/model-revision";
+/// Annotation of recorded maps: EP size.
+pub const MAP_EP_SIZE: &str = "swiftbalancer.io/ep-size";
+/// Annotation of recorded maps: number of the window, and its steps and (token, expert) pairs.
+pub const MAP_WINDOW: &str = "swiftbalancer.io/window";
+/// Annotation of recorded maps: steps of the window.
+pub const MAP_WINDOW_STEPS: &str = "swiftbalancer.io/window-steps";
+/// Annotation of recorded maps: (token, expert) pairs of the window.
+pub const MAP_WINDOW_PAIRS: &str = "swiftbalancer.io/window-pairs";
+/// Annotation of recorded maps: balance ratio with four digits.
+pub const MAP_RATIO: &str = "swiftbalancer.io/ratio";
+/// Annotation of recorded maps: epoch in the deployment that recorded it.
+pub const MAP_EPOCH: &str = "swiftbalancer.io/epoch";
+
+/// Key of a map in a ConfigMap.
+pub const MAP_KEY: &str = "map.json";
+
+/// Port of the OpenAI API on coordinators.
+pub const API_PORT: i32 = 8000;
+/// Port of the admin API on coordinators.
+pub const ADMIN_PORT: i32 = 8001;
+/// Port on which ranks register at coordinators.
+pub const CONTROL_PORT: i32 = 8002;
+/// Port of a rank's step path; a pod with several ranks adds [`PORT_STEP`] for each further one.
+pub const STEP_PORT: i32 = 8003;
+/// Port of a rank's move path.
+pub const MOVE_PORT: i32 = 8004;
+/// Port of a rank's probes and metrics.
+pub const HEALTH_PORT: i32 = 8005;
+/// Distance between the ports of two ranks in one pod.
+pub const PORT_STEP: i32 = 10;
+
+/// What a pod is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr, strum::EnumString)]
+#[strum(serialize_all = "lowercase")]
+pub enum Role {
+    /// Front end of a replica.
+    Coordinator,
+    /// One or more ranks.
+    Rank,
+}
+
+/// The Service that clients use.
+#[must_use]
+pub fn service(deployment: &str) -> String {
+    deployment.to_owned()
+}
+
+/// Service account of the pods.
+#[must_use]
+pub fn account(deployment: &str) -> String {
+    format!("{deployment}-runtime")
+}
+
+/// Coordinator pod of a replica, and the headless Service by which its ranks find it.
+#[must_use]
+pub fn coordinator(deployment: &str, group: usize) -> String {
+    format!("{deployment}-{group}-coordinator")
+}
+
+/// Disruption budget of a replica.
+#[must_use]
+pub fn budget(deployment: &str, group: usize) -> String {
+    format!("{deployment}-{group}")
+}
+
+/// Pod whose first rank is `rank`.
+#[must_use]
+pub fn rank(deployment: &str, group: usize, rank: usize) -> String {
+    format!("{deployment}-{group}-rank-{rank}")
+}
+
+/// ConfigMap of a recorded map.
+#[must_use]
+pub fn recorded_map(deployment: &str, hash: &str) -> String {
+    format!("{deployment}-map-{}", &hash[..hash.len().min(10)])
+}
+
+/// Labels of every object of a deployment.
+#[must_use]
+pub fn labels(deployment: &str) -> BTreeMap<String, String> {
+    [
+        ("app.kubernetes.io/name", "swiftbalancer"),
+        ("app.kubernetes.io/instance", deployment),
+        (MANAGED_BY, MANAGER),
+        (DEPLOYMENT, deployment),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// Selects the coordinators of a deployment, or of one of its replicas.
+#[must_use]
+pub fn coordinators(deployment: &str, group: Option<usize>) -> BTreeMap<String, String> {
+    let mut selector: BTreeMap<_, _> = [(DEPLOYMENT, deployment), (ROLE, Role::Coordinator.into())]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+    if let Some(group) = group {
+        selector.insert(GROUP.to_owned(), group.to_string());
+    }
+    selector
+}
+
+/// The same as text, for the scale subresource: one pod of each replica.
+#[must_use]
+pub fn scale_selector(deployment: &str) -> String {
+    let role: &str = Role::Coordinator.into();
+    format!("{DEPLOYMENT}={deployment},{ROLE}={role}")
+}

@@ -1,0 +1,116 @@
+//! Reads everything that a decision needs. Reads only; from the caches of watches, except for a ConfigMap of the user's
+//! that no watch covers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::runtime::reflector::Store;
+use kube::{Api, Resource, ResourceExt as _};
+
+use crate::api::MoEDeployment;
+use crate::context::Context;
+use crate::error::Error;
+use crate::observed::{Observed, Reference};
+use crate::pods::Member;
+
+/// Reads.
+///
+/// # Errors
+/// If the API server cannot be asked for a ConfigMap, or the operator is stopping.
+pub async fn observe(context: &Context, deployment: &MoEDeployment, now: Timestamp) -> Result<Observed, Error> {
+    let stores = &context.stores;
+    stores.wait_until_ready().await.map_err(|_| Error::Stopping)?;
+    let namespace = deployment.namespace().unwrap_or_default();
+    let maps = named(stores.maps.state().into_iter().filter(|map| map.namespace().as_ref() == Some(&namespace)));
+    let reference = reference(context, deployment, &maps).await?;
+    Ok(Observed {
+        now,
+        runtime_image: context.settings.runtime_image.clone(),
+        members: owned(&stores.pods, deployment)
+            .into_iter()
+            .filter_map(|(name, pod)| Some((name, Member::read(&pod)?)))
+            .collect(),
+        services: owned(&stores.services, deployment),
+        accounts: owned(&stores.accounts, deployment),
+        budgets: owned(&stores.budgets, deployment),
+        maps_in_use: maps_in_use(context, &namespace, deployment),
+        maps,
+        reference,
+        nodes: named(stores.nodes.state()),
+        runtimes: context.runtimes.of(&namespace, &deployment.name_any()),
+    })
+}
+
+fn named<K: Resource<DynamicType = ()>>(objects: impl IntoIterator<Item = Arc<K>>) -> BTreeMap<String, Arc<K>> {
+    objects.into_iter().map(|object| (object.name_any(), object)).collect()
+}
+
+/// Objects that a deployment controls: by its identity, not by labels, which anybody can set.
+fn owned<K>(store: &Store<K>, deployment: &MoEDeployment) -> BTreeMap<String, Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + 'static,
+{
+    let uid = deployment.metadata.uid.as_deref();
+    let controlled = |object: &Arc<K>| {
+        object.owner_references().iter().any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == uid)
+    };
+    named(store.state().into_iter().filter(controlled))
+}
+
+/// Recorded maps that other deployments of the namespace start from.
+fn maps_in_use(context: &Context, namespace: &str, deployment: &MoEDeployment) -> BTreeSet<String> {
+    let others = context.stores.deployments.state();
+    let others = others.iter().filter_map(|other| other.0.as_ref().ok()).filter(|other| {
+        other.namespace().as_deref() == Some(namespace) && other.metadata.uid != deployment.metadata.uid
+    });
+    others
+        .flat_map(|other| {
+            let named = other.spec.eplb.expert_map_ref.as_ref().and_then(|reference| reference.name.clone());
+            let started = other.status.as_ref().and_then(|status| status.start_map.as_ref());
+            [named, started.map(|start| start.config_map.clone())]
+        })
+        .flatten()
+        .collect()
+}
+
+/// Follows `expertMapRef`.
+async fn reference(
+    context: &Context,
+    deployment: &MoEDeployment,
+    maps: &BTreeMap<String, Arc<ConfigMap>>,
+) -> Result<Reference, Error> {
+    let Some(asked) = &deployment.spec.eplb.expert_map_ref else { return Ok(Reference::None) };
+    let namespace = deployment.namespace().unwrap_or_default();
+    let started = deployment.status.as_ref().and_then(|status| status.start_map.as_ref());
+    let name = match (&asked.name, &asked.from_deployment) {
+        (Some(name), _) => name.clone(),
+        // The map that was found first stays: a later record of the other deployment must not restart this one.
+        (None, Some(_)) if started.is_some_and(|start| start.reference == *asked) => {
+            started.map(|start| start.config_map.clone()).unwrap_or_default()
+        }
+        (None, Some(from)) => match recorded_by(context, &namespace, from) {
+            Some(name) => name,
+            None => return Ok(Reference::NotRecorded { deployment: from.clone() }),
+        },
+        (None, None) => return Ok(Reference::None),
+    };
+    if let Some(map) = maps.get(&name) {
+        return Ok(Reference::Found(Arc::clone(map)));
+    }
+    let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &namespace);
+    let found = api
+        .get_opt(&name)
+        .await
+        .map_err(|source| Error::Read { what: format!("ConfigMap {name}"), source: Box::new(source) })?;
+    Ok(found.map_or(Reference::Missing { config_map: name }, |map| Reference::Found(Arc::new(map))))
+}
+
+fn recorded_by(context: &Context, namespace: &str, name: &str) -> Option<String> {
+    let key = kube::runtime::reflector::ObjectRef::new(name).within(namespace);
+    let other = context.stores.deployments.get(&key)?;
+    let status = other.0.as_ref().ok()?.status.as_ref()?;
+    status.expert_map.as_ref().map(|map| map.config_map.clone())
+}

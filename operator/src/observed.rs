@@ -1,0 +1,68 @@
+//! Everything that a reconcile knows when it decides: what was read, at one time. Plain data.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use plan::wire::{RecordedMap, State};
+
+use crate::pods::Member;
+
+/// What was read.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// When.
+    pub now: Timestamp,
+    /// Image of the runtime that the operator was configured with.
+    pub runtime_image: String,
+    /// Pods that the deployment controls, by name.
+    pub members: BTreeMap<String, Member>,
+    /// Services that the deployment controls, by name.
+    pub services: BTreeMap<String, Arc<Service>>,
+    /// Service accounts that the deployment controls, by name.
+    pub accounts: BTreeMap<String, Arc<ServiceAccount>>,
+    /// Disruption budgets that the deployment controls, by name.
+    pub budgets: BTreeMap<String, Arc<PodDisruptionBudget>>,
+    /// Recorded maps of the namespace, whoever owns them, by name.
+    pub maps: BTreeMap<String, Arc<ConfigMap>>,
+    /// Recorded maps that other deployments start from.
+    pub maps_in_use: BTreeSet<String>,
+    /// What `expertMapRef` leads to.
+    pub reference: Reference,
+    /// Nodes, by name.
+    pub nodes: BTreeMap<String, Arc<Node>>,
+    /// What the coordinators say, by replica.
+    pub runtimes: BTreeMap<usize, RuntimeView>,
+}
+
+/// What `expertMapRef` leads to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reference {
+    /// Nothing is referred to.
+    None,
+    /// The ConfigMap does not exist.
+    Missing {
+        /// Its name.
+        config_map: String,
+    },
+    /// The deployment does not exist, or has not recorded a map.
+    NotRecorded {
+        /// Its name.
+        deployment: String,
+    },
+    /// A ConfigMap.
+    Found(Arc<ConfigMap>),
+}
+
+/// What a coordinator says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuntimeView {
+    /// The pod that said it.
+    pub pod_uid: String,
+    /// Its state.
+    pub state: Arc<State>,
+    /// The map it recorded last.
+    pub recorded: Option<Arc<RecordedMap>>,
+}

@@ -1,0 +1,149 @@
+//! What a pod object says about the rank or coordinator in it. Reads one pod; decides nothing.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::ResourceExt as _;
+
+use crate::names::{self, Role};
+
+/// Longest part of a container's last words that goes into a message.
+const LAST_WORDS: usize = 400;
+
+/// A pod of a deployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Its identity: a pod of the same name that is made later has another.
+    pub uid: String,
+    /// Replica it belongs to.
+    pub group: usize,
+    /// What it is.
+    pub role: Role,
+    /// What it was made from; empty if unknown.
+    pub revision: String,
+    /// Image of its first container.
+    pub image: Option<String>,
+    /// Node it is on.
+    pub node: Option<String>,
+    /// Address it has.
+    pub address: Option<String>,
+    /// Whether its readiness probes succeed.
+    pub ready: bool,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Whether its containers have ended for good.
+    pub ended: bool,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// Why its containers do not stay up, in the words of the last one that ended.
+    pub failing: Option<String>,
+    /// Why it has no node.
+    pub unschedulable: Option<String>,
+}
+
+impl Member {
+    /// Reads a pod; `None` if its labels are not those of a member.
+    #[must_use]
+    pub fn read(pod: &Pod) -> Option<Self> {
+        let labels = pod.labels();
+        let group = labels.get(names::GROUP)?.parse().ok()?;
+        let role = labels.get(names::ROLE)?.parse().ok()?;
+        let spec = pod.spec.as_ref();
+        let status = pod.status.as_ref();
+        let conditions = || status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        Some(Self {
+            name: pod.name_any(),
+            uid: pod.uid().unwrap_or_default(),
+            group,
+            role,
+            revision: pod.annotations().get(names::REVISION).cloned().unwrap_or_default(),
+            image: spec.and_then(|spec| spec.containers.first()).and_then(|container| container.image.clone()),
+            node: spec.and_then(|spec| spec.node_name.clone()),
+            address: status.and_then(|status| status.pod_ip.clone()),
+            ready: conditions().iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+            deleting: pod.metadata.deletion_timestamp.is_some(),
+            ended: matches!(phase, "Failed" | "Succeeded"),
+            created: pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
+            failing: status.and_then(|status| {
+                let containers = status.container_statuses.as_deref().unwrap_or_default();
+                containers.iter().find_map(last_words).or_else(|| evicted(phase, status.message.as_deref()))
+            }),
+            unschedulable: conditions()
+                .iter()
+                .find(|condition| {
+                    condition.type_ == "PodScheduled" && condition.reason.as_deref() == Some("Unschedulable")
+                })
+                .and_then(|condition| condition.message.clone()),
+        })
+    }
+}
+
+fn evicted(phase: &str, message: Option<&str>) -> Option<String> {
+    (phase == "Failed").then(|| message.map(shorten)).flatten()
+}
+
+/// Why a container waits instead of running: for one that ended, what it wrote last.
+fn last_words(status: &ContainerStatus) -> Option<String> {
+    let waiting = status.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref()?;
+    match reason {
+        "ContainerCreating" | "PodInitializing" => None,
+        "CrashLoopBackOff" => {
+            let ended = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+            let said = ended.and_then(|ended| ended.message.as_deref()).map(error_of).filter(|text| !text.is_empty());
+            Some(match (said, ended) {
+                (Some(said), _) => said,
+                (None, Some(ended)) => format!("exit code {}", ended.exit_code),
+                (None, None) => reason.to_owned(),
+            })
+        }
+        _ => Some(match waiting.message.as_deref() {
+            Some(message) => format!("{reason}: {}", shorten(message)),
+            None => reason.to_owned(),
+        }),
+    }
+}
+
+/// The error at the end of a log, without the lines before it that carry times and would make each message new.
+fn error_of(log: &str) -> String {
+    let text = log
+        .rfind("Error: ")
+        .map_or_else(|| log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default(), |at| &log[at..]);
+    shorten(&text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(LAST_WORDS) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crashed(log: &str) -> Option<String> {
+        last_words(
+            &serde_json::from_value(serde_json::json!({
+                "name": "coordinator", "image": "i", "imageID": "i", "ready": false, "restartCount": 3,
+                "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s restarting"}},
+                "lastState": {"terminated": {"exitCode": 1, "message": log}},
+            }))
+            .unwrap(),
+        )
+    }
+
+    #[test]
+    fn the_error_that_ended_a_container_is_told_without_the_log_before_it() {
+        let log = "2026-01-01T00:00:00Z INFO starting\nError: open /model\n\nCaused by:\n    rope_scaling \"yarn\" is not supported\n";
+        assert_eq!(crashed(log).unwrap(), "Error: open /model Caused by: rope_scaling \"yarn\" is not supported");
+    }
+
+    #[test]
+    fn a_container_that_ended_in_silence_is_told_by_its_exit_code() {
+        assert_eq!(crashed("").unwrap(), "exit code 1");
+    }
+}

@@ -1,0 +1,62 @@
+//! One pass over one deployment, from top to bottom.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use kube::runtime::controller::Action;
+
+use crate::apply::apply;
+use crate::build::build;
+use crate::context::{Context, Guarded};
+use crate::decide::decide;
+use crate::error::{Error, chain};
+use crate::observe::observe;
+use crate::report::{notices, report};
+use crate::validate::validate;
+use crate::write_status::write_status;
+
+/// Makes the cluster match a deployment and its status match the cluster.
+///
+/// # Errors
+/// If something cannot be read or written; whether to try again is the error's own knowledge.
+#[tracing::instrument(skip_all, fields(namespace = guarded.namespace(), name = guarded.name_any()))]
+pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
+    let mut timer = context.metrics.reconcile();
+    let action = pass(&guarded, &context).await.inspect_err(|error| timer.failed(error.category()))?;
+    context.succeeded(&guarded.uid().unwrap_or_default());
+    Ok(Action::requeue(action))
+}
+
+async fn pass(guarded: &Guarded, context: &Context) -> Result<Duration, Error> {
+    let deployment = guarded.0.as_ref().map_err(|invalid| Error::Invalid(Box::new(invalid.clone())))?;
+    if deployment.metadata.deletion_timestamp.is_some() {
+        // Everything is owned by the deployment, so it goes with it; nothing may come back meanwhile.
+        return Ok(Duration::from_mins(5));
+    }
+    let observed = observe(context, deployment, Timestamp::now()).await?;
+    let verdict = validate(deployment, &observed);
+    let decision = decide(deployment, &verdict, &observed);
+    let desired = build(deployment, &verdict, &decision);
+    let outcome = apply(context, deployment, &observed, &decision, desired).await;
+    let status = report(deployment, &observed, &verdict, &decision, &outcome);
+    let notices = notices(&deployment.status.clone().unwrap_or_default(), &status, &outcome);
+    write_status(context, deployment, &status, &notices).await?;
+    outcome?;
+    Ok(decision.look_again)
+}
+
+/// When to try again.
+#[must_use]
+#[expect(clippy::needless_pass_by_value, reason = "the controller passes them so")]
+pub fn error_policy(guarded: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
+    let (namespace, name) = (guarded.namespace(), guarded.name_any());
+    if error.is_permanent() {
+        tracing::error!(namespace, name, error = chain(error), "waiting for a change of the object");
+        return Action::await_change();
+    }
+    let wait = context.failed(&guarded.uid().unwrap_or_default());
+    tracing::warn!(namespace, name, error = chain(error), seconds = wait.as_secs_f64(), "trying again");
+    Action::requeue(wait)
+}

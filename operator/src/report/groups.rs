@@ -1,0 +1,104 @@
+//! State of each replica, from its pods and its coordinator.
+
+use plan::wire::Phase;
+
+use crate::api::MoEDeployment;
+use crate::api::status::{GroupStatus, MoEDeploymentStatus};
+use crate::decide::{self, Decision};
+use crate::names::Role;
+use crate::observed::{Observed, RuntimeView};
+use crate::pods::Member;
+use crate::ratio;
+use crate::validate::{Checked, Refused};
+
+/// A replica.
+pub(super) struct Group<'a> {
+    pub index: usize,
+    /// Whether it answers requests.
+    pub serves: bool,
+    /// Whether all its pods were made from the current specification.
+    pub updated: bool,
+    pub rank_pods: usize,
+    pub ready_rank_pods: usize,
+    pub members: Vec<&'a Member>,
+    pub runtime: Option<&'a RuntimeView>,
+}
+
+impl Group<'_> {
+    /// Whether it has any pod.
+    pub fn exists(&self) -> bool {
+        !self.members.is_empty()
+    }
+
+    /// Why its pods do not stay up, if so: the first pod's reason.
+    pub fn failing(&self) -> Option<(&str, &str)> {
+        self.members.iter().find_map(|member| Some((member.name.as_str(), member.failing.as_deref()?)))
+    }
+
+    /// Why it has pods without a node, if so.
+    pub fn unschedulable(&self) -> Option<(&str, &str)> {
+        self.members.iter().find_map(|member| Some((member.name.as_str(), member.unschedulable.as_deref()?)))
+    }
+
+    pub fn status(&self, previous: &MoEDeploymentStatus) -> GroupStatus {
+        let index = self.index as i32;
+        let before = previous.groups.iter().find(|group| group.index == index);
+        let before_ratio = before.and_then(|group| group.ratio.clone());
+        let before_epoch = before.and_then(|group| group.epoch);
+        let (ratio, epoch) = match self.runtime {
+            Some(view) => (
+                view.state
+                    .last_window
+                    .as_ref()
+                    .and_then(|window| ratio::settle(before_ratio.as_deref(), Some(window.ratio))),
+                match view.state.phase {
+                    Phase::Moving if before_epoch.is_some() => before_epoch,
+                    Phase::Off | Phase::Collecting | Phase::Planning | Phase::Moving => Some(view.state.epoch as i64),
+                },
+            ),
+            None => (before_ratio, before_epoch),
+        };
+        GroupStatus {
+            index,
+            ready: self.serves,
+            ready_rank_pods: self.ready_rank_pods as i32,
+            rank_pods: self.rank_pods as i32,
+            updated: self.updated,
+            ratio,
+            epoch,
+        }
+    }
+}
+
+/// Replicas that should exist, in order.
+pub(super) fn groups<'a>(
+    deployment: &MoEDeployment,
+    observed: &'a Observed,
+    verdict: &Result<Checked, Refused>,
+    decision: &Decision,
+) -> Vec<Group<'a>> {
+    let shape = match verdict {
+        Ok(checked) => Some(checked.shape),
+        Err(refused) => refused.shape,
+    };
+    let Some(shape) = shape else { return Vec::new() };
+    let replicas = usize::try_from(deployment.spec.replicas).unwrap_or(0);
+    let removed = |member: &Member| decision.remove.iter().any(|removal| removal.uid == member.uid);
+    let group = |index: usize| {
+        let members: Vec<&Member> =
+            observed.members.values().filter(|member| member.group == index && !removed(member)).collect();
+        let ready = |member: &&&Member| member.role == Role::Rank && member.ready && !member.deleting;
+        let removed_coordinator = members.iter().all(|member| member.role != Role::Coordinator);
+        Group {
+            index,
+            serves: !removed_coordinator && decide::serves(observed, index),
+            updated: !members.is_empty()
+                && members.iter().all(|member| Some(&member.revision) == decision.revision.as_ref()),
+            rank_pods: shape.rank_pods(),
+            ready_rank_pods: members.iter().filter(ready).count(),
+            runtime: observed.runtimes.get(&index),
+            members,
+        }
+    };
+    (0..replicas).map(group).collect()
+}

@@ -1,0 +1,101 @@
+//! From what a replica's pods are made, as a hash. Pods of another revision are replaced, so only what the user decided
+//! goes in: what a newer operator builds differently, or its default image, must not restart what serves.
+//!
+//! A field that is added to the specification must be left out of its serialized form while it has its default
+//! (`skip_serializing_if`), or every pod restarts when the operator is upgraded; a test pins the hash of an example.
+
+use std::fmt::Write as _;
+
+use kube::ResourceExt as _;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::api::eplb::{Eplb, Policy};
+use crate::api::model::Model;
+use crate::api::placement::{Coordinator, Placement, Ranks, Runtime};
+use crate::api::{MoEDeploymentSpec, Parallelism};
+use crate::names;
+use crate::validate::{Checked, StartMap};
+
+#[derive(Serialize)]
+struct Inputs<'a> {
+    model: &'a Model,
+    parallelism: Parallelism,
+    gpus_per_pod: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu_resource_name: Option<&'a str>,
+    runtime: &'a Runtime,
+    coordinator: &'a Coordinator,
+    ranks: &'a Ranks,
+    placement: &'a Placement,
+    dynamic_eplb: bool,
+    num_iterations_eplb_update: i32,
+    num_wait_worker_iterations: i32,
+    init_redundancy_expert: i32,
+    policy: Policy,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_map: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expert_map_record_path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restarted_at: Option<&'a str>,
+}
+
+/// Hash of everything that the pods of a deployment are made from.
+#[must_use]
+#[expect(clippy::missing_panics_doc, reason = "plain data always serializes")]
+pub fn revision(checked: &Checked) -> String {
+    // No `..`: a new setting has to be counted in or out here before this compiles.
+    let MoEDeploymentSpec {
+        model,
+        parallelism,
+        gpus_per_pod,
+        gpu_resource_name,
+        replicas: _,
+        paused: _,
+        runtime,
+        coordinator,
+        ranks,
+        placement,
+        eplb,
+    } = &checked.deployment.spec;
+    let Eplb {
+        dynamic_eplb,
+        num_iterations_eplb_update,
+        num_wait_worker_iterations,
+        init_redundancy_expert,
+        max_redundant_experts_per_gpu: _,
+        policy,
+        expert_map_ref: _,
+        expert_map_path: _,
+        expert_map_record_path,
+        record: _,
+    } = eplb;
+    let inputs = Inputs {
+        model,
+        parallelism: *parallelism,
+        gpus_per_pod: *gpus_per_pod,
+        gpu_resource_name: (*gpus_per_pod > 0).then_some(gpu_resource_name),
+        runtime,
+        coordinator,
+        ranks,
+        placement,
+        dynamic_eplb: *dynamic_eplb,
+        num_iterations_eplb_update: *num_iterations_eplb_update,
+        num_wait_worker_iterations: *num_wait_worker_iterations,
+        init_redundancy_expert: *init_redundancy_expert,
+        policy: *policy,
+        start_map: match &checked.start_map {
+            StartMap::Even => None,
+            StartMap::InModelSource(path) => Some(path),
+            StartMap::ConfigMap { hash, .. } => Some(hash),
+        },
+        expert_map_record_path: expert_map_record_path.as_deref(),
+        restarted_at: checked.deployment.annotations().get(names::RESTARTED_AT).map(String::as_str),
+    };
+    let json = serde_json::to_vec(&inputs).expect("the inputs are plain data");
+    Sha256::digest(json).iter().take(8).fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a string does not fail");
+        text
+    })
+}

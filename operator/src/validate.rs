@@ -1,0 +1,265 @@
+//! Specification and reads in, either what may be built or the reason why nothing may. Pure: no client, no clock.
+//!
+//! The rules of the schema are evaluated again, since an object may have been stored under an older definition; the
+//! rest of the pipeline relies on them.
+
+use std::sync::LazyLock;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::core::cel::{CompiledSchema, Validator, compile_schema};
+use kube::{CustomResourceExt as _, ResourceExt as _};
+use plan::wire::MapDocument;
+
+use crate::api::MoEDeployment;
+use crate::api::eplb::ExpertMapRef;
+use crate::names;
+use crate::nodes;
+use crate::observed::{Observed, Reference};
+
+/// Dimensions of each replica; they fit each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// EP size.
+    pub ranks: usize,
+    /// Ranks of each rank pod.
+    pub ranks_per_pod: usize,
+    /// GPUs of each rank: 0 or 1.
+    pub gpus_per_rank: usize,
+    /// Logical experts per layer.
+    pub experts: usize,
+    /// Extra physical experts per layer.
+    pub redundancy: usize,
+}
+
+impl Shape {
+    /// Slots of each rank and layer.
+    #[must_use]
+    pub const fn slots_per_rank(&self) -> usize {
+        (self.experts + self.redundancy) / self.ranks
+    }
+
+    /// Rank pods.
+    #[must_use]
+    pub const fn rank_pods(&self) -> usize {
+        self.ranks / self.ranks_per_pod
+    }
+}
+
+/// What experts start from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartMap {
+    /// Evenly spread.
+    Even,
+    /// A file in the model source.
+    InModelSource(String),
+    /// A ConfigMap, checked against the deployment.
+    ConfigMap {
+        /// The reference that led to it.
+        reference: ExpertMapRef,
+        /// Its name.
+        name: String,
+        /// Content hash of its map.
+        hash: String,
+    },
+}
+
+/// A deployment that may be built.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    /// Name of the deployment.
+    pub name: String,
+    /// The deployment.
+    pub deployment: MoEDeployment,
+    /// Dimensions of each replica.
+    pub shape: Shape,
+    /// Replicas.
+    pub replicas: usize,
+    /// What experts start from.
+    pub start_map: StartMap,
+}
+
+/// Why a deployment may not be built, and what was found in order before that.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// Dimensions, if they are consistent.
+    pub shape: Option<Shape>,
+    /// The map to start from, if it was looked at and fits.
+    pub start_map: Option<StartMap>,
+}
+
+/// Why a deployment may not be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It breaks rules of the schema: their messages.
+    Specification(Vec<String>),
+    /// The ConfigMap to start from does not exist.
+    MapMissing {
+        /// Its name.
+        config_map: String,
+    },
+    /// The deployment to start from has no recorded map.
+    MapNotRecorded {
+        /// Its name.
+        deployment: String,
+    },
+    /// The ConfigMap to start from holds no valid map.
+    MapInvalid {
+        /// Its name.
+        config_map: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The map to start from was made for something else.
+    MapIncompatible {
+        /// The ConfigMap's name.
+        config_map: String,
+        /// What differs.
+        difference: String,
+    },
+    /// The cluster has too few GPUs.
+    InsufficientGpus {
+        /// Name of the resource.
+        resource: String,
+        /// How many are needed.
+        needed: u64,
+        /// How many all nodes together offer.
+        offered: u64,
+    },
+}
+
+/// Checks a deployment against its own rules, the map it starts from and the GPUs of the cluster.
+///
+/// # Errors
+/// The first reason why it may not be built.
+#[expect(clippy::result_large_err, reason = "made once in a pass and handed on by reference")]
+pub fn validate(deployment: &MoEDeployment, observed: &Observed) -> Result<Checked, Refused> {
+    let refuse = |refusal, shape, start_map| Refused { refusal, shape, start_map };
+    let broken = broken_rules(deployment);
+    if !broken.is_empty() {
+        return Err(refuse(Refusal::Specification(broken), None, None));
+    }
+    let shape = shape(deployment);
+    let start_map =
+        start_map(deployment, shape, &observed.reference).map_err(|refusal| refuse(refusal, Some(shape), None))?;
+    let replicas = size(deployment.spec.replicas);
+    gpus(deployment, shape, observed).map_err(|refusal| refuse(refusal, Some(shape), Some(start_map.clone())))?;
+    Ok(Checked { name: deployment.name_any(), deployment: deployment.clone(), shape, replicas, start_map })
+}
+
+static SCHEMA: LazyLock<CompiledSchema> = LazyLock::new(|| {
+    let definition = MoEDeployment::crd();
+    let schema = definition.spec.versions.first().and_then(|version| version.schema.as_ref());
+    let schema = schema.and_then(|schema| schema.open_api_v3_schema.as_ref()).expect("the definition has a schema");
+    compile_schema(&serde_json::to_value(schema).expect("a schema is plain data"))
+});
+
+fn broken_rules(deployment: &MoEDeployment) -> Vec<String> {
+    let object = serde_json::to_value(deployment).expect("a deployment is plain data");
+    match Validator::new().validate_compiled(&SCHEMA, &object, None) {
+        Ok(()) => Vec::new(),
+        Err(errors) => errors.into_vec().into_iter().map(|error| error.message).collect(),
+    }
+}
+
+fn shape(deployment: &MoEDeployment) -> Shape {
+    let spec = &deployment.spec;
+    Shape {
+        ranks: size(spec.parallelism.tensor) * size(spec.parallelism.data),
+        ranks_per_pod: size(spec.gpus_per_pod).max(1),
+        gpus_per_rank: usize::from(spec.gpus_per_pod > 0),
+        experts: size(spec.model.experts),
+        redundancy: size(spec.eplb.init_redundancy_expert),
+    }
+}
+
+fn start_map(deployment: &MoEDeployment, shape: Shape, reference: &Reference) -> Result<StartMap, Refusal> {
+    let eplb = &deployment.spec.eplb;
+    if let Some(path) = &eplb.expert_map_path {
+        return Ok(StartMap::InModelSource(path.clone()));
+    }
+    let Some(asked) = &eplb.expert_map_ref else { return Ok(StartMap::Even) };
+    match reference {
+        Reference::None => Ok(StartMap::Even),
+        Reference::Missing { config_map } => Err(Refusal::MapMissing { config_map: config_map.clone() }),
+        Reference::NotRecorded { deployment } => Err(Refusal::MapNotRecorded { deployment: deployment.clone() }),
+        Reference::Found(config_map) => {
+            let hash = compatible(config_map, deployment, shape)?;
+            Ok(StartMap::ConfigMap { reference: asked.clone(), name: config_map.name_any(), hash })
+        }
+    }
+}
+
+/// Content hash of a ConfigMap's map, if it is one for this deployment.
+fn compatible(config_map: &ConfigMap, deployment: &MoEDeployment, shape: Shape) -> Result<String, Refusal> {
+    let name = config_map.name_any();
+    let invalid = |problem: String| Refusal::MapInvalid { config_map: name.clone(), problem };
+    let json = config_map.data.as_ref().and_then(|data| data.get(names::MAP_KEY));
+    let json = json.ok_or_else(|| invalid(format!("it has no key {:?}", names::MAP_KEY)))?;
+    let map = MapDocument::from_json(json.as_bytes()).map_err(|error| invalid(error.to_string()))?;
+    let served = &deployment.spec.model.name;
+    let slots = shape.slots_per_rank();
+    let mut differences = Vec::new();
+    if map.model.name != *served {
+        differences.push(format!("it was made for model {:?}, not {served:?}", map.model.name));
+    }
+    if map.model.experts != shape.experts {
+        differences.push(format!("its model has {} experts per layer, not {}", map.model.experts, shape.experts));
+    }
+    if map.ranks != shape.ranks {
+        differences.push(format!("its EP size is {}, not {}", map.ranks, shape.ranks));
+    }
+    if map.slots_per_rank != slots {
+        differences.push(format!("its ranks have {} slots per layer, not {slots}", map.slots_per_rank));
+    }
+    if !differences.is_empty() {
+        return Err(Refusal::MapIncompatible { config_map: name, difference: differences.join("; ") });
+    }
+    map.to_map(&map.model).map_err(|error| invalid(error.to_string()))?;
+    Ok(map.content_hash())
+}
+
+fn gpus(deployment: &MoEDeployment, shape: Shape, observed: &Observed) -> Result<(), Refusal> {
+    let spec = &deployment.spec;
+    let needed = (size(spec.replicas) * shape.ranks * shape.gpus_per_rank) as u64;
+    if needed == 0 {
+        return Ok(());
+    }
+    let resource = &spec.gpu_resource_name;
+    let selector = &spec.placement.node_selector;
+    let offered = observed.nodes.values().map(|node| nodes::offered(node, resource, selector, observed.now)).sum();
+    if offered < needed {
+        return Err(Refusal::InsufficientGpus { resource: resource.clone(), needed, offered });
+    }
+    Ok(())
+}
+
+/// A number that the schema bounds from below by 0.
+fn size(value: i32) -> usize {
+    usize::try_from(value).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use plan::map::MapShape;
+
+    use super::*;
+
+    #[test]
+    fn an_object_stored_under_an_older_definition_is_refused_and_does_not_divide_by_zero() {
+        let mut deployment: MoEDeployment =
+            serde_saphyr::from_str(include_str!("../../examples/tiny-moe.yaml")).unwrap();
+        deployment.spec.parallelism.tensor = 0;
+        assert!(broken_rules(&deployment).iter().any(|message| message.contains("tensor parallelism")));
+    }
+
+    #[test]
+    fn slots_follow_from_experts_redundancy_and_ranks() {
+        let deployment: MoEDeployment = serde_saphyr::from_str(include_str!("../../examples/tiny-moe.yaml")).unwrap();
+        let shape = shape(&deployment);
+        assert_eq!((shape.ranks, shape.rank_pods(), shape.slots_per_rank()), (4, 4, 9));
+        let map = MapShape::with_redundancy(1, shape.experts, shape.ranks, shape.redundancy).unwrap();
+        assert_eq!(map.slots_per_rank, shape.slots_per_rank());
+    }
+}
