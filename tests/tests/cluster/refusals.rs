@@ -40,7 +40,7 @@ const BY_THE_API_SERVER: &[Case] = &[
 
 /// Refused by the operator, in a condition: where, the value, type and reason of the condition, part of its message.
 const BY_THE_OPERATOR: &[(Case, &str, &str)] = &[
-    (("/spec/gpusPerPod", || json!(1), "nvidia.com/gpu"), "SpecValid", "InsufficientGPUs"),
+    (("/spec/gpusPerPod", || json!(1), "nvidia.com/gpu"), "Ready", "InsufficientGPUs"),
     (("/spec/eplb/expertMapRef", || json!({ "name": "absent" }), "absent"), "ExpertMapReady", "ExpertMapMissing"),
     (
         ("/spec/eplb/expertMapRef", || json!({ "fromDeployment": "absent" }), "absent"),
