@@ -1,5 +1,6 @@
 //! Where experts are, and how they change place.
 
+pub mod load;
 pub mod mover;
 pub mod pages;
 pub mod planner;

@@ -1,10 +1,13 @@
 #![forbid(unsafe_code)]
 //! Serves Mixture-of-Experts models over N ranks and moves experts while it serves.
 
+pub mod cancel;
 pub mod coordinator;
+pub mod engine;
 pub mod experts;
 pub mod fabric;
 pub mod model;
 pub mod protocol;
 pub mod scheduler;
 pub mod server;
+pub mod worker;

@@ -17,8 +17,9 @@ use plan::moves::Transaction;
 use self::budget::Budget;
 use self::fetch::Fetcher;
 pub use self::serve::{Faults, PageServer, Serving};
-use super::pages::{Cancel, NotReserved, Pages, Reserved, StagedPage};
+use super::pages::{NotReserved, Pages, Reserved, StagedPage};
 use super::yield_to_steps;
+use crate::cancel::Cancel;
 use crate::fabric::hello::GroupId;
 use crate::protocol::{FromRank, MoveFailure, RankAddress, TransactionId};
 
@@ -50,10 +51,13 @@ impl<B: Backend> NewPage<B> {
     }
 }
 
+/// The new pages of a rank's slots in one transaction.
+pub type NewPages<B> = Vec<(SlotIndex, NewPage<B>)>;
+
 /// From the mover to the engine.
 pub enum HandOver<B: Backend> {
     /// These pages are for this transaction's slots of this rank. Always before the report that it is staged.
-    Staged(TransactionId, Vec<(SlotIndex, NewPage<B>)>),
+    Staged(TransactionId, NewPages<B>),
     /// The transaction will not be committed.
     Aborted(TransactionId),
 }
@@ -132,7 +136,8 @@ impl<B: Backend> Mover<B> {
         let cancel = Arc::new(Cancel::default());
         self.shared.open().insert(transaction, Arc::clone(&cancel));
         let order = Order { transaction, work, deadline: Instant::now() + deadline, cancel };
-        self.orders.send(order).expect("a fetcher holds the other end");
+        // If the fetchers are gone, so is the process.
+        let _ = self.orders.send(order);
     }
 
     /// Forgets a transaction and frees its staging pages. No report follows.
@@ -182,11 +187,7 @@ impl<B: Backend> Shared<B> {
         let _ = self.setup.reports.send(report);
     }
 
-    fn receive(
-        &self,
-        fetcher: &mut Fetcher<'_, B>,
-        order: &Order,
-    ) -> Result<(Vec<(SlotIndex, NewPage<B>)>, u64), NotStaged> {
+    fn receive(&self, fetcher: &mut Fetcher<'_, B>, order: &Order) -> Result<(NewPages<B>, u64), NotStaged> {
         let Order { work: Transaction { layer, changes }, deadline, cancel, .. } = order;
         let rank = self.setup.rank;
         let mine = changes.iter().filter(|change| change.rank == rank);

@@ -5,7 +5,7 @@
 //! whoever needs to know takes note of that first. So the view is exact, and no lock is ever held by both paths.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -15,6 +15,7 @@ use plan::ids::{ExpertId, LayerId, RankId};
 use plan::map::ExpertMap;
 use plan::moves::Transaction;
 
+use crate::cancel::Cancel;
 use crate::protocol::Commit;
 
 /// How often a wait for a staging page looks whether a page that was replaced is no longer read.
@@ -151,7 +152,8 @@ impl<B: Backend> Pages<B> {
     }
 
     fn give_back(&self, returned: Returned<B>) {
-        self.returns.send(returned).expect("the pages hold the other end");
+        // Cannot fail: this very value holds the other end.
+        let _ = self.returns.send(returned);
     }
 
     /// The state with everything that was given back.
@@ -215,6 +217,9 @@ impl<B: Backend> Reserved<B> {
     ///
     /// # Errors
     /// Gives it back if the fingerprint is another.
+    ///
+    /// # Panics
+    /// Never: only what is not yet sealed can be.
     pub fn seal(mut self, fingerprint: u128) -> Result<StagedPage<B>, Self> {
         let backend = &self.pages.backend;
         let page = backend.seal(self.staging.take().expect("a page is sealed once"));
@@ -249,6 +254,9 @@ pub struct StagedPage<B: Backend> {
 
 impl<B: Backend> StagedPage<B> {
     /// The page, to be put in a slot; the one that it replaces becomes staging memory in its stead.
+    ///
+    /// # Panics
+    /// Never: only what is not yet committed can be.
     #[must_use]
     pub fn commit(mut self) -> Arc<B::Page> {
         self.page.take().expect("a page is committed once")
@@ -260,37 +268,6 @@ impl<B: Backend> Drop for StagedPage<B> {
         if let Some(page) = self.page.take() {
             self.pages.give_back(Returned::Unused(page));
         }
-    }
-}
-
-/// Ends waits of one order.
-#[derive(Debug, Default)]
-pub struct Cancel {
-    cancelled: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Cancel {
-    /// Ends every wait, now and later.
-    pub fn cancel(&self) {
-        *self.lock() = true;
-        self.changed.notify_all();
-    }
-
-    /// Whether it was cancelled.
-    #[must_use]
-    pub fn is_cancelled(&self) -> bool {
-        *self.lock()
-    }
-
-    /// Waits; true if it was cancelled before or meanwhile.
-    pub fn wait(&self, duration: Duration) -> bool {
-        let wait = self.changed.wait_timeout_while(self.lock(), duration, |cancelled| !*cancelled);
-        *wait.expect("no thread panics while it holds the flag").0
-    }
-
-    fn lock(&self) -> MutexGuard<'_, bool> {
-        self.cancelled.lock().expect("no thread panics while it holds the flag")
     }
 }
 

@@ -262,6 +262,14 @@ impl Closer {
         stream.try_clone().map(Self)
     }
 
+    /// Another closer of the same connection.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub fn share(&self) -> io::Result<Self> {
+        Self::of(&self.0)
+    }
+
     /// Closes it; nothing happens if it is closed already.
     pub fn close(&self) {
         close(&self.0);

@@ -1,6 +1,8 @@
 //! The first message on every connection: what it is for, and which group it belongs to. A rank of an earlier group,
 //! or something that is no rank at all, gets no further.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::time::Duration;
 
 use plan::ids::RankId;
@@ -56,6 +58,13 @@ pub enum Purpose {
         /// The rank that asks.
         from: RankId,
     },
+}
+
+/// A number that no other process has drawn. The standard library's only source of randomness; it needs to differ, not
+/// to be secret.
+#[must_use]
+pub fn draw() -> u64 {
+    RandomState::new().hash_one(std::process::id())
 }
 
 #[derive(Serialize, Deserialize)]

@@ -17,6 +17,7 @@ use thiserror::Error;
 use super::framing::{CONNECT_TIMEOUT, Closer, Connection, ConnectionError};
 use super::hello::{GroupId, Purpose};
 use super::{Fabric, FabricError, Frame};
+use crate::cancel::Cancel;
 use crate::protocol::RankAddress;
 
 /// Ahead of each frame: the number of the exchange (8 bytes), how many indices and how many values follow (4 each).
@@ -116,22 +117,22 @@ impl Mesh {
     /// Connects this rank with every other: it calls the ranks below it and is called by those above.
     ///
     /// # Errors
-    /// If the group does not come together within `timeout`, or `cancelled` becomes true.
+    /// If the group does not come together within `timeout`, or `cancel` ends it.
     pub fn connect(
         members: Members<'_>,
         listener: &TcpListener,
         timeout: Duration,
-        cancelled: &AtomicBool,
+        cancel: &Cancel,
     ) -> Result<Self, MeshError> {
         let deadline = Instant::now() + timeout;
         let own = members.rank.index();
         let mut streams: Vec<Option<TcpStream>> = members.ranks.iter().map(|_| None).collect();
         for address in &members.ranks[..own] {
-            streams[address.rank.index()] = Some(call(members, address, deadline, cancelled)?);
+            streams[address.rank.index()] = Some(call(members, address, deadline, cancel)?);
         }
         listener.set_nonblocking(true)?;
         while let Some(missing) = missing(&streams, own) {
-            if cancelled.load(Ordering::Acquire) {
+            if cancel.is_cancelled() {
                 return Err(MeshError::Cancelled);
             }
             if Instant::now() >= deadline {
@@ -348,10 +349,10 @@ fn call(
     members: Members<'_>,
     address: &RankAddress,
     deadline: Instant,
-    cancelled: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<TcpStream, MeshError> {
     loop {
-        if cancelled.load(Ordering::Acquire) {
+        if cancel.is_cancelled() {
             return Err(MeshError::Cancelled);
         }
         let left = deadline.saturating_duration_since(Instant::now());

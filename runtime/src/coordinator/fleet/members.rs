@@ -1,8 +1,6 @@
 //! Which ranks are registered and what group they are in: the fleet's state, under one lock that is never held while
 //! anything waits for the network.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -13,7 +11,7 @@ use plan::wire::{MapDocument, RankState};
 
 use super::{FleetEvent, FleetSettings, FormError, Group};
 use crate::fabric::framing::{Closer, Connection};
-use crate::fabric::hello::GroupId;
+use crate::fabric::hello::{GroupId, draw};
 use crate::protocol::{RankAddress, ToRank};
 
 /// A rank that is registered.
@@ -65,8 +63,7 @@ impl Members {
     pub fn new(settings: FleetSettings, events: Sender<FleetEvent>) -> Self {
         let members = (0..settings.ranks).map(|_| None).collect();
         let state = State { members, formation: Formation::None, generation: 0, closed: false };
-        // The standard library's only source of randomness; it needs to differ between coordinators, not to be secret.
-        let nonce = RandomState::new().hash_one(std::process::id());
+        let nonce = draw();
         Self { settings, nonce, events, state: Mutex::new(state), changed: Condvar::new() }
     }
 

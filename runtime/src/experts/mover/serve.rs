@@ -9,7 +9,8 @@ use arc_swap::ArcSwapOption;
 use kernels::Backend;
 
 use super::CHUNK_BYTES;
-use crate::experts::pages::{Cancel, Pages};
+use crate::cancel::Cancel;
+use crate::experts::pages::Pages;
 use crate::experts::yield_to_steps;
 use crate::fabric::framing::{Connection, ConnectionError};
 use crate::fabric::hello::{GroupId, Purpose};

@@ -91,7 +91,7 @@ fn a_wait_for_a_staging_page_ends_when_one_is_given_back_or_it_is_cancelled() {
     let cancel = Arc::new(Cancel::default());
     let wait = || {
         let (pages, cancel) = (Arc::clone(&pages), Arc::clone(&cancel));
-        std::thread::spawn(move || pages.reserve(1, Instant::now() + Duration::from_secs(60), &cancel).map(drop))
+        std::thread::spawn(move || pages.reserve(1, Instant::now() + Duration::from_mins(1), &cancel).map(drop))
     };
     let waiter = wait();
     drop(held);

@@ -158,7 +158,7 @@ fn listening(ranks: usize) -> (Vec<TcpListener>, Vec<RankAddress>) {
 fn ranks_find_each_other_and_a_stale_rank_gets_no_further() {
     let (listeners, addresses) = listening(3);
     let group = GroupId { generation: 2, nonce: 5 };
-    let go_on = AtomicBool::new(false);
+    let go_on = Cancel::default();
     std::thread::scope(|scope| {
         // A rank of the generation before calls first, and a stray client sends nonsense.
         let stale = Members { group: GroupId { generation: 1, nonce: 5 }, rank: RankId(2), ranks: &addresses };
@@ -186,10 +186,11 @@ fn ranks_find_each_other_and_a_stale_rank_gets_no_further() {
 fn forming_a_group_that_never_completes_ends_by_deadline_or_cancellation() {
     let (listeners, addresses) = listening(2);
     let members = Members { group: GroupId { generation: 1, nonce: 1 }, rank: RankId(0), ranks: &addresses };
-    let never = AtomicBool::new(false);
+    let never = Cancel::default();
     let error = Mesh::connect(members, &listeners[0], Duration::from_millis(60), &never).unwrap_err();
     assert!(matches!(&error, MeshError::Incomplete { missing, .. } if missing == &[RankId(1)]), "{error}");
-    let cancelled = AtomicBool::new(true);
+    let cancelled = Cancel::default();
+    cancelled.cancel();
     let error = Mesh::connect(members, &listeners[0], Duration::from_mins(10), &cancelled).unwrap_err();
     assert!(matches!(error, MeshError::Cancelled), "{error}");
 }

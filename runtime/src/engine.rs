@@ -1,0 +1,147 @@
+//! One rank's step path: a thread that owns the device, the model with its KV cache, and while it is part of a group
+//! the expert table and the step connections. It waits for nothing but steps and the other ranks' rows.
+
+mod membership;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use kernels::Backend;
+use thiserror::Error;
+
+pub use self::membership::{Membership, StepPath};
+use crate::experts::table::CommitError;
+use crate::fabric::framing::{Closer, ConnectionError};
+use crate::model::qwen3_moe::{ForwardError, ForwardTiming, Model};
+use crate::protocol::{Step, StepDone, StepTiming, TransactionId};
+
+/// Why a rank stopped running steps. Its group is lost; all help is to form another.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// The coordinator ended the group or is gone.
+    #[error(transparent)]
+    Coordinator(#[from] ConnectionError),
+    /// A step is not for this group.
+    #[error("a step of generation {found} arrived in generation {expected}")]
+    Generation {
+        /// The step's.
+        found: u64,
+        /// This group's.
+        expected: u64,
+    },
+    /// A commit names pages that are not here.
+    #[error("transaction {} is committed and was never staged here", transaction.0)]
+    NotStaged {
+        /// The transaction.
+        transaction: TransactionId,
+    },
+    /// A commit does not fit the map in force.
+    #[error("a commit does not fit")]
+    Commit(#[from] CommitError),
+    /// The batch is wrong, or a rank is lost.
+    #[error("a step failed")]
+    Forward(#[from] ForwardError),
+}
+
+/// What the engine tells of each step.
+pub trait StepObserver: Send + 'static {
+    /// A step has been answered.
+    fn step(&self, timing: &StepTiming, commits: usize);
+}
+
+/// The engine's thread, from elsewhere.
+pub struct Engine<B: Backend> {
+    backend: Arc<B>,
+    groups: Sender<Job<B>>,
+}
+
+struct Job<B: Backend> {
+    membership: Membership<B>,
+    session: Closer,
+    ended: Sender<EngineError>,
+}
+
+/// Device and model, made on the engine's own thread: a device's threads belong to whoever makes it.
+pub type MakeModel<B, E> = Box<dyn FnOnce() -> Result<Model<B>, E> + Send>;
+
+impl<B: Backend> Engine<B> {
+    /// Starts the thread and waits until the model is loaded.
+    ///
+    /// # Errors
+    /// What `make` says.
+    ///
+    /// # Panics
+    /// If the system gives no thread.
+    pub fn start<E: Send + 'static>(make: MakeModel<B, E>, observer: impl StepObserver) -> Result<Self, E> {
+        let (groups, jobs) = bounded(0);
+        let (outcome, loading) = bounded(1);
+        let run = move || match make() {
+            Err(error) => drop(outcome.send(Err(error))),
+            Ok(mut model) => {
+                drop(outcome.send(Ok(Arc::clone(model.backend()))));
+                serve_groups(&mut model, &jobs, &observer);
+            }
+        };
+        std::thread::Builder::new().name("engine".to_owned()).spawn(run).expect("a process can have an engine");
+        let backend = loading.recv().expect("the engine says how loading went")?;
+        Ok(Self { backend, groups })
+    }
+
+    /// The device.
+    #[must_use]
+    pub const fn backend(&self) -> &Arc<B> {
+        &self.backend
+    }
+
+    /// Joins a group and runs its steps; when that ends it closes `session`, and the reason arrives. Waits until the
+    /// group before has ended.
+    ///
+    /// # Panics
+    /// If the engine's thread has panicked.
+    #[must_use]
+    pub fn join(&self, membership: Membership<B>, session: Closer) -> Receiver<EngineError> {
+        let (ended, reason) = bounded(1);
+        self.groups.send(Job { membership, session, ended }).expect("the engine runs as long as it is held");
+        reason
+    }
+}
+
+fn serve_groups<B: Backend>(model: &mut Model<B>, jobs: &Receiver<Job<B>>, observer: &impl StepObserver) {
+    for Job { mut membership, session, ended } in jobs {
+        let Err(reason) = run_steps(model, &mut membership, observer);
+        drop(membership);
+        session.close();
+        // Whoever asked may be gone.
+        let _ = ended.send(reason);
+    }
+}
+
+fn run_steps<B: Backend>(
+    model: &mut Model<B>,
+    member: &mut Membership<B>,
+    observer: &impl StepObserver,
+) -> Result<Infallible, EngineError> {
+    loop {
+        let Step { generation, number, commits, batch } = member.next_step()?;
+        let (started, committed) = (Instant::now(), commits.len());
+        member.apply(commits)?;
+        let commit = started.elapsed();
+        let (outputs, forward) = model.step(&batch, &mut member.table, &mut member.fabric)?;
+        let slot_pairs = member.table.take_pairs();
+        let timing = timing(started.elapsed(), commit, forward);
+        member.answer(&StepDone { generation, number, outputs, slot_pairs, timing })?;
+        observer.step(&timing, committed);
+    }
+}
+
+fn timing(total: Duration, commit: Duration, forward: ForwardTiming) -> StepTiming {
+    let micros = |duration: Duration| u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
+    StepTiming {
+        total: micros(total),
+        commit: micros(commit),
+        exchange: micros(forward.exchange),
+        experts: micros(forward.experts),
+    }
+}

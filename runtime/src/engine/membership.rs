@@ -1,0 +1,100 @@
+//! What a rank's engine has while it is part of a group.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+use kernels::Backend;
+use plan::ids::SlotIndex;
+
+use super::EngineError;
+use crate::experts::mover::{HandOver, NewPages};
+use crate::experts::pages::{Pages, Swap};
+use crate::experts::table::ExpertTable;
+use crate::fabric::framing::Connection;
+use crate::fabric::mesh::Mesh;
+use crate::protocol::{Commit, Step, StepDone, TransactionId};
+
+/// A rank's part in one group.
+pub struct Membership<B: Backend> {
+    pub(super) table: ExpertTable<B::Page>,
+    pub(super) fabric: Mesh,
+    generation: u64,
+    steps: Connection,
+    pages: Arc<Pages<B>>,
+    incoming: Receiver<HandOver<B>>,
+    staged: BTreeMap<TransactionId, NewPages<B>>,
+}
+
+/// The connections that steps go over.
+#[derive(Debug)]
+pub struct StepPath {
+    /// To the other ranks.
+    pub fabric: Mesh,
+    /// To the coordinator.
+    pub steps: Connection,
+}
+
+impl<B: Backend> Membership<B> {
+    /// A part in the group of this generation. `incoming` is where the mover of `pages` hands over.
+    #[must_use]
+    pub fn new(
+        generation: u64,
+        table: ExpertTable<B::Page>,
+        StepPath { fabric, steps }: StepPath,
+        pages: Arc<Pages<B>>,
+        incoming: Receiver<HandOver<B>>,
+    ) -> Self {
+        Self { table, fabric, generation, steps, pages, incoming, staged: BTreeMap::new() }
+    }
+
+    pub(super) fn next_step(&mut self) -> Result<Step, EngineError> {
+        let step: Step = self.steps.receive()?;
+        if step.generation != self.generation {
+            return Err(EngineError::Generation { found: step.generation, expected: self.generation });
+        }
+        Ok(step)
+    }
+
+    pub(super) fn answer(&mut self, done: &StepDone) -> Result<(), EngineError> {
+        Ok(self.steps.send(done)?)
+    }
+
+    /// Swaps the pages of what is committed.
+    pub(super) fn apply(&mut self, commits: Vec<Commit>) -> Result<(), EngineError> {
+        self.take_staged();
+        commits.into_iter().try_for_each(|commit| self.commit(commit))
+    }
+
+    /// What the mover has handed over since the last step; never waits.
+    fn take_staged(&mut self) {
+        for handed in self.incoming.try_iter() {
+            match handed {
+                HandOver::Staged(transaction, pages) => drop(self.staged.insert(transaction, pages)),
+                HandOver::Aborted(transaction) => drop(self.staged.remove(&transaction)),
+            }
+        }
+    }
+
+    fn commit(&mut self, commit: Commit) -> Result<(), EngineError> {
+        let Commit { transaction, layer, .. } = commit;
+        let rank = self.table.rank();
+        let touched = commit.changes.iter().any(|change| change.rank == rank);
+        let staged = match self.staged.remove(&transaction) {
+            Some(staged) => staged,
+            None if touched => return Err(EngineError::NotStaged { transaction }),
+            None => Vec::new(),
+        };
+        let new: Vec<(SlotIndex, Arc<B::Page>)> =
+            staged.into_iter().map(|(slot, page)| (slot, page.commit())).collect();
+        let old = self.table.commit(&commit, new)?;
+        let swap = |(slot, before)| {
+            let change = commit.changes.iter().find(|change| (change.rank, change.slot) == (rank, slot))?;
+            let after = Arc::clone(&self.table.pages(layer)[slot.index()]);
+            Some(Swap { from: change.from, to: change.to, before, after })
+        };
+        let swaps = old.into_iter().filter_map(swap).collect();
+        self.pages.swapped(commit, swaps);
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! A rank's process: keeps a place in the coordinator's group for ever, whatever goes away meanwhile. What it has
+//! loaded survives every loss but its own.
+
+mod arguments;
+mod health;
+mod metrics;
+mod session;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kernels::Backend;
+use kernels::cpu::{Cpu, CpuError};
+use plan::ids::RankId;
+use thiserror::Error;
+
+pub use self::arguments::WorkerArguments;
+use self::health::HealthServer;
+use self::metrics::WorkerMetrics;
+use self::session::{Session, SessionError};
+use crate::cancel::Cancel;
+use crate::engine::Engine;
+use crate::experts::mover::{Faults, LoadPage, PageServer};
+use crate::experts::pages::HeldPages;
+use crate::fabric::framing::Closer;
+use crate::model::checkpoint::{Checkpoint, CheckpointError};
+use crate::model::qwen3_moe::{CacheSize, Model, expert_shape, load_expert};
+use crate::protocol::{FromRank, PROTOCOL};
+
+/// The first wait before a lost coordinator is tried again.
+const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
+/// The longest: a coordinator that comes back is found within it.
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(3);
+
+/// How a rank is set up.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    /// Folder of the checkpoint.
+    pub model: PathBuf,
+    /// Its number.
+    pub rank: RankId,
+    /// `host:port` of the coordinator's control connection.
+    pub coordinator: String,
+    /// Where other ranks reach its step path.
+    pub listen: SocketAddr,
+    /// Where other ranks reach its move path.
+    pub move_listen: SocketAddr,
+    /// Where health and metrics are served.
+    pub health_listen: SocketAddr,
+    /// The host by which other ranks reach it.
+    pub advertise_address: String,
+    /// Compute threads.
+    pub threads: usize,
+    /// Its KV cache.
+    pub cache: CacheSize,
+    /// What goes wrong on purpose.
+    pub faults: Faults,
+}
+
+/// Why a rank's process ends other than by being told to.
+#[derive(Debug, Error)]
+pub enum WorkerError {
+    /// Its model cannot be served.
+    #[error("the checkpoint cannot be served")]
+    Checkpoint(#[from] CheckpointError),
+    /// Its device cannot be used.
+    #[error("the CPU cannot be used")]
+    Device(#[from] CpuError),
+    /// An address cannot be used.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The system gives no threads.
+    #[error("the system gives no threads")]
+    System(#[from] io::Error),
+    /// The coordinator does not want it.
+    #[error("the coordinator refused this rank: {reason}")]
+    Refused {
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+/// Ends a worker from elsewhere.
+#[derive(Debug, Default)]
+pub struct Stop {
+    cancel: Cancel,
+    control: Mutex<Option<Closer>>,
+}
+
+impl Stop {
+    /// Ends it: the coordinator is left, and [`run`] returns.
+    ///
+    /// # Panics
+    /// Never: no thread panics while it holds the connection.
+    pub fn stop(&self) {
+        self.cancel.cancel();
+        if let Some(control) = &*self.control.lock().expect("no thread panics while it holds the connection") {
+            control.close();
+        }
+    }
+
+    /// Has `control` closed by [`Self::stop`], at once if that was before.
+    fn guard(&self, control: Closer) {
+        let mut guarded = self.control.lock().expect("no thread panics while it holds the connection");
+        if self.cancel.is_cancelled() {
+            control.close();
+        }
+        *guarded = Some(control);
+    }
+}
+
+/// What a rank has whether or not it is part of a group.
+struct Worker {
+    settings: WorkerSettings,
+    checkpoint: Arc<Checkpoint>,
+    engine: Engine<Cpu>,
+    load_page: LoadPage<Cpu>,
+    held: HeldPages<Cpu>,
+    steps: TcpListener,
+    step_address: SocketAddr,
+    server: PageServer<Cpu>,
+    metrics: WorkerMetrics,
+    /// Tells the coordinator that this process is the one that was there before.
+    process: u64,
+}
+
+/// Serves as a rank until `stop` says otherwise.
+///
+/// # Errors
+/// If it cannot start, or the coordinator refuses it.
+pub fn run(settings: WorkerSettings, stop: &Arc<Stop>) -> Result<(), WorkerError> {
+    let metrics = WorkerMetrics::default();
+    let health = HealthServer::start(listen(settings.health_listen)?, &metrics)?;
+    let mut worker = Worker::start(settings, metrics)?;
+    health.loaded();
+    let mut back_off = FIRST_BACK_OFF;
+    while !stop.cancel.is_cancelled() {
+        let mut session = Session::default();
+        let Err(error) = session.run(&mut worker, stop);
+        if session.was_ready() {
+            back_off = FIRST_BACK_OFF;
+        }
+        worker.leave(session);
+        match error {
+            SessionError::Refused { reason } => return Err(WorkerError::Refused { reason }),
+            error if stop.cancel.is_cancelled() => tracing::info!(%error, "stopped"),
+            error => tracing::warn!(error = &error as &dyn std::error::Error, "not part of a group"),
+        }
+        stop.cancel.wait(back_off);
+        back_off = (back_off * 2).min(LONGEST_BACK_OFF);
+    }
+    Ok(())
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, WorkerError> {
+    TcpListener::bind(address).map_err(|source| WorkerError::Listen { address, source })
+}
+
+impl Worker {
+    fn start(settings: WorkerSettings, metrics: WorkerMetrics) -> Result<Self, WorkerError> {
+        let checkpoint = Arc::new(Checkpoint::open(&settings.model)?);
+        let steps = listen(settings.listen)?;
+        let step_address = steps.local_addr()?;
+        let server = PageServer::start(listen(settings.move_listen)?, settings.faults)?;
+        let (threads, cache, loading) = (settings.threads, settings.cache, Arc::clone(&checkpoint));
+        let make = move || Ok::<_, WorkerError>(Model::load(Arc::new(Cpu::new(threads)?), &loading, cache)?);
+        let engine = Engine::start(Box::new(make), metrics.clone())?;
+        let (backend, reading) = (Arc::clone(engine.backend()), Arc::clone(&checkpoint));
+        let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert| {
+            load_expert(&*backend, &reading, layer, expert).map_err(|error| error.to_string())
+        });
+        let process = crate::fabric::hello::draw();
+        let page_bytes = engine.backend().page_bytes(expert_shape(&checkpoint));
+        tracing::info!(rank = settings.rank.0, page_bytes, "model loaded");
+        let held = HeldPages::<Cpu>::new();
+        Ok(Self { settings, checkpoint, engine, load_page, held, steps, step_address, server, metrics, process })
+    }
+
+    /// What this rank says of itself.
+    fn registration(&self) -> FromRank {
+        let host = &self.settings.advertise_address;
+        let reach = |address: SocketAddr| {
+            if host.contains(':') {
+                format!("[{host}]:{}", address.port())
+            } else {
+                format!("{host}:{}", address.port())
+            }
+        };
+        FromRank::Register {
+            protocol: PROTOCOL,
+            rank: self.settings.rank,
+            model: self.checkpoint.identity(""),
+            step_address: reach(self.step_address),
+            move_address: reach(self.server.address()),
+            kv_blocks: self.settings.cache.blocks as u32,
+            block_tokens: self.settings.cache.block_tokens as u32,
+        }
+    }
+
+    /// Ends what a session has begun, and keeps the experts that it held.
+    fn leave(&mut self, session: Session) {
+        self.metrics.formed(false);
+        self.server.set(None);
+        if let Some(held) = session.end() {
+            self.held = held;
+        }
+    }
+}

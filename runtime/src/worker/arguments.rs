@@ -1,0 +1,111 @@
+//! A rank's command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use plan::ids::RankId;
+
+use super::WorkerSettings;
+use crate::experts::mover::Faults;
+use crate::model::qwen3_moe::CacheSize;
+
+/// Options of `worker`.
+#[derive(Args, Clone, Debug)]
+pub struct WorkerArguments {
+    /// Folder of the checkpoint: config.json, tokenizer.json and *.safetensors, the same on every rank
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Number of this rank, from 0
+    #[arg(long, value_name = "K")]
+    pub rank: u32,
+    /// Where the coordinator accepts ranks
+    #[arg(long, value_name = "HOST:PORT")]
+    pub coordinator: String,
+    /// Where other ranks reach this one's step path
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8003")]
+    pub listen: SocketAddr,
+    /// Where other ranks ask this one for pages
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8004")]
+    pub move_listen: SocketAddr,
+    /// Where /livez, /readyz and /metrics are served
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8005")]
+    pub health_listen: SocketAddr,
+    /// Host or address by which other ranks reach this one
+    #[arg(long, value_name = "HOST", env = "POD_IP")]
+    pub advertise_address: String,
+    /// What it uses of its machine
+    #[command(flatten)]
+    pub device: DeviceArguments,
+}
+
+/// What a rank uses of its machine.
+#[derive(Args, Clone, Debug)]
+pub struct DeviceArguments {
+    /// Compute threads of each rank
+    #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: u16,
+    /// Blocks of each rank's KV cache
+    #[arg(long, value_name = "B", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
+    pub kv_blocks: u32,
+    /// Tokens of a block, a multiple of 16
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = block_tokens)]
+    pub block_tokens: u32,
+}
+
+fn block_tokens(text: &str) -> Result<u32, String> {
+    let tile = kernels::backend::CACHE_TILE as u32;
+    match text.parse::<u32>() {
+        Ok(tokens) if tokens > 0 && tokens.is_multiple_of(tile) => Ok(tokens),
+        _ => Err(format!("must be a positive multiple of {tile}")),
+    }
+}
+
+impl From<WorkerArguments> for WorkerSettings {
+    fn from(arguments: WorkerArguments) -> Self {
+        let WorkerArguments { model, rank, coordinator, listen, move_listen, health_listen, advertise_address, device } =
+            arguments;
+        let DeviceArguments { threads, kv_blocks, block_tokens } = device;
+        Self {
+            model,
+            rank: RankId(rank),
+            coordinator,
+            listen,
+            move_listen,
+            health_listen,
+            advertise_address,
+            threads: threads.into(),
+            cache: CacheSize { blocks: kv_blocks as usize, block_tokens: block_tokens as usize },
+            faults: Faults::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, Command, FromArgMatches as _};
+
+    use super::*;
+
+    fn parse(more: &[&str]) -> Result<WorkerSettings, String> {
+        let command = WorkerArguments::augment_args(Command::new("worker"));
+        let least = ["worker", "--model", "m", "--rank", "1", "--coordinator", "c:8002", "--advertise-address", "h"];
+        let matches = command.try_get_matches_from(least.iter().chain(more)).map_err(|error| error.to_string())?;
+        let arguments = WorkerArguments::from_arg_matches(&matches).map_err(|error| error.to_string())?;
+        Ok(arguments.into())
+    }
+
+    #[test]
+    fn the_least_that_is_needed_gives_the_documented_ports() {
+        let settings = parse(&[]).unwrap();
+        let ports = [settings.listen, settings.move_listen, settings.health_listen].map(|address| address.port());
+        assert_eq!((ports, settings.cache.block_tokens), ([8003, 8004, 8005], 16));
+    }
+
+    #[test]
+    fn a_block_that_is_no_multiple_of_a_tile_is_refused() {
+        let error = parse(&["--block-tokens", "24"]).unwrap_err();
+        assert!(error.contains("must be a positive multiple of 16"), "{error}");
+        assert!(parse(&["--threads", "0"]).is_err());
+    }
+}

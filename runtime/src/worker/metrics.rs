@@ -1,0 +1,126 @@
+//! What a rank tells Prometheus. Labels are bounded: parts of a step and reasons of failure.
+
+use prometheus::{
+    Counter, CounterVec, Encoder, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
+};
+use strum::IntoEnumIterator;
+
+use crate::engine::StepObserver;
+use crate::protocol::{FromRank, MoveFailure, StepTiming};
+
+/// A rank's counters. Clones are the same counters.
+#[derive(Clone, Debug)]
+pub(super) struct WorkerMetrics {
+    registry: Registry,
+    formed: IntGauge,
+    steps: IntCounter,
+    commits: IntCounter,
+    commit_seconds: Counter,
+    exchange_seconds: Counter,
+    expert_seconds: Counter,
+    other_seconds: Counter,
+    staged: IntCounter,
+    staged_bytes: IntCounter,
+    failures: IntCounterVec,
+}
+
+impl Default for WorkerMetrics {
+    fn default() -> Self {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str| register(&registry, IntCounter::new(name, help));
+        let seconds = Opts::new("swiftbalancer_rank_step_seconds_total", "Time of steps by what it was spent on");
+        let seconds = register(&registry, CounterVec::new(seconds, &["part"]));
+        let failures = Opts::new("swiftbalancer_rank_move_failures_total", "Transactions not staged, by reason");
+        let failures = register(&registry, IntCounterVec::new(failures, &["reason"]));
+        for reason in MoveFailure::iter() {
+            failures.with_label_values(&[<&str>::from(reason)]);
+        }
+        let formed = IntGauge::new("swiftbalancer_rank_formed", "Whether the rank is part of a group");
+        Self {
+            formed: register(&registry, formed),
+            steps: counter("swiftbalancer_rank_steps_total", "Steps run"),
+            commits: counter("swiftbalancer_rank_commits_total", "Transactions committed"),
+            commit_seconds: seconds.with_label_values(&["commit"]),
+            exchange_seconds: seconds.with_label_values(&["exchange"]),
+            expert_seconds: seconds.with_label_values(&["experts"]),
+            other_seconds: seconds.with_label_values(&["other"]),
+            staged: counter("swiftbalancer_rank_staged_transactions_total", "Transactions staged"),
+            staged_bytes: counter("swiftbalancer_rank_received_page_bytes_total", "Bytes of pages received"),
+            failures,
+            registry,
+        }
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> C {
+    let collector = collector.expect("names and help are constants that suit");
+    registry.register(Box::new(collector.clone())).expect("each name is registered once");
+    collector
+}
+
+impl WorkerMetrics {
+    pub fn formed(&self, formed: bool) {
+        self.formed.set(formed.into());
+    }
+
+    pub fn is_formed(&self) -> bool {
+        self.formed.get() == 1
+    }
+
+    pub fn reported(&self, report: &FromRank) {
+        match report {
+            FromRank::Staged { bytes, .. } => {
+                self.staged.inc();
+                self.staged_bytes.inc_by(*bytes);
+            }
+            FromRank::MoveFailed { reason, .. } => self.failures.with_label_values(&[<&str>::from(*reason)]).inc(),
+            FromRank::Register { .. } | FromRank::Ready { .. } | FromRank::Alive => {}
+        }
+    }
+
+    /// All of them as Prometheus reads them.
+    pub fn text(&self) -> String {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("writing to memory does not fail");
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+impl StepObserver for WorkerMetrics {
+    fn step(&self, timing: &StepTiming, commits: usize) {
+        let seconds = |micros: u32| f64::from(micros) / 1e6;
+        let StepTiming { total, commit, exchange, experts } = *timing;
+        self.steps.inc();
+        self.commits.inc_by(commits as u64);
+        self.commit_seconds.inc_by(seconds(commit));
+        self.exchange_seconds.inc_by(seconds(exchange));
+        self.expert_seconds.inc_by(seconds(experts));
+        self.other_seconds.inc_by(seconds(total.saturating_sub(commit + exchange + experts)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_and_moves_show_by_part_and_reason() {
+        let metrics = WorkerMetrics::default();
+        metrics.step(&StepTiming { total: 1000, commit: 100, exchange: 200, experts: 300 }, 2);
+        let (generation, transaction) = (1, crate::protocol::TransactionId(1));
+        metrics.reported(&FromRank::Staged { generation, transaction, bytes: 77 });
+        let (reason, message) = (MoveFailure::Corrupt, String::new());
+        metrics.reported(&FromRank::MoveFailed { generation, transaction, reason, message });
+        let text = metrics.text();
+        for line in [
+            "swiftbalancer_rank_steps_total 1",
+            "swiftbalancer_rank_commits_total 2",
+            "swiftbalancer_rank_step_seconds_total{part=\"other\"} 0.0004",
+            "swiftbalancer_rank_received_page_bytes_total 77",
+            "swiftbalancer_rank_move_failures_total{reason=\"corrupt\"} 1",
+            "swiftbalancer_rank_move_failures_total{reason=\"deadline\"} 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+    }
+}

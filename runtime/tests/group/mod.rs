@@ -1,0 +1,345 @@
+//! A group of ranks in this process, on real sockets, with the smallest driver that can run it.
+
+#![allow(dead_code, reason = "each test and benchmark uses its own part of it")]
+#![allow(clippy::unwrap_used, reason = "a test's own mistake ends the test")]
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use plan::balance::Policy;
+use plan::ids::RankId;
+use plan::map::{ExpertMap, MapShape};
+use plan::topology::Topology;
+use runtime::coordinator::fleet::{Fleet, FleetEvent, FleetSettings, Group};
+use runtime::experts::mover::Faults;
+use runtime::experts::planner::{Planned, Planner};
+use runtime::experts::rebalance::{Effect, Event, PlanRequest, Rebalancer, Report, Settings};
+use runtime::model::checkpoint::Checkpoint;
+use runtime::model::qwen3_moe::CacheSize;
+use runtime::protocol::{Commit, Sampling, SequenceId, SequenceStep, StepDone};
+use runtime::worker::{Stop, WorkerError, WorkerSettings};
+
+pub const PATIENCE: Duration = Duration::from_mins(1);
+pub const BLOCK_TOKENS: u32 = 16;
+/// Blocks of each sequence: 256 tokens.
+pub const BLOCKS: u32 = 16;
+
+pub fn checkpoint() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-moe")
+}
+
+/// How a group is made.
+#[derive(Clone, Copy)]
+pub struct Setup {
+    pub ranks: usize,
+    pub redundancy: usize,
+    pub settings: Settings,
+    pub faults: Faults,
+    pub move_bytes_per_second: u64,
+    pub sequences_per_rank: u32,
+    /// Steps wait for what moves, so that a test of few steps has many moves. Nothing else ever does.
+    pub patient: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let settings = Settings {
+            dynamic: false,
+            window_steps: 400,
+            wait_steps: 30,
+            staging_pages: 4,
+            deadline: Duration::from_secs(10),
+            max_failures: 3,
+            back_off_steps: 8,
+            forced_interval: None,
+            forced_seed: 1,
+        };
+        Self {
+            ranks: 4,
+            redundancy: 4,
+            settings,
+            faults: Faults::default(),
+            move_bytes_per_second: 0,
+            sequences_per_rank: 64,
+            patient: false,
+        }
+    }
+}
+
+/// A rank that runs in this process.
+pub struct Worker {
+    stop: Arc<Stop>,
+    thread: JoinHandle<Result<(), WorkerError>>,
+}
+
+impl Worker {
+    fn start(rank: usize, coordinator: SocketAddr, setup: &Setup) -> Self {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let settings = WorkerSettings {
+            model: checkpoint(),
+            rank: rank.into(),
+            coordinator: coordinator.to_string(),
+            listen: any,
+            move_listen: any,
+            health_listen: any,
+            advertise_address: "127.0.0.1".to_owned(),
+            threads: 1,
+            cache: CacheSize {
+                blocks: (setup.sequences_per_rank * BLOCKS) as usize,
+                block_tokens: BLOCK_TOKENS as usize,
+            },
+            faults: setup.faults,
+        };
+        let stop = Arc::new(Stop::default());
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || runtime::worker::run(settings, &stopped));
+        Self { stop, thread }
+    }
+
+    pub fn stop(self) -> Result<(), WorkerError> {
+        self.stop.stop();
+        self.thread.join().unwrap()
+    }
+}
+
+/// Fleet, rebalancer, planner and workers.
+pub struct Deployment {
+    pub setup: Setup,
+    pub fleet: Fleet,
+    events: Receiver<FleetEvent>,
+    pub group: Option<Group>,
+    pub rebalancer: Rebalancer,
+    planner: (Sender<PlanRequest>, Receiver<Planned>),
+    pub workers: Vec<Option<Worker>>,
+    pub steps: u64,
+    started: Instant,
+    pub reports: Vec<Report>,
+    /// Slots changed by each step that committed anything.
+    pub committed: BTreeMap<u64, Vec<Commit>>,
+}
+
+impl Deployment {
+    pub fn start(setup: Setup) -> Self {
+        let opened = Checkpoint::open(&checkpoint()).unwrap();
+        let model = opened.identity("tiny-moe");
+        let shape = MapShape::with_redundancy(model.layers, model.experts, setup.ranks, setup.redundancy).unwrap();
+        Self::start_with(setup, ExpertMap::contiguous(shape).unwrap())
+    }
+
+    pub fn start_with(setup: Setup, map: ExpertMap) -> Self {
+        let model = Checkpoint::open(&checkpoint()).unwrap().identity("tiny-moe");
+        let settings = FleetSettings {
+            ranks: setup.ranks,
+            model: model.clone(),
+            staging_pages: setup.settings.staging_pages,
+            move_bytes_per_second: setup.move_bytes_per_second,
+            silence_limit: FleetSettings::SILENCE_LIMIT,
+        };
+        let (fleet, events) = Fleet::start(settings, TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+        let planner = Planner {
+            policy: Policy::default(),
+            topology: Topology::single_node(setup.ranks, map.shape().slots_per_rank),
+            staging_pages: setup.settings.staging_pages,
+            minimum_gain: 0.01,
+            page_bytes: 50_000,
+            move_bytes_per_second: setup.move_bytes_per_second,
+        };
+        let workers = (0..setup.ranks).map(|rank| Some(Worker::start(rank, fleet.address(), &setup))).collect();
+        let mut deployment = Self {
+            rebalancer: Rebalancer::new(setup.settings, model, map, 0).unwrap(),
+            planner: planner.start().unwrap(),
+            setup,
+            fleet,
+            events,
+            group: None,
+            workers,
+            steps: 0,
+            started: Instant::now(),
+            reports: Vec::new(),
+            committed: BTreeMap::new(),
+        };
+        deployment.wait_for_group();
+        deployment
+    }
+
+    pub fn wait_for_group(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.group.is_none() {
+            assert!(Instant::now() < deadline, "no group within {PATIENCE:?}");
+            if let Ok(event) = self.events.recv_timeout(Duration::from_millis(100)) {
+                self.on_fleet(event);
+            }
+        }
+    }
+
+    /// Takes note of everything that has happened.
+    pub fn pump(&mut self) {
+        while let Ok(event) = self.events.try_recv() {
+            self.on_fleet(event);
+        }
+        while let Ok((request, outcome)) = self.planner.1.try_recv() {
+            self.on(Event::Planned { request, outcome });
+        }
+    }
+
+    fn on_fleet(&mut self, event: FleetEvent) {
+        match event {
+            FleetEvent::Complete => {
+                // A rank that was lost meanwhile is announced next.
+                let _ = self.fleet.form(&self.rebalancer.map_document(), self.rebalancer.epoch());
+            }
+            FleetEvent::Formed(group) => {
+                let generation = group.generation();
+                self.group = Some(group);
+                self.on(Event::GroupFormed { generation });
+            }
+            FleetEvent::Lost { .. } => {
+                self.group = None;
+                self.on(Event::GroupLost);
+            }
+            FleetEvent::Staged { generation, rank, transaction, bytes } => {
+                self.on(Event::Staged { generation, rank, transaction, bytes });
+            }
+            FleetEvent::MoveFailed { generation, rank, transaction, reason, message } => {
+                self.on(Event::MoveFailed { generation, rank, transaction, reason, message });
+            }
+        }
+    }
+
+    pub fn on(&mut self, event: Event<'_>) {
+        for effect in self.rebalancer.on(event) {
+            match effect {
+                Effect::Plan(request) => self.planner.0.send(request).unwrap(),
+                Effect::Order { rank, order } => self.fleet.order(rank, order),
+                Effect::Record(_) => {}
+                Effect::Report(report) => self.reports.push(report),
+            }
+        }
+    }
+
+    /// Runs a step; `None` if the group is lost.
+    pub fn step(&mut self, batches: Vec<Vec<SequenceStep>>) -> Option<Vec<StepDone>> {
+        self.pump();
+        self.steps += 1;
+        let mut commits = self.rebalancer.commits_for(self.steps);
+        while self.setup.patient && commits.is_empty() && self.rebalancer.pending_transactions() > 0 {
+            let Ok(event) = self.events.recv_timeout(Duration::from_millis(500)) else { break };
+            self.on_fleet(event);
+            commits = self.rebalancer.commits_for(self.steps);
+        }
+        let done = self.group.as_mut()?.run_step(self.steps, batches, &commits).ok();
+        if let Some(answers) = &done {
+            let now = self.started.elapsed();
+            self.on(Event::StepDone { number: self.steps, now, answers });
+            if !commits.is_empty() {
+                self.committed.insert(self.steps, commits);
+            }
+        }
+        done
+    }
+
+    /// Runs empty steps, as the coordinator does while experts move and nobody asks for anything, until `done`.
+    pub fn settle(&mut self, done: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !done(self) {
+            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {:?}", self.reports);
+            self.step(vec![Vec::new(); self.setup.ranks]).expect("no rank is lost");
+            if let Ok(event) = self.events.recv_timeout(Duration::from_millis(2)) {
+                self.on_fleet(event);
+            }
+        }
+    }
+
+    /// Ends a rank's process and starts it anew, as a replaced pod would.
+    pub fn restart(&mut self, rank: usize) {
+        if let Some(worker) = self.workers[rank].take() {
+            worker.stop().unwrap();
+        }
+        self.workers[rank] = Some(Worker::start(rank, self.fleet.address(), &self.setup));
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        for worker in self.workers.iter_mut().filter_map(Option::take) {
+            worker.stop.stop();
+        }
+    }
+}
+
+/// A request that is being served.
+#[derive(Clone)]
+pub struct Sequence {
+    id: SequenceId,
+    rank: RankId,
+    blocks: Vec<u32>,
+    sampling: Sampling,
+    /// Prompt, then what was sampled.
+    pub tokens: Vec<u32>,
+    prompt: usize,
+    /// Tokens whose KV is in the cache.
+    cached: usize,
+}
+
+impl Sequence {
+    /// The `number`th of a deployment's sequences.
+    pub fn new(setup: &Setup, number: u32, prompt: Vec<u32>, temperature: f32) -> Self {
+        let (rank, place) = (number % setup.ranks as u32, number / setup.ranks as u32);
+        assert!(place < setup.sequences_per_rank);
+        let sampling = Sampling { temperature, top_p: 1.0, top_k: 0, seed: number.into(), logprob: false };
+        Self {
+            id: SequenceId(number.into()),
+            rank: RankId(rank),
+            blocks: (place * BLOCKS..(place + 1) * BLOCKS).collect(),
+            sampling,
+            prompt: prompt.len(),
+            tokens: prompt,
+            cached: 0,
+        }
+    }
+
+    /// What was sampled so far.
+    pub fn output(&self) -> &[u32] {
+        &self.tokens[self.prompt..]
+    }
+
+    /// Forgets its KV, as a lost group does.
+    pub fn forget(&mut self) {
+        self.cached = 0;
+    }
+
+    fn step(&self) -> SequenceStep {
+        let blocks = (self.tokens.len() as u32).div_ceil(BLOCK_TOKENS) as usize;
+        SequenceStep {
+            sequence: self.id,
+            position: self.cached as u32,
+            tokens: self.tokens[self.cached..].to_vec(),
+            blocks: self.blocks[..blocks].to_vec(),
+            sample: Some(self.sampling),
+            score: Vec::new(),
+            top_logprobs: 0,
+        }
+    }
+}
+
+/// One step of every sequence; false if the group was lost in it.
+pub fn advance(deployment: &mut Deployment, sequences: &mut [Sequence]) -> bool {
+    let mut batches = vec![Vec::new(); deployment.setup.ranks];
+    for sequence in sequences.iter() {
+        batches[sequence.rank.index()].push(sequence.step());
+    }
+    let Some(answers) = deployment.step(batches) else { return false };
+    let outputs = answers.iter().flat_map(|answer| &answer.outputs);
+    let tokens: BTreeMap<SequenceId, u32> =
+        outputs.filter_map(|output| Some((output.sequence, output.token.as_ref()?.token))).collect();
+    for sequence in sequences {
+        sequence.cached = sequence.tokens.len();
+        sequence.tokens.push(tokens[&sequence.id]);
+    }
+    true
+}

@@ -1,0 +1,154 @@
+//! Ranks that serve the tiny model over real sockets while experts move between them.
+
+mod group;
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+
+use group::{Deployment, Sequence, Setup, advance};
+use plan::wire;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use runtime::experts::mover::Faults;
+use runtime::experts::rebalance::{Event, Report, Settings};
+
+/// Steps of each sequence: its prompt and as many tokens.
+const STEPS: usize = 40;
+
+fn seed() -> u64 {
+    let seed = RandomState::new().hash_one(0);
+    println!("seed {seed}");
+    seed
+}
+
+/// `count` requests with random prompts, most of them greedy.
+fn sequences(setup: &Setup, count: u32, seed: u64) -> Vec<Sequence> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let request = |number| {
+        let length = random.random_range(1..60);
+        let prompt = (0..length).map(|_| random.random_range(0..256)).collect();
+        Sequence::new(setup, number, prompt, if number % 4 == 3 { 0.8 } else { 0.0 })
+    };
+    (0..count).map(request).collect()
+}
+
+/// The tokens of every sequence after [`STEPS`] steps.
+fn serve(deployment: &mut Deployment, mut sequences: Vec<Sequence>) -> Vec<Vec<u32>> {
+    for _ in 0..STEPS {
+        assert!(advance(deployment, &mut sequences), "no rank is lost");
+    }
+    sequences.iter().map(|sequence| sequence.output().to_vec()).collect()
+}
+
+fn forced(every: u64, seed: u64) -> Settings {
+    Settings { forced_interval: Some(every), forced_seed: seed, ..Setup::default().settings }
+}
+
+#[test]
+fn a_random_transaction_every_5_steps_changes_no_token_of_200_requests() {
+    let (seed, still) = (seed(), Setup::default());
+    let requests = |setup: &Setup| sequences(setup, 200, seed);
+    let expected = serve(&mut Deployment::start(still), requests(&still));
+    let moving = Setup { settings: forced(5, seed), patient: true, ..still };
+    let mut deployment = Deployment::start(moving);
+    let tokens = serve(&mut deployment, requests(&moving));
+    assert!(tokens == expected, "seed {seed}");
+    let committed: usize = deployment.committed.values().map(Vec::len).sum();
+    assert!(committed >= STEPS / 5 - 1, "{committed} transactions in {STEPS} steps; {:?}", deployment.reports);
+    assert_eq!(deployment.rebalancer.epoch(), committed as u64);
+}
+
+#[test]
+fn the_number_of_ranks_changes_no_token() {
+    let seed = seed();
+    let serve = |ranks, redundancy| {
+        let setup = Setup { ranks, redundancy, ..Setup::default() };
+        serve(&mut Deployment::start(setup), sequences(&setup, 20, seed))
+    };
+    let alone = serve(1, 0);
+    assert!(serve(2, 0) == alone && serve(4, 4) == alone, "seed {seed}");
+}
+
+#[test]
+fn corrupt_pages_and_cut_connections_change_no_token_and_stop_no_step() {
+    let seed = seed();
+    let still = Setup { ranks: 2, redundancy: 0, ..Setup::default() };
+    let expected = serve(&mut Deployment::start(still), sequences(&still, 16, seed));
+    for faults in [
+        Faults { corrupt: Some(u64::MAX), ..Faults::default() },
+        Faults { cut: Some(u64::MAX), ..Faults::default() },
+        Faults { corrupt: Some(1), cut: Some(2), ..Faults::default() },
+    ] {
+        let setup = Setup { faults, settings: forced(3, seed), patient: true, ..still };
+        let mut deployment = Deployment::start(setup);
+        let tokens = serve(&mut deployment, sequences(&setup, 16, seed));
+        assert!(tokens == expected, "{faults:?}, seed {seed}");
+        assert!(deployment.committed.len() >= 3, "{faults:?}: {:?}", deployment.reports);
+    }
+}
+
+#[test]
+fn a_rank_that_is_lost_comes_back_under_a_new_generation_and_no_token_changes() {
+    let seed = seed();
+    let still = Setup { ranks: 2, redundancy: 2, ..Setup::default() };
+    let expected = serve(&mut Deployment::start(still), sequences(&still, 16, seed));
+    let setup = Setup { settings: forced(5, seed), patient: true, ..still };
+    let mut deployment = Deployment::start(setup);
+    let mut sequences = sequences(&setup, 16, seed);
+    let (mut lost, mut epoch) = (0, 0);
+    while sequences[0].output().len() < STEPS {
+        if sequences[0].output().len() == STEPS / 2 && lost == 0 {
+            lost += 1;
+            epoch = deployment.rebalancer.epoch();
+            deployment.restart(1);
+        }
+        if !advance(&mut deployment, &mut sequences) {
+            deployment.wait_for_group();
+            sequences.iter_mut().for_each(Sequence::forget);
+        }
+    }
+    let tokens: Vec<_> = sequences.iter().map(|sequence| sequence.output().to_vec()).collect();
+    assert!(tokens == expected, "seed {seed}");
+    assert_eq!(deployment.fleet.generation(), 2);
+    assert!(epoch > 0 && deployment.rebalancer.epoch() > epoch, "moves go on from the map that was in force");
+}
+
+#[test]
+fn a_window_of_uneven_traffic_is_balanced_and_the_map_ends_where_the_plan_leads() {
+    let settings = Settings { dynamic: true, window_steps: 20, ..Setup::default().settings };
+    let setup = Setup { settings, ..Setup::default() };
+    let mut deployment = Deployment::start(setup);
+    let text: Vec<u32> = (0..32).map(|index| index % 7 + 97).collect();
+    let mut sequences: Vec<Sequence> = (0..64).map(|number| Sequence::new(&setup, number, text.clone(), 0.0)).collect();
+    for _ in 0..20 {
+        assert!(advance(&mut deployment, &mut sequences));
+    }
+    deployment.settle(|deployment| deployment.rebalancer.recorded().is_some());
+    let predicted = deployment.reports.iter().find_map(|report| match report {
+        Report::Planned { ratio_before, ratio_after, .. } => Some((ratio_before.unwrap(), ratio_after.unwrap())),
+        _ => None,
+    });
+    let (before, after) = predicted.unwrap_or_else(|| panic!("{:?}", deployment.reports));
+    assert!(after > before + 0.05, "{before} to {after}");
+    let recorded = deployment.rebalancer.recorded().expect("a completed rebalance is recorded");
+    assert!((recorded.provenance.ratio - after).abs() < 1e-9, "{} for {after}", recorded.provenance.ratio);
+    assert_eq!(deployment.rebalancer.phase(), wire::Phase::Collecting);
+}
+
+#[test]
+fn a_map_that_is_asked_for_is_reached() {
+    let setup = Setup { ranks: 2, redundancy: 0, ..Setup::default() };
+    let mut deployment = Deployment::start(setup);
+    let start = deployment.rebalancer.map().clone();
+    let slots = start.slots().chunks_exact(start.shape().physical());
+    let reversed = slots.flat_map(|layer| layer.iter().rev().copied()).collect();
+    let wanted = plan::map::ExpertMap::new(start.shape(), reversed).unwrap();
+    deployment.on(Event::ApplyMap(wanted.clone()));
+    deployment.settle(|deployment| matches!(deployment.reports.last(), Some(Report::Completed { .. })));
+    let sorted = |map: &plan::map::ExpertMap| {
+        let mut ranks: Vec<_> = map.slots().chunks_exact(map.shape().slots_per_rank).map(<[_]>::to_vec).collect();
+        ranks.iter_mut().for_each(|rank| rank.sort_unstable());
+        ranks
+    };
+    assert_eq!(sorted(deployment.rebalancer.map()), sorted(&wanted));
+}
