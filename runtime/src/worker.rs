@@ -16,8 +16,9 @@ use kernels::Backend;
 use kernels::cpu::{Cpu, CpuError};
 use plan::ids::RankId;
 use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
 
-pub use self::arguments::WorkerArguments;
+pub use self::arguments::{DeviceArguments, WorkerArguments};
 use self::health::HealthServer;
 use self::metrics::WorkerMetrics;
 use self::session::{Session, SessionError};
@@ -58,6 +59,8 @@ pub struct WorkerSettings {
     pub cache: CacheSize,
     /// What goes wrong on purpose.
     pub faults: Faults,
+    /// The process that started it, if it shall end with that.
+    pub parent: Option<u32>,
 }
 
 /// Why a rank's process ends other than by being told to.
@@ -130,6 +133,43 @@ struct Worker {
     metrics: WorkerMetrics,
     /// Tells the coordinator that this process is the one that was there before.
     process: u64,
+}
+
+/// Serves as a rank until the process is asked to end, by SIGTERM or SIGINT.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_until_signal(settings: WorkerSettings) -> Result<(), WorkerError> {
+    let stop = Arc::new(Stop::default());
+    let stopping = Arc::clone(&stop);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (mut terminate, mut interrupt) = {
+        let _context = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        });
+        stopping.stop();
+    })?;
+    if let Some(parent) = settings.parent {
+        end_with(parent, &stop)?;
+    }
+    run(settings, &stop)
+}
+
+/// Asks the system for a SIGTERM when the parent process ends.
+fn end_with(parent: u32, stop: &Stop) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+    // It may have ended before that; then this process has been given to another.
+    if rustix::process::getppid().is_none_or(|found| found.as_raw_pid() as u32 != parent) {
+        stop.stop();
+    }
+    Ok(())
 }
 
 /// Serves as a rank until `stop` says otherwise.

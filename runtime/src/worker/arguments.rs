@@ -34,6 +34,9 @@ pub struct WorkerArguments {
     /// Host or address by which other ranks reach this one
     #[arg(long, value_name = "HOST", env = "POD_IP")]
     pub advertise_address: String,
+    /// Number of the process that started this one, to end with it
+    #[arg(long, hide = true, value_name = "PID")]
+    pub parent: Option<u32>,
     /// What it uses of its machine
     #[command(flatten)]
     pub device: DeviceArguments,
@@ -63,8 +66,8 @@ fn block_tokens(text: &str) -> Result<u32, String> {
 
 impl From<WorkerArguments> for WorkerSettings {
     fn from(arguments: WorkerArguments) -> Self {
-        let WorkerArguments { model, rank, coordinator, listen, move_listen, health_listen, advertise_address, device } =
-            arguments;
+        let WorkerArguments { model, rank, coordinator, listen, move_listen, health_listen, .. } = arguments;
+        let WorkerArguments { advertise_address, parent, device, .. } = arguments;
         let DeviceArguments { threads, kv_blocks, block_tokens } = device;
         Self {
             model,
@@ -77,6 +80,7 @@ impl From<WorkerArguments> for WorkerSettings {
             threads: threads.into(),
             cache: CacheSize { blocks: kv_blocks as usize, block_tokens: block_tokens as usize },
             faults: Faults::default(),
+            parent,
         }
     }
 }

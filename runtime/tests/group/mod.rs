@@ -94,6 +94,7 @@ impl Worker {
                 block_tokens: BLOCK_TOKENS as usize,
             },
             faults: setup.faults,
+            parent: None,
         };
         let stop = Arc::new(Stop::default());
         let stopped = Arc::clone(&stop);
