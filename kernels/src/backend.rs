@@ -35,12 +35,10 @@ impl HeadShape {
     }
 }
 
-/// Size of a KV cache.
+/// Size of the KV cache of one layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheShape {
-    /// Attention layers.
-    pub layers: usize,
-    /// Heads of each.
+    /// Heads of the layer.
     pub heads: HeadShape,
     /// Number of blocks.
     pub blocks: usize,
@@ -82,6 +80,15 @@ pub struct Groups<'a> {
     pub rows: &'a [u32],
 }
 
+/// Rows that are added up to one, `top_k` for each.
+#[derive(Clone, Copy, Debug)]
+pub struct Choices<'a> {
+    /// `[rows, top_k]`.
+    pub rows: &'a [u32],
+    /// How many for each row.
+    pub top_k: usize,
+}
+
 /// How a router chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouterShape {
@@ -114,7 +121,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     type Page: Send + Sync;
     /// A page that is being received.
     type Staging: Send + Sync;
-    /// Keys and values of every layer, in blocks.
+    /// Keys and values of one layer, in blocks.
     type Cache: Send;
 
     /// Sets the length; what fits is kept, new elements are zero.
@@ -124,8 +131,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// The elements, where the host can read them. Waits for the operations that write them.
     fn read<'a, T: Pod + Send + Sync>(&self, buffer: &'a Self::Buffer<T>) -> Cow<'a, [T]>;
 
-    /// Prepares a matrix.
-    fn matrix(&self, view: MatrixView<'_>) -> Self::Matrix;
+    /// Prepares a linear layer; a bias has one element for each row of the matrix.
+    fn matrix(&self, view: MatrixView<'_>, bias: Option<&[f32]>) -> Self::Matrix;
     /// Prepares a table.
     fn lookup(&self, view: MatrixView<'_>) -> Self::Lookup;
     /// Prepares a feed-forward network: `gate` and `up` are `[intermediate, hidden]`, `down` is `[hidden, intermediate]`.
@@ -154,23 +161,15 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Root mean square norm: `out = x / sqrt(mean(x^2) + epsilon) * weight`, rows of the weight's length.
     fn rms_norm(&self, x: &Self::Buffer<f32>, weight: &Self::Buffer<f32>, epsilon: f32, out: &mut Self::Buffer<f32>);
     /// `out = x * weights^T + bias`, rows of the matrix's columns to rows of its rows.
-    fn matmul(
-        &self,
-        x: &Self::Buffer<f32>,
-        weights: &Self::Matrix,
-        bias: Option<&Self::Buffer<f32>>,
-        write: Write,
-        out: &mut Self::Buffer<f32>,
-    );
+    fn matmul(&self, x: &Self::Buffer<f32>, weights: &Self::Matrix, write: Write, out: &mut Self::Buffer<f32>);
     /// Norms each query and key head and rotates it by its token's position ("rotate half"), in place.
     fn rotate(&self, projected: &mut Self::Buffer<f32>, heads: HeadShape, rotation: &Rotation<'_, Self>);
-    /// Puts keys and values of a layer into the cache. Rows of `projected` are the tokens of `spans` in order.
-    fn store(&self, cache: &mut Self::Cache, layer: usize, projected: &Self::Buffer<f32>, spans: &[Span<'_>]);
+    /// Puts keys and values into the cache. Rows of `projected` are the tokens of `spans` in order.
+    fn store(&self, cache: &mut Self::Cache, projected: &Self::Buffer<f32>, spans: &[Span<'_>]);
     /// Causal attention of each token over its sequence's keys so far, which are in the cache.
     fn attend(
         &self,
         cache: &Self::Cache,
-        layer: usize,
         projected: &Self::Buffer<f32>,
         spans: &[Span<'_>],
         out: &mut Self::Buffer<f32>,
@@ -191,13 +190,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
         x: &Self::Buffer<f32>,
         out: &mut Self::Buffer<f32>,
     );
-    /// `out[i] += sum over j of weights[i, j] * x[rows[i, j]]`, in the order of `j`; `top_k` of them for each row.
+    /// `out[i] += sum over j of weights[i, j] * x[rows[i, j]]`, in the order of `j`.
     fn combine(
         &self,
         x: &Self::Buffer<f32>,
-        rows: &[u32],
+        rows: Choices<'_>,
         weights: &Self::Buffer<f32>,
-        top_k: usize,
         out: &mut Self::Buffer<f32>,
     );
 }

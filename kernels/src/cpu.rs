@@ -1,5 +1,10 @@
 //! The CPU backend.
 
+// Kernels must be compiled into the function that was started for an instruction set, or they are compiled without it.
+#![allow(clippy::inline_always)]
+// A buffer is a `Vec`: operations set the length of their outputs.
+#![allow(clippy::ptr_arg)]
+
 mod attention;
 mod feed_forward;
 mod matrix;
@@ -22,7 +27,7 @@ use self::norm::{RmsNorm, Rotate};
 use self::product::{Product, Rows};
 use self::router::{Combine, Route};
 use self::threads::Threads;
-use crate::backend::{Backend, CacheShape, Groups, HeadShape, PageShape, Rotation, RouterShape, Span, Write};
+use crate::backend::{Backend, CacheShape, Choices, Groups, HeadShape, PageShape, Rotation, RouterShape, Span, Write};
 use crate::tensor::MatrixView;
 
 pub use self::attention::Cache;
@@ -90,8 +95,8 @@ impl Backend for Cpu {
         Cow::Borrowed(buffer)
     }
 
-    fn matrix(&self, view: MatrixView<'_>) -> Matrix {
-        Matrix::new(view)
+    fn matrix(&self, view: MatrixView<'_>, bias: Option<&[f32]>) -> Matrix {
+        Matrix::new(view, bias)
     }
 
     fn lookup(&self, view: MatrixView<'_>) -> Lookup {
@@ -157,13 +162,13 @@ impl Backend for Cpu {
         });
     }
 
-    fn matmul(&self, x: &Vec<f32>, weights: &Matrix, bias: Option<&Vec<f32>>, write: Write, out: &mut Vec<f32>) {
+    fn matmul(&self, x: &Vec<f32>, weights: &Matrix, write: Write, out: &mut Vec<f32>) {
         let rows = x.len() / weights.columns;
         out.resize(rows * weights.rows, 0.0);
         let piece = self.threads.rows(rows, weights.rows * weights.columns);
         self.threads.each_rows(out, weights.rows, piece, |first, out| {
             let x = Rows { values: x, width: weights.columns, first, list: None };
-            self.instructions.run(Product { x, weights: weights.packed(), bias: bias.map(Vec::as_slice), write, out });
+            self.instructions.run(Product { x, weights: weights.packed(), write, out });
         });
     }
 
@@ -183,12 +188,12 @@ impl Backend for Cpu {
         });
     }
 
-    fn store(&self, cache: &mut Cache, layer: usize, projected: &Vec<f32>, spans: &[Span<'_>]) {
-        cache.store(layer, projected, spans);
+    fn store(&self, cache: &mut Cache, projected: &Vec<f32>, spans: &[Span<'_>]) {
+        cache.store(projected, spans);
     }
 
-    fn attend(&self, cache: &Cache, layer: usize, projected: &Vec<f32>, spans: &[Span<'_>], out: &mut Vec<f32>) {
-        attend(self, cache, layer, projected, spans, out);
+    fn attend(&self, cache: &Cache, projected: &Vec<f32>, spans: &[Span<'_>], out: &mut Vec<f32>) {
+        attend(self, cache, projected, spans, out);
     }
 
     fn route(&self, logits: &Vec<f32>, shape: RouterShape, experts: &mut Vec<u32>, weights: &mut Vec<f32>) {
@@ -202,7 +207,8 @@ impl Backend for Cpu {
         feed_forward(self, pages, groups, x, out);
     }
 
-    fn combine(&self, x: &Vec<f32>, rows: &[u32], weights: &Vec<f32>, top_k: usize, out: &mut Vec<f32>) {
+    fn combine(&self, x: &Vec<f32>, choices: Choices<'_>, weights: &Vec<f32>, out: &mut Vec<f32>) {
+        let Choices { rows, top_k } = choices;
         let tokens = rows.len() / top_k;
         if tokens == 0 {
             return;
@@ -218,7 +224,7 @@ impl Backend for Cpu {
 }
 
 /// Splits the spans into pieces of about equal work.
-fn attend(cpu: &Cpu, cache: &Cache, layer: usize, projected: &[f32], spans: &[Span<'_>], out: &mut Vec<f32>) {
+fn attend(cpu: &Cpu, cache: &Cache, projected: &[f32], spans: &[Span<'_>], out: &mut Vec<f32>) {
     let heads = cache.heads();
     let (width, projected_width) = (heads.query_width(), heads.projected_width());
     let tokens: usize = spans.iter().map(|span| span.tokens).sum();
@@ -247,7 +253,7 @@ fn attend(cpu: &Cpu, cache: &Cache, layer: usize, projected: &[f32], spans: &[Sp
     }
     cpu.threads.each(work, |(span, projected, out)| {
         let mut scratch = vec![0.0; scratch_len(span.position + span.tokens - 1)];
-        cpu.instructions.run(Attend { cache, layer, projected, span, scratch: &mut scratch, out });
+        cpu.instructions.run(Attend { cache, projected, span, scratch: &mut scratch, out });
     });
 }
 
@@ -256,13 +262,13 @@ fn feed_forward(cpu: &Cpu, pages: &[Arc<Page>], groups: Groups<'_>, x: &[f32], o
     let Some(shape) = pages.first().map(|page| page.shape()) else { return };
     let (first, end) = (groups.starts[0] as usize, groups.starts[pages.len()] as usize);
     let pieces = cpu.threads.pieces((end - first) * 3 * shape.hidden * shape.intermediate);
-    let share = if pieces == 1 { usize::MAX } else { (end - first).div_ceil(pieces).next_multiple_of(8) };
+    let most = if pieces == 1 { usize::MAX } else { (end - first).div_ceil(pieces).next_multiple_of(8) };
     let mut work = Vec::with_capacity(pages.len() + pieces);
     let mut rest = &mut out[first * shape.hidden..];
     for (group, page) in pages.iter().enumerate() {
         let (mut row, end) = (groups.starts[group] as usize, groups.starts[group + 1] as usize);
         while row < end {
-            let rows = share.min(end - row);
+            let rows = most.min(end - row);
             let (piece, left) = std::mem::take(&mut rest).split_at_mut(rows * shape.hidden);
             work.push((&**page, row, piece));
             rest = left;
@@ -271,12 +277,14 @@ fn feed_forward(cpu: &Cpu, pages: &[Arc<Page>], groups: Groups<'_>, x: &[f32], o
     }
     let run = |(page, first, out): (&Page, usize, &mut [f32]), scratch: &mut [f32]| {
         let x = Rows { values: x, width: shape.hidden, first, list: Some(groups.rows) };
-        cpu.instructions.run(FeedForward { page, x, out, scratch });
+        FeedForward { page, x, out, scratch }.run(cpu.instructions);
     };
     let scratch_len = 2 * BLOCK_ROWS * shape.intermediate;
     if pieces == 1 {
         let mut scratch = vec![0.0; scratch_len];
-        work.into_iter().for_each(|piece| run(piece, &mut scratch));
+        for piece in work {
+            run(piece, &mut scratch);
+        }
     } else {
         cpu.threads.each(work, |piece| run(piece, &mut vec![0.0; scratch_len]));
     }

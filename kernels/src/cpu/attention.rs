@@ -14,12 +14,12 @@ use crate::backend::{CACHE_TILE, CacheShape, HeadShape, Span};
 /// Query rows that are taken together.
 pub(crate) const QUERY_ROWS: usize = 8;
 
-/// Keys and values of every layer.
+/// Keys and values of one layer.
 #[derive(Debug)]
 pub struct Cache {
     shape: CacheShape,
-    /// Of each layer: `[blocks][tiles][key-value heads][key lines, value lines]`.
-    layers: Vec<Vec<Line>>,
+    /// `[blocks][tiles][key-value heads][key lines, value lines]`
+    lines: Vec<Line>,
 }
 
 impl Cache {
@@ -33,7 +33,7 @@ impl Cache {
         );
         let lines =
             shape.blocks * (shape.block_tokens / CACHE_TILE) * shape.heads.key_value * Self::tile_lines(shape.heads);
-        Self { shape, layers: vec![vec![Line([0; LANES]); lines]; shape.layers] }
+        Self { shape, lines: vec![Line([0; LANES]); lines] }
     }
 
     pub(crate) const fn heads(&self) -> HeadShape {
@@ -58,7 +58,7 @@ impl Cache {
     }
 
     /// Puts the keys and values of the spans' tokens into their places.
-    pub(crate) fn store(&mut self, layer: usize, projected: &[f32], spans: &[Span<'_>]) {
+    pub(crate) fn store(&mut self, projected: &[f32], spans: &[Span<'_>]) {
         let heads = self.shape.heads;
         let HeadShape { query, key_value, dimension } = heads;
         let mut rows = projected.chunks_exact(heads.projected_width());
@@ -70,7 +70,7 @@ impl Cache {
                 let (keys, values) = keys_values.split_at(key_value * dimension);
                 for head in 0..key_value {
                     let start = self.tile(span.blocks, tile, head);
-                    let lines = &mut self.layers[layer][start..start + Self::tile_lines(heads)];
+                    let lines = &mut self.lines[start..start + Self::tile_lines(heads)];
                     let (key_lines, value_lines) = lines.split_at_mut(dimension);
                     for (line, value) in key_lines.iter_mut().zip(&keys[head * dimension..]) {
                         line.0[token] = value.to_bits();
@@ -90,7 +90,6 @@ impl Cache {
 /// Attention of consecutive tokens of one sequence, all heads.
 pub(crate) struct Attend<'a> {
     pub cache: &'a Cache,
-    pub layer: usize,
     /// Projections of the tokens.
     pub projected: &'a [f32],
     /// The tokens.
@@ -148,7 +147,7 @@ impl Attend<'_> {
         let group = query / key_value;
         let token = |i: usize| (row + i) / group;
         let query_head = |i: usize| head * group + (row + i) % group;
-        let lines = &self.cache.layers[self.layer][..];
+        let lines = &self.cache.lines[..];
         let tiles = (self.span.position + token(M - 1)) / CACHE_TILE + 1;
         let width = tiles * CACHE_TILE;
 

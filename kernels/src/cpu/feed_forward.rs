@@ -1,8 +1,8 @@
 //! The gated feed-forward network of a page, for the rows of its group.
 
 use super::page::Page;
-use super::product::{Packed, Product, Rows, product};
-use super::simd::{Kernel, LANES, Vector};
+use super::product::{Packed, Product, Rows};
+use super::simd::{Instructions, Kernel, LANES, Vector};
 use crate::backend::Write;
 
 /// Rows that go through a page together; what is between its layers then stays in the first-level cache.
@@ -17,31 +17,44 @@ pub(crate) struct FeedForward<'a> {
     pub scratch: &'a mut [f32],
 }
 
-impl Kernel for FeedForward<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<X: Vector>(self, x: X) {
+impl FeedForward<'_> {
+    /// Does it.
+    pub fn run(self, instructions: Instructions) {
         let shape = self.page.shape();
-        let packed = |rows, columns, lines| Packed { rows, columns, kind: shape.kind, lines };
+        let packed = |rows, columns, lines| Packed { rows, columns, kind: shape.kind, lines, bias: None };
         let (gate_scratch, up_scratch) = self.scratch.split_at_mut(BLOCK_ROWS * shape.intermediate);
         for (block, out) in self.out.chunks_mut(BLOCK_ROWS * shape.hidden).enumerate() {
             let rows = out.len() / shape.hidden;
-            let input = Rows { first: self.x.first + block * BLOCK_ROWS, ..self.x };
+            let x = Rows { first: self.x.first + block * BLOCK_ROWS, ..self.x };
             let gate = &mut gate_scratch[..rows * shape.intermediate];
             let up = &mut up_scratch[..rows * shape.intermediate];
             for (lines, out) in [(self.page.gate(), &mut *gate), (self.page.up(), &mut *up)] {
                 let weights = packed(shape.intermediate, shape.hidden, lines);
-                product(x, Product { x: input, weights, bias: None, write: Write::Replace, out });
+                instructions.run(Product { x, weights, write: Write::Replace, out });
             }
-            for (gate, up) in gate.chunks_mut(LANES).zip(up.chunks(LANES)) {
-                let value = x.load_part(gate);
-                let denominator = x.add(x.splat(1.0), x.exp(x.sub(x.splat(0.0), value)));
-                x.store_part(x.mul(x.div(value, denominator), x.load_part(up)), gate);
-            }
+            instructions.run(Gate { gate, up });
             let weights = packed(shape.hidden, shape.intermediate, self.page.down());
-            let between = Rows { values: gate, width: shape.intermediate, first: 0, list: None };
-            product(x, Product { x: between, weights, bias: None, write: Write::Replace, out });
+            let x = Rows { values: gate, width: shape.intermediate, first: 0, list: None };
+            instructions.run(Product { x, weights, write: Write::Replace, out });
+        }
+    }
+}
+
+/// `gate = silu(gate) * up`, with `silu(x) = x / (1 + e^-x)`.
+pub(crate) struct Gate<'a> {
+    pub gate: &'a mut [f32],
+    pub up: &'a [f32],
+}
+
+impl Kernel for Gate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<X: Vector>(self, x: X) {
+        for (gate, up) in self.gate.chunks_mut(LANES).zip(self.up.chunks(LANES)) {
+            let value = x.load_part(gate);
+            let denominator = x.add(x.splat(1.0), x.exp(x.sub(x.splat(0.0), value)));
+            x.store_part(x.mul(x.div(value, denominator), x.load_part(up)), gate);
         }
     }
 }

@@ -95,21 +95,25 @@ pub(crate) fn pack(view: MatrixView<'_>, kind: WeightKind, lines: &mut [Line]) {
     }
 }
 
-/// Packed weights of a linear layer.
+/// A linear layer with packed weights.
 #[derive(Debug)]
 pub struct Matrix {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
     pub(crate) kind: WeightKind,
     pub(crate) lines: Vec<Line>,
+    pub(crate) bias: Option<Vec<f32>>,
 }
 
 impl Matrix {
-    pub(crate) fn new(view: MatrixView<'_>) -> Self {
+    /// # Panics
+    /// If the bias has not one element for each row.
+    pub(crate) fn new(view: MatrixView<'_>, bias: Option<&[f32]>) -> Self {
+        assert!(bias.is_none_or(|bias| bias.len() == view.rows()), "one bias for each of {} rows", view.rows());
         let kind = view.values().kind();
         let mut lines = vec![Line([0; LANES]); packed_lines(view.rows(), view.columns(), kind)];
         pack(view, kind, &mut lines);
-        Self { rows: view.rows(), columns: view.columns(), kind, lines }
+        Self { rows: view.rows(), columns: view.columns(), kind, lines, bias: bias.map(<[f32]>::to_vec) }
     }
 }
 

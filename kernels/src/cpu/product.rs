@@ -85,11 +85,18 @@ pub(crate) struct Packed<'a> {
     pub columns: usize,
     pub kind: WeightKind,
     pub lines: &'a [Line],
+    pub bias: Option<&'a [f32]>,
 }
 
 impl Matrix {
     pub(crate) fn packed(&self) -> Packed<'_> {
-        Packed { rows: self.rows, columns: self.columns, kind: self.kind, lines: &self.lines }
+        Packed {
+            rows: self.rows,
+            columns: self.columns,
+            kind: self.kind,
+            lines: &self.lines,
+            bias: self.bias.as_deref(),
+        }
     }
 }
 
@@ -97,7 +104,6 @@ impl Matrix {
 pub(crate) struct Product<'a> {
     pub x: Rows<'a>,
     pub weights: Packed<'a>,
-    pub bias: Option<&'a [f32]>,
     pub write: Write,
     pub out: &'a mut [f32],
 }
@@ -107,16 +113,10 @@ impl Kernel for Product<'_> {
 
     #[inline(always)]
     fn run<X: Vector>(self, x: X) {
-        product(x, self);
-    }
-}
-
-/// See [`Product`].
-#[inline(always)]
-pub(crate) fn product<X: Vector>(x: X, product: Product<'_>) {
-    match product.weights.kind {
-        WeightKind::Bf16 => panels::<X, Bf16>(x, product),
-        WeightKind::F32 => panels::<X, F32>(x, product),
+        match self.weights.kind {
+            WeightKind::Bf16 => panels::<X, Bf16>(x, self),
+            WeightKind::F32 => panels::<X, F32>(x, self),
+        }
     }
 }
 
@@ -217,7 +217,7 @@ fn tile<X: Vector, W: Weights<2>, const M: usize, const P: usize>(
                 if start < width {
                     let end = width.min(start + LANES);
                     let mut value = *sum;
-                    if let Some(bias) = product.bias {
+                    if let Some(bias) = product.weights.bias {
                         value = x.add(value, x.load_part(&bias[start..end]));
                     }
                     if product.write == Write::Add {

@@ -36,7 +36,9 @@ impl Kernel for Route<'_> {
             }
             if normalise {
                 let total: f32 = weights.iter().sum();
-                weights.iter_mut().for_each(|weight| *weight /= total);
+                for weight in weights.iter_mut() {
+                    *weight /= total;
+                }
             }
         }
     }

@@ -201,7 +201,9 @@ const LN_2_LOW: f32 = -2.121_944_4e-4;
 /// 1.5 * 2^23: adding it leaves the nearest whole number in the low bits.
 const ROUND: f32 = 12_582_912.0;
 /// Minimax polynomial of `(e^r - 1 - r) / r^2` on `|r| <= ln(2) / 2`, from Cephes' `expf`.
-const EXP: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1];
+#[allow(clippy::excessive_precision, reason = "as published")]
+const EXP: [f32; 6] =
+    [1.987_569_15e-4, 1.398_199_950_7e-3, 8.333_451_907_3e-3, 4.166_579_589_4e-2, 1.666_666_545_9e-1, 0.5];
 const EXP_MIN: f32 = -87.3;
 const EXP_MAX: f32 = 88.7;
 
@@ -209,8 +211,7 @@ impl<S: Simd, const N: usize> Vector for Registers<S, N> {
     type F32 = [S::f32s; N];
     const TILE_ROWS: usize = match N {
         1 => 8,
-        2 => 3,
-        4 => 3,
+        2 | 4 => 3,
         _ => 1,
     };
 
@@ -223,9 +224,7 @@ impl<S: Simd, const N: usize> Vector for Registers<S, N> {
     fn load(self, values: &[f32; LANES]) -> Self::F32 {
         let (registers, _) = S::as_simd_f32s(values);
         let mut out = [registers[0]; N];
-        for i in 1..N {
-            out[i] = registers[i];
-        }
+        out.copy_from_slice(&registers[..N]);
         out
     }
 
@@ -252,52 +251,27 @@ impl<S: Simd, const N: usize> Vector for Registers<S, N> {
 
     #[inline(always)]
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        self.zip(
-            a,
-            b,
-            #[inline(always)]
-            |simd, a, b| simd.add_f32s(a, b),
-        )
+        self.zip(a, b, S::add_f32s)
     }
 
     #[inline(always)]
     fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        self.zip(
-            a,
-            b,
-            #[inline(always)]
-            |simd, a, b| simd.sub_f32s(a, b),
-        )
+        self.zip(a, b, S::sub_f32s)
     }
 
     #[inline(always)]
     fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        self.zip(
-            a,
-            b,
-            #[inline(always)]
-            |simd, a, b| simd.mul_f32s(a, b),
-        )
+        self.zip(a, b, S::mul_f32s)
     }
 
     #[inline(always)]
     fn div(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        self.zip(
-            a,
-            b,
-            #[inline(always)]
-            |simd, a, b| simd.div_f32s(a, b),
-        )
+        self.zip(a, b, S::div_f32s)
     }
 
     #[inline(always)]
     fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        self.zip(
-            a,
-            b,
-            #[inline(always)]
-            |simd, a, b| simd.max_f32s(a, b),
-        )
+        self.zip(a, b, S::max_f32s)
     }
 
     #[inline(always)]

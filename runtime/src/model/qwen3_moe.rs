@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kernels::Backend;
-use kernels::backend::{CacheShape, Groups, PageShape, Rotation, RouterShape, Span, Write};
+use kernels::backend::{CacheShape, Choices, Groups, PageShape, Rotation, RouterShape, Span, Write};
 use plan::ids::{ExpertId, LayerId};
 use thiserror::Error;
 
@@ -31,7 +31,8 @@ pub struct Model<B: Backend> {
     norm: B::Buffer<f32>,
     head: B::Matrix,
     angles: B::Buffer<f32>,
-    cache: B::Cache,
+    /// Of each layer.
+    caches: Vec<B::Cache>,
     scratch: Scratch<B>,
 }
 
@@ -39,11 +40,9 @@ struct Layer<B: Backend> {
     input_norm: B::Buffer<f32>,
     /// Query, key and value projections, one below the other.
     projections: B::Matrix,
-    projection_biases: Option<B::Buffer<f32>>,
     query_norm: B::Buffer<f32>,
     key_norm: B::Buffer<f32>,
     output: B::Matrix,
-    output_bias: Option<B::Buffer<f32>>,
     feed_forward_norm: B::Buffer<f32>,
     feed_forward: FeedForward<B>,
 }
@@ -162,20 +161,15 @@ impl<B: Backend> Model<B> {
         }
         let embedding = checkpoint.tensor(weights::EMBEDDING)?;
         let head = if config.tied_embeddings { None } else { Some(checkpoint.tensor(weights::HEAD)?) };
-        let shape = CacheShape {
-            layers: config.layers.len(),
-            heads: config.heads,
-            blocks: cache.blocks,
-            block_tokens: cache.block_tokens,
-        };
+        let shape = CacheShape { heads: config.heads, blocks: cache.blocks, block_tokens: cache.block_tokens };
         Ok(Self {
             block_tokens: cache.block_tokens,
             blocks: cache.blocks,
-            head: backend.matrix(head.as_ref().unwrap_or(&embedding).matrix(config.vocabulary)),
+            head: backend.matrix(head.as_ref().unwrap_or(&embedding).matrix(config.vocabulary), None),
             embedding: backend.lookup(embedding.matrix(config.vocabulary)),
-            norm: weights::vector(&*backend, checkpoint, &[weights::NORM.to_owned()])?,
+            norm: weights::vector(&*backend, checkpoint, weights::NORM)?,
             angles: weights::buffer(&*backend, &rope_angles(&config)),
-            cache: backend.cache(shape),
+            caches: layers.iter().map(|_| backend.cache(shape)).collect(),
             scratch: Scratch::default(),
             layers,
             config,
@@ -241,13 +235,13 @@ impl<B: Backend> Model<B> {
         self.scratch.take_batch(batch);
         let spans: Vec<Span<'_>> = batch.iter().map(span).collect();
         let mut group = Group { table, fabric, timing: ForwardTiming::default() };
-        let Self { backend, config, layers, cache, scratch, embedding, angles, .. } = self;
+        let Self { backend, config, layers, caches, scratch, embedding, angles, .. } = self;
         let backend = &**backend;
         backend.embed(embedding, &scratch.ids, &mut scratch.hidden);
-        for (index, layer) in layers.iter().enumerate() {
+        for (layer, cache) in layers.iter().zip(caches) {
             attention(backend, config, layer, angles, scratch, |backend, projected, attended| {
-                backend.store(cache, index, projected, &spans);
-                backend.attend(cache, index, projected, &spans, attended);
+                backend.store(cache, projected, &spans);
+                backend.attend(cache, projected, &spans, attended);
             });
             backend.rms_norm(&scratch.hidden, &layer.feed_forward_norm, config.rms_epsilon, &mut scratch.normed);
             match &layer.feed_forward {
@@ -268,7 +262,7 @@ impl<B: Backend> Model<B> {
         for rows in rows.chunks(LOGIT_ROWS) {
             backend.gather(&scratch.hidden, config.hidden, rows, &mut scratch.rows);
             backend.rms_norm(&scratch.rows, norm, config.rms_epsilon, &mut scratch.normed);
-            backend.matmul(&scratch.normed, head, None, Write::Replace, &mut scratch.logits);
+            backend.matmul(&scratch.normed, head, Write::Replace, &mut scratch.logits);
             backend.read(&scratch.logits).chunks_exact(config.vocabulary).for_each(&mut take);
         }
     }
@@ -344,19 +338,18 @@ fn load_layer<B: Backend>(
 ) -> Result<Layer<B>, CheckpointError> {
     let config = checkpoint.config();
     let prefix = weights::prefix(index);
-    let vector = |name: &str| weights::vector(backend, checkpoint, &[format!("{prefix}.{name}.weight")]);
-    let named = |kind: &str| ["q", "k", "v"].map(|name| format!("{prefix}.self_attn.{name}_proj.{kind}"));
-    let output = |kind: &str| [format!("{prefix}.self_attn.o_proj.{kind}")];
-    let bias =
-        |names: &[String]| config.attention_bias.then(|| weights::vector(backend, checkpoint, names)).transpose();
+    let vector = |name: &str| weights::vector(backend, checkpoint, &format!("{prefix}.{name}.weight"));
+    let linear = |names: &[&str], columns: usize| {
+        let named = |kind: &str| names.iter().map(|name| format!("{prefix}.{name}.{kind}")).collect::<Vec<_>>();
+        let biases = if config.attention_bias { named("bias") } else { Vec::new() };
+        weights::linear(backend, checkpoint, &named("weight"), &biases, columns)
+    };
     Ok(Layer {
         input_norm: vector("input_layernorm")?,
-        projections: weights::stack(backend, checkpoint, &named("weight"), config.hidden)?,
-        projection_biases: bias(&named("bias"))?,
+        projections: linear(&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], config.hidden)?,
         query_norm: vector("self_attn.q_norm")?,
         key_norm: vector("self_attn.k_norm")?,
-        output: weights::stack(backend, checkpoint, &output("weight"), config.heads.query_width())?,
-        output_bias: bias(&output("bias"))?,
+        output: linear(&["self_attn.o_proj"], config.heads.query_width())?,
         feed_forward_norm: vector("post_attention_layernorm")?,
         feed_forward: match config.layers[index] {
             LayerKind::Dense => FeedForward::Dense(Arc::new(weights::dense(backend, checkpoint, index)?)),
@@ -364,7 +357,7 @@ fn load_layer<B: Backend>(
                 let router = [format!("{prefix}.mlp.gate.weight")];
                 *sparse += 1;
                 FeedForward::Sparse(
-                    weights::stack(backend, checkpoint, &router, config.hidden)?,
+                    weights::linear(backend, checkpoint, &router, &[], config.hidden)?,
                     LayerId::from(*sparse - 1),
                 )
             }
@@ -399,7 +392,7 @@ fn attention<B: Backend>(
 ) {
     let Scratch { hidden, normed, projected, attended, positions, .. } = scratch;
     backend.rms_norm(hidden, &layer.input_norm, config.rms_epsilon, normed);
-    backend.matmul(normed, &layer.projections, layer.projection_biases.as_ref(), Write::Replace, projected);
+    backend.matmul(normed, &layer.projections, Write::Replace, projected);
     let rotation = Rotation {
         query_norm: &layer.query_norm,
         key_norm: &layer.key_norm,
@@ -409,7 +402,7 @@ fn attention<B: Backend>(
     };
     backend.rotate(projected, config.heads, &rotation);
     attend(backend, projected, attended);
-    backend.matmul(attended, &layer.output, layer.output_bias.as_ref(), Write::Add, hidden);
+    backend.matmul(attended, &layer.output, Write::Add, hidden);
 }
 
 fn dense<B: Backend>(backend: &B, config: &Config, page: &Arc<B::Page>, scratch: &mut Scratch<B>) {
@@ -420,13 +413,13 @@ fn dense<B: Backend>(backend: &B, config: &Config, page: &Arc<B::Page>, scratch:
     backend.resize(results, rows.len() * config.hidden);
     let groups = Groups { starts: &[0, rows.len() as u32], rows };
     backend.feed_forward(std::slice::from_ref(page), groups, normed, results);
-    backend.combine(results, rows, ones, 1, hidden);
+    backend.combine(results, Choices { rows, top_k: 1 }, ones, hidden);
 }
 
 /// Chooses the experts of every token.
 fn route<B: Backend>(backend: &B, config: &Config, router: &B::Matrix, scratch: &mut Scratch<B>) {
     let shape = RouterShape { experts: config.experts, top_k: config.top_k, normalise: config.normalise_top_k };
-    backend.matmul(&scratch.normed, router, None, Write::Replace, &mut scratch.router);
+    backend.matmul(&scratch.normed, router, Write::Replace, &mut scratch.router);
     backend.route(&scratch.router, shape, &mut scratch.experts, &mut scratch.weights);
 }
 
@@ -463,7 +456,8 @@ fn experts<B: Backend>(
         dispatch.received(fabric.rank().index()).for_each(|rows| append(backend, results, &mut len, rows));
         timing.exchange += start.elapsed();
     }
-    backend.combine(results, dispatch.results(fabric.rank().0), weights, config.top_k, hidden);
+    let rows = dispatch.results(fabric.rank().0);
+    backend.combine(results, Choices { rows, top_k: config.top_k }, weights, hidden);
     Ok(())
 }
 

@@ -108,38 +108,39 @@ fn expected(config: &Config, layout: ExpertLayout) -> BTreeMap<String, Vec<usize
     expected
 }
 
-/// Several matrices of the same number of columns, one below the other.
-pub(super) fn stack<B: Backend>(
+/// Linear layers of the same inputs as one, their outputs one after the other. No names of biases: no bias.
+pub(super) fn linear<B: Backend>(
     backend: &B,
     checkpoint: &Checkpoint,
     names: &[String],
+    biases: &[String],
     columns: usize,
 ) -> Result<B::Matrix, CheckpointError> {
     let parts = names.iter().map(|name| checkpoint.tensor(name)).collect::<Result<Vec<_>, _>>()?;
     let rows = parts.iter().map(|part| part.values().len()).sum::<usize>() / columns;
-    if let Some(all) = parts
-        .iter()
-        .map(|part| if let Loaded::Bf16(values) = part { Some(&values[..]) } else { None })
-        .collect::<Option<Vec<_>>>()
-    {
-        let joined = all.concat();
-        return Ok(backend.matrix(MatrixView::new(rows, columns, Values::Bf16(&joined))));
+    let bias = if biases.is_empty() { None } else { Some(joined(checkpoint, biases)?) };
+    let bf16 = |part: &Loaded| if let Loaded::Bf16(values) = part { Some(values.clone()) } else { None };
+    if let Some(parts) = parts.iter().map(bf16).collect::<Option<Vec<_>>>() {
+        let values = parts.concat();
+        return Ok(backend.matrix(MatrixView::new(rows, columns, Values::Bf16(&values)), bias.as_deref()));
     }
-    let joined: Vec<f32> = parts.iter().flat_map(widened).collect();
-    Ok(backend.matrix(MatrixView::new(rows, columns, Values::F32(&joined))))
+    let values: Vec<f32> = parts.iter().flat_map(widened).collect();
+    Ok(backend.matrix(MatrixView::new(rows, columns, Values::F32(&values)), bias.as_deref()))
 }
 
-/// A vector (or several, one after the other) as f32.
+/// A vector as f32.
 pub(super) fn vector<B: Backend>(
     backend: &B,
     checkpoint: &Checkpoint,
-    names: &[String],
+    name: &str,
 ) -> Result<B::Buffer<f32>, CheckpointError> {
-    let mut joined = Vec::new();
-    for name in names {
-        joined.extend(widened(&checkpoint.tensor(name)?));
-    }
-    Ok(buffer(backend, &joined))
+    Ok(buffer(backend, &widened(&checkpoint.tensor(name)?)))
+}
+
+/// Vectors, one after the other.
+fn joined(checkpoint: &Checkpoint, names: &[String]) -> Result<Vec<f32>, CheckpointError> {
+    let parts = names.iter().map(|name| checkpoint.tensor(name)).collect::<Result<Vec<_>, _>>()?;
+    Ok(parts.iter().flat_map(widened).collect())
 }
 
 /// A buffer with these values.
