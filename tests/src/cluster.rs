@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-pub use audit::{AuditLog, Write};
+pub use audit::{AuditLog, Request};
 pub use forward::Forward;
 pub use prerequisites::{Missing, missing, provide};
 pub use script::Output;
@@ -202,7 +202,7 @@ impl Cluster {
         self.script.link("up", node)
     }
 
-    /// What the API server recorded of writes.
+    /// What the API server recorded of requests.
     #[must_use]
     pub fn audit_log(&self) -> AuditLog {
         AuditLog::new(self.script.state().join("audit.log"))

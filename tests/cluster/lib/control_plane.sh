@@ -6,7 +6,8 @@ control_plane_kubectl() {
 }
 
 start_control_plane() {
-  # Every write that a request makes, for the tests that count them; reads are not recorded.
+  # Every write, for the tests that count them, and all that service accounts do outside of kube-system, for those that
+  # look for requests that were refused.
   cat > "$state/audit.yaml" << 'POLICY'
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -14,6 +15,10 @@ omitStages: [RequestReceived, ResponseStarted]
 rules:
 - level: Metadata
   verbs: [create, update, patch, delete, deletecollection]
+- level: None
+  userGroups: [system:serviceaccounts:kube-system]
+- level: Metadata
+  userGroups: [system:serviceaccounts]
 - level: None
 POLICY
   # The data ends with the cluster, so nothing is gained by forcing it to the disk.

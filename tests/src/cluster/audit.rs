@@ -1,4 +1,5 @@
-//! The API server's audit log: one JSON object a line for each finished write.
+//! The API server's audit log: one JSON object a line for each finished request that its policy keeps: every write,
+//! and the reads of pods' service accounts.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
@@ -14,12 +15,12 @@ pub struct AuditLog {
     position: u64,
 }
 
-/// A request that may change something.
+/// A request to the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Write {
+pub struct Request {
     /// Who made it.
     pub user: String,
-    /// `create`, `update`, `patch`, `delete` or `deletecollection`.
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete` or `deletecollection`.
     pub verb: String,
     /// Plural name of the kind, with the subresource if there is one: `pods`, `pods/status`.
     pub resource: String,
@@ -29,6 +30,14 @@ pub struct Write {
     pub name: String,
     /// Status code of the answer.
     pub code: u16,
+}
+
+impl Request {
+    /// Whether it may change something.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        !matches!(self.verb.as_str(), "get" | "list" | "watch")
+    }
 }
 
 #[derive(Deserialize)]
@@ -76,28 +85,28 @@ impl AuditLog {
         Ok(())
     }
 
-    /// Writes since the last call.
+    /// Requests since the last call.
     ///
     /// # Errors
     /// If the cluster is gone, or a line is not what is expected of an audit log.
-    pub fn read(&mut self) -> Result<Vec<Write>> {
+    pub fn read(&mut self) -> Result<Vec<Request>> {
         let mut file = BufReader::new(File::open(&self.path).context("reading the audit log")?);
         file.seek(SeekFrom::Start(self.position))?;
-        let mut writes = Vec::new();
+        let mut requests = Vec::new();
         let mut text = String::new();
         while file.read_line(&mut text)? > 0 {
             if !text.ends_with('\n') {
                 break; // being written: the next call reads it
             }
             self.position += text.len() as u64;
-            writes.push(parse(&text)?);
+            requests.push(parse(&text)?);
             text.clear();
         }
-        Ok(writes)
+        Ok(requests)
     }
 }
 
-fn parse(line: &str) -> Result<Write> {
+fn parse(line: &str) -> Result<Request> {
     let line: Line = serde_json::from_str(line).with_context(|| format!("a line of the audit log: {line}"))?;
     let object = line.object_ref.unwrap_or_default();
     let resource = match object.subresource.as_str() {
@@ -105,7 +114,7 @@ fn parse(line: &str) -> Result<Write> {
         subresource => format!("{}/{subresource}", object.resource),
     };
     let code = line.response_status.and_then(|status| status.code).unwrap_or_default();
-    Ok(Write {
+    Ok(Request {
         user: line.user.username,
         verb: line.verb,
         resource,
@@ -124,13 +133,13 @@ mod tests {
     const LINE: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"1","stage":"ResponseComplete","requestURI":"/api/v1/namespaces/a/pods/b/status","verb":"patch","user":{"username":"system:node:node-1","groups":["system:nodes"]},"objectRef":{"resource":"pods","namespace":"a","name":"b","apiVersion":"v1","subresource":"status"},"responseStatus":{"metadata":{},"code":200}}"#;
 
     #[test]
-    fn a_write_is_returned_once_and_a_line_that_is_not_finished_is_left_for_later() {
+    fn a_request_is_returned_once_and_a_line_that_is_not_finished_is_left_for_later() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         let mut log = AuditLog::new(file.path().to_owned());
         let (head, tail) = LINE.split_at(40);
         writeln!(file, "{LINE}").unwrap();
         write!(file, "{head}").unwrap();
-        let write = Write {
+        let request = Request {
             user: "system:node:node-1".into(),
             verb: "patch".into(),
             resource: "pods/status".into(),
@@ -138,10 +147,10 @@ mod tests {
             name: "b".into(),
             code: 200,
         };
-        assert_eq!(log.read().unwrap(), std::slice::from_ref(&write));
+        assert_eq!(log.read().unwrap(), std::slice::from_ref(&request));
         assert_eq!(log.read().unwrap(), []);
         writeln!(file, "{tail}").unwrap();
-        assert_eq!(log.read().unwrap(), [write]);
+        assert_eq!(log.read().unwrap(), [request]);
         writeln!(file, "{LINE}").unwrap();
         log.skip_to_end().unwrap();
         assert_eq!(log.read().unwrap(), []);

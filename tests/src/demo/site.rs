@@ -81,12 +81,13 @@ impl Site {
 
     pub fn install_chart(&self, images: &[Archive]) -> Result<()> {
         let arguments = chart::install_arguments(images);
-        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let mut arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         match self {
             Self::Own(cluster) => cluster.helm(arguments).map(drop),
             // With the definition of the custom resource removed at the end.
             Self::Context(context) => {
-                call("helm", &["--kube-context", context, "--set", "crds.keep=false"], &arguments).map(drop)
+                arguments.push("--set=crds.keep=false");
+                call("helm", &["--kube-context", context], &arguments).map(drop)
             }
         }
     }

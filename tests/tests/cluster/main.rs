@@ -3,6 +3,7 @@
 //! is reported as ignored and the reason is printed, unless `SWIFTBALANCER_CLUSTER=required` makes that a failure.
 
 mod balancing;
+mod chart;
 mod deployment;
 mod harness;
 mod refusals;
@@ -23,6 +24,7 @@ const TESTS: &[Test] = &[
     ("harness::a_node_that_is_cut_off_is_noticed_and_comes_back", harness::cut_link),
     ("harness::a_node_that_is_switched_off_loses_its_containers_and_comes_back", harness::switch_off),
     ("harness::a_cluster_leaves_nothing_behind", harness::nothing_is_left),
+    ("chart::it_lints_and_renders_with_every_switch", chart::lints_and_renders),
     ("serving::an_applied_deployment_serves_and_a_deleted_one_leaves_no_object", serving::first_token_and_nothing_left),
     ("serving::a_deleted_rank_pod_is_replaced_and_answers_stay_the_same", serving::deleted_rank),
     ("serving::the_ranks_of_a_node_that_is_cut_off_start_elsewhere", serving::node_cut_off),
@@ -30,6 +32,7 @@ const TESTS: &[Test] = &[
     ("serving::an_idle_deployment_writes_nothing_to_the_api_server", serving::idle),
     ("balancing::a_deployment_that_starts_from_a_recorded_map_is_balanced_at_once", balancing::recorded_map),
     ("refusals::bad_specs_are_refused_and_hold_no_pod", refusals::bad_specs),
+    ("chart::the_operator_was_never_refused_a_request", chart::rights_suffice),
 ];
 
 fn main() -> ExitCode {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
-use tests::cluster::{NODES, node_number};
+use tests::cluster::{NODES, Request, node_number};
 use tests::namespace::{Namespace, in_namespace, node_condition};
 use tests::{chart, wait};
 
@@ -108,9 +108,10 @@ pub fn idle(suite: &Suite) -> Result<()> {
         let operator = format!("system:serviceaccount:{}:", chart::NAMESPACE);
         let mut audit = cluster.audit_log();
         let mut ours = async || {
-            let writes = audit.read()?;
-            let ours = writes
+            let ours = audit
+                .read()?
                 .into_iter()
+                .filter(Request::is_write)
                 .filter(|write| write.namespace == namespace.name || write.user.starts_with(&operator));
             anyhow::Ok(ours.collect::<Vec<_>>())
         };
