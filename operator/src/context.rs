@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::Client;
 use kube::core::DeserializeGuard;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::Store;
+use kube::runtime::reflector::store::WriterDropped;
+use kube::{Client, Resource};
 
 use crate::api::MoEDeployment;
 use crate::backoff;
@@ -55,16 +56,29 @@ impl Stores {
     ///
     /// # Errors
     /// If a watch has ended, as it does when the operator stops.
-    pub async fn wait_until_ready(&self) -> Result<(), kube::runtime::reflector::store::WriterDropped> {
+    pub async fn wait_until_ready(&self) -> Result<(), WriterDropped> {
         // No `..`: a cache that is added has to be waited for.
         let Self { deployments, pods, services, accounts, budgets, maps, nodes } = self;
-        deployments.wait_until_ready().await?;
-        pods.wait_until_ready().await?;
-        services.wait_until_ready().await?;
-        accounts.wait_until_ready().await?;
-        budgets.wait_until_ready().await?;
-        maps.wait_until_ready().await?;
-        nodes.wait_until_ready().await
+        filled(deployments).await?;
+        filled(pods).await?;
+        filled(services).await?;
+        filled(accounts).await?;
+        filled(budgets).await?;
+        filled(maps).await?;
+        filled(nodes).await
+    }
+}
+
+/// Waits until a cache has been filled once. Asks again from time to time: of several tasks that wait for one cache,
+/// kube-runtime wakes only the one that asked last.
+async fn filled<K>(store: &Store<K>) -> Result<(), WriterDropped>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    loop {
+        if let Ok(outcome) = tokio::time::timeout(Duration::from_millis(100), store.wait_until_ready()).await {
+            return outcome;
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+pub use evidence::collect as collect_evidence;
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace as NamespaceObject, Node, Pod, ServiceAccount};
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};

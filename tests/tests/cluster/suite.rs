@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, anyhow};
 use tests::cluster::Cluster;
 use tests::figures::Figures;
+use tests::namespace::collect_evidence;
 use tests::workspace::Binaries;
 use tests::{chart, image};
 
@@ -48,7 +49,10 @@ impl Suite {
         let images = image::build_all(&Binaries::build()?)?;
         cluster.load(&images)?;
         let began = Instant::now();
-        cluster.helm(chart::install_arguments(&images).iter().map(String::as_str))?;
+        cluster.helm(chart::install_arguments(&images).iter().map(String::as_str)).map_err(|error| {
+            let folder = collect_evidence(cluster, chart::NAMESPACE, "install");
+            error.context(format!("evidence is in {}", folder.display()))
+        })?;
         self.figure("helm install until the operator is ready", seconds(began))
     }
 }
