@@ -68,7 +68,9 @@ fn metadata(deployment: &MoEDeployment, name: String) -> ObjectMeta {
         name: Some(name),
         namespace: deployment.namespace(),
         labels: Some(names::labels(&deployment.name_any())),
-        owner_references: deployment.controller_owner_ref(&()).map(|owner| vec![owner]),
+        owner_references: deployment
+            .controller_owner_ref(&())
+            .map(|owner| vec![OwnerReference { block_owner_deletion: Some(true), ..owner }]),
         ..ObjectMeta::default()
     }
 }

@@ -1,4 +1,3 @@
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 //! What the API server refuses, with the message that the user gets; that what it accepts is what the examples use; and
 //! that the committed definition is the one these types give.
 
@@ -6,7 +5,7 @@ use kube::CustomResourceExt as _;
 use operator::api::MoEDeployment;
 
 fn example() -> serde_json::Value {
-    serde_saphyr::from_str(include_str!("../../examples/tiny-moe.yaml")).unwrap()
+    serde_saphyr::from_str(include_str!("../../../examples/tiny-moe.yaml")).unwrap()
 }
 
 /// The example with the value at a JSON pointer replaced, or removed by `null`.
@@ -36,8 +35,8 @@ fn refusals(object: serde_json::Value) -> Vec<String> {
 fn the_committed_definition_is_the_one_these_types_give() {
     let generated = serde_saphyr::to_string(&MoEDeployment::crd()).unwrap();
     let committed = [
-        include_str!("../../crds/moedeployments.swiftbalancer.io.yaml"),
-        include_str!("../../charts/swiftbalancer/files/moedeployments.swiftbalancer.io.yaml"),
+        include_str!("../../../crds/moedeployments.swiftbalancer.io.yaml"),
+        include_str!("../../../charts/swiftbalancer/files/moedeployments.swiftbalancer.io.yaml"),
     ];
     for committed in committed {
         assert!(
@@ -49,7 +48,9 @@ fn the_committed_definition_is_the_one_these_types_give() {
 
 #[test]
 fn every_example_is_accepted() {
-    for example in [include_str!("../../examples/tiny-moe.yaml"), include_str!("../../examples/tiny-moe-warm.yaml")] {
+    for example in
+        [include_str!("../../../examples/tiny-moe.yaml"), include_str!("../../../examples/tiny-moe-warm.yaml")]
+    {
         assert_eq!(refusals(serde_saphyr::from_str(example).unwrap()), Vec::<String>::new());
     }
 }

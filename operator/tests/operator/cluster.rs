@@ -1,0 +1,191 @@
+//! A cluster as plain data, to run passes of the pipeline over: pods appear and go as decided, and a test says what
+//! happens to them. No client and no clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt as _;
+use operator::api::MoEDeployment;
+use operator::api::status::MoEDeploymentStatus;
+use operator::apply::Applied;
+use operator::build::{Desired, build};
+use operator::decide::{Decision, decide};
+use operator::names;
+use operator::observed::{Observed, Reference, RuntimeView};
+use operator::pods::Member;
+use operator::report::{Notice, notices, report};
+use operator::validate::validate;
+use serde_json::json;
+
+pub struct Cluster {
+    pub now: Timestamp,
+    pub deployment: MoEDeployment,
+    pub pods: BTreeMap<String, Pod>,
+    pub nodes: BTreeMap<String, Node>,
+    pub maps: BTreeMap<String, ConfigMap>,
+    pub reference: Reference,
+    pub runtimes: BTreeMap<usize, RuntimeView>,
+    created: usize,
+}
+
+/// One pass: what was decided and told.
+pub struct Pass {
+    pub decision: Decision,
+    pub desired: Desired,
+    pub status: MoEDeploymentStatus,
+    pub notices: Vec<Notice>,
+}
+
+impl Cluster {
+    /// A cluster with three nodes and one deployment.
+    pub fn new(deployment: &str) -> Self {
+        let mut deployment: MoEDeployment = serde_saphyr::from_str(deployment).unwrap();
+        deployment.metadata.namespace = Some("default".to_owned());
+        deployment.metadata.uid = Some("uid-of-the-deployment".to_owned());
+        deployment.metadata.generation = Some(1);
+        let mut cluster = Self {
+            now: "2026-01-01T00:00:00Z".parse().unwrap(),
+            deployment,
+            pods: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            maps: BTreeMap::new(),
+            reference: Reference::None,
+            runtimes: BTreeMap::new(),
+            created: 0,
+        };
+        for node in ["node-1", "node-2", "node-3"] {
+            cluster.set_node(node, true, 8);
+        }
+        cluster
+    }
+
+    /// A node, reachable or not since now, with GPUs.
+    pub fn set_node(&mut self, name: &str, reachable: bool, gpus: usize) {
+        let node = json!({
+            "metadata": {"name": name},
+            "status": {
+                "allocatable": {"nvidia.com/gpu": gpus.to_string()},
+                "conditions": [{
+                    "type": "Ready",
+                    "status": if reachable { "True" } else { "Unknown" },
+                    "lastTransitionTime": Time(self.now),
+                }],
+            },
+        });
+        self.nodes.insert(name.to_owned(), serde_json::from_value(node).unwrap());
+    }
+
+    pub fn later(&mut self, seconds: i64) {
+        self.now += SignedDuration::from_secs(seconds);
+    }
+
+    pub fn observe(&self) -> Observed {
+        Observed {
+            now: self.now,
+            runtime_image: "docker.io/swiftbalancer/runtime:1".to_owned(),
+            members: self.pods.iter().map(|(name, pod)| (name.clone(), Member::read(pod).unwrap())).collect(),
+            services: BTreeMap::new(),
+            accounts: BTreeMap::new(),
+            budgets: BTreeMap::new(),
+            maps: self.maps.iter().map(|(name, map)| (name.clone(), Arc::new(map.clone()))).collect(),
+            maps_in_use: BTreeSet::new(),
+            reference: self.reference.clone(),
+            nodes: self.nodes.iter().map(|(name, node)| (name.clone(), Arc::new(node.clone()))).collect(),
+            runtimes: self.runtimes.clone(),
+        }
+    }
+
+    /// Runs one pass and does what it decided.
+    pub fn pass(&mut self) -> Pass {
+        let observed = self.observe();
+        let verdict = validate(&self.deployment, &observed);
+        let decision = decide(&self.deployment, &verdict, &observed);
+        let desired = build(&self.deployment, &verdict, &decision);
+        let applied = self.apply(&decision, &desired);
+        let outcome = Ok(applied);
+        let status = report(&self.deployment, &observed, &verdict, &decision, &outcome);
+        let before = self.deployment.status.replace(status.clone()).unwrap_or_default();
+        Pass { notices: notices(&before, &status, &outcome), decision, desired, status }
+    }
+
+    fn apply(&mut self, decision: &Decision, desired: &Desired) -> Applied {
+        for removal in &decision.remove {
+            self.pods.remove(&removal.name);
+        }
+        for name in &decision.maps.prune {
+            self.maps.remove(name);
+        }
+        let map = desired.map.clone().map(|mut map| {
+            map.metadata.creation_timestamp = Some(Time(self.now));
+            self.maps.insert(map.name_any(), map.clone());
+            map
+        });
+        for pod in &desired.pods {
+            let mut pod = pod.clone();
+            self.created += 1;
+            pod.metadata.uid = Some(format!("pod-{}", self.created));
+            pod.metadata.creation_timestamp = Some(Time(self.now));
+            self.pods.insert(pod.name_any(), pod);
+        }
+        let created = desired.pods.iter().map(|pod| pod.name_any()).collect();
+        Applied { created, removed: decision.remove.clone(), map }
+    }
+
+    /// Gives every pod a node and lets it run; coordinators of complete replicas become ready.
+    pub fn run_pods(&mut self) {
+        let ranks = usize::try_from(self.deployment.spec.parallelism.data).unwrap();
+        let names: Vec<String> = self.pods.keys().cloned().collect();
+        for (index, name) in names.iter().enumerate() {
+            let node = format!("node-{}", 1 + index % 3);
+            self.set_pod(
+                name,
+                &json!({"phase": "Running", "podIP": "10.0.0.1", "conditions": ready(true)}),
+                Some(&node),
+            );
+        }
+        for name in names.iter().filter(|name| name.ends_with("-coordinator")) {
+            let group = self.pods[name].labels()[names::GROUP].clone();
+            let members = self.pods.values().filter(|pod| pod.labels()[names::GROUP] == group).count();
+            if members < ranks + 1 {
+                self.set_ready(name, false);
+            }
+        }
+    }
+
+    pub fn set_ready(&mut self, pod: &str, is_ready: bool) {
+        self.set_pod(pod, &json!({"phase": "Running", "podIP": "10.0.0.1", "conditions": ready(is_ready)}), None);
+    }
+
+    pub fn set_pod(&mut self, pod: &str, status: &serde_json::Value, node: Option<&str>) {
+        let pod = self.pods.get_mut(pod).unwrap();
+        pod.status = Some(serde_json::from_value(status.clone()).unwrap());
+        if let Some(node) = node {
+            pod.spec.as_mut().unwrap().node_name = Some(node.to_owned());
+        }
+    }
+
+    /// Passes until nothing is created or removed any more, with pods that run at once.
+    pub fn settle(&mut self) -> Pass {
+        for _ in 0..20 {
+            let pass = self.pass();
+            if pass.desired.pods.is_empty() && pass.decision.remove.is_empty() {
+                return pass;
+            }
+            self.run_pods();
+        }
+        panic!("no end of changes");
+    }
+}
+
+fn ready(is_ready: bool) -> serde_json::Value {
+    json!([{"type": "Ready", "status": if is_ready { "True" } else { "False" }}])
+}
+
+/// `True`, `False` or `Unknown`, the reason, and the message of a condition.
+pub fn condition<'a>(status: &'a MoEDeploymentStatus, kind: &str) -> (&'a str, &'a str, &'a str) {
+    let condition = status.conditions.iter().find(|condition| condition.type_ == kind).unwrap();
+    (&condition.status, &condition.reason, &condition.message)
+}

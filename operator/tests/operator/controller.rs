@@ -1,0 +1,260 @@
+//! The whole controller against an API server in memory: watches, reconciles, polls, writes, and then is quiet.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use operator::context::Settings;
+use operator::metrics::Metrics;
+use operator::runtime_client::{RuntimeClient, RuntimeError};
+use plan::wire::{RecordedMap, State};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::fake_api::{FakeApi, kubelets};
+use crate::fake_runtime::{recorded, state};
+
+/// Coordinators, by address.
+#[derive(Default)]
+struct Runtimes(Mutex<BTreeMap<String, (State, Option<RecordedMap>)>>);
+
+impl Runtimes {
+    fn set(&self, pod: &str, epoch: u64, ratio: f64, map: Option<RecordedMap>) {
+        let said = (state(epoch, Some(ratio), map.as_ref()), map);
+        self.0.lock().unwrap().insert(format!("{pod}.test:8001"), said);
+    }
+
+    fn get(&self, address: &str) -> Result<(State, Option<RecordedMap>), RuntimeError> {
+        let silent = RuntimeError::Status { path: "/admin/v1/state", status: 503 };
+        self.0.lock().unwrap().get(address).cloned().ok_or(silent)
+    }
+}
+
+impl RuntimeClient for Runtimes {
+    fn state<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<State, RuntimeError>> {
+        Box::pin(async move { Ok(self.get(address)?.0) })
+    }
+
+    fn recorded_map<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<Option<RecordedMap>, RuntimeError>> {
+        Box::pin(async move { Ok(self.get(address)?.1) })
+    }
+}
+
+/// A cluster with an operator that runs.
+pub struct World {
+    pub api: FakeApi,
+    runtimes: Arc<Runtimes>,
+    stop: oneshot::Sender<()>,
+    operator: JoinHandle<()>,
+    kubelets: JoinHandle<()>,
+}
+
+impl World {
+    pub fn start() -> Self {
+        let api = FakeApi::new();
+        for node in ["node-1", "node-2"] {
+            api.put("nodes", node_object(node, "True", "2026-01-01T00:00:00Z"));
+        }
+        let runtimes = Arc::new(Runtimes::default());
+        let settings = Settings {
+            runtime_image: "docker.io/swiftbalancer/runtime:1".to_owned(),
+            namespace: None,
+            poll: Duration::from_secs(2),
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let client: Arc<dyn RuntimeClient> = Arc::clone(&runtimes) as _;
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        let operator = tokio::spawn(operator::controller::run(api.client(), client, settings, metrics, stopped));
+        let kubelets = tokio::spawn(kubelets(api.clone(), 4));
+        Self { api, runtimes, stop, operator, kubelets }
+    }
+
+    pub fn apply(&self, yaml: &str) -> String {
+        let mut object: Value = serde_saphyr::from_str(yaml).unwrap();
+        object["metadata"]["namespace"] = json!("default");
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        self.api.put("moedeployments", object);
+        name
+    }
+
+    /// Lets a coordinator record a map.
+    pub fn record(&self, coordinator: &str) {
+        self.runtimes.set(coordinator, 2, 0.95, Some(recorded(0, 0.98)));
+    }
+
+    pub async fn condition(&self, deployment: &str, kind: &str, status: &str, reason: &str) {
+        let what = format!("{deployment} is {kind}={status} for {reason}");
+        self.api
+            .until(&what, |api| {
+                let object = api.get("moedeployments", deployment).unwrap();
+                let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+                conditions.iter().any(|condition| {
+                    condition["type"] == kind && condition["status"] == status && condition["reason"] == reason
+                })
+            })
+            .await;
+    }
+
+    pub async fn ready(&self, deployment: &str) {
+        self.condition(deployment, "Ready", "True", "AllReplicasReady").await;
+    }
+
+    /// Ten minutes, in which every timer of the operator runs off, without a write.
+    pub async fn quiet(&self) {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let before = self.api.calls().len();
+        tokio::time::sleep(Duration::from_mins(10)).await;
+        let calls = &self.api.calls()[before..];
+        let writes: Vec<_> = calls.iter().filter(|call| call.is_write()).collect();
+        assert!(writes.is_empty(), "{writes:?}");
+    }
+
+    pub async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.operator.await.unwrap();
+        self.kubelets.abort();
+    }
+}
+
+fn node_object(name: &str, ready: &str, since: &str) -> Value {
+    json!({
+        "metadata": {"name": name},
+        "status": {"conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": since}]},
+    })
+}
+
+pub const TINY: &str = include_str!("../../../examples/tiny-moe.yaml");
+pub const WARM: &str = include_str!("../../../examples/tiny-moe-warm.yaml");
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_becomes_ready_is_then_quiet_and_leaves_nothing() {
+    let world = World::start();
+    let name = world.apply(TINY);
+    world.ready(&name).await;
+    assert_eq!(world.api.names("pods").len(), 5);
+    world.quiet().await;
+    world.api.delete("moedeployments", &name);
+    world
+        .api
+        .until("nothing is left", |api| {
+            ["pods", "services", "serviceaccounts", "poddisruptionbudgets", "configmaps"]
+                .iter()
+                .all(|kind| api.names(kind).is_empty())
+        })
+        .await;
+    world.quiet().await;
+    assert!(world.api.names("pods").is_empty());
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn traffic_that_changes_nothing_that_is_shown_writes_nothing() {
+    let world = World::start();
+    let name = world.apply(TINY);
+    world.ready(&name).await;
+    world.runtimes.set("tiny-moe-0-coordinator", 2, 0.95, None);
+    world.condition(&name, "Balanced", "True", "LoadEven").await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let before = world.api.writes();
+    for ratio in [0.951, 0.962, 0.943, 0.938] {
+        world.runtimes.set("tiny-moe-0-coordinator", 2, ratio, None);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    assert_eq!(world.api.writes(), before);
+    world.runtimes.set("tiny-moe-0-coordinator", 2, 0.6, None);
+    world.condition(&name, "Balanced", "False", "LoadUneven").await;
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_pod_comes_back_under_its_name() {
+    let world = World::start();
+    let name = world.apply(TINY);
+    world.ready(&name).await;
+    let before = world.api.get("pods", "tiny-moe-0-rank-1").unwrap()["metadata"]["uid"].clone();
+    world.api.delete("pods", "tiny-moe-0-rank-1");
+    world
+        .api
+        .until("the pod is another one", |api| {
+            api.get("pods", "tiny-moe-0-rank-1").is_some_and(|pod| pod["metadata"]["uid"] != before)
+        })
+        .await;
+    world.ready(&name).await;
+    world.quiet().await;
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_of_a_lost_node_are_removed_by_force_and_created_again() {
+    let world = World::start();
+    let name = world.apply(TINY);
+    world.ready(&name).await;
+    let uid = |api: &FakeApi| api.get("pods", "tiny-moe-0-rank-1").map(|pod| pod["metadata"]["uid"].clone());
+    let before = uid(&world.api);
+    // Out of reach for a long time by the clock; new pods get another node.
+    world.api.edit("pods", "tiny-moe-0-rank-1", |pod| pod["spec"]["nodeName"] = json!("node-2"));
+    world.api.put("nodes", node_object("node-2", "Unknown", "2026-01-01T00:00:00Z"));
+    world.api.until("the pod is another one", |api| uid(api).is_some() && uid(api) != before).await;
+    world.ready(&name).await;
+    world.quiet().await;
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_deployment_starts_from_the_recorded_map_and_keeps_it() {
+    let world = World::start();
+    let first = world.apply(TINY);
+    let second = world.apply(WARM);
+    world.condition(&second, "ExpertMapReady", "False", "ExpertMapNotRecorded").await;
+    world.ready(&first).await;
+    assert!(world.api.names("pods").iter().all(|pod| pod.starts_with("tiny-moe-0-")), "{:?}", world.api.names("pods"));
+    world.runtimes.set("tiny-moe-0-coordinator", 2, 0.95, Some(recorded(0, 0.98)));
+    world.ready(&second).await;
+    let map = world.api.names("configmaps").pop().unwrap();
+    let started =
+        |api: &FakeApi| api.get("moedeployments", "tiny-moe-warm").unwrap()["status"]["startMap"]["configMap"].clone();
+    assert_eq!(started(&world.api), json!(map));
+    // A later record of the first does not restart the second.
+    let pods = world.api.get("pods", "tiny-moe-warm-0-coordinator").unwrap()["metadata"]["uid"].clone();
+    world.runtimes.set("tiny-moe-0-coordinator", 5, 0.95, Some(recorded(1, 0.99)));
+    world.api.until("two maps", |api| api.names("configmaps").len() == 2).await;
+    world.quiet().await;
+    assert_eq!(world.api.get("pods", "tiny-moe-warm-0-coordinator").unwrap()["metadata"]["uid"], pods);
+    // The first goes; the map that the second starts from stays, the other goes with it.
+    world.api.delete("moedeployments", &first);
+    world.api.until("one map", |api| api.names("configmaps") == [map.clone()]).await;
+    world.quiet().await;
+    world.api.delete("moedeployments", &second);
+    world.api.until("no map", |api| api.names("configmaps").is_empty()).await;
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_of_somebody_else_is_refused_and_left_as_it_is() {
+    let world = World::start();
+    let foreign =
+        json!({"metadata": {"name": "tiny-moe", "namespace": "default"}, "spec": {"selector": {"app": "mine"}}});
+    world.api.put("services", foreign);
+    let name = world.apply(TINY);
+    world.condition(&name, "Degraded", "True", "NameConflict").await;
+    assert_eq!(world.api.get("services", "tiny-moe").unwrap()["spec"]["selector"], json!({"app": "mine"}));
+    world.api.delete("services", "tiny-moe");
+    world.ready(&name).await;
+    world.condition(&name, "Degraded", "False", "AsExpected").await;
+    world.quiet().await;
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_that_cannot_be_read_does_not_stop_the_others() {
+    let world = World::start();
+    world.api.put("moedeployments", json!({"metadata": {"name": "odd", "namespace": "default"}, "spec": {"model": 3}}));
+    let name = world.apply(TINY);
+    world.ready(&name).await;
+    world.stop().await;
+}

@@ -1,0 +1,66 @@
+//! What a specification becomes, whole.
+
+use std::sync::Arc;
+
+use insta::assert_yaml_snapshot;
+use k8s_openapi::api::core::v1::ConfigMap;
+use operator::names;
+use operator::observed::Reference;
+use serde_json::json;
+
+use crate::cluster::Cluster;
+use crate::fake_runtime::{map, recorded, view};
+
+const TINY: &str = include_str!("../../../examples/tiny-moe.yaml");
+const WARM: &str = include_str!("../../../examples/tiny-moe-warm.yaml");
+const GPUS: &str = include_str!("fixtures/gpus.yaml");
+
+pub fn config_map(name: &str, json: String) -> ConfigMap {
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "namespace": "default"},
+        "data": {names::MAP_KEY: json},
+    }))
+    .unwrap()
+}
+
+#[test]
+fn the_example_becomes_a_coordinator_four_ranks_and_what_they_need() {
+    assert_yaml_snapshot!(Cluster::new(TINY).pass().desired);
+}
+
+#[test]
+fn ranks_on_gpus_share_a_pod_and_have_ports_of_their_own() {
+    let mut cluster = Cluster::new(GPUS);
+    for node in ["node-1", "node-2", "node-3"] {
+        let labels = Some([("gpu".to_owned(), "h100".to_owned())].into());
+        cluster.nodes.get_mut(node).unwrap().metadata.labels = labels;
+    }
+    let desired = cluster.pass().desired;
+    let names: Vec<_> = desired.pods.iter().map(|pod| pod.metadata.name.clone().unwrap()).collect();
+    assert_eq!(names, ["large-0-coordinator", "large-0-rank-0", "large-0-rank-8"]);
+    assert_yaml_snapshot!(desired.pods);
+}
+
+#[test]
+fn a_map_to_start_from_is_mounted_into_the_coordinator() {
+    let mut cluster = Cluster::new(WARM);
+    let json = serde_json::to_string(&map(0)).unwrap();
+    cluster.reference = Reference::Found(Arc::new(config_map("tiny-moe-map-0123456789", json)));
+    let pods = cluster.pass().desired.pods;
+    let coordinator = pods.iter().find(|pod| pod.metadata.name.as_deref() == Some("tiny-moe-warm-0-coordinator"));
+    assert_yaml_snapshot!(coordinator.unwrap().spec);
+}
+
+#[test]
+fn a_recorded_map_becomes_an_immutable_config_map_named_by_its_content() {
+    let mut cluster = Cluster::new(TINY);
+    cluster.settle();
+    cluster.runtimes.insert(0, view(2, Some(0.97), Some(recorded(0, 0.981))));
+    let pass = cluster.pass();
+    let made = pass.desired.map.unwrap();
+    let hash = map(0).content_hash();
+    assert_eq!(made.metadata.name, Some(format!("tiny-moe-map-{}", &hash[..10])));
+    assert_yaml_snapshot!(made);
+    assert_eq!(pass.status.expert_map.unwrap().hash, hash);
+    assert!(cluster.pass().desired.map.is_none(), "recorded twice");
+}
