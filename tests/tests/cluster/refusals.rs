@@ -56,7 +56,7 @@ pub fn bad_specs(suite: &Suite) -> Result<()> {
             let applied = Deployment::apply(namespace, "tiny-moe.yaml", |object| set(object, path, value()));
             let Err(error) = applied else { anyhow::bail!("{path}: {} was accepted", value()) };
             let error = format!("{error:#}");
-            println!("{path} = {}: {}", value(), error.lines().next().unwrap_or_default());
+            println!("{path} = {}: {}", value(), refusal(&error));
             ensure!(error.contains(expected), "{path}: {} gives {error}, not {expected:?}", value());
         }
         for ((path, value, expected), kind, reason) in BY_THE_OPERATOR {
@@ -77,6 +77,12 @@ pub fn bad_specs(suite: &Suite) -> Result<()> {
         ensure!(pods.items.is_empty(), "{} pods exist", pods.items.len());
         suite.figure("bad specs refused, none with a pod", BY_THE_API_SERVER.len() + BY_THE_OPERATOR.len())
     }))
+}
+
+/// What kubectl says, in one line.
+fn refusal(error: &str) -> String {
+    let said = error.split_once("exit status: 1: ").map_or(error, |(_, said)| said);
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Sets a value; objects on the way to it are made.
