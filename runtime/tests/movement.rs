@@ -5,7 +5,7 @@ mod group;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-use group::{Deployment, Sequence, Setup, advance};
+use group::{Deployment, Sequence, Setup, Worker, advance};
 use plan::wire;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -151,4 +151,23 @@ fn a_map_that_is_asked_for_is_reached() {
         ranks
     };
     assert_eq!(sorted(deployment.rebalancer.map()), sorted(&wanted));
+}
+
+#[test]
+fn ranks_find_a_coordinator_that_was_restarted() {
+    let seed = seed();
+    let setup = Setup { ranks: 2, redundancy: 0, ..Setup::default() };
+    let mut deployment = Deployment::start(setup);
+    let expected = serve(&mut deployment, sequences(&setup, 8, seed));
+    deployment.restart_coordinator();
+    assert_eq!(deployment.fleet.generation(), 1, "the new one knows nothing of the old");
+    assert!(serve(&mut deployment, sequences(&setup, 8, seed)) == expected, "seed {seed}");
+}
+
+#[test]
+fn a_rank_that_the_group_has_no_place_for_ends_with_what_to_do() {
+    let setup = Setup { ranks: 1, redundancy: 0, ..Setup::default() };
+    let deployment = Deployment::start(setup);
+    let error = Worker::start(3, deployment.fleet.address(), &setup).join().unwrap_err();
+    assert!(error.to_string().contains("the group has ranks 0 to 0"), "{error}");
 }

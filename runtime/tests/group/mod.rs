@@ -78,7 +78,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn start(rank: usize, coordinator: SocketAddr, setup: &Setup) -> Self {
+    pub fn start(rank: usize, coordinator: SocketAddr, setup: &Setup) -> Self {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let settings = WorkerSettings {
             model: checkpoint(),
@@ -100,6 +100,11 @@ impl Worker {
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || runtime::worker::run(settings, &stopped));
         Self { stop, thread }
+    }
+
+    /// Waits until it ends by itself.
+    pub fn join(self) -> Result<(), WorkerError> {
+        self.thread.join().unwrap()
     }
 
     pub fn stop(self) -> Result<(), WorkerError> {
@@ -134,14 +139,7 @@ impl Deployment {
 
     pub fn start_with(setup: Setup, map: ExpertMap) -> Self {
         let model = Checkpoint::open(&checkpoint()).unwrap().identity("tiny-moe");
-        let settings = FleetSettings {
-            ranks: setup.ranks,
-            model: model.clone(),
-            staging_pages: setup.settings.staging_pages,
-            move_bytes_per_second: setup.move_bytes_per_second,
-            silence_limit: FleetSettings::SILENCE_LIMIT,
-        };
-        let (fleet, events) = Fleet::start(settings, TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+        let (fleet, events) = start_fleet(&setup, "127.0.0.1:0");
         let planner = Planner {
             policy: Policy::default(),
             topology: Topology::single_node(setup.ranks, map.shape().slots_per_rank),
@@ -175,6 +173,14 @@ impl Deployment {
             if let Ok(event) = self.events.recv_timeout(Duration::from_millis(100)) {
                 self.on_fleet(event);
             }
+        }
+    }
+
+    /// Waits for as many reports that a transaction is staged, whoever ordered it.
+    pub fn wait_for_staged(&mut self, count: usize) {
+        for _ in 0..count {
+            let event = self.events.recv_timeout(PATIENCE).unwrap();
+            assert!(matches!(event, FleetEvent::Staged { .. }), "{event:?}");
         }
     }
 
@@ -256,6 +262,24 @@ impl Deployment {
         }
     }
 
+    /// Ends the coordinator and starts another in its place, which knows nothing of the first.
+    pub fn restart_coordinator(&mut self) {
+        let address = self.fleet.address().to_string();
+        let map = self.rebalancer.map().clone();
+        let model = self.rebalancer.map_document().model;
+        // The first listener is closed by then, or the second could not listen.
+        let (nowhere, _) = start_fleet(&self.setup, "127.0.0.1:0");
+        drop(std::mem::replace(&mut self.fleet, nowhere));
+        self.group = None;
+        let deadline = Instant::now() + PATIENCE;
+        while TcpListener::bind(&address).is_err() {
+            assert!(Instant::now() < deadline, "the coordinator does not end");
+        }
+        (self.fleet, self.events) = start_fleet(&self.setup, &address);
+        self.rebalancer = Rebalancer::new(self.setup.settings, model, map, 0).unwrap();
+        self.wait_for_group();
+    }
+
     /// Ends a rank's process and starts it anew, as a replaced pod would.
     pub fn restart(&mut self, rank: usize) {
         if let Some(worker) = self.workers[rank].take() {
@@ -263,6 +287,17 @@ impl Deployment {
         }
         self.workers[rank] = Some(Worker::start(rank, self.fleet.address(), &self.setup));
     }
+}
+
+fn start_fleet(setup: &Setup, address: &str) -> (Fleet, Receiver<FleetEvent>) {
+    let settings = FleetSettings {
+        ranks: setup.ranks,
+        model: Checkpoint::open(&checkpoint()).unwrap().identity("tiny-moe"),
+        staging_pages: setup.settings.staging_pages,
+        move_bytes_per_second: setup.move_bytes_per_second,
+        silence_limit: FleetSettings::SILENCE_LIMIT,
+    };
+    Fleet::start(settings, TcpListener::bind(address).unwrap()).unwrap()
 }
 
 impl Drop for Deployment {
