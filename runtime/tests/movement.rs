@@ -147,7 +147,9 @@ fn a_map_that_is_asked_for_is_reached() {
     deployment.settle(|deployment| matches!(deployment.reports.last(), Some(Report::Completed { .. })));
     let sorted = |map: &plan::map::ExpertMap| {
         let mut ranks: Vec<_> = map.slots().chunks_exact(map.shape().slots_per_rank).map(<[_]>::to_vec).collect();
-        ranks.iter_mut().for_each(|rank| rank.sort_unstable());
+        for rank in &mut ranks {
+            rank.sort_unstable();
+        }
         ranks
     };
     assert_eq!(sorted(deployment.rebalancer.map()), sorted(&wanted));

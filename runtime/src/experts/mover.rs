@@ -17,8 +17,8 @@ use plan::moves::Transaction;
 use self::budget::Budget;
 use self::fetch::Fetcher;
 pub use self::serve::{Faults, PageServer, Serving};
+use super::Yield;
 use super::pages::{NotReserved, Pages, Reserved, StagedPage};
-use super::yield_to_steps;
 use crate::cancel::Cancel;
 use crate::fabric::hello::GroupId;
 use crate::protocol::{FromRank, MoveFailure, RankAddress, TransactionId};
@@ -121,7 +121,7 @@ impl<B: Backend> Mover<B> {
         for number in 0..FETCHERS {
             let (shared, incoming) = (Arc::clone(&shared), incoming.clone());
             std::thread::Builder::new().name(format!("mover-{number}")).spawn(move || {
-                yield_to_steps();
+                Yield::Moving.apply();
                 let mut fetcher = Fetcher::new(&shared);
                 for order in incoming {
                     shared.carry_out(&mut fetcher, &order);

@@ -79,7 +79,7 @@ impl Planner {
         let (requests, incoming) = unbounded::<PlanRequest>();
         let (outgoing, outcomes) = unbounded();
         std::thread::Builder::new().name("planner".to_owned()).spawn(move || {
-            super::yield_to_steps();
+            super::Yield::Planning.apply();
             for request in incoming {
                 let outcome = self.plan(&request);
                 if outgoing.send((request.number, outcome)).is_err() {

@@ -10,8 +10,8 @@ use kernels::Backend;
 
 use super::CHUNK_BYTES;
 use crate::cancel::Cancel;
+use crate::experts::Yield;
 use crate::experts::pages::Pages;
-use crate::experts::yield_to_steps;
 use crate::fabric::framing::{Connection, ConnectionError};
 use crate::fabric::hello::{GroupId, Purpose};
 use crate::protocol::{PageHead, PageRequest};
@@ -98,7 +98,7 @@ fn accept<B: Backend>(shared: &Arc<Shared<B>>, listener: &TcpListener) {
         let serving = Arc::clone(shared);
         let spawned = accepted.and_then(|(stream, address)| {
             std::thread::Builder::new().name("page-serve".to_owned()).spawn(move || {
-                yield_to_steps();
+                Yield::Moving.apply();
                 if let Err(error) = serve(&serving, stream, &address.to_string()) {
                     tracing::debug!(%error, "a connection of the move path ended");
                 }
