@@ -78,7 +78,7 @@ impl Members {
 
     /// Takes a rank in. One whose place is taken waits until the rank there is lost, and is refused if that one shows
     /// that it lives: a process that is replaced may be noticed as gone only after its successor has come.
-    pub fn register(&self, member: Member) -> Result<(), String> {
+    pub fn register(&self, mut member: Member) -> Result<(), String> {
         let rank = member.address.rank;
         let mut state = self.lock();
         Self::check_blocks(&state, &member)?;
@@ -103,6 +103,8 @@ impl Members {
             return Err("the coordinator is shutting down".to_owned());
         }
         Self::check_blocks(&state, &member)?;
+        // Its signs of life during the wait are still unread.
+        member.heard = Instant::now();
         tracing::info!(%rank, address = member.address.moves, "rank registered");
         state.members[rank.index()] = Some(member);
         if state.members.iter().all(Option::is_some) && matches!(state.formation, Formation::None) {
