@@ -7,3 +7,5 @@ pub mod fleet;
 pub mod handle;
 pub mod metrics;
 pub mod ranks;
+pub mod settings;
+pub mod start;

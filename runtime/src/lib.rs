@@ -6,6 +6,7 @@ pub mod coordinator;
 pub mod engine;
 pub mod experts;
 pub mod fabric;
+pub mod local;
 pub mod model;
 pub mod protocol;
 pub mod scheduler;

@@ -18,6 +18,8 @@ mod usage;
 
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -48,16 +50,14 @@ pub struct App {
     pub registry: prometheus::Registry,
 }
 
-impl App {
-    /// A seed for a request that gives none.
-    fn new_seed(&self) -> u64 {
-        rand::rng().random()
-    }
+/// A seed for a request that gives none.
+fn new_seed() -> u64 {
+    rand::rng().random()
+}
 
-    /// Unix time, seconds.
-    fn now(&self) -> i64 {
-        jiff::Timestamp::now().as_second()
-    }
+/// Unix time, seconds.
+fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
 }
 
 /// The routes that users reach. Bodies longer than `body_limit` bytes are refused.

@@ -223,10 +223,10 @@ impl FakeGroup {
             TokenScore { token, logprob: -0.5, top }
         };
         let end = step.position + step.tokens.len() as u32;
-        let next = (self.shared.script)(*step.tokens.last().unwrap(), end);
+        let next = || (self.shared.script)(*step.tokens.last().unwrap(), end);
         SequenceOutput {
             sequence: step.sequence,
-            token: step.sample.map(|_| score(next)),
+            token: step.sample.map(|_| score(next())),
             scores: step.score.iter().map(|wanted| wanted.map(score)).collect(),
         }
     }

@@ -74,13 +74,10 @@ impl Fields {
     pub fn take<T: DeserializeOwned>(&mut self, name: &str, expected: &str) -> Result<Option<T>, ApiError> {
         match self.0.remove(name) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => match serde_json::from_value(value.clone()) {
-                Ok(value) => Ok(Some(value)),
-                Err(_) => {
-                    let message = format!("{name} must be {expected}, not {}", shortened(&value));
-                    Err(ApiError::field(name, Code::InvalidType, message))
-                }
-            },
+            Some(value) => serde_json::from_value(value.clone()).map(Some).map_err(|_| {
+                let message = format!("{name} must be {expected}, not {}", shortened(&value));
+                ApiError::field(name, Code::InvalidType, message)
+            }),
         }
     }
 

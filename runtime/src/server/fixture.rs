@@ -1,8 +1,18 @@
-//! What tests of the HTTP side share.
+//! What tests of the HTTP side share: the small model's text, and a driver on scripted ranks.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use tower::ServiceExt as _;
 
 use super::text::Tokenizer;
+use super::{App, ModelLimits, ServedModel, ServerMetrics};
+use crate::coordinator::fake::{Fake, Remote, Script};
 
 /// The small model that the repository ships.
 pub fn model_directory() -> PathBuf {
@@ -12,4 +22,90 @@ pub fn model_directory() -> PathBuf {
 /// Its tokenizer.
 pub fn tokenizer() -> Tokenizer {
     Tokenizer::load(&model_directory()).unwrap()
+}
+
+/// A server whose ranks always answer with a text.
+pub struct Server {
+    pub app: App,
+    pub remote: Remote,
+    router: Router,
+}
+
+/// An answer as it came.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {}", self.text()))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
+    }
+
+    /// The data of each event of a stream.
+    pub fn events(&self) -> Vec<String> {
+        self.text().split("\n\n").filter_map(|event| Some(event.strip_prefix("data: ")?.to_owned())).collect()
+    }
+}
+
+/// Ranks that answer every prompt of the given length in tokens with these tokens, then with the last of them.
+pub fn says(prompt_tokens: usize, tokens: Vec<u32>) -> Script {
+    Arc::new(move |_, position| tokens[(position as usize - prompt_tokens).min(tokens.len() - 1)])
+}
+
+impl Server {
+    /// Whose ranks answer `prompt` with `text` and then end.
+    pub fn answering(prompt: &str, text: &str) -> Self {
+        let tokenizer = tokenizer();
+        let mut tokens = tokenizer.encode(text, false).unwrap();
+        tokens.push(tokenizer.token("<|im_end|>").unwrap());
+        Self::start(Fake { script: says(tokenizer.encode(prompt, false).unwrap().len(), tokens), ..Fake::default() })
+    }
+
+    pub fn start(fake: Fake) -> Self {
+        let registry = prometheus::Registry::new();
+        let (driver, remote) = fake.start(&registry);
+        remote.complete();
+        let limits = ModelLimits { max_model_len: 1024, vocab_size: 1792 };
+        let model = ServedModel::load(&model_directory(), "tiny".to_owned(), &limits, 1_700_000_000).unwrap();
+        let metrics = Arc::new(ServerMetrics::new(&registry).unwrap());
+        let app = App { driver, model: Arc::new(model), metrics, registry };
+        let router = super::public(app.clone(), 1 << 20).merge(Router::new());
+        Self { app, remote, router }
+    }
+
+    pub fn admin(&self) -> Router {
+        super::admin(self.app.clone(), 1 << 20)
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(Request::post(path).body(Body::from(body.to_string())).unwrap()).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        send(self.router.clone(), request).await
+    }
+
+    /// A metric's value.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let metrics = self.get("/metrics").await.text();
+        let line = metrics.lines().find(|line| line.starts_with(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("no {name} in {metrics}")).rsplit(' ').next().unwrap().parse().unwrap()
+    }
+}
+
+pub async fn send(router: Router, request: Request<Body>) -> Answer {
+    let response = router.oneshot(request).await.unwrap();
+    let (status, headers) = (response.status(), response.headers().clone());
+    let body = response.into_body().collect().await.unwrap().to_bytes().to_vec();
+    Answer { status, headers, body }
 }

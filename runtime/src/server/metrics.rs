@@ -79,6 +79,7 @@ impl ServerMetrics {
     }
 
     /// Counts a request as being answered, until the guard is dropped.
+    #[must_use]
     pub fn start(self: &Arc<Self>, route: Route) -> InFlight {
         self.in_flight.inc();
         InFlight { metrics: Arc::clone(self), route, outcome: Some(Outcome::Cancelled) }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 /// OpenAI's `usage`.
+#[expect(clippy::struct_field_names, reason = "the names are the API's")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// Tokens of the prompts, each counted once however many choices it has.
@@ -18,5 +19,31 @@ impl Usage {
     #[must_use]
     pub const fn new(prompt_tokens: usize, completion_tokens: usize) -> Self {
         Self { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
+    }
+}
+
+/// `usage` where it may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum UsageField {
+    /// Nobody asked for it: the field is left out.
+    Absent,
+    /// It comes in a later chunk.
+    Null,
+    /// Here it is.
+    Given(Usage),
+}
+
+impl UsageField {
+    /// Whether the field is left out.
+    #[must_use]
+    pub const fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+
+    /// Of a chunk that is not the last.
+    #[must_use]
+    pub const fn of_chunk(included: bool) -> Self {
+        if included { Self::Null } else { Self::Absent }
     }
 }

@@ -39,7 +39,7 @@ impl Settings {
     /// Fewest steps of [`Self::wait_steps`]: the first steps of a group and of a new placement are not typical.
     pub const LEAST_WAIT: u64 = 30;
 
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    pub(crate) fn check(&self) -> Result<(), SettingsError> {
         if self.wait_steps < Self::LEAST_WAIT {
             return Err(SettingsError::Wait { found: self.wait_steps });
         }

@@ -16,19 +16,19 @@ use crate::server::options::Stream;
 use crate::server::served::ServedModel;
 use crate::server::stream::{self, Chunks};
 use crate::server::text::{PieceToken, Tokenizer};
-use crate::server::usage::Usage;
-use crate::server::{App, Route};
+use crate::server::usage::{Usage, UsageField};
+use crate::server::{App, Route, new_seed, now};
 
 /// Serves a body.
 ///
 /// # Errors
 /// If it is refused or cannot be served.
 pub async fn answer(app: &App, body: &[u8]) -> Result<Response, ApiError> {
-    let request = ChatRequest::parse(body, &app.model, app.new_seed())?;
+    let request = ChatRequest::parse(body, &app.model, new_seed())?;
     let mut generation =
         Generation::start(app, Route::Chat, sequences(&request, &app.model), &request.options.stops).await?;
     let stream = request.options.stream;
-    let writer = Writer { model: Arc::clone(&app.model), id: new_id("chatcmpl"), created: app.now(), request };
+    let writer = Writer { model: Arc::clone(&app.model), id: new_id("chatcmpl"), created: now(), request };
     if let Stream::Yes { include_usage } = stream {
         return Ok(stream::stream(generation, StreamWriter { writer, include_usage }));
     }
@@ -105,7 +105,7 @@ struct StreamWriter {
 }
 
 impl StreamWriter {
-    fn chunk(&self, choices: Vec<ChunkChoice>, usage: Option<Option<Usage>>) -> String {
+    fn chunk(&self, choices: Vec<ChunkChoice>, usage: UsageField) -> String {
         let Writer { id, created, model, .. } = &self.writer;
         stream::json(&ChatChunk {
             id,
@@ -117,8 +117,8 @@ impl StreamWriter {
         })
     }
 
-    fn usage(&self) -> Option<Option<Usage>> {
-        self.include_usage.then_some(None)
+    const fn usage(&self) -> UsageField {
+        UsageField::of_chunk(self.include_usage)
     }
 }
 
@@ -147,6 +147,6 @@ impl Chunks for StreamWriter {
 
     fn end(&mut self, given: usize) -> Option<String> {
         let usage = self.writer.usage(given);
-        self.include_usage.then(|| self.chunk(Vec::new(), Some(Some(usage))))
+        self.include_usage.then(|| self.chunk(Vec::new(), UsageField::Given(usage)))
     }
 }

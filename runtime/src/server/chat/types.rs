@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::server::usage::Usage;
+use crate::server::usage::{Usage, UsageField};
 
 /// A message as the template sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -46,8 +46,8 @@ pub struct ChatChunk<'a> {
     pub model: &'a str,
     pub choices: Vec<ChunkChoice>,
     /// Absent unless usage was asked for; then null in every chunk but the last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub usage: Option<Option<Usage>>,
+    #[serde(skip_serializing_if = "UsageField::is_absent")]
+    pub usage: UsageField,
 }
 
 #[derive(Debug, Serialize)]

@@ -15,19 +15,19 @@ use crate::server::options::Stream;
 use crate::server::served::ServedModel;
 use crate::server::stream::{self, Chunks};
 use crate::server::text::{Tokenizer, prompt_offsets};
-use crate::server::usage::Usage;
-use crate::server::{App, Route};
+use crate::server::usage::{Usage, UsageField};
+use crate::server::{App, Route, new_seed, now};
 
 /// Serves a body.
 ///
 /// # Errors
 /// If it is refused or cannot be served.
 pub async fn answer(app: &App, body: &[u8]) -> Result<Response, ApiError> {
-    let request = CompletionRequest::parse(body, &app.model, app.new_seed())?;
+    let request = CompletionRequest::parse(body, &app.model, new_seed())?;
     let mut generation =
         Generation::start(app, Route::Completions, sequences(&request, &app.model), &request.options.stops).await?;
     let stream = request.options.stream;
-    let mut writer = Writer::new(Arc::clone(&app.model), request, app.now());
+    let mut writer = Writer::new(Arc::clone(&app.model), request, now());
     if let Stream::Yes { include_usage } = stream {
         return Ok(stream::stream(generation, StreamWriter { writer, include_usage }));
     }
@@ -43,7 +43,7 @@ pub async fn answer(app: &App, body: &[u8]) -> Result<Response, ApiError> {
         }
     }
     let usage = writer.usage(generation.given());
-    Ok(Json(writer.completion(choices, Some(Some(usage)))).into_response())
+    Ok(Json(writer.completion(choices, UsageField::Given(usage))).into_response())
 }
 
 /// A sequence for each choice of each prompt, with the characters that are shown before its text.
@@ -128,7 +128,7 @@ impl Writer {
         CompletionChoice { index: choice, text: piece.text, logprobs, finish_reason: finish }
     }
 
-    fn completion(&self, choices: Vec<CompletionChoice>, usage: Option<Option<Usage>>) -> Completion<'_> {
+    fn completion(&self, choices: Vec<CompletionChoice>, usage: UsageField) -> Completion<'_> {
         let Self { id, created, model, .. } = self;
         Completion { id, object: "text_completion", created: *created, model: &model.name, choices, usage }
     }
@@ -153,7 +153,7 @@ struct StreamWriter {
 
 impl StreamWriter {
     fn chunk(&self, choice: CompletionChoice) -> String {
-        stream::json(&self.writer.completion(vec![choice], self.include_usage.then_some(None)))
+        stream::json(&self.writer.completion(vec![choice], UsageField::of_chunk(self.include_usage)))
     }
 }
 
@@ -173,6 +173,6 @@ impl Chunks for StreamWriter {
 
     fn end(&mut self, given: usize) -> Option<String> {
         let usage = self.writer.usage(given);
-        self.include_usage.then(|| stream::json(&self.writer.completion(Vec::new(), Some(Some(usage)))))
+        self.include_usage.then(|| stream::json(&self.writer.completion(Vec::new(), UsageField::Given(usage))))
     }
 }

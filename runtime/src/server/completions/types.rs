@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::server::usage::Usage;
+use crate::server::usage::UsageField;
 
 /// `prompt`: text or tokens, one or more.
 #[derive(Debug, Deserialize)]
@@ -24,8 +24,8 @@ pub struct Completion<'a> {
     pub model: &'a str,
     pub choices: Vec<CompletionChoice>,
     /// Absent in a stream unless it was asked for; then null in every chunk but the last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub usage: Option<Option<Usage>>,
+    #[serde(skip_serializing_if = "UsageField::is_absent")]
+    pub usage: UsageField,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -37,6 +37,7 @@ pub struct CompletionChoice {
 }
 
 /// Parallel lists, an entry for each token.
+#[expect(clippy::struct_field_names, reason = "the names are the API's")]
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Logprobs {
     pub text_offset: Vec<usize>,

@@ -96,12 +96,13 @@ impl Tokenizer {
     pub fn name(&self, token: u32) -> String {
         use std::fmt::Write as _;
         let bytes = self.bytes(token);
-        std::str::from_utf8(bytes).map(str::to_owned).unwrap_or_else(|_| {
-            bytes.iter().fold("bytes:".to_owned(), |mut name, byte| {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => text.to_owned(),
+            Err(_) => bytes.iter().fold("bytes:".to_owned(), |mut name, byte| {
                 write!(name, "\\x{byte:02x}").expect("writing to a string does not fail");
                 name
-            })
-        })
+            }),
+        }
     }
 
     /// The text of a prompt, special tokens written out; bytes that are no UTF-8 become U+FFFD.

@@ -1,0 +1,240 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use plan::balance::Policy;
+use runtime::coordinator::settings::CoordinatorSettings;
+use runtime::experts::rebalance;
+use runtime::local::LocalSettings;
+use runtime::scheduler::Limits;
+use runtime::worker::{DeviceArguments, WorkerArguments};
+
+/// Serves Mixture-of-Experts models over N ranks and moves experts while it serves
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Arguments {
+    /// How logs are written to standard error; what is logged is RUST_LOG's to say (default: info)
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub log_format: LogFormat,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serves the OpenAI API and drives the ranks that register
+    Coordinator(Box<CoordinatorArguments>),
+    /// Holds and computes one rank's experts
+    Worker(WorkerArguments),
+    /// Runs a coordinator and its ranks on this machine
+    Local(Box<LocalArguments>),
+    /// Prints what a checkpoint holds, or why it cannot be served
+    Inspect {
+        /// Folder of the checkpoint
+        #[arg(long, value_name = "DIR")]
+        model: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct CoordinatorArguments {
+    #[command(flatten)]
+    serving: ServingArguments,
+    /// Where the OpenAI API, /health and /metrics are served
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8000")]
+    listen: SocketAddr,
+    /// Where the admin API, /livez and /metrics are served
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8001")]
+    admin_listen: SocketAddr,
+    /// Where ranks register
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8002")]
+    control_listen: SocketAddr,
+}
+
+#[derive(Args, Debug)]
+pub struct LocalArguments {
+    #[command(flatten)]
+    serving: ServingArguments,
+    /// Where the OpenAI API, /health and /metrics are served
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
+    listen: SocketAddr,
+    /// Where the admin API, /livez and /metrics are served
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8001")]
+    admin_listen: SocketAddr,
+    #[command(flatten)]
+    device: DeviceArguments,
+}
+
+/// What `coordinator` and `local` share.
+#[derive(Args, Debug)]
+struct ServingArguments {
+    /// Folder of the checkpoint: config.json, tokenizer.json and *.safetensors
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Name of the model in requests; the folder's name if it is not given
+    #[arg(long, value_name = "NAME")]
+    served_model_name: Option<String>,
+    /// Ranks that the experts are spread over
+    #[arg(long, value_name = "N")]
+    ranks: usize,
+    /// Requests that may wait; further ones get status 429
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_queued_requests: usize,
+    /// Tokens of prompt and answer together; the model's own bound if it is not given
+    #[arg(long, value_name = "T")]
+    max_model_len: Option<usize>,
+    /// Sequences that each rank serves at a time
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_running_sequences: usize,
+    /// Tokens that each rank computes in one step
+    #[arg(long, value_name = "T", default_value_t = 512)]
+    max_step_tokens: usize,
+    /// Bytes of a request's body
+    #[arg(long, value_name = "B", default_value_t = 32 << 20)]
+    max_body_bytes: usize,
+    /// Seconds that requests may go on after the process was told to stop
+    #[arg(long, value_name = "S", default_value_t = 25)]
+    shutdown_grace_seconds: u64,
+    #[command(flatten)]
+    eplb: EplbArguments,
+}
+
+/// How experts are placed and when they move.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Expert load balancing")]
+struct EplbArguments {
+    /// Plan a better placement after each window of load, and move to it while serving
+    #[arg(long)]
+    dynamic_eplb: bool,
+    /// Steps of a window
+    #[arg(long, value_name = "STEPS", default_value_t = 400)]
+    num_iterations_eplb_update: u64,
+    /// Steps after the start, and after a window has closed, before a plan may be applied; at least 30
+    #[arg(long, value_name = "STEPS", default_value_t = 30)]
+    num_wait_worker_iterations: u64,
+    /// Physical experts of each layer beyond one copy of each; as in the given map, or 0
+    #[arg(long, value_name = "R")]
+    init_redundancy_expert: Option<usize>,
+    /// How a placement is found: swift or deepseek
+    #[arg(long, value_name = "POLICY", default_value = "swift")]
+    eplb_policy: Policy,
+    /// Start from this map: one of ours, a recorded one or vllm-ascend's
+    #[arg(long, value_name = "FILE")]
+    expert_map_path: Option<PathBuf>,
+    /// Write each map that was moved to here
+    #[arg(long, value_name = "FILE")]
+    expert_map_record_path: Option<PathBuf>,
+    /// Refuse a model that has another number of experts in each layer
+    #[arg(long, value_name = "E")]
+    expect_experts: Option<usize>,
+    /// Least gain in balance ratio for which experts move
+    #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
+    minimum_gain: f64,
+    /// Pages that each rank can receive before they are in use
+    #[arg(long, value_name = "PAGES", default_value_t = 16)]
+    staging_pages: u32,
+    /// Bytes per second that moves to one rank may use; 0 is no limit
+    #[arg(long, value_name = "B", default_value_t = 0)]
+    move_bytes_per_second: u64,
+    /// Seconds that a rank may take to receive the pages of one transaction
+    #[arg(long, value_name = "S", default_value_t = 30)]
+    move_deadline_seconds: u64,
+    /// For tests: commit a random transaction every so many steps
+    #[arg(long, value_name = "STEPS", hide = true)]
+    forced_move_interval: Option<u64>,
+}
+
+impl EplbArguments {
+    fn settings(&self) -> rebalance::Settings {
+        rebalance::Settings {
+            dynamic: self.dynamic_eplb,
+            window_steps: self.num_iterations_eplb_update,
+            wait_steps: self.num_wait_worker_iterations,
+            staging_pages: self.staging_pages,
+            deadline: Duration::from_secs(self.move_deadline_seconds),
+            max_failures: 5,
+            back_off_steps: 10,
+            forced_interval: self.forced_move_interval,
+            forced_seed: 0,
+        }
+    }
+}
+
+/// Where a coordinator listens.
+struct Addresses {
+    listen: SocketAddr,
+    admin_listen: SocketAddr,
+    control_listen: SocketAddr,
+}
+
+impl ServingArguments {
+    fn into_settings(self, addresses: Addresses) -> CoordinatorSettings {
+        let Addresses { listen, admin_listen, control_listen } = addresses;
+        CoordinatorSettings {
+            model: self.model,
+            served_name: self.served_model_name,
+            ranks: self.ranks,
+            listen,
+            admin_listen,
+            control_listen,
+            rebalance: self.eplb.settings(),
+            policy: self.eplb.eplb_policy,
+            minimum_gain: self.eplb.minimum_gain,
+            move_bytes_per_second: self.eplb.move_bytes_per_second,
+            redundancy: self.eplb.init_redundancy_expert,
+            map_path: self.eplb.expert_map_path,
+            record_path: self.eplb.expert_map_record_path,
+            expect_experts: self.eplb.expect_experts,
+            limits: Limits {
+                queued: self.max_queued_requests,
+                running_per_rank: self.max_running_sequences,
+                step_tokens: self.max_step_tokens,
+            },
+            max_model_len: self.max_model_len,
+            body_limit: self.max_body_bytes,
+            grace: Duration::from_secs(self.shutdown_grace_seconds),
+        }
+    }
+}
+
+impl From<CoordinatorArguments> for CoordinatorSettings {
+    fn from(arguments: CoordinatorArguments) -> Self {
+        let CoordinatorArguments { serving, listen, admin_listen, control_listen } = arguments;
+        serving.into_settings(Addresses { listen, admin_listen, control_listen })
+    }
+}
+
+impl From<LocalArguments> for LocalSettings {
+    fn from(arguments: LocalArguments) -> Self {
+        let LocalArguments { serving, listen, admin_listen, device } = arguments;
+        let control_listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { coordinator: serving.into_settings(Addresses { listen, admin_listen, control_listen }), device }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Arguments as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn a_policy_that_does_not_exist_is_refused_with_those_that_do() {
+        let error = Arguments::try_parse_from(["x", "local", "--model", "m", "--ranks", "2", "--eplb-policy", "best"])
+            .unwrap_err();
+        assert!(error.to_string().contains("the policies are deepseek and swift"), "{error}");
+    }
+}

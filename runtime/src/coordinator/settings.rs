@@ -1,0 +1,296 @@
+//! What a coordinator is told, and what it makes of it: everything that can be wrong with a setting, the checkpoint or
+//! the map is found here, before a socket is opened or a rank is asked for anything.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kernels::backend::PageShape;
+use kernels::tensor::WeightKind;
+use plan::balance::Policy;
+use plan::formats::{self, FormatError};
+use plan::map::{ExpertMap, MapError, MapShape};
+use plan::topology::Topology;
+use plan::wire::ModelIdentity;
+use thiserror::Error;
+
+use crate::experts::planner::Planner;
+use crate::experts::rebalance::{self, Rebalancer};
+use crate::model::checkpoint::{Checkpoint, CheckpointError};
+use crate::model::qwen3_moe::expert_shape;
+use crate::scheduler::Limits;
+use crate::server::{ModelLimits, ServedError, ServedModel};
+
+/// What a coordinator is told.
+#[derive(Clone, Debug)]
+pub struct CoordinatorSettings {
+    /// Folder of the checkpoint.
+    pub model: PathBuf,
+    /// Name in requests; the folder's name if there is none.
+    pub served_name: Option<String>,
+    /// Ranks of the group.
+    pub ranks: usize,
+    /// Where the OpenAI API is served.
+    pub listen: SocketAddr,
+    /// Where the admin API is served.
+    pub admin_listen: SocketAddr,
+    /// Where ranks register.
+    pub control_listen: SocketAddr,
+    /// When experts move.
+    pub rebalance: rebalance::Settings,
+    /// How a target map is found.
+    pub policy: Policy,
+    /// Least gain in balance ratio for which experts move.
+    pub minimum_gain: f64,
+    /// Bytes per second that moves to one rank may use; 0 is no limit.
+    pub move_bytes_per_second: u64,
+    /// Physical experts of each layer beyond one copy of each; those of the given map if there is none.
+    pub redundancy: Option<usize>,
+    /// A map to start from.
+    pub map_path: Option<PathBuf>,
+    /// Where recorded maps are written.
+    pub record_path: Option<PathBuf>,
+    /// Experts per layer that the model must have.
+    pub expect_experts: Option<usize>,
+    /// Bounds of the scheduler.
+    pub limits: Limits,
+    /// Tokens of prompt and answer together; the model's own bound if there is none.
+    pub max_model_len: Option<usize>,
+    /// Bytes of a request's body.
+    pub body_limit: usize,
+    /// How long requests may go on after the process was told to stop.
+    pub grace: Duration,
+}
+
+/// Why a coordinator cannot start so.
+#[derive(Debug, Error)]
+pub enum SettingsError {
+    /// A number is out of range.
+    #[error("{name} must be at least {least}, not {found}")]
+    TooSmall {
+        /// Which.
+        name: &'static str,
+        /// The bound.
+        least: usize,
+        /// The value given.
+        found: usize,
+    },
+    /// A sequence that generates needs one token of every step.
+    #[error("max-step-tokens is {tokens}, less than the {sequences} of max-running-sequences; raise it")]
+    StepTooSmall {
+        /// Tokens of a step.
+        tokens: usize,
+        /// Sequences that run.
+        sequences: usize,
+    },
+    /// A share is none.
+    #[error("minimum-gain must be from 0 to below 1, not {0}")]
+    Gain(f64),
+    /// The rebalancer refuses.
+    #[error(transparent)]
+    Rebalance(#[from] rebalance::SettingsError),
+    /// The folder that recorded maps go to is not there.
+    #[error("expert-map-record-path is {path}, but there is no folder {folder}")]
+    RecordFolder {
+        /// The path.
+        path: PathBuf,
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The checkpoint is refused.
+    #[error("the model in {path} cannot be served: {source}")]
+    Checkpoint {
+        /// Its folder.
+        path: PathBuf,
+        /// Why.
+        source: CheckpointError,
+    },
+    /// Its texts are refused.
+    #[error("the model in {path} cannot be served: {source}")]
+    Served {
+        /// Its folder.
+        path: PathBuf,
+        /// Why.
+        source: ServedError,
+    },
+    /// Another model was expected.
+    #[error("the model has {found} experts in each layer, {expected} were expected (expect-experts)")]
+    Experts {
+        /// Found.
+        found: usize,
+        /// Expected.
+        expected: usize,
+    },
+    /// The model cannot see so far.
+    #[error("max-model-len is {asked}, the model was made for {most} tokens")]
+    TooLong {
+        /// Asked for.
+        asked: usize,
+        /// The model's bound.
+        most: usize,
+    },
+    /// The experts cannot be placed.
+    #[error(transparent)]
+    Shape(#[from] MapError),
+    /// The map cannot be read.
+    #[error("cannot read the expert map {path}: {source}")]
+    ReadMap {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The map is refused.
+    #[error("the expert map {path} cannot be used: {source}")]
+    Map {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: FormatError,
+    },
+    /// The map does not fit the group.
+    #[error(
+        "the expert map {path} is for {found_ranks} ranks of {found_slots} slots per layer, this group has \
+         {ranks} ranks of {slots}"
+    )]
+    MapShape {
+        /// Its file.
+        path: PathBuf,
+        /// Of the map.
+        found_ranks: usize,
+        /// Of the map.
+        found_slots: usize,
+        /// Of the group.
+        ranks: usize,
+        /// Of the group.
+        slots: usize,
+    },
+}
+
+/// What the settings come to.
+pub struct Prepared {
+    /// The model.
+    pub identity: ModelIdentity,
+    /// The same as requests see it.
+    pub served: ServedModel,
+    /// With the map to start with.
+    pub rebalancer: Rebalancer,
+    /// How plans are made.
+    pub planner: Planner,
+    /// Whether the map was given.
+    pub static_map: bool,
+}
+
+impl CoordinatorSettings {
+    /// Checks everything, in the order in which it can be wrong: the settings alone, the checkpoint, the map. `now` is
+    /// the Unix time in seconds.
+    ///
+    /// # Errors
+    /// If anything is wrong.
+    pub fn prepare(&self, now: i64) -> Result<Prepared, SettingsError> {
+        self.check_alone()?;
+        let checkpoint = Checkpoint::open(&self.model)
+            .map_err(|source| SettingsError::Checkpoint { path: self.model.clone(), source })?;
+        let name = self.served_name.clone().unwrap_or_else(|| folder_name(&self.model));
+        let identity = checkpoint.identity(&name);
+        let config = checkpoint.config();
+        let limits =
+            ModelLimits { max_model_len: self.max_model_len(config.max_positions)?, vocab_size: config.vocabulary };
+        if let Some(expected) = self.expect_experts
+            && expected != identity.experts
+        {
+            return Err(SettingsError::Experts { found: identity.experts, expected });
+        }
+        let map = self.map(&identity)?;
+        let served = ServedModel::load(&self.model, name, &limits, now)
+            .map_err(|source| SettingsError::Served { path: self.model.clone(), source })?;
+        let shape = map.shape();
+        let planner = Planner {
+            policy: self.policy,
+            topology: Topology::single_node(shape.ranks, shape.slots_per_rank),
+            staging_pages: self.rebalance.staging_pages,
+            minimum_gain: self.minimum_gain,
+            page_bytes: page_bytes(&checkpoint),
+            move_bytes_per_second: self.move_bytes_per_second,
+        };
+        let rebalancer = Rebalancer::new(self.rebalance, identity.clone(), map, 0)?;
+        Ok(Prepared { identity, served, rebalancer, planner, static_map: self.map_path.is_some() })
+    }
+
+    fn check_alone(&self) -> Result<(), SettingsError> {
+        let Limits { queued, running_per_rank, step_tokens } = self.limits;
+        for (name, found) in [
+            ("ranks", self.ranks),
+            ("max-queued-requests", queued),
+            ("max-running-sequences", running_per_rank),
+            ("max-step-tokens", step_tokens),
+            ("max-body-bytes", self.body_limit),
+            ("max-model-len", self.max_model_len.unwrap_or(1)),
+        ] {
+            if found == 0 {
+                return Err(SettingsError::TooSmall { name, least: 1, found });
+            }
+        }
+        if step_tokens < running_per_rank {
+            return Err(SettingsError::StepTooSmall { tokens: step_tokens, sequences: running_per_rank });
+        }
+        if !(0.0..1.0).contains(&self.minimum_gain) {
+            return Err(SettingsError::Gain(self.minimum_gain));
+        }
+        self.rebalance.check()?;
+        match self.record_path.as_deref().map(|path| (path, folder_of(path))) {
+            Some((path, folder)) if !folder.is_dir() => {
+                Err(SettingsError::RecordFolder { path: path.to_owned(), folder: folder.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn max_model_len(&self, most: usize) -> Result<usize, SettingsError> {
+        match self.max_model_len {
+            Some(asked) if asked > most => Err(SettingsError::TooLong { asked, most }),
+            asked => Ok(asked.unwrap_or(most)),
+        }
+    }
+
+    /// The given map, or the placement that engines start with.
+    fn map(&self, identity: &ModelIdentity) -> Result<ExpertMap, SettingsError> {
+        let shape = |redundancy| MapShape::with_redundancy(identity.layers, identity.experts, self.ranks, redundancy);
+        let Some(path) = &self.map_path else {
+            return Ok(ExpertMap::contiguous(shape(self.redundancy.unwrap_or(0))?)?);
+        };
+        let json = std::fs::read(path).map_err(|source| SettingsError::ReadMap { path: path.clone(), source })?;
+        let map = formats::read(&json, identity).map_err(|source| SettingsError::Map { path: path.clone(), source })?;
+        let found = map.shape();
+        let slots = self.redundancy.map(shape).transpose()?.map_or(found.slots_per_rank, |shape| shape.slots_per_rank);
+        if (found.ranks, found.slots_per_rank) != (self.ranks, slots) {
+            return Err(SettingsError::MapShape {
+                path: path.clone(),
+                found_ranks: found.ranks,
+                found_slots: found.slots_per_rank,
+                ranks: self.ranks,
+                slots,
+            });
+        }
+        Ok(map)
+    }
+}
+
+fn folder_name(path: &Path) -> String {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    whole.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Bytes of one expert's three matrices.
+fn page_bytes(checkpoint: &Checkpoint) -> u64 {
+    let PageShape { hidden, intermediate, kind } = expert_shape(checkpoint);
+    let weight = match kind {
+        WeightKind::Bf16 => 2,
+        WeightKind::F32 => 4,
+    };
+    (3 * hidden * intermediate * weight) as u64
+}

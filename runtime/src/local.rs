@@ -1,0 +1,136 @@
+//! A coordinator in this process and its ranks as child processes on loopback. A rank that dies is started again; the
+//! ranks end with this process, however it ends.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+use crate::coordinator::settings::CoordinatorSettings;
+use crate::coordinator::start::{Coordinator, StartError};
+use crate::worker::DeviceArguments;
+
+/// A rank that ends sooner than this after its start has not served.
+const LEAST_LIFE: Duration = Duration::from_secs(2);
+
+/// Starts in a row that may end so soon.
+const QUICK_ENDS: u32 = 3;
+
+/// What is run.
+#[derive(Clone, Debug)]
+pub struct LocalSettings {
+    /// The coordinator.
+    pub coordinator: CoordinatorSettings,
+    /// What each rank may use.
+    pub device: DeviceArguments,
+}
+
+/// Why it ended other than by being told to.
+#[derive(Debug, Error)]
+pub enum LocalError {
+    /// The coordinator.
+    #[error(transparent)]
+    Coordinator(#[from] StartError),
+    /// A rank cannot be started.
+    #[error("cannot start rank {rank}: {source}")]
+    Spawn {
+        /// Which.
+        rank: usize,
+        /// Why.
+        source: io::Error,
+    },
+    /// A rank ends whenever it is started; its own log says why.
+    #[error("rank {rank} ended {QUICK_ENDS} times right after its start, last with {status}")]
+    Fails {
+        /// Which.
+        rank: usize,
+        /// How.
+        status: ExitStatus,
+    },
+}
+
+/// Serves until `stop` is done or a rank cannot be kept running.
+///
+/// # Errors
+/// If a setting is wrong, an address is taken or a rank does not start.
+pub async fn run(settings: LocalSettings, stop: impl Future<Output = ()>) -> Result<(), LocalError> {
+    let LocalSettings { coordinator, device } = settings;
+    let (model, ranks) = (coordinator.model.clone(), coordinator.ranks);
+    let coordinator = Coordinator::start(coordinator)?;
+    let (failures, mut failed) = mpsc::channel(1);
+    for rank in 0..ranks {
+        let program = std::env::current_exe().map_err(|source| LocalError::Spawn { rank, source })?;
+        let worker = Worker { program, model: model.clone(), rank, device: device.clone() };
+        let (control, failures) = (coordinator.control_address(), failures.clone());
+        // The signal that ends a rank with its parent is sent when the thread that started it ends: this one does not.
+        thread::Builder::new()
+            .name(format!("rank-{rank}"))
+            .spawn(move || {
+                let error = worker.keep_running(control);
+                // Another rank's failure is as good a reason to end.
+                let _ = failures.blocking_send(error);
+            })
+            .map_err(|source| LocalError::Spawn { rank, source })?;
+    }
+    let mut failure = None;
+    let stop = async {
+        tokio::select! {
+            () = stop => {}
+            error = failed.recv() => failure = error,
+        }
+    };
+    coordinator.serve(stop).await?;
+    failure.map_or(Ok(()), Err)
+}
+
+struct Worker {
+    program: PathBuf,
+    model: PathBuf,
+    rank: usize,
+    device: DeviceArguments,
+}
+
+impl Worker {
+    /// Starts the rank again whenever it ends; returns only if that is of no use.
+    fn keep_running(&self, coordinator: SocketAddr) -> LocalError {
+        let rank = self.rank;
+        let mut quick_ends = 0;
+        loop {
+            let started = Instant::now();
+            let status = match self.command(coordinator).spawn().and_then(|mut child| child.wait()) {
+                Ok(status) => status,
+                Err(source) => return LocalError::Spawn { rank, source },
+            };
+            tracing::warn!(rank, %status, "a rank has ended; it is started again");
+            quick_ends = if started.elapsed() < LEAST_LIFE { quick_ends + 1 } else { 0 };
+            if quick_ends == QUICK_ENDS {
+                return LocalError::Fails { rank, status };
+            }
+        }
+    }
+
+    fn command(&self, coordinator: SocketAddr) -> Command {
+        let DeviceArguments { threads, kv_blocks, block_tokens } = self.device;
+        let mut command = Command::new(&self.program);
+        command.arg("worker").arg("--parent").arg(std::process::id().to_string()).arg("--model").arg(&self.model);
+        for (option, value) in [
+            ("--rank", self.rank.to_string()),
+            ("--coordinator", coordinator.to_string()),
+            ("--listen", "127.0.0.1:0".to_owned()),
+            ("--move-listen", "127.0.0.1:0".to_owned()),
+            ("--health-listen", "127.0.0.1:0".to_owned()),
+            ("--advertise-address", "127.0.0.1".to_owned()),
+            ("--threads", threads.to_string()),
+            ("--kv-blocks", kv_blocks.to_string()),
+            ("--block-tokens", block_tokens.to_string()),
+        ] {
+            command.arg(option).arg(value);
+        }
+        command
+    }
+}
