@@ -2,7 +2,7 @@ mod invariants;
 
 use std::collections::BTreeMap;
 
-use plan::ids::{ExpertId, LayerId, SlotIndex};
+use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use plan::map::MapShape;
 use plan::moves::{SlotChange, transactions};
 
