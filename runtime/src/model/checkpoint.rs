@@ -16,7 +16,7 @@ use thiserror::Error;
 use super::config::{Config, ConfigError};
 use super::weights::{self, ExpertLayout};
 
-/// A header larger than this is none.
+/// A header, a configuration or an index larger than this is none.
 const MAX_HEADER: u64 = 100 << 20;
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -56,6 +56,14 @@ impl Loaded {
             Self::Bf16(values) => Values::Bf16(values),
             Self::F16(values) => Values::F16(values),
             Self::F32(values) => Values::F32(values),
+        }
+    }
+
+    fn first_not_finite(&self) -> Option<usize> {
+        match self {
+            Self::Bf16(values) => values.iter().position(|value| !value.is_finite()),
+            Self::F16(values) => values.iter().position(|value| !value.is_finite()),
+            Self::F32(values) => values.iter().position(|value| !value.is_finite()),
         }
     }
 
@@ -157,26 +165,30 @@ impl Checkpoint {
         let (file_name, file) = &self.files[place.file];
         let width = place.dtype.bitsize() / 8;
         let start = place.start + (first * width) as u64;
-        let fill = |bytes: &mut [u8]| {
+        let read = |bytes: &mut [u8]| {
             file.read_exact_at(bytes, start).map_err(|source| CheckpointError::Read { file: file_name.clone(), source })
         };
-        Ok(match place.dtype {
+        let loaded = match place.dtype {
             Dtype::BF16 => {
                 let mut values = vec![bf16::ZERO; len];
-                fill(bytemuck::cast_slice_mut(&mut values))?;
+                read(bytemuck::cast_slice_mut(&mut values))?;
                 Loaded::Bf16(values)
             }
             Dtype::F16 => {
                 let mut values = vec![f16::ZERO; len];
-                fill(bytemuck::cast_slice_mut(&mut values))?;
+                read(bytemuck::cast_slice_mut(&mut values))?;
                 Loaded::F16(values)
             }
             _ => {
                 let mut values = vec![0.0_f32; len];
-                fill(bytemuck::cast_slice_mut(&mut values))?;
+                read(bytemuck::cast_slice_mut(&mut values))?;
                 Loaded::F32(values)
             }
-        })
+        };
+        match loaded.first_not_finite() {
+            Some(at) => Err(CheckpointError::NotFinite { tensor: name.to_owned(), element: first + at }),
+            None => Ok(loaded),
+        }
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
@@ -204,7 +216,26 @@ pub(super) fn elements(shape: &[usize]) -> u64 {
 }
 
 fn read(directory: &Path, name: &str) -> Result<Vec<u8>, CheckpointError> {
-    std::fs::read(directory.join(name)).map_err(|source| CheckpointError::Read { file: name.to_owned(), source })
+    let failed = |source| CheckpointError::Read { file: name.to_owned(), source };
+    let (file, length) = open(directory, name).map_err(failed)?;
+    if length > MAX_HEADER {
+        let reason = format!("{length} bytes are too many for such a file");
+        return Err(CheckpointError::Corrupt { file: name.to_owned(), reason });
+    }
+    let mut bytes = vec![0; length as usize];
+    file.read_exact_at(&mut bytes, 0).map_err(failed)?;
+    Ok(bytes)
+}
+
+/// Opens a regular file; a pipe or a device could block or never end. Gives its length too.
+fn open(directory: &Path, name: &str) -> std::io::Result<(File, u64)> {
+    let path = directory.join(name);
+    if !std::fs::metadata(&path)?.is_file() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    Ok((file, length))
 }
 
 /// Which file holds each tensor, if an index says so.
@@ -252,6 +283,11 @@ fn weight_files(directory: &Path) -> Result<WeightFiles, CheckpointError> {
     }
     let corrupt = |reason: String| CheckpointError::Corrupt { file: INDEX.to_owned(), reason };
     let index: Index = serde_json::from_slice(&read(directory, INDEX)?).map_err(|error| corrupt(error.to_string()))?;
+    if directory.join(SINGLE).exists() && !index.weight_map.values().any(|name| name == SINGLE) {
+        return Err(corrupt(format!(
+            "it does not name {SINGLE}, which is there too; remove the one that is not in use"
+        )));
+    }
     // A name with a separator could leave the directory.
     if let Some(name) = index.weight_map.values().find(|name| name.contains(['/', '\\']) || name.starts_with('.')) {
         return Err(corrupt(format!("{name:?} is no file of this directory")));
@@ -263,8 +299,7 @@ fn weight_files(directory: &Path) -> Result<WeightFiles, CheckpointError> {
 fn open_file(directory: &Path, name: &str) -> Result<(File, Vec<(String, Place)>), CheckpointError> {
     let failed = |source| CheckpointError::Read { file: name.to_owned(), source };
     let corrupt = |reason: String| CheckpointError::Corrupt { file: name.to_owned(), reason };
-    let file = File::open(directory.join(name)).map_err(failed)?;
-    let length = file.metadata().map_err(failed)?.len();
+    let (file, length) = open(directory, name).map_err(failed)?;
     if length < 8 {
         return Err(corrupt(format!("{length} bytes are too few for a safetensors file")));
     }
@@ -304,7 +339,7 @@ fn digest(config: &[u8], tensors: &BTreeMap<String, Place>) -> String {
         let Place { file, start, dtype, shape } = place;
         hash.update(format!("{name}\0{dtype:?}\0{shape:?}\0{file}\0{start}\n"));
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", hash.finalize())
 }
 
 /// Why a checkpoint is refused. Only [`CheckpointError::Read`] can be worth a retry.
@@ -330,7 +365,7 @@ pub enum CheckpointError {
     #[error("the model's config.json is refused: {0}")]
     Config(#[source] ConfigError),
     /// A tensor is missing.
-    #[error("tensor {tensor} is missing")]
+    #[error("tensor {tensor} is missing: no weight file has it, and config.json or the index asks for it")]
     Missing {
         /// Its name.
         tensor: String,
@@ -356,7 +391,10 @@ pub enum CheckpointError {
         file: String,
     },
     /// A tensor has the wrong shape.
-    #[error("tensor {tensor} has shape {found:?}, expected {expected:?}")]
+    #[error(
+        "tensor {tensor} has shape {found:?}, but config.json (with transformers' values of the keys that it lacks) \
+         asks for {expected:?}"
+    )]
     Shape {
         /// Its name.
         tensor: String,
@@ -372,6 +410,14 @@ pub enum CheckpointError {
         tensor: String,
         /// Its type.
         found: String,
+    },
+    /// A weight is no number, so no output would be.
+    #[error("tensor {tensor} has a weight that is infinite or not a number, element {element}")]
+    NotFinite {
+        /// Its name.
+        tensor: String,
+        /// Which element, in row-major order.
+        element: usize,
     },
     /// The output matrix is stored, differs from the embedding, and is said to be tied to it.
     #[error("tie_word_embeddings is true, but lm_head.weight differs from model.embed_tokens.weight")]

@@ -1,5 +1,6 @@
 //! What a checkpoint's `config.json` says, in the styles of transformers 4 and 5. Every key is either used, known not to
-//! change the computation, or refused by name: nothing is ignored.
+//! change the computation, or refused by name: nothing is ignored. A key that is missing has the value that
+//! `Qwen3MoeConfig` of transformers gives it; shapes then have to fit.
 
 use kernels::backend::HeadShape;
 use plan::map::MAX_DIMENSION;
@@ -50,8 +51,12 @@ pub enum LayerKind {
 
 /// Keys that do not change what the model computes from given tokens, at any value.
 const HARMLESS: &[&str] = &[
+    "_attn_implementation",
     "_attn_implementation_autoset",
+    "_commit_hash",
+    "_experts_implementation",
     "_name_or_path",
+    "attn_implementation",
     "attention_dropout",
     "auto_map",
     "begin_suppress_tokens",
@@ -59,6 +64,7 @@ const HARMLESS: &[&str] = &[
     "chunk_size_feed_forward",
     "decoder_start_token_id",
     "eos_token_id",
+    "experts_implementation",
     "exponential_decay_length_penalty",
     "finetuning_task",
     "forced_bos_token_id",
@@ -69,6 +75,7 @@ const HARMLESS: &[&str] = &[
     "keys_to_ignore_at_inference",
     "label2id",
     "model_name",
+    "num_labels",
     "output_attentions",
     "output_hidden_states",
     "output_router_logits",
@@ -82,6 +89,7 @@ const HARMLESS: &[&str] = &[
     "suppress_tokens",
     "task_specific_params",
     "tf_legacy_loss",
+    "tie_last_hidden_states",
     "tokenizer_class",
     "torchscript",
     "transformers_version",
@@ -90,34 +98,47 @@ const HARMLESS: &[&str] = &[
     "use_bfloat16",
     "use_cache",
     // Defaults of `generate`, which old versions wrote here; requests have their own.
+    "assistant_confidence_threshold",
+    "assistant_lookbehind",
     "bad_words_ids",
     "diversity_penalty",
     "do_sample",
     "early_stopping",
     "encoder_no_repeat_ngram_size",
+    "encoder_repetition_penalty",
+    "epsilon_cutoff",
+    "eta_cutoff",
     "length_penalty",
     "max_length",
     "min_length",
     "no_repeat_ngram_size",
+    "num_assistant_tokens",
+    "num_assistant_tokens_schedule",
     "num_beam_groups",
     "num_beams",
     "num_return_sequences",
     "output_scores",
     "remove_invalid_values",
     "repetition_penalty",
+    "target_lookbehind",
     "temperature",
     "top_k",
     "top_p",
     "typical_p",
 ];
 
-/// Keys whose only supported value is the one that turns a feature off.
-const OFF: &[(&str, Value)] = &[
-    ("add_cross_attention", Value::Bool(false)),
-    ("cross_attention_hidden_size", Value::Null),
-    ("is_encoder_decoder", Value::Bool(false)),
-    ("quantization_config", Value::Null),
-    ("tie_encoder_decoder", Value::Bool(false)),
+/// Keys of which one value is supported, as compact JSON: that which says what the model does anyway.
+const FIXED: &[(&str, &str)] = &[
+    ("add_cross_attention", "false"),
+    ("cross_attention_hidden_size", "null"),
+    ("is_encoder_decoder", "false"),
+    ("pruned_heads", "{}"),
+    // Qwen's own configurations of Qwen3-Coder have these three.
+    ("qkv_bias", "false"),
+    ("shared_expert_intermediate_size", "0"),
+    ("use_qk_norm", "true"),
+    ("quantization_config", "null"),
+    ("tie_encoder_decoder", "false"),
 ];
 
 /// The largest width or vocabulary that is believed; far above any model, far below an overflow.
@@ -163,8 +184,8 @@ impl Keys {
         let kind = self.take("model_type");
         let names = self.take("architectures");
         let right = kind.as_ref().is_some_and(|kind| kind == "qwen3_moe");
-        let named = names.as_ref().is_none_or(|names| *names == serde_json::json!(["Qwen3MoeForCausalLM"]));
-        if right && named {
+        let for_text = serde_json::json!(["Qwen3MoeForCausalLM"]);
+        if right && names.as_ref().is_none_or(|names| *names == for_text) {
             return Ok(());
         }
         let text = |value: Option<Value>| value.map_or("none".to_owned(), |value| value.to_string());
@@ -173,89 +194,88 @@ impl Keys {
 
     /// Features that change the computation and are not supported.
     fn features(&mut self) -> Result<(), ConfigError> {
-        for (key, off) in OFF {
-            if let Some(value) = self.take(key).filter(|value| value != off) {
-                return Err(unsupported(key, &value));
+        for (key, fixed) in FIXED {
+            if let Some(value) = self.take(key).filter(|value| serde_json::from_str(fixed).ok().as_ref() != Some(value))
+            {
+                return Err(unsupported(key, &value, fixed));
             }
         }
-        if let Some(act) = self.take("hidden_act").filter(|act| act != "silu") {
-            return Err(unsupported("hidden_act", &act));
+        // Both are names of the same function.
+        if let Some(act) = self.take("hidden_act").filter(|act| act != "silu" && act != "swish") {
+            return Err(unsupported("hidden_act", &act, "\"silu\""));
         }
         for key in ["torch_dtype", "dtype"] {
             let known = ["bfloat16", "float16", "float32", "auto"];
             if let Some(value) =
                 self.take(key).filter(|value| !value.as_str().is_some_and(|name| known.contains(&name)))
             {
-                return Err(unsupported(key, &value));
+                return Err(unsupported(key, &value, "\"bfloat16\", \"float16\" and \"float32\""));
             }
-        }
-        let window = self.take("sliding_window");
-        self.object.shift_remove("max_window_layers");
-        if self.flag("use_sliding_window")?.unwrap_or(false)
-            && let Some(window) = window
-        {
-            return Err(unsupported("sliding_window", &window));
         }
         if let Some(types) = self.take("layer_types") {
             let full = types.as_array().is_some_and(|types| types.iter().all(|kind| kind == "full_attention"));
             if !full {
-                return Err(unsupported("layer_types", &types));
+                return Err(unsupported("layer_types", &types, "\"full_attention\" for each layer"));
             }
+        }
+        self.window()
+    }
+
+    /// A window is used if `use_sliding_window` says so, and is 4096 if no other is given; null turns it off.
+    fn window(&mut self) -> Result<(), ConfigError> {
+        let null = self.object.get("sliding_window").is_some_and(Value::is_null);
+        let window = self.take("sliding_window").unwrap_or(Value::from(4096));
+        self.object.shift_remove("max_window_layers");
+        if self.flag("use_sliding_window")?.unwrap_or(false) && !null {
+            return Err(unsupported("sliding_window", &window, "with use_sliding_window = false"));
         }
         Ok(())
     }
 
     fn model(&mut self) -> Result<Config, ConfigError> {
-        let hidden = self.size("hidden_size", MAX_WIDTH)?;
-        let layers = self.size("num_hidden_layers", MAX_DIMENSION)?;
+        let hidden = self.size("hidden_size", 2048, MAX_WIDTH)?;
+        let layers = self.size("num_hidden_layers", 24, MAX_DIMENSION)?;
         let heads = self.heads(hidden)?;
         let experts = self.experts()?;
-        let top_k = self.size("num_experts_per_tok", MAX_DIMENSION)?;
+        let top_k = self.size("num_experts_per_tok", 8, MAX_DIMENSION)?;
         if top_k > experts {
             return Err(ConfigError::TopK { top_k, experts });
         }
         let layers = self.layer_kinds(layers)?;
-        let dense_intermediate = self.optional_size("intermediate_size", MAX_WIDTH)?;
-        if layers.contains(&LayerKind::Dense) && dense_intermediate.is_none() {
-            return Err(ConfigError::Missing { key: "intermediate_size" });
-        }
         if !layers.contains(&LayerKind::Sparse) {
             return Err(ConfigError::NoSparseLayer);
         }
+        let dense_intermediate = self.size("intermediate_size", 6144, MAX_WIDTH)?;
         Ok(Config {
-            vocabulary: self.size("vocab_size", MAX_WIDTH)?,
+            vocabulary: self.size("vocab_size", 151_936, MAX_WIDTH)?,
             hidden,
             heads,
             attention_bias: self.flag("attention_bias")?.unwrap_or(false),
             rms_epsilon: self.positive("rms_norm_eps")?.unwrap_or(1e-6) as f32,
             rope_theta: self.rope()?,
-            max_positions: self.size("max_position_embeddings", MAX_WIDTH)?,
+            max_positions: self.size("max_position_embeddings", 32_768, MAX_WIDTH)?,
             tied_embeddings: self.flag("tie_word_embeddings")?.unwrap_or(false),
+            dense_intermediate: if layers.contains(&LayerKind::Dense) { dense_intermediate } else { 0 },
             layers,
-            dense_intermediate: dense_intermediate.unwrap_or(0),
             experts,
             top_k,
             normalise_top_k: self.flag("norm_topk_prob")?.unwrap_or(false),
-            expert_intermediate: self.size("moe_intermediate_size", MAX_WIDTH)?,
+            expert_intermediate: self.size("moe_intermediate_size", 768, MAX_WIDTH)?,
         })
     }
 
     fn heads(&mut self, hidden: usize) -> Result<HeadShape, ConfigError> {
-        let query = self.size("num_attention_heads", MAX_DIMENSION)?;
-        let key_value = self.optional_size("num_key_value_heads", MAX_DIMENSION)?.unwrap_or(query);
+        let query = self.size("num_attention_heads", 32, MAX_DIMENSION)?;
+        let key_value = self.size("num_key_value_heads", 4, MAX_DIMENSION)?;
         if !query.is_multiple_of(key_value) {
             return Err(ConfigError::Heads { query, key_value });
         }
-        let dimension = match self.optional_size("head_dim", MAX_WIDTH)? {
-            Some(dimension) => dimension,
-            None if hidden.is_multiple_of(query) => hidden / query,
-            None => return Err(ConfigError::Missing { key: "head_dim" }),
-        };
-        if !dimension.is_multiple_of(2) {
+        let dimension = self.optional_size("head_dim", MAX_WIDTH)?.unwrap_or(hidden / query);
+        if dimension == 0 || !dimension.is_multiple_of(2) {
             return Err(ConfigError::Range {
                 key: "head_dim",
                 value: dimension.to_string(),
-                expected: "an even number",
+                expected: "an even number (hidden_size / num_attention_heads where it is not given)".to_owned(),
             });
         }
         Ok(HeadShape { query, key_value, dimension })
@@ -263,6 +283,9 @@ impl Keys {
 
     /// transformers 5 may write either name.
     fn experts(&mut self) -> Result<usize, ConfigError> {
+        if self.object.get("num_experts").is_some_and(|experts| *experts == 0) {
+            return Err(ConfigError::NoSparseLayer);
+        }
         let old = self.optional_size("num_experts", MAX_DIMENSION)?;
         let new = self.optional_size("num_local_experts", MAX_DIMENSION)?;
         match (old, new) {
@@ -270,8 +293,7 @@ impl Keys {
                 keys: "num_experts and num_local_experts",
                 values: format!("{old} and {new}"),
             }),
-            (Some(experts), _) | (None, Some(experts)) => Ok(experts),
-            (None, None) => Err(ConfigError::Missing { key: "num_experts" }),
+            (old, new) => Ok(old.or(new).unwrap_or(128)),
         }
     }
 
@@ -282,7 +304,7 @@ impl Keys {
             let range = || ConfigError::Range {
                 key: "mlp_only_layers",
                 value: value.to_string(),
-                expected: "a list of layer numbers",
+                expected: format!("a list of layer numbers below {layers}"),
             };
             for layer in value.as_array().ok_or_else(range)? {
                 let layer = layer.as_u64().and_then(|layer| dense.get_mut(layer as usize)).ok_or_else(range)?;
@@ -295,49 +317,63 @@ impl Keys {
         Ok((0..layers).map(kind).collect())
     }
 
-    /// transformers 4 has `rope_theta` and `rope_scaling`, transformers 5 `rope_parameters`.
+    /// transformers 4 has `rope_theta` and `rope_scaling`, transformers 5 `rope_parameters`. Where both are given,
+    /// versions differ in which of them counts.
     fn rope(&mut self) -> Result<f64, ConfigError> {
         let mut theta = self.positive("rope_theta")?;
-        for key in ["rope_scaling", "rope_parameters"] {
-            let Some(value) = self.take(key) else { continue };
-            let Value::Object(object) = &value else { return Err(unsupported(key, &value)) };
+        self.whole_rotation("partial_rotary_factor")?;
+        let mut given = |key| self.take(key).filter(|value| value.as_object().is_none_or(|object| !object.is_empty()));
+        let (old, new) = (given("rope_scaling"), given("rope_parameters"));
+        if let (Some(old), Some(new)) = (&old, &new) {
+            return Err(ConfigError::Contradiction {
+                keys: "rope_scaling and rope_parameters",
+                values: format!("{old} and {new}; only one of them may be given"),
+            });
+        }
+        for (key, value) in [("rope_scaling", old), ("rope_parameters", new)] {
+            let Some(value) = value else { continue };
+            let refused = || unsupported(key, &value, "{\"rope_type\": \"default\", \"rope_theta\": a number}");
+            let Value::Object(object) = &value else { return Err(refused()) };
             let mut inner = Keys { object: object.clone() };
             for name in ["rope_type", "type"] {
                 if inner.take(name).is_some_and(|kind| kind != "default") {
-                    return Err(unsupported(key, &value));
+                    return Err(refused());
                 }
             }
-            if let Some(partial) = inner.take("partial_rotary_factor")
-                && partial.as_f64() != Some(1.0)
-            {
-                return Err(unsupported(key, &value));
-            }
+            inner.whole_rotation("partial_rotary_factor")?;
             match (theta, inner.positive("rope_theta")?) {
-                (Some(outer), Some(inner)) if outer != inner => {
+                (Some(outer), Some(inner)) if outer.to_bits() != inner.to_bits() => {
                     return Err(ConfigError::Contradiction {
-                        keys: "rope_theta and rope_parameters.rope_theta",
+                        keys: "rope_theta and the one inside rope_parameters",
                         values: format!("{outer} and {inner}"),
                     });
                 }
                 (_, inner) => theta = inner.or(theta),
             }
-            if !inner.object.is_empty() {
-                return Err(unsupported(key, &value));
+            if inner.object.values().any(|value| !value.is_null()) {
+                return Err(refused());
             }
         }
         Ok(theta.unwrap_or(10_000.0))
     }
 
+    fn whole_rotation(&mut self, key: &'static str) -> Result<(), ConfigError> {
+        match self.take(key) {
+            Some(value) if value.as_f64() != Some(1.0) => Err(unsupported(key, &value, "1.0")),
+            _ => Ok(()),
+        }
+    }
+
     fn none_left(self) -> Result<(), ConfigError> {
-        let known = |key: &str| HARMLESS.contains(&key) || OFF.iter().any(|(off, _)| *off == key);
-        match self.object.into_iter().find(|(key, value)| !known(key) && !value.is_null()) {
+        let unknown = |(key, value): &(String, Value)| !HARMLESS.contains(&key.as_str()) && !value.is_null();
+        match self.object.into_iter().find(unknown) {
             Some((key, value)) => Err(ConfigError::Unknown { key, value: value.to_string() }),
             None => Ok(()),
         }
     }
 
-    fn size(&mut self, key: &'static str, max: usize) -> Result<usize, ConfigError> {
-        self.optional_size(key, max)?.ok_or(ConfigError::Missing { key })
+    fn size(&mut self, key: &'static str, default: usize, max: usize) -> Result<usize, ConfigError> {
+        Ok(self.optional_size(key, max)?.unwrap_or(default))
     }
 
     fn optional_size(&mut self, key: &'static str, max: usize) -> Result<Option<usize>, ConfigError> {
@@ -347,16 +383,21 @@ impl Keys {
             _ => Err(ConfigError::Range {
                 key,
                 value: value.to_string(),
-                expected: "a whole number of a sane size, above 0",
+                expected: format!("a whole number from 1 to {max}"),
             }),
         }
     }
 
+    /// A number whose value and inverse f32 holds with room to spare.
     fn positive(&mut self, key: &'static str) -> Result<Option<f64>, ConfigError> {
         let Some(value) = self.take(key) else { return Ok(None) };
         match value.as_f64() {
-            Some(number) if number > 0.0 && number.is_finite() => Ok(Some(number)),
-            _ => Err(ConfigError::Range { key, value: value.to_string(), expected: "a number above 0" }),
+            Some(number) if (1e-30..=1e30).contains(&number) => Ok(Some(number)),
+            _ => Err(ConfigError::Range {
+                key,
+                value: value.to_string(),
+                expected: "a number from 1e-30 to 1e30".to_owned(),
+            }),
         }
     }
 
@@ -364,13 +405,13 @@ impl Keys {
         let Some(value) = self.take(key) else { return Ok(None) };
         match value.as_bool() {
             Some(flag) => Ok(Some(flag)),
-            None => Err(ConfigError::Range { key, value: value.to_string(), expected: "true or false" }),
+            None => Err(ConfigError::Range { key, value: value.to_string(), expected: "true or false".to_owned() }),
         }
     }
 }
 
-fn unsupported(key: &str, value: &Value) -> ConfigError {
-    ConfigError::Unsupported { key: key.to_owned(), value: value.to_string() }
+fn unsupported(key: &str, value: &Value, supported: &str) -> ConfigError {
+    ConfigError::Unsupported { key: key.to_owned(), value: value.to_string(), supported: supported.to_owned() }
 }
 
 /// Why a configuration is refused.
@@ -394,12 +435,14 @@ pub enum ConfigError {
         architectures: String,
     },
     /// It asks for something that is not supported.
-    #[error("{key} = {value} is not supported")]
+    #[error("{key} = {value} is not supported, only {supported}")]
     Unsupported {
         /// The key.
         key: String,
         /// Its value.
         value: String,
+        /// What it could be.
+        supported: String,
     },
     /// A key is not known, so it might change the computation.
     #[error("{key} = {value}: this key is not known, and so neither is whether ignoring it would give wrong answers")]
@@ -409,12 +452,6 @@ pub enum ConfigError {
         /// Its value.
         value: String,
     },
-    /// A key is missing.
-    #[error("{key} is missing")]
-    Missing {
-        /// The key.
-        key: &'static str,
-    },
     /// A value is impossible.
     #[error("{key} = {value}, expected {expected}")]
     Range {
@@ -423,7 +460,7 @@ pub enum ConfigError {
         /// Its value.
         value: String,
         /// What it should be.
-        expected: &'static str,
+        expected: String,
     },
     /// Two keys disagree.
     #[error("{keys} disagree: {values}")]
@@ -450,7 +487,9 @@ pub enum ConfigError {
         key_value: usize,
     },
     /// There is nothing to balance.
-    #[error("no layer has experts (num_hidden_layers, decoder_sparse_step, mlp_only_layers): this is no MoE model")]
+    #[error(
+        "no layer has experts (num_experts, num_hidden_layers, decoder_sparse_step, mlp_only_layers): this is no MoE model"
+    )]
     NoSparseLayer,
 }
 

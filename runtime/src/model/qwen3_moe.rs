@@ -26,6 +26,8 @@ pub struct Model<B: Backend> {
     config: Config,
     block_tokens: usize,
     blocks: usize,
+    /// Most positions of a sequence.
+    positions: usize,
     embedding: B::Lookup,
     layers: Vec<Layer<B>>,
     norm: B::Buffer<f32>,
@@ -161,14 +163,17 @@ impl<B: Backend> Model<B> {
         }
         let embedding = checkpoint.tensor(weights::EMBEDDING)?;
         let head = if config.tied_embeddings { None } else { Some(checkpoint.tensor(weights::HEAD)?) };
+        // A sequence never has more positions than the cache has places, whatever the configuration allows.
+        let positions = config.max_positions.min(cache.blocks * cache.block_tokens);
         let shape = CacheShape { heads: config.heads, blocks: cache.blocks, block_tokens: cache.block_tokens };
         Ok(Self {
             block_tokens: cache.block_tokens,
             blocks: cache.blocks,
+            positions,
             head: backend.matrix(head.as_ref().unwrap_or(&embedding).matrix(config.vocabulary), None),
             embedding: backend.lookup(embedding.matrix(config.vocabulary)),
             norm: weights::vector(&*backend, checkpoint, weights::NORM)?,
-            angles: weights::buffer(&*backend, &rope_angles(&config)),
+            angles: weights::buffer(&*backend, &rope_angles(&config, positions)),
             caches: layers.iter().map(|_| backend.cache(shape)).collect(),
             scratch: Scratch::default(),
             layers,
@@ -276,8 +281,8 @@ impl<B: Backend> Model<B> {
             if let Some(token) = step.tokens.iter().find(|token| **token as usize >= self.config.vocabulary) {
                 return wrong("token", u64::from(*token), self.config.vocabulary);
             }
-            if end > self.config.max_positions {
-                return wrong("position", end as u64 - 1, self.config.max_positions);
+            if end > self.positions {
+                return wrong("position", end as u64 - 1, self.positions);
             }
             if end > step.blocks.len() * self.block_tokens {
                 return wrong("position without a block", end as u64 - 1, step.blocks.len() * self.block_tokens);
@@ -365,15 +370,18 @@ fn load_layer<B: Backend>(
     })
 }
 
-/// `[positions, dimension]`: cosines, then sines, of `position * theta^(-2i / dimension)`. Frequencies and angles are
-/// rounded to f32, as the reference implementation does: at large positions that is more than the last bit.
-fn rope_angles(config: &Config) -> Vec<f32> {
-    let half = config.heads.dimension / 2;
-    let frequencies: Vec<f32> = (0..half)
-        .map(|index| config.rope_theta.powf(-(2.0 * index as f64) / config.heads.dimension as f64) as f32)
-        .collect();
-    let mut angles = Vec::with_capacity(config.max_positions * config.heads.dimension);
-    for position in 0..config.max_positions {
+/// `[positions, dimension]`: cosines, then sines, of `position / theta^(2i / dimension)`. The exponent, the power, its
+/// inverse and the angle are each rounded to f32, as in the reference implementation: at position 30,000 one rounding
+/// less turns a head by several thousandths.
+fn rope_angles(config: &Config, positions: usize) -> Vec<f32> {
+    let dimension = config.heads.dimension;
+    let frequency = |index: usize| {
+        let exponent = (2 * index) as f32 / dimension as f32;
+        1.0 / f64::from(config.rope_theta as f32).powf(f64::from(exponent)) as f32
+    };
+    let frequencies: Vec<f32> = (0..dimension / 2).map(frequency).collect();
+    let mut angles = Vec::with_capacity(positions * dimension);
+    for position in 0..positions {
         let angle = |frequency: &f32| f64::from(position as f32 * frequency);
         angles.extend(frequencies.iter().map(|frequency| angle(frequency).cos() as f32));
         angles.extend(frequencies.iter().map(|frequency| angle(frequency).sin() as f32));
@@ -487,3 +495,6 @@ pub enum ForwardError {
     #[error(transparent)]
     Fabric(#[from] FabricError),
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! The names and shapes of a Qwen3-MoE checkpoint's tensors, and the weights made from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kernels::Backend;
 use kernels::backend::PageShape;
@@ -29,6 +29,9 @@ pub(super) fn prefix(layer: usize) -> String {
     format!("model.layers.{layer}")
 }
 
+/// Old checkpoints hold the frequencies of the rotary embedding, which follow from the configuration.
+const DERIVED: &str = "rotary_emb.inv_freq";
+
 /// Checks that exactly the model's tensors are there. Returns how experts are stored and the kind that holds all of
 /// them exactly.
 pub(super) fn check(
@@ -37,75 +40,95 @@ pub(super) fn check(
 ) -> Result<(ExpertLayout, WeightKind), CheckpointError> {
     let fused = tensors.keys().any(|name| name.ends_with("mlp.experts.gate_up_proj"));
     let layout = if fused { ExpertLayout::Fused } else { ExpertLayout::Separate };
-    let expected = expected(config, layout);
-    for (name, shape) in &expected {
-        let place = tensors.get(name).ok_or_else(|| CheckpointError::Missing { tensor: name.clone() })?;
-        if place.shape != *shape {
-            let (found, expected) = (place.shape.clone(), shape.clone());
-            return Err(CheckpointError::Shape { tensor: name.clone(), found, expected });
-        }
-    }
-    for (name, place) in tensors {
+    let mut unseen: BTreeSet<&str> = tensors.keys().map(String::as_str).collect();
+    // Ends at the first that is missing, so a configuration that claims billions of experts costs nothing.
+    let mut seen = |name: String, shape: &[usize]| {
+        let Some(place) = tensors.get(&name) else { return Err(CheckpointError::Missing { tensor: name }) };
         if !matches!(place.dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32) {
-            return Err(CheckpointError::Type { tensor: name.clone(), found: format!("{:?}", place.dtype) });
+            return Err(CheckpointError::Type { tensor: name, found: format!("{:?}", place.dtype) });
         }
-        let tied_head = config.tied_embeddings && name == HEAD && place.shape == tensors[EMBEDDING].shape;
-        if !expected.contains_key(name) && !tied_head {
-            return Err(CheckpointError::Extra { tensor: name.clone() });
+        if place.shape != shape {
+            return Err(CheckpointError::Shape { tensor: name, found: place.shape.clone(), expected: shape.to_vec() });
         }
+        unseen.remove(name.as_str());
+        Ok(())
+    };
+    expect(config, layout, &mut seen)?;
+    if config.tied_embeddings && tensors.contains_key(HEAD) {
+        seen(HEAD.to_owned(), &[config.vocabulary, config.hidden])?;
+    }
+    if let Some(name) = unseen.into_iter().find(|name| !name.ends_with(DERIVED)) {
+        return Err(CheckpointError::Extra { tensor: name.to_owned() });
     }
     let mut experts = tensors.iter().filter(|(name, _)| name.contains(".mlp.experts."));
     let bf16 = experts.all(|(_, place)| place.dtype == Dtype::BF16);
     Ok((layout, if bf16 { WeightKind::Bf16 } else { WeightKind::F32 }))
 }
 
-fn expected(config: &Config, layout: ExpertLayout) -> BTreeMap<String, Vec<usize>> {
-    let Config { hidden, vocabulary, experts, .. } = *config;
-    let mut expected = BTreeMap::new();
-    let mut add = |name: String, shape: &[usize]| {
-        expected.insert(name, shape.to_vec());
-    };
-    add(EMBEDDING.to_owned(), &[vocabulary, hidden]);
-    add(NORM.to_owned(), &[hidden]);
+/// Gives `add` the name and the shape of every tensor that the model must have, until it refuses one.
+fn expect(
+    config: &Config,
+    layout: ExpertLayout,
+    add: &mut impl FnMut(String, &[usize]) -> Result<(), CheckpointError>,
+) -> Result<(), CheckpointError> {
+    let Config { hidden, vocabulary, experts, expert_intermediate, dense_intermediate, .. } = *config;
+    add(EMBEDDING.to_owned(), &[vocabulary, hidden])?;
+    add(NORM.to_owned(), &[hidden])?;
     if !config.tied_embeddings {
-        add(HEAD.to_owned(), &[vocabulary, hidden]);
+        add(HEAD.to_owned(), &[vocabulary, hidden])?;
     }
-    let (query, key_value) = (config.heads.query_width(), config.heads.key_value * config.heads.dimension);
     for (layer, kind) in config.layers.iter().enumerate() {
         let prefix = prefix(layer);
-        for (name, rows, columns) in
-            [("q", query, hidden), ("k", key_value, hidden), ("v", key_value, hidden), ("o", hidden, query)]
-        {
-            add(format!("{prefix}.self_attn.{name}_proj.weight"), &[rows, columns]);
-            if config.attention_bias {
-                add(format!("{prefix}.self_attn.{name}_proj.bias"), &[rows]);
-            }
-        }
-        add(format!("{prefix}.self_attn.q_norm.weight"), &[config.heads.dimension]);
-        add(format!("{prefix}.self_attn.k_norm.weight"), &[config.heads.dimension]);
-        add(format!("{prefix}.input_layernorm.weight"), &[hidden]);
-        add(format!("{prefix}.post_attention_layernorm.weight"), &[hidden]);
-        let mut network = |prefix: &str, intermediate: usize| {
-            add(format!("{prefix}.gate_proj.weight"), &[intermediate, hidden]);
-            add(format!("{prefix}.up_proj.weight"), &[intermediate, hidden]);
-            add(format!("{prefix}.down_proj.weight"), &[hidden, intermediate]);
-        };
-        let intermediate = config.expert_intermediate;
+        expect_attention(config, &prefix, add)?;
+        add(format!("{prefix}.input_layernorm.weight"), &[hidden])?;
+        add(format!("{prefix}.post_attention_layernorm.weight"), &[hidden])?;
         match (kind, layout) {
-            (LayerKind::Dense, _) => network(&format!("{prefix}.mlp"), config.dense_intermediate),
+            (LayerKind::Dense, _) => expect_network(&format!("{prefix}.mlp"), hidden, dense_intermediate, add)?,
             (LayerKind::Sparse, ExpertLayout::Separate) => {
-                (0..experts).for_each(|expert| network(&format!("{prefix}.mlp.experts.{expert}"), intermediate));
+                for expert in 0..experts {
+                    expect_network(&format!("{prefix}.mlp.experts.{expert}"), hidden, expert_intermediate, add)?;
+                }
             }
             (LayerKind::Sparse, ExpertLayout::Fused) => {
-                add(format!("{prefix}.mlp.experts.gate_up_proj"), &[experts, 2 * intermediate, hidden]);
-                add(format!("{prefix}.mlp.experts.down_proj"), &[experts, hidden, intermediate]);
+                add(format!("{prefix}.mlp.experts.gate_up_proj"), &[experts, 2 * expert_intermediate, hidden])?;
+                add(format!("{prefix}.mlp.experts.down_proj"), &[experts, hidden, expert_intermediate])?;
             }
         }
         if *kind == LayerKind::Sparse {
-            add(format!("{prefix}.mlp.gate.weight"), &[experts, hidden]);
+            add(format!("{prefix}.mlp.gate.weight"), &[experts, hidden])?;
         }
     }
-    expected
+    Ok(())
+}
+
+fn expect_attention(
+    config: &Config,
+    prefix: &str,
+    add: &mut impl FnMut(String, &[usize]) -> Result<(), CheckpointError>,
+) -> Result<(), CheckpointError> {
+    let hidden = config.hidden;
+    let (query, key_value) = (config.heads.query_width(), config.heads.key_value * config.heads.dimension);
+    for (name, rows, columns) in
+        [("q", query, hidden), ("k", key_value, hidden), ("v", key_value, hidden), ("o", hidden, query)]
+    {
+        add(format!("{prefix}.self_attn.{name}_proj.weight"), &[rows, columns])?;
+        if config.attention_bias {
+            add(format!("{prefix}.self_attn.{name}_proj.bias"), &[rows])?;
+        }
+    }
+    add(format!("{prefix}.self_attn.q_norm.weight"), &[config.heads.dimension])?;
+    add(format!("{prefix}.self_attn.k_norm.weight"), &[config.heads.dimension])
+}
+
+fn expect_network(
+    prefix: &str,
+    hidden: usize,
+    intermediate: usize,
+    add: &mut impl FnMut(String, &[usize]) -> Result<(), CheckpointError>,
+) -> Result<(), CheckpointError> {
+    add(format!("{prefix}.gate_proj.weight"), &[intermediate, hidden])?;
+    add(format!("{prefix}.up_proj.weight"), &[intermediate, hidden])?;
+    add(format!("{prefix}.down_proj.weight"), &[hidden, intermediate])
 }
 
 /// Linear layers of the same inputs as one, their outputs one after the other. No names of biases: no bias.

@@ -1,1 +1,218 @@
+use std::path::Path;
 
+use plan::ids::{ExpertId, LayerId};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use safetensors::tensor::TensorView;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::*;
+
+/// A tensor of f32 zeros.
+type Tensors = BTreeMap<String, Vec<usize>>;
+
+fn config() -> Value {
+    json!({
+        "model_type": "qwen3_moe", "vocab_size": 5, "hidden_size": 6, "num_hidden_layers": 1,
+        "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 2, "num_experts": 2, "num_experts_per_tok": 1,
+        "moe_intermediate_size": 3,
+    })
+}
+
+fn tensors() -> Tensors {
+    let mut tensors = Tensors::new();
+    let mut add = |name: &str, shape: &[usize]| tensors.insert(name.to_owned(), shape.to_vec());
+    for name in ["model.embed_tokens.weight", "lm_head.weight"] {
+        add(name, &[5, 6]);
+    }
+    add("model.norm.weight", &[6]);
+    for (name, shape) in [
+        ("self_attn.q_proj.weight", &[2, 6][..]),
+        ("self_attn.k_proj.weight", &[2, 6]),
+        ("self_attn.v_proj.weight", &[2, 6]),
+        ("self_attn.o_proj.weight", &[6, 2]),
+        ("self_attn.q_norm.weight", &[2]),
+        ("self_attn.k_norm.weight", &[2]),
+        ("input_layernorm.weight", &[6]),
+        ("post_attention_layernorm.weight", &[6]),
+        ("mlp.gate.weight", &[2, 6]),
+    ] {
+        add(&format!("model.layers.0.{name}"), shape);
+    }
+    for expert in 0..2 {
+        for (name, shape) in [("gate", [3, 6]), ("up", [3, 6]), ("down", [6, 3])] {
+            add(&format!("model.layers.0.mlp.experts.{expert}.{name}_proj.weight"), &shape);
+        }
+    }
+    tensors
+}
+
+/// The bytes of a safetensors file with these tensors; the elements of `marked` are all `mark`.
+fn file(tensors: &Tensors, marked: &str, mark: f32) -> Vec<u8> {
+    let data: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|(name, shape)| {
+            let value: f32 = if name == marked { mark } else { 0.0 };
+            value.to_le_bytes().repeat(shape.iter().product())
+        })
+        .collect();
+    let views = tensors
+        .iter()
+        .zip(&data)
+        .map(|((name, shape), data)| (name, TensorView::new(Dtype::F32, shape.clone(), data).unwrap()));
+    safetensors::serialize(views, None).unwrap()
+}
+
+fn write(config: &Value, tensors: &Tensors) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("config.json"), config.to_string()).unwrap();
+    std::fs::write(directory.path().join(SINGLE), file(tensors, "", 0.0)).unwrap();
+    directory
+}
+
+fn refusal(directory: &Path) -> String {
+    let error = Checkpoint::open(directory).expect_err("it should be refused");
+    let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+    format!("{error}{}", source.unwrap_or_default())
+}
+
+/// What is said of a model with this change.
+fn refusal_of(change: impl FnOnce(&mut Value, &mut Tensors)) -> String {
+    let (mut config, mut tensors) = (config(), tensors());
+    change(&mut config, &mut tensors);
+    refusal(write(&config, &tensors).path())
+}
+
+#[test]
+fn exactly_the_models_tensors_must_be_there() {
+    Checkpoint::open(write(&config(), &tensors()).path()).unwrap();
+    let missing = refusal_of(|_, tensors| drop(tensors.remove("lm_head.weight")));
+    assert!(missing.starts_with("tensor lm_head.weight is missing"), "{missing}");
+    let bias = refusal_of(|config, _| config["attention_bias"] = json!(true));
+    assert!(bias.starts_with("tensor model.layers.0.self_attn.q_proj.bias is missing"), "{bias}");
+    let extra = refusal_of(|_, tensors| drop(tensors.insert("model.layers.0.mlp.shared_expert.w".to_owned(), vec![1])));
+    assert!(extra.starts_with("tensor model.layers.0.mlp.shared_expert.w is not part of this model"), "{extra}");
+    let turned = refusal_of(|_, tensors| {
+        tensors.retain(|name, _| !name.contains("experts"));
+        // As some other fused formats have it.
+        tensors.insert("model.layers.0.mlp.experts.gate_up_proj".to_owned(), vec![2, 6, 6]);
+        tensors.insert("model.layers.0.mlp.experts.down_proj".to_owned(), vec![2, 3, 6]);
+    });
+    assert!(turned.starts_with("tensor model.layers.0.mlp.experts.down_proj has shape [2, 3, 6]"), "{turned}");
+    assert!(turned.ends_with("asks for [2, 6, 3]"), "{turned}");
+}
+
+#[test]
+fn stored_frequencies_of_the_rotary_embedding_are_no_weights() {
+    let mut tensors = tensors();
+    tensors.insert("model.layers.0.self_attn.rotary_emb.inv_freq".to_owned(), vec![1]);
+    tensors.insert("model.rotary_emb.inv_freq".to_owned(), vec![1]);
+    Checkpoint::open(write(&config(), &tensors).path()).unwrap();
+}
+
+#[test]
+fn a_configuration_that_claims_a_billion_experts_is_refused_at_the_first_that_is_missing() {
+    let message = refusal_of(|config, _| {
+        config["num_hidden_layers"] = json!(16_384);
+        config["num_experts"] = json!(16_384);
+    });
+    assert!(message.starts_with("tensor model.layers.0.mlp.experts.2.gate_proj.weight is missing"), "{message}");
+}
+
+#[test]
+fn a_weight_that_is_no_number_is_refused_when_it_is_read() {
+    let tensors = tensors();
+    let directory = write(&config(), &tensors);
+    let expert = "model.layers.0.mlp.experts.1.up_proj.weight";
+    for mark in [f32::NAN, f32::NEG_INFINITY] {
+        std::fs::write(directory.path().join(SINGLE), file(&tensors, expert, mark)).unwrap();
+        let checkpoint = Checkpoint::open(directory.path()).unwrap();
+        let backend = kernels::cpu::Cpu::new(1).unwrap();
+        let load = |expert| weights::expert(&backend, &checkpoint, LayerId(0), ExpertId(expert));
+        load(0).unwrap();
+        let message = load(1).expect_err("it is not finite").to_string();
+        assert_eq!(message, format!("tensor {expert} has a weight that is infinite or not a number, element 0"));
+    }
+}
+
+#[test]
+fn an_index_names_the_file_of_every_tensor_and_nothing_else() {
+    let (config, tensors) = (config(), tensors());
+    let directory = write(&config, &tensors);
+    let path = |name: &str| directory.path().join(name);
+    let index = |change: &dyn Fn(&mut serde_json::Map<String, Value>)| {
+        let mut map = tensors.keys().map(|name| (name.clone(), json!("a.safetensors"))).collect();
+        change(&mut map);
+        std::fs::write(path(INDEX), json!({"metadata": {}, "weight_map": map}).to_string()).unwrap();
+    };
+    index(&|_| {});
+    let both = refusal(directory.path());
+    assert!(both.contains("does not name model.safetensors, which is there too"), "{both}");
+    std::fs::rename(path(SINGLE), path("a.safetensors")).unwrap();
+    Checkpoint::open(directory.path()).unwrap();
+
+    index(&|map| drop(map.insert("lm_head.weight".to_owned(), json!("b.safetensors"))));
+    assert!(refusal(directory.path()).contains("does not name a.safetensors for tensor lm_head.weight"));
+    index(&|map| drop(map.insert("other".to_owned(), json!("a.safetensors"))));
+    assert!(refusal(directory.path()).starts_with("tensor other is missing"));
+    index(&|map| drop(map.remove("lm_head.weight")));
+    assert!(refusal(directory.path()).contains("does not name a.safetensors for tensor lm_head.weight"));
+    index(&|map| map.values_mut().for_each(|file| *file = json!("gone.safetensors")));
+    assert!(refusal(directory.path()).starts_with("failed to read gone.safetensors"));
+    for file in ["/etc/hostname", "../a.safetensors", "sub/a.safetensors", ".", ".."] {
+        index(&|map| drop(map.insert("lm_head.weight".to_owned(), json!(file))));
+        let message = refusal(directory.path());
+        assert!(message.contains(&format!("{file:?} is no file of this directory")), "{message}");
+    }
+    index(&|map| drop(map.insert("lm_head.weight".to_owned(), json!(3))));
+    assert!(refusal(directory.path()).starts_with("model.safetensors.index.json is corrupt"));
+}
+
+#[test]
+fn only_regular_files_of_a_sane_size_are_read() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("config.json")).unwrap();
+    assert_eq!(refusal(directory.path()), "failed to read config.json of the checkpoint: not a regular file");
+
+    let directory = write(&config(), &tensors());
+    File::create(directory.path().join("config.json")).unwrap().set_len(1 << 40).unwrap();
+    assert!(refusal(directory.path()).starts_with("config.json is corrupt or truncated: 1099511627776 bytes"));
+
+    let directory = write(&config(), &tensors());
+    std::os::unix::fs::symlink("/dev/zero", directory.path().join(INDEX)).unwrap();
+    assert!(refusal(directory.path()).ends_with("not a regular file"));
+}
+
+#[test]
+fn a_damaged_file_is_refused_or_read_whole_but_never_ends_the_process() {
+    let seed = 0x5EED;
+    println!("seed {seed:#x}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let good = file(&tensors(), "", 0.0);
+    let header = 8 + u64::from_le_bytes(*good.first_chunk().unwrap()) as usize;
+    let directory = write(&config(), &tensors());
+    let mut refused = 0;
+    for _ in 0..600 {
+        let mut bytes = good.clone();
+        for _ in 0..random.random_range(1..4) {
+            let at = random.random_range(0..header);
+            match random.random_range(0..4) {
+                0 => bytes[at] = random.random(),
+                1 => bytes[at] ^= 1 << random.random_range(0..8),
+                // A digit is the likeliest to leave a header that can be parsed.
+                2 => bytes.iter_mut().skip(at).find(|byte| byte.is_ascii_digit()).into_iter().for_each(|b| *b = b'9'),
+                _ => {
+                    bytes.truncate(random.random_range(0..good.len()));
+                    break;
+                }
+            }
+        }
+        std::fs::write(directory.path().join(SINGLE), &bytes).unwrap();
+        match Checkpoint::open(directory.path()) {
+            Err(_) => refused += 1,
+            Ok(checkpoint) => assert!(checkpoint.tensor(weights::EMBEDDING).is_ok()),
+        }
+    }
+    assert!(refused > 500, "{refused}");
+}

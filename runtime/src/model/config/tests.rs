@@ -1,1 +1,165 @@
+#![allow(clippy::float_cmp, reason = "the values are read, not computed")]
 
+use serde_json::{Value, json};
+
+use super::{Config, ConfigError, LayerKind};
+
+/// A small configuration in the style of transformers 4, with keys replaced or added.
+fn with(changes: Value) -> Result<Config, ConfigError> {
+    let mut config = json!({
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "model_type": "qwen3_moe",
+        "vocab_size": 100,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "max_position_embeddings": 64,
+    });
+    let Value::Object(changes) = changes else { panic!("changes are an object") };
+    config.as_object_mut().unwrap().extend(changes);
+    Config::from_json(config.to_string().as_bytes())
+}
+
+fn refusal(changes: &Value) -> String {
+    with(changes.clone()).expect_err(&changes.to_string()).to_string()
+}
+
+#[test]
+fn keys_that_are_missing_have_the_values_that_the_reference_gives_them() {
+    let config = Config::from_json(br#"{"model_type": "qwen3_moe"}"#).unwrap();
+    // Values of `Qwen3MoeConfig()` in transformers 5.23; a head is hidden_size / num_attention_heads wide.
+    assert_eq!((config.vocabulary, config.hidden, config.layers.len()), (151_936, 2048, 24));
+    assert_eq!((config.heads.query, config.heads.key_value, config.heads.dimension), (32, 4, 64));
+    assert_eq!((config.experts, config.top_k, config.expert_intermediate), (128, 8, 768));
+    assert_eq!((config.max_positions, config.rope_theta, config.rms_epsilon), (32_768, 10_000.0, 1e-6));
+    assert!(!config.attention_bias && !config.tied_embeddings && !config.normalise_top_k);
+    assert!(config.layers.iter().all(|kind| *kind == LayerKind::Sparse));
+    let dense = Config::from_json(br#"{"model_type": "qwen3_moe", "mlp_only_layers": [0]}"#).unwrap();
+    assert_eq!((config.dense_intermediate, dense.dense_intermediate), (0, 6144));
+}
+
+#[test]
+fn the_width_of_a_head_is_rounded_down_when_heads_do_not_divide_the_hidden_size() {
+    let config = with(json!({"head_dim": null, "hidden_size": 33, "num_attention_heads": 4})).unwrap();
+    assert_eq!(config.heads.dimension, 8);
+}
+
+#[test]
+fn a_layer_has_experts_if_the_step_says_so_and_it_is_not_listed_as_dense() {
+    use LayerKind::{Dense, Sparse};
+    let layers = |changes| with(changes).unwrap().layers;
+    assert_eq!(layers(json!({"num_hidden_layers": 4, "decoder_sparse_step": 2})), [Dense, Sparse, Dense, Sparse]);
+    assert_eq!(layers(json!({"mlp_only_layers": [1, 1]})), [Sparse, Dense, Sparse]);
+    assert_eq!(
+        layers(json!({"num_hidden_layers": 6, "decoder_sparse_step": 3, "mlp_only_layers": [2]})),
+        [Dense, Dense, Dense, Dense, Dense, Sparse]
+    );
+}
+
+#[test]
+fn the_base_of_the_rotary_embedding_is_found_wherever_a_version_writes_it() {
+    let theta = |changes| with(changes).unwrap().rope_theta;
+    assert_eq!(theta(json!({"rope_theta": 1_000_000})), 1e6);
+    assert_eq!(theta(json!({"rope_theta": 5e6, "rope_scaling": null})), 5e6);
+    assert_eq!(theta(json!({"rope_theta": 5e6, "rope_scaling": {}})), 5e6);
+    assert_eq!(theta(json!({"rope_theta": 5e6, "rope_scaling": {"type": "default"}})), 5e6);
+    assert_eq!(theta(json!({"rope_parameters": {"rope_type": "default", "rope_theta": 123.5}})), 123.5);
+    assert_eq!(theta(json!({"rope_parameters": {"rope_type": "default"}})), 10_000.0);
+    assert_eq!(theta(json!({"rope_parameters": {"rope_theta": 7.0, "partial_rotary_factor": 1.0}})), 7.0);
+}
+
+#[test]
+fn values_that_say_what_the_model_does_anyway_are_accepted() {
+    for changes in [
+        json!({"hidden_act": "swish"}),
+        json!({"use_sliding_window": true, "sliding_window": null}),
+        json!({"use_sliding_window": false, "sliding_window": 4096, "max_window_layers": 2}),
+        json!({"qkv_bias": false, "shared_expert_intermediate_size": 0, "use_qk_norm": true}),
+        json!({"num_experts": 6, "num_local_experts": 6}),
+        json!({"torch_dtype": "bfloat16", "dtype": "float32", "pruned_heads": {}, "quantization_config": null}),
+        json!({"layer_types": ["full_attention", "full_attention", "full_attention"], "partial_rotary_factor": 1.0}),
+        json!({"a_key_of_the_future": null}),
+    ] {
+        assert_eq!(with(changes.clone()), with(json!({})), "{changes}");
+    }
+}
+
+#[test]
+fn what_is_not_supported_is_refused_by_its_name_and_value() {
+    for (changes, parts) in [
+        (json!({"hidden_act": "gelu"}), &["hidden_act = \"gelu\"", "only \"silu\""][..]),
+        // The reference has a window of 4096 unless another is given.
+        (json!({"use_sliding_window": true}), &["sliding_window = 4096"]),
+        (json!({"use_sliding_window": true, "sliding_window": 128}), &["sliding_window = 128"]),
+        (json!({"rope_scaling": {"type": "linear", "factor": 2.0}}), &["rope_scaling", "linear", "only"]),
+        (json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}), &["rope_scaling", "yarn"]),
+        (json!({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}), &["rope_parameters", "llama3"]),
+        (json!({"rope_parameters": {"rope_type": "default", "factor": 2.0}}), &["rope_parameters", "factor"]),
+        (json!({"rope_parameters": {"full_attention": {"rope_type": "default"}}}), &["rope_parameters"]),
+        (json!({"rope_parameters": [1]}), &["rope_parameters = [1]"]),
+        (json!({"rope_theta": 1e4, "rope_parameters": {"rope_theta": 2e4}}), &["rope_theta", "10000 and 20000"]),
+        (
+            json!({"rope_scaling": {"type": "default"}, "rope_parameters": {"rope_theta": 2e4}}),
+            &["rope_scaling and rope_parameters"],
+        ),
+        (json!({"partial_rotary_factor": 0.5}), &["partial_rotary_factor = 0.5", "only 1.0"]),
+        (json!({"rope_parameters": {"partial_rotary_factor": 0.5}}), &["partial_rotary_factor = 0.5"]),
+        (json!({"rope_theta": 0}), &["rope_theta = 0"]),
+        (json!({"rope_theta": "10000"}), &["rope_theta = \"10000\""]),
+        (json!({"layer_types": ["sliding_attention"]}), &["layer_types", "full_attention"]),
+        (json!({"dtype": "float64"}), &["dtype = \"float64\"", "bfloat16"]),
+        (json!({"torch_dtype": 32}), &["torch_dtype = 32"]),
+        (json!({"quantization_config": {"quant_method": "fp8"}}), &["quantization_config", "fp8"]),
+        (json!({"qkv_bias": true}), &["qkv_bias = true", "only false"]),
+        (json!({"shared_expert_intermediate_size": 64}), &["shared_expert_intermediate_size = 64"]),
+        (json!({"per_layer_config": {"0": {}}}), &["per_layer_config"]),
+        (json!({"num_experts": 6, "num_local_experts": 8}), &["num_experts and num_local_experts", "6 and 8"]),
+        (json!({"num_experts": 0}), &["num_experts", "no MoE model"]),
+        (json!({"mlp_only_layers": [0, 1, 2]}), &["mlp_only_layers", "no MoE model"]),
+        (json!({"decoder_sparse_step": 4}), &["decoder_sparse_step", "no MoE model"]),
+        (json!({"decoder_sparse_step": 0}), &["decoder_sparse_step = 0"]),
+        (json!({"mlp_only_layers": [3]}), &["mlp_only_layers = [3]", "below 3"]),
+        (json!({"mlp_only_layers": [-1]}), &["mlp_only_layers = [-1]"]),
+        (json!({"mlp_only_layers": 1}), &["mlp_only_layers = 1"]),
+        (json!({"num_experts_per_tok": 7}), &["num_experts_per_tok = 7", "6 experts"]),
+        (json!({"num_key_value_heads": 3}), &["num_attention_heads = 4", "num_key_value_heads = 3"]),
+        (json!({"head_dim": 7}), &["head_dim = 7"]),
+        (json!({"head_dim": null, "hidden_size": 3}), &["head_dim = 0"]),
+        (json!({"hidden_size": "32"}), &["hidden_size = \"32\"", "from 1 to"]),
+        (json!({"hidden_size": -32}), &["hidden_size = -32"]),
+        (json!({"hidden_size": 32.0}), &["hidden_size = 32.0"]),
+        (json!({"num_hidden_layers": 0}), &["num_hidden_layers = 0"]),
+        (json!({"vocab_size": 18_446_744_073_709_551_615_u64}), &["vocab_size = 18446744073709551615"]),
+        (json!({"attention_bias": "yes"}), &["attention_bias = \"yes\"", "true or false"]),
+        (json!({"rms_norm_eps": -1e-6}), &["rms_norm_eps"]),
+        (json!({"rms_norm_eps": 0}), &["rms_norm_eps = 0", "from 1e-30"]),
+        // In f32 it is 0, and its inverse infinite.
+        (json!({"rope_theta": 1e-300}), &["rope_theta = 1e-300"]),
+        (json!({"model_type": "qwen2_moe"}), &["model_type \"qwen2_moe\"", "only \"qwen3_moe\""]),
+        (json!({"model_type": null}), &["model_type none"]),
+        (json!({"architectures": ["Qwen3MoeModel"]}), &["Qwen3MoeModel"]),
+        (json!({"logit_softcap": 30.0}), &["logit_softcap = 30.0"]),
+    ] {
+        let message = refusal(&changes);
+        for part in parts {
+            assert!(message.contains(part), "{changes}: {message:?} does not say {part:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_json_object_is_refused() {
+    for text in ["", "[]", "\u{feff}{}", "{\"model_type\": \"qwen3_moe\"", "{\"rope_theta\": NaN}", "{\"a\": 1e999}"] {
+        let refused = matches!(Config::from_json(text.as_bytes()), Err(ConfigError::Json { .. }));
+        assert!(refused, "{text:?}");
+    }
+    assert!(matches!(Config::from_json(&[0xff, 0xfe, 0]), Err(ConfigError::Json { .. })));
+    let deep = "[".repeat(100_000);
+    assert!(matches!(Config::from_json(deep.as_bytes()), Err(ConfigError::Json { .. })));
+}
