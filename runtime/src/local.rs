@@ -37,7 +37,7 @@ pub enum LocalError {
     #[error(transparent)]
     Coordinator(#[from] StartError),
     /// A rank cannot be started.
-    #[error("cannot start rank {rank}: {source}")]
+    #[error("cannot start rank {rank}")]
     Spawn {
         /// Which.
         rank: usize,

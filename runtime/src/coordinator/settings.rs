@@ -98,7 +98,7 @@ pub enum SettingsError {
         folder: PathBuf,
     },
     /// The checkpoint is refused.
-    #[error("the model in {path} cannot be served: {source}")]
+    #[error("the model in {path} cannot be served")]
     Checkpoint {
         /// Its folder.
         path: PathBuf,
@@ -106,7 +106,7 @@ pub enum SettingsError {
         source: CheckpointError,
     },
     /// Its texts are refused.
-    #[error("the model in {path} cannot be served: {source}")]
+    #[error("the model in {path} cannot be served")]
     Served {
         /// Its folder.
         path: PathBuf,
@@ -133,7 +133,7 @@ pub enum SettingsError {
     #[error(transparent)]
     Shape(#[from] MapError),
     /// The map cannot be read.
-    #[error("cannot read the expert map {path}: {source}")]
+    #[error("cannot read the expert map {path}")]
     ReadMap {
         /// Its file.
         path: PathBuf,
@@ -141,7 +141,7 @@ pub enum SettingsError {
         source: std::io::Error,
     },
     /// The map is refused.
-    #[error("the expert map {path} cannot be used: {source}")]
+    #[error("the expert map {path} cannot be used")]
     Map {
         /// Its file.
         path: PathBuf,

@@ -26,7 +26,7 @@ pub enum StartError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
     /// An address cannot be used.
-    #[error("cannot listen on {address} for {purpose}: {source}")]
+    #[error("cannot listen on {address} for {purpose}")]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -36,13 +36,13 @@ pub enum StartError {
         source: io::Error,
     },
     /// The system gives no thread.
-    #[error("the system gives no thread: {0}")]
+    #[error("the system gives no thread")]
     Thread(#[source] io::Error),
     /// The HTTP server ended.
-    #[error("the HTTP server failed: {0}")]
+    #[error("the HTTP server failed")]
     Serve(#[source] io::Error),
     /// A metric is there twice.
-    #[error("a metric cannot be registered: {0}")]
+    #[error("a metric cannot be registered")]
     Metrics(#[from] prometheus::Error),
 }
 

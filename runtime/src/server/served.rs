@@ -17,7 +17,7 @@ use super::text::{Tokenizer, TokenizerError};
 #[derive(Debug, Error)]
 pub enum ServedError {
     /// A file cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Read {
         /// The file.
         path: PathBuf,
@@ -25,7 +25,7 @@ pub enum ServedError {
         source: std::io::Error,
     },
     /// A file is not what it should be.
-    #[error("cannot parse {path}: {source}")]
+    #[error("cannot parse {path}")]
     Parse {
         /// The file.
         path: PathBuf,

@@ -17,7 +17,7 @@ const TOKENS: [&str; 3] = ["bos_token", "eos_token", "pad_token"];
 #[derive(Debug, Error)]
 pub enum TemplateError {
     /// The file cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Read {
         /// The file.
         path: PathBuf,

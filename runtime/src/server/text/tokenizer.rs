@@ -9,7 +9,7 @@ use tokenizers::DecoderWrapper;
 #[derive(Debug, Error)]
 pub enum TokenizerError {
     /// The file is missing or is none.
-    #[error("cannot read the tokenizer {path}: {source}")]
+    #[error("cannot read the tokenizer {path}")]
     Read {
         /// The file.
         path: PathBuf,

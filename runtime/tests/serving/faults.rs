@@ -1,0 +1,90 @@
+//! Ranks that die, clients that go away, more requests than there is room for.
+
+use std::collections::BTreeMap;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::client::{Streaming, complete, text};
+use crate::greedy;
+use crate::group::{Group, kill};
+
+#[tokio::test]
+async fn a_stream_goes_on_with_the_same_tokens_when_a_rank_is_killed() {
+    let group = Group::start(2, &[]).await;
+    let body = greedy("It is a truth universally acknowledged", 800);
+    let undisturbed = text(&group, &body).await;
+    let mut stream = Streaming::start(&group, body).await;
+    stream.read(|text| text.len() > 50).await;
+    let ranks = group.ranks();
+    assert_eq!(ranks.len(), 2);
+    kill(ranks[1], Signal::KILL);
+    stream.read(|_| false).await;
+    assert_eq!(stream.text, undisturbed);
+    group.until("it serves again", async || group.is_healthy().await).await;
+    assert!(group.metric("swiftbalancer_groups_lost_total").await >= 1.0, "the rank was lost while it was needed");
+    assert_eq!(group.ranks().len(), 2);
+}
+
+#[tokio::test]
+async fn two_hundred_requests_at_once_give_what_each_gives_alone_while_experts_move() {
+    let still = Group::start(2, &["--init-redundancy-expert", "4"]).await;
+    let moving = Group::start(4, &["--init-redundancy-expert", "4", "--forced-move-interval", "5"]).await;
+    let bodies: Vec<_> =
+        (0..200).map(|number| greedy(&format!("{number} times {number} is"), 5 + number % 20)).collect();
+    let moved = futures::future::join_all(bodies.iter().map(|body| text(&moving, body))).await;
+    for (body, moved) in bodies.iter().zip(moved).step_by(4) {
+        assert_eq!(text(&still, body).await, moved, "{body}");
+    }
+    assert!(moving.metric("swiftbalancer_transactions_committed_total").await > 0.0);
+    let failed = "swiftbalancer_requests_total{outcome=\"failed\",route=\"completions\"}";
+    assert!(moving.metric(failed).await < 1.0);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_leaves_no_block_behind() {
+    let group = Group::start(1, &[]).await;
+    let mut stream = Streaming::start(&group, greedy("Once", 1000)).await;
+    stream.read(|text| !text.is_empty()).await;
+    drop(stream);
+    let blocks = "swiftbalancer_kv_blocks_used{rank=\"0\"}";
+    group.until("its blocks are free", async || group.metric(blocks).await < 1.0).await;
+    let cancelled = "swiftbalancer_requests_total{outcome=\"cancelled\",route=\"completions\"}";
+    group.until("it is counted", async || group.metric(cancelled).await > 0.0).await;
+}
+
+#[tokio::test]
+async fn overload_is_answered_with_429_and_every_request_that_was_taken_is_served() {
+    let options = ["--max-queued-requests", "4", "--max-running-sequences", "2", "--max-step-tokens", "16"];
+    let group = Group::start(1, &options).await;
+    let body = json!({"prompt": "a", "max_tokens": 20, "ignore_eos": true});
+    let answers = futures::future::join_all((0..100).map(|_| complete(&group, &body))).await;
+    let mut count = BTreeMap::new();
+    for (status, json) in &answers {
+        *count.entry(*status).or_insert(0) += 1;
+        match status {
+            200 => assert_eq!(json["usage"]["completion_tokens"], 20),
+            _ => assert_eq!(json["error"]["code"], "rate_limit_exceeded"),
+        }
+    }
+    assert_eq!(count.keys().collect::<Vec<_>>(), [&200, &429], "{count:?}");
+    assert_eq!(complete(&group, &body).await.0, 200, "it serves as before");
+}
+
+#[tokio::test]
+async fn a_stop_lets_requests_end_and_leaves_no_process_behind() {
+    let group = Group::start(2, &[]).await;
+    let ranks = group.ranks();
+    let mut stream = Streaming::start(&group, greedy("Once", 500)).await;
+    stream.read(|text| !text.is_empty()).await;
+    let stopping = tokio::task::spawn_blocking(move || group.stop());
+    stream.read(|_| false).await;
+    assert!(stream.done, "the stream came to its end");
+    drop(stream);
+    assert!(stopping.await.unwrap().success());
+    for rank in ranks {
+        while std::path::Path::new(&format!("/proc/{rank}")).exists() {
+            tokio::task::yield_now().await;
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! A coordinator and its ranks, started by the program and ended with the test.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// For anything that takes a moment on a machine that has time.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The small model that the repository ships.
+pub const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/models/tiny-moe");
+
+/// The program.
+pub fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_swiftbalancer-runtime"))
+}
+
+/// A running group.
+pub struct Group {
+    process: Child,
+    /// `http://host:port` of the OpenAI API.
+    pub url: String,
+    /// `http://host:port` of the admin API.
+    pub admin: String,
+}
+
+impl Group {
+    /// Starts `local` with these options and waits until it serves.
+    pub async fn start(ranks: usize, options: &[&str]) -> Self {
+        let mut process = program()
+            .args(["--log-format", "json", "local", "--model", MODEL, "--served-model-name", "tiny"])
+            .args(["--ranks", &ranks.to_string(), "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(options)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(process.stderr.take().unwrap());
+        let (found, addresses) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in log.lines().map_while(Result::ok) {
+                eprintln!("{line}");
+                let fields = serde_json::from_str::<Value>(&line).unwrap_or_default()["fields"].clone();
+                if fields["message"] == "listening" {
+                    let address = |name: &str| format!("http://{}", fields[name].as_str().unwrap());
+                    // Only the first start is waited for.
+                    let _ = found.send((address("requests"), address("admin")));
+                }
+            }
+        });
+        let (url, admin) = addresses.recv_timeout(PATIENCE).expect("the program says where it listens");
+        let group = Self { process, url, admin };
+        group.until("it serves", async || group.is_healthy().await).await;
+        group
+    }
+
+    pub async fn is_healthy(&self) -> bool {
+        reqwest::get(format!("{}/health", self.url)).await.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    /// Waits for something to become true.
+    pub async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
+        let start = Instant::now();
+        while !holds().await {
+            assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Process ids of the ranks.
+    pub fn ranks(&self) -> Vec<i32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+        let children = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap());
+        let mut ranks: Vec<i32> = children
+            .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+            .collect();
+        ranks.sort_unstable();
+        ranks
+    }
+
+    /// A metric's value.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let metrics = reqwest::get(format!("{}/metrics", self.url)).await.unwrap().text().await.unwrap();
+        let line = metrics.lines().find(|line| line.starts_with(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("no {name} in {metrics}")).rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// Asks the program to stop, and gives how it ended.
+    pub fn stop(mut self) -> std::process::ExitStatus {
+        kill(self.process.id() as i32, Signal::TERM);
+        self.process.wait().unwrap()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // It has ended already if the test stopped it.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Sends a signal to a process.
+pub fn kill(pid: i32, signal: Signal) {
+    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+}

@@ -1,0 +1,14 @@
+//! `swiftbalancer-runtime local` as a user runs it: real processes, real sockets, the small trained model.
+
+mod client;
+mod faults;
+mod group;
+mod openai;
+mod settings;
+
+use serde_json::{Value, json};
+
+/// A request whose answer is the same on every run.
+fn greedy(prompt: &str, max_tokens: u32) -> Value {
+    json!({"prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "ignore_eos": true})
+}
