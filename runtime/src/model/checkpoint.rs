@@ -363,7 +363,7 @@ pub enum CheckpointError {
     },
     /// The configuration is refused.
     #[error("the model's config.json is refused: {0}")]
-    Config(#[source] ConfigError),
+    Config(ConfigError),
     /// A tensor is missing.
     #[error("tensor {tensor} is missing: no weight file has it, and config.json or the index asks for it")]
     Missing {
