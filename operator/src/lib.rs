@@ -16,6 +16,7 @@ pub mod names;
 pub mod nodes;
 pub mod observe;
 pub mod observed;
+pub mod plugin;
 pub mod pods;
 mod quantity;
 pub mod ratio;

@@ -148,7 +148,8 @@ impl Attend<'_> {
         let token = |i: usize| (row + i) / group;
         let query_head = |i: usize| head * group + (row + i) % group;
         let lines = &self.cache.lines[..];
-        let tiles = (self.span.position + token(M - 1)) / CACHE_TILE + 1;
+        let keys = self.span.position + token(M - 1) + 1;
+        let tiles = keys.div_ceil(CACHE_TILE);
         let width = tiles * CACHE_TILE;
 
         let mut queries: [&[f32]; M] = [&[]; M];
@@ -160,11 +161,11 @@ impl Attend<'_> {
         let mut tile = 0;
         while tile < tiles {
             let start = self.cache.tile(self.span.blocks, tile, head);
-            let keys = &lines[start..start + dimension];
+            let panel = &lines[start..start + dimension];
             if M <= 4 && tile + 1 < tiles {
                 let start = self.cache.tile(self.span.blocks, tile + 1, head);
                 let mut sums = [[[x.splat(0.0)]; 2]; M];
-                accumulate::<X, F32, 1, M, 2>(x, queries, [keys, &lines[start..start + dimension]], &mut sums);
+                accumulate::<X, F32, 1, M, 2>(x, queries, [panel, &lines[start..start + dimension]], &mut sums);
                 for (scores, sums) in scores.chunks_exact_mut(width).zip(&sums) {
                     x.store_part(sums[0][0], &mut scores[tile * CACHE_TILE..][..LANES]);
                     x.store_part(sums[1][0], &mut scores[(tile + 1) * CACHE_TILE..][..LANES]);
@@ -172,7 +173,7 @@ impl Attend<'_> {
                 tile += 2;
             } else {
                 let mut sums = [[[x.splat(0.0)]; 1]; M];
-                accumulate::<X, F32, 1, M, 1>(x, queries, [keys], &mut sums);
+                accumulate::<X, F32, 1, M, 1>(x, queries, [panel], &mut sums);
                 for (scores, sums) in scores.chunks_exact_mut(width).zip(&sums) {
                     x.store_part(sums[0][0], &mut scores[tile * CACHE_TILE..][..LANES]);
                 }
@@ -190,7 +191,7 @@ impl Attend<'_> {
         let groups = Cache::value_groups(heads);
         let mut column = 0;
         while column < groups {
-            let place = Place { cache: self.cache, lines, blocks: self.span.blocks, head, column, tiles };
+            let place = Place { cache: self.cache, lines, blocks: self.span.blocks, head, column, keys };
             if column + 2 <= groups {
                 let sums = weighted::<X, M, 2>(x, scores, &place);
                 for i in 0..M {
@@ -222,7 +223,8 @@ struct Place<'a> {
     blocks: &'a [u32],
     head: usize,
     column: usize,
-    tiles: usize,
+    /// Keys that the last of the rows looks at.
+    keys: usize,
 }
 
 /// The sum of `P` vectors of the values, from column `place.column` on, weighted by `M` rows of probabilities.
@@ -232,15 +234,17 @@ fn weighted<X: Vector, const M: usize, const P: usize>(
     probabilities: &[f32],
     place: &Place<'_>,
 ) -> [[[X::F32; 1]; P]; M] {
-    let width = place.tiles * CACHE_TILE;
+    let width = probabilities.len() / M;
     let dimension = place.cache.shape.heads.dimension;
     let mut sums = [[[x.splat(0.0)]; P]; M];
-    for tile in 0..place.tiles {
+    for tile in 0..width / CACHE_TILE {
+        // What lies behind the last key belongs to no one: zero times it need not be zero.
+        let depth = CACHE_TILE.min(place.keys - tile * CACHE_TILE);
         let start = place.cache.tile(place.blocks, tile, place.head) + dimension + place.column * CACHE_TILE;
         let values = &place.lines[start..start + P * CACHE_TILE];
         let mut rows: [&[f32]; M] = [&[]; M];
         for (i, row) in rows.iter_mut().enumerate() {
-            *row = &probabilities[i * width + tile * CACHE_TILE..][..CACHE_TILE];
+            *row = &probabilities[i * width + tile * CACHE_TILE..][..depth];
         }
         let mut panels: [&[Line]; P] = [&[]; P];
         for (p, panel) in panels.iter_mut().enumerate() {

@@ -15,10 +15,10 @@ struct Rule {
 /// Rights of the operator's two roles: the rules of the template need no rendering.
 fn granted() -> BTreeSet<(String, String)> {
     let template = include_str!("../../../charts/swiftbalancer/templates/rbac.yaml");
-    let roles = template.split("---\n").filter(|part| part.contains("\nrules:\n") && !part.contains("aggregate-to"));
-    let rules = roles.flat_map(|role| {
-        let (_, rules) = role.split_once("rules:\n").unwrap();
-        serde_saphyr::from_str::<Vec<Rule>>(rules).unwrap()
+    let parts = template.split("---\n").filter(|part| part.contains("\nrules:\n") && !part.contains("aggregate-to"));
+    let rules = parts.flat_map(|role| {
+        let (_, list) = role.split_once("rules:\n").unwrap();
+        serde_saphyr::from_str::<Vec<Rule>>(list).unwrap()
     });
     rules
         .flat_map(|Rule { resources, verbs }| {

@@ -130,7 +130,7 @@ impl Cluster {
             pod.metadata.creation_timestamp = Some(Time(self.now));
             self.pods.insert(pod.name_any(), pod);
         }
-        let created = desired.pods.iter().map(|pod| pod.name_any()).collect();
+        let created = desired.pods.iter().map(kube::ResourceExt::name_any).collect();
         Applied { created, removed: decision.remove.clone(), map }
     }
 

@@ -15,7 +15,7 @@ const TINY: &str = include_str!("../../../examples/tiny-moe.yaml");
 const WARM: &str = include_str!("../../../examples/tiny-moe-warm.yaml");
 const GPUS: &str = include_str!("fixtures/gpus.yaml");
 
-pub fn config_map(name: &str, json: String) -> ConfigMap {
+pub fn config_map(name: &str, json: &str) -> ConfigMap {
     serde_json::from_value(json!({
         "metadata": {"name": name, "namespace": "default"},
         "data": {names::MAP_KEY: json},
@@ -45,7 +45,7 @@ fn ranks_on_gpus_share_a_pod_and_have_ports_of_their_own() {
 fn a_map_to_start_from_is_mounted_into_the_coordinator() {
     let mut cluster = Cluster::new(WARM);
     let json = serde_json::to_string(&map(0)).unwrap();
-    cluster.reference = Reference::Found(Arc::new(config_map("tiny-moe-map-0123456789", json)));
+    cluster.reference = Reference::Found(Arc::new(config_map("tiny-moe-map-0123456789", &json)));
     let pods = cluster.pass().desired.pods;
     let coordinator = pods.iter().find(|pod| pod.metadata.name.as_deref() == Some("tiny-moe-warm-0-coordinator"));
     assert_yaml_snapshot!(coordinator.unwrap().spec);

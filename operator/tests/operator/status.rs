@@ -269,7 +269,7 @@ fn a_map_that_does_not_fit_holds_no_pod_and_says_what_differs() {
     let document = |change: &dyn Fn(&mut serde_json::Value)| {
         let mut json = serde_json::to_value(map(0)).unwrap();
         change(&mut json);
-        Reference::Found(Arc::new(config_map("a-map", json.to_string())))
+        Reference::Found(Arc::new(config_map("a-map", &json.to_string())))
     };
     let empty = serde_json::from_value(json!({"metadata": {"name": "a-map"}})).unwrap();
     let table: Vec<(Reference, &str, &str)> = vec![

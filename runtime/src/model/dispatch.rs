@@ -6,7 +6,7 @@
 //! exchange has no indices and one row of values for each (row, slot) of the first, in its order.
 
 use kernels::backend::Groups;
-use plan::ids::LayerId;
+use plan::ids::{ExpertId, LayerId};
 
 use crate::experts::table::ExpertTable;
 use crate::fabric::{Fabric, FabricError, Frame};
@@ -19,9 +19,21 @@ pub(super) struct Token {
     pub position: u32,
 }
 
+/// The tokens of one rank and what the router chose for them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Routed<'a> {
+    pub tokens: &'a [Token],
+    /// `[tokens, top_k]`
+    pub experts: &'a [u32],
+    /// `[tokens, width]`
+    pub values: &'a [f32],
+}
+
 /// Memory for one layer's exchange, reused by all.
 #[derive(Debug, Default)]
 pub(super) struct Dispatch {
+    width: usize,
+    tokens: usize,
     outgoing: Vec<Frame>,
     incoming: Vec<Frame>,
     /// (slot, row) pairs to compute here: those of this rank's tokens, then those of each other rank's.
@@ -44,8 +56,10 @@ pub(super) struct Dispatch {
 }
 
 impl Dispatch {
-    /// Prepares for a group of `ranks`.
-    pub fn begin(&mut self, ranks: usize) {
+    /// Prepares for a group of `ranks` and rows of `width`.
+    pub fn begin(&mut self, ranks: usize, width: usize) {
+        self.width = width;
+        self.tokens = 0;
         self.outgoing.resize_with(ranks, Frame::default);
         self.incoming.resize_with(ranks, Frame::default);
         self.outgoing.iter_mut().for_each(Frame::clear);
@@ -60,22 +74,17 @@ impl Dispatch {
         self.count_at.resize(ranks, 0);
     }
 
-    /// Chooses a slot for each of `experts`, `[tokens, top_k]`, and fills the frames with the rows of `values`.
-    pub fn choose<P>(
-        &mut self,
-        table: &ExpertTable<P>,
-        layer: LayerId,
-        tokens: &[Token],
-        experts: &[u32],
-        values: &[f32],
-    ) {
+    /// Chooses a slot for each of the experts and fills the frames.
+    pub fn choose<P>(&mut self, table: &ExpertTable<P>, layer: LayerId, routed: Routed<'_>) {
+        let Routed { tokens, experts, values } = routed;
+        self.tokens = tokens.len();
         if tokens.is_empty() {
             return;
         }
-        let (top_k, width, own) = (experts.len() / tokens.len(), values.len() / tokens.len(), table.rank().0);
+        let (top_k, width, own) = (experts.len() / tokens.len(), self.width, table.rank().0);
         for (row, (token, experts)) in tokens.iter().zip(experts.chunks_exact(top_k)).enumerate() {
             for expert in experts {
-                let (rank, slot) = table.choose(layer, plan::ids::ExpertId(*expert), token.sequence, token.position);
+                let (rank, slot) = table.choose(layer, ExpertId(*expert), token.sequence, token.position);
                 if rank.0 == own {
                     self.chosen.push((own, self.pairs.len() as u32));
                     self.pairs.push((slot.0, row as u32));
@@ -104,27 +113,25 @@ impl Dispatch {
         self.sent[rank] += 1;
     }
 
-    /// Sends rows and receives those of other ranks. `append` gets each other rank's rows of `width`, which follow the
-    /// `tokens` rows of this rank.
+    /// Sends rows and receives those of other ranks. `append` gets each other rank's rows, which follow this
+    /// rank's.
     ///
     /// # Errors
     /// If the exchange fails or a rank sends what cannot be.
     pub fn exchange(
         &mut self,
         fabric: &mut dyn Fabric,
-        tokens: usize,
-        width: usize,
         slots: usize,
         mut append: impl FnMut(&[f32]),
     ) -> Result<(), FabricError> {
         fabric.all_to_all(&self.outgoing, &mut self.incoming)?;
-        let mut row = tokens as u32;
+        let mut row = self.tokens as u32;
         for rank in (0..self.incoming.len()).filter(|&rank| rank != fabric.rank().index()) {
             let frame = &self.incoming[rank];
             let broken = |reason: &str| FabricError::Protocol { rank: rank.into(), reason: reason.to_owned() };
             let mut indices = frame.indices.iter().copied();
             let rows = indices.next().unwrap_or(0);
-            if frame.values.len() != rows as usize * width {
+            if frame.values.len() != rows as usize * self.width {
                 return Err(broken("a frame's rows are not as many as it says"));
             }
             for _ in 0..rows {
@@ -177,7 +184,8 @@ impl Dispatch {
     ///
     /// # Errors
     /// As [`Self::exchange`].
-    pub fn give_back(&mut self, fabric: &mut dyn Fabric, results: &[f32], width: usize) -> Result<(), FabricError> {
+    pub fn give_back(&mut self, fabric: &mut dyn Fabric, results: &[f32]) -> Result<(), FabricError> {
+        let width = self.width;
         let own = fabric.rank().index();
         let mut pair =
             self.pairs.len() - self.incoming.iter().enumerate().map(|(r, f)| count(r, own, f)).sum::<usize>();

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::config::{Config, LayerKind};
-use super::dispatch::{Dispatch, Token};
+use super::dispatch::{Dispatch, Routed, Token};
 use super::{sampling, weights};
 use crate::experts::table::ExpertTable;
 use crate::fabric::{Fabric, FabricError};
@@ -241,19 +241,16 @@ impl<B: Backend> Model<B> {
         let spans: Vec<Span<'_>> = batch.iter().map(span).collect();
         let mut group = Group { table, fabric, timing: ForwardTiming::default() };
         let Self { backend, config, layers, caches, scratch, embedding, angles, .. } = self;
-        let backend = &**backend;
+        let pass = Pass { backend: &**backend, config, angles };
         backend.embed(embedding, &scratch.ids, &mut scratch.hidden);
         for (layer, cache) in layers.iter().zip(caches) {
-            attention(backend, config, layer, angles, scratch, |backend, projected, attended| {
-                backend.store(cache, projected, &spans);
-                backend.attend(cache, projected, &spans, attended);
-            });
+            pass.attention(layer, cache, &spans, scratch);
             backend.rms_norm(&scratch.hidden, &layer.feed_forward_norm, config.rms_epsilon, &mut scratch.normed);
             match &layer.feed_forward {
-                FeedForward::Dense(page) => dense(backend, config, page, scratch),
+                FeedForward::Dense(page) => pass.dense(page, scratch),
                 FeedForward::Sparse(router, number) => {
-                    route(backend, config, router, scratch);
-                    experts(backend, *number, &mut group, scratch, config)?;
+                    pass.route(router, scratch);
+                    pass.experts(*number, &mut group, scratch)?;
                 }
             }
         }
@@ -389,84 +386,87 @@ fn rope_angles(config: &Config, positions: usize) -> Vec<f32> {
     angles
 }
 
-/// Norm, projections, rotation, attention over the cache, output projection; added to `hidden`.
-fn attention<B: Backend>(
-    backend: &B,
-    config: &Config,
-    layer: &Layer<B>,
-    angles: &B::Buffer<f32>,
-    scratch: &mut Scratch<B>,
-    attend: impl FnOnce(&B, &B::Buffer<f32>, &mut B::Buffer<f32>),
-) {
-    let Scratch { hidden, normed, projected, attended, positions, .. } = scratch;
-    backend.rms_norm(hidden, &layer.input_norm, config.rms_epsilon, normed);
-    backend.matmul(normed, &layer.projections, Write::Replace, projected);
-    let rotation = Rotation {
-        query_norm: &layer.query_norm,
-        key_norm: &layer.key_norm,
-        epsilon: config.rms_epsilon,
-        angles,
-        positions,
-    };
-    backend.rotate(projected, config.heads, &rotation);
-    attend(backend, projected, attended);
-    backend.matmul(attended, &layer.output, Write::Add, hidden);
+/// What every layer of a forward pass needs.
+struct Pass<'a, B: Backend> {
+    backend: &'a B,
+    config: &'a Config,
+    angles: &'a B::Buffer<f32>,
 }
 
-fn dense<B: Backend>(backend: &B, config: &Config, page: &Arc<B::Page>, scratch: &mut Scratch<B>) {
-    let Scratch { hidden, normed, results, ones, ids, identity, .. } = scratch;
-    let rows = &identity[..ids.len()];
-    backend.resize(ones, rows.len());
-    backend.write(ones, 0, &vec![1.0; rows.len()]);
-    backend.resize(results, rows.len() * config.hidden);
-    let groups = Groups { starts: &[0, rows.len() as u32], rows };
-    backend.feed_forward(std::slice::from_ref(page), groups, normed, results);
-    backend.combine(results, Choices { rows, top_k: 1 }, ones, hidden);
-}
+impl<B: Backend> Pass<'_, B> {
+    /// Norm, projections, rotation, attention over the cache, output projection; added to `hidden`.
+    fn attention(&self, layer: &Layer<B>, cache: &mut B::Cache, spans: &[Span<'_>], scratch: &mut Scratch<B>) {
+        let Self { backend, config, angles } = *self;
+        let Scratch { hidden, normed, projected, attended, positions, .. } = scratch;
+        backend.rms_norm(hidden, &layer.input_norm, config.rms_epsilon, normed);
+        backend.matmul(normed, &layer.projections, Write::Replace, projected);
+        let rotation = Rotation {
+            query_norm: &layer.query_norm,
+            key_norm: &layer.key_norm,
+            epsilon: config.rms_epsilon,
+            angles,
+            positions,
+        };
+        backend.rotate(projected, config.heads, &rotation);
+        backend.store(cache, projected, spans);
+        backend.attend(cache, projected, spans, attended);
+        backend.matmul(attended, &layer.output, Write::Add, hidden);
+    }
 
-/// Chooses the experts of every token.
-fn route<B: Backend>(backend: &B, config: &Config, router: &B::Matrix, scratch: &mut Scratch<B>) {
-    let shape = RouterShape { experts: config.experts, top_k: config.top_k, normalise: config.normalise_top_k };
-    backend.matmul(&scratch.normed, router, Write::Replace, &mut scratch.router);
-    backend.route(&scratch.router, shape, &mut scratch.experts, &mut scratch.weights);
-}
+    /// One network for all tokens; added to `hidden`.
+    fn dense(&self, page: &Arc<B::Page>, scratch: &mut Scratch<B>) {
+        let Self { backend, config, .. } = *self;
+        let Scratch { hidden, normed, results, ones, ids, identity, .. } = scratch;
+        let rows = &identity[..ids.len()];
+        backend.resize(ones, rows.len());
+        backend.write(ones, 0, &vec![1.0; rows.len()]);
+        backend.resize(results, rows.len() * config.hidden);
+        let groups = Groups { starts: &[0, rows.len() as u32], rows };
+        backend.feed_forward(std::slice::from_ref(page), groups, normed, results);
+        backend.combine(results, Choices { rows, top_k: 1 }, ones, hidden);
+    }
 
-/// Runs the chosen experts where they are and adds their weighted outputs to `hidden`.
-fn experts<B: Backend>(
-    backend: &B,
-    layer: LayerId,
-    group: &mut Group<'_, B>,
-    scratch: &mut Scratch<B>,
-    config: &Config,
-) -> Result<(), ForwardError> {
-    let Group { table, fabric, timing } = group;
-    let Scratch { hidden, normed, experts, weights, results, dispatch, tokens, .. } = scratch;
-    let (ranks, slots, width) = (fabric.ranks(), table.shape().slots_per_rank, config.hidden);
-    dispatch.begin(ranks);
-    dispatch.choose(table, layer, tokens, &backend.read(experts), &backend.read(normed));
-    if ranks > 1 {
+    /// Chooses the experts of every token.
+    fn route(&self, router: &B::Matrix, scratch: &mut Scratch<B>) {
+        let Config { experts, top_k, normalise_top_k, .. } = *self.config;
+        let shape = RouterShape { experts, top_k, normalise: normalise_top_k };
+        self.backend.matmul(&scratch.normed, router, Write::Replace, &mut scratch.router);
+        self.backend.route(&scratch.router, shape, &mut scratch.experts, &mut scratch.weights);
+    }
+
+    /// Runs the chosen experts where they are and adds their weighted outputs to `hidden`.
+    fn experts(&self, layer: LayerId, group: &mut Group<'_, B>, scratch: &mut Scratch<B>) -> Result<(), ForwardError> {
+        let Self { backend, config, .. } = *self;
+        let Group { table, fabric, timing } = group;
+        let Scratch { hidden, normed, experts, weights, results, dispatch, tokens, .. } = scratch;
+        let (ranks, slots, width) = (fabric.ranks(), table.shape().slots_per_rank, config.hidden);
+        dispatch.begin(ranks, width);
+        let routed = Routed { tokens, experts: &backend.read(experts), values: &backend.read(normed) };
+        dispatch.choose(table, layer, routed);
+        if ranks > 1 {
+            let start = Instant::now();
+            let mut len = tokens.len() * width;
+            dispatch.exchange(*fabric, slots, |rows| append(backend, normed, &mut len, rows))?;
+            timing.exchange += start.elapsed();
+        }
         let start = Instant::now();
-        let mut len = tokens.len() * width;
-        dispatch.exchange(*fabric, tokens.len(), width, slots, |rows| append(backend, normed, &mut len, rows))?;
-        timing.exchange += start.elapsed();
+        let mut len = dispatch.pairs() * width;
+        backend.resize(results, len);
+        backend.feed_forward(table.pages(layer), dispatch.group(slots), normed, results);
+        for slot in 0..slots {
+            table.count(layer, slot.into(), dispatch.pairs_of(slot));
+        }
+        timing.experts += start.elapsed();
+        if ranks > 1 {
+            let start = Instant::now();
+            dispatch.give_back(*fabric, &backend.read(results))?;
+            dispatch.received(fabric.rank().index()).for_each(|rows| append(backend, results, &mut len, rows));
+            timing.exchange += start.elapsed();
+        }
+        let rows = dispatch.results(fabric.rank().0);
+        backend.combine(results, Choices { rows, top_k: config.top_k }, weights, hidden);
+        Ok(())
     }
-    let start = Instant::now();
-    let mut len = dispatch.pairs() * width;
-    backend.resize(results, len);
-    backend.feed_forward(table.pages(layer), dispatch.group(slots), normed, results);
-    for slot in 0..slots {
-        table.count(layer, slot.into(), dispatch.pairs_of(slot));
-    }
-    timing.experts += start.elapsed();
-    if ranks > 1 {
-        let start = Instant::now();
-        dispatch.give_back(*fabric, &backend.read(results), width)?;
-        dispatch.received(fabric.rank().index()).for_each(|rows| append(backend, results, &mut len, rows));
-        timing.exchange += start.elapsed();
-    }
-    let rows = dispatch.results(fabric.rank().0);
-    backend.combine(results, Choices { rows, top_k: config.top_k }, weights, hidden);
-    Ok(())
 }
 
 /// Puts rows behind the first `len` elements of a buffer.

@@ -14,7 +14,7 @@ pub(super) fn wants(step: &SequenceStep, index: usize) -> bool {
 #[derive(Debug)]
 pub(super) struct Outputs<'a> {
     batch: &'a [SequenceStep],
-    outputs: Vec<SequenceOutput>,
+    finished: Vec<SequenceOutput>,
     /// The sequence and the token of the last row.
     at: (usize, usize),
     scratch: Vec<(u32, f32)>,
@@ -27,7 +27,7 @@ impl<'a> Outputs<'a> {
             token: None,
             scores: vec![None; step.score.len()],
         };
-        Self { batch, outputs: batch.iter().map(empty).collect(), at: (0, 0), scratch: Vec::new() }
+        Self { batch, finished: batch.iter().map(empty).collect(), at: (0, 0), scratch: Vec::new() }
     }
 
     /// Takes the next row.
@@ -45,7 +45,7 @@ impl<'a> Outputs<'a> {
         }
         self.at = (sequence, token + 1);
         let step = &self.batch[sequence];
-        let output = &mut self.outputs[sequence];
+        let output = &mut self.finished[sequence];
         if let Some(next) = step.score.get(token).copied().flatten() {
             output.scores[token] = Some(score(logits, next, step.top_logprobs));
         }
@@ -62,7 +62,7 @@ impl<'a> Outputs<'a> {
 
     /// The outputs, in the batch's order.
     pub fn finish(self) -> Vec<SequenceOutput> {
-        self.outputs
+        self.finished
     }
 }
 
@@ -75,7 +75,9 @@ fn score(logits: &[f32], token: u32, top: u32) -> TokenScore {
     if top > 0 {
         best.extend((0..).zip(logits.iter().copied()));
         keep_best(&mut best, top as usize);
-        best.iter_mut().for_each(|(_, value)| *value = logprob(*value));
+        for (_, value) in &mut best {
+            *value = logprob(*value);
+        }
     }
     TokenScore { token, logprob: logprob(logits[token as usize]), top: best }
 }
@@ -129,7 +131,7 @@ fn greedy(logits: &[f32]) -> u32 {
         }
     }
     let largest = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
-    logits.iter().position(|logit| *logit == largest).unwrap_or(0) as u32
+    logits.iter().position(|logit| *logit >= largest).unwrap_or(0) as u32
 }
 
 /// The fewest best tokens whose weights are at least `top_p` of all.

@@ -1,6 +1,6 @@
 //! Checkpoints and the reference outputs that belong to them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -39,15 +39,15 @@ pub fn variant(name: &str) -> PathBuf {
 
 /// The reference outputs of the trained model.
 pub fn tiny_moe_prompts() -> Vec<Prompt> {
-    prompts(root().join("tests/models/tiny-moe-oracle"))
+    prompts(&root().join("tests/models/tiny-moe-oracle"))
 }
 
 /// The reference outputs of a variant.
 pub fn variant_prompts(name: &str) -> Vec<Prompt> {
-    prompts(variant(name))
+    prompts(&variant(name))
 }
 
-fn prompts(directory: PathBuf) -> Vec<Prompt> {
+fn prompts(directory: &Path) -> Vec<Prompt> {
     let oracle: Oracle = serde_json::from_slice(&std::fs::read(directory.join("oracle.json")).unwrap()).unwrap();
     let bytes = std::fs::read(directory.join("oracle.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
