@@ -320,5 +320,9 @@ impl<R: Ranks> Driver<R> {
             // As in `serve`.
             let _ = reader.updates.try_send(Update::Failed(SequenceError::ShuttingDown));
         }
+        // A bounded channel keeps what is sent while its receiver goes, and whoever sent it would wait for an answer for
+        // ever. So commands are taken, and dropped, until nobody can send any.
+        let commands = self.commands;
+        std::thread::spawn(move || commands.iter().for_each(drop));
     }
 }
