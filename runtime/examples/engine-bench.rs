@@ -152,7 +152,7 @@ impl Clocks {
 
     /// Of some tokens since then.
     fn cost(&self, tokens: usize) -> Cost {
-        Cost { tokens, wall: self.wall.elapsed(), cpu: cpu_time() - self.cpu }
+        Cost { tokens, wall: self.wall.elapsed(), cpu: cpu_time().saturating_sub(self.cpu) }
     }
 }
 

@@ -16,7 +16,7 @@ use runtime::worker::{DeviceArguments, WorkerArguments};
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Arguments {
-    /// How logs are written to standard error; what is logged is RUST_LOG's to say (default: info)
+    /// How logs are written to standard error; what is logged is `RUST_LOG`'s to say (default: info)
     #[arg(long, global = true, value_enum, default_value_t)]
     pub log_format: LogFormat,
     #[command(subcommand)]
@@ -178,8 +178,8 @@ struct Addresses {
 }
 
 impl ServingArguments {
-    fn into_settings(self, addresses: Addresses) -> CoordinatorSettings {
-        let Addresses { listen, admin_listen, control_listen } = addresses;
+    fn into_settings(self, addresses: &Addresses) -> CoordinatorSettings {
+        let &Addresses { listen, admin_listen, control_listen } = addresses;
         CoordinatorSettings {
             model: self.model,
             served_name: self.served_model_name,
@@ -210,7 +210,7 @@ impl ServingArguments {
 impl From<CoordinatorArguments> for CoordinatorSettings {
     fn from(arguments: CoordinatorArguments) -> Self {
         let CoordinatorArguments { serving, listen, admin_listen, control_listen } = arguments;
-        serving.into_settings(Addresses { listen, admin_listen, control_listen })
+        serving.into_settings(&Addresses { listen, admin_listen, control_listen })
     }
 }
 
@@ -218,7 +218,7 @@ impl From<LocalArguments> for LocalSettings {
     fn from(arguments: LocalArguments) -> Self {
         let LocalArguments { serving, listen, admin_listen, device } = arguments;
         let control_listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { coordinator: serving.into_settings(Addresses { listen, admin_listen, control_listen }), device }
+        Self { coordinator: serving.into_settings(&Addresses { listen, admin_listen, control_listen }), device }
     }
 }
 

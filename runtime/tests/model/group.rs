@@ -200,7 +200,7 @@ impl State {
         if self.computed >= self.prompt {
             let last = &logits[logits.len() - vocabulary..];
             let best = last.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let token = last.iter().position(|logit| *logit == best).unwrap() as u32;
+            let token = last.iter().position(|logit| logit.total_cmp(&best).is_eq()).unwrap() as u32;
             self.tokens.push(token);
             self.outcome.tokens.push(token);
         }

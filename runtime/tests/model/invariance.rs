@@ -68,7 +68,7 @@ fn threads_change_no_bit_of_a_long_prompt() {
     let plain = Run::plain(&checkpoint);
     let (expected, _) = run(&checkpoint, &plain, &sequences);
     for (threads, chunk) in [(2, usize::MAX), (3, usize::MAX), (2, 250)] {
-        let (outcomes, _) = run(&checkpoint, &Run { threads, chunk, ..plain.clone() }, &sequences);
+        let (outcomes, _) = run(&checkpoint, &Run { chunk, threads, ..plain.clone() }, &sequences);
         same_bits(&expected, &outcomes, &format!("{threads} threads, chunk {chunk}"));
     }
 }

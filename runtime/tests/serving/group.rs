@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// For anything that takes a moment on a machine that has time.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The small model that the repository ships.
 pub const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/models/tiny-moe");

@@ -11,6 +11,7 @@ use crate::workspace;
 const KINDS: &str = "pods,services,endpointslices,configmaps,events.events.k8s.io";
 
 /// Collects in `target/cluster-failures/TEST`, replacing what an earlier run left; what cannot be had is noted there.
+#[must_use]
 pub fn collect(cluster: &Cluster, namespace: &str, test: &str) -> PathBuf {
     let folder = workspace::target().join("cluster-failures").join(test.replace("::", "/"));
     let _ = fs::remove_dir_all(&folder);
