@@ -1,12 +1,13 @@
 # make demo                  the main job, from source to a balanced second deployment
 # make demo CONTEXT=name     the same on a cluster of yours
 # make test                  every test; says loudly what could not run here
+# make bench                 speed beside llama.cpp and transformers, which it installs (6 GB), and what moving costs and pays
 # make images                the images, as OCI archives in target/images/archives
 # make cluster-up            the test cluster, to look around in; make cluster-down takes it down
 
 CONTEXT ?=
 
-.PHONY: demo test images cluster-up cluster-down
+.PHONY: demo test bench images cluster-up cluster-down
 
 demo:
 	cargo run --locked --release --package tests --bin demo -- $(if $(CONTEXT),--context '$(CONTEXT)')
@@ -14,6 +15,12 @@ demo:
 test:
 	cargo test --locked --workspace --no-fail-fast
 	@for file in target/figures/*.txt; do [ ! -e "$$file" ] || { echo "Figures of $$file"; cat "$$file"; }; done
+
+bench: model = examples/models/tiny-moe
+bench:
+	cargo bench --locked --package runtime
+	cargo build --locked --release --package runtime --example engine-bench
+	python3 tests/bench/peers.py target/release/examples/engine-bench "$$(tests/bench/setup.sh $(model))" $(model)
 
 images:
 	cargo run --locked --release --package tests --bin cluster -- images
