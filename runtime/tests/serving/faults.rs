@@ -51,6 +51,15 @@ async fn a_client_that_goes_away_leaves_no_block_behind() {
     group.until("its blocks are free", async || group.metric(blocks).await < 1.0).await;
     let cancelled = "swiftbalancer_requests_total{outcome=\"cancelled\",route=\"completions\"}";
     group.until("it is counted", async || group.metric(cancelled).await > 0.0).await;
+
+    // One that does not stream is cancelled as well; whether it still runs when it is, time decides.
+    let body = greedy("Once", 1000);
+    let running = async || group.metric("swiftbalancer_sequences_running").await > 0.0;
+    tokio::select! {
+        _ = complete(&group, &body) => {}
+        () = group.until("it runs", running) => {}
+    }
+    group.until("its blocks are free", async || group.metric(blocks).await < 1.0).await;
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod client;
 mod faults;
 mod group;
 mod openai;
+mod recording;
 mod settings;
 
 use serde_json::{Value, json};
