@@ -94,13 +94,6 @@ impl Server {
     pub async fn send(&self, request: Request<Body>) -> Answer {
         send(self.router.clone(), request).await
     }
-
-    /// A metric's value.
-    pub async fn metric(&self, name: &str) -> f64 {
-        let metrics = self.get("/metrics").await.text();
-        let line = metrics.lines().find(|line| line.starts_with(&format!("{name} ")));
-        line.unwrap_or_else(|| panic!("no {name} in {metrics}")).rsplit(' ').next().unwrap().parse().unwrap()
-    }
 }
 
 pub async fn send(router: Router, request: Request<Body>) -> Answer {
