@@ -104,6 +104,6 @@ mod tests {
             },
         }))
         .unwrap();
-        insta::assert_snapshot!(render(&deployment, &[None]), @"");
+        insta::assert_snapshot!(render(&deployment, &[None]));
     }
 }

@@ -1,6 +1,7 @@
 //! The API server's audit log: one JSON object a line for each finished request that its policy keeps: every write,
 //! and the reads of pods' service accounts.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::PathBuf;
@@ -30,6 +31,8 @@ pub struct Request {
     pub name: String,
     /// Status code of the answer.
     pub code: u16,
+    /// Whether RBAC refused it. Other refusals have code 403 too, such as a new object in a namespace that is being deleted.
+    pub forbidden: bool,
 }
 
 impl Request {
@@ -47,6 +50,8 @@ struct Line {
     user: User,
     object_ref: Option<ObjectReference>,
     response_status: Option<ResponseStatus>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -114,6 +119,7 @@ fn parse(line: &str) -> Result<Request> {
         subresource => format!("{}/{subresource}", object.resource),
     };
     let code = line.response_status.and_then(|status| status.code).unwrap_or_default();
+    let forbidden = line.annotations.get("authorization.k8s.io/decision").is_some_and(|decision| decision == "forbid");
     Ok(Request {
         user: line.user.username,
         verb: line.verb,
@@ -121,6 +127,7 @@ fn parse(line: &str) -> Result<Request> {
         namespace: object.namespace,
         name: object.name,
         code,
+        forbidden,
     })
 }
 
@@ -146,6 +153,7 @@ mod tests {
             namespace: "a".into(),
             name: "b".into(),
             code: 200,
+            forbidden: false,
         };
         assert_eq!(log.read().unwrap(), std::slice::from_ref(&request));
         assert_eq!(log.read().unwrap(), []);

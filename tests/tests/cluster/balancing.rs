@@ -23,6 +23,8 @@ pub fn recorded_map(suite: &Suite) -> Result<()> {
     block_on(in_namespace(cluster, "recorded_map", async |namespace| {
         let first = Deployment::apply(namespace, "tiny-moe.yaml", |_| {})?;
         first.ready().await?;
+        // A node routes a service a moment after its pods are ready.
+        first.answer(1, || {}).await?;
         let service = first.service(1).await?;
         let admin = first.admin().await?;
         let traffic = Traffic::start(target(&service.url()), Domain::load("python")?);
@@ -53,6 +55,7 @@ pub fn recorded_map(suite: &Suite) -> Result<()> {
             object["spec"]["eplb"]["expertMapRef"] = json!({ "name": map });
         })?;
         second.ready().await?;
+        second.answer(2, || {}).await?;
         let service = second.service(2).await?;
         let admin = second.admin().await?;
         let traffic = Traffic::start(target(&service.url()), Domain::load("scripture")?);

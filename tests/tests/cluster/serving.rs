@@ -81,7 +81,10 @@ pub fn changed_spec_rolls(suite: &Suite) -> Result<()> {
         before.ready().await?;
         let answer = before.answer(1, || {}).await?;
         let uids = uids(&before).await?;
-        let after = Deployment::apply(namespace, EXAMPLE, |object| object["spec"]["parallelism"]["data"] = json!(2))?;
+        let after = Deployment::apply(namespace, EXAMPLE, |object| {
+            object["spec"]["parallelism"]["data"] = json!(2);
+            object["spec"]["eplb"]["initRedundancyExpert"] = json!(2);
+        })?;
         after.ready().await?;
         suite.figure("a spec change until ready", seconds(after.applied))?;
         let pods = after.pods().await?;
