@@ -1,6 +1,9 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::ids::ExpertId;
+use crate::load::ExpertLoad;
+use crate::map::{ExpertMap, MapError, MapShape};
 
 fn model() -> ModelIdentity {
     ModelIdentity { name: "small".to_owned(), digest: "d1".to_owned(), layers: 1, experts: 3 }

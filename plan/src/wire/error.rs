@@ -1,0 +1,80 @@
+//! Why a document is refused.
+
+use thiserror::Error;
+
+use super::{ModelIdentity, VERSION};
+use crate::map::MapError;
+
+/// Why a document was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum WireError {
+    /// It is no JSON of the expected form.
+    #[error("not a valid document: {reason}")]
+    Json {
+        /// What the parser says.
+        reason: String,
+    },
+    /// It was written by another version.
+    #[error("version {found:?} is not known here, only {VERSION:?}")]
+    Version {
+        /// The version it names.
+        found: String,
+    },
+    /// It belongs to another model.
+    #[error(
+        "made for model {found_name} ({found_layers} MoE layers, {found_experts} experts, digest {found_digest}), not \
+         for {expected_name} ({expected_layers}, {expected_experts}, {expected_digest})",
+        found_name = found.name, found_layers = found.layers, found_experts = found.experts, found_digest = found.digest,
+        expected_name = expected.name, expected_layers = expected.layers, expected_experts = expected.experts,
+        expected_digest = expected.digest
+    )]
+    OtherModel {
+        /// The model it was made for.
+        found: Box<ModelIdentity>,
+        /// The model that is served.
+        expected: Box<ModelIdentity>,
+    },
+    /// It has another number of layers than its model.
+    #[error("{found} layers instead of {expected}")]
+    Layers {
+        /// Layers found.
+        found: usize,
+        /// Layers of the model.
+        expected: usize,
+    },
+    /// A layer has another number of ranks.
+    #[error("layer {layer}: {found} ranks instead of {expected}")]
+    Ranks {
+        /// Where.
+        layer: usize,
+        /// Ranks found.
+        found: usize,
+        /// Ranks named.
+        expected: usize,
+    },
+    /// A rank has another number of slots.
+    #[error("layer {layer}, rank {rank}: {found} slots instead of {expected}")]
+    Slots {
+        /// Where.
+        layer: usize,
+        /// Where.
+        rank: usize,
+        /// Slots found.
+        found: usize,
+        /// Slots named.
+        expected: usize,
+    },
+    /// A layer of a load has another number of experts.
+    #[error("layer {layer}: {found} experts instead of {expected}")]
+    Experts {
+        /// Where.
+        layer: usize,
+        /// Experts found.
+        found: usize,
+        /// Experts of the model.
+        expected: usize,
+    },
+    /// The placement breaks an invariant.
+    #[error(transparent)]
+    Map(#[from] MapError),
+}
