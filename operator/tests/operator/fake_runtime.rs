@@ -53,6 +53,7 @@ pub fn state(epoch: u64, ratio: Option<f64>, recorded: Option<&RecordedMap>) -> 
         moves: MoveTotals::default(),
         recorded_map_hash: recorded.map(|recorded| recorded.map.content_hash()),
         degraded: None,
+        failure: None,
     }
 }
 

@@ -62,6 +62,8 @@ pub struct RankState {
     pub connected: bool,
     /// Host and port of its move path; empty while it is not connected.
     pub address: String,
+    /// Name of the node that it is on; empty while it is not connected.
+    pub node: String,
 }
 
 /// `GET` [`super::path::STATE`].
@@ -102,6 +104,9 @@ pub struct State {
     pub recorded_map_hash: Option<String>,
     /// Why the rebalancer cannot do its work, if so.
     pub degraded: Option<String>,
+    /// Why requests are refused until somebody changes something, if so: a rank that cannot serve its checkpoint, in
+    /// its own words. It ends when that rank is replaced by one that can.
+    pub failure: Option<String>,
 }
 
 impl State {

@@ -165,7 +165,7 @@ impl Ranks for FakeRanks {
 
     fn states(&self) -> Vec<RankState> {
         (0..self.0.ranks as u32)
-            .map(|rank| RankState { rank, connected: true, address: format!("moves:{rank}") })
+            .map(|rank| RankState { rank, connected: true, address: format!("moves:{rank}"), node: "here".to_owned() })
             .collect()
     }
 

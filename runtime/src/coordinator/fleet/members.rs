@@ -277,6 +277,7 @@ impl Members {
             rank: rank as u32,
             connected: formed && member.is_some(),
             address: member.as_ref().map(|member| member.address.moves.clone()).unwrap_or_default(),
+            node: String::new(),
         };
         state.members.iter().enumerate().map(describe).collect()
     }

@@ -13,6 +13,8 @@ pub struct Serving {
     pub ranks: Vec<wire::RankState>,
     /// [`wire::State::static_map`].
     pub static_map: bool,
+    /// [`wire::State::failure`].
+    pub failure: Option<String>,
 }
 
 impl Rebalancer {
@@ -78,7 +80,7 @@ impl Rebalancer {
     /// Everything, as the admin API tells it.
     #[must_use]
     pub fn state(&self, serving: Serving) -> wire::State {
-        let Serving { ready, generation, ranks, static_map } = serving;
+        let Serving { ready, generation, ranks, static_map, failure } = serving;
         wire::State {
             version: wire::VERSION.to_owned(),
             model: self.model.clone(),
@@ -97,6 +99,7 @@ impl Rebalancer {
             moves: self.totals.clone(),
             recorded_map_hash: self.recorded.as_ref().map(|recorded| recorded.map.content_hash()),
             degraded: self.degraded.clone(),
+            failure,
         }
     }
 }
