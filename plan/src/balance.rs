@@ -11,8 +11,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::coverage;
 use crate::load::ExpertLoad;
-use crate::map::ExpertMap;
+use crate::map::{ExpertMap, MapError};
 use crate::moves;
 use crate::topology::Topology;
 
@@ -20,6 +21,8 @@ use crate::topology::Topology;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
+    /// The placement in force stays.
+    Off,
     /// The published EPLB algorithm of DeepSeek: from scratch at every call, hierarchical where the router has groups
     /// that divide by the nodes, otherwise global. It may put two copies of an expert on one rank, which is a wasted
     /// slot and which no [`ExpertMap`] has: such a copy is exchanged with the slot of another rank whose load is
@@ -35,12 +38,13 @@ pub enum Policy {
 
 impl Policy {
     /// Every policy.
-    pub const ALL: [Self; 2] = [Self::DeepSeek, Self::Swift];
+    pub const ALL: [Self; 3] = [Self::Off, Self::DeepSeek, Self::Swift];
 
     /// Its name on command lines and in documents.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Off => "off",
             Self::DeepSeek => "deepseek",
             Self::Swift => "swift",
         }
@@ -64,30 +68,76 @@ impl FromStr for Policy {
 
 /// No policy has this name.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("no policy is called {0:?}; the policies are deepseek and swift")]
+#[error("no policy is called {0:?}; the policies are off, deepseek and swift")]
 pub struct UnknownPolicy(pub String);
 
-/// A map for the load, of the shape of the map in force. The slots of each rank are in the order in which
-/// [`moves::transactions`] from `current` leave them, so applying those ends exactly in it.
-///
-/// # Errors
-/// If load, topology and current map have different dimensions.
-pub fn balance(
-    policy: Policy,
-    load: &ExpertLoad,
-    topology: &Topology,
-    current: &ExpertMap,
-) -> Result<ExpertMap, BalanceError> {
-    check(load, topology, current)?;
-    let slots = match policy {
-        Policy::DeepSeek => deepseek::balance(load, topology),
-        Policy::Swift => swift::balance(load, current),
-    };
-    let target = ExpertMap::new(current.shape(), slots).expect("a policy keeps the invariants of a map");
-    Ok(moves::destination(current, &target).expect("both maps have one shape"))
+/// What a plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// How the target is found.
+    pub policy: Policy,
+    /// The load of closed windows, the oldest first; at least one.
+    pub windows: &'a [ExpertLoad],
+    /// The ranks that the target is for.
+    pub topology: &'a Topology,
+    /// The placement in force, if there is one; it need not have the topology's ranks and slots.
+    pub current: Option<&'a ExpertMap>,
+    /// The number of ranks of which any may be lost with every expert still present.
+    pub min_coverage: usize,
 }
 
-fn check(load: &ExpertLoad, topology: &Topology, current: &ExpertMap) -> Result<(), BalanceError> {
+/// A target map, and what it could not do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The target. Where the placement in force has its ranks and slots, the slots of each rank are in the order in
+    /// which [`moves::transactions`] from there leave them, so applying those ends exactly in it.
+    pub map: ExpertMap,
+    /// Experts, over all layers, that the loss of `min_coverage` ranks could take away all the same.
+    pub uncovered: usize,
+}
+
+/// Makes a plan.
+///
+/// # Errors
+/// If there is no window, or windows, topology and placement in force do not fit each other.
+pub fn balance(request: &Request<'_>) -> Result<Plan, BalanceError> {
+    let Request { policy, windows, topology, current, min_coverage } = *request;
+    let load = total(windows)?;
+    let (layers, experts) = (load.layers(), load.experts());
+    let current = in_force(current, &load, topology)?;
+    let per_rank = || topology.slots().per_rank().ok_or(BalanceError::UnequalSlots { policy });
+    let slots = match policy {
+        Policy::Off => return Ok(Plan { uncovered: coverage::uncovered(&current, min_coverage), map: current }),
+        Policy::DeepSeek => deepseek::balance(&load, topology, per_rank()?),
+        Policy::Swift => swift::balance(&load, &current, per_rank()?),
+    };
+    let target = ExpertMap::with_slots_of_ranks(layers, experts, topology.slots().clone(), slots)
+        .expect("a policy keeps the invariants of a map");
+    let map = moves::destination(&current, &target).expect("both maps have one shape");
+    Ok(Plan { uncovered: coverage::uncovered(&map, min_coverage), map })
+}
+
+fn total(windows: &[ExpertLoad]) -> Result<ExpertLoad, BalanceError> {
+    let (first, rest) = windows.split_first().ok_or(BalanceError::NoWindow)?;
+    let mut total = first.clone();
+    for window in rest {
+        if (window.layers(), window.experts()) != (total.layers(), total.experts()) {
+            return Err(BalanceError::Windows {
+                layers: window.layers(),
+                experts: window.experts(),
+                first_layers: total.layers(),
+                first_experts: total.experts(),
+            });
+        }
+        total.merge(window);
+    }
+    Ok(total)
+}
+
+/// The placement to start from: the one in force where it has the topology's ranks and slots, else the contiguous one.
+fn in_force(current: Option<&ExpertMap>, load: &ExpertLoad, topology: &Topology) -> Result<ExpertMap, BalanceError> {
+    let contiguous = || ExpertMap::contiguous_on(load.layers(), load.experts(), topology.slots().clone());
+    let Some(current) = current else { return Ok(contiguous()?) };
     let shape = current.shape();
     if (load.layers(), load.experts()) != (shape.layers, shape.experts) {
         return Err(BalanceError::Load {
@@ -97,15 +147,7 @@ fn check(load: &ExpertLoad, topology: &Topology, current: &ExpertMap) -> Result<
             map_experts: shape.experts,
         });
     }
-    if (topology.ranks(), topology.slots_per_rank()) != (shape.ranks, shape.slots_per_rank) {
-        return Err(BalanceError::Topology {
-            ranks: topology.ranks(),
-            slots_per_rank: topology.slots_per_rank(),
-            map_ranks: shape.ranks,
-            map_slots_per_rank: shape.slots_per_rank,
-        });
-    }
-    Ok(())
+    if current.slots_of_ranks() == topology.slots() { Ok(current.clone()) } else { Ok(contiguous()?) }
 }
 
 /// Why no target map could be found. Trying again with the same input does not help.
@@ -126,21 +168,33 @@ pub enum BalanceError {
         /// Experts of the map.
         map_experts: usize,
     },
-    /// The topology is of another group than the map.
+    /// There is no load to plan for.
+    #[error("there is no window to plan from; at least one is needed")]
+    NoWindow,
+    /// Windows are of different models.
     #[error(
-        "the topology has {ranks} ranks of {slots_per_rank} slots, the map in force {map_ranks} of {map_slots_per_rank}; \
-         they must be of one group"
+        "a window has {layers} layers of {experts} experts, the first {first_layers} of {first_experts}; \
+         they must be of one model"
     )]
-    Topology {
-        /// Ranks of the topology.
-        ranks: usize,
-        /// Slots of each of them.
-        slots_per_rank: usize,
-        /// Ranks of the map.
-        map_ranks: usize,
-        /// Slots of each of them.
-        map_slots_per_rank: usize,
+    Windows {
+        /// Layers of the window.
+        layers: usize,
+        /// Experts of the window.
+        experts: usize,
+        /// Layers of the first.
+        first_layers: usize,
+        /// Experts of the first.
+        first_experts: usize,
     },
+    /// The policy knows only ranks with equally many slots.
+    #[error("the policy {policy} needs ranks with equally many slots")]
+    UnequalSlots {
+        /// The policy.
+        policy: Policy,
+    },
+    /// The topology cannot hold the experts.
+    #[error(transparent)]
+    Map(#[from] MapError),
 }
 
 #[cfg(test)]

@@ -14,5 +14,6 @@ pub mod load;
 pub mod map;
 pub mod moves;
 pub mod policy;
+pub mod slots;
 pub mod topology;
 pub mod wire;

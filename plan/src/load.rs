@@ -90,17 +90,17 @@ impl ExpertLoad {
     }
 }
 
-/// Load of each rank under a map when an expert's tokens are shared evenly by its copies, `[layers][ranks]`, tokens.
+/// Load of each rank under a map when each copy of an expert takes its share of the expert's tokens,
+/// `[layers][ranks]`, tokens.
 #[must_use]
 pub fn rank_loads(map: &ExpertMap, load: &ExpertLoad) -> Vec<Vec<f64>> {
     let shape = map.shape();
     map.layers()
         .map(|layer| {
-            let counts = map.replica_counts(layer);
             let mut ranks = vec![0.0; shape.ranks];
-            for (rank, slot) in map.slots_of_layer() {
-                let expert = map.expert(layer, rank, slot).index();
-                ranks[rank.index()] += load.layer(layer)[expert] as f64 / f64::from(counts[expert]);
+            let slots = map.layer(layer).iter().zip(map.fractions(layer));
+            for ((rank, _), (expert, fraction)) in map.slots_of_layer().zip(slots) {
+                ranks[rank.index()] += load.layer(layer)[expert.index()] as f64 * fraction;
             }
             ranks
         })

@@ -1,15 +1,21 @@
 //! Which logical expert each slot holds. Knows nothing of loads, of pages or of how a map came to be.
 
+mod shares;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::ids::{ExpertId, LayerId, RankId, SlotIndex};
+use crate::slots::RankSlots;
+
+pub use shares::WHOLE;
 
 /// The largest value of each dimension of a [`MapShape`]: far above any model or cluster, and small enough that no
 /// product of dimensions overflows.
 pub const MAX_DIMENSION: usize = 1 << 14;
 
-/// The dimensions of an expert map. `ranks * slots_per_rank >= experts`.
+/// The dimensions of an expert map. `ranks * slots_per_rank >= experts`. Where ranks have unequal numbers of slots,
+/// `slots_per_rank` is the largest of them and [`ExpertMap::slots_of_ranks`] tells each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MapShape {
     /// MoE layers.
@@ -70,12 +76,16 @@ impl MapShape {
     }
 }
 
-/// A placement in which every expert of every layer has at least one slot and no rank holds an expert twice.
+/// A placement in which every expert of every layer has at least one slot and no rank holds an expert twice, with the
+/// share of its expert's tokens that each slot takes.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ExpertMap {
     shape: MapShape,
-    /// `[layers, ranks, slots_per_rank]`
+    of_ranks: RankSlots,
+    /// `[layers, slots of all ranks]`
     slots: Vec<ExpertId>,
+    /// Parts of [`WHOLE`], `[layers, slots of all ranks]`; `None` where every expert's copies share evenly.
+    shares: Option<Vec<u32>>,
 }
 
 impl ExpertMap {
@@ -86,23 +96,46 @@ impl ExpertMap {
     /// the layer, the rank and the expert.
     pub fn new(shape: MapShape, slots: Vec<ExpertId>) -> Result<Self, MapError> {
         shape.check()?;
-        let expected = shape.layers * shape.physical();
+        Self::checked(shape, RankSlots::even(shape.ranks, shape.slots_per_rank), slots)
+    }
+
+    /// Checks `slots` of ranks that need not have equally many, given in the order `[layers, slots of all ranks]`.
+    ///
+    /// # Errors
+    /// As [`ExpertMap::new`].
+    pub fn with_slots_of_ranks(
+        layers: usize,
+        experts: usize,
+        of_ranks: RankSlots,
+        slots: Vec<ExpertId>,
+    ) -> Result<Self, MapError> {
+        let shape = MapShape { layers, experts, ranks: of_ranks.ranks(), slots_per_rank: of_ranks.most() };
+        shape.check()?;
+        if of_ranks.total() < experts {
+            return Err(MapError::TooFewSlots { slots: of_ranks.total(), experts });
+        }
+        Self::checked(shape, of_ranks, slots)
+    }
+
+    fn checked(shape: MapShape, of_ranks: RankSlots, slots: Vec<ExpertId>) -> Result<Self, MapError> {
+        let expected = shape.layers * of_ranks.total();
         if slots.len() != expected {
             return Err(MapError::SlotCount { found: slots.len(), expected });
         }
-        let map = Self { shape, slots };
+        let map = Self { shape, of_ranks, slots, shares: None };
         for layer in map.layers() {
             map.check_layer(layer)?;
         }
         Ok(map)
     }
 
-    /// The map with other slots in one layer, `[ranks, slots_per_rank]`.
+    /// The map with other slots in one layer, `[slots of all ranks]`, whose experts are then shared evenly.
     pub(crate) fn with_layer(&self, layer: LayerId, slots: &[ExpertId]) -> Result<Self, MapError> {
         let mut map = self.clone();
-        let physical = self.shape.physical();
+        let physical = self.physical();
         map.slots[layer.index() * physical..][..physical].copy_from_slice(slots);
         map.check_layer(layer)?;
+        map.share_evenly(layer);
         Ok(map)
     }
 
@@ -130,9 +163,17 @@ impl ExpertMap {
     /// If the shape is impossible.
     pub fn contiguous(shape: MapShape) -> Result<Self, MapError> {
         shape.check()?;
-        let layer = (0..shape.physical()).map(|slot| ExpertId::from(slot % shape.experts));
-        let slots = (0..shape.layers).flat_map(|_| layer.clone()).collect();
-        Self::new(shape, slots)
+        Self::contiguous_on(shape.layers, shape.experts, RankSlots::even(shape.ranks, shape.slots_per_rank))
+    }
+
+    /// The same on ranks that need not have equally many slots.
+    ///
+    /// # Errors
+    /// If the shape is impossible.
+    pub fn contiguous_on(layers: usize, experts: usize, of_ranks: RankSlots) -> Result<Self, MapError> {
+        let layer = (0..of_ranks.total()).map(|slot| ExpertId::from(slot % experts.max(1)));
+        let slots = (0..layers).flat_map(|_| layer.clone()).collect();
+        Self::with_slots_of_ranks(layers, experts, of_ranks, slots)
     }
 
     /// Its dimensions.
@@ -147,21 +188,32 @@ impl ExpertMap {
         self.rank(layer, rank)[slot.index()]
     }
 
+    /// How many slots each rank has.
+    #[must_use]
+    pub const fn slots_of_ranks(&self) -> &RankSlots {
+        &self.of_ranks
+    }
+
+    /// Physical experts of each layer, `P`: the slots of all ranks.
+    #[must_use]
+    pub fn physical(&self) -> usize {
+        self.of_ranks.total()
+    }
+
     /// The experts of one rank and layer, in slot order.
     #[must_use]
     pub fn rank(&self, layer: LayerId, rank: RankId) -> &[ExpertId] {
-        let start = (layer.index() * self.shape.ranks + rank.index()) * self.shape.slots_per_rank;
-        &self.slots[start..start + self.shape.slots_per_rank]
+        &self.layer(layer)[self.of_ranks.of(rank)]
     }
 
-    /// All slots of one layer, `[ranks, slots_per_rank]`.
+    /// All slots of one layer, `[slots of all ranks]`.
     #[must_use]
     pub fn layer(&self, layer: LayerId) -> &[ExpertId] {
-        let physical = self.shape.physical();
+        let physical = self.physical();
         &self.slots[layer.index() * physical..][..physical]
     }
 
-    /// All slots, `[layers, ranks, slots_per_rank]`.
+    /// All slots, `[layers, slots of all ranks]`.
     #[must_use]
     pub fn slots(&self) -> &[ExpertId] {
         &self.slots
@@ -174,8 +226,11 @@ impl ExpertMap {
 
     /// Every (rank, slot) of a layer, in order.
     pub fn slots_of_layer(&self) -> impl Iterator<Item = (RankId, SlotIndex)> + use<> {
-        let shape = self.shape;
-        (0..shape.physical()).map(move |p| ((p / shape.slots_per_rank).into(), (p % shape.slots_per_rank).into()))
+        let of_ranks = self.of_ranks.clone();
+        (0..self.shape.ranks).flat_map(move |rank| {
+            let rank = RankId::from(rank);
+            (0..of_ranks.count(rank)).map(move |slot| (rank, slot.into()))
+        })
     }
 
     /// Where an expert's copies are, by ascending rank; never empty.
@@ -277,6 +332,18 @@ pub enum MapError {
         rank: RankId,
         /// The expert.
         expert: ExpertId,
+    },
+    /// The shares of an expert's copies do not make a whole.
+    #[error(
+        "{layer}: the copies of {expert} take {found} of {WHOLE} parts of its tokens; their shares must add up to it"
+    )]
+    Shares {
+        /// Where.
+        layer: LayerId,
+        /// The expert.
+        expert: ExpertId,
+        /// Sum of its copies' shares.
+        found: u64,
     },
     /// An expert has no slot.
     #[error("{layer}: {expert} is on no rank")]

@@ -69,7 +69,8 @@ pub fn transactions(
 pub fn destination(old: &ExpertMap, new: &ExpertMap) -> Result<ExpertMap, MoveError> {
     check_shapes(old, new)?;
     let slots = old.layers().flat_map(|layer| layer::moves(old, new, layer).slots).collect();
-    Ok(ExpertMap::new(old.shape(), slots)?)
+    let MapShape { layers, experts, .. } = old.shape();
+    Ok(ExpertMap::with_slots_of_ranks(layers, experts, old.slots_of_ranks().clone(), slots)?)
 }
 
 /// Pages that ranks receive on the way from `old` to `new`: experts that a rank holds in `new` and not in `old`, over
@@ -79,13 +80,16 @@ pub fn destination(old: &ExpertMap, new: &ExpertMap) -> Result<ExpertMap, MoveEr
 /// If the maps have different shapes.
 pub fn moved_slots(old: &ExpertMap, new: &ExpertMap) -> Result<usize, MoveError> {
     check_shapes(old, new)?;
-    let per_rank = old.shape().slots_per_rank;
-    let ranks = old.slots().chunks_exact(per_rank).zip(new.slots().chunks_exact(per_rank));
-    Ok(ranks.map(|(old, new)| new.iter().filter(|expert| !old.contains(expert)).count()).sum())
+    let places = old.layers().flat_map(|layer| (0..old.shape().ranks).map(move |rank| (layer, RankId::from(rank))));
+    let received = |(layer, rank)| {
+        let held = old.rank(layer, rank);
+        new.rank(layer, rank).iter().filter(|expert| !held.contains(expert)).count()
+    };
+    Ok(places.map(received).sum())
 }
 
 fn check_shapes(old: &ExpertMap, new: &ExpertMap) -> Result<(), MoveError> {
-    if old.shape() == new.shape() {
+    if old.shape() == new.shape() && old.slots_of_ranks() == new.slots_of_ranks() {
         return Ok(());
     }
     Err(MoveError::Shape { old: old.shape(), new: new.shape() })
@@ -109,7 +113,7 @@ impl ExpertMap {
         let mut slots = self.layer(layer).to_vec();
         for (index, change) in changes.iter().enumerate() {
             let SlotChange { rank, slot, from, to, source } = *change;
-            if rank.index() >= shape.ranks || slot.index() >= shape.slots_per_rank {
+            if rank.index() >= shape.ranks || slot.index() >= self.slots_of_ranks().count(rank) {
                 return Err(MoveError::UnknownSlot { layer, rank, slot });
             }
             if changes[..index].iter().any(|other| (other.rank, other.slot) == (rank, slot)) {
@@ -122,7 +126,7 @@ impl ExpertMap {
             if source.index() >= shape.ranks || !self.rank(layer, source).contains(&to) {
                 return Err(MoveError::SourceLacks { layer, source_rank: source, expert: to });
             }
-            slots[rank.index() * shape.slots_per_rank + slot.index()] = to;
+            slots[self.slots_of_ranks().of(rank).start + slot.index()] = to;
         }
         Ok(self.with_layer(layer, &slots)?)
     }

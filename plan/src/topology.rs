@@ -1,16 +1,18 @@
 //! The nodes and ranks of a group and the slots that each rank offers. Knows nothing of loads or placements.
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::ids::{NodeId, RankId};
+use crate::slots::RankSlots;
 
 /// Which node each rank is on, and what the ranks offer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Topology {
     /// `[ranks]`
     nodes: Vec<NodeId>,
-    slots_per_rank: usize,
+    slots: RankSlots,
+    /// `[ranks]`
+    speeds: Vec<f64>,
     router_groups: usize,
 }
 
@@ -33,10 +35,37 @@ impl Topology {
         Ok(Self::new((0..ranks).map(|rank| (rank / per_node).into()).collect(), slots_per_rank))
     }
 
-    /// Ranks on the nodes given, `[ranks]`.
+    /// Ranks of one speed on the nodes given, `[ranks]`.
     #[must_use]
-    pub const fn new(nodes: Vec<NodeId>, slots_per_rank: usize) -> Self {
-        Self { nodes, slots_per_rank, router_groups: 1 }
+    pub fn new(nodes: Vec<NodeId>, slots_per_rank: usize) -> Self {
+        let slots = RankSlots::even(nodes.len(), slots_per_rank);
+        Self { speeds: vec![1.0; nodes.len()], nodes, slots, router_groups: 1 }
+    }
+
+    /// The same ranks with a number of slots each, `[ranks]`.
+    ///
+    /// # Errors
+    /// If there is not one number for each rank.
+    pub fn with_slots(self, slots: RankSlots) -> Result<Self, TopologyError> {
+        if slots.ranks() != self.ranks() {
+            return Err(TopologyError::Ranks { what: "slots", found: slots.ranks(), expected: self.ranks() });
+        }
+        Ok(Self { slots, ..self })
+    }
+
+    /// The same ranks with a speed each, `[ranks]`: how many tokens a rank computes while one of speed 1 computes one. A
+    /// rank's load counts divided by its speed.
+    ///
+    /// # Errors
+    /// If there is not one speed for each rank, or one is not a positive finite number.
+    pub fn with_speeds(self, speeds: Vec<f64>) -> Result<Self, TopologyError> {
+        if speeds.len() != self.ranks() {
+            return Err(TopologyError::Ranks { what: "speeds", found: speeds.len(), expected: self.ranks() });
+        }
+        if let Some(rank) = speeds.iter().position(|speed| !(speed.is_finite() && *speed > 0.0)) {
+            return Err(TopologyError::Speed { rank: rank.into(), speed: speeds[rank].to_string() });
+        }
+        Ok(Self { speeds, ..self })
     }
 
     /// The same ranks for a model whose router chooses groups of experts before it chooses experts (`n_group` of
@@ -53,10 +82,16 @@ impl Topology {
         self.nodes.len()
     }
 
-    /// Slots of each rank and layer.
+    /// Slots of each rank in every layer.
     #[must_use]
-    pub const fn slots_per_rank(&self) -> usize {
-        self.slots_per_rank
+    pub const fn slots(&self) -> &RankSlots {
+        &self.slots
+    }
+
+    /// Speed of each rank, `[ranks]`.
+    #[must_use]
+    pub fn speeds(&self) -> &[f64] {
+        &self.speeds
     }
 
     /// Groups of experts of the model's router; 1 if it has none.
@@ -75,7 +110,7 @@ impl Topology {
     #[must_use]
     pub fn even_nodes(&self) -> Option<usize> {
         let nodes = self.nodes.last()?.index() + 1;
-        let even = Self::even(nodes, self.ranks(), self.slots_per_rank).ok()?;
+        let even = Self::even(nodes, self.ranks(), 1).ok()?;
         (even.nodes == self.nodes).then_some(nodes)
     }
 }
@@ -90,6 +125,24 @@ pub enum TopologyError {
         nodes: usize,
         /// Ranks asked for.
         ranks: usize,
+    },
+    /// Something was not given once for each rank.
+    #[error("{found} {what} given for {expected} ranks; give one for each")]
+    Ranks {
+        /// What.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// Number of ranks.
+        expected: usize,
+    },
+    /// A speed is no positive number.
+    #[error("{rank} has speed {speed}; it must be a positive number")]
+    Speed {
+        /// The rank.
+        rank: RankId,
+        /// The speed given.
+        speed: String,
     },
 }
 
@@ -118,5 +171,18 @@ mod tests {
         assert_eq!(on(&[0, 1, 0, 1]).even_nodes(), None);
         assert_eq!(on(&[0, 0, 0, 1]).even_nodes(), None);
         assert_eq!(on(&[]).even_nodes(), None);
+    }
+
+    #[test]
+    fn ranks_may_differ_in_slots_and_speed() {
+        let unequal = Topology::single_node(2, 3).with_slots(RankSlots::new([3, 1])).unwrap();
+        let unequal = unequal.with_speeds(vec![2.0, 0.5]).unwrap();
+        assert_eq!((unequal.slots().count(RankId(1)), unequal.speeds()), (1, &[2.0, 0.5][..]));
+        let few = TopologyError::Ranks { what: "speeds", found: 1, expected: 2 };
+        assert_eq!(unequal.clone().with_speeds(vec![1.0]), Err(few));
+        let slots = TopologyError::Ranks { what: "slots", found: 3, expected: 2 };
+        assert_eq!(unequal.clone().with_slots(RankSlots::even(3, 1)), Err(slots));
+        let refused = unequal.with_speeds(vec![1.0, f64::NAN]).unwrap_err().to_string();
+        assert_eq!(refused, "rank 1 has speed NaN; it must be a positive number");
     }
 }

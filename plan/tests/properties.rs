@@ -1,7 +1,7 @@
 //! What must hold for every shape, load and pair of maps. A failing case prints its seed and its shrunken input.
 #![allow(clippy::unwrap_used, reason = "the rule about tests does not reach functions that tests share")]
 
-use plan::balance::{Policy, balance};
+use plan::balance::{Policy, Request, balance};
 use plan::coverage;
 use plan::formats::{self, vllm_ascend};
 use plan::ids::{ExpertId, LayerId, RankId};
@@ -83,9 +83,12 @@ proptest! {
         (load, topology, current) in shapes().prop_flat_map(|shape| (loads(shape), topologies(shape), maps(shape))),
     ) {
         for policy in Policy::ALL {
-            let target = balance(policy, &load, &topology, &current).unwrap();
+            let windows = std::slice::from_ref(&load);
+            let request = Request { policy, windows, topology: &topology, current: Some(&current), min_coverage: 0 };
+            let plan = balance(&request).unwrap();
+            prop_assert_eq!(&plan, &balance(&request).unwrap());
+            let target = plan.map;
             prop_assert_eq!(target.shape(), current.shape());
-            prop_assert_eq!(&target, &balance(policy, &load, &topology, &current).unwrap());
             let mut map = current.clone();
             for transaction in transactions(&current, &target, 1).unwrap() {
                 map = map.apply(&transaction).unwrap();

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use plan::balance::{Policy, balance};
+use plan::balance::{Policy, Request, balance};
 use plan::load::{ExpertLoad, balance_ratio, rank_loads};
 use plan::map::{ExpertMap, MapShape};
 use plan::moves::moved_slots;
@@ -26,7 +26,8 @@ fn start(load: &ExpertLoad) -> ExpertMap {
 
 fn plan(policy: Policy, load: &ExpertLoad, current: &ExpertMap) -> ExpertMap {
     let topology = Topology::single_node(RANKS, current.shape().slots_per_rank);
-    balance(policy, load, &topology, current).unwrap()
+    let windows = std::slice::from_ref(load);
+    balance(&Request { policy, windows, topology: &topology, current: Some(current), min_coverage: 0 }).unwrap().map
 }
 
 fn ratio(map: &ExpertMap, load: &ExpertLoad) -> f64 {

@@ -7,13 +7,13 @@ use crate::load::ExpertLoad;
 use crate::topology::Topology;
 
 /// Target slots, `[layers, ranks, slots_per_rank]`.
-pub(super) fn balance(load: &ExpertLoad, topology: &Topology) -> Vec<ExpertId> {
+pub(super) fn balance(load: &ExpertLoad, topology: &Topology, per_rank: usize) -> Vec<ExpertId> {
     let (nodes, groups) = mode(load.experts(), topology);
-    let mut slots = Vec::with_capacity(load.layers() * topology.ranks() * topology.slots_per_rank());
+    let mut slots = Vec::with_capacity(load.layers() * topology.slots().total());
     for layer in 0..load.layers() {
         let weights: Vec<f64> = load.layer(LayerId::from(layer)).iter().map(|&tokens| tokens as f64).collect();
         let mut layer = balance_layer(&weights, topology, nodes, groups);
-        separate_copies(&mut layer, &weights, topology);
+        separate_copies(&mut layer, &weights, topology, per_rank);
         slots.extend(layer.into_iter().map(ExpertId::from));
     }
     slots
@@ -33,12 +33,12 @@ fn balance_layer(weights: &[f64], topology: &Topology, nodes: usize, groups: usi
     let group_size = weights.len() / groups;
     let group_weights: Vec<f64> = weights.chunks_exact(group_size).map(|group| group.iter().sum()).collect();
     let ranks_per_node = topology.ranks() / nodes;
-    let mut slots = Vec::with_capacity(topology.ranks() * topology.slots_per_rank());
+    let mut slots = Vec::with_capacity(topology.slots().total());
     for groups_of_node in pack(&group_weights, nodes) {
         let experts: Vec<usize> =
             groups_of_node.iter().flat_map(|group| group * group_size..(group + 1) * group_size).collect();
         let node_weights: Vec<f64> = experts.iter().map(|&expert| weights[expert]).collect();
-        let (copies, counts) = replicate(&node_weights, ranks_per_node * topology.slots_per_rank());
+        let (copies, counts) = replicate(&node_weights, topology.slots().total() / nodes);
         let copy_weights: Vec<f64> = copies.iter().map(|&copy| node_weights[copy] / f64::from(counts[copy])).collect();
         for items in pack(&copy_weights, ranks_per_node) {
             slots.extend(items.into_iter().map(|item| experts[copies[item]]));
@@ -85,8 +85,7 @@ fn replicate(weights: &[f64], physical: usize) -> (Vec<usize>, Vec<u32>) {
 }
 
 /// Repairs ranks that hold an expert twice; see [`super::Policy::DeepSeek`]. Each step leaves fewer such slots.
-fn separate_copies(slots: &mut [usize], weights: &[f64], topology: &Topology) {
-    let per_rank = topology.slots_per_rank();
+fn separate_copies(slots: &mut [usize], weights: &[f64], topology: &Topology, per_rank: usize) {
     let mut counts = vec![0_u32; weights.len()];
     for &expert in &*slots {
         counts[expert] += 1;

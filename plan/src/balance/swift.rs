@@ -19,9 +19,8 @@ const GAIN_PER_PAGE: f64 = 0.0005;
 /// this share above it.
 const SCRATCH_GAIN: f64 = 0.02;
 
-/// Target slots, `[layers, ranks, slots_per_rank]`.
-pub(super) fn balance(load: &ExpertLoad, current: &ExpertMap) -> Vec<ExpertId> {
-    let per_rank = current.shape().slots_per_rank;
+/// Target slots, `[layers, ranks, per_rank]`.
+pub(super) fn balance(load: &ExpertLoad, current: &ExpertMap, per_rank: usize) -> Vec<ExpertId> {
     let mut slots = Vec::with_capacity(current.slots().len());
     for layer in current.layers() {
         let weights: Vec<f64> = load.layer(layer).iter().map(|&tokens| tokens as f64).collect();

@@ -8,10 +8,15 @@ fn map(shape: MapShape, slots: &[u32]) -> ExpertMap {
     ExpertMap::new(shape, slots.iter().map(|&expert| ExpertId(expert)).collect()).unwrap()
 }
 
+fn plan(policy: Policy, load: &ExpertLoad, topology: &Topology, current: &ExpertMap) -> Result<Plan, BalanceError> {
+    let windows = std::slice::from_ref(load);
+    balance(&Request { policy, windows, topology, current: Some(current), min_coverage: 0 })
+}
+
 fn swift(load: &[u64], current: &ExpertMap) -> ExpertMap {
     let shape = current.shape();
     let load = ExpertLoad::from_rows(&[load.to_vec()]).unwrap();
-    balance(Policy::Swift, &load, &Topology::single_node(shape.ranks, shape.slots_per_rank), current).unwrap()
+    plan(Policy::Swift, &load, &Topology::single_node(shape.ranks, shape.slots_per_rank), current).unwrap().map
 }
 
 #[test]
@@ -21,22 +26,42 @@ fn policies_are_read_and_written_by_name() {
         assert_eq!(serde_json::to_string(&policy).unwrap(), format!("\"{policy}\""));
     }
     let refused = "Swift".parse::<Policy>().unwrap_err().to_string();
-    assert_eq!(refused, "no policy is called \"Swift\"; the policies are deepseek and swift");
+    assert_eq!(refused, "no policy is called \"Swift\"; the policies are off, deepseek and swift");
 }
 
 #[test]
 fn a_load_of_another_model_is_refused() {
     let current = ExpertMap::contiguous(MapShape { layers: 1, experts: 4, ranks: 2, slots_per_rank: 2 }).unwrap();
-    let refused = balance(Policy::Swift, &ExpertLoad::zero(1, 5), &Topology::single_node(2, 2), &current).unwrap_err();
+    let refused = plan(Policy::Swift, &ExpertLoad::zero(1, 5), &Topology::single_node(2, 2), &current).unwrap_err();
     assert_eq!(refused, BalanceError::Load { layers: 1, experts: 5, map_layers: 1, map_experts: 4 });
 }
 
 #[test]
-fn a_topology_of_another_group_is_refused() {
+fn windows_of_different_models_and_no_window_are_refused() {
+    let topology = Topology::single_node(2, 2);
+    let refused = |windows: &[ExpertLoad]| {
+        let request = Request { policy: Policy::Swift, windows, topology: &topology, current: None, min_coverage: 0 };
+        balance(&request).unwrap_err()
+    };
+    assert_eq!(refused(&[]), BalanceError::NoWindow);
+    let expected = BalanceError::Windows { layers: 1, experts: 3, first_layers: 1, first_experts: 4 };
+    assert_eq!(refused(&[ExpertLoad::zero(1, 4), ExpertLoad::zero(1, 3)]), expected);
+}
+
+#[test]
+fn off_keeps_the_placement_in_force() {
     let current = ExpertMap::contiguous(MapShape { layers: 1, experts: 4, ranks: 2, slots_per_rank: 2 }).unwrap();
-    let refused = balance(Policy::Swift, &ExpertLoad::zero(1, 4), &Topology::single_node(4, 1), &current).unwrap_err();
-    let expected = BalanceError::Topology { ranks: 4, slots_per_rank: 1, map_ranks: 2, map_slots_per_rank: 2 };
-    assert_eq!(refused, expected);
+    let load = ExpertLoad::from_rows(&[vec![9, 9, 1, 1]]).unwrap();
+    let kept = plan(Policy::Off, &load, &Topology::single_node(2, 2), &current);
+    assert_eq!(kept, Ok(Plan { map: current, uncovered: 0 }));
+}
+
+#[test]
+fn a_plan_for_other_ranks_than_those_in_force_has_their_slots() {
+    let current = ExpertMap::contiguous(MapShape { layers: 1, experts: 4, ranks: 2, slots_per_rank: 2 }).unwrap();
+    let load = ExpertLoad::from_rows(&[vec![9, 9, 1, 1]]).unwrap();
+    let target = plan(Policy::Swift, &load, &Topology::single_node(4, 2), &current).unwrap().map;
+    assert_eq!(target.shape(), MapShape { layers: 1, experts: 4, ranks: 4, slots_per_rank: 2 });
 }
 
 #[test]
@@ -70,7 +95,7 @@ fn swift_starts_from_scratch_where_the_placement_in_force_is_a_dead_end() {
     let load: Vec<u64> = (1..=40_u64).map(|expert| 10_000 / (expert * expert)).collect();
     let current = ExpertMap::new(shape, (0..48_u32).map(|slot| ExpertId(39 - slot % 40)).collect()).unwrap();
     let rows = ExpertLoad::from_rows(std::slice::from_ref(&load)).unwrap();
-    let deepseek = balance(Policy::DeepSeek, &rows, &Topology::single_node(24, 2), &current).unwrap();
+    let deepseek = plan(Policy::DeepSeek, &rows, &Topology::single_node(24, 2), &current).unwrap().map;
     let ratio = |map: &ExpertMap| balance_ratio(&rank_loads(map, &rows));
     let target = swift(&load, &current);
     assert!(ratio(&target) >= 0.98 * ratio(&deepseek), "{} against {}", ratio(&target), ratio(&deepseek));

@@ -1,5 +1,5 @@
 use super::*;
-use crate::map::MapShape;
+use crate::map::{MapShape, WHOLE};
 
 #[test]
 fn rows_of_unequal_length_or_without_experts_are_no_load() {
@@ -40,6 +40,14 @@ fn copies_share_the_tokens_of_an_expert_evenly() {
     let map = ExpertMap::contiguous(MapShape { layers: 1, experts: 3, ranks: 2, slots_per_rank: 2 }).unwrap();
     let loads = rank_loads(&map, &ExpertLoad::from_rows(&[vec![10, 1, 4]]).unwrap());
     assert_eq!(loads, [[6.0, 9.0]]);
+}
+
+#[test]
+fn copies_take_the_shares_that_a_map_gives_them() {
+    let map = ExpertMap::contiguous(MapShape { layers: 1, experts: 3, ranks: 2, slots_per_rank: 2 }).unwrap();
+    let map = map.with_shares(vec![WHOLE / 5, WHOLE, WHOLE, WHOLE - WHOLE / 5]).unwrap();
+    let loads = rank_loads(&map, &ExpertLoad::from_rows(&[vec![65_536, 0, 0]]).unwrap());
+    assert_eq!(loads, [[f64::from(WHOLE / 5), f64::from(WHOLE - WHOLE / 5)]]);
 }
 
 #[test]

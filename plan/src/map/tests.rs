@@ -69,3 +69,31 @@ fn the_initial_placement_repeats_the_first_experts_at_the_end() {
     assert_eq!(map.replica_counts(layer), [2, 1, 1]);
     assert_eq!(map.expert(layer, RankId(1), SlotIndex(0)), ExpertId(2));
 }
+
+#[test]
+fn ranks_may_have_unequal_numbers_of_slots() {
+    let uneven = |slots: &[u32]| {
+        let slots = slots.iter().map(|&expert| ExpertId(expert)).collect();
+        ExpertMap::with_slots_of_ranks(2, 3, RankSlots::new([1, 3]), slots)
+    };
+    let map = uneven(&[0, 0, 1, 2, 2, 1, 0, 2]).unwrap();
+    assert_eq!(map.shape(), MapShape { layers: 2, experts: 3, ranks: 2, slots_per_rank: 3 });
+    assert_eq!((map.physical(), map.rank(LayerId(1), RankId(1))), (4, &[1, 0, 2].map(ExpertId)[..]));
+    let places: Vec<(u32, u32)> = map.slots_of_layer().map(|(rank, slot)| (rank.0, slot.0)).collect();
+    assert_eq!(places, [(0, 0), (1, 0), (1, 1), (1, 2)]);
+    assert_eq!(uneven(&[0; 9]), Err(MapError::SlotCount { found: 9, expected: 8 }));
+    let few = ExpertMap::with_slots_of_ranks(1, 3, RankSlots::new([0, 2]), [0, 1].map(ExpertId).to_vec());
+    assert_eq!(few, Err(MapError::TooFewSlots { slots: 2, experts: 3 }));
+}
+
+#[test]
+fn the_shares_of_an_expert_add_up_to_its_tokens() {
+    let even = map(&[0, 1, 2, 0]).unwrap();
+    assert_eq!((even.shares(LayerId(0)), even.fractions(LayerId(0))), (None, vec![0.5, 1.0, 1.0, 0.5]));
+    let uneven = even.clone().with_shares(vec![WHOLE / 4, WHOLE, WHOLE, WHOLE / 4 * 3]).unwrap();
+    assert_eq!(uneven.fractions(LayerId(0)), [0.25, 1.0, 1.0, 0.75]);
+    let refused = even.clone().with_shares(vec![WHOLE / 2, WHOLE, WHOLE, 0]).unwrap_err();
+    assert_eq!(refused, MapError::Shares { layer: LayerId(0), expert: ExpertId(0), found: u64::from(WHOLE / 2) });
+    assert_eq!(even.clone().with_shares(vec![WHOLE]), Err(MapError::SlotCount { found: 1, expected: 4 }));
+    assert_eq!(even.clone().with_shares(vec![WHOLE / 2, WHOLE, WHOLE, WHOLE / 2]), Ok(even));
+}

@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use super::{SlotChange, Transaction};
 use crate::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use crate::map::ExpertMap;
+use crate::slots::RankSlots;
 
 /// How one layer gets to its target.
 pub(super) struct LayerMoves {
     pub(super) transactions: Vec<Transaction>,
-    /// The slots after all of them, `[ranks, slots_per_rank]`.
+    /// The slots after all of them, `[slots of all ranks]`.
     pub(super) slots: Vec<ExpertId>,
 }
 
@@ -21,9 +22,9 @@ pub(super) fn moves(old: &ExpertMap, new: &ExpertMap, layer: LayerId) -> LayerMo
     LayerMoves { transactions: mover.transactions, slots: mover.slots }
 }
 
-struct Mover {
+struct Mover<'a> {
     layer: LayerId,
-    per_rank: usize,
+    of_ranks: &'a RankSlots,
     slots: Vec<ExpertId>,
     /// Ranks that hold each expert, ascending, `[experts]`.
     holders: Vec<Vec<usize>>,
@@ -38,12 +39,12 @@ struct Mover {
     transactions: Vec<Transaction>,
 }
 
-impl Mover {
-    fn new(old: &ExpertMap, new: &ExpertMap, layer: LayerId) -> Self {
+impl<'a> Mover<'a> {
+    fn new(old: &'a ExpertMap, new: &ExpertMap, layer: LayerId) -> Self {
         let shape = old.shape();
         let mut mover = Self {
             layer,
-            per_rank: shape.slots_per_rank,
+            of_ranks: old.slots_of_ranks(),
             slots: old.layer(layer).to_vec(),
             holders: vec![Vec::new(); shape.experts],
             leaving: Vec::with_capacity(shape.ranks),
@@ -91,7 +92,7 @@ impl Mover {
     }
 
     fn expert(&self, rank: usize, slot: usize) -> ExpertId {
-        self.slots[rank * self.per_rank + slot]
+        self.slots[self.of_ranks.of(rank.into()).start + slot]
     }
 
     /// Of the experts that are to arrive, one whose only copy is to leave another rank comes first: once it is here,
@@ -168,7 +169,7 @@ impl Mover {
     fn commit(&mut self, changes: Vec<SlotChange>) {
         for &SlotChange { rank, slot, from, to, source } in &changes {
             let rank = rank.index();
-            self.slots[rank * self.per_rank + slot.index()] = to;
+            self.slots[self.of_ranks.of(rank.into()).start + slot.index()] = to;
             self.holders[from.index()].retain(|&holder| holder != rank);
             let place = self.holders[to.index()].partition_point(|&holder| holder < rank);
             self.holders[to.index()].insert(place, rank);

@@ -43,18 +43,19 @@ pub fn best_first(
 /// The transactions of one layer in blocks of falling gain per page.
 fn blocks(old: &ExpertMap, chain: &[Transaction], load: &ExpertLoad) -> Vec<Block> {
     let Some(layer) = chain.first().map(|transaction| transaction.layer) else { return Vec::new() };
-    let per_rank = old.shape().slots_per_rank;
+    let of_ranks = old.slots_of_ranks();
     let (mut slots, mut counts) = (old.layer(layer).to_vec(), old.replica_counts(layer));
     let busiest = |slots: &[crate::ids::ExpertId], counts: &[u32]| {
         let per_copy = |expert: usize| load.layer(layer)[expert] as f64 / f64::from(counts[expert]);
-        let ranks = slots.chunks_exact(per_rank).map(|rank| rank.iter().map(|expert| per_copy(expert.index())).sum());
+        let ranks = (0..of_ranks.ranks()).map(|rank| &slots[of_ranks.of(rank.into())]);
+        let ranks = ranks.map(|rank| rank.iter().map(|expert| per_copy(expert.index())).sum());
         ranks.fold(0.0, f64::max)
     };
     let mut before = busiest(&slots, &counts);
     let mut blocks: Vec<Block> = Vec::new();
     for transaction in chain {
         for &SlotChange { rank, slot, from, to, source: _ } in &transaction.changes {
-            slots[rank.index() * per_rank + slot.index()] = to;
+            slots[of_ranks.of(rank).start + slot.index()] = to;
             counts[from.index()] -= 1;
             counts[to.index()] += 1;
         }

@@ -45,17 +45,12 @@ fn replacement(map: &ExpertMap, layer: LayerId, random: &mut SplitMix) -> Option
 /// The change that gives a slot of a layer the expert of another, both counted over all ranks.
 fn change(map: &ExpertMap, layer: LayerId, slot: usize, source: usize) -> SlotChange {
     let expert = |slot: usize| -> ExpertId { map.layer(layer)[slot] };
-    SlotChange {
-        rank: rank(map, slot),
-        slot: (slot % map.shape().slots_per_rank).into(),
-        from: expert(slot),
-        to: expert(source),
-        source: rank(map, source),
-    }
+    let (rank_of_slot, place) = map.slots_of_ranks().place(slot);
+    SlotChange { rank: rank_of_slot, slot: place, from: expert(slot), to: expert(source), source: rank(map, source) }
 }
 
 fn rank(map: &ExpertMap, slot: usize) -> crate::ids::RankId {
-    (slot / map.shape().slots_per_rank).into()
+    map.slots_of_ranks().place(slot).0
 }
 
 /// `SplitMix64` (Steele, Lea and Flood 2014). The generators of `rand` may give other numbers in another version, and
@@ -77,7 +72,7 @@ impl SplitMix {
 
     /// Every slot of a layer, in order from a random one on.
     fn rotation(&mut self, map: &ExpertMap) -> Vec<usize> {
-        let physical = map.shape().physical();
+        let physical = map.physical();
         let start = self.below(physical);
         (start..physical).chain(0..start).collect()
     }

@@ -1,7 +1,7 @@
 //! Makes the plans that the rebalancer asks for, on a thread of its own: a plan may take many steps' time.
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use plan::balance::{Policy, balance};
+use plan::balance::{Policy, Request, balance};
 use plan::moves::{best_first, transactions};
 use plan::policy::{Decision, Terms, decide};
 use plan::topology::Topology;
@@ -39,7 +39,15 @@ impl Planner {
         let (target, ratios) = match goal {
             Goal::Reach(target) => (target.clone(), None),
             Goal::Balance { load, lifetime } => {
-                let target = balance(self.policy, load, &self.topology, map).map_err(|error| error.to_string())?;
+                let target = balance(&Request {
+                    policy: self.policy,
+                    windows: std::slice::from_ref(load),
+                    topology: &self.topology,
+                    current: Some(map),
+                    min_coverage: 0,
+                })
+                .map_err(|error| error.to_string())?
+                .map;
                 let terms = Terms {
                     minimum_gain: self.minimum_gain,
                     page_bytes: self.page_bytes,

@@ -2,8 +2,9 @@ use super::*;
 
 fn ranks(load: &[u64], topology: &Topology) -> Vec<Vec<u32>> {
     let load = ExpertLoad::from_rows(&[load.to_vec()]).unwrap();
-    let slots = balance(&load, topology);
-    slots.chunks(topology.slots_per_rank()).map(|rank| rank.iter().map(|expert| expert.0).collect()).collect()
+    let per_rank = topology.slots().per_rank().unwrap();
+    let slots = balance(&load, topology, per_rank);
+    slots.chunks(per_rank).map(|rank| rank.iter().map(|expert| expert.0).collect()).collect()
 }
 
 #[test]
@@ -56,6 +57,6 @@ fn a_second_copy_stays_on_its_node_though_another_node_has_a_closer_load() {
     // Rank 0 holds 0 twice, 10 for each copy. Expert 3 (9 for each copy) is closest, on rank 3 of the other node; on
     // rank 1 of the same node 2 (4) is closer than 1 (1 for each copy).
     let mut slots = [0, 0, 1, 2, 3, 0, 1, 3];
-    separate_copies(&mut slots, &[30.0, 2.0, 4.0, 18.0], &Topology::even(2, 4, 2).unwrap());
+    separate_copies(&mut slots, &[30.0, 2.0, 4.0, 18.0], &Topology::even(2, 4, 2).unwrap(), 2);
     assert_eq!(slots, [0, 2, 1, 0, 3, 0, 1, 3]);
 }

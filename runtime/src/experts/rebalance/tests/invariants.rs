@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use plan::balance::{Policy, balance};
+use plan::balance::{Policy, Request, balance};
 use plan::load::ExpertLoad;
 use plan::topology::Topology;
 use proptest::prelude::*;
@@ -64,7 +64,11 @@ fn target(map: &ExpertMap, shift: u32) -> ExpertMap {
             load.add(layer, ExpertId(expert), u64::from(weight * weight * weight) + 1);
         }
     }
-    balance(Policy::default(), &load, &Topology::single_node(3, 3), map).unwrap()
+    let topology = Topology::single_node(3, 3);
+    let windows = std::slice::from_ref(&load);
+    balance(&Request { policy: Policy::default(), windows, topology: &topology, current: Some(map), min_coverage: 0 })
+        .unwrap()
+        .map
 }
 
 /// A coordinator's driver and three ranks as the rebalancer sees them.
