@@ -2,12 +2,16 @@
 # make demo CONTEXT=name     the same on a cluster of yours
 # make test                  every test; says loudly what could not run here
 # make bench                 speed beside llama.cpp and transformers, which it installs (6 GB), and what moving costs and pays
+# make bench-plan            the planner beside other planners; RECORDED=DIR adds recorded loads, CHECK=1 fails on a missed
+#                            target, QUICK=1 takes seconds
 # make images                the images, as OCI archives in target/images/archives
 # make cluster-up            the test cluster, to look around in; make cluster-down takes it down
 
 CONTEXT ?=
+RECORDED ?=
+loads = $(CURDIR)/target/plan-loads
 
-.PHONY: demo test bench images cluster-up cluster-down
+.PHONY: demo test bench bench-plan images cluster-up cluster-down
 
 demo:
 	cargo run --locked --release --package tests --bin demo -- $(if $(CONTEXT),--context '$(CONTEXT)')
@@ -21,6 +25,10 @@ bench:
 	cargo bench --locked --package runtime
 	cargo build --locked --release --package runtime --example engine-bench
 	python3 tests/bench/peers.py target/release/examples/engine-bench "$$(tests/bench/setup.sh $(model))" $(model)
+
+bench-plan:
+	tests/bench/plan/make_loads.sh $(loads) $(RECORDED)
+	cargo bench --locked --package plan --bench planner -- --loads $(loads) $(if $(CHECK),--check) $(if $(QUICK),--quick) $(SECTION)
 
 images:
 	cargo run --locked --release --package tests --bin cluster -- images

@@ -1,0 +1,49 @@
+//! The planners that are judged, behind one call.
+
+use anyhow::Result;
+use plan::balance::{Policy, Request, balance};
+use plan::load::ExpertLoad;
+use plan::map::ExpertMap;
+use plan::topology::Topology;
+
+use crate::shapes::Shape;
+
+/// A way to get a map.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Planner {
+    /// The map in force stays.
+    Keep,
+    /// The published algorithm, global unless the topology has router groups: what vLLM and `SGLang` run.
+    DeepSeek,
+    /// Ours, without a map in force.
+    Scratch,
+    /// Ours, from the map in force.
+    InForce,
+}
+
+impl Planner {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Keep => "no rebalance",
+            Self::DeepSeek => "deepseek",
+            Self::Scratch => "swift from scratch",
+            Self::InForce => "swift",
+        }
+    }
+
+    /// A map for the windows, from the map in force.
+    pub fn plan(self, windows: &[ExpertLoad], topology: &Topology, current: &ExpertMap) -> Result<ExpertMap> {
+        let (policy, current) = match self {
+            Self::Keep => (Policy::Off, Some(current)),
+            Self::DeepSeek => (Policy::DeepSeek, Some(current)),
+            Self::Scratch => (Policy::Swift, None),
+            Self::InForce => (Policy::Swift, Some(current)),
+        };
+        Ok(balance(&Request { policy, windows, topology, current, min_coverage: 0 })?.map)
+    }
+}
+
+/// The usual initial layout: every expert in order, then copies of the first ones.
+pub fn initial(shape: &Shape) -> ExpertMap {
+    ExpertMap::contiguous(shape.map()).expect("a possible shape")
+}

@@ -1,0 +1,61 @@
+//! Tables as they come, and at the end every target with what was found.
+
+/// What is printed, and the targets so far.
+#[derive(Default)]
+pub struct Report {
+    targets: Vec<Target>,
+}
+
+struct Target {
+    what: String,
+    found: String,
+    limit: String,
+    met: bool,
+}
+
+/// Begins a section.
+pub fn title(title: &str) {
+    println!("\n## {title}\n");
+}
+
+/// Says what a reader must not miss.
+pub fn warn(message: &str) {
+    println!("\n**WARNING: {message}.**");
+}
+
+/// Begins a table.
+pub fn table(columns: &[&str]) {
+    println!("| {} |", columns.join(" | "));
+    println!("|---|{}", "---:|".repeat(columns.len() - 1));
+}
+
+/// A row of it.
+pub fn row(cells: &[String]) {
+    println!("| {} |", cells.join(" | "));
+}
+
+impl Report {
+    /// A figure that must not be above its limit.
+    pub fn at_most(&mut self, what: impl Into<String>, found: f64, limit: f64, unit: &str) {
+        let (shown, limit_shown) = (format!("{found:.3}{unit}"), format!("<= {limit:.3}{unit}"));
+        self.targets.push(Target { what: what.into(), found: shown, limit: limit_shown, met: found <= limit });
+    }
+
+    /// A figure that must not be below its limit.
+    pub fn at_least(&mut self, what: impl Into<String>, found: f64, limit: f64) {
+        let (shown, limit_shown) = (format!("{found:.4}"), format!(">= {limit:.4}"));
+        self.targets.push(Target { what: what.into(), found: shown, limit: limit_shown, met: found >= limit });
+    }
+
+    /// Prints every target, and whether all are met.
+    pub fn conclude(&self) -> bool {
+        title("Targets");
+        table(&["target", "found", "limit", ""]);
+        for Target { what, found, limit, met } in &self.targets {
+            row(&[what.clone(), found.clone(), limit.clone(), if *met { "pass" } else { "**FAIL**" }.to_owned()]);
+        }
+        let missed = self.targets.iter().filter(|target| !target.met).count();
+        println!("\n{} targets, {missed} missed", self.targets.len());
+        missed == 0
+    }
+}
