@@ -5,11 +5,42 @@ use crate::shapes::Shape;
 
 /// The largest of: the mean; the largest copy when copies are handed out as well as possible, no expert having more than
 /// ranks; and what some rank must hold because copies outnumber ranks.
-pub fn of_counts(load: &[u64], shape: &Shape) -> f64 {
-    let (weights, ranks, physical) = (weights(load), shape.ranks, shape.physical);
+pub fn of_counts(load: &[u64], ranks: usize, physical: usize) -> f64 {
+    let weights = weights(load);
     let mean = weights.iter().sum::<f64>() / ranks as f64;
     // What the pigeonhole gives is found by bisection, which may end above the true value by its last step.
     mean.max(water_level(&weights, ranks, physical)).max(pigeonhole(&weights, ranks, physical) * (1.0 - 1e-9))
+}
+
+/// [`of_counts`], or what the largest copy must carry beside it where that is more. Tighter where ranks have few slots and
+/// some experts are much hotter than others: the peers' figures do not know it, and it says how much of an excess over
+/// the other bound nobody can take away.
+///
+/// Let `x` be the largest copy of any placement. Its rank holds `slots - 1` other experts. Of their copies only as many
+/// are needed as keep each at or below `x`; if there are `j` more, all experts could be kept at `x` with `j` copies fewer,
+/// so `x` is at least the level that those reach. The others are least where they are the experts of least load and the
+/// `j` copies are theirs, as long as each of those has at most half of `x`.
+pub fn with_companions(load: &[u64], ranks: usize, physical: usize) -> f64 {
+    let weights = weights(load);
+    let mut companions = weights.clone();
+    companions.sort_by(f64::total_cmp);
+    companions.truncate(physical / ranks - 1);
+    let levels = water_levels(&weights, ranks, physical);
+    let lowest = levels.last().copied().unwrap_or(0.0);
+    let known = of_counts(load, ranks, physical);
+    if companions.last().is_none_or(|&companion| companion > lowest / 2.0) {
+        return known;
+    }
+    let mut counts = vec![1.0; companions.len()];
+    let mut least = f64::INFINITY;
+    for level in levels.iter().rev() {
+        let beside: f64 = companions.iter().zip(&counts).map(|(weight, count)| weight / count).sum();
+        least = least.min(level + beside);
+        let gain = |at: usize| companions[at] / counts[at] - companions[at] / (counts[at] + 1.0);
+        let best = (0..companions.len()).max_by(|&a, &b| gain(a).total_cmp(&gain(b)));
+        counts[best.expect("there are companions")] += 1.0;
+    }
+    known.max(least)
 }
 
 /// The bound when each router group must be on one node: the least, over all ways to give each node as many groups, of
@@ -57,16 +88,26 @@ fn combinations(items: &[usize], size: usize) -> Vec<Vec<usize>> {
     with.chain(combinations(rest, size)).collect()
 }
 
-/// The largest copy when each further copy goes to the expert with the largest one: no other way has a smaller largest.
+/// The largest copy when all slots are used.
 fn water_level(weights: &[f64], ranks: usize, physical: usize) -> f64 {
+    water_levels(weights, ranks, physical).last().copied().unwrap_or(0.0)
+}
+
+/// The largest copy with no copy beside the first of each expert, with one, and so on, when each goes to the expert with
+/// the largest: no other way has a smaller largest.
+fn water_levels(weights: &[f64], ranks: usize, physical: usize) -> Vec<f64> {
     let mut counts = vec![1_usize; weights.len()];
     let copy = |expert: usize, counts: &[usize]| weights[expert] / counts[expert] as f64;
+    let largest = |counts: &[usize]| (0..weights.len()).map(|expert| copy(expert, counts)).fold(0.0, f64::max);
+    let mut levels = vec![largest(&counts)];
     for _ in weights.len()..physical {
         let open = (0..weights.len()).filter(|&expert| counts[expert] < ranks);
-        let Some(largest) = open.max_by(|&a, &b| copy(a, &counts).total_cmp(&copy(b, &counts))) else { break };
-        counts[largest] += 1;
+        if let Some(hottest) = open.max_by(|&a, &b| copy(a, &counts).total_cmp(&copy(b, &counts))) {
+            counts[hottest] += 1;
+        }
+        levels.push(largest(&counts));
     }
-    (0..weights.len()).map(|expert| copy(expert, &counts)).fold(0.0, f64::max)
+    levels
 }
 
 /// `q * ranks + 1` copies put `q + 1` on one rank, whatever they are copies of: its load is at least that of the

@@ -78,7 +78,7 @@ pub fn bursts(options: &Options, report: &mut Report) -> Result<()> {
         let history = expert_loads(seen);
         for planner in [Planner::Keep, Planner::DeepSeek, Planner::Scratch] {
             let (map, milliseconds) = clock::timed(|| planner.plan(&history, &shape.topology(), &initial(shape)));
-            let placement = Placement::of(&map?, shape.slots())?;
+            let placement = Placement::of(&map?, shape.topology().slots())?;
             let each = |windows: &[Window], split| -> Vec<f64> {
                 windows.iter().flat_map(|window| placement.balancedness(window, split)).collect()
             };

@@ -9,12 +9,13 @@ pub fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
     (result, now() - start)
 }
 
-/// The median of several calls, after one that warms caches up.
-pub fn median_milliseconds(repetitions: usize, mut work: impl FnMut()) -> f64 {
+/// Milliseconds of several calls, after one that warms caches up: the median, and the least, which is what a machine that
+/// others do not use would take.
+pub fn repeated(repetitions: usize, mut work: impl FnMut()) -> (f64, f64) {
     work();
     let mut times: Vec<f64> = (0..repetitions).map(|_| timed(&mut work).1).collect();
     times.sort_by(f64::total_cmp);
-    times[repetitions / 2]
+    (times[repetitions / 2], times[0])
 }
 
 fn now() -> f64 {

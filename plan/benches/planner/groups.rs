@@ -50,7 +50,7 @@ fn compare(options: &Options, name: &str, (loads, families): (&str, &[&str]), pe
         let load = expert_loads(std::slice::from_ref(&window));
         let balancedness = |planner: Planner, topology| -> Result<Vec<f64>> {
             let map = planner.plan(&load, topology, &initial(shape))?;
-            Ok(Placement::of(&map, shape.slots())?.balancedness(&window, Split::Even))
+            Ok(Placement::of(&map, free.slots())?.balancedness(&window, Split::Even))
         };
         hierarchical.extend(balancedness(Planner::DeepSeek, &grouped)?);
         global.extend(balancedness(Planner::DeepSeek, &free)?);

@@ -10,6 +10,7 @@ mod clock;
 mod figures;
 mod groups;
 mod loads;
+mod loss;
 mod peers;
 mod placement;
 mod planners;
@@ -38,12 +39,13 @@ struct Options {
 
 type Section = fn(&Options, &mut Report) -> Result<()>;
 
-const SECTIONS: [(&str, Section); 6] = [
+const SECTIONS: [(&str, Section); 7] = [
     ("quality", quality::quality),
     ("time", time::time),
     ("scaling", time::scaling),
     ("sequences", sequences::sequences),
     ("bursts", bursts::bursts),
+    ("loss", loss::loss),
     ("groups", groups::groups),
 ];
 
@@ -58,8 +60,11 @@ fn main() -> Result<ExitCode> {
             "no recorded loads (make bench-plan RECORDED=DIR): every row and target on recorded loads is left out",
         );
     }
-    for (_, section) in SECTIONS.iter().filter(|(name, _)| options.wants(name)) {
-        section(&options, &mut report)?;
+    for (name, section) in SECTIONS.iter().filter(|(name, _)| options.wants(name)) {
+        // What one section cannot do must not hide what the others find.
+        if let Err(error) = section(&options, &mut report) {
+            report.broken(name, &error);
+        }
     }
     let met = report.conclude();
     Ok(if options.check && !met { ExitCode::FAILURE } else { ExitCode::SUCCESS })

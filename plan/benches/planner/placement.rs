@@ -3,6 +3,7 @@
 
 use anyhow::{Result, ensure};
 use plan::map::ExpertMap;
+use plan::slots::RankSlots;
 
 use crate::assignment;
 use crate::loads::Window;
@@ -39,9 +40,9 @@ pub struct Movement {
 }
 
 impl Placement {
-    /// Takes a map apart and checks it: every expert is there, none is on a rank twice, every rank has its number of
-    /// slots, and the shares of an expert's copies add up to 1.
-    pub fn of(map: &ExpertMap, slots: usize) -> Result<Self> {
+    /// Takes a map apart and checks it: every expert is there, none is on a rank twice, every rank has as many slots as
+    /// it offers, and the shares of an expert's copies add up to 1.
+    pub fn of(map: &ExpertMap, slots: &RankSlots) -> Result<Self> {
         let shape = map.shape();
         let layers = map.layers().map(|layer| {
             let fractions = map.fractions(layer);
@@ -57,10 +58,11 @@ impl Placement {
         Ok(placement)
     }
 
-    fn check(&self, slots: usize) -> Result<()> {
+    fn check(&self, slots: &RankSlots) -> Result<()> {
         for (layer, ranks) in self.layers.iter().enumerate() {
+            ensure!(ranks.len() == slots.ranks(), "layer {layer} has {} of {} ranks", ranks.len(), slots.ranks());
             let mut shares = vec![0.0; self.experts];
-            for (rank, copies) in ranks.iter().enumerate() {
+            for ((rank, copies), slots) in ranks.iter().enumerate().zip(slots.counts()) {
                 ensure!(copies.len() == slots, "layer {layer}, rank {rank} has {} of {slots} slots", copies.len());
                 for (index, copy) in copies.iter().enumerate() {
                     let twice = copies[..index].iter().any(|other| other.expert == copy.expert);
@@ -76,6 +78,22 @@ impl Placement {
             }
         }
         Ok(())
+    }
+
+    /// Takes a rank's copies away.
+    pub fn lose(&mut self, rank: usize) {
+        for ranks in &mut self.layers {
+            ranks[rank].clear();
+        }
+    }
+
+    /// Experts without a copy, over all layers.
+    pub fn missing(&self) -> usize {
+        let missing = |ranks: &Vec<Vec<Copy>>| {
+            let present = presence(ranks, self.experts);
+            (0..self.experts).filter(|&expert| !present.iter().any(|rank| rank[expert])).count()
+        };
+        self.layers.iter().map(missing).sum()
     }
 
     /// Load of each rank of a layer.

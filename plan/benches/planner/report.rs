@@ -47,6 +47,13 @@ impl Report {
         self.targets.push(Target { what: what.into(), found: shown, limit: limit_shown, met: found >= limit });
     }
 
+    /// A section that ended early.
+    pub fn broken(&mut self, section: &str, error: &anyhow::Error) {
+        warn(&format!("{section} ended early: {error:#}"));
+        let (found, limit) = (format!("{error:#}"), "no error".to_owned());
+        self.targets.push(Target { what: section.to_owned(), found, limit, met: false });
+    }
+
     /// Prints every target, and whether all are met.
     pub fn conclude(&self) -> bool {
         title("Targets");
