@@ -11,7 +11,7 @@ use crate::report::{self, Report};
 use crate::shapes::{Shape, named};
 use crate::{Options, bound, clock};
 
-/// Windows that a plan is made from.
+/// Most windows that a plan is made from.
 const HISTORY: usize = 4;
 /// Windows of a quick run.
 const QUICK: usize = 12;
@@ -85,13 +85,13 @@ fn follow(planner: Planner, shape: &Shape, windows: &[Window]) -> Result<Outcome
     let mut map = initial(shape);
     let mut placement = Placement::of(&map, topology.slots())?;
     let mut outcome = Outcome::default();
-    for (end, next) in windows.iter().enumerate().skip(HISTORY) {
-        let seen = sum(&windows[end - HISTORY..end]);
-        let history = &loads[end - HISTORY..end];
+    for (end, next) in windows.iter().enumerate().skip(1) {
+        let history = end.saturating_sub(HISTORY)..end;
+        let (seen, history) = (sum(&windows[history.clone()]), &loads[history]);
         let (plan, milliseconds) = clock::timed(|| planner.plan(history, &topology, &map));
         map = plan?;
         let new = Placement::of(&map, topology.slots())?;
-        if end > HISTORY {
+        if end > 1 {
             let busiest = new.busiest(&seen, Split::Even);
             let over = busiest
                 .iter()

@@ -1,6 +1,6 @@
 //! Processor time of plans, on one thread, and how it grows.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use plan::map::{ExpertMap, MapShape};
 use plan::topology::Topology;
 
@@ -99,8 +99,11 @@ fn show(planner: &str, milliseconds: impl Iterator<Item = f64>, exponent: f64) {
 
 fn milliseconds(planner: Planner, window: &Window, topology: &Topology, current: &ExpertMap) -> Result<(f64, f64)> {
     let windows = expert_loads(std::slice::from_ref(window));
-    planner.plan(&windows, topology, current)?;
-    Ok(clock::repeated(REPETITIONS, || {
-        std::hint::black_box(planner.plan(&windows, topology, current).expect("it has planned this before"));
-    }))
+    let first = planner.plan(&windows, topology, current)?;
+    let mut same = true;
+    let times = clock::repeated(REPETITIONS, || {
+        same &= planner.plan(&windows, topology, current).is_ok_and(|map| map == first);
+    });
+    ensure!(same, "{} gave different plans for the same request", planner.name());
+    Ok(times)
 }
