@@ -1,6 +1,15 @@
-//! Expert maps as other engines write them, checked as strictly as our own documents.
+//! Expert maps and loads as other engines write them, checked as strictly as our own documents.
 
+pub mod loads;
+pub mod npy;
+pub mod physical;
+pub mod sglang;
+pub mod trtllm;
+pub mod vllm;
 pub mod vllm_ascend;
+
+use std::fmt;
+use std::str::FromStr;
 
 use serde::Deserialize;
 use thiserror::Error;
@@ -8,25 +17,196 @@ use thiserror::Error;
 use crate::map::ExpertMap;
 use crate::wire::{MapDocument, ModelIdentity, RecordedMap, WireError};
 
-/// Reads a map in any known format, which its fields tell: a [`MapDocument`], a [`RecordedMap`] or vllm-ascend's
-/// `eplb.json`.
+/// A form of expert maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// A [`MapDocument`]; a [`RecordedMap`] is read too.
+    Swift,
+    /// See [`vllm_ascend`].
+    VllmAscend,
+    /// See [`vllm`].
+    Vllm,
+    /// See [`sglang`].
+    Sglang,
+    /// See [`trtllm`].
+    Trtllm,
+}
+
+impl Format {
+    /// Every format.
+    pub const ALL: [Self; 5] = [Self::Swift, Self::VllmAscend, Self::Vllm, Self::Sglang, Self::Trtllm];
+
+    /// Its name on command lines and in documents.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Swift => "swift",
+            Self::VllmAscend => "vllm-ascend",
+            Self::Vllm => "vllm",
+            Self::Sglang => "sglang",
+            Self::Trtllm => "trtllm",
+        }
+    }
+
+    /// Writes a map in this format. Only our own keeps unequal shares; copies share evenly in the others.
+    ///
+    /// # Errors
+    /// If the format knows only ranks with equally many slots, and the map's differ.
+    pub fn write(self, map: &ExpertMap, model: &ModelIdentity, dense_layers: usize) -> Result<String, WriteError> {
+        if self != Self::Swift && map.slots_of_ranks().per_rank().is_none() {
+            return Err(WriteError::UnequalSlots { format: self });
+        }
+        Ok(match self {
+            Self::Swift => {
+                serde_json::to_string(&MapDocument::new(model.clone(), map)).expect("a map document is plain data")
+                    + "\n"
+            }
+            Self::VllmAscend => vllm_ascend::write(map),
+            Self::Vllm => vllm::write(map),
+            Self::Sglang => sglang::write(map, dense_layers),
+            Self::Trtllm => trtllm::write(map, dense_layers),
+        })
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Format {
+    type Err = UnknownFormat;
+
+    fn from_str(text: &str) -> Result<Self, UnknownFormat> {
+        let known = Self::ALL.into_iter().find(|format| format.as_str() == text);
+        known.ok_or_else(|| UnknownFormat(text.to_owned()))
+    }
+}
+
+/// No format has this name.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("no format is called {0:?}; the formats are swift, vllm-ascend, vllm, sglang and trtllm")]
+pub struct UnknownFormat(pub String);
+
+/// What is known of a map before it is read; what is `None` is taken from the file where it can be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// MoE layers.
+    pub layers: Option<usize>,
+    /// Logical experts of each layer.
+    pub experts: Option<usize>,
+    /// Ranks; vLLM's, SGLang's and TensorRT-LLM's formats do not tell them.
+    pub ranks: Option<usize>,
+    /// Layers without experts before the first MoE layer, which SGLang's and TensorRT-LLM's formats count.
+    pub dense_layers: usize,
+    /// Whether second copies of an expert on a rank, which other engines write now and then, are taken away instead of
+    /// refused: each changes places with a slot of another rank, or becomes a copy of an expert that its rank lacks.
+    pub repair: bool,
+}
+
+/// A map that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The form it had.
+    pub format: Format,
+    /// The map.
+    pub map: ExpertMap,
+    /// Its model, where the format names it.
+    pub model: Option<ModelIdentity>,
+}
+
+/// Reads a map in any known format, which its text tells.
+///
+/// # Errors
+/// If it is in none of them, or is no valid map or not the one expected.
+pub fn read_any(text: &[u8], expected: &Expected) -> Result<Found, FormatError> {
+    let format = recognize(text)?;
+    let (map, model) = match format {
+        Format::Swift => read_own(text).map(|(map, model)| (map, Some(model)))?,
+        Format::VllmAscend => (vllm_ascend::read_expected(text, expected)?, None),
+        Format::Vllm => (vllm::read(text, expected)?, None),
+        Format::Sglang => (sglang::read(text, expected)?, None),
+        Format::Trtllm => (trtllm::read(text, expected)?, None),
+    };
+    let shape = map.shape();
+    for (what, found, wanted) in [
+        ("MoE layers", shape.layers, expected.layers),
+        ("experts", shape.experts, expected.experts),
+        ("ranks", shape.ranks, expected.ranks),
+    ] {
+        if let Some(wanted) = wanted.filter(|&wanted| wanted != found) {
+            return Err(FormatError::Dimension { format, what, found, expected: wanted });
+        }
+    }
+    Ok(Found { format, map, model })
+}
+
+fn read_own(json: &[u8]) -> Result<(ExpertMap, ModelIdentity), FormatError> {
+    let document = match head(json)? {
+        Head { version: Some(_), .. } => MapDocument::from_json(json)?,
+        _ => RecordedMap::from_json(json)?.map,
+    };
+    Ok((document.to_map(&document.model)?, document.model))
+}
+
+fn recognize(text: &[u8]) -> Result<Format, FormatError> {
+    match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'[') => Ok(Format::Vllm),
+        Some(b'{') => match head(text)? {
+            Head { version: Some(_), .. } | Head { map: Some(_), .. } => Ok(Format::Swift),
+            Head { moe_layer_count: Some(_), .. } => Ok(Format::VllmAscend),
+            Head { physical_to_logical_map: Some(_), .. } => Ok(Format::Sglang),
+            Head { initial_global_assignments: Some(_), .. } => Ok(Format::Trtllm),
+            Head { logical_count: Some(_), .. } => Err(FormatError::Load),
+            _ => Err(FormatError::Unknown),
+        },
+        _ if text.split(|&byte| byte == b'\n').any(|line| line.starts_with(b"initial_global_assignments")) => {
+            Ok(Format::Trtllm)
+        }
+        _ => Err(FormatError::Unknown),
+    }
+}
+
+#[derive(Deserialize)]
+struct Head {
+    version: Option<serde::de::IgnoredAny>,
+    map: Option<serde::de::IgnoredAny>,
+    moe_layer_count: Option<serde::de::IgnoredAny>,
+    physical_to_logical_map: Option<serde::de::IgnoredAny>,
+    initial_global_assignments: Option<serde::de::IgnoredAny>,
+    logical_count: Option<serde::de::IgnoredAny>,
+}
+
+fn head(json: &[u8]) -> Result<Head, FormatError> {
+    serde_json::from_slice(json).map_err(|source| FormatError::Json { reason: source.to_string() })
+}
+
+/// Reads a map of a model that is to be served, in a format that tells how many ranks it is for: a [`MapDocument`], a
+/// [`RecordedMap`] or vllm-ascend's `eplb.json`.
 ///
 /// # Errors
 /// If it is in none of them, or is no valid map for the model.
 pub fn read(json: &[u8], model: &ModelIdentity) -> Result<ExpertMap, FormatError> {
-    #[derive(Deserialize)]
-    struct Head {
-        version: Option<serde::de::IgnoredAny>,
-        map: Option<serde::de::IgnoredAny>,
-        moe_layer_count: Option<serde::de::IgnoredAny>,
-    }
-    let head: Head = serde_json::from_slice(json).map_err(|source| FormatError::Json { reason: source.to_string() })?;
-    match head {
+    match head(json)? {
         Head { version: Some(_), .. } => Ok(MapDocument::from_json(json)?.to_map(model)?),
         Head { map: Some(_), .. } => Ok(RecordedMap::from_json(json)?.map.to_map(model)?),
         Head { moe_layer_count: Some(_), .. } => Ok(vllm_ascend::read(json, model)?),
+        Head { physical_to_logical_map: Some(_), .. } => Err(FormatError::Convert { format: Format::Sglang }),
+        Head { initial_global_assignments: Some(_), .. } => Err(FormatError::Convert { format: Format::Trtllm }),
         _ => Err(FormatError::Unknown),
     }
+}
+
+/// Why a map cannot be written in a format.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum WriteError {
+    /// The format has one number of slots for all ranks.
+    #[error("the format {format} knows only ranks with equally many slots; write it as swift")]
+    UnequalSlots {
+        /// The format.
+        format: Format,
+    },
 }
 
 /// Why a file is no expert map for the model.
@@ -40,59 +220,51 @@ pub enum FormatError {
     },
     /// Its fields are those of no known format.
     #[error(
-        "not an expert map: neither `version` (a map of this project), `map` (a recorded map) nor `moe_layer_count` \
-         (vllm-ascend) is there"
+        "not an expert map: it is no list (vllm), and neither `version` (a map of this project), `map` (a recorded map), \
+         `moe_layer_count` (vllm-ascend), `physical_to_logical_map` (sglang) nor `initial_global_assignments` (trtllm) is \
+         there"
     )]
     Unknown,
+    /// It holds counts.
+    #[error("a load, not an expert map: plan from it with `kubectl moe plan --load`")]
+    Load,
+    /// The format does not say what is needed to serve from it.
+    #[error(
+        "an expert map of {format}, which does not tell how many ranks it is for; `kubectl moe map convert --to swift` \
+         makes one that does"
+    )]
+    Convert {
+        /// The format.
+        format: Format,
+    },
+    /// It is not the map that is expected.
+    #[error("expert map of {format}: it has {found} {what}, expected are {expected}")]
+    Dimension {
+        /// The format.
+        format: Format,
+        /// Which dimension.
+        what: &'static str,
+        /// Its value.
+        found: usize,
+        /// The value expected.
+        expected: usize,
+    },
     /// It is one of ours, and refused.
     #[error(transparent)]
     Wire(#[from] WireError),
     /// It is in the format of vllm-ascend, and refused.
     #[error("expert map of vllm-ascend: {0}")]
     VllmAscend(#[from] vllm_ascend::ReadError),
+    /// It is in the format of vLLM, and refused.
+    #[error("expert map of vllm: {0}")]
+    Vllm(#[from] vllm::ReadError),
+    /// It is in the format of SGLang, and refused.
+    #[error("expert map of sglang: {0}")]
+    Sglang(#[from] sglang::ReadError),
+    /// It is in the format of TensorRT-LLM, and refused.
+    #[error("expert map of trtllm: {0}")]
+    Trtllm(#[from] trtllm::ReadError),
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::map::MapShape;
-    use crate::wire::Provenance;
-
-    fn model() -> ModelIdentity {
-        ModelIdentity { name: "small".to_owned(), digest: "d1".to_owned(), layers: 1, experts: 4 }
-    }
-
-    fn map() -> ExpertMap {
-        ExpertMap::contiguous(MapShape { layers: 1, experts: 4, ranks: 2, slots_per_rank: 3 }).unwrap()
-    }
-
-    #[test]
-    fn a_map_is_read_in_whatever_format_it_is() {
-        let document = MapDocument::new(model(), &map());
-        let provenance = Provenance { window: 1, window_steps: 1, window_pairs: 1, epoch: 1, ratio: 1.0 };
-        let recorded = RecordedMap { map: document.clone(), provenance };
-        for json in [
-            serde_json::to_string(&document).unwrap(),
-            serde_json::to_string(&recorded).unwrap(),
-            vllm_ascend::write(&map()),
-        ] {
-            assert_eq!(read(json.as_bytes(), &model()), Ok(map()), "{json}");
-        }
-    }
-
-    #[test]
-    fn what_is_in_no_known_format_is_refused() {
-        assert_eq!(read(br#"{"layers": 4}"#, &model()), Err(FormatError::Unknown));
-        assert!(matches!(read(b"layers: 4", &model()), Err(FormatError::Json { .. })));
-    }
-
-    #[test]
-    fn what_is_wrong_in_a_known_format_is_said_in_its_words() {
-        let refused = |json: &str| read(json.as_bytes(), &model()).unwrap_err().to_string();
-        let version = r#"version "v9" is not known here, only "swiftbalancer.io/v1""#;
-        assert_eq!(refused(r#"{"version": "v9"}"#), version);
-        assert_eq!(refused(r#"{"map": {"version": "v9"}}"#), version);
-        let count = "expert map of vllm-ascend: moe_layer_count is 1, layer_list has 0 layers";
-        assert_eq!(refused(r#"{"moe_layer_count": 1, "layer_list": []}"#), count);
-    }
-}
+mod tests;

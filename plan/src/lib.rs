@@ -7,6 +7,7 @@
 //! bytes.
 
 pub mod balance;
+pub mod bound;
 pub mod coverage;
 pub mod formats;
 pub mod ids;
@@ -14,6 +15,8 @@ pub mod load;
 pub mod map;
 pub mod moves;
 pub mod policy;
+pub mod replay;
+pub mod sizing;
 pub mod slots;
 pub mod topology;
 pub mod wire;

@@ -5,6 +5,8 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::Expected;
+use super::physical::{self, Placement};
 use crate::ids::{ExpertId, LayerId, RankId};
 use crate::map::{ExpertMap, MapError, MapShape};
 use crate::wire::ModelIdentity;
@@ -60,12 +62,37 @@ pub fn write(map: &ExpertMap) -> String {
 /// # Errors
 /// If it is not in this format or not a valid map of the model; the error names the layer, the device and the id.
 pub fn read(json: &[u8], model: &ModelIdentity) -> Result<ExpertMap, ReadError> {
+    to_map(placement(json)?, model)
+}
+
+/// Reads a map of a model of which everything or nothing may be known. What is not known is taken from the file.
+pub(super) fn read_expected(json: &[u8], expected: &Expected) -> Result<ExpertMap, ReadError> {
+    let mut layers = placement(json)?;
+    let experts = expected.experts.unwrap_or_else(|| physical::experts_named(&layers));
+    if expected.repair {
+        physical::repair(&mut layers, experts);
+    }
+    let model = ModelIdentity {
+        name: "the model".to_owned(),
+        digest: String::new(),
+        layers: expected.layers.unwrap_or(layers.len()),
+        experts,
+    };
+    to_map(layers, &model)
+}
+
+/// Experts of each slot, with equally many devices in each layer and slots on each.
+fn placement(json: &[u8]) -> Result<Placement, ReadError> {
     let file: File = serde_json::from_slice(json).map_err(|source| ReadError::Json { reason: source.to_string() })?;
     let layers = in_order(file)?;
-    let (ranks, slots_per_rank) = (layers[0].len(), layers[0][0].len());
-    check_even(&layers, ranks, slots_per_rank)?;
+    check_even(&layers, layers[0].len(), layers[0][0].len())?;
+    Ok(layers)
+}
+
+fn to_map(layers: Placement, model: &ModelIdentity) -> Result<ExpertMap, ReadError> {
     check_model(&layers, model)?;
     check_experts(&layers, model.experts)?;
+    let (ranks, slots_per_rank) = (layers[0].len(), layers[0][0].len());
     let shape = MapShape { layers: layers.len(), experts: model.experts, ranks, slots_per_rank };
     let slots = layers.into_iter().flatten().flatten().map(|expert| ExpertId(expert as u32)).collect();
     Ok(ExpertMap::new(shape, slots)?)
@@ -73,7 +100,7 @@ pub fn read(json: &[u8], model: &ModelIdentity) -> Result<ExpertMap, ReadError> 
 
 /// Experts of each slot, `[layers][devices][slots]`, layers and devices by their numbers; at least one layer, and one
 /// device in each.
-fn in_order(file: File) -> Result<Vec<Vec<Vec<i64>>>, ReadError> {
+fn in_order(file: File) -> Result<Placement, ReadError> {
     let File { moe_layer_count, layer_list } = file;
     if usize::try_from(moe_layer_count) != Ok(layer_list.len()) || layer_list.is_empty() {
         return Err(ReadError::LayerCount { found: layer_list.len(), named: moe_layer_count });
@@ -126,15 +153,7 @@ fn check_even(layers: &[Vec<Vec<i64>>], ranks: usize, slots_per_rank: usize) -> 
 
 /// Refuses a map that is in order for a model with another number of layers or experts.
 fn check_model(layers: &[Vec<Vec<i64>>], model: &ModelIdentity) -> Result<(), ReadError> {
-    let experts_of = |devices: &Vec<Vec<i64>>| {
-        let mut experts: Vec<i64> = devices.iter().flatten().copied().collect();
-        experts.sort_unstable();
-        experts.dedup();
-        let gapless = experts.iter().enumerate().all(|(index, &expert)| expert == index as i64);
-        (gapless && !experts.is_empty()).then_some(experts.len())
-    };
-    let experts =
-        experts_of(&layers[0]).filter(|_| layers.iter().map(experts_of).all(|of| of == experts_of(&layers[0])));
+    let experts = physical::experts_without_gap(layers);
     if layers.len() != model.layers || experts.is_some_and(|experts| experts != model.experts) {
         return Err(ReadError::OtherModel { layers: layers.len(), experts, expected: model.clone().into() });
     }
