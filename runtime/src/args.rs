@@ -102,7 +102,11 @@ struct ServingArguments {
     /// Bytes of a request's body
     #[arg(long, value_name = "B", default_value_t = 32 << 20)]
     max_body_bytes: usize,
-    /// Seconds that requests may go on after the process was told to stop
+    /// Seconds to serve on after the process was told to stop, closing each connection after its answer: the time that a load
+    /// balancer needs to notice
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    shutdown_delay_seconds: u64,
+    /// Seconds that requests may go on after that
     #[arg(long, value_name = "S", default_value_t = 25)]
     shutdown_grace_seconds: u64,
     #[command(flatten)]
@@ -202,6 +206,7 @@ impl ServingArguments {
             },
             max_model_len: self.max_model_len,
             body_limit: self.max_body_bytes,
+            leave: Duration::from_secs(self.shutdown_delay_seconds),
             grace: Duration::from_secs(self.shutdown_grace_seconds),
         }
     }

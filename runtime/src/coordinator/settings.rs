@@ -58,7 +58,9 @@ pub struct CoordinatorSettings {
     pub max_model_len: Option<usize>,
     /// Bytes of a request's body.
     pub body_limit: usize,
-    /// How long requests may go on after the process was told to stop.
+    /// How long it serves on after it was told to stop, so that whoever sends it requests can turn to another.
+    pub leave: Duration,
+    /// How long requests may go on after that.
     pub grace: Duration,
 }
 

@@ -7,6 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
+use axum::middleware::map_response;
+use axum::response::Response;
 use crossbeam_channel::Sender;
 use plan::wire::RecordedMap;
 use thiserror::Error;
@@ -54,6 +58,7 @@ pub struct Coordinator {
     control: SocketAddr,
     driver: std::thread::JoinHandle<()>,
     body_limit: usize,
+    leave: Duration,
     grace: Duration,
 }
 
@@ -90,7 +95,8 @@ impl Coordinator {
         let driver = spawn("driver", move || driver.run())?;
         let metrics = Arc::new(ServerMetrics::new(&registry)?);
         let app = App { driver: handle, model: Arc::new(served), metrics, registry };
-        Ok(Self { app, public, admin, control, driver, body_limit: settings.body_limit, grace: settings.grace })
+        let CoordinatorSettings { body_limit, leave, grace, .. } = settings;
+        Ok(Self { app, public, admin, control, driver, body_limit, leave, grace })
     }
 
     /// Where requests are served.
@@ -115,7 +121,8 @@ impl Coordinator {
         self.control
     }
 
-    /// Serves until `stop` is done; then lets requests end for as long as the settings allow.
+    /// Serves until `stop` is done; then turns clients away gently and lets requests end, each for as long as the settings
+    /// allow.
     ///
     /// # Errors
     /// If a server fails.
@@ -123,16 +130,26 @@ impl Coordinator {
         if let (Ok(requests), Ok(admin)) = (self.address(), self.admin_address()) {
             tracing::info!(%requests, %admin, ranks = %self.control, "listening");
         }
-        let Self { app, public, admin, driver, body_limit, grace, .. } = self;
+        let Self { app, public, admin, driver, body_limit, leave, grace, .. } = self;
         let handle = app.driver.clone();
+        let (leaving, is_leaving) = watch::channel(false);
         let (stopping, stopped) = watch::channel(false);
         let mut serving = tokio::task::JoinSet::new();
-        serving.spawn(serve(server::public(app.clone(), body_limit), public, stopped.clone()));
+        let requests = server::public(app.clone(), body_limit).layer(map_response(move |response| {
+            let closes = *is_leaving.borrow();
+            async move { if closes { closing(response) } else { response } }
+        }));
+        serving.spawn(serve(requests, public, stopped.clone()));
         serving.spawn(serve(server::admin(app, body_limit), admin, stopped));
         let failed = tokio::select! {
             () = stop => None,
             ended = serving.join_next() => ended,
         };
+        if failed.is_none() && !leave.is_zero() {
+            tracing::info!(seconds = leave.as_secs(), "stopping: connections are closed after their answer");
+            leaving.send_replace(true);
+            tokio::time::sleep(leave).await;
+        }
         tracing::info!("stopping: requests that run may end");
         handle.announce_stop();
         stopping.send_replace(true);
@@ -152,6 +169,12 @@ impl Coordinator {
             _ => Ok(()),
         }
     }
+}
+
+/// An answer after which the connection is closed: the client's next request takes another, and leads elsewhere.
+fn closing(mut response: Response) -> Response {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 async fn serve(router: Router, listener: TcpListener, mut stopped: watch::Receiver<bool>) -> io::Result<()> {

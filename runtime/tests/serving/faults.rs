@@ -97,3 +97,22 @@ async fn a_stop_lets_requests_end_and_leaves_no_process_behind() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_client_that_keeps_its_connection_loses_no_request_to_a_stop_that_is_announced() {
+    let group = Group::start(1, &["--shutdown-delay-seconds", "2"]).await;
+    let (client, url) = (reqwest::Client::new(), format!("{}/v1/completions", group.url));
+    // The answer's status, and whether the connection may be used again.
+    let ask = async || {
+        let answer = client.post(&url).body(greedy("Once", 3).to_string()).send().await.unwrap();
+        let kept = answer.headers().get("connection").is_none_or(|value| value != "close");
+        let status = answer.status().as_u16();
+        answer.bytes().await.unwrap();
+        (status, kept)
+    };
+    assert_eq!(ask().await, (200, true));
+    let stopping = tokio::task::spawn_blocking(move || group.stop());
+    while ask().await == (200, true) {}
+    assert_eq!(ask().await, (200, false), "it takes new connections for as long as it says");
+    assert!(stopping.await.unwrap().success());
+}
