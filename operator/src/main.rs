@@ -29,6 +29,11 @@ enum Command {
     Crd,
     /// Run until SIGTERM or SIGINT.
     Run(Run),
+    /// Ask an operator whether it is ready, and fail if it is not within 30 s.
+    Check {
+        /// Where it serves its probes, as `http://host:port`.
+        url: String,
+    },
 }
 
 #[derive(Args)]
@@ -55,6 +60,11 @@ async fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Command::Run(arguments) => run(arguments).await,
+        Command::Check { url } => {
+            health::check(&url, Duration::from_secs(30)).await?;
+            println!("{url} is ready");
+            Ok(())
+        }
     }
 }
 

@@ -7,15 +7,33 @@ use crate::suite::Suite;
 
 pub fn lints_and_renders(suite: &Suite) -> Result<()> {
     let cluster = suite.cluster()?;
+    let render = |values: &str, more: &[&str]| {
+        let arguments = ["template", "release", "charts/swiftbalancer", "--set", values];
+        Ok(cluster.helm(arguments.iter().chain(more).copied())?.stdout)
+    };
     cluster.helm(["lint", "--strict", "charts/swiftbalancer"])?;
     for values in
         ["crds.enabled=false", "watchNamespace=one", "metrics.service.enabled=false", "aggregateClusterRoles=false"]
     {
-        let rendered = cluster.helm(["template", "release", "charts/swiftbalancer", "--set", values])?.stdout;
+        let rendered = render(values, &[])?;
         ensure!(rendered.contains("kind: Deployment"), "{values}: {rendered}");
     }
-    let refused = cluster.helm(["template", "release", "charts/swiftbalancer", "--set", "pollSeconds=soon"]);
-    ensure!(refused.is_err(), "a value of the wrong type was accepted");
+    let restricted = render("networkPolicy.enabled=true", &["--set-json=networkPolicy.from=[{\"podSelector\":{}}]"])?;
+    ensure!(restricted.contains("kind: NetworkPolicy"), "{restricted}");
+    let monitor = "metrics.serviceMonitor.enabled=true";
+    let monitored = render(monitor, &["--api-versions=monitoring.coreos.com/v1"])?;
+    ensure!(monitored.contains("kind: ServiceMonitor"), "{monitored}");
+    for refused in ["pollSeconds=soon", "unknown=1", monitor] {
+        let rendered: Result<String> = render(refused, &[]);
+        ensure!(rendered.is_err(), "{refused} was accepted");
+    }
+    Ok(())
+}
+
+/// The question that the chart asks of itself.
+pub fn passes_helm_test(suite: &Suite) -> Result<()> {
+    let tested = suite.installed()?.helm(["test", chart::RELEASE, "--namespace", chart::NAMESPACE, "--timeout=60s"])?;
+    ensure!(tested.stdout.contains("Succeeded"), "{}", tested.stdout);
     Ok(())
 }
 
