@@ -6,6 +6,7 @@ mod calls;
 mod cluster;
 mod controller;
 mod desired;
+mod documentation;
 mod fake_api;
 mod fake_runtime;
 mod specification;
