@@ -25,6 +25,9 @@ use crate::error::ApplyError;
 use crate::names;
 use crate::observed::Observed;
 
+/// Cause that the API server names when it creates nothing more in a namespace.
+const NAMESPACE_ENDING: &str = "NamespaceTerminating";
+
 /// What was changed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Applied {
@@ -101,6 +104,9 @@ impl Writer<'_> {
     }
 
     fn call<K: Kind>(verb: &'static str, name: &str, source: kube::Error) -> ApplyError {
+        if names_cause(&source, NAMESPACE_ENDING) {
+            return ApplyError::NamespaceEnding;
+        }
         ApplyError::Call { verb, kind: K::kind(&()).into_owned(), name: name.to_owned(), source: Box::new(source) }
     }
 
@@ -223,6 +229,11 @@ impl Writer<'_> {
 
 fn is(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+fn names_cause(error: &kube::Error, reason: &str) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    status.details.iter().flat_map(|details| &details.causes).any(|cause| cause.reason == reason)
 }
 
 /// Whether an object has everything that is desired of it; the API server adds defaults of its own.

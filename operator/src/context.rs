@@ -1,6 +1,6 @@
 //! What every reconcile shares: the client, the caches that watches keep, settings, metrics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -97,6 +97,7 @@ pub struct Context {
     /// Metrics.
     pub metrics: Arc<Metrics>,
     failures: Mutex<BTreeMap<String, u32>>,
+    ending: Mutex<BTreeSet<String>>,
 }
 
 impl Context {
@@ -110,7 +111,16 @@ impl Context {
         metrics: Arc<Metrics>,
     ) -> Self {
         let recorder = Recorder::new(client.clone(), Reporter::from(names::MANAGER));
-        Self { client, recorder, stores, runtimes, settings, metrics, failures: Mutex::default() }
+        Self {
+            client,
+            recorder,
+            stores,
+            runtimes,
+            settings,
+            metrics,
+            failures: Mutex::default(),
+            ending: Mutex::default(),
+        }
     }
 
     /// Counts a failure of an object; how long to wait before it is tried again.
@@ -119,6 +129,16 @@ impl Context {
         let count = failures.entry(uid.to_owned()).or_default();
         *count = count.saturating_add(1);
         backoff::wait(*count, uid)
+    }
+
+    /// Notes that the namespace of an object is being deleted, which nothing takes back.
+    pub fn ends(&self, uid: &str) {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned());
+    }
+
+    /// Whether the namespace of an object is known to be in deletion.
+    pub fn is_ending(&self, uid: &str) -> bool {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner).contains(uid)
     }
 
     /// Forgets the failures of an object.

@@ -121,15 +121,15 @@ pub fn decide(deployment: &MoEDeployment, verdict: &Result<Checked, Refused>, ob
     };
     let revision = revision(accepted);
     let (mut remove, doubtful) = broken(observed);
-    remove.extend(surplus(accepted, observed, &remove));
-    remove.extend(outdated(accepted, observed, &revision, &remove));
+    remove.extend(unwanted(accepted, observed, &revision, &remove));
     remove.sort_by(|a, b| a.name.cmp(&b.name));
     let groups = (0..accepted.replicas).map(|index| group(accepted, observed, index, &revision)).collect();
+    let settled = if accepted.concern.is_some() { BLOCKED } else { SETTLED };
     let look_again = [doubtful, record_due]
         .into_iter()
         .flatten()
         .map(|at| Duration::try_from(at.duration_since(observed.now)).unwrap_or_default() + Duration::from_millis(100))
-        .fold(SETTLED, Duration::min);
+        .fold(settled, Duration::min);
     Decision { hold: None, revision: Some(revision), groups, remove, maps, look_again }
 }
 
@@ -180,25 +180,27 @@ fn removal(member: &Member, cause: Cause) -> Removal {
     Removal { name: member.name.clone(), uid: member.uid.clone(), cause }
 }
 
-fn surplus(checked: &Checked, observed: &Observed, going: &[Removal]) -> Vec<Removal> {
-    let wanted: BTreeSet<String> =
-        (0..checked.replicas).flat_map(|group| pod_names(checked, group).into_keys()).collect();
-    let stays = |member: &&Member| {
-        !wanted.contains(&member.name) && !member.deleting && !going.iter().any(|removal| removal.uid == member.uid)
+/// Pods of replicas that are no longer asked for, and outdated pods of the replicas whose turn it is.
+fn unwanted(checked: &Checked, observed: &Observed, revision: &str, going: &[Removal]) -> Vec<Removal> {
+    let rolling = rolling(checked, observed, revision);
+    let cause = |member: &Member| {
+        if member.group >= checked.replicas {
+            return Some(Cause::Surplus);
+        }
+        (rolling.contains(&member.group) && member.revision != revision).then_some(Cause::Outdated)
     };
-    observed.members.values().filter(stays).map(|member| removal(member, Cause::Surplus)).collect()
+    let goes = |member: &&Member| {
+        !member.deleting && !is_needed(member, observed) && !going.iter().any(|removal| removal.uid == member.uid)
+    };
+    let unwanted = observed.members.values().filter(goes);
+    unwanted.filter_map(|member| Some(removal(member, cause(member)?))).collect()
 }
 
-/// Outdated pods of the replicas whose turn it is.
-fn outdated(checked: &Checked, observed: &Observed, revision: &str, going: &[Removal]) -> Vec<Removal> {
-    let rolling = rolling(checked, observed, revision);
-    let goes = |member: &&Member| {
-        rolling.contains(&member.group)
-            && member.revision != revision
-            && !member.deleting
-            && !going.iter().any(|removal| removal.uid == member.uid)
-    };
-    observed.members.values().filter(goes).map(|member| removal(member, Cause::Outdated)).collect()
+/// Whether a rank is needed for requests that run: its coordinator lets them end before it goes, and goes first.
+fn is_needed(rank: &Member, observed: &Observed) -> bool {
+    let of_it = |other: &&Member| other.group == rank.group && other.role == Role::Coordinator;
+    rank.role == Role::Rank
+        && observed.members.values().filter(of_it).any(|coordinator| coordinator.ready || coordinator.deleting)
 }
 
 /// Replicas whose outdated pods are replaced now: each that does not serve, and one that does if all others serve too.

@@ -58,6 +58,9 @@ pub enum ApplyError {
         /// Its name.
         name: String,
     },
+    /// The namespace is being deleted, so nothing can be created in it any more.
+    #[error("the namespace is being deleted")]
+    NamespaceEnding,
     /// The API server did not do it.
     #[error("failed to {verb} {kind} {name}")]
     Call {
@@ -77,7 +80,7 @@ impl ApplyError {
     #[must_use]
     pub fn stable_message(&self) -> String {
         match self {
-            Self::NameConflict { .. } => self.to_string(),
+            Self::NameConflict { .. } | Self::NamespaceEnding => self.to_string(),
             Self::Call { source, .. } => match source.as_ref() {
                 kube::Error::Api(status) => format!("{self}: {}", status.message),
                 _ => format!("{self}: the API server cannot be reached"),

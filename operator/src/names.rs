@@ -44,6 +44,9 @@ pub const MAP_RATIO: &str = "swiftbalancer.io/ratio";
 /// Annotation of recorded maps: epoch in the deployment that recorded it.
 pub const MAP_EPOCH: &str = "swiftbalancer.io/epoch";
 
+/// Environment variable of a rank: name of its node, by which moves within a node are told from those between nodes.
+pub const NODE_VARIABLE: &str = "SWIFTBALANCER_NODE";
+
 /// Key of a map in a ConfigMap.
 pub const MAP_KEY: &str = "map.json";
 

@@ -66,7 +66,7 @@ impl Member {
             deleting: pod.metadata.deletion_timestamp.is_some(),
             ended: matches!(phase, "Failed" | "Succeeded"),
             created: pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            failing: status.and_then(|status| {
+            failing: status.filter(|_| pod.metadata.deletion_timestamp.is_none()).and_then(|status| {
                 let containers = status.container_statuses.as_deref().unwrap_or_default();
                 containers.iter().find_map(last_words).or_else(|| evicted(phase, status.message.as_deref()))
             }),
@@ -84,21 +84,20 @@ fn evicted(phase: &str, message: Option<&str>) -> Option<String> {
     (phase == "Failed").then(|| message.map(shorten)).flatten()
 }
 
-/// Why a container waits instead of running: for one that ended, what it wrote last.
+/// Why a container does not work: for one that has failed, what it wrote last, until it works again. So the reason stays
+/// the same while the container is started over and over.
 fn last_words(status: &ContainerStatus) -> Option<String> {
-    let waiting = status.state.as_ref()?.waiting.as_ref()?;
+    let state = status.state.as_ref()?;
+    let failed = state.terminated.as_ref().or(status.last_state.as_ref().and_then(|last| last.terminated.as_ref()));
+    let said = failed.filter(|failed| failed.exit_code != 0).map(|failed| {
+        let said = failed.message.as_deref().map(error_of).filter(|text| !text.is_empty());
+        said.unwrap_or_else(|| format!("exit code {}", failed.exit_code))
+    });
+    let Some(waiting) = &state.waiting else { return said.filter(|_| !status.ready) };
     let reason = waiting.reason.as_deref()?;
     match reason {
         "ContainerCreating" | "PodInitializing" => None,
-        "CrashLoopBackOff" => {
-            let ended = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
-            let said = ended.and_then(|ended| ended.message.as_deref()).map(error_of).filter(|text| !text.is_empty());
-            Some(match (said, ended) {
-                (Some(said), _) => said,
-                (None, Some(ended)) => format!("exit code {}", ended.exit_code),
-                (None, None) => reason.to_owned(),
-            })
-        }
+        "CrashLoopBackOff" => Some(said.unwrap_or_else(|| reason.to_owned())),
         _ => Some(match waiting.message.as_deref() {
             Some(message) => format!("{reason}: {}", shorten(message)),
             None => reason.to_owned(),
@@ -123,14 +122,20 @@ fn shorten(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn crashed(log: &str) -> Option<String> {
+        let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s restarting"}});
+        container(false, &waiting, &json!({"terminated": {"exitCode": 1, "message": log}}))
+    }
+
+    fn container(ready: bool, state: &Value, last: &Value) -> Option<String> {
         last_words(
-            &serde_json::from_value(serde_json::json!({
-                "name": "coordinator", "image": "i", "imageID": "i", "ready": false, "restartCount": 3,
-                "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s restarting"}},
-                "lastState": {"terminated": {"exitCode": 1, "message": log}},
+            &serde_json::from_value(json!({
+                "name": "coordinator", "image": "i", "imageID": "i", "ready": ready, "restartCount": 3,
+                "state": state, "lastState": last,
             }))
             .unwrap(),
         )
@@ -145,5 +150,26 @@ mod tests {
     #[test]
     fn a_container_that_ended_in_silence_is_told_by_its_exit_code() {
         assert_eq!(crashed("").unwrap(), "exit code 1");
+    }
+
+    #[test]
+    fn the_reason_stays_while_a_container_is_started_over_and_over_and_goes_when_it_works() {
+        let failed = json!({"terminated": {"exitCode": 1, "message": "Error: no"}});
+        let running = json!({"running": {}});
+        let reasons = [
+            container(false, &failed, &json!({})),
+            crashed("Error: no"),
+            container(false, &running, &failed),
+            container(false, &failed, &failed),
+        ];
+        assert_eq!(reasons.map(Option::unwrap), ["Error: no"; 4]);
+        assert_eq!(container(true, &running, &failed), None);
+    }
+
+    #[test]
+    fn a_container_that_ended_as_it_was_told_to_has_not_failed() {
+        let ended = json!({"terminated": {"exitCode": 0}});
+        assert_eq!(container(false, &ended, &json!({})), None);
+        assert_eq!(container(false, &json!({"running": {}}), &ended), None);
     }
 }

@@ -11,11 +11,14 @@ use crate::apply::apply;
 use crate::build::build;
 use crate::context::{Context, Guarded};
 use crate::decide::decide;
-use crate::error::{Error, chain};
+use crate::error::{ApplyError, Error, chain};
 use crate::observe::observe;
 use crate::report::{notices, report};
 use crate::validate::validate;
 use crate::write_status::write_status;
+
+/// When to look again at a deployment that is on its way out: its end is watched.
+const ENDING: Duration = Duration::from_mins(5);
 
 /// Makes the cluster match a deployment and its status match the cluster.
 ///
@@ -31,15 +34,22 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
 
 async fn pass(guarded: &Guarded, context: &Context) -> Result<Duration, Error> {
     let deployment = guarded.0.as_ref().map_err(|invalid| Error::Invalid(Box::new(invalid.clone())))?;
-    if deployment.metadata.deletion_timestamp.is_some() {
+    let uid = deployment.uid().unwrap_or_default();
+    if deployment.metadata.deletion_timestamp.is_some() || context.is_ending(&uid) {
         // Everything is owned by the deployment, so it goes with it; nothing may come back meanwhile.
-        return Ok(Duration::from_mins(5));
+        return Ok(ENDING);
     }
     let observed = observe(context, deployment, Timestamp::now()).await?;
     let verdict = validate(deployment, &observed);
     let decision = decide(deployment, &verdict, &observed);
     let desired = build(deployment, &verdict, &decision);
     let outcome = apply(context, deployment, &observed, &decision, desired).await;
+    if matches!(outcome, Err(ApplyError::NamespaceEnding)) {
+        // Pods go before their deployment does: each that goes would be created again, and refused.
+        context.ends(&uid);
+        tracing::info!("the namespace is being deleted");
+        return Ok(ENDING);
+    }
     let status = report(deployment, &observed, &verdict, &decision, &outcome);
     let notices = notices(&deployment.status.clone().unwrap_or_default(), &status, &outcome);
     write_status(context, deployment, &status, &notices).await?;

@@ -19,7 +19,7 @@ use crate::observed::Observed;
 use crate::ratio;
 use crate::validate::{Checked, Refused, StartMap};
 
-pub use notices::{Notice, notices};
+pub use notices::{Happening, Notice, notices};
 
 /// What came of a decision.
 pub type Outcome = Result<Applied, ApplyError>;

@@ -42,6 +42,7 @@ struct Shown {
     ratio: Option<String>,
     recorded: Option<String>,
     degraded: Option<String>,
+    failure: Option<String>,
 }
 
 impl Shown {
@@ -57,6 +58,7 @@ impl Shown {
                 .and_then(|ratio| ratio::settle(previous.and_then(|shown| shown.ratio.as_deref()), Some(ratio))),
             recorded,
             degraded: state.degraded.clone(),
+            failure: state.failure.clone(),
         }
     }
 }

@@ -12,9 +12,11 @@ use plan::wire::MapDocument;
 
 use crate::api::MoEDeployment;
 use crate::api::eplb::ExpertMapRef;
+use crate::api::status::StartMapStatus;
 use crate::names;
 use crate::nodes;
 use crate::observed::{Observed, Reference};
+use crate::revision::revision;
 
 /// Dimensions of each replica; they fit each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +78,8 @@ pub struct Checked {
     pub replicas: usize,
     /// What experts start from.
     pub start_map: StartMap,
+    /// Why it could not be built anew: its pods run, and what they need is kept up all the same.
+    pub concern: Option<Refusal>,
 }
 
 /// Why a deployment may not be built, and what was found in order before that.
@@ -127,9 +131,12 @@ pub enum Refusal {
         /// How many all nodes together offer.
         offered: u64,
     },
+    /// The runtime would hold the GPUs and not use them.
+    GpusNotSupported,
 }
 
-/// Checks a deployment against its own rules, the map it starts from and the GPUs of the cluster.
+/// Checks a deployment against its own rules, the map it starts from, the GPUs of the cluster and what the runtime can use.
+/// All but its own rules are for new pods: what runs as specified is kept up, since it needs neither again.
 ///
 /// # Errors
 /// The first reason why it may not be built.
@@ -141,11 +148,39 @@ pub fn validate(deployment: &MoEDeployment, observed: &Observed) -> Result<Check
         return Err(refuse(Refusal::Specification(broken), None, None));
     }
     let shape = shape(deployment);
-    let start_map =
-        start_map(deployment, shape, &observed.reference).map_err(|refusal| refuse(refusal, Some(shape), None))?;
-    let replicas = size(deployment.spec.replicas);
-    gpus(deployment, shape, observed).map_err(|refusal| refuse(refusal, Some(shape), Some(start_map.clone())))?;
-    Ok(Checked { name: deployment.name_any(), deployment: deployment.clone(), shape, replicas, start_map })
+    let checked = |start_map, concern| Checked {
+        name: deployment.name_any(),
+        deployment: deployment.clone(),
+        shape,
+        replicas: size(deployment.spec.replicas),
+        start_map,
+        concern,
+    };
+    let found = start_map(deployment, shape, &observed.reference);
+    let resources = || gpus(deployment, shape, observed).and_then(|()| backend(shape));
+    let (start_map, refusal) = match found {
+        Ok(start_map) => match resources() {
+            Ok(()) => return Ok(checked(start_map, None)),
+            Err(refusal) => (Some(start_map), refusal),
+        },
+        Err(refusal) => (None, refusal),
+    };
+    let running = start_map.clone().or_else(|| started(deployment)).map(|start| checked(start, Some(refusal.clone())));
+    running.filter(|checked| runs(checked, observed)).ok_or_else(|| refuse(refusal, Some(shape), start_map))
+}
+
+/// The map that the deployment has started from, if it is the one that it asks for.
+fn started(deployment: &MoEDeployment) -> Option<StartMap> {
+    let asked = deployment.spec.eplb.expert_map_ref.as_ref()?;
+    let started = deployment.status.as_ref()?.start_map.clone()?;
+    let StartMapStatus { reference, config_map: name, hash } = started;
+    (reference == *asked).then_some(StartMap::ConfigMap { reference, name, hash })
+}
+
+/// Whether there are pods of just this specification.
+fn runs(checked: &Checked, observed: &Observed) -> bool {
+    let revision = revision(checked);
+    observed.members.values().any(|member| member.revision == revision)
 }
 
 static SCHEMA: LazyLock<CompiledSchema> = LazyLock::new(|| {
@@ -233,6 +268,12 @@ fn gpus(deployment: &MoEDeployment, shape: Shape, observed: &Observed) -> Result
         return Err(Refusal::InsufficientGpus { resource: resource.clone(), needed, offered });
     }
     Ok(())
+}
+
+/// Asked last, so that what the cluster lacks is told first. Pods with GPUs are built as specified all the same: a runtime
+/// that computes on them needs this check to go and nothing else.
+const fn backend(shape: Shape) -> Result<(), Refusal> {
+    if shape.gpus_per_rank > 0 { Err(Refusal::GpusNotSupported) } else { Ok(()) }
 }
 
 /// A number that the schema bounds from below by 0.

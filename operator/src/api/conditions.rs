@@ -21,7 +21,7 @@ pub enum Type {
     Balanced,
 }
 
-/// Reason of a condition. Each is listed, with what to do, in docs/operations.
+/// Reason of a condition. Each is listed, with what to do, in docs/operations.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr, VariantArray)]
 pub enum Reason {
     /// Every replica serves the current specification.
@@ -46,6 +46,8 @@ pub enum Reason {
     AsExpected,
     /// A pod is being replaced since its node is lost or it ended.
     RankLost,
+    /// A rank cannot do its work, and no waiting will help: its checkpoint is damaged, say.
+    RankFailed,
     /// A container ends again and again.
     PodFailing,
     /// A pod cannot be scheduled.
@@ -60,6 +62,8 @@ pub enum Reason {
     ReconcileFailed,
     /// The cluster has fewer GPUs than the deployment needs.
     InsufficientGPUs,
+    /// The deployment asks for GPUs, which this release's runtime does not use.
+    GPUsNotSupported,
     /// The specification is consistent.
     Valid,
     /// The specification breaks a rule.

@@ -7,6 +7,9 @@ use crate::names;
 use crate::validate::{Checked, StartMap};
 
 const MAP_FOLDER: &str = "/etc/swiftbalancer/expert-map";
+/// How long a coordinator that is to go serves on: until then every node has taken it out of its Service. With what the
+/// runtime grants to requests that run, it stays below the 30 s after which a kubelet kills.
+const LEAVE_SECONDS: u32 = 3;
 
 pub(super) fn build(checked: &Checked, identity: &Identity<'_>) -> Pod {
     let spec = &checked.deployment.spec;
@@ -63,6 +66,7 @@ fn arguments(checked: &Checked) -> Vec<String> {
     set("listen", format!("0.0.0.0:{}", names::API_PORT));
     set("admin-listen", format!("0.0.0.0:{}", names::ADMIN_PORT));
     set("control-listen", format!("0.0.0.0:{}", names::CONTROL_PORT));
+    set("shutdown-delay-seconds", LEAVE_SECONDS.to_string());
     set("num-iterations-eplb-update", eplb.num_iterations_eplb_update.to_string());
     set("num-wait-worker-iterations", eplb.num_wait_worker_iterations.to_string());
     set("init-redundancy-expert", checked.shape.redundancy.to_string());

@@ -26,7 +26,7 @@ fn container(checked: &Checked, identity: &Identity<'_>, rank: usize, offset: us
     let spec = &checked.deployment.spec;
     let mut container = pod::container(checked, identity, format!("rank-{rank}"), &spec.ranks.resources);
     container.args = Some(arguments(checked, identity.group, rank, ports));
-    container.env = Some(vec![pod_address()]);
+    container.env = Some(vec![of_pod("POD_IP", "status.podIP"), of_pod(names::NODE_VARIABLE, "spec.nodeName")]);
     container.ports = Some(vec![
         pod::port(format!("step-{offset}"), names::STEP_PORT + ports),
         pod::port(format!("move-{offset}"), names::MOVE_PORT + ports),
@@ -64,11 +64,12 @@ fn arguments(checked: &Checked, group: usize, rank: usize, ports: i32) -> Vec<St
     arguments
 }
 
-fn pod_address() -> EnvVar {
+/// A variable with a field of the pod that is known only when it runs.
+fn of_pod(variable: &str, field_path: &str) -> EnvVar {
     EnvVar {
-        name: "POD_IP".to_owned(),
+        name: variable.to_owned(),
         value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector { field_path: "status.podIP".to_owned(), api_version: None }),
+            field_ref: Some(ObjectFieldSelector { field_path: field_path.to_owned(), api_version: None }),
             ..EnvVarSource::default()
         }),
         ..EnvVar::default()

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::Facts;
+use super::{Facts, groups};
 use crate::api::conditions::{Reason, Type};
 use crate::decide::{Cause, Hold, LARGEST_MAP};
 use crate::error::ApplyError;
@@ -100,6 +100,9 @@ fn ready(facts: &Facts<'_>) -> Finding {
 /// Why the first replica that should be ready is not.
 fn not_ready(facts: &Facts<'_>, counts: &str) -> Finding {
     let waiting = || facts.groups.iter().filter(|group| !(group.serves && group.updated));
+    if let Some(why) = waiting().find_map(|group| group.failure()) {
+        return no(Reason::RankFailed, format!("{counts}; {why}"));
+    }
     if let Some((pod, why)) = waiting().find_map(|group| group.failing()) {
         return no(Reason::PodFailing, format!("{counts}; pod {pod} does not stay up: {why}"));
     }
@@ -142,6 +145,8 @@ fn progressing(facts: &Facts<'_>) -> Finding {
         yes(Reason::RollingOut, "pods of an older specification are being replaced, one serving replica at a time")
     } else if facts.groups.iter().all(|group| group.serves) {
         no(Reason::Complete, "everything is as specified")
+    } else if facts.groups.iter().any(|group| group.failure().is_some()) {
+        no(Reason::Blocked, "a rank cannot do its work, whatever it is given time for: see the condition Ready")
     } else {
         yes(Reason::WaitingForPods, "pods are starting")
     }
@@ -151,9 +156,12 @@ fn degraded(facts: &Facts<'_>) -> Finding {
     if let Err(error) = facts.outcome {
         let reason = match error {
             ApplyError::NameConflict { .. } => Reason::NameConflict,
-            ApplyError::Call { .. } => Reason::ReconcileFailed,
+            ApplyError::NamespaceEnding | ApplyError::Call { .. } => Reason::ReconcileFailed,
         };
         return yes(reason, error.stable_message());
+    }
+    if let Some(why) = facts.groups.iter().find_map(groups::Group::failure) {
+        return yes(Reason::RankFailed, why);
     }
     if let Some((pod, why)) = facts.groups.iter().find_map(|group| group.failing()) {
         return yes(Reason::PodFailing, format!("pod {pod} does not stay up: {why}"));
@@ -195,19 +203,22 @@ fn spec_valid(facts: &Facts<'_>) -> Finding {
 }
 
 fn expert_map_ready(facts: &Facts<'_>) -> Finding {
-    let start_map = match facts.verdict {
-        Ok(checked) => Some(&checked.start_map),
-        Err(refused) => match &refused.refusal {
-            Refusal::MapMissing { .. }
+    let (start_map, refusal) = match facts.verdict {
+        Ok(checked) => (Some(&checked.start_map), checked.concern.as_ref()),
+        Err(refused) => (refused.start_map.as_ref(), Some(&refused.refusal)),
+    };
+    match refusal {
+        Some(
+            refusal @ (Refusal::MapMissing { .. }
             | Refusal::MapNotRecorded { .. }
             | Refusal::MapInvalid { .. }
-            | Refusal::MapIncompatible { .. } => {
-                let (reason, message) = describe(&refused.refusal);
-                return no(reason, message);
-            }
-            Refusal::Specification(_) | Refusal::InsufficientGpus { .. } => refused.start_map.as_ref(),
-        },
-    };
+            | Refusal::MapIncompatible { .. }),
+        ) => {
+            let (reason, message) = describe(refusal);
+            return no(reason, message);
+        }
+        Some(Refusal::Specification(_) | Refusal::InsufficientGpus { .. } | Refusal::GpusNotSupported) | None => {}
+    }
     match start_map {
         None => unknown(Reason::NotChecked, "the specification is not consistent"),
         Some(StartMap::Even) => yes(Reason::NotRequested, "no map is asked for: experts start evenly spread"),
@@ -264,6 +275,12 @@ pub(super) fn describe(refusal: &Refusal) -> (Reason, String) {
                 "{needed} {resource} are needed and all nodes together offer {offered}: add nodes, or lower replicas or \
                  parallelism.data"
             ),
+        ),
+        Refusal::GpusNotSupported => (
+            Reason::GPUsNotSupported,
+            "this release's runtime computes on CPUs only, so that pods would hold GPUs that nothing uses: set gpusPerPod \
+             to 0"
+                .to_owned(),
         ),
     }
 }

@@ -30,6 +30,11 @@ impl Group<'_> {
         !self.members.is_empty()
     }
 
+    /// Why a rank of it cannot do its work until somebody changes something, if so, in the rank's own words.
+    pub fn failure(&self) -> Option<&str> {
+        self.runtime?.state.failure.as_deref()
+    }
+
     /// Why its pods do not stay up, if so: the first pod's reason.
     pub fn failing(&self) -> Option<(&str, &str)> {
         self.members.iter().find_map(|member| Some((member.name.as_str(), member.failing.as_deref()?)))

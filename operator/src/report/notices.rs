@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantArray};
 
 use super::Outcome;
 use crate::api::conditions::{Reason, Type};
@@ -18,6 +18,19 @@ pub enum Activity {
     Reconcile,
     /// Stored an expert map.
     Record,
+}
+
+/// Reason of an event that is not that of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+pub enum Happening {
+    /// Pods of a lost node, or that ended, are replaced.
+    RankLost,
+    /// Pods of an older specification are replaced.
+    RollingOut,
+    /// Pods that are no longer asked for are removed.
+    ScaledDown,
+    /// An expert map was stored.
+    ExpertMapRecorded,
 }
 
 /// An event to publish.
@@ -52,7 +65,7 @@ pub fn notices(before: &MoEDeploymentStatus, after: &MoEDeploymentStatus, outcom
     {
         notices.push(Notice {
             warning: false,
-            reason: "ExpertMapRecorded",
+            reason: Happening::ExpertMapRecorded.into(),
             activity: Activity::Record,
             note: format!("the expert map is recorded in ConfigMap {}; its ratio is {}", map.config_map, map.ratio),
         });
@@ -62,12 +75,12 @@ pub fn notices(before: &MoEDeploymentStatus, after: &MoEDeploymentStatus, outcom
 
 fn removed(cause: Cause, pods: &str) -> Notice {
     let (warning, reason, note) = match cause {
-        Cause::NodeLost => (true, "RankLost", format!("replacing pods of a lost node: {pods}")),
-        Cause::Ended => (true, "RankLost", format!("replacing pods that ended: {pods}")),
-        Cause::Outdated => (false, "RollingOut", format!("replacing pods of an older specification: {pods}")),
-        Cause::Surplus => (false, "ScaledDown", format!("removing pods that are no longer asked for: {pods}")),
+        Cause::NodeLost => (true, Happening::RankLost, format!("replacing pods of a lost node: {pods}")),
+        Cause::Ended => (true, Happening::RankLost, format!("replacing pods that ended: {pods}")),
+        Cause::Outdated => (false, Happening::RollingOut, format!("replacing pods of an older specification: {pods}")),
+        Cause::Surplus => (false, Happening::ScaledDown, format!("removing pods that are no longer asked for: {pods}")),
     };
-    Notice { warning, reason, activity: Activity::Reconcile, note }
+    Notice { warning, reason: reason.into(), activity: Activity::Reconcile, note }
 }
 
 /// The event of a condition, if it turned to what a person would want to know.
@@ -83,11 +96,10 @@ fn change(before: &MoEDeploymentStatus, after: &MoEDeploymentStatus, kind: Type)
             "False"
         }
     };
-    let reason =
-        <Reason as strum::VariantArray>::VARIANTS.iter().copied().find(|reason| <&str>::from(reason) == now.reason)?;
+    let reason = Reason::VARIANTS.iter().copied().find(|reason| <&str>::from(reason) == now.reason)?;
     let told = match kind {
         // Another condition gives the reason already, or it is only a step on the way.
-        Type::Ready => matches!(reason, Reason::AllReplicasReady | Reason::InsufficientGPUs),
+        Type::Ready => matches!(reason, Reason::AllReplicasReady | Reason::InsufficientGPUs | Reason::GPUsNotSupported),
         Type::Degraded => now.status == unwanted && reason != Reason::RankLost,
         Type::Available | Type::Progressing | Type::SpecValid | Type::ExpertMapReady | Type::Balanced => {
             now.status == unwanted

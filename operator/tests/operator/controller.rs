@@ -235,6 +235,25 @@ async fn a_second_deployment_starts_from_the_recorded_map_and_keeps_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_namespace_that_ends_is_left_to_end() {
+    let world = World::start();
+    let name = world.apply(TINY);
+    world.ready(&name).await;
+    world.quiet().await;
+    world.api.end_namespace();
+    let before = world.api.writes();
+    for pod in world.api.names("pods") {
+        world.api.delete("pods", &pod);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    world.quiet().await;
+    // One pod that cannot be created tells it; the status stays what it was.
+    assert_eq!(world.api.writes() - before, 1);
+    world.api.delete("moedeployments", &name);
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_object_of_somebody_else_is_refused_and_left_as_it_is() {
     let world = World::start();
     let foreign =

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use insta::assert_yaml_snapshot;
 use k8s_openapi::api::core::v1::ConfigMap;
+use operator::build::build;
+use operator::decide::decide;
 use operator::names;
 use operator::observed::Reference;
+use operator::validate::{Checked, Shape, StartMap};
 use serde_json::json;
 
 use crate::cluster::Cluster;
@@ -28,14 +31,17 @@ fn the_example_becomes_a_coordinator_four_ranks_and_what_they_need() {
     assert_yaml_snapshot!(Cluster::new(TINY).pass().desired);
 }
 
+/// Such a specification is refused as long as the runtime does not compute on GPUs; what it becomes is as it will be.
 #[test]
 fn ranks_on_gpus_share_a_pod_and_have_ports_of_their_own() {
-    let mut cluster = Cluster::new(GPUS);
-    for node in ["node-1", "node-2", "node-3"] {
-        let labels = Some([("gpu".to_owned(), "h100".to_owned())].into());
-        cluster.nodes.get_mut(node).unwrap().metadata.labels = labels;
-    }
-    let desired = cluster.pass().desired;
+    let deployment = Cluster::new(GPUS).deployment;
+    let shape = Shape { ranks: 16, ranks_per_pod: 8, gpus_per_rank: 1, experts: 128, redundancy: 16 };
+    let checked =
+        Checked { name: "large".to_owned(), deployment, shape, replicas: 1, start_map: StartMap::Even, concern: None };
+    let cluster = Cluster::new(GPUS);
+    let (deployment, verdict) = (checked.deployment.clone(), Ok(checked));
+    let decision = decide(&deployment, &verdict, &cluster.observe());
+    let desired = build(&deployment, &verdict, &decision);
     let names: Vec<_> = desired.pods.iter().map(|pod| pod.metadata.name.clone().unwrap()).collect();
     assert_eq!(names, ["large-0-coordinator", "large-0-rank-0", "large-0-rank-8"]);
     assert_yaml_snapshot!(desired.pods);

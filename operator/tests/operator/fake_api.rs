@@ -43,6 +43,7 @@ struct State {
     objects: BTreeMap<Key, Value>,
     history: Vec<(u64, &'static str, Key, Value)>,
     calls: Vec<Call>,
+    ending: bool,
 }
 
 /// Where a request goes.
@@ -124,6 +125,11 @@ impl FakeApi {
     /// Deletes an object and, as the garbage collector does, what only it owned.
     pub fn delete(&self, resource: &str, name: &str) {
         self.change(|state| state.remove(&key(resource, "default", name)));
+    }
+
+    /// Lets the namespace end: nothing can be created in it any more, and what it has goes one after the other.
+    pub fn end_namespace(&self) {
+        self.change(|state| state.ending = true);
     }
 
     /// Waits until `condition` is true of this server.
@@ -232,6 +238,9 @@ impl FakeApi {
         let name = text(&object["metadata"]["name"]);
         object["metadata"]["namespace"] = json!(target.namespace);
         self.change(|state| {
+            if state.ending {
+                return refuse_in_ending_namespace();
+            }
             let key = key(&target.resource, &target.namespace, &name);
             if state.objects.contains_key(&key) {
                 return refuse(409, "AlreadyExists");
@@ -246,6 +255,7 @@ impl FakeApi {
             let before = state.objects.get(&key).cloned();
             let mut object = match &before {
                 Some(object) => object.clone(),
+                None if state.ending => return refuse_in_ending_namespace(),
                 None if content_type.contains("apply") => json!({"metadata": {"namespace": target.namespace}}),
                 None => return refuse(404, "NotFound"),
             };
@@ -377,6 +387,18 @@ fn refuse(code: u16, reason: &str) -> Response<Answer> {
         &json!({
             "kind": "Status", "apiVersion": "v1", "status": "Failure",
             "code": code, "reason": reason, "message": reason,
+        }),
+    )
+}
+
+/// As the admission plugin `NamespaceLifecycle` does.
+fn refuse_in_ending_namespace() -> Response<Answer> {
+    let cause = json!({"reason": "NamespaceTerminating", "message": "it ends", "field": "metadata.namespace"});
+    reply(
+        403,
+        &json!({
+            "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "reason": "Forbidden",
+            "message": "unable to create new content because it is being terminated", "details": {"causes": [cause]},
         }),
     )
 }

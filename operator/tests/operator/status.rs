@@ -1,8 +1,9 @@
 //! What is decided and told when something happens.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
-use insta::assert_yaml_snapshot;
+use insta::{assert_snapshot, assert_yaml_snapshot};
 use operator::decide::Cause;
 use operator::names;
 use operator::observed::Reference;
@@ -115,21 +116,52 @@ fn a_changed_specification_replaces_one_serving_replica_at_a_time() {
     cluster.deployment.spec.eplb.num_iterations_eplb_update = 200;
     cluster.deployment.metadata.generation = Some(2);
     let first = cluster.pass();
-    assert_eq!(first.decision.remove.len(), 5);
-    assert!(first.decision.remove.iter().all(|removal| removal.name.starts_with("tiny-moe-0-")));
+    assert_eq!(removed(&first), [("tiny-moe-0-coordinator", Cause::Outdated)]);
     assert_eq!(condition(&first.status, "Ready").1, "RollingOut");
     assert_eq!(condition(&first.status, "Available").0, "True");
+    let ranks = cluster.pass();
+    assert_eq!(ranks.decision.remove.len(), 4);
+    assert!(ranks.decision.remove.iter().all(|removal| removal.name.starts_with("tiny-moe-0-rank-")));
     // Its pods are created and start; until it serves again, the other is left alone.
     let second = cluster.pass();
     assert_eq!((second.desired.pods.len(), second.decision.remove.len()), (5, 0));
     assert_eq!(cluster.pass().decision.remove.len(), 0);
     cluster.run_pods();
-    let third = cluster.pass();
-    assert_eq!(third.decision.remove.len(), 5);
-    assert!(third.decision.remove.iter().all(|removal| removal.name.starts_with("tiny-moe-1-")));
+    assert_eq!(removed(&cluster.pass()), [("tiny-moe-1-coordinator", Cause::Outdated)]);
     let done = cluster.settle();
     assert_eq!(condition(&done.status, "Ready"), ("True", "AllReplicasReady", "2 of 2 replicas serve"));
     assert_eq!(done.status.observed_generation, Some(2));
+}
+
+#[test]
+fn ranks_stay_until_their_coordinator_has_let_its_requests_end() {
+    let mut cluster = Cluster::new(TINY);
+    cluster.settle();
+    cluster.deployment.spec.parallelism.data = 2;
+    cluster.deployment.spec.eplb.init_redundancy_expert = 2;
+    let mut observed = cluster.observe();
+    let verdict = operator::validate::validate(&cluster.deployment, &observed);
+    let names = |observed: &operator::observed::Observed| -> Vec<String> {
+        let decision = operator::decide::decide(&cluster.deployment, &verdict, observed);
+        assert!(decision.groups[0].create.is_empty(), "{:?}", decision.groups);
+        decision.remove.into_iter().map(|removal| removal.name).collect()
+    };
+    assert_eq!(names(&observed), ["tiny-moe-0-coordinator"]);
+    // It is told to go, takes no more requests and lets those that run end.
+    let coordinator = observed.members.get_mut("tiny-moe-0-coordinator").unwrap();
+    (coordinator.deleting, coordinator.ready) = (true, false);
+    assert_eq!(names(&observed), Vec::<String>::new());
+    observed.members.remove("tiny-moe-0-coordinator");
+    assert_eq!(names(&observed), ["tiny-moe-0-rank-0", "tiny-moe-0-rank-1", "tiny-moe-0-rank-2", "tiny-moe-0-rank-3"]);
+}
+
+#[test]
+fn pods_of_a_replica_that_does_not_serve_are_replaced_all_at_once() {
+    let mut cluster = Cluster::new(TINY);
+    cluster.settle();
+    cluster.set_ready("tiny-moe-0-coordinator", false);
+    cluster.deployment.spec.eplb.num_iterations_eplb_update = 200;
+    assert_eq!(cluster.pass().decision.remove.len(), 5);
 }
 
 #[test]
@@ -161,7 +193,7 @@ fn what_does_not_concern_pods_does_not_replace_them() {
     assert_eq!(removed(&cluster.pass()), []);
     let restarted = (names::RESTARTED_AT.to_owned(), "2026-01-01T00:00:00Z".to_owned());
     cluster.deployment.metadata.annotations = Some([restarted].into());
-    assert_eq!(cluster.pass().decision.remove.len(), 5);
+    assert_eq!(removed(&cluster.pass()), [("tiny-moe-0-coordinator", Cause::Outdated)]);
 }
 
 #[test]
@@ -170,8 +202,9 @@ fn fewer_replicas_remove_the_last_ones() {
     cluster.deployment.spec.replicas = 2;
     cluster.settle();
     cluster.deployment.spec.replicas = 1;
+    assert_eq!(removed(&cluster.pass()), [("tiny-moe-1-coordinator", Cause::Surplus)]);
     let pass = cluster.pass();
-    assert_eq!(pass.decision.remove.len(), 5);
+    assert_eq!(pass.decision.remove.len(), 4);
     assert!(removed(&pass).iter().all(|(name, cause)| name.starts_with("tiny-moe-1-") && *cause == Cause::Surplus));
     cluster.deployment.spec.replicas = 0;
     let none = cluster.settle();
@@ -231,31 +264,41 @@ fn a_checkpoint_that_the_runtime_refuses_is_told_in_its_words() {
 }
 
 #[test]
-fn too_few_gpus_hold_no_pod_and_say_how_many_are_missing() {
+fn a_rank_that_fails_for_good_is_told_in_its_words_and_not_restarted() {
     let mut cluster = Cluster::new(TINY);
-    cluster.deployment.spec.gpus_per_pod = 4;
-    for node in ["node-1", "node-2", "node-3"] {
-        cluster.set_node(node, true, 1);
-    }
+    cluster.settle();
+    cluster.set_ready("tiny-moe-0-coordinator", false);
+    let why = "rank 2 cannot serve its checkpoint: model.safetensors is corrupt or truncated";
+    let mut failed = state(0, None, None);
+    (failed.ready, failed.failure) = (false, Some(why.to_owned()));
+    let mut said = view(0, None, None);
+    said.state = Arc::new(failed);
+    cluster.runtimes.insert(0, said);
     let pass = cluster.pass();
-    assert_eq!(pass.desired, operator::build::Desired::default());
-    assert_eq!(
-        condition(&pass.status, "Ready"),
-        (
-            "False",
-            "InsufficientGPUs",
-            "4 nvidia.com/gpu are needed and all nodes together offer 3: add nodes, or lower replicas or parallelism.data"
-        )
-    );
-    cluster.set_node("node-1", true, 2);
-    assert_eq!(cluster.pass().desired.pods.len(), 2);
+    let counted = format!("0 of 1 replicas serve; {why}");
+    assert_eq!(condition(&pass.status, "Ready"), ("False", "RankFailed", counted.as_str()));
+    assert_eq!(condition(&pass.status, "Degraded"), ("True", "RankFailed", why));
+    assert_eq!(condition(&pass.status, "Progressing").1, "Blocked");
+    assert_eq!((removed(&pass), pass.desired.pods.len()), (vec![], 0));
+    assert_eq!(pass.notices.iter().map(|notice| notice.reason).collect::<Vec<_>>(), ["RankFailed"]);
+    cluster.later(3600);
+    let later = cluster.pass();
+    assert_eq!((later.status, later.notices), (pass.status, vec![]));
 }
 
 #[test]
-fn gpus_that_go_missing_take_no_pod_that_serves() {
+fn gpus_are_refused_before_there_are_replicas_that_hold_them() {
     let mut cluster = Cluster::new(TINY);
-    cluster.deployment.spec.gpus_per_pod = 1;
+    (cluster.deployment.spec.gpus_per_pod, cluster.deployment.spec.replicas) = (1, 0);
+    assert_eq!(condition(&cluster.pass().status, "Ready").1, "GPUsNotSupported");
+}
+
+#[test]
+fn gpus_asked_for_in_vain_take_no_pod_that_serves() {
+    let mut cluster = Cluster::new(TINY);
     cluster.settle();
+    cluster.deployment.spec.gpus_per_pod = 1;
+    assert_eq!(removed(&cluster.pass()), []);
     for node in ["node-1", "node-2", "node-3"] {
         cluster.set_node(node, true, 0);
     }
@@ -263,49 +306,74 @@ fn gpus_that_go_missing_take_no_pod_that_serves() {
     assert_eq!((removed(&pass), condition(&pass.status, "Ready").1), (vec![], "InsufficientGPUs"));
 }
 
-/// Each map that cannot be started from, and what is said of it.
+/// What the cluster decides: each specification is consistent, holds no pod all the same, and is told why.
 #[test]
-fn a_map_that_does_not_fit_holds_no_pod_and_says_what_differs() {
+fn what_the_cluster_cannot_give_holds_no_pod_and_says_what_is_missing() {
     let document = |change: &dyn Fn(&mut serde_json::Value)| {
         let mut json = serde_json::to_value(map(0)).unwrap();
         change(&mut json);
         Reference::Found(Arc::new(config_map("a-map", &json.to_string())))
     };
     let empty = serde_json::from_value(json!({"metadata": {"name": "a-map"}})).unwrap();
-    let table: Vec<(Reference, &str, &str)> = vec![
-        (
-            Reference::Missing { config_map: "a-map".to_owned() },
-            "ExpertMapMissing",
-            "ConfigMap a-map of eplb.expertMapRef does not exist in this namespace",
-        ),
-        (
-            Reference::NotRecorded { deployment: "tiny-moe".to_owned() },
-            "ExpertMapNotRecorded",
-            "MoEDeployment tiny-moe of eplb.expertMapRef does not exist or has not recorded a map yet",
-        ),
-        (Reference::Found(Arc::new(empty)), "ExpertMapInvalid", "it has no key \"map.json\""),
-        (document(&|json| json["version"] = json!("swiftbalancer.io/v9")), "ExpertMapInvalid", "swiftbalancer.io/v9"),
-        (document(&|json| json["unknown"] = json!(1)), "ExpertMapInvalid", "unknown"),
-        (document(&|json| json["placement"][1][2][3] = json!(99)), "ExpertMapInvalid", "99"),
-        (document(&|json| json["model"]["name"] = json!("other")), "ExpertMapIncompatible", "made for model \"other\""),
-        (
-            document(&|json| json["model"]["experts"] = json!(64)),
-            "ExpertMapIncompatible",
-            "64 experts per layer, not 32",
-        ),
-        (document(&|json| json["ranks"] = json!(8)), "ExpertMapIncompatible", "EP size is 8, not 4"),
-        (document(&|json| json["slotsPerRank"] = json!(10)), "ExpertMapIncompatible", "10 slots per layer, not 9"),
+    let maps = [
+        ("a ConfigMap that does not exist", Reference::Missing { config_map: "a-map".to_owned() }),
+        ("a deployment without a recorded map", Reference::NotRecorded { deployment: "tiny-moe".to_owned() }),
+        ("a ConfigMap without a map", Reference::Found(Arc::new(empty))),
+        ("a map of a later version", document(&|json| json["version"] = json!("swiftbalancer.io/v9"))),
+        ("a map with an unknown field", document(&|json| json["weights"] = json!(1))),
+        ("a map with an expert that the model does not have", document(&|json| json["placement"][1][2][3] = json!(99))),
+        ("a map with an expert twice on a rank", document(&|json| json["placement"][0][1][0] = json!(9))),
+        ("a map with unequal slots", document(&|json| json["placement"][0][1] = json!([1]))),
+        ("a map for another model", document(&|json| json["model"]["name"] = json!("other"))),
+        ("a map for another number of experts", document(&|json| json["model"]["experts"] = json!(64))),
+        ("a map for another EP size", document(&|json| json["ranks"] = json!(8))),
+        ("a map for another number of slots", document(&|json| json["slotsPerRank"] = json!(10))),
     ];
-    for (reference, reason, message) in table {
+    let mut report = String::new();
+    for (what, reference) in maps {
         let mut cluster = Cluster::new(WARM);
         cluster.reference = reference;
         let pass = cluster.pass();
-        assert_eq!(pass.desired, operator::build::Desired::default(), "{reason}");
-        let (status, found, text) = condition(&pass.status, "ExpertMapReady");
-        assert_eq!((status, found), ("False", reason), "{text}");
-        assert!(text.contains(message), "{text}");
-        assert_eq!(condition(&pass.status, "Ready").1, reason);
+        let (status, reason, message) = condition(&pass.status, "ExpertMapReady");
+        assert_eq!((status, condition(&pass.status, "Ready").1), ("False", reason), "{what}");
+        assert_eq!(pass.desired, operator::build::Desired::default(), "{what}");
+        writeln!(report, "{what}: {reason}\n    {message}").unwrap();
     }
+    for (what, per_node) in [("too few GPUs", 1), ("GPUs at all", 8)] {
+        let mut cluster = Cluster::new(TINY);
+        cluster.deployment.spec.gpus_per_pod = 4;
+        for node in ["node-1", "node-2", "node-3"] {
+            cluster.set_node(node, true, per_node);
+        }
+        let pass = cluster.pass();
+        let (status, reason, message) = condition(&pass.status, "Ready");
+        assert_eq!((status, &pass.desired), ("False", &operator::build::Desired::default()), "{what}");
+        writeln!(report, "{what}: {reason}\n    {message}").unwrap();
+    }
+    assert_snapshot!(report);
+}
+
+#[test]
+fn what_started_from_a_map_is_kept_up_when_the_map_is_gone() {
+    let mut cluster = Cluster::new(WARM);
+    let found = Reference::Found(Arc::new(config_map("a-map", &serde_json::to_string(&map(0)).unwrap())));
+    cluster.reference = found.clone();
+    cluster.settle();
+    cluster.reference = Reference::Missing { config_map: "a-map".to_owned() };
+    cluster.pods.remove("tiny-moe-warm-0-rank-2");
+    let pass = cluster.pass();
+    assert_eq!((removed(&pass), pass.desired.pods.len()), (vec![], 1));
+    assert_eq!(condition(&pass.status, "ExpertMapReady").1, "ExpertMapMissing");
+    assert!(pass.decision.look_again <= std::time::Duration::from_secs(10));
+    cluster.run_pods();
+    let kept = cluster.pass();
+    assert_eq!(condition(&kept.status, "Ready").1, "AllReplicasReady");
+    // Another specification would need it.
+    cluster.deployment.spec.eplb.num_iterations_eplb_update = 200;
+    let refused = cluster.pass();
+    assert_eq!((removed(&refused), condition(&refused.status, "Ready").1), (vec![], "ExpertMapMissing"));
+    cluster.reference = found;
+    assert_eq!(condition(&cluster.settle().status, "ExpertMapReady").1, "Resolved");
 }
 
 #[test]
