@@ -1,5 +1,6 @@
 //! The demo on a cluster.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -21,8 +22,8 @@ pub async fn run(site: &Site, images: &[Archive], stages: &mut Stages) -> Result
 
     stages.begin("kubectl apply -f examples/tiny-moe.yaml, until its first token");
     site.kubectl(&["create", "namespace", NAMESPACE])?;
-    apply(site, "examples/tiny-moe.yaml")?;
-    let first = Deployment::ready(site, FIRST, stages).await?;
+    let applied = apply(site, "examples/tiny-moe.yaml")?;
+    let first = Deployment::ready(site, FIRST, applied, stages).await?;
     first.first_token(stages).await?;
 
     stages.begin("Traffic that shifts from domain to domain");
@@ -31,13 +32,17 @@ pub async fn run(site: &Site, images: &[Archive], stages: &mut Stages) -> Result
 
     stages.begin("The recorded map");
     let map = recorded_map(site, &first.endpoints).await?;
-    stages.say(&format!("ConfigMap {map}"));
-    println!("{}", site.field("configmap", &map, "{.metadata.annotations}")?);
+    stages.say(&format!("ConfigMap {map}, with where it comes from:"));
+    let annotations: BTreeMap<String, String> =
+        serde_json::from_str(&site.field("configmap", &map, "{.metadata.annotations}")?)?;
+    for (name, value) in annotations {
+        println!("      {name}: {value}");
+    }
 
     stages.begin("kubectl apply -f examples/tiny-moe-warm.yaml, which starts from it");
     drop(first);
-    apply(site, "examples/tiny-moe-warm.yaml")?;
-    let second = Deployment::ready(site, SECOND, stages).await?;
+    let applied = apply(site, "examples/tiny-moe-warm.yaml")?;
+    let second = Deployment::ready(site, SECOND, applied, stages).await?;
     let window = shift::first_window(&second.endpoints, LAST).await?;
     stages.say(&format!(
         "ratio of its first window, {} steps of {LAST}: {:.3}; it moved {} experts",
@@ -48,8 +53,11 @@ pub async fn run(site: &Site, images: &[Archive], stages: &mut Stages) -> Result
     show(site)
 }
 
-fn apply(site: &Site, file: &str) -> Result<()> {
-    site.kubectl(&["apply", "--namespace", NAMESPACE, "--filename", file]).map(drop)
+/// Applies a file; when that began.
+fn apply(site: &Site, file: &str) -> Result<Instant> {
+    let began = Instant::now();
+    site.kubectl(&["apply", "--namespace", NAMESPACE, "--filename", file])?;
+    Ok(began)
 }
 
 fn show(site: &Site) -> Result<()> {
@@ -81,8 +89,7 @@ struct Deployment {
 }
 
 impl Deployment {
-    async fn ready(site: &Site, name: &str, stages: &Stages) -> Result<Self> {
-        let applied = Instant::now();
+    async fn ready(site: &Site, name: &str, applied: Instant, stages: &Stages) -> Result<Self> {
         let ready = r#"{.status.conditions[?(@.type=="Ready")].status}"#;
         let reason = r#"{.status.conditions[?(@.type=="Ready")].message}"#;
         wait::until(&format!("{name} is ready"), READY, async || {

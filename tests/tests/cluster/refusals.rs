@@ -6,7 +6,8 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use serde_json::{Value, json};
-use tests::namespace::in_namespace;
+use tests::cluster::Cluster;
+use tests::namespace::{Namespace, in_namespace};
 use tests::wait;
 
 use crate::deployment::{Deployment, condition};
@@ -49,6 +50,10 @@ const BY_THE_OPERATOR: &[(Case, &str, &str)] = &[
     ),
 ];
 
+/// The same, on a cluster that has the GPUs.
+const WITH_GPUS: (Case, &str, &str) =
+    (("/spec/gpusPerPod", || json!(1), "computes on CPUs only"), "Ready", "GPUsNotSupported");
+
 pub fn bad_specs(suite: &Suite) -> Result<()> {
     let cluster = suite.installed()?;
     block_on(in_namespace(cluster, "bad_specs", async |namespace| {
@@ -59,24 +64,40 @@ pub fn bad_specs(suite: &Suite) -> Result<()> {
             println!("{path} = {}: {}", value(), refusal(&error));
             ensure!(error.contains(expected), "{path}: {} gives {error}, not {expected:?}", value());
         }
-        for ((path, value, expected), kind, reason) in BY_THE_OPERATOR {
-            let deployment = Deployment::apply(namespace, "tiny-moe.yaml", |object| set(object, path, value()))?;
-            let what = format!("{path} is refused");
-            let found = wait::until(&what, Duration::from_secs(20), async || {
-                let object = deployment.object().await?;
-                let found = condition(&object, kind).with_context(|| format!("no condition {kind}"))?.clone();
-                ensure!(found["status"] == "False" && found["reason"] == *reason, "{found}");
-                Ok(found)
-            });
-            let message = found.await?["message"].as_str().unwrap_or_default().to_owned();
-            println!("{path} = {}: {message}", value());
-            ensure!(message.contains(expected), "{path}: {} gives {message:?}, not {expected:?}", value());
-            deployment.delete().await?;
+        for case in BY_THE_OPERATOR {
+            refused_by_the_operator(namespace, case).await?;
         }
+        offer_gpus(cluster, &json!("4"))?;
+        let outcome = refused_by_the_operator(namespace, &WITH_GPUS).await;
+        offer_gpus(cluster, &Value::Null)?;
+        outcome?;
         let pods = namespace.api::<Pod>().list(&ListParams::default()).await?;
         ensure!(pods.items.is_empty(), "{} pods exist", pods.items.len());
-        suite.figure("bad specs refused, none with a pod", BY_THE_API_SERVER.len() + BY_THE_OPERATOR.len())
+        suite.figure("bad specs refused, none with a pod", BY_THE_API_SERVER.len() + BY_THE_OPERATOR.len() + 1)
     }))
+}
+
+async fn refused_by_the_operator(namespace: &Namespace<'_>, case: &(Case, &str, &str)) -> Result<()> {
+    let ((path, value, expected), kind, reason) = case;
+    let deployment = Deployment::apply(namespace, "tiny-moe.yaml", |object| set(object, path, value()))?;
+    let what = format!("{path} is refused");
+    let found = wait::until(&what, Duration::from_secs(20), async || {
+        let object = deployment.object().await?;
+        let found = condition(&object, kind).with_context(|| format!("no condition {kind}"))?.clone();
+        ensure!(found["status"] == "False" && found["reason"] == *reason, "{found}");
+        Ok(found)
+    });
+    let message = found.await?["message"].as_str().unwrap_or_default().to_owned();
+    println!("{path} = {}: {message}", value());
+    ensure!(message.contains(expected), "{path}: {} gives {message:?}, not {expected:?}", value());
+    deployment.delete().await
+}
+
+/// Lets a node say that it has GPUs, as a device plugin would.
+fn offer_gpus(cluster: &Cluster, number: &Value) -> Result<()> {
+    let gpus = json!({ "nvidia.com/gpu": number });
+    let patch = json!({"status": {"capacity": gpus, "allocatable": gpus}}).to_string();
+    cluster.kubectl(["patch", "node", "node-1", "--subresource=status", "--type=merge", "--patch", &patch]).map(drop)
 }
 
 /// What kubectl says, in one line.

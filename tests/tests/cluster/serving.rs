@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::cluster::{NODES, Request, node_number};
 use tests::namespace::{Namespace, in_namespace, node_condition};
+use tests::traffic::{Domain, Target, Traffic};
 use tests::{chart, wait};
 
-use crate::deployment::{Deployment, nothing_is_left};
+use crate::deployment::{Deployment, nothing_is_left, target};
 use crate::suite::{Suite, block_on, seconds};
 
 const EXAMPLE: &str = "tiny-moe.yaml";
@@ -99,6 +100,37 @@ pub fn changed_spec_rolls(suite: &Suite) -> Result<()> {
         ensure!(after.answer(1, || {}).await? == answer, "2 ranks give another answer than 4");
         Ok(())
     }))
+}
+
+/// Two replicas under traffic roll one after the other.
+pub fn roll_under_traffic(suite: &Suite) -> Result<()> {
+    let cluster = suite.installed()?;
+    block_on(in_namespace(cluster, "roll_under_traffic", async |namespace| {
+        let before = Deployment::apply(namespace, EXAMPLE, two_replicas)?;
+        before.ready().await?;
+        before.answer(1, || {}).await?;
+        let old = uids(&before).await?;
+        let service = before.service(1).await?;
+        let traffic = Traffic::start(Target { concurrency: 4, ..target(&service.url()) }, Domain::load("prose")?);
+        let after = Deployment::apply(namespace, EXAMPLE, |object| {
+            two_replicas(object);
+            object["spec"]["eplb"]["numIterationsEplbUpdate"] = json!(300);
+        })?;
+        after.ready().await?;
+        suite.figure("a spec change of 2 replicas under traffic until ready", seconds(after.applied))?;
+        let seen = traffic.stop().await;
+        suite.figure(
+            "requests during that roll: answered, failed",
+            format_args!("{}, {}", seen.answered, seen.failures.len()),
+        )?;
+        ensure!(seen.failures.is_empty(), "{} requests failed: {:?}", seen.failures.len(), seen.failures.first());
+        ensure!(uids(&after).await?.iter().all(|uid| !old.contains(uid)), "a pod of the old spec stayed");
+        Ok(())
+    }))
+}
+
+fn two_replicas(object: &mut Value) {
+    object["spec"]["replicas"] = json!(2);
 }
 
 pub fn idle(suite: &Suite) -> Result<()> {
