@@ -51,10 +51,13 @@ impl Binaries {
             Some(name) => name,
         };
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        // The whole workspace, as the command that built this program did: with fewer packages Cargo would choose other
-        // features for shared dependencies and compile those a second time.
+        // The whole workspace, and its tests where those are run, as the command that built this program did: with less Cargo
+        // would choose other features for shared dependencies and compile those a second time.
+        let targets: &[&str] = if profile == "dev" { &["--bins", "--tests"] } else { &["--bins"] };
         let status = Command::new(cargo)
-            .args(["build", "--workspace", "--bins", "--profile", profile, "--target-dir"])
+            .args(["build", "--workspace"])
+            .args(targets)
+            .args(["--profile", profile, "--target-dir"])
             .arg(folder.parent().context("a profile's folder lies in the target folder")?)
             .current_dir(root())
             .status()
