@@ -32,6 +32,8 @@ pub fn recorded_map(suite: &Suite) -> Result<()> {
         traffic.shift(Domain::load("scripture")?);
         let before = admin::state(&admin.url()).await?.last_window.map_or(0, |window| window.number);
         // The window in which the shift happens has traffic of both; the next is the first of the new domain alone.
+        let shifted = window_after(&admin.url(), before).await?;
+        suite.figure("ratio of the window in which traffic shifts, 4 ranks", format_args!("{:.3}", shifted.ratio))?;
         let windows = balanced(&admin.url(), before + 1).await?;
         suite.figure("ratios of the windows after a shift until one is 0.94, 4 ranks", in_short(&windows))?;
         let seen = traffic.stop().await;
