@@ -104,12 +104,13 @@ pub fn balance(request: &Request<'_>) -> Result<Plan, BalanceError> {
     let Request { policy, windows, topology, current, min_coverage } = *request;
     let load = total(windows)?;
     let (layers, experts) = (load.layers(), load.experts());
+    let fresh = current.is_none_or(|current| current.slots_of_ranks() != topology.slots());
     let current = in_force(current, &load, topology)?;
     let per_rank = || topology.slots().per_rank().ok_or(BalanceError::UnequalSlots { policy });
     let slots = match policy {
         Policy::Off => return Ok(Plan { uncovered: coverage::uncovered(&current, min_coverage), map: current }),
         Policy::DeepSeek => deepseek::balance(&load, topology, per_rank()?),
-        Policy::Swift => swift::balance(&load, &current, per_rank()?),
+        Policy::Swift => swift::balance((windows, &load), topology, &current, fresh, per_rank()?),
     };
     let target = ExpertMap::with_slots_of_ranks(layers, experts, topology.slots().clone(), slots)
         .expect("a policy keeps the invariants of a map");

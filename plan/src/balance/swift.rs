@@ -1,12 +1,16 @@
 //! Our own policy: from the placement in force, by few changes, those that gain most for each page first.
 
+mod bursts;
+mod ranks;
 mod relabel;
 mod search;
 
+use self::ranks::Ranks;
 use super::packing::{Packing, counts};
 use crate::ids::ExpertId;
 use crate::load::ExpertLoad;
 use crate::map::ExpertMap;
+use crate::topology::Topology;
 
 /// A layer whose busiest rank is within this share of the lower bound is left as it is: the next window differs from
 /// the one that was seen by more than that.
@@ -20,13 +24,27 @@ const GAIN_PER_PAGE: f64 = 0.0005;
 const SCRATCH_GAIN: f64 = 0.02;
 
 /// Target slots, `[layers, ranks, per_rank]`.
-pub(super) fn balance(load: &ExpertLoad, current: &ExpertMap, per_rank: usize) -> Vec<ExpertId> {
+pub(super) fn balance(
+    (windows, load): (&[ExpertLoad], &ExpertLoad),
+    topology: &Topology,
+    current: &ExpertMap,
+    fresh: bool,
+    per_rank: usize,
+) -> Vec<ExpertId> {
+    let slots_of_ranks: Vec<usize> = topology.slots().counts().collect();
+    let ranks = Ranks::new(&slots_of_ranks, topology.speeds());
     let mut slots = Vec::with_capacity(current.slots().len());
     for layer in current.layers() {
         let weights: Vec<f64> = load.layer(layer).iter().map(|&tokens| tokens as f64).collect();
-        let in_force = current.layer(layer).iter().map(|expert| expert.index()).collect();
-        let target = balance_layer(&weights, Packing::new(&weights, per_rank, in_force));
-        slots.extend(target.into_iter().map(ExpertId::from));
+        let in_force: Vec<usize> = current.layer(layer).iter().map(|expert| expert.index()).collect();
+        let held: Vec<u16> = in_force.iter().map(|&expert| expert as u16).collect();
+        let forecast = || {
+            let target = balance_layer(&weights, Packing::new(&weights, per_rank, in_force));
+            target.into_iter().map(|expert| expert as u16).collect()
+        };
+        let held = (!fresh).then_some(&held[..]);
+        let target = bursts::plan_or(forecast, (windows, layer), &ranks, held, 1);
+        slots.extend(target.into_iter().map(|expert| ExpertId(expert.into())));
     }
     slots
 }

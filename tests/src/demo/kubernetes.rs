@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::shift::{self, BALANCED, Endpoints, LAST};
+use super::shift::{self, Endpoints, LAST};
 use super::site::{NAMESPACE, Reach, Site};
 use super::stages::Stages;
 use crate::image::Archive;
@@ -28,13 +28,6 @@ pub async fn run(site: &Site, images: &[Archive], stages: &mut Stages) -> Result
 
     stages.begin("Traffic that shifts from domain to domain");
     shift::shift(&first.endpoints, stages).await?;
-    // The operator asks every 2 s.
-    wait::until("the status tells the ratio", Duration::from_secs(20), async || {
-        let shown = site.field("moedeployment", FIRST, "{.status.ratio}")?;
-        ensure!(shown.parse::<f64>().is_ok_and(|ratio| ratio >= BALANCED), "it says {shown:?}");
-        Ok(())
-    })
-    .await?;
     show(site)?;
 
     stages.begin("The recorded map");

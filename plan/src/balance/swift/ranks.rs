@@ -1,0 +1,58 @@
+//! What the ranks of a group offer to one layer: slots and speed. Knows nothing of loads.
+
+/// Slots and speed of each rank.
+#[derive(Clone, Debug)]
+pub(in crate::balance) struct Ranks {
+    /// First slot of each rank, then the number of slots.
+    starts: Vec<u32>,
+    /// Time that a unit of load takes on each rank; 1 where all ranks are equal.
+    paces: Vec<f64>,
+    /// Sum of the speeds.
+    speed: f64,
+}
+
+impl Ranks {
+    /// Ranks with these slots and speeds, `[ranks]` each. Speeds are relative, finite and above 0.
+    pub(in crate::balance) fn new(slots: &[usize], speeds: &[f64]) -> Self {
+        let mut starts = Vec::with_capacity(slots.len() + 1);
+        let mut end = 0;
+        starts.push(0);
+        for &slots in slots {
+            end += slots as u32;
+            starts.push(end);
+        }
+        Self { starts, paces: speeds.iter().map(|speed| 1.0 / speed).collect(), speed: speeds.iter().sum() }
+    }
+
+    /// `ranks` equal ranks.
+    #[cfg(test)]
+    pub(in crate::balance) fn even(ranks: usize, slots_per_rank: usize) -> Self {
+        Self::new(&vec![slots_per_rank; ranks], &vec![1.0; ranks])
+    }
+
+    /// Number of ranks.
+    pub(in crate::balance) const fn len(&self) -> usize {
+        self.paces.len()
+    }
+
+    /// Slots of all ranks.
+    #[cfg(test)]
+    pub(in crate::balance) fn physical(&self) -> usize {
+        self.starts[self.len()] as usize
+    }
+
+    /// The slots of a rank.
+    pub(in crate::balance) fn slots(&self, rank: usize) -> std::ops::Range<usize> {
+        self.starts[rank] as usize..self.starts[rank + 1] as usize
+    }
+
+    /// Time that a unit of load takes on a rank.
+    pub(in crate::balance) fn pace(&self, rank: usize) -> f64 {
+        self.paces[rank]
+    }
+
+    /// Sum of the speeds: the load that all ranks take in a unit of time.
+    pub(in crate::balance) const fn speed(&self) -> f64 {
+        self.speed
+    }
+}
