@@ -41,7 +41,7 @@ const ANNEALING: [f32; 3] = [3.0, 6.0, 12.0];
 const REPEATS: usize = 2;
 
 /// What a change must be worth for each page, in the ratio, where pages may move freely: less only costs time.
-const NEGLIGIBLE: f32 = 5e-6;
+const NEGLIGIBLE: f32 = 1e-5;
 const POLISHING: f32 = 2.5e-5;
 
 /// What a change must be worth for each page, in the ratio, from a placement in force: less is within the error of an

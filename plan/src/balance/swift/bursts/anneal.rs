@@ -4,7 +4,7 @@ use super::factors::Which;
 use super::soft::{Arrival, Departure, Soft};
 
 /// The ranks, those that cost most first, for which a change is looked for before the search ends.
-const BUSIEST: usize = 3;
+const BUSIEST: usize = 2;
 
 /// A change of the placement.
 #[derive(Clone, Copy, Debug)]

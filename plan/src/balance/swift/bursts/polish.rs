@@ -7,7 +7,7 @@ use super::lanes::{self, LANES, Rows};
 use super::placement::Placement;
 
 /// The ranks, those that cost most first, for which an exchange is looked for before the search ends.
-const BUSIEST: usize = 4;
+const BUSIEST: usize = 3;
 
 /// The exchanges of a rank that are looked at before it is given up.
 const LOOKS: usize = 200;
