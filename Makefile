@@ -1,7 +1,8 @@
 # make demo                  the main job, from source to a balanced second deployment
 # make demo CONTEXT=name     the same on a cluster of yours
 # make test                  every test; says loudly what could not run here
-# make bench                 speed beside llama.cpp and transformers, which it installs (6 GB), and what moving costs and pays
+# make bench                 speed beside llama.cpp and transformers, which it installs (6 GB), what serving adds, what moving
+#                            costs and pays
 # make bench-plan            the planner beside other planners; RECORDED=DIR adds recorded loads, CHECK=1 fails on a missed
 #                            target, QUICK=1 takes seconds
 # make images                the images, as OCI archives in target/images/archives
@@ -22,7 +23,7 @@ test:
 
 bench: model = examples/models/tiny-moe
 bench:
-	cargo bench --locked --package runtime
+	cargo bench --locked --package runtime --bench movement --bench serving
 	cargo build --locked --release --package runtime --example engine-bench
 	python3 tests/bench/peers.py target/release/examples/engine-bench "$$(tests/bench/setup.sh $(model))" $(model)
 

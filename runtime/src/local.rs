@@ -44,6 +44,12 @@ pub enum LocalError {
         /// Why.
         source: io::Error,
     },
+    /// A rank has failed for good.
+    #[error("{reason}")]
+    Failing {
+        /// Which, and why.
+        reason: String,
+    },
     /// A rank ends whenever it is started; its own log says why.
     #[error("rank {rank} ended {QUICK_ENDS} times right after its start, last with {status}")]
     Fails {
@@ -54,7 +60,7 @@ pub enum LocalError {
     },
 }
 
-/// Serves until `stop` is done or a rank cannot be kept running.
+/// Serves until `stop` is done, a rank has failed for good or cannot be kept running.
 ///
 /// # Errors
 /// If a setting is wrong, an address is taken or a rank does not start.
@@ -77,11 +83,12 @@ pub async fn run(settings: LocalSettings, stop: impl Future<Output = ()>) -> Res
             })
             .map_err(|source| LocalError::Spawn { rank, source })?;
     }
-    let mut failure = None;
+    let (mut failure, driver) = (None, coordinator.driver());
     let stop = async {
         tokio::select! {
             () = stop => {}
             error = failed.recv() => failure = error,
+            reason = driver.failure() => failure = Some(LocalError::Failing { reason }),
         }
     };
     coordinator.serve(stop).await?;

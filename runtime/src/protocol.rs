@@ -10,7 +10,7 @@ use plan::wire::{MapDocument, ModelIdentity};
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol; coordinator and ranks of one group must be of one version.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 
 /// A request's sequence, as the coordinator numbers them; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -41,6 +41,15 @@ pub enum FromRank {
         kv_blocks: u32,
         /// Tokens of a block.
         block_tokens: u32,
+        /// Name of the node that it is on.
+        node: String,
+    },
+    /// The first message of a rank that cannot serve, and could not if it tried again.
+    Failed {
+        /// The rank it was to be.
+        rank: RankId,
+        /// Why.
+        reason: String,
     },
     /// Experts are loaded and the step path to every other rank is connected.
     Ready {

@@ -1,7 +1,8 @@
-//! A rank's process: keeps a place in the coordinator's group for ever, whatever goes away meanwhile. What it has
-//! loaded survives every loss but its own.
+//! A rank's process: keeps a place in the coordinator's group for ever, whatever goes away meanwhile, unless its
+//! checkpoint cannot be served. What it has loaded survives every loss but its own.
 
 mod arguments;
+mod failure;
 mod health;
 mod metrics;
 mod session;
@@ -19,12 +20,14 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::arguments::{DeviceArguments, WorkerArguments};
+use self::failure::{Failure, in_full};
 use self::health::HealthServer;
 use self::metrics::WorkerMetrics;
 use self::session::{Session, SessionError};
 use crate::cancel::Cancel;
 use crate::engine::Engine;
-use crate::experts::mover::{Faults, LoadPage, PageServer};
+use crate::experts::load::LoadError;
+use crate::experts::mover::{Faults, LoadPage, PageServer, Unreadable};
 use crate::experts::pages::HeldPages;
 use crate::fabric::framing::Closer;
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
@@ -53,6 +56,8 @@ pub struct WorkerSettings {
     pub health_listen: SocketAddr,
     /// The host by which other ranks reach it.
     pub advertise_address: String,
+    /// Name of the node that it is on.
+    pub node: String,
     /// Compute threads.
     pub threads: usize,
     /// Its KV cache.
@@ -69,6 +74,9 @@ pub enum WorkerError {
     /// Its model cannot be served.
     #[error("the checkpoint cannot be served")]
     Checkpoint(#[from] CheckpointError),
+    /// Its experts cannot be loaded.
+    #[error("the experts cannot be loaded")]
+    Experts(#[source] LoadError),
     /// Its device cannot be used.
     #[error("the CPU cannot be used")]
     Device(#[from] CpuError),
@@ -89,6 +97,17 @@ pub enum WorkerError {
         /// Why, and what to do.
         reason: String,
     },
+}
+
+impl WorkerError {
+    /// Whether starting again is of no use until somebody changes the checkpoint.
+    fn is_permanent(&self) -> bool {
+        match self {
+            Self::Checkpoint(error) => error.is_permanent(),
+            Self::Experts(error) => error.is_permanent(),
+            Self::Device(_) | Self::Listen { .. } | Self::System(_) | Self::Refused { .. } => false,
+        }
+    }
 }
 
 /// Ends a worker from elsewhere.
@@ -172,32 +191,28 @@ fn end_with(parent: u32, stop: &Stop) -> io::Result<()> {
     Ok(())
 }
 
-/// Serves as a rank until `stop` says otherwise.
+/// Serves as a rank until `stop` says otherwise. One that finds that it never can says so until then.
 ///
 /// # Errors
-/// If it cannot start, or the coordinator refuses it.
-pub fn run(settings: WorkerSettings, stop: &Arc<Stop>) -> Result<(), WorkerError> {
+/// If it cannot serve, or the coordinator refuses it.
+pub fn run(settings: WorkerSettings, stop: &Stop) -> Result<(), WorkerError> {
+    let process = crate::fabric::hello::draw();
+    let (coordinator, rank) = (settings.coordinator.clone(), settings.rank);
     let metrics = WorkerMetrics::default();
     let health = HealthServer::start(listen(settings.health_listen)?, &metrics)?;
-    let mut worker = Worker::start(settings, metrics)?;
-    health.loaded();
-    let mut back_off = FIRST_BACK_OFF;
-    while !stop.cancel.is_cancelled() {
-        let mut session = Session::default();
-        let Err(error) = session.run(&mut worker, stop);
-        if session.was_ready() {
-            back_off = FIRST_BACK_OFF;
-        }
-        worker.leave(session);
-        match error {
-            SessionError::Refused { reason } => return Err(WorkerError::Refused { reason }),
-            error if stop.cancel.is_cancelled() => tracing::info!(%error, "stopped"),
-            error => tracing::warn!(error = &error as &dyn std::error::Error, "not part of a group"),
-        }
-        stop.cancel.wait(back_off);
-        back_off = (back_off * 2).min(LONGEST_BACK_OFF);
+    let ended = Worker::start(settings, process, metrics).and_then(|worker| {
+        health.loaded();
+        worker.serve(stop)
+    });
+    if let Err(error) = &ended
+        && error.is_permanent()
+    {
+        let reason = in_full(error);
+        tracing::error!(reason, "this rank cannot serve and does not try again");
+        health.failed(&reason);
+        Failure { coordinator, rank, process, reason }.tell_until(stop);
     }
-    Ok(())
+    ended
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, WorkerError> {
@@ -205,7 +220,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, WorkerError> {
 }
 
 impl Worker {
-    fn start(settings: WorkerSettings, metrics: WorkerMetrics) -> Result<Self, WorkerError> {
+    fn start(settings: WorkerSettings, process: u64, metrics: WorkerMetrics) -> Result<Self, WorkerError> {
         let checkpoint = Arc::new(Checkpoint::open(&settings.model)?);
         let steps = listen(settings.listen)?;
         let step_address = steps.local_addr()?;
@@ -215,13 +230,35 @@ impl Worker {
         let engine = Engine::start(Box::new(make), metrics.clone())?;
         let (backend, reading) = (Arc::clone(engine.backend()), Arc::clone(&checkpoint));
         let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert| {
-            load_expert(&*backend, &reading, layer, expert).map_err(|error| error.to_string())
+            load_expert(&*backend, &reading, layer, expert)
+                .map_err(|error| Unreadable { is_permanent: error.is_permanent(), reason: in_full(&error) })
         });
-        let process = crate::fabric::hello::draw();
         let page_bytes = engine.backend().page_bytes(expert_shape(&checkpoint));
         tracing::info!(rank = settings.rank.0, page_bytes, "model loaded");
         let held = HeldPages::<Cpu>::new();
         Ok(Self { settings, checkpoint, engine, load_page, held, steps, step_address, server, metrics, process })
+    }
+
+    /// Keeps a place in the coordinator's group until it is stopped.
+    fn serve(mut self, stop: &Stop) -> Result<(), WorkerError> {
+        let mut back_off = FIRST_BACK_OFF;
+        while !stop.cancel.is_cancelled() {
+            let mut session = Session::default();
+            let Err(error) = session.run(&mut self, stop);
+            if session.was_ready() {
+                back_off = FIRST_BACK_OFF;
+            }
+            self.leave(session);
+            match error {
+                SessionError::Refused { reason } => return Err(WorkerError::Refused { reason }),
+                SessionError::Load(error) if error.is_permanent() => return Err(WorkerError::Experts(error)),
+                error if stop.cancel.is_cancelled() => tracing::info!(%error, "stopped"),
+                error => tracing::warn!(error = &error as &dyn std::error::Error, "not part of a group"),
+            }
+            stop.cancel.wait(back_off);
+            back_off = (back_off * 2).min(LONGEST_BACK_OFF);
+        }
+        Ok(())
     }
 
     /// What this rank says of itself.
@@ -242,6 +279,7 @@ impl Worker {
             move_address: reach(self.server.address()),
             kv_blocks: self.settings.cache.blocks as u32,
             block_tokens: self.settings.cache.block_tokens as u32,
+            node: self.settings.node.clone(),
         }
     }
 

@@ -10,17 +10,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
+use plan::topology::Topology;
 use plan::wire::{ModelIdentity, RecordedMap};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::fleet::FleetEvent;
-use super::handle::{COMMANDS, Command, DriverHandle, Health, SequenceError, Submission, Update};
+use super::handle::{COMMANDS, Command, DriverHandle, HandleError, Health, SequenceError, Submission, Update};
 use super::metrics::DriverMetrics;
-use super::ranks::{RankGroup, Ranks};
-use crate::experts::planner::Planned;
-use crate::experts::rebalance::{Event, PlanRequest, Rebalancer};
+use super::ranks::{RankGroup, Ranks, topology};
+use crate::experts::planner::{Planned, Wanted};
+use crate::experts::rebalance::{Event, Rebalancer};
 use crate::protocol::{SequenceId, SequenceStep, StepDone};
 use crate::scheduler::{Limits, Output, Scheduler};
 
@@ -39,7 +39,7 @@ pub struct DriverSettings {
     /// Whether its first map was given.
     pub static_map: bool,
     /// To the thread that plans, and back.
-    pub planner: (Sender<PlanRequest>, Receiver<Planned>),
+    pub planner: (Sender<Wanted>, Receiver<Planned>),
     /// To the thread that writes recorded maps, if they are to be written.
     pub recorder: Option<Sender<RecordedMap>>,
 }
@@ -49,6 +49,10 @@ pub struct Driver<R: Ranks> {
     settings: DriverSettings,
     ranks: R,
     group: Option<R::Group>,
+    /// Which rank has failed for good, and why.
+    failure: Option<String>,
+    /// Where the ranks of the last group are.
+    topology: Arc<Topology>,
     scheduler: Scheduler,
     readers: BTreeMap<SequenceId, Reader>,
     /// Steps sent since the start.
@@ -58,7 +62,7 @@ pub struct Driver<R: Ranks> {
     last_step: Instant,
     commands: Receiver<Command>,
     events: Receiver<FleetEvent<R::Group>>,
-    health: Arc<ArcSwap<Health>>,
+    health: Arc<watch::Sender<Health>>,
     metrics: DriverMetrics,
 }
 
@@ -87,12 +91,15 @@ impl<R: Ranks> Driver<R> {
     ) -> (Self, DriverHandle) {
         let (sender, commands) = crossbeam_channel::bounded(COMMANDS);
         let reason = "waiting for every rank to register".to_owned();
-        let health = Arc::new(ArcSwap::from_pointee(Health::NotFormed { reason }));
+        let health = Arc::new(watch::Sender::new(Health::NotFormed { reason }));
+        let shape = settings.rebalancer.map().shape();
         let driver = Self {
+            topology: Arc::new(Topology::single_node(shape.ranks, shape.slots_per_rank)),
             scheduler: Scheduler::new(settings.limits),
             settings,
             ranks,
             group: None,
+            failure: None,
             readers: BTreeMap::new(),
             steps: 0,
             started: Instant::now(),
@@ -175,6 +182,11 @@ impl<R: Ranks> Driver<R> {
         // A place that nobody waits in any more is free.
         self.cancel_unread();
         let Submission { sequences, reply } = submission;
+        if let Some(reason) = &self.failure {
+            // As below.
+            let _ = reply.send(Err(HandleError::Failing { reason: reason.clone() }));
+            return;
+        }
         let (sequences, updates): (Vec<_>, Vec<_>) = sequences.into_iter().unzip();
         let prompt_tokens = sequences.iter().map(|sequence| sequence.prompt.len()).sum();
         let submitted = self.scheduler.submit(sequences).map(|ids| {
@@ -184,7 +196,7 @@ impl<R: Ranks> Driver<R> {
             self.metrics.taken(prompt_tokens);
         });
         // A client that is gone already is noticed by its closed channels.
-        let _ = reply.send(submitted);
+        let _ = reply.send(submitted.map_err(HandleError::Submit));
     }
 
     fn on_event(&mut self, event: FleetEvent<R::Group>) {
@@ -194,6 +206,12 @@ impl<R: Ranks> Driver<R> {
             FleetEvent::Lost { generation, rank, reason } => {
                 self.lose(generation, &format!("{rank} was lost: {reason}"));
             }
+            FleetEvent::Failing(failure) => self.fail(failure),
+            FleetEvent::Refused { reason } if self.group.is_none() => {
+                self.set_health(Health::NotFormed { reason: format!("a rank was refused: {reason}") });
+            }
+            // A rank too many is none of the group's business.
+            FleetEvent::Refused { .. } => {}
             FleetEvent::Staged { generation, rank, transaction, bytes } => {
                 self.tell_rebalancer(Event::Staged { generation, rank, transaction, bytes });
             }
@@ -225,6 +243,7 @@ impl<R: Ranks> Driver<R> {
             }
         }
         self.group = Some(group);
+        self.topology = Arc::new(topology(&self.ranks.states(), self.settings.rebalancer.map().shape().slots_per_rank));
         self.tell_rebalancer(Event::GroupFormed { generation });
         self.set_health(Health::Serving);
     }
@@ -241,6 +260,19 @@ impl<R: Ranks> Driver<R> {
         if self.group.is_none() {
             self.set_health(Health::NotFormed { reason: format!("{reason}; waiting for every rank to register") });
         }
+    }
+
+    /// Refuses requests, those that wait too, while a rank cannot serve whatever is tried.
+    fn fail(&mut self, failure: Option<String>) {
+        self.failure = failure;
+        if let Some(reason) = &self.failure {
+            for (id, reader) in std::mem::take(&mut self.readers) {
+                self.scheduler.abort(id);
+                // As in `serve`.
+                let _ = reader.updates.try_send(Update::Failed(SequenceError::Failing { reason: reason.clone() }));
+            }
+        }
+        self.set_health(Health::NotFormed { reason: "waiting for every rank to register".to_owned() });
     }
 
     fn step(&mut self, batches: Vec<Vec<SequenceStep>>) {
@@ -308,14 +340,20 @@ impl<R: Ranks> Driver<R> {
         metrics.fill(scheduler.waiting(), scheduler.running(), scheduler.blocks_used());
     }
 
+    /// Tells how things are; a failure and a stop are told before anything else.
     fn set_health(&self, health: Health) {
-        if **self.health.load() != Health::Stopping {
-            self.health.store(Arc::new(health));
-        }
+        let health = self.failure.clone().map_or(health, |reason| Health::Failing { reason });
+        self.health.send_if_modified(|shown| {
+            let changed = *shown != Health::Stopping && *shown != health;
+            if changed {
+                *shown = health;
+            }
+            changed
+        });
     }
 
     fn stop(self) {
-        self.health.store(Arc::new(Health::Stopping));
+        self.health.send_replace(Health::Stopping);
         for reader in self.readers.into_values() {
             // As in `serve`.
             let _ = reader.updates.try_send(Update::Failed(SequenceError::ShuttingDown));

@@ -8,7 +8,6 @@ use crossbeam_channel::{Receiver, Sender};
 use plan::balance::Policy;
 use plan::ids::RankId;
 use plan::map::{ExpertMap, MapShape};
-use plan::topology::Topology;
 use plan::wire::{MapDocument, ModelIdentity, RankState};
 
 use super::driver::{Driver, DriverSettings};
@@ -41,6 +40,11 @@ pub struct Remote {
 }
 
 impl Remote {
+    /// What keeps a rank from ever serving is this.
+    pub fn fail(&self, reason: Option<&str>) {
+        self.shared.events.send(FleetEvent::Failing(reason.map(str::to_owned))).unwrap();
+    }
+
     /// Every rank registers; the driver forms the group.
     pub fn complete(&self) {
         self.shared.events.send(FleetEvent::Complete).unwrap();
@@ -124,7 +128,6 @@ impl Fake {
         let map = ExpertMap::contiguous(shape).unwrap();
         let planner = Planner {
             policy: Policy::default(),
-            topology: Topology::single_node(ranks, shape.slots_per_rank),
             staging_pages: 2,
             minimum_gain: 0.02,
             page_bytes: 1000,

@@ -59,6 +59,14 @@ pub enum FleetEvent<G = Group> {
         /// Why.
         reason: String,
     },
+    /// What keeps ranks from serving until somebody changes something is another: the rank of the lowest number that
+    /// has failed so, and its words. `None`: no rank has any more.
+    Failing(Option<String>),
+    /// A rank was refused; it may come back as one that is not.
+    Refused {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// A rank holds every page that it receives in a transaction.
     Staged {
         /// The generation of the order.

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use crossbeam_channel::{Sender, TrySendError};
 use plan::wire::{LoadDocument, MapDocument, RecordedMap, State};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::protocol::TokenScore;
 use crate::scheduler::{Finish, NewSequence, SubmitError};
@@ -40,6 +39,12 @@ pub enum SequenceError {
     /// The group came back with smaller caches.
     #[error("the ranks came back with KV caches too small for this request")]
     OutgrowsCache,
+    /// A rank has failed for good.
+    #[error("{reason}")]
+    Failing {
+        /// Which, and why.
+        reason: String,
+    },
     /// The server stops.
     #[error("the server is shutting down")]
     ShuttingDown,
@@ -50,7 +55,7 @@ pub struct Submission {
     /// Each with where its updates go. A closed channel cancels the sequence.
     pub sequences: Vec<(NewSequence, mpsc::Sender<Update>)>,
     /// Whether they were taken.
-    pub reply: oneshot::Sender<Result<(), SubmitError>>,
+    pub reply: oneshot::Sender<Result<(), HandleError>>,
 }
 
 /// What the admin API asks of the driver.
@@ -103,6 +108,11 @@ pub enum Health {
         /// What is missing.
         reason: String,
     },
+    /// Requests are refused until somebody changes something.
+    Failing {
+        /// Which rank has failed for good, and why.
+        reason: String,
+    },
     /// The server stops.
     Stopping,
 }
@@ -116,6 +126,12 @@ pub enum HandleError {
     /// Too many commands wait; a retry helps.
     #[error("too many requests are waiting to be looked at")]
     Busy,
+    /// A rank has failed for good.
+    #[error("{reason}")]
+    Failing {
+        /// Which, and why.
+        reason: String,
+    },
     /// The driver has stopped.
     #[error("the server is shutting down")]
     Stopped,
@@ -125,13 +141,13 @@ pub enum HandleError {
 #[derive(Clone)]
 pub struct DriverHandle {
     commands: Sender<Command>,
-    health: Arc<ArcSwap<Health>>,
+    health: Arc<watch::Sender<Health>>,
 }
 
 impl DriverHandle {
     /// A handle on the driver that reads `commands` and writes `health`.
     #[must_use]
-    pub const fn new(commands: Sender<Command>, health: Arc<ArcSwap<Health>>) -> Self {
+    pub const fn new(commands: Sender<Command>, health: Arc<watch::Sender<Health>>) -> Self {
         Self { commands, health }
     }
 
@@ -160,13 +176,25 @@ impl DriverHandle {
 
     /// Whether requests are served.
     #[must_use]
-    pub fn health(&self) -> Arc<Health> {
-        self.health.load_full()
+    pub fn health(&self) -> Health {
+        self.health.borrow().clone()
+    }
+
+    /// Waits until a rank has failed for good; which, and why.
+    pub async fn failure(&self) -> String {
+        let mut health = self.health.subscribe();
+        loop {
+            if let Health::Failing { reason } = &*health.borrow_and_update() {
+                return reason.clone();
+            }
+            // Its sender lives as long as this handle, so it never ends.
+            let _ = health.changed().await;
+        }
     }
 
     /// Says that the server stops: `/health` tells so from now on. Sequences go on until [`Self::stop`].
     pub fn announce_stop(&self) {
-        self.health.store(Arc::new(Health::Stopping));
+        self.health.send_replace(Health::Stopping);
     }
 
     /// Ends the driver and every sequence left. Blocks while commands wait.

@@ -10,7 +10,6 @@ use kernels::tensor::WeightKind;
 use plan::balance::Policy;
 use plan::formats::{self, FormatError};
 use plan::map::{ExpertMap, MapError, MapShape};
-use plan::topology::Topology;
 use plan::wire::ModelIdentity;
 use thiserror::Error;
 
@@ -206,10 +205,8 @@ impl CoordinatorSettings {
         let map = self.map(&identity)?;
         let served = ServedModel::load(&self.model, name, &limits, now)
             .map_err(|source| SettingsError::Served { path: self.model.clone(), source })?;
-        let shape = map.shape();
         let planner = Planner {
             policy: self.policy,
-            topology: Topology::single_node(shape.ranks, shape.slots_per_rank),
             staging_pages: self.rebalance.staging_pages,
             minimum_gain: self.minimum_gain,
             page_bytes: page_bytes(&checkpoint),

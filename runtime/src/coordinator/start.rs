@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use super::driver::{Driver, DriverSettings};
 use super::fleet::{Fleet, FleetSettings};
+use super::handle::DriverHandle;
 use super::metrics::DriverMetrics;
 use super::settings::{CoordinatorSettings, Prepared, SettingsError};
 use crate::experts::record::record;
@@ -119,6 +120,12 @@ impl Coordinator {
     #[must_use]
     pub const fn control_address(&self) -> SocketAddr {
         self.control
+    }
+
+    /// Its driver.
+    #[must_use]
+    pub fn driver(&self) -> DriverHandle {
+        self.app.driver.clone()
     }
 
     /// Serves until `stop` is done; then turns clients away gently and lets requests end, each for as long as the settings

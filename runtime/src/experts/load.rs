@@ -8,7 +8,7 @@ use plan::map::ExpertMap;
 use rayon::prelude::*;
 use thiserror::Error;
 
-use super::mover::LoadPage;
+use super::mover::{LoadPage, Unreadable};
 use super::pages::HeldPages;
 use crate::cancel::Cancel;
 
@@ -16,18 +16,29 @@ use crate::cancel::Cancel;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LoadError {
     /// The checkpoint cannot be read.
-    #[error("{layer}, {expert}: {reason}")]
+    #[error("{layer}, {expert}: {source}")]
     Unreadable {
         /// Where.
         layer: LayerId,
         /// Which.
         expert: ExpertId,
-        /// What the checkpoint says.
-        reason: String,
+        /// Why.
+        source: Unreadable,
     },
     /// They are not wanted any more.
     #[error("loading was cancelled")]
     Cancelled,
+}
+
+impl LoadError {
+    /// Whether trying again is of no use until somebody changes the checkpoint.
+    #[must_use]
+    pub const fn is_permanent(&self) -> bool {
+        match self {
+            Self::Unreadable { source, .. } => source.is_permanent,
+            Self::Cancelled => false,
+        }
+    }
 }
 
 /// The pages of `rank`'s slots, `[layers, slots_per_rank]`, read by all cores where `held` lacks them.
@@ -50,7 +61,7 @@ pub fn load_experts<B: Backend>(
         if cancel.is_cancelled() {
             return Err(LoadError::Cancelled);
         }
-        let page = load_page(layer, expert).map_err(|reason| LoadError::Unreadable { layer, expert, reason })?;
+        let page = load_page(layer, expert).map_err(|source| LoadError::Unreadable { layer, expert, source })?;
         Ok(Arc::new(page))
     };
     slots.into_par_iter().map(load).collect()
@@ -74,7 +85,8 @@ mod tests {
         let backend = Cpu::new(1).unwrap();
         let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert| {
             counted.fetch_add(1, Ordering::Relaxed);
-            if expert == ExpertId(3) { Err("a hole in the file".to_owned()) } else { Ok(page(&backend, layer, expert)) }
+            let hole = Unreadable { reason: "a hole in the file".to_owned(), is_permanent: true };
+            if expert == ExpertId(3) { Err(hole) } else { Ok(page(&backend, layer, expert)) }
         });
         let loaded = load_experts::<Cpu>(&map(), RankId(rank), held, &load_page, &Cancel::default());
         (loaded, read.load(Ordering::Relaxed))

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use kernels::Backend;
 use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use plan::moves::Transaction;
+use thiserror::Error;
 
 use self::budget::Budget;
 use self::fetch::Fetcher;
@@ -29,8 +30,18 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// Transactions that are received at the same time: while one waits for its source another may use the link.
 const FETCHERS: usize = 2;
 
-/// Reads an expert from the checkpoint; `Err` says why not.
-pub type LoadPage<B> = Arc<dyn Fn(LayerId, ExpertId) -> Result<<B as Backend>::Page, String> + Send + Sync>;
+/// Reads an expert from the checkpoint.
+pub type LoadPage<B> = Arc<dyn Fn(LayerId, ExpertId) -> Result<<B as Backend>::Page, Unreadable> + Send + Sync>;
+
+/// Why an expert cannot be read from the checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{reason}")]
+pub struct Unreadable {
+    /// What the checkpoint says.
+    pub reason: String,
+    /// Whether trying again is of no use.
+    pub is_permanent: bool,
+}
 
 /// A slot's new page.
 pub enum NewPage<B: Backend> {

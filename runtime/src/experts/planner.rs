@@ -1,5 +1,7 @@
 //! Makes the plans that the rebalancer asks for, on a thread of its own: a plan may take many steps' time.
 
+use std::sync::Arc;
+
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use plan::balance::{Policy, Request, balance};
 use plan::moves::{best_first, transactions};
@@ -7,6 +9,9 @@ use plan::policy::{Decision, Terms, decide};
 use plan::topology::Topology;
 
 use super::rebalance::{Goal, PlanOutcome, PlanRequest};
+
+/// What is asked for, and where the ranks are.
+pub type Wanted = (PlanRequest, Arc<Topology>);
 
 /// The number of a request, and what came of it.
 pub type Planned = (u64, PlanOutcome);
@@ -16,8 +21,6 @@ pub type Planned = (u64, PlanOutcome);
 pub struct Planner {
     /// How a target map is found.
     pub policy: Policy,
-    /// Where the ranks are.
-    pub topology: Topology,
     /// Staging pages of each rank.
     pub staging_pages: u32,
     /// Least gain in balance ratio for which experts move.
@@ -31,18 +34,22 @@ pub struct Planner {
 impl Planner {
     /// Makes one plan.
     #[must_use]
-    pub fn plan(&self, request: &PlanRequest) -> PlanOutcome {
-        self.try_plan(request).unwrap_or_else(|reason| PlanOutcome::Failed { reason })
+    pub fn plan(&self, request: &PlanRequest, topology: &Topology) -> PlanOutcome {
+        self.try_plan(request, topology).unwrap_or_else(|reason| PlanOutcome::Failed { reason })
     }
 
-    fn try_plan(&self, PlanRequest { map, goal, .. }: &PlanRequest) -> Result<PlanOutcome, String> {
+    fn try_plan(
+        &self,
+        PlanRequest { map, goal, .. }: &PlanRequest,
+        topology: &Topology,
+    ) -> Result<PlanOutcome, String> {
         let (target, ratios) = match goal {
             Goal::Reach(target) => (target.clone(), None),
             Goal::Balance { load, lifetime } => {
                 let target = balance(&Request {
                     policy: self.policy,
                     windows: std::slice::from_ref(load),
-                    topology: &self.topology,
+                    topology,
                     current: Some(map),
                     min_coverage: 0,
                 })
@@ -83,13 +90,13 @@ impl Planner {
     ///
     /// # Errors
     /// If the system gives no thread.
-    pub fn start(self) -> std::io::Result<(Sender<PlanRequest>, Receiver<Planned>)> {
-        let (requests, incoming) = unbounded::<PlanRequest>();
+    pub fn start(self) -> std::io::Result<(Sender<Wanted>, Receiver<Planned>)> {
+        let (requests, incoming) = unbounded::<Wanted>();
         let (outgoing, outcomes) = unbounded();
         std::thread::Builder::new().name("planner".to_owned()).spawn(move || {
             super::Yield::Planning.apply();
-            for request in incoming {
-                let outcome = self.plan(&request);
+            for (request, topology) in incoming {
+                let outcome = self.plan(&request, &topology);
                 if outgoing.send((request.number, outcome)).is_err() {
                     return;
                 }
@@ -111,12 +118,15 @@ mod tests {
     fn planner() -> Planner {
         Planner {
             policy: Policy::default(),
-            topology: Topology::single_node(2, 2),
             staging_pages: 2,
             minimum_gain: 0.02,
             page_bytes: 1000,
             move_bytes_per_second: 0,
         }
+    }
+
+    fn topology() -> Topology {
+        Topology::single_node(2, 2)
     }
 
     fn map() -> ExpertMap {
@@ -130,7 +140,7 @@ mod tests {
 
     #[test]
     fn an_uneven_load_is_worth_a_move_whose_transactions_apply() {
-        let outcome = planner().plan(&balance_for([50, 50, 1, 1]));
+        let outcome = planner().plan(&balance_for([50, 50, 1, 1]), &topology());
         let PlanOutcome::Move { transactions, ratio_before, ratio_after } = outcome else { panic!("{outcome:?}") };
         let target = transactions.iter().fold(map(), |map, work| map.apply(work).unwrap());
         assert_ne!(target, map());
@@ -139,7 +149,7 @@ mod tests {
 
     #[test]
     fn an_even_load_is_kept_with_the_reason() {
-        let outcome = planner().plan(&balance_for([10, 10, 10, 10]));
+        let outcome = planner().plan(&balance_for([10, 10, 10, 10]), &topology());
         let PlanOutcome::Keep { reason } = outcome else { panic!("{outcome:?}") };
         assert!(reason.contains("ratio 1.000"), "{reason}");
     }
@@ -147,22 +157,23 @@ mod tests {
     #[test]
     fn a_move_that_takes_longer_than_the_plan_lasts_is_not_worth_it() {
         let slow = Planner { move_bytes_per_second: 10, ..planner() };
-        assert!(matches!(slow.plan(&balance_for([50, 50, 1, 1])), PlanOutcome::Keep { .. }));
+        assert!(matches!(slow.plan(&balance_for([50, 50, 1, 1]), &topology()), PlanOutcome::Keep { .. }));
     }
 
     #[test]
     fn a_plan_that_cannot_be_made_says_why() {
         let request = PlanRequest { number: 1, map: map(), goal: Goal::Reach(map()) };
         let none = Planner { staging_pages: 0, ..planner() };
-        let PlanOutcome::Failed { reason } = none.plan(&request) else { panic!() };
+        let PlanOutcome::Failed { reason } = none.plan(&request, &topology()) else { panic!() };
         assert!(reason.contains("at least one staging page"), "{reason}");
     }
 
     #[test]
     fn the_thread_answers_in_order_and_ends_with_its_requests() {
         let (requests, outcomes) = planner().start().unwrap();
-        requests.send(balance_for([50, 50, 1, 1])).unwrap();
-        requests.send(PlanRequest { number: 2, map: map(), goal: Goal::Reach(map()) }).unwrap();
+        let topology = Arc::new(topology());
+        requests.send((balance_for([50, 50, 1, 1]), Arc::clone(&topology))).unwrap();
+        requests.send((PlanRequest { number: 2, map: map(), goal: Goal::Reach(map()) }, topology)).unwrap();
         drop(requests);
         let numbers: Vec<u64> = outcomes.iter().map(|(number, _)| number).collect();
         assert_eq!(numbers, [1, 2]);

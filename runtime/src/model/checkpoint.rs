@@ -1,6 +1,9 @@
 //! A checkpoint on disk: which tensor lies where, checked against the configuration before any weight is read.
 //! Tensors are read when they are asked for, so a rank reads only what it holds.
 
+mod error;
+mod files;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -9,17 +12,13 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 use kernels::tensor::{MatrixView, Values, WeightKind};
 use plan::wire::ModelIdentity;
-use safetensors::{Dtype, tensor::Metadata};
+use safetensors::Dtype;
 use sha2::{Digest, Sha256};
-use thiserror::Error;
 
-use super::config::{Config, ConfigError};
+pub use self::error::CheckpointError;
+use self::files::{open_file, read, weight_files};
+use super::config::Config;
 use super::weights::{self, ExpertLayout};
-
-/// A header, a configuration or an index larger than this is none.
-const MAX_HEADER: u64 = 100 << 20;
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 
 /// A checkpoint whose every tensor has been found, with the right shape and a supported type.
 #[derive(Debug)]
@@ -215,121 +214,6 @@ pub(super) fn elements(shape: &[usize]) -> u64 {
     shape.iter().map(|&size| size as u64).product()
 }
 
-fn read(directory: &Path, name: &str) -> Result<Vec<u8>, CheckpointError> {
-    let failed = |source| CheckpointError::Read { file: name.to_owned(), source };
-    let (file, length) = open(directory, name).map_err(failed)?;
-    if length > MAX_HEADER {
-        let reason = format!("{length} bytes are too many for such a file");
-        return Err(CheckpointError::Corrupt { file: name.to_owned(), reason });
-    }
-    let mut bytes = vec![0; length as usize];
-    file.read_exact_at(&mut bytes, 0).map_err(failed)?;
-    Ok(bytes)
-}
-
-/// Opens a regular file; a pipe or a device could block or never end. Gives its length too.
-fn open(directory: &Path, name: &str) -> std::io::Result<(File, u64)> {
-    let path = directory.join(name);
-    if !std::fs::metadata(&path)?.is_file() {
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
-    }
-    let file = File::open(path)?;
-    let length = file.metadata()?.len();
-    Ok((file, length))
-}
-
-/// Which file holds each tensor, if an index says so.
-enum WeightFiles {
-    Single,
-    Index(BTreeMap<String, String>),
-}
-
-impl WeightFiles {
-    fn files(&self) -> Vec<String> {
-        match self {
-            Self::Single => vec![SINGLE.to_owned()],
-            Self::Index(map) => {
-                let mut files: Vec<String> = map.values().cloned().collect();
-                files.sort();
-                files.dedup();
-                files
-            }
-        }
-    }
-
-    fn names_another(&self, tensor: &str, file: &str) -> bool {
-        match self {
-            Self::Single => false,
-            Self::Index(map) => map.get(tensor).is_none_or(|named| named != file),
-        }
-    }
-
-    fn tensors(&self) -> impl Iterator<Item = &str> {
-        let map = match self {
-            Self::Single => None,
-            Self::Index(map) => Some(map),
-        };
-        map.into_iter().flat_map(|map| map.keys().map(String::as_str))
-    }
-}
-
-fn weight_files(directory: &Path) -> Result<WeightFiles, CheckpointError> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    if !directory.join(INDEX).exists() {
-        return Ok(WeightFiles::Single);
-    }
-    let corrupt = |reason: String| CheckpointError::Corrupt { file: INDEX.to_owned(), reason };
-    let index: Index = serde_json::from_slice(&read(directory, INDEX)?).map_err(|error| corrupt(error.to_string()))?;
-    if directory.join(SINGLE).exists() && !index.weight_map.values().any(|name| name == SINGLE) {
-        return Err(corrupt(format!(
-            "it does not name {SINGLE}, which is there too; remove the one that is not in use"
-        )));
-    }
-    // A name with a separator could leave the directory.
-    if let Some(name) = index.weight_map.values().find(|name| name.contains(['/', '\\']) || name.starts_with('.')) {
-        return Err(corrupt(format!("{name:?} is no file of this directory")));
-    }
-    Ok(WeightFiles::Index(index.weight_map))
-}
-
-/// Opens a safetensors file and reads its header. The tensors must fill the file without gaps.
-fn open_file(directory: &Path, name: &str) -> Result<(File, Vec<(String, Place)>), CheckpointError> {
-    let failed = |source| CheckpointError::Read { file: name.to_owned(), source };
-    let corrupt = |reason: String| CheckpointError::Corrupt { file: name.to_owned(), reason };
-    let (file, length) = open(directory, name).map_err(failed)?;
-    if length < 8 {
-        return Err(corrupt(format!("{length} bytes are too few for a safetensors file")));
-    }
-    let mut size = [0; 8];
-    file.read_exact_at(&mut size, 0).map_err(failed)?;
-    let size = u64::from_le_bytes(size);
-    if size > MAX_HEADER || size > length - 8 {
-        return Err(corrupt(format!("a header of {size} bytes in a file of {length}")));
-    }
-    let mut header = vec![0; size as usize];
-    file.read_exact_at(&mut header, 8).map_err(failed)?;
-    let header: Metadata = serde_json::from_slice(&header).map_err(|error| corrupt(error.to_string()))?;
-    let mut infos: Vec<_> = header.tensors().into_iter().collect();
-    infos.sort_by_key(|(_, info)| info.data_offsets);
-    let (mut end, mut places) = (0_u64, Vec::with_capacity(infos.len()));
-    for (tensor, info) in infos {
-        let (start, stop) = (info.data_offsets.0 as u64, info.data_offsets.1 as u64);
-        let bits = info.shape.iter().try_fold(info.dtype.bitsize() as u64, |bits, &size| bits.checked_mul(size as u64));
-        if start != end || stop < start || bits != (stop - start).checked_mul(8) {
-            return Err(corrupt(format!("tensor {tensor} has offsets {start}..{stop} that do not fit its shape")));
-        }
-        end = stop;
-        places.push((tensor, Place { file: 0, start: 8 + size + start, dtype: info.dtype, shape: info.shape.clone() }));
-    }
-    if end != length - 8 - size {
-        return Err(corrupt(format!("tensors of {end} bytes in a file that holds {}", length - 8 - size)));
-    }
-    Ok((file, places))
-}
-
 /// See [`ModelIdentity::digest`].
 fn digest(config: &[u8], tensors: &BTreeMap<String, Place>) -> String {
     let mut hash = Sha256::new();
@@ -340,88 +224,6 @@ fn digest(config: &[u8], tensors: &BTreeMap<String, Place>) -> String {
         hash.update(format!("{name}\0{dtype:?}\0{shape:?}\0{file}\0{start}\n"));
     }
     format!("{:x}", hash.finalize())
-}
-
-/// Why a checkpoint is refused. Only [`CheckpointError::Read`] can be worth a retry.
-#[derive(Debug, Error)]
-pub enum CheckpointError {
-    /// A file cannot be read.
-    #[error("failed to read {file} of the checkpoint")]
-    Read {
-        /// The file.
-        file: String,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// A file is truncated or not what it claims to be.
-    #[error("{file} is corrupt or truncated: {reason}")]
-    Corrupt {
-        /// The file.
-        file: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The configuration is refused.
-    #[error("the model's config.json is refused: {0}")]
-    Config(ConfigError),
-    /// A tensor is missing.
-    #[error("tensor {tensor} is missing: no weight file has it, and config.json or the index asks for it")]
-    Missing {
-        /// Its name.
-        tensor: String,
-    },
-    /// A tensor is not part of the model.
-    #[error("tensor {tensor} is not part of this model; ignoring it could give wrong answers")]
-    Extra {
-        /// Its name.
-        tensor: String,
-    },
-    /// A tensor is in two files.
-    #[error("tensor {tensor} is in two files")]
-    Duplicate {
-        /// Its name.
-        tensor: String,
-    },
-    /// A file and the index disagree.
-    #[error("{INDEX} does not name {file} for tensor {tensor}")]
-    Index {
-        /// The tensor.
-        tensor: String,
-        /// The file it was found in.
-        file: String,
-    },
-    /// A tensor has the wrong shape.
-    #[error(
-        "tensor {tensor} has shape {found:?}, but config.json (with transformers' values of the keys that it lacks) \
-         asks for {expected:?}"
-    )]
-    Shape {
-        /// Its name.
-        tensor: String,
-        /// Its shape.
-        found: Vec<usize>,
-        /// The shape that the configuration gives.
-        expected: Vec<usize>,
-    },
-    /// A tensor has a type that is not supported.
-    #[error("tensor {tensor} has type {found}, only BF16, F16 and F32 are supported")]
-    Type {
-        /// Its name.
-        tensor: String,
-        /// Its type.
-        found: String,
-    },
-    /// A weight is no number, so no output would be.
-    #[error("tensor {tensor} has a weight that is infinite or not a number, element {element}")]
-    NotFinite {
-        /// Its name.
-        tensor: String,
-        /// Which element, in row-major order.
-        element: usize,
-    },
-    /// The output matrix is stored, differs from the embedding, and is said to be tied to it.
-    #[error("tie_word_embeddings is true, but lm_head.weight differs from model.embed_tokens.weight")]
-    Untied,
 }
 
 #[cfg(test)]

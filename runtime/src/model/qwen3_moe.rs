@@ -1,17 +1,22 @@
 //! Qwen3-MoE, in execution order: embedding, then for each layer attention and feed-forward, then the output matrix.
 //! Attention runs on this rank's own tokens; experts run where the expert table says.
 
+mod load;
+mod pass;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kernels::Backend;
-use kernels::backend::{CacheShape, Choices, Groups, PageShape, Rotation, RouterShape, Span, Write};
+use kernels::backend::{CacheShape, PageShape, Span, Write};
 use plan::ids::{ExpertId, LayerId};
 use thiserror::Error;
 
+use self::load::{load_layer, rope_angles};
+use self::pass::{Group, Pass};
 use super::checkpoint::{Checkpoint, CheckpointError};
-use super::config::{Config, LayerKind};
-use super::dispatch::{Dispatch, Routed, Token};
+use super::config::Config;
+use super::dispatch::{Dispatch, Token};
 use super::{sampling, weights};
 use crate::experts::table::ExpertTable;
 use crate::fabric::{Fabric, FabricError};
@@ -106,13 +111,6 @@ pub struct ForwardTiming {
     pub exchange: Duration,
     /// Expert arithmetic.
     pub experts: Duration,
-}
-
-/// The group that a step's experts are spread over, as this rank sees it.
-struct Group<'a, B: Backend> {
-    table: &'a mut ExpertTable<B::Page>,
-    fabric: &'a mut dyn Fabric,
-    timing: ForwardTiming,
 }
 
 /// Size of a rank's KV cache.
@@ -330,150 +328,6 @@ fn wanted(batch: &[SequenceStep]) -> Vec<u32> {
         first += step.tokens.len() as u32;
     }
     rows
-}
-
-fn load_layer<B: Backend>(
-    backend: &B,
-    checkpoint: &Checkpoint,
-    index: usize,
-    sparse: &mut usize,
-) -> Result<Layer<B>, CheckpointError> {
-    let config = checkpoint.config();
-    let prefix = weights::prefix(index);
-    let vector = |name: &str| weights::vector(backend, checkpoint, &format!("{prefix}.{name}.weight"));
-    let linear = |names: &[&str], columns: usize| {
-        let named = |kind: &str| names.iter().map(|name| format!("{prefix}.{name}.{kind}")).collect::<Vec<_>>();
-        let biases = if config.attention_bias { named("bias") } else { Vec::new() };
-        weights::linear(backend, checkpoint, &named("weight"), &biases, columns)
-    };
-    Ok(Layer {
-        input_norm: vector("input_layernorm")?,
-        projections: linear(&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], config.hidden)?,
-        query_norm: vector("self_attn.q_norm")?,
-        key_norm: vector("self_attn.k_norm")?,
-        output: linear(&["self_attn.o_proj"], config.heads.query_width())?,
-        feed_forward_norm: vector("post_attention_layernorm")?,
-        feed_forward: match config.layers[index] {
-            LayerKind::Dense => FeedForward::Dense(Arc::new(weights::dense(backend, checkpoint, index)?)),
-            LayerKind::Sparse => {
-                let router = [format!("{prefix}.mlp.gate.weight")];
-                *sparse += 1;
-                FeedForward::Sparse(
-                    weights::linear(backend, checkpoint, &router, &[], config.hidden)?,
-                    LayerId::from(*sparse - 1),
-                )
-            }
-        },
-    })
-}
-
-/// `[positions, dimension]`: cosines, then sines, of `position / theta^(2i / dimension)`. The exponent, the power, its
-/// inverse and the angle are each rounded to f32, as in the reference implementation: at position 30,000 one rounding
-/// less turns a head by several thousandths.
-fn rope_angles(config: &Config, positions: usize) -> Vec<f32> {
-    let dimension = config.heads.dimension;
-    let frequency = |index: usize| {
-        let exponent = (2 * index) as f32 / dimension as f32;
-        1.0 / f64::from(config.rope_theta as f32).powf(f64::from(exponent)) as f32
-    };
-    let frequencies: Vec<f32> = (0..dimension / 2).map(frequency).collect();
-    let mut angles = Vec::with_capacity(positions * dimension);
-    for position in 0..positions {
-        let angle = |frequency: &f32| f64::from(position as f32 * frequency);
-        angles.extend(frequencies.iter().map(|frequency| angle(frequency).cos() as f32));
-        angles.extend(frequencies.iter().map(|frequency| angle(frequency).sin() as f32));
-    }
-    angles
-}
-
-/// What every layer of a forward pass needs.
-struct Pass<'a, B: Backend> {
-    backend: &'a B,
-    config: &'a Config,
-    angles: &'a B::Buffer<f32>,
-}
-
-impl<B: Backend> Pass<'_, B> {
-    /// Norm, projections, rotation, attention over the cache, output projection; added to `hidden`.
-    fn attention(&self, layer: &Layer<B>, cache: &mut B::Cache, spans: &[Span<'_>], scratch: &mut Scratch<B>) {
-        let Self { backend, config, angles } = *self;
-        let Scratch { hidden, normed, projected, attended, positions, .. } = scratch;
-        backend.rms_norm(hidden, &layer.input_norm, config.rms_epsilon, normed);
-        backend.matmul(normed, &layer.projections, Write::Replace, projected);
-        let rotation = Rotation {
-            query_norm: &layer.query_norm,
-            key_norm: &layer.key_norm,
-            epsilon: config.rms_epsilon,
-            angles,
-            positions,
-        };
-        backend.rotate(projected, config.heads, &rotation);
-        backend.store(cache, projected, spans);
-        backend.attend(cache, projected, spans, attended);
-        backend.matmul(attended, &layer.output, Write::Add, hidden);
-    }
-
-    /// One network for all tokens; added to `hidden`.
-    fn dense(&self, page: &Arc<B::Page>, scratch: &mut Scratch<B>) {
-        let Self { backend, config, .. } = *self;
-        let Scratch { hidden, normed, results, ones, ids, identity, .. } = scratch;
-        let rows = &identity[..ids.len()];
-        backend.resize(ones, rows.len());
-        backend.write(ones, 0, &vec![1.0; rows.len()]);
-        backend.resize(results, rows.len() * config.hidden);
-        let groups = Groups { starts: &[0, rows.len() as u32], rows };
-        backend.feed_forward(std::slice::from_ref(page), groups, normed, results);
-        backend.combine(results, Choices { rows, top_k: 1 }, ones, hidden);
-    }
-
-    /// Chooses the experts of every token.
-    fn route(&self, router: &B::Matrix, scratch: &mut Scratch<B>) {
-        let Config { experts, top_k, normalise_top_k, .. } = *self.config;
-        let shape = RouterShape { experts, top_k, normalise: normalise_top_k };
-        self.backend.matmul(&scratch.normed, router, Write::Replace, &mut scratch.router);
-        self.backend.route(&scratch.router, shape, &mut scratch.experts, &mut scratch.weights);
-    }
-
-    /// Runs the chosen experts where they are and adds their weighted outputs to `hidden`.
-    fn experts(&self, layer: LayerId, group: &mut Group<'_, B>, scratch: &mut Scratch<B>) -> Result<(), ForwardError> {
-        let Self { backend, config, .. } = *self;
-        let Group { table, fabric, timing } = group;
-        let Scratch { hidden, normed, experts, weights, results, dispatch, tokens, .. } = scratch;
-        let (ranks, slots, width) = (fabric.ranks(), table.shape().slots_per_rank, config.hidden);
-        dispatch.begin(ranks, width);
-        let routed = Routed { tokens, experts: &backend.read(experts), values: &backend.read(normed) };
-        dispatch.choose(table, layer, routed);
-        if ranks > 1 {
-            let start = Instant::now();
-            let mut len = tokens.len() * width;
-            dispatch.exchange(*fabric, slots, |rows| append(backend, normed, &mut len, rows))?;
-            timing.exchange += start.elapsed();
-        }
-        let start = Instant::now();
-        let mut len = dispatch.pairs() * width;
-        backend.resize(results, len);
-        backend.feed_forward(table.pages(layer), dispatch.group(slots), normed, results);
-        for slot in 0..slots {
-            table.count(layer, slot.into(), dispatch.pairs_of(slot));
-        }
-        timing.experts += start.elapsed();
-        if ranks > 1 {
-            let start = Instant::now();
-            dispatch.give_back(*fabric, &backend.read(results))?;
-            dispatch.received(fabric.rank().index()).for_each(|rows| append(backend, results, &mut len, rows));
-            timing.exchange += start.elapsed();
-        }
-        let rows = dispatch.results(fabric.rank().0);
-        backend.combine(results, Choices { rows, top_k: config.top_k }, weights, hidden);
-        Ok(())
-    }
-}
-
-/// Puts rows behind the first `len` elements of a buffer.
-fn append<B: Backend>(backend: &B, buffer: &mut B::Buffer<f32>, len: &mut usize, rows: &[f32]) {
-    backend.resize(buffer, *len + rows.len());
-    backend.write(buffer, *len, rows);
-    *len += rows.len();
 }
 
 /// Why a step could not be run.

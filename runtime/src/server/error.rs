@@ -119,6 +119,7 @@ impl From<HandleError> for ApiError {
             HandleError::Submit(SubmitError::OutgrowsCache { .. }) => {
                 Self::field("max_tokens", Code::ContextLengthExceeded, message)
             }
+            HandleError::Failing { reason } => SequenceError::Failing { reason }.into(),
             HandleError::Stopped => SequenceError::ShuttingDown.into(),
         }
     }
@@ -126,10 +127,12 @@ impl From<HandleError> for ApiError {
 
 impl From<SequenceError> for ApiError {
     fn from(error: SequenceError) -> Self {
-        Self {
-            retry_after: Some(1),
-            ..Self::other(StatusCode::SERVICE_UNAVAILABLE, Code::ServiceUnavailable, error.to_string())
-        }
+        let retry_after = match error {
+            SequenceError::OutgrowsCache | SequenceError::ShuttingDown => Some(1),
+            SequenceError::Failing { .. } => None,
+        };
+        let unavailable = Self::other(StatusCode::SERVICE_UNAVAILABLE, Code::ServiceUnavailable, error.to_string());
+        Self { retry_after, ..unavailable }
     }
 }
 

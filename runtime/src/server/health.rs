@@ -11,12 +11,13 @@ use crate::coordinator::handle::Health;
 
 /// `GET /health`: 200 while requests are served, otherwise 503 with the reason.
 pub async fn health(State(app): State<App>) -> Response {
-    let reason = match &*app.driver.health() {
+    let (status, reason) = match app.driver.health() {
         Health::Serving => return Json(json!({"status": "serving"})).into_response(),
-        Health::NotFormed { reason } => reason.clone(),
-        Health::Stopping => "the server is shutting down".to_owned(),
+        Health::NotFormed { reason } => ("not serving", reason),
+        Health::Failing { reason } => ("failed", reason),
+        Health::Stopping => ("not serving", "the server is shutting down".to_owned()),
     };
-    let body = Json(json!({"status": "not serving", "reason": reason}));
+    let body = Json(json!({"status": status, "reason": reason}));
     (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
 }
 

@@ -2,6 +2,7 @@
 
 mod chat;
 mod completions;
+mod disconnect;
 mod overload;
 mod refusals;
 
@@ -54,6 +55,12 @@ async fn the_metrics_that_users_of_eplb_watch_are_there_by_name() {
         "swiftbalancer_map_age_seconds ",
         "swiftbalancer_rebalances_total{outcome=\"completed\"} 0",
         "swiftbalancer_move_aborts_total{reason=\"corrupt\"} 0",
+        "swiftbalancer_rebalance_phase_seconds_count{phase=\"moving\"} 0",
+        "swiftbalancer_staging_pages_used{rank=\"1\"} 0",
+        "swiftbalancer_commit_stall_seconds_total 0",
+        "swiftbalancer_experts_moved_total 0",
+        "swiftbalancer_bytes_moved_total 0",
+        "swiftbalancer_planner_seconds_count 0",
     ] {
         assert!(metrics.lines().any(|line| line.starts_with(name)), "no {name:?} in {metrics}");
     }

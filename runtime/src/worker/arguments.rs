@@ -34,6 +34,9 @@ pub struct WorkerArguments {
     /// Host or address by which other ranks reach this one
     #[arg(long, value_name = "HOST", env = "POD_IP")]
     pub advertise_address: String,
+    /// Name of the node that it is on: experts travel less between ranks of one node; the host's name if it is not given
+    #[arg(long, value_name = "NAME", env = "SWIFTBALANCER_NODE")]
+    pub node: Option<String>,
     /// Number of the process that started this one, to end with it
     #[arg(long, hide = true, value_name = "PID")]
     pub parent: Option<u32>,
@@ -64,10 +67,15 @@ fn block_tokens(text: &str) -> Result<u32, String> {
     }
 }
 
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
 impl From<WorkerArguments> for WorkerSettings {
     fn from(arguments: WorkerArguments) -> Self {
         let WorkerArguments { model, rank, coordinator, listen, move_listen, health_listen, .. } = arguments;
-        let WorkerArguments { advertise_address, parent, device, .. } = arguments;
+        let WorkerArguments { advertise_address, node, parent, device, .. } = arguments;
         let DeviceArguments { threads, kv_blocks, block_tokens } = device;
         Self {
             model,
@@ -77,6 +85,8 @@ impl From<WorkerArguments> for WorkerSettings {
             move_listen,
             health_listen,
             advertise_address,
+            // A variable that is set to nothing names no node.
+            node: node.filter(|node| !node.is_empty()).unwrap_or_else(host_name),
             threads: threads.into(),
             cache: CacheSize { blocks: kv_blocks as usize, block_tokens: block_tokens as usize },
             faults: Faults::default(),

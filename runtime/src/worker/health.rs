@@ -1,8 +1,7 @@
 //! A rank's health and metrics over HTTP, on a thread of its own: it answers whatever the rank is busy with.
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -12,10 +11,19 @@ use tokio::sync::oneshot;
 
 use super::metrics::WorkerMetrics;
 
+/// How far a rank has come.
+#[derive(Clone, Debug)]
+enum Progress {
+    Loading,
+    Loaded,
+    /// It cannot serve, for this reason.
+    Failed(String),
+}
+
 /// Serves until it is dropped.
 #[derive(Debug)]
 pub(super) struct HealthServer {
-    loaded: Arc<AtomicBool>,
+    progress: Arc<Mutex<Progress>>,
     #[cfg_attr(not(test), expect(dead_code, reason = "tests ask where it listens"))]
     address: SocketAddr,
     /// Dropped with the server, which ends its thread.
@@ -25,8 +33,8 @@ pub(super) struct HealthServer {
 impl HealthServer {
     /// Starts to serve on `listener`.
     pub fn start(listener: TcpListener, metrics: &WorkerMetrics) -> std::io::Result<Self> {
-        let (address, loaded) = (listener.local_addr()?, Arc::new(AtomicBool::new(false)));
-        let routes = routes(metrics, &loaded);
+        let (address, progress) = (listener.local_addr()?, Arc::new(Mutex::new(Progress::Loading)));
+        let routes = routes(metrics, &progress);
         listener.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
@@ -40,22 +48,33 @@ impl HealthServer {
                 tracing::error!(%error, "health is not served any more");
             }
         })?;
-        Ok(Self { loaded, address, _stop: stop })
+        Ok(Self { progress, address, _stop: stop })
     }
 
     /// The model is loaded: from now on the rank is ready when it is part of a group.
     pub fn loaded(&self) {
-        self.loaded.store(true, Ordering::Release);
+        self.set(Progress::Loaded);
+    }
+
+    /// The rank will never be ready.
+    pub fn failed(&self, reason: &str) {
+        self.set(Progress::Failed(reason.to_owned()));
+    }
+
+    fn set(&self, progress: Progress) {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
     }
 }
 
-fn routes(metrics: &WorkerMetrics, loaded: &Arc<AtomicBool>) -> Router {
-    let (shown, ready, loaded) = (metrics.clone(), metrics.clone(), Arc::clone(loaded));
+fn routes(metrics: &WorkerMetrics, progress: &Arc<Mutex<Progress>>) -> Router {
+    let (shown, ready, progress) = (metrics.clone(), metrics.clone(), Arc::clone(progress));
     let ready = move || async move {
-        match (loaded.load(Ordering::Acquire), ready.is_formed()) {
-            (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "loading the model\n"),
-            (true, false) => (StatusCode::SERVICE_UNAVAILABLE, "not part of a group\n"),
-            (true, true) => (StatusCode::OK, "part of a group\n"),
+        let progress = progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match (progress, ready.is_formed()) {
+            (Progress::Failed(reason), _) => (StatusCode::SERVICE_UNAVAILABLE, format!("failed: {reason}\n")),
+            (Progress::Loading, _) => (StatusCode::SERVICE_UNAVAILABLE, "loading the model\n".to_owned()),
+            (Progress::Loaded, false) => (StatusCode::SERVICE_UNAVAILABLE, "not part of a group\n".to_owned()),
+            (Progress::Loaded, true) => (StatusCode::OK, "part of a group\n".to_owned()),
         }
     };
     Router::new()
@@ -81,5 +100,7 @@ mod tests {
         assert_eq!(status("/readyz").await, 503);
         metrics.formed(true);
         assert_eq!((status("/readyz").await, status("/metrics").await), (200, 200));
+        server.failed("a hole in the file");
+        assert_eq!((status("/readyz").await, status("/livez").await), (503, 200));
     }
 }

@@ -74,7 +74,7 @@ impl WorkerMetrics {
                 self.staged_bytes.inc_by(*bytes);
             }
             FromRank::MoveFailed { reason, .. } => self.failures.with_label_values(&[<&str>::from(*reason)]).inc(),
-            FromRank::Register { .. } | FromRank::Ready { .. } | FromRank::Alive => {}
+            FromRank::Register { .. } | FromRank::Failed { .. } | FromRank::Ready { .. } | FromRank::Alive => {}
         }
     }
 

@@ -1,7 +1,7 @@
 //! A group of ranks in this process, on real sockets, with the smallest driver that can run it.
 
 #![allow(dead_code, reason = "each test and benchmark uses its own part of it")]
-#![allow(clippy::unwrap_used, reason = "a test's own mistake ends the test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what goes wrong ends the test")]
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -17,8 +17,8 @@ use plan::map::{ExpertMap, MapShape};
 use plan::topology::Topology;
 use runtime::coordinator::fleet::{Fleet, FleetEvent, FleetSettings, Group};
 use runtime::experts::mover::Faults;
-use runtime::experts::planner::{Planned, Planner};
-use runtime::experts::rebalance::{Effect, Event, PlanRequest, Rebalancer, Report, Settings};
+use runtime::experts::planner::{Planned, Planner, Wanted};
+use runtime::experts::rebalance::{Effect, Event, Rebalancer, Report, Settings};
 use runtime::model::checkpoint::Checkpoint;
 use runtime::model::qwen3_moe::CacheSize;
 use runtime::protocol::{Commit, Sampling, SequenceId, SequenceStep, StepDone};
@@ -88,6 +88,7 @@ impl Worker {
             move_listen: any,
             health_listen: any,
             advertise_address: "127.0.0.1".to_owned(),
+            node: "here".to_owned(),
             threads: 1,
             cache: CacheSize {
                 blocks: (setup.sequences_per_rank * BLOCKS) as usize,
@@ -120,7 +121,8 @@ pub struct Deployment {
     events: Receiver<FleetEvent>,
     pub group: Option<Group>,
     pub rebalancer: Rebalancer,
-    planner: (Sender<PlanRequest>, Receiver<Planned>),
+    planner: (Sender<Wanted>, Receiver<Planned>),
+    topology: Arc<Topology>,
     pub workers: Vec<Option<Worker>>,
     pub steps: u64,
     started: Instant,
@@ -142,16 +144,17 @@ impl Deployment {
         let (fleet, events) = start_fleet(&setup, "127.0.0.1:0");
         let planner = Planner {
             policy: Policy::default(),
-            topology: Topology::single_node(setup.ranks, map.shape().slots_per_rank),
             staging_pages: setup.settings.staging_pages,
             minimum_gain: 0.01,
             page_bytes: 50_000,
             move_bytes_per_second: setup.move_bytes_per_second,
         };
+        let topology = Arc::new(Topology::single_node(setup.ranks, map.shape().slots_per_rank));
         let workers = (0..setup.ranks).map(|rank| Some(Worker::start(rank, fleet.address(), &setup))).collect();
         let mut deployment = Self {
             rebalancer: Rebalancer::new(setup.settings, model, map, 0).unwrap(),
             planner: planner.start().unwrap(),
+            topology,
             setup,
             fleet,
             events,
@@ -209,6 +212,8 @@ impl Deployment {
                 self.group = None;
                 self.on(Event::GroupLost);
             }
+            FleetEvent::Failing(reason) => panic!("a rank has failed: {reason:?}"),
+            FleetEvent::Refused { reason } => tracing::warn!(reason, "a rank was refused"),
             FleetEvent::Staged { generation, rank, transaction, bytes } => {
                 self.on(Event::Staged { generation, rank, transaction, bytes });
             }
@@ -221,7 +226,7 @@ impl Deployment {
     pub fn on(&mut self, event: Event<'_>) {
         for effect in self.rebalancer.on(event) {
             match effect {
-                Effect::Plan(request) => self.planner.0.send(request).unwrap(),
+                Effect::Plan(request) => self.planner.0.send((request, Arc::clone(&self.topology))).unwrap(),
                 Effect::Order { rank, order } => self.fleet.order(rank, order),
                 Effect::Record(_) => {}
                 Effect::Report(report) => self.reports.push(report),

@@ -31,14 +31,21 @@ async fn two_hundred_requests_at_once_give_what_each_gives_alone_while_experts_m
     let still = Group::start(2, &["--init-redundancy-expert", "4"]).await;
     let moving = Group::start(4, &["--init-redundancy-expert", "4", "--forced-move-interval", "5"]).await;
     let bodies: Vec<_> =
-        (0..200).map(|number| greedy(&format!("{number} times {number} is"), 5 + number % 20)).collect();
-    let moved = futures::future::join_all(bodies.iter().map(|body| text(&moving, body))).await;
-    for (body, moved) in bodies.iter().zip(moved).step_by(4) {
-        assert_eq!(text(&still, body).await, moved, "{body}");
+        (0..200).map(|number| greedy(&format!("{number} times {number} is"), 20 + number % 20)).collect();
+    let all = async |group| futures::future::join_all(bodies.iter().map(|body| text(group, body))).await;
+    let (moved, expected) = (all(&moving).await, all(&still).await);
+    for ((body, moved), expected) in bodies.iter().zip(moved).zip(expected) {
+        assert_eq!(moved, expected, "{body}");
     }
-    assert!(moving.metric("swiftbalancer_transactions_committed_total").await > 0.0);
-    let failed = "swiftbalancer_requests_total{outcome=\"failed\",route=\"completions\"}";
-    assert!(moving.metric(failed).await < 1.0);
+    let committed = moving.metric("swiftbalancer_transactions_committed_total").await;
+    let steps = moving.metric("swiftbalancer_step_seconds_count").await;
+    // One may still be on its way when the next is due, on a machine that has other work.
+    assert!(committed >= steps / 25.0, "{committed} in {steps} steps");
+    for (outcome, count) in [("completed", 200.0), ("failed", 0.0), ("cancelled", 0.0)] {
+        let name = format!("swiftbalancer_requests_total{{outcome=\"{outcome}\",route=\"completions\"}}");
+        let found = moving.metric(&name).await;
+        assert!((found - count).abs() < 0.5, "{name} {found}");
+    }
 }
 
 #[tokio::test]
@@ -52,13 +59,15 @@ async fn a_client_that_goes_away_leaves_no_block_behind() {
     let cancelled = "swiftbalancer_requests_total{outcome=\"cancelled\",route=\"completions\"}";
     group.until("it is counted", async || group.metric(cancelled).await > 0.0).await;
 
-    // One that does not stream is cancelled as well; whether it still runs when it is, time decides.
-    let body = greedy("Once", 1000);
+    // One that does not stream is cancelled as well, long before the end of so many tokens.
+    let mut body = greedy("Once", 1000);
+    body["n"] = 32.into();
     let running = async || group.metric("swiftbalancer_sequences_running").await > 0.0;
     tokio::select! {
-        _ = complete(&group, &body) => {}
+        answer = complete(&group, &body) => panic!("it ended: {answer:?}"),
         () = group.until("it runs", running) => {}
     }
+    group.until("it is counted", async || group.metric(cancelled).await > 1.0).await;
     group.until("its blocks are free", async || group.metric(blocks).await < 1.0).await;
 }
 

@@ -70,6 +70,11 @@ impl Group {
         }
     }
 
+    /// Process id of the coordinator.
+    pub fn pid(&self) -> i32 {
+        self.process.id() as i32
+    }
+
     /// Process ids of the ranks.
     pub fn ranks(&self) -> Vec<i32> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
@@ -90,7 +95,7 @@ impl Group {
 
     /// Asks the program to stop, and gives how it ended.
     pub fn stop(mut self) -> std::process::ExitStatus {
-        kill(self.process.id() as i32, Signal::TERM);
+        kill(self.pid(), Signal::TERM);
         self.process.wait().unwrap()
     }
 }

@@ -39,7 +39,7 @@ impl<R: Ranks> Driver<R> {
             generation: self.ranks.generation(),
             ranks: self.ranks.states(),
             static_map: self.settings.static_map,
-            failure: None,
+            failure: self.failure.clone(),
         }
     }
 

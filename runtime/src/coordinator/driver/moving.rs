@@ -1,5 +1,6 @@
 //! The driver's part in moving experts: carries out what the rebalancer says, and makes it known.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Driver, Ranks};
@@ -20,7 +21,10 @@ impl<R: Ranks> Driver<R> {
     /// Tells the rebalancer and does what it says; gives its words if it refuses.
     pub(super) fn tell_rebalancer(&mut self, event: Event<'_>) -> Option<String> {
         let effects = self.settings.rebalancer.on(event);
-        effects.into_iter().fold(None, |refused, effect| self.carry_out(effect).or(refused))
+        let refused = effects.into_iter().fold(None, |refused, effect| self.carry_out(effect).or(refused));
+        let rebalancer = &self.settings.rebalancer;
+        self.metrics.doing(Instant::now(), rebalancer.phase(), &rebalancer.staging_pages());
+        refused
     }
 
     fn carry_out(&mut self, effect: Effect) -> Option<String> {
@@ -46,7 +50,7 @@ impl<R: Ranks> Driver<R> {
     fn plan(&mut self, request: PlanRequest) -> Option<String> {
         let number = request.number;
         self.metrics.planning(Instant::now());
-        if self.settings.planner.0.send(request).is_ok() {
+        if self.settings.planner.0.send((request, Arc::clone(&self.topology))).is_ok() {
             return None;
         }
         let outcome = PlanOutcome::Failed { reason: "the thread that plans has ended".to_owned() };

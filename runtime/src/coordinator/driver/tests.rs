@@ -69,17 +69,36 @@ async fn a_sequence_whose_group_is_lost_goes_on_with_the_tokens_it_gives_undistu
     assert!(!remote.lose.load(Ordering::SeqCst), "the rank was lost");
     assert_eq!(undisturbed.0[5..], seen);
     assert_eq!(finish, undisturbed.1);
-    assert_eq!(*handle.health(), Health::Serving);
+    assert_eq!(handle.health(), Health::Serving);
 }
 
 #[tokio::test]
 async fn requests_wait_until_the_group_is_formed() {
     let (handle, remote) = Fake::default().start(&prometheus::Registry::new());
     let mut updates = one(&handle, asks(&[1], 3)).await;
-    assert!(matches!(*handle.health(), Health::NotFormed { .. }));
+    assert!(matches!(handle.health(), Health::NotFormed { .. }));
     assert!(updates.try_recv().is_err());
     remote.complete();
     assert_eq!(read(&mut updates).await.1, Some(Finish::Length));
+}
+
+#[tokio::test]
+async fn a_rank_that_has_failed_for_good_ends_every_wait_until_one_that_can_serve_is_in_its_place() {
+    let (handle, remote) = Fake::default().start(&prometheus::Registry::new());
+    let mut waiting = one(&handle, asks(&[1], 3)).await;
+    let reason = "rank 1 cannot serve: there is a hole in the file".to_owned();
+    remote.fail(Some(&reason));
+    let failed = SequenceError::Failing { reason: reason.clone() };
+    assert_eq!(waiting.recv().await, Some(Update::Failed(failed)));
+    assert_eq!(handle.failure().await, reason);
+    let refused = handle.submit(vec![asks(&[1], 3)]).await.unwrap_err();
+    assert_eq!(refused, HandleError::Failing { reason: reason.clone() });
+    assert_eq!(handle.ask(AdminCommand::State).await.unwrap().failure, Some(reason));
+
+    remote.fail(None);
+    remote.complete();
+    assert_eq!(read(&mut one(&handle, asks(&[1], 3)).await).await.1, Some(Finish::Length));
+    assert_eq!(handle.health(), Health::Serving);
 }
 
 #[tokio::test]

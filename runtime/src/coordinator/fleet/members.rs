@@ -1,6 +1,7 @@
 //! Which ranks are registered and what group they are in: the fleet's state, under one lock that is never held while
 //! anything waits for the network.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ pub(super) struct Member {
     pub kv_blocks: u32,
     /// Tokens of a block.
     pub block_tokens: u32,
+    /// Name of the node that it is on.
+    pub node: String,
     /// To the thread that writes to it.
     pub outbox: Sender<ToRank>,
     /// Ends its control connection.
@@ -44,6 +47,8 @@ enum Formation {
 struct State {
     /// `[ranks]`
     members: Vec<Option<Member>>,
+    /// Why a rank cannot serve; kept until its place is taken by one that can.
+    failures: BTreeMap<RankId, String>,
     formation: Formation,
     generation: u64,
     closed: bool,
@@ -62,7 +67,8 @@ pub(super) struct Members {
 impl Members {
     pub fn new(settings: FleetSettings, events: Sender<FleetEvent>) -> Self {
         let members = (0..settings.ranks).map(|_| None).collect();
-        let state = State { members, formation: Formation::None, generation: 0, closed: false };
+        let (failures, formation) = (BTreeMap::new(), Formation::None);
+        let state = State { members, failures, formation, generation: 0, closed: false };
         let nonce = draw();
         Self { settings, nonce, events, state: Mutex::new(state), changed: Condvar::new() }
     }
@@ -76,22 +82,47 @@ impl Members {
         let _ = self.events.send(event);
     }
 
-    /// Takes a rank in. One whose place is taken waits until the rank there is lost, and is refused if that one shows
-    /// that it lives: a process that is replaced may be noticed as gone only after its successor has come.
+    /// Takes a rank in, if its place is free or gets free; see [`Self::free_place`].
     pub fn register(&self, mut member: Member) -> Result<(), String> {
         let rank = member.address.rank;
-        let mut state = self.lock();
+        Self::check_blocks(&self.lock(), &member)?;
+        let mut state = self.free_place(rank, member.process, &member.address.moves)?;
         Self::check_blocks(&state, &member)?;
-        let same_process =
-            |state: &State| state.members[rank.index()].as_ref().is_some_and(|other| other.process == member.process);
-        if same_process(&state) {
+        // Its signs of life during the wait are still unread.
+        member.heard = Instant::now();
+        tracing::info!(%rank, address = member.address.moves, node = member.node, "rank registered");
+        state.members[rank.index()] = Some(member);
+        if state.failures.remove(&rank).is_some() {
+            self.tell_failure(&state);
+        }
+        if state.members.iter().all(Option::is_some) && matches!(state.formation, Formation::None) {
+            self.tell(FleetEvent::Complete);
+        }
+        Ok(())
+    }
+
+    /// Takes note of a rank that cannot serve, if its place is free or gets free.
+    pub fn fail(&self, rank: RankId, process: u64, peer: &str, reason: &str) -> Result<(), String> {
+        let mut state = self.free_place(rank, process, peer)?;
+        tracing::error!(%rank, reason, "a rank cannot serve");
+        state.failures.insert(rank, reason.to_owned());
+        self.tell_failure(&state);
+        Ok(())
+    }
+
+    /// A rank's place, once nobody has it. Whoever wants a place that is taken waits until the rank there is lost, and
+    /// is refused if that one shows that it lives: a process that is replaced may be noticed as gone only after its
+    /// successor has come.
+    fn free_place(&self, rank: RankId, process: u64, address: &str) -> Result<MutexGuard<'_, State>, String> {
+        let mut state = self.lock();
+        if state.members[rank.index()].as_ref().is_some_and(|other| other.process == process) {
             self.lose_locked(&mut state, rank, "it registered again");
         }
         let limit = Instant::now() + self.settings.silence_limit + Duration::from_secs(1);
         while let Some(other) = &state.members[rank.index()] {
             let left = limit.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let (address, other) = (&member.address.moves, &other.address.moves);
+                let other = &other.address.moves;
                 return Err(format!(
                     "{rank} is alive at {other}, so {address} cannot be it; start each rank once, with a number of its own"
                 ));
@@ -102,15 +133,12 @@ impl Members {
         if state.closed {
             return Err("the coordinator is shutting down".to_owned());
         }
-        Self::check_blocks(&state, &member)?;
-        // Its signs of life during the wait are still unread.
-        member.heard = Instant::now();
-        tracing::info!(%rank, address = member.address.moves, "rank registered");
-        state.members[rank.index()] = Some(member);
-        if state.members.iter().all(Option::is_some) && matches!(state.formation, Formation::None) {
-            self.tell(FleetEvent::Complete);
-        }
-        Ok(())
+        Ok(state)
+    }
+
+    fn tell_failure(&self, state: &State) {
+        let first = state.failures.first_key_value();
+        self.tell(FleetEvent::Failing(first.map(|(rank, reason)| format!("{rank} cannot serve: {reason}"))));
     }
 
     fn check_blocks(state: &State, member: &Member) -> Result<(), String> {
@@ -277,7 +305,7 @@ impl Members {
             rank: rank as u32,
             connected: formed && member.is_some(),
             address: member.as_ref().map(|member| member.address.moves.clone()).unwrap_or_default(),
-            node: String::new(),
+            node: member.as_ref().map(|member| member.node.clone()).unwrap_or_default(),
         };
         state.members.iter().enumerate().map(describe).collect()
     }

@@ -4,12 +4,13 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use plan::ids::RankId;
+use plan::wire::ModelIdentity;
 
 use super::FleetEvent;
 use super::members::{Member, Members};
-use crate::fabric::framing::{CUT_AFTER, Connection, ConnectionError};
+use crate::fabric::framing::{CUT_AFTER, Closer, Connection, ConnectionError};
 use crate::fabric::hello::Purpose;
 use crate::protocol::{FromRank, PROTOCOL, RankAddress, ToRank};
 
@@ -63,19 +64,14 @@ fn serve(members: &Arc<Members>, stream: TcpStream, address: &str) {
 
 fn serve_control(members: &Arc<Members>, process: u64, mut connection: Connection) -> Result<(), ConnectionError> {
     connection.set_timeout(Some(CUT_AFTER))?;
-    let registration = connection.receive()?;
+    let first = connection.receive()?;
     let (outbox, orders) = crossbeam_channel::unbounded();
-    let closer = connection.closer()?;
-    let admitted = check(members, registration).and_then(|(address, kv_blocks, block_tokens)| {
-        let rank = address.rank;
-        let (outbox, heard) = (outbox.clone(), Instant::now());
-        members.register(Member { process, address, kv_blocks, block_tokens, outbox, closer, heard })?;
-        Ok(rank)
-    });
-    let rank = match admitted {
+    let control = Control { process, outbox: outbox.clone(), closer: connection.closer()? };
+    let rank = match introduce(members, first, control, connection.peer()) {
         Ok(rank) => rank,
         Err(reason) => {
             tracing::warn!(peer = connection.peer(), reason, "registration refused");
+            members.report(FleetEvent::Refused { reason: reason.clone() });
             return connection.send(&ToRank::Refused { reason });
         }
     };
@@ -95,39 +91,53 @@ fn serve_control(members: &Arc<Members>, process: u64, mut connection: Connectio
     Ok(())
 }
 
-/// What a rank says of itself, if it may join; otherwise why not, and what to do.
-fn check(members: &Members, message: FromRank) -> Result<(RankAddress, u32, u32), String> {
-    let FromRank::Register { protocol, rank, model, step_address, move_address, kv_blocks, block_tokens } = message
-    else {
-        return Err("the first message must be a registration".to_owned());
+/// A control connection, as far as its rank's place needs it.
+struct Control {
+    process: u64,
+    outbox: Sender<ToRank>,
+    closer: Closer,
+}
+
+/// Takes a rank in, or takes note of why it can never be; otherwise why it is refused, and what to do.
+fn introduce(members: &Members, message: FromRank, control: Control, peer: &str) -> Result<RankId, String> {
+    let Control { process, outbox, closer } = control;
+    let ranks = members.settings.ranks;
+    let exists = |rank: RankId| {
+        let absent = || format!("{rank} does not exist: the group has ranks 0 to {}", ranks - 1);
+        if rank.index() < ranks { Ok(rank) } else { Err(absent()) }
     };
-    let settings = &members.settings;
-    if protocol != PROTOCOL {
-        return Err(format!(
+    match message {
+        FromRank::Register { protocol, rank, .. } if protocol != PROTOCOL => Err(format!(
             "{rank} speaks protocol {protocol}, this coordinator {PROTOCOL}; run the same version everywhere"
-        ));
+        )),
+        FromRank::Register { rank, model, step_address, move_address, kv_blocks, block_tokens, node, .. } => {
+            let rank = exists(rank)?;
+            check_model(rank, &model, &members.settings.model)?;
+            if kv_blocks == 0 || block_tokens == 0 {
+                return Err(format!("{rank} has no KV cache: {kv_blocks} blocks of {block_tokens} tokens"));
+            }
+            let (address, heard) = (RankAddress { rank, step: step_address, moves: move_address }, Instant::now());
+            members.register(Member { process, address, kv_blocks, block_tokens, node, outbox, closer, heard })?;
+            Ok(rank)
+        }
+        FromRank::Failed { rank, reason } => {
+            let rank = exists(rank)?;
+            members.fail(rank, process, peer, &reason)?;
+            Ok(rank)
+        }
+        _ => Err("the first message must be a registration".to_owned()),
     }
-    if rank.index() >= settings.ranks {
-        return Err(format!("{rank} does not exist: the group has ranks 0 to {}", settings.ranks - 1));
+}
+
+fn check_model(rank: RankId, found: &ModelIdentity, expected: &ModelIdentity) -> Result<(), String> {
+    if (&found.digest, found.layers, found.experts) == (&expected.digest, expected.layers, expected.experts) {
+        return Ok(());
     }
-    let expected = &settings.model;
-    if (&model.digest, model.layers, model.experts) != (&expected.digest, expected.layers, expected.experts) {
-        return Err(format!(
-            "{rank} found another model: {} MoE layers of {} experts, digest {}; the coordinator serves {} ({}, {}, {}); \
-             give both the same checkpoint",
-            model.layers,
-            model.experts,
-            model.digest,
-            expected.name,
-            expected.layers,
-            expected.experts,
-            expected.digest
-        ));
-    }
-    if kv_blocks == 0 || block_tokens == 0 {
-        return Err(format!("{rank} has no KV cache: {kv_blocks} blocks of {block_tokens} tokens"));
-    }
-    Ok((RankAddress { rank, step: step_address, moves: move_address }, kv_blocks, block_tokens))
+    Err(format!(
+        "{rank} found another model: {} MoE layers of {} experts, digest {}; the coordinator serves {} ({}, {}, {}); \
+         give both the same checkpoint",
+        found.layers, found.experts, found.digest, expected.name, expected.layers, expected.experts, expected.digest
+    ))
 }
 
 fn spawn_writer(mut connection: Connection, orders: Receiver<ToRank>) -> Result<(), ConnectionError> {
@@ -154,6 +164,8 @@ fn hear(members: &Arc<Members>, rank: RankId, message: FromRank) {
             members.report(FleetEvent::MoveFailed { generation, rank, transaction, reason, message });
         }
         FromRank::Alive => {}
-        FromRank::Register { .. } => tracing::warn!(%rank, "a rank that is registered registers again; ignored"),
+        FromRank::Register { .. } | FromRank::Failed { .. } => {
+            tracing::warn!(%rank, "a rank that is registered introduces itself again; ignored");
+        }
     }
 }

@@ -43,6 +43,7 @@ impl Rank {
             move_address: format!("moves:{rank}"),
             kv_blocks: 8,
             block_tokens: 16,
+            node: format!("node-{rank}"),
         };
         change(&mut registration);
         control.send(&registration).unwrap();
@@ -103,6 +104,7 @@ fn a_group_forms_when_every_rank_is_there_and_runs_steps_on_all_of_them() {
     let (mut group, steps) = formed(&fleet, &events, &mut ranks);
     assert_eq!((group.generation(), group.kv_blocks(), group.block_tokens()), (1, &[8, 8][..], 16));
     assert!(fleet.ranks().iter().all(|rank| rank.connected));
+    assert_eq!(fleet.ranks().iter().map(|rank| rank.node.as_str()).collect::<Vec<_>>(), ["node-0", "node-1"]);
     let workers = steps.into_iter().map(|mut steps| {
         std::thread::spawn(move || {
             let step: Step = steps.receive().unwrap();
@@ -175,6 +177,7 @@ fn a_second_process_as_a_rank_that_lives_is_refused_and_the_first_serves_on() {
     }
     let reason = refused.join().unwrap();
     assert!(reason.contains("alive at moves:0"), "{reason}");
+    assert!(matches!(next(&events), FleetEvent::Refused { reason: told } if told == reason));
     fleet.form(&map(1), 0).unwrap();
     first.form();
     assert!(matches!(next(&events), FleetEvent::Formed(_)));
@@ -233,6 +236,32 @@ fn a_rank_that_does_not_belong_here_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn ranks_that_cannot_serve_are_told_the_first_of_them_until_others_have_their_places() {
+    let (fleet, events) = fleet(3, PATIENCE);
+    let fail = |rank: u32| {
+        let reason = format!("hole {rank}");
+        Rank::register(&fleet, rank, u64::from(rank), |message| {
+            *message = FromRank::Failed { rank: RankId(rank), reason }
+        })
+    };
+    let told = || match next(&events) {
+        FleetEvent::Failing(reason) => reason,
+        other => panic!("a failure was expected, not {other:?}"),
+    };
+    let _second = fail(2);
+    assert_eq!(told().as_deref(), Some("rank 2 cannot serve: hole 2"));
+    let first = fail(1);
+    assert_eq!(told().as_deref(), Some("rank 1 cannot serve: hole 1"));
+    drop(first);
+    let _others = [Rank::join(&fleet, 0), Rank::join(&fleet, 1)];
+    assert_eq!(told().as_deref(), Some("rank 2 cannot serve: hole 2"));
+    let _last = Rank::join(&fleet, 2);
+    assert_eq!(told(), None);
+    assert!(matches!(next(&events), FleetEvent::Complete));
+    assert!(fail(9).refusal().contains("does not exist"));
+}
+
+#[test]
 fn ranks_with_different_blocks_are_refused() {
     let (fleet, events) = fleet(2, PATIENCE);
     let _first = Rank::join(&fleet, 0);
@@ -244,6 +273,7 @@ fn ranks_with_different_blocks_are_refused() {
         _ => unreachable!(),
     });
     assert!(other.refusal().contains("--block-tokens"));
+    assert!(matches!(next(&events), FleetEvent::Refused { .. }));
     assert!(events.try_recv().is_err());
 }
 

@@ -41,7 +41,8 @@ fn bench(options: &Options) -> Bench {
     let (loaded, readable, backend) = (Arc::clone(&from_checkpoint), options.checkpoint, Arc::clone(&pages));
     let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert| {
         loaded.fetch_add(1, Ordering::Relaxed);
-        if readable { Ok(page(backend.backend(), layer, expert)) } else { Err("no checkpoint".to_owned()) }
+        let hole = Unreadable { reason: "no checkpoint".to_owned(), is_permanent: true };
+        if readable { Ok(page(backend.backend(), layer, expert)) } else { Err(hole) }
     });
     let address = |rank: u32, moves: String| RankAddress { rank: RankId(rank), step: String::new(), moves };
     let (reports, received) = unbounded();

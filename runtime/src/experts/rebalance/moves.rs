@@ -105,10 +105,7 @@ impl Moves {
         moment: Moment,
         mut next: impl FnMut() -> TransactionId,
     ) -> Vec<TransactionId> {
-        let mut staging: BTreeMap<RankId, u32> = BTreeMap::new();
-        for rank in self.in_flight.values().flat_map(|transaction| pages(&transaction.work)) {
-            *staging.entry(rank).or_default() += 1;
-        }
+        let mut staging = self.staging();
         let busy: BTreeSet<LayerId> = self.in_flight.values().map(|transaction| transaction.work.layer).collect();
         let idle = self.queues.iter_mut().filter(|(layer, queue)| !busy.contains(layer) && !queue.is_empty());
         let mut idle: Vec<&mut VecDeque<Queued>> = idle.map(|(_, queue)| queue).collect();
@@ -128,6 +125,15 @@ impl Moves {
             started.push(id);
         }
         started
+    }
+
+    /// Staging pages that the transactions in flight need, by rank; a rank that is not there needs none.
+    pub fn staging(&self) -> BTreeMap<RankId, u32> {
+        let mut staging: BTreeMap<RankId, u32> = BTreeMap::new();
+        for rank in self.in_flight.values().flat_map(|transaction| pages(&transaction.work)) {
+            *staging.entry(rank).or_default() += 1;
+        }
+        staging
     }
 
     /// The layer of a transaction that could never start, because a rank would have to stage more pages than it has.

@@ -77,6 +77,16 @@ impl Rebalancer {
         }
     }
 
+    /// Staging pages that transactions under way need, `[ranks]`.
+    #[must_use]
+    pub fn staging_pages(&self) -> Vec<u32> {
+        let mut pages = vec![0; self.map.shape().ranks];
+        if let Phase::Moving { moves, .. } = &self.phase {
+            moves.staging().into_iter().for_each(|(rank, count)| pages[rank.index()] = count);
+        }
+        pages
+    }
+
     /// Everything, as the admin API tells it.
     #[must_use]
     pub fn state(&self, serving: Serving) -> wire::State {

@@ -4,6 +4,7 @@ use std::hash::BuildHasher;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::meet::try_call;
 use super::*;
 use crate::fabric::loopback_pair;
 

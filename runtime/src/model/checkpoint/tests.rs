@@ -7,6 +7,7 @@ use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::files::{INDEX, SINGLE};
 use super::*;
 
 /// A tensor of f32 zeros.
@@ -167,6 +168,35 @@ fn an_index_names_the_file_of_every_tensor_and_nothing_else() {
     }
     index(&|map| drop(map.insert("lm_head.weight".to_owned(), json!(3))));
     assert!(refusal(directory.path()).starts_with("model.safetensors.index.json is corrupt"));
+}
+
+#[test]
+fn a_tensor_that_two_files_hold_is_refused_whichever_the_index_names() {
+    let (config, tensors) = (config(), tensors());
+    let directory = write(&config, &tensors);
+    let path = |name: &str| directory.path().join(name);
+    std::fs::rename(path(SINGLE), path("a.safetensors")).unwrap();
+    let twice: Tensors = [("lm_head.weight".to_owned(), vec![5, 6])].into();
+    std::fs::write(path("b.safetensors"), file(&twice, "", 0.0)).unwrap();
+    let mut map: serde_json::Map<String, Value> =
+        tensors.keys().map(|name| (name.clone(), json!("a.safetensors"))).collect();
+    map.insert("lm_head.weight".to_owned(), json!("b.safetensors"));
+    std::fs::write(path(INDEX), json!({"weight_map": map}).to_string()).unwrap();
+    assert!(refusal(directory.path()).contains("does not name a.safetensors for tensor lm_head.weight"));
+}
+
+#[test]
+fn damage_lasts_and_a_file_that_is_not_there_may_come() {
+    let directory = write(&config(), &tensors());
+    let file = directory.path().join(SINGLE);
+    let checkpoint = Checkpoint::open(directory.path()).unwrap();
+    let length = std::fs::metadata(&file).unwrap().len();
+    File::options().write(true).open(&file).unwrap().set_len(length / 2).unwrap();
+    let last = tensors().into_keys().map(|name| checkpoint.tensor(&name)).find_map(Result::err);
+    assert!(last.is_some_and(|error| error.is_permanent()), "it was cut while it was open");
+    assert!(Checkpoint::open(directory.path()).unwrap_err().is_permanent());
+    std::fs::remove_file(file).unwrap();
+    assert!(!Checkpoint::open(directory.path()).unwrap_err().is_permanent());
 }
 
 #[test]

@@ -1,0 +1,71 @@
+//! One rank that is called directly: no server, no scheduler, no other process.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use kernels::cpu::{Cpu, Page};
+use plan::ids::RankId;
+use plan::map::{ExpertMap, MapShape};
+use runtime::experts::table::ExpertTable;
+use runtime::fabric::Solo;
+use runtime::model::checkpoint::Checkpoint;
+use runtime::model::qwen3_moe::{CacheSize, Model, load_expert};
+use runtime::protocol::{Sampling, SequenceId, SequenceStep};
+
+/// Tokens of the longest sequence.
+pub const MOST_TOKENS: usize = 512;
+const BLOCK_TOKENS: usize = 16;
+const BLOCKS_PER_SEQUENCE: usize = MOST_TOKENS / BLOCK_TOKENS;
+
+/// The model with all its experts.
+pub struct Engine {
+    model: Model<Cpu>,
+    table: ExpertTable<Page>,
+}
+
+impl Engine {
+    /// With room for this many sequences.
+    pub fn load(directory: &Path, threads: usize, sequences: usize) -> anyhow::Result<Self> {
+        let checkpoint = Checkpoint::open(directory)?;
+        let backend = Arc::new(Cpu::new(threads)?);
+        let identity = checkpoint.identity("bench");
+        let map = ExpertMap::contiguous(MapShape::with_redundancy(identity.layers, identity.experts, 1, 0)?)?;
+        let slots = map.layers().flat_map(|layer| map.layer(layer).iter().map(move |expert| (layer, *expert)));
+        let pages = slots
+            .map(|(layer, expert)| Ok(Arc::new(load_expert(&*backend, &checkpoint, layer, expert)?)))
+            .collect::<anyhow::Result<_>>()?;
+        let table = ExpertTable::new(&map, RankId(0), 0, pages);
+        let cache = CacheSize { blocks: sequences * BLOCKS_PER_SEQUENCE, block_tokens: BLOCK_TOKENS };
+        Ok(Self { model: Model::load(backend, &checkpoint, cache)?, table })
+    }
+
+    /// Runs the tokens of the sequences from number `first` on, each from `position` on, and gives the next token of each.
+    pub fn step(&mut self, first: usize, tokens: &[&[u32]], position: usize) -> anyhow::Result<Vec<u32>> {
+        let greedy = Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0, logprob: false };
+        let step = |(index, tokens): (usize, &&[u32])| {
+            let blocks = (position + tokens.len()).div_ceil(BLOCK_TOKENS);
+            let sequence = first + index;
+            let first = sequence * BLOCKS_PER_SEQUENCE;
+            SequenceStep {
+                sequence: SequenceId(sequence as u64),
+                position: position as u32,
+                tokens: tokens.to_vec(),
+                blocks: (first..first + blocks).map(|block| block as u32).collect(),
+                sample: Some(greedy),
+                score: Vec::new(),
+                top_logprobs: 0,
+            }
+        };
+        let batch: Vec<SequenceStep> = tokens.iter().enumerate().map(step).collect();
+        let (outputs, _) = self.model.step(&batch, &mut self.table, &mut Solo)?;
+        outputs.into_iter().map(|output| Ok(output.token.context("a token was asked for")?.token)).collect()
+    }
+}
+
+/// Prompts, one a line, as token ids.
+pub fn read_prompts(path: &Path) -> anyhow::Result<Vec<Vec<u32>>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
+    let line = |line: &str| line.split_whitespace().map(str::parse).collect::<Result<_, _>>();
+    Ok(text.lines().map(line).collect::<Result<_, _>>()?)
+}

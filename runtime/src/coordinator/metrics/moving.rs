@@ -1,0 +1,164 @@
+//! What is measured of moving experts.
+
+use std::time::{Duration, Instant};
+
+use plan::wire::Phase;
+use prometheus::{
+    Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
+};
+use strum::IntoEnumIterator as _;
+
+use super::{counter, exponential, gauge, histogram, register};
+use crate::experts::rebalance::{AbortReason, Report};
+use crate::protocol::MoveFailure;
+
+/// What is measured of moving experts.
+pub(super) struct MovingMetrics {
+    ratio: Gauge,
+    rebalances: IntCounterVec,
+    aborts: IntCounterVec,
+    committed: IntCounter,
+    experts_moved: IntCounter,
+    bytes_moved: IntCounter,
+    epoch: IntGauge,
+    stall: Counter,
+    planner: Histogram,
+    planning: Option<Instant>,
+    phases: HistogramVec,
+    /// What the rebalancer is doing, and since when.
+    phase: Option<(Phase, Instant)>,
+    staging_used: IntGaugeVec,
+}
+
+impl MovingMetrics {
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let ratio = Gauge::new(
+            "expert_load_balance_ratio",
+            "Sum over layers of mean rank load by sum of maximum rank load, of the last window; 1 is perfect.",
+        )?;
+        ratio.set(1.0);
+        let rebalances = Opts::new("swiftbalancer_rebalances_total", "Plans that ended, by outcome.");
+        let aborts = Opts::new("swiftbalancer_move_aborts_total", "Transactions taken back, by reason.");
+        let stall = Counter::new(
+            "swiftbalancer_commit_stall_seconds_total",
+            "Time that commits added to steps, on the slowest rank.",
+        )?;
+        let phases = HistogramOpts::new(
+            "swiftbalancer_rebalance_phase_seconds",
+            "Time that the rebalancer spent in a phase before the next, by phase.",
+        );
+        let phases = HistogramVec::new(phases.buckets(exponential(0.001, 4.0, 12)), &["phase"])?;
+        let staging =
+            Opts::new("swiftbalancer_staging_pages_used", "Staging pages that transactions under way need, by rank.");
+        let metrics = Self {
+            ratio: register(registry, ratio)?,
+            rebalances: register(registry, IntCounterVec::new(rebalances, &["outcome"])?)?,
+            aborts: register(registry, IntCounterVec::new(aborts, &["reason"])?)?,
+            committed: counter(registry, "swiftbalancer_transactions_committed_total", "Transactions committed.")?,
+            experts_moved: counter(registry, "swiftbalancer_experts_moved_total", "Pages received by ranks.")?,
+            bytes_moved: counter(registry, "swiftbalancer_bytes_moved_total", "Bytes of those pages.")?,
+            epoch: gauge(registry, "swiftbalancer_map_epoch", "Epoch of the map in force.")?,
+            stall: register(registry, stall)?,
+            planner: histogram(
+                registry,
+                "swiftbalancer_planner_seconds",
+                "From asking for a plan to having it.",
+                &exponential(0.001, 4.0, 9),
+            )?,
+            planning: None,
+            phases: register(registry, phases)?,
+            phase: None,
+            staging_used: register(registry, IntGaugeVec::new(staging, &["rank"])?)?,
+        };
+        // A counter that starts to exist with its first event has no rate for it.
+        for phase in [Phase::Collecting, Phase::Planning, Phase::Moving].map(name) {
+            metrics.phases.with_label_values(&[phase]);
+        }
+        for outcome in RebalanceOutcome::iter() {
+            metrics.rebalances.with_label_values(&[<&str>::from(outcome)]);
+        }
+        let failures = MoveFailure::iter().map(AbortReason::Move);
+        for reason in failures.chain([AbortReason::GroupLost, AbortReason::PlanDropped]) {
+            metrics.aborts.with_label_values(&[reason.as_str()]);
+        }
+        Ok(metrics)
+    }
+
+    /// A plan was asked for.
+    pub const fn planning(&mut self, now: Instant) {
+        self.planning = Some(now);
+    }
+
+    /// A plan came, or why there is none.
+    pub fn planned(&mut self, now: Instant) {
+        if let Some(since) = self.planning.take() {
+            self.planner.observe((now - since).as_secs_f64());
+        }
+    }
+
+    /// What the rebalancer does, and the staging pages that it needs, `[ranks]`.
+    pub fn doing(&mut self, now: Instant, phase: Phase, staging_pages: &[u32]) {
+        for (rank, &pages) in staging_pages.iter().enumerate() {
+            self.staging_used.with_label_values(&[rank.to_string()]).set(pages.into());
+        }
+        match self.phase {
+            Some((before, _)) if before == phase => {}
+            before => {
+                if let Some((before, since)) = before.filter(|&(before, _)| before != Phase::Off) {
+                    self.phases.with_label_values(&[name(before)]).observe((now - since).as_secs_f64());
+                }
+                self.phase = Some((phase, now));
+            }
+        }
+    }
+
+    /// A step's commits took this long on the slowest rank.
+    pub fn stalled(&self, time: Duration) {
+        self.stall.inc_by(time.as_secs_f64());
+    }
+
+    /// The rebalancer reported something.
+    pub fn reported(&self, report: &Report) {
+        match report {
+            Report::WindowClosed(window) => self.ratio.set(window.ratio),
+            Report::Kept { .. } => self.ended(RebalanceOutcome::Kept),
+            Report::Committed { epoch, pages, bytes, .. } => {
+                self.committed.inc();
+                self.experts_moved.inc_by(*pages);
+                self.bytes_moved.inc_by(*bytes);
+                self.epoch.set(*epoch as i64);
+            }
+            Report::Aborted { reason, .. } => self.aborts.with_label_values(&[reason.as_str()]).inc(),
+            Report::Completed { .. } => self.ended(RebalanceOutcome::Completed),
+            Report::Dropped { .. } => self.ended(RebalanceOutcome::Dropped),
+            Report::Planned { .. } | Report::Refused { .. } => {}
+        }
+    }
+
+    fn ended(&self, outcome: RebalanceOutcome) {
+        self.rebalances.with_label_values(&[<&str>::from(outcome)]).inc();
+    }
+}
+
+/// How a plan ended.
+#[derive(Clone, Copy, Debug, strum::IntoStaticStr, strum::EnumIter)]
+#[strum(serialize_all = "snake_case")]
+enum RebalanceOutcome {
+    /// Every transaction is in force.
+    Completed,
+    /// Moving was not worth it.
+    Kept,
+    /// It was given up.
+    Dropped,
+}
+
+/// A phase as a label.
+const fn name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Off => "off",
+        Phase::Collecting => "collecting",
+        Phase::Planning => "planning",
+        Phase::Moving => "moving",
+    }
+}

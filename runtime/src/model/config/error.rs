@@ -1,0 +1,82 @@
+//! Why a configuration is refused.
+
+use thiserror::Error;
+
+/// Why a configuration is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// It is no JSON object.
+    #[error("config.json cannot be read: {reason}")]
+    Json {
+        /// What the parser says.
+        reason: String,
+    },
+    /// It is another model.
+    #[error(
+        "model_type {model_type} with architectures {architectures} is not supported; \
+         only \"qwen3_moe\" with [\"Qwen3MoeForCausalLM\"] is"
+    )]
+    Architecture {
+        /// `model_type`.
+        model_type: String,
+        /// `architectures`.
+        architectures: String,
+    },
+    /// It asks for something that is not supported.
+    #[error("{key} = {value} is not supported, only {supported}")]
+    Unsupported {
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What it could be.
+        supported: String,
+    },
+    /// A key is not known, so it might change the computation.
+    #[error("{key} = {value}: this key is not known, and so neither is whether ignoring it would give wrong answers")]
+    Unknown {
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+    /// A value is impossible.
+    #[error("{key} = {value}, expected {expected}")]
+    Range {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// Two keys disagree.
+    #[error("{keys} disagree: {values}")]
+    Contradiction {
+        /// The keys.
+        keys: &'static str,
+        /// Their values.
+        values: String,
+    },
+    /// More experts for each token than there are.
+    #[error("num_experts_per_tok = {top_k} is more than the {experts} experts")]
+    TopK {
+        /// Experts of each token.
+        top_k: usize,
+        /// Experts.
+        experts: usize,
+    },
+    /// Query heads cannot be shared out.
+    #[error("num_attention_heads = {query} is no multiple of num_key_value_heads = {key_value}")]
+    Heads {
+        /// Query heads.
+        query: usize,
+        /// Key and value heads.
+        key_value: usize,
+    },
+    /// There is nothing to balance.
+    #[error(
+        "no layer has experts (num_experts, num_hidden_layers, decoder_sparse_step, mlp_only_layers): this is no MoE model"
+    )]
+    NoSparseLayer,
+}

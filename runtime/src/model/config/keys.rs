@@ -1,0 +1,259 @@
+//! Takes the keys of a `config.json` one after the other until none is left.
+
+use kernels::backend::HeadShape;
+use plan::map::MAX_DIMENSION;
+use serde_json::{Map, Value};
+
+use super::known::{FIXED, HARMLESS};
+use super::{Config, ConfigError, LayerKind};
+
+/// The largest width or vocabulary that is believed; far above any model, far below an overflow.
+const MAX_WIDTH: usize = 1 << 24;
+
+/// The keys that have not been looked at yet.
+pub(super) struct Keys {
+    object: Map<String, Value>,
+}
+
+impl Keys {
+    pub const fn of(object: Map<String, Value>) -> Self {
+        Self { object }
+    }
+
+    fn take(&mut self, key: &str) -> Option<Value> {
+        self.object.shift_remove(key).filter(|value| !value.is_null())
+    }
+
+    pub fn architecture(&mut self) -> Result<(), ConfigError> {
+        let kind = self.take("model_type");
+        let names = self.take("architectures");
+        let right = kind.as_ref().is_some_and(|kind| kind == "qwen3_moe");
+        let for_text = serde_json::json!(["Qwen3MoeForCausalLM"]);
+        if right && names.as_ref().is_none_or(|names| *names == for_text) {
+            return Ok(());
+        }
+        let text = |value: Option<Value>| value.map_or("none".to_owned(), |value| value.to_string());
+        Err(ConfigError::Architecture { model_type: text(kind), architectures: text(names) })
+    }
+
+    /// Features that change the computation and are not supported.
+    pub fn features(&mut self) -> Result<(), ConfigError> {
+        for (key, fixed) in FIXED {
+            if let Some(value) = self.take(key).filter(|value| serde_json::from_str(fixed).ok().as_ref() != Some(value))
+            {
+                return Err(unsupported(key, &value, fixed));
+            }
+        }
+        // Both are names of the same function.
+        if let Some(act) = self.take("hidden_act").filter(|act| act != "silu" && act != "swish") {
+            return Err(unsupported("hidden_act", &act, "\"silu\""));
+        }
+        for key in ["torch_dtype", "dtype"] {
+            let known = ["bfloat16", "float16", "float32", "auto"];
+            if let Some(value) =
+                self.take(key).filter(|value| !value.as_str().is_some_and(|name| known.contains(&name)))
+            {
+                return Err(unsupported(key, &value, "\"bfloat16\", \"float16\" and \"float32\""));
+            }
+        }
+        if let Some(types) = self.take("layer_types") {
+            let full = types.as_array().is_some_and(|types| types.iter().all(|kind| kind == "full_attention"));
+            if !full {
+                return Err(unsupported("layer_types", &types, "\"full_attention\" for each layer"));
+            }
+        }
+        self.window()
+    }
+
+    /// A window is used if `use_sliding_window` says so, and is 4096 if no other is given; null turns it off.
+    fn window(&mut self) -> Result<(), ConfigError> {
+        let null = self.object.get("sliding_window").is_some_and(Value::is_null);
+        let window = self.take("sliding_window").unwrap_or(Value::from(4096));
+        self.object.shift_remove("max_window_layers");
+        if self.flag("use_sliding_window")?.unwrap_or(false) && !null {
+            return Err(unsupported("sliding_window", &window, "with use_sliding_window = false"));
+        }
+        Ok(())
+    }
+
+    pub fn model(&mut self) -> Result<Config, ConfigError> {
+        let hidden = self.size("hidden_size", 2048, MAX_WIDTH)?;
+        let layers = self.size("num_hidden_layers", 24, MAX_DIMENSION)?;
+        let heads = self.heads(hidden)?;
+        let experts = self.experts()?;
+        let top_k = self.size("num_experts_per_tok", 8, MAX_DIMENSION)?;
+        if top_k > experts {
+            return Err(ConfigError::TopK { top_k, experts });
+        }
+        let layers = self.layer_kinds(layers)?;
+        if !layers.contains(&LayerKind::Sparse) {
+            return Err(ConfigError::NoSparseLayer);
+        }
+        let dense_intermediate = self.size("intermediate_size", 6144, MAX_WIDTH)?;
+        Ok(Config {
+            vocabulary: self.size("vocab_size", 151_936, MAX_WIDTH)?,
+            hidden,
+            heads,
+            attention_bias: self.flag("attention_bias")?.unwrap_or(false),
+            rms_epsilon: self.positive("rms_norm_eps")?.unwrap_or(1e-6) as f32,
+            rope_theta: self.rope()?,
+            max_positions: self.size("max_position_embeddings", 32_768, MAX_WIDTH)?,
+            tied_embeddings: self.flag("tie_word_embeddings")?.unwrap_or(false),
+            dense_intermediate: if layers.contains(&LayerKind::Dense) { dense_intermediate } else { 0 },
+            layers,
+            experts,
+            top_k,
+            normalise_top_k: self.flag("norm_topk_prob")?.unwrap_or(false),
+            expert_intermediate: self.size("moe_intermediate_size", 768, MAX_WIDTH)?,
+        })
+    }
+
+    fn heads(&mut self, hidden: usize) -> Result<HeadShape, ConfigError> {
+        let query = self.size("num_attention_heads", 32, MAX_DIMENSION)?;
+        let key_value = self.size("num_key_value_heads", 4, MAX_DIMENSION)?;
+        if !query.is_multiple_of(key_value) {
+            return Err(ConfigError::Heads { query, key_value });
+        }
+        let dimension = self.optional_size("head_dim", MAX_WIDTH)?.unwrap_or(hidden / query);
+        if dimension == 0 || !dimension.is_multiple_of(2) {
+            return Err(ConfigError::Range {
+                key: "head_dim",
+                value: dimension.to_string(),
+                expected: "an even number (hidden_size / num_attention_heads where it is not given)".to_owned(),
+            });
+        }
+        Ok(HeadShape { query, key_value, dimension })
+    }
+
+    /// transformers 5 may write either name.
+    fn experts(&mut self) -> Result<usize, ConfigError> {
+        if self.object.get("num_experts").is_some_and(|experts| *experts == 0) {
+            return Err(ConfigError::NoSparseLayer);
+        }
+        let old = self.optional_size("num_experts", MAX_DIMENSION)?;
+        let new = self.optional_size("num_local_experts", MAX_DIMENSION)?;
+        match (old, new) {
+            (Some(old), Some(new)) if old != new => Err(ConfigError::Contradiction {
+                keys: "num_experts and num_local_experts",
+                values: format!("{old} and {new}"),
+            }),
+            (old, new) => Ok(old.or(new).unwrap_or(128)),
+        }
+    }
+
+    fn layer_kinds(&mut self, layers: usize) -> Result<Vec<LayerKind>, ConfigError> {
+        let step = self.optional_size("decoder_sparse_step", MAX_WIDTH)?.unwrap_or(1);
+        let mut dense = vec![false; layers];
+        if let Some(value) = self.take("mlp_only_layers") {
+            let range = || ConfigError::Range {
+                key: "mlp_only_layers",
+                value: value.to_string(),
+                expected: format!("a list of layer numbers below {layers}"),
+            };
+            for layer in value.as_array().ok_or_else(range)? {
+                let layer = layer.as_u64().and_then(|layer| dense.get_mut(layer as usize)).ok_or_else(range)?;
+                *layer = true;
+            }
+        }
+        let kind = |layer: usize| {
+            if !dense[layer] && (layer + 1).is_multiple_of(step) { LayerKind::Sparse } else { LayerKind::Dense }
+        };
+        Ok((0..layers).map(kind).collect())
+    }
+
+    /// transformers 4 has `rope_theta` and `rope_scaling`, transformers 5 `rope_parameters`. Where both are given,
+    /// versions differ in which of them counts.
+    fn rope(&mut self) -> Result<f64, ConfigError> {
+        let mut theta = self.positive("rope_theta")?;
+        self.whole_rotation("partial_rotary_factor")?;
+        let mut given = |key| self.take(key).filter(|value| value.as_object().is_none_or(|object| !object.is_empty()));
+        let (old, new) = (given("rope_scaling"), given("rope_parameters"));
+        if let (Some(old), Some(new)) = (&old, &new) {
+            return Err(ConfigError::Contradiction {
+                keys: "rope_scaling and rope_parameters",
+                values: format!("{old} and {new}; only one of them may be given"),
+            });
+        }
+        for (key, value) in [("rope_scaling", old), ("rope_parameters", new)] {
+            let Some(value) = value else { continue };
+            let refused = || unsupported(key, &value, "{\"rope_type\": \"default\", \"rope_theta\": a number}");
+            let Value::Object(object) = &value else { return Err(refused()) };
+            let mut inner = Keys { object: object.clone() };
+            for name in ["rope_type", "type"] {
+                if inner.take(name).is_some_and(|kind| kind != "default") {
+                    return Err(refused());
+                }
+            }
+            inner.whole_rotation("partial_rotary_factor")?;
+            match (theta, inner.positive("rope_theta")?) {
+                (Some(outer), Some(inner)) if outer.to_bits() != inner.to_bits() => {
+                    return Err(ConfigError::Contradiction {
+                        keys: "rope_theta and the one inside rope_parameters",
+                        values: format!("{outer} and {inner}"),
+                    });
+                }
+                (_, inner) => theta = inner.or(theta),
+            }
+            if inner.object.values().any(|value| !value.is_null()) {
+                return Err(refused());
+            }
+        }
+        Ok(theta.unwrap_or(10_000.0))
+    }
+
+    fn whole_rotation(&mut self, key: &'static str) -> Result<(), ConfigError> {
+        match self.take(key) {
+            Some(value) if value.as_f64() != Some(1.0) => Err(unsupported(key, &value, "1.0")),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn none_left(self) -> Result<(), ConfigError> {
+        let unknown = |(key, value): &(String, Value)| !HARMLESS.contains(&key.as_str()) && !value.is_null();
+        match self.object.into_iter().find(unknown) {
+            Some((key, value)) => Err(ConfigError::Unknown { key, value: value.to_string() }),
+            None => Ok(()),
+        }
+    }
+
+    fn size(&mut self, key: &'static str, default: usize, max: usize) -> Result<usize, ConfigError> {
+        Ok(self.optional_size(key, max)?.unwrap_or(default))
+    }
+
+    fn optional_size(&mut self, key: &'static str, max: usize) -> Result<Option<usize>, ConfigError> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        match value.as_u64().map(|size| size as usize) {
+            Some(size) if (1..=max).contains(&size) => Ok(Some(size)),
+            _ => Err(ConfigError::Range {
+                key,
+                value: value.to_string(),
+                expected: format!("a whole number from 1 to {max}"),
+            }),
+        }
+    }
+
+    /// A number whose value and inverse f32 holds with room to spare.
+    fn positive(&mut self, key: &'static str) -> Result<Option<f64>, ConfigError> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        match value.as_f64() {
+            Some(number) if (1e-30..=1e30).contains(&number) => Ok(Some(number)),
+            _ => Err(ConfigError::Range {
+                key,
+                value: value.to_string(),
+                expected: "a number from 1e-30 to 1e30".to_owned(),
+            }),
+        }
+    }
+
+    fn flag(&mut self, key: &'static str) -> Result<Option<bool>, ConfigError> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        match value.as_bool() {
+            Some(flag) => Ok(Some(flag)),
+            None => Err(ConfigError::Range { key, value: value.to_string(), expected: "true or false".to_owned() }),
+        }
+    }
+}
+
+fn unsupported(key: &str, value: &Value, supported: &str) -> ConfigError {
+    ConfigError::Unsupported { key: key.to_owned(), value: value.to_string(), supported: supported.to_owned() }
+}

@@ -1,0 +1,66 @@
+//! What a rank reads of a checkpoint before it has any expert.
+
+use std::sync::Arc;
+
+use kernels::Backend;
+use plan::ids::LayerId;
+
+use super::{FeedForward, Layer};
+use crate::model::checkpoint::{Checkpoint, CheckpointError};
+use crate::model::config::{Config, LayerKind};
+use crate::model::weights;
+
+/// Reads layer `index` without its experts; `sparse` counts the MoE layers.
+pub(super) fn load_layer<B: Backend>(
+    backend: &B,
+    checkpoint: &Checkpoint,
+    index: usize,
+    sparse: &mut usize,
+) -> Result<Layer<B>, CheckpointError> {
+    let config = checkpoint.config();
+    let prefix = weights::prefix(index);
+    let vector = |name: &str| weights::vector(backend, checkpoint, &format!("{prefix}.{name}.weight"));
+    let linear = |names: &[&str], columns: usize| {
+        let named = |kind: &str| names.iter().map(|name| format!("{prefix}.{name}.{kind}")).collect::<Vec<_>>();
+        let biases = if config.attention_bias { named("bias") } else { Vec::new() };
+        weights::linear(backend, checkpoint, &named("weight"), &biases, columns)
+    };
+    Ok(Layer {
+        input_norm: vector("input_layernorm")?,
+        projections: linear(&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], config.hidden)?,
+        query_norm: vector("self_attn.q_norm")?,
+        key_norm: vector("self_attn.k_norm")?,
+        output: linear(&["self_attn.o_proj"], config.heads.query_width())?,
+        feed_forward_norm: vector("post_attention_layernorm")?,
+        feed_forward: match config.layers[index] {
+            LayerKind::Dense => FeedForward::Dense(Arc::new(weights::dense(backend, checkpoint, index)?)),
+            LayerKind::Sparse => {
+                let router = [format!("{prefix}.mlp.gate.weight")];
+                *sparse += 1;
+                FeedForward::Sparse(
+                    weights::linear(backend, checkpoint, &router, &[], config.hidden)?,
+                    LayerId::from(*sparse - 1),
+                )
+            }
+        },
+    })
+}
+
+/// `[positions, dimension]`: cosines, then sines, of `position / theta^(2i / dimension)`. The exponent, the power, its
+/// inverse and the angle are each rounded to f32, as in the reference implementation: at position 30,000 one rounding
+/// less turns a head by several thousandths.
+pub(super) fn rope_angles(config: &Config, positions: usize) -> Vec<f32> {
+    let dimension = config.heads.dimension;
+    let frequency = |index: usize| {
+        let exponent = (2 * index) as f32 / dimension as f32;
+        1.0 / f64::from(config.rope_theta as f32).powf(f64::from(exponent)) as f32
+    };
+    let frequencies: Vec<f32> = (0..dimension / 2).map(frequency).collect();
+    let mut angles = Vec::with_capacity(positions * dimension);
+    for position in 0..positions {
+        let angle = |frequency: &f32| f64::from(position as f32 * frequency);
+        angles.extend(frequencies.iter().map(|frequency| angle(frequency).cos() as f32));
+        angles.extend(frequencies.iter().map(|frequency| angle(frequency).sin() as f32));
+    }
+    angles
+}

@@ -1,0 +1,150 @@
+//! Weights that cannot be served: the reason is told where somebody looks for it, and nothing tries again and again.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Instant;
+
+use plan::wire::{State, path};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::group::{MODEL, PATIENCE, program};
+
+/// A copy of the model in which the first weight of a tensor is no number.
+fn spoilt(tensor: &str) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(MODEL).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    let file = copy.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let size = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + size]).unwrap();
+    let start = 8 + size + header[tensor]["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[start..start + 2].copy_from_slice(&half::bf16::NAN.to_le_bytes());
+    std::fs::write(file, bytes).unwrap();
+    copy
+}
+
+/// Ends with the test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_group_on_this_machine_ends_with_what_its_rank_says_of_the_weights() {
+    for (tensor, what) in [
+        ("model.layers.1.mlp.experts.31.down_proj.weight", "rank 1 cannot serve: the experts cannot be loaded"),
+        ("model.layers.2.self_attn.k_proj.weight", "rank 0 cannot serve: the checkpoint cannot be served"),
+    ] {
+        let model = spoilt(tensor);
+        let started = Instant::now();
+        let mut command = program();
+        command.args(["--log-format", "json", "local", "--ranks", "2", "--listen", "127.0.0.1:0"]);
+        command.args(["--admin-listen", "127.0.0.1:0", "--model"]).arg(model.path());
+        let output = command.stdout(Stdio::null()).output().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{log}");
+        assert!(started.elapsed() < PATIENCE);
+        // Ranks write their own lines, as text.
+        let last = log.lines().rev().find_map(|line| serde_json::from_str::<Value>(line).ok()).unwrap();
+        let message = last["fields"]["message"].as_str().unwrap();
+        let weight = format!("tensor {tensor} has a weight that is infinite or not a number, element 0");
+        // Both ranks need the attention's weights: whichever says so first is told.
+        let message = message.replace("rank 1 cannot serve: the checkpoint", "rank 0 cannot serve: the checkpoint");
+        assert!(message.starts_with(what) && message.ends_with(&weight), "{message}");
+        assert!(!log.contains("it is started again"), "{log}");
+    }
+}
+
+/// A coordinator and one rank as processes that know each other by address only.
+struct Apart {
+    coordinator: Process,
+    url: String,
+    admin: String,
+    control: String,
+}
+
+impl Apart {
+    fn start() -> Self {
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let (listen, admin, control) = (free(), free(), free());
+        let mut command = program();
+        command.args(["coordinator", "--model", MODEL, "--served-model-name", "tiny", "--ranks", "1"]);
+        command.args(["--listen", &listen, "--admin-listen", &admin, "--control-listen", &control]);
+        let coordinator = Process(command.spawn().unwrap());
+        Self { coordinator, url: format!("http://{listen}"), admin: format!("http://{admin}"), control }
+    }
+
+    fn rank(&self, model: &Path) -> (Process, String) {
+        let health = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let mut command = program();
+        command.args(["worker", "--rank", "0", "--coordinator", &self.control, "--advertise-address", "127.0.0.1"]);
+        command.args(["--listen", "127.0.0.1:0", "--move-listen", "127.0.0.1:0", "--health-listen", &health]);
+        command.args(["--node", "node-7", "--model"]).arg(model);
+        (Process(command.spawn().unwrap()), format!("http://{health}"))
+    }
+
+    async fn health(&self) -> Option<Value> {
+        reqwest::get(format!("{}/health", self.url)).await.ok()?.json().await.ok()
+    }
+
+    async fn until(&mut self, status: &str) -> Value {
+        let started = Instant::now();
+        loop {
+            assert!(self.coordinator.0.try_wait().unwrap().is_none(), "the coordinator goes on");
+            match self.health().await {
+                Some(health) if health["status"] == status => return health,
+                health => assert!(started.elapsed() < PATIENCE, "not {status} within {PATIENCE:?}: {health:?}"),
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn state(&self) -> State {
+        let answer = reqwest::get(format!("{}{}", self.admin, path::STATE)).await.unwrap();
+        State::from_json(&answer.bytes().await.unwrap()).unwrap()
+    }
+
+    async fn complete(&self) -> (u16, Value) {
+        let body = json!({"prompt": "Once", "max_tokens": 3}).to_string();
+        let answer =
+            reqwest::Client::new().post(format!("{}/v1/completions", self.url)).body(body).send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_rank_that_cannot_serve_stays_and_says_so_until_one_that_can_takes_its_place() {
+    let tensor = "model.layers.0.mlp.experts.7.up_proj.weight";
+    let model = spoilt(tensor);
+    let mut group = Apart::start();
+    let (mut rank, rank_health) = group.rank(model.path());
+    let reason = group.until("failed").await["reason"].as_str().unwrap().to_owned();
+    assert!(reason.starts_with("rank 0 cannot serve: ") && reason.contains(tensor), "{reason}");
+    let (status, body) = group.complete().await;
+    assert_eq!(status, 503);
+    assert_eq!((&body["error"]["message"], &body["error"]["type"]), (&json!(reason), &json!("server_error")));
+    assert_eq!(body["error"]["code"], "service_unavailable");
+    let state = group.state().await;
+    assert_eq!((state.failure.as_ref(), state.ready), (Some(&reason), false));
+    let ready = reqwest::get(format!("{rank_health}/readyz")).await.unwrap();
+    assert_eq!(ready.status(), 503);
+    assert!(ready.text().await.unwrap().contains(tensor));
+    assert!(rank.0.try_wait().unwrap().is_none(), "a rank that ended would be started again, for ever");
+
+    drop(rank);
+    assert_eq!(group.state().await.failure, Some(reason), "the reason outlives its process");
+    let (_rank, _) = group.rank(&PathBuf::from(MODEL));
+    group.until("serving").await;
+    assert_eq!(group.complete().await.0, 200);
+    let state = group.state().await;
+    assert_eq!((state.failure, state.ranks[0].node.as_str()), (None, "node-7"));
+}
