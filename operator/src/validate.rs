@@ -248,6 +248,9 @@ fn compatible(config_map: &ConfigMap, deployment: &MoEDeployment, shape: Shape) 
     if map.slots_per_rank != slots {
         differences.push(format!("its ranks have {} slots per layer, not {slots}", map.slots_per_rank));
     }
+    if map.slots_of_ranks.is_some() {
+        differences.push("its ranks have unequal numbers of slots, those that serve have equally many".to_owned());
+    }
     if !differences.is_empty() {
         return Err(Refusal::MapIncompatible { config_map: name, difference: differences.join("; ") });
     }

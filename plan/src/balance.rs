@@ -15,6 +15,7 @@ use crate::coverage;
 use crate::load::ExpertLoad;
 use crate::map::{ExpertMap, MapError};
 use crate::moves;
+use crate::shares;
 use crate::topology::Topology;
 
 /// How a target map is found.
@@ -24,10 +25,9 @@ pub enum Policy {
     /// The placement in force stays.
     Off,
     /// The published EPLB algorithm of DeepSeek: from scratch at every call, hierarchical where the router has groups
-    /// that divide by the nodes, otherwise global. It may put two copies of an expert on one rank, which is a wasted
-    /// slot and which no [`ExpertMap`] has: such a copy is exchanged with the slot of another rank whose load is
-    /// closest, on the same node if there is one; where no exchange exists, because the expert has a copy on every
-    /// rank, it gives its slot to the expert with the highest load per copy that the rank lacks.
+    /// that divide by the nodes, otherwise global. It may put two copies of an expert on one rank, which no
+    /// [`ExpertMap`] has: the first takes the shares of both, which leaves every rank its load, and in the slot of the
+    /// other an expert that the rank lacks stands by.
     DeepSeek,
     /// From the placement in force: copies for the experts that stand out, then the busiest rank is improved by the
     /// change that gains most for each page it moves, until the layer is close to the best possible or no change is
@@ -107,13 +107,21 @@ pub fn balance(request: &Request<'_>) -> Result<Plan, BalanceError> {
     let fresh = current.is_none_or(|current| current.slots_of_ranks() != topology.slots());
     let current = in_force(current, &load, topology)?;
     let per_rank = || topology.slots().per_rank().ok_or(BalanceError::UnequalSlots { policy });
-    let slots = match policy {
-        Policy::Off => return Ok(Plan { uncovered: coverage::uncovered(&current, min_coverage), map: current }),
-        Policy::DeepSeek => deepseek::balance(&load, topology, per_rank()?),
-        Policy::Swift => swift::balance((windows, &load), topology, &current, fresh, per_rank()?),
+    let placed = |slots| {
+        ExpertMap::with_slots_of_ranks(layers, experts, topology.slots().clone(), slots)
+            .expect("a policy keeps the invariants of a map")
     };
-    let target = ExpertMap::with_slots_of_ranks(layers, experts, topology.slots().clone(), slots)
-        .expect("a policy keeps the invariants of a map");
+    let target = match policy {
+        Policy::Off => return Ok(Plan { uncovered: coverage::uncovered(&current, min_coverage), map: current }),
+        Policy::DeepSeek => {
+            let (slots, shares) = deepseek::balance(&load, topology, per_rank()?);
+            placed(slots).with_shares(&shares).expect("copies that are joined take all shares")
+        }
+        Policy::Swift => {
+            let map = placed(swift::balance((windows, &load), topology, &current, fresh, per_rank()?));
+            shares::suit(&map, &load, topology, shares::uncertainty(windows))
+        }
+    };
     let map = moves::destination(&current, &target).expect("both maps have one shape");
     Ok(Plan { uncovered: coverage::uncovered(&map, min_coverage), map })
 }

@@ -1,7 +1,8 @@
-//! Which experts survive the loss of ranks. Knows nothing of loads.
+//! Which experts survive the loss of ranks and nodes. Knows nothing of loads.
 
-use crate::ids::{ExpertId, LayerId, RankId};
+use crate::ids::{ExpertId, LayerId, NodeId, RankId};
 use crate::map::{ExpertMap, MapShape};
+use crate::topology::Topology;
 
 /// The most ranks that can be lost with room left for every expert on the others, once the lost experts have been
 /// loaded again: `N - ceil(E / S)`.
@@ -29,6 +30,46 @@ pub fn coverage(map: &ExpertMap) -> usize {
 #[must_use]
 pub fn uncovered(map: &ExpertMap, ranks: usize) -> usize {
     map.layers().flat_map(|layer| map.replica_counts(layer)).filter(|&copies| copies as usize <= ranks).count()
+}
+
+/// The number of nodes of which any may be lost with every expert still present: the fewest nodes that any expert has a
+/// copy on, less one. Map and topology are of one group.
+#[must_use]
+pub fn coverage_of_nodes(map: &ExpertMap, topology: &Topology) -> usize {
+    let fewest = map.layers().flat_map(|layer| node_counts(map, topology, layer)).min();
+    fewest.map_or(0, |nodes| nodes as usize - 1)
+}
+
+/// The number of experts, over all layers, that the loss of some `nodes` nodes would take away.
+#[must_use]
+pub fn uncovered_of_nodes(map: &ExpertMap, topology: &Topology, nodes: usize) -> usize {
+    let counts = map.layers().flat_map(|layer| node_counts(map, topology, layer));
+    counts.filter(|&count| count as usize <= nodes).count()
+}
+
+/// The number of nodes that hold each expert of a layer, `[experts]`.
+fn node_counts(map: &ExpertMap, topology: &Topology, layer: LayerId) -> Vec<u32> {
+    let mut nodes: Vec<Vec<NodeId>> = vec![Vec::new(); map.shape().experts];
+    for (&expert, (rank, _)) in map.layer(layer).iter().zip(map.slots_of_layer()) {
+        let node = topology.node(rank);
+        if !nodes[expert.index()].contains(&node) {
+            nodes[expert.index()].push(node);
+        }
+    }
+    nodes.into_iter().map(|nodes| nodes.len() as u32).collect()
+}
+
+/// The ranks of nodes, ascending.
+#[must_use]
+pub fn ranks_of(topology: &Topology, nodes: &[NodeId]) -> Vec<RankId> {
+    (0..topology.ranks()).map(RankId::from).filter(|&rank| nodes.contains(&topology.node(rank))).collect()
+}
+
+/// The fewest pages that the ranks which are left must receive once `ranks` are lost: one for each expert that is lost
+/// with them, from a checkpoint or from the host's memory. More copies and less load cost more.
+#[must_use]
+pub fn floor_of_moves(map: &ExpertMap, ranks: &[RankId]) -> usize {
+    lost(map, ranks).len()
 }
 
 /// The experts whose every copy is on one of the ranks given, by layer and expert.
@@ -69,6 +110,25 @@ mod tests {
     fn coverage_is_that_of_the_expert_with_the_fewest_copies() {
         assert_eq!(coverage(&map()), 0);
         assert_eq!((uncovered(&map(), 0), uncovered(&map(), 1), uncovered(&map(), 2)), (0, 1, 5));
+    }
+
+    #[test]
+    fn the_fewest_moves_after_a_loss_are_the_experts_whose_every_copy_is_gone() {
+        assert_eq!(
+            [vec![], vec![RankId(0)], vec![RankId(1), RankId(2)]].map(|ranks| floor_of_moves(&map(), &ranks)),
+            [0, 1, 2]
+        );
+    }
+
+    #[test]
+    fn two_copies_on_one_node_are_lost_with_it() {
+        // Ranks 0 and 1 share a node. Of layer 0, expert 1 is on both, of it only; of layer 1, expert 1 is on rank 0 only.
+        let topology = Topology::new([0, 0, 1].map(NodeId).to_vec(), 2);
+        assert_eq!((coverage_of_nodes(&map(), &topology), uncovered_of_nodes(&map(), &topology, 1)), (0, 2));
+        assert_eq!(uncovered(&map(), 1), 1, "one rank takes less than one node");
+        assert_eq!(lost(&map(), &ranks_of(&topology, &[NodeId(0)])).len(), 2);
+        let apart = Topology::new([0, 1, 2].map(NodeId).to_vec(), 2);
+        assert_eq!(uncovered_of_nodes(&map(), &apart, 1), uncovered(&map(), 1));
     }
 
     #[test]

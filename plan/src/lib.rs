@@ -16,6 +16,7 @@ pub mod map;
 pub mod moves;
 pub mod policy;
 pub mod replay;
+pub mod shares;
 pub mod sizing;
 pub mod slots;
 pub mod topology;

@@ -90,6 +90,42 @@ impl ExpertLoad {
     }
 }
 
+/// How far two loads of one model are apart, whatever their sums: the distance of the experts' parts of each layer's
+/// tokens, relative to those parts; 0 where one of them is empty.
+#[must_use]
+pub fn distance(before: &ExpertLoad, after: &ExpertLoad) -> f64 {
+    let (mut squares, mut parts) = (0.0, 0.0);
+    for layer in (0..before.layers()).map(LayerId::from) {
+        let rows = [before.layer(layer), after.layer(layer)];
+        let [total_before, total_after] = rows.map(|row| row.iter().map(|&count| count as f64).sum::<f64>());
+        if total_before == 0.0 || total_after == 0.0 {
+            continue;
+        }
+        for (&before, &after) in rows[0].iter().zip(rows[1]) {
+            let (before, after) = (before as f64 / total_before, after as f64 / total_after);
+            squares += (after - before) * (after - before);
+            parts += before * before;
+        }
+    }
+    if parts > 0.0 { f64::sqrt(squares / parts) } else { 0.0 }
+}
+
+/// The last of some windows, from where traffic last shifted: where two windows that follow each other are three times as
+/// far apart as others are in the middle. What comes in bursts is no shift, as all windows are far apart then.
+#[must_use]
+pub fn since_last_shift(windows: &[ExpertLoad]) -> &[ExpertLoad] {
+    /// Windows of the same traffic differ by a few hundredths, and text of another kind by more than half.
+    const NOISE: f64 = 0.1;
+    let distances: Vec<f64> = windows.windows(2).map(|pair| distance(&pair[0], &pair[1])).collect();
+    let shifts = |&index: &usize| {
+        let mut others = [&distances[..index], &distances[index + 1..]].concat();
+        others.sort_by(f64::total_cmp);
+        distances[index] > 3.0 * others.get(others.len() / 2).map_or(NOISE, |&middle| middle.max(NOISE))
+    };
+    let start = (0..distances.len()).rev().find(shifts).map_or(0, |index| index + 1);
+    &windows[start..]
+}
+
 /// Load of each rank under a map when each copy of an expert takes its share of the expert's tokens,
 /// `[layers][ranks]`, tokens.
 #[must_use]

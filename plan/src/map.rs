@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use crate::slots::RankSlots;
 
-pub use shares::WHOLE;
+pub use shares::{WHOLE, even as even_shares};
 
 /// The largest value of each dimension of a [`MapShape`]: far above any model or cluster, and small enough that no
 /// product of dimensions overflows.
@@ -84,8 +84,9 @@ pub struct ExpertMap {
     of_ranks: RankSlots,
     /// `[layers, slots of all ranks]`
     slots: Vec<ExpertId>,
-    /// Parts of [`WHOLE`], `[layers, slots of all ranks]`; `None` where every expert's copies share evenly.
-    shares: Option<Vec<u32>>,
+    /// Parts of [`WHOLE`], `[layers][slots of all ranks]`; `None` for a layer whose every expert's copies share evenly,
+    /// so that equal maps are equal.
+    shares: Vec<Option<Vec<u32>>>,
 }
 
 impl ExpertMap {
@@ -122,21 +123,29 @@ impl ExpertMap {
         if slots.len() != expected {
             return Err(MapError::SlotCount { found: slots.len(), expected });
         }
-        let map = Self { shape, of_ranks, slots, shares: None };
+        let map = Self { shape, of_ranks, slots, shares: vec![None; shape.layers] };
         for layer in map.layers() {
             map.check_layer(layer)?;
         }
         Ok(map)
     }
 
-    /// The map with other slots in one layer, `[slots of all ranks]`, whose experts are then shared evenly.
-    pub(crate) fn with_layer(&self, layer: LayerId, slots: &[ExpertId]) -> Result<Self, MapError> {
-        let mut map = self.clone();
-        let physical = self.physical();
-        map.slots[layer.index() * physical..][..physical].copy_from_slice(slots);
-        map.check_layer(layer)?;
-        map.share_evenly(layer);
-        Ok(map)
+    /// Puts other experts into the slots of one layer, `[slots of all ranks]`, with other shares. Nothing is changed if
+    /// they break an invariant.
+    pub(crate) fn replace_layer(
+        &mut self,
+        layer: LayerId,
+        slots: &[ExpertId],
+        shares: Option<Vec<u32>>,
+    ) -> Result<(), MapError> {
+        let place = layer.index() * self.physical()..(layer.index() + 1) * self.physical();
+        let old: Vec<ExpertId> = self.slots[place.clone()].to_vec();
+        self.slots[place.clone()].copy_from_slice(slots);
+        let checked = self.check_layer(layer).and_then(|()| self.set_shares(layer, shares));
+        if checked.is_err() {
+            self.slots[place].copy_from_slice(&old);
+        }
+        checked
     }
 
     fn check_layer(&self, layer: LayerId) -> Result<(), MapError> {

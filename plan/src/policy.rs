@@ -1,205 +1,187 @@
-//! Whether a target map is worth moving to. Knows nothing of how the target was found.
+//! Whether the moves to a target map are worth it. Knows nothing of how the target was found.
+
+mod figures;
 
 use serde::{Deserialize, Serialize};
-use strum::{Display, IntoStaticStr};
+use strum::{Display, EnumIter, IntoStaticStr};
 
-use crate::ids::LayerId;
-use crate::load::{ExpertLoad, balance_ratio, rank_loads};
+use crate::load::ExpertLoad;
 use crate::map::ExpertMap;
+use crate::moves::Transaction;
+use crate::topology::Topology;
 
-/// What a plan is measured by.
+pub use figures::{Figures, moving_seconds};
+
+/// Gain in balance ratio for which shares change alone: that moves no byte, and less than this is not seen.
+const LEAST_GAIN_OF_SHARES: f64 = 0.001;
+
+/// What plans are measured by.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Terms {
     /// The least gain in balance ratio, over the expected life of the plan, for which anything is moved.
     pub minimum_gain: f64,
     /// Bytes of one page, which is one expert of one layer.
     pub page_bytes: u64,
-    /// Bytes per second that a rank may receive while it serves.
-    pub bytes_per_second: f64,
+    /// Bytes per second that a rank may receive while it serves, if there is a limit beside its links.
+    pub bytes_per_second: Option<f64>,
     /// Seconds for which the plan is expected to be in force, usually the length of a window.
     pub lifetime_seconds: f64,
+    /// Part of the step time that is lost while pages move over a link.
+    pub moving_cost: f64,
+    /// Bytes that one rebalance may move, if there is a limit: of a larger plan, the part that pays most is carried out.
+    pub byte_budget: Option<u64>,
+    /// Windows after one that moved pages in which none move.
+    pub cool_down: u64,
+    /// The least gain right after a move is larger by this many times itself, half as many with each further window: what
+    /// was moved is not moved back for the noise of a window.
+    pub hysteresis: f64,
 }
 
-/// What is predicted of a move to a target map, on the load of the window that it was planned from.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Figures {
-    /// Balance ratio of the map in force.
-    pub ratio_before: f64,
-    /// Balance ratio of the target.
-    pub ratio_after: f64,
-    /// Share of the experts' part of the step time that the target saves:
-    /// 1 - (sum over layers of max rank load after / before).
-    pub time_saved: f64,
-    /// Pages that ranks receive.
-    pub pages: u64,
-    /// Bytes of those pages.
-    pub bytes: u64,
-    /// Seconds until the rank that receives most has everything.
-    pub moving_seconds: f64,
-    /// Gain in balance ratio over the life of the plan. While pages move it counts as none:
-    /// (`ratio_after` - `ratio_before`) x (1 - `moving_seconds` / lifetime), and no less than 0 of the lifetime.
-    pub lasting_gain: f64,
+impl Terms {
+    /// Terms without limits for pages of a size and plans of a life, with what is usual otherwise.
+    #[must_use]
+    pub const fn usual(page_bytes: u64, lifetime_seconds: f64) -> Self {
+        Self {
+            minimum_gain: 0.02,
+            page_bytes,
+            bytes_per_second: None,
+            lifetime_seconds,
+            moving_cost: 0.05,
+            byte_budget: None,
+            cool_down: 0,
+            hysteresis: 1.0,
+        }
+    }
+
+    /// The least gain after a history.
+    fn wanted_gain(&self, history: &History) -> f64 {
+        let band = history
+            .windows_since_move
+            .map_or(0.0, |windows| self.hysteresis * 0.5_f64.powi(windows.saturating_sub(1).min(64) as i32));
+        self.minimum_gain * (1.0 + band)
+    }
 }
 
-/// Why a map stays in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Display, IntoStaticStr)]
-#[serde(rename_all = "camelCase")]
+/// What was decided before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct History {
+    /// Windows that have closed since pages last moved, this one included; `None` if none have.
+    pub windows_since_move: Option<u64>,
+}
+
+/// Why experts move, or do not.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Display, EnumIter, IntoStaticStr,
+)]
+#[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
-pub enum KeepReason {
-    /// The target is the placement in force.
+pub enum Reason {
+    /// Moves: the gain is worth the bytes.
+    WorthIt,
+    /// Moves: the part of the plan that the byte budget allows is worth its bytes.
+    CutToBudget,
+    /// Moves: only shares change, which costs no byte.
+    SharesOnly,
+    /// Stays: the target is the map in force.
     SamePlacement,
-    /// The target balances the load too little better.
+    /// Stays: the target balances the load too little better.
     GainTooSmall,
-    /// The gain would be enough, but not for what is left of the plan's life once its pages have moved.
+    /// Stays: the gain would be enough, but pages have moved lately.
+    WithinBand,
+    /// Stays: pages have moved so lately that no gain would be enough.
+    CoolingDown,
+    /// Stays: the gain would be enough, but not for what is left of the plan's life once its pages have moved.
     MovesTooLong,
+    /// Stays: the time that moving costs is more than what it saves.
+    CostsMoreThanItSaves,
+    /// Stays: the byte budget allows no part of the plan.
+    OverBudget,
 }
 
-/// Whether to move, with the figures that decided it.
+impl Reason {
+    /// Whether anything moves.
+    #[must_use]
+    pub const fn moves(self) -> bool {
+        matches!(self, Self::WorthIt | Self::CutToBudget | Self::SharesOnly)
+    }
+}
+
+/// Whether to move, and everything that decided it. It can be logged, read and decided again.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Decision {
-    /// Move to the target.
-    Move(Figures),
-    /// Keep the map in force.
-    Keep(KeepReason, Figures),
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Decision {
+    /// What, and why.
+    pub reason: Reason,
+    /// What was predicted.
+    pub figures: Figures,
+    /// What it was measured by.
+    pub terms: Terms,
+    /// What had been decided before.
+    pub history: History,
 }
 
 impl Decision {
-    /// The figures that decided it.
-    #[must_use]
-    pub const fn figures(&self) -> &Figures {
-        match self {
-            Self::Move(figures) | Self::Keep(_, figures) => figures,
-        }
-    }
-
-    /// Whether to move.
+    /// Whether anything moves: the first [`Figures::transactions`] transactions then.
     #[must_use]
     pub const fn moves(&self) -> bool {
-        matches!(self, Self::Move(_))
+        self.reason.moves()
+    }
+
+    /// The reason again, from figures, terms and history.
+    #[must_use]
+    pub fn replay(&self) -> Reason {
+        judge(&self.figures, &self.terms, &self.history)
     }
 }
 
-/// Decides whether `target` is worth its bytes. Both maps are of one shape, and the load is of their model.
+/// A plan to decide on.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// The load that is expected.
+    pub load: &'a ExpertLoad,
+    /// The map in force.
+    pub current: &'a ExpertMap,
+    /// Its ranks.
+    pub topology: &'a Topology,
+    /// Transactions that apply to it one after the other, those first that pay most.
+    pub transactions: &'a [Transaction],
+}
+
+/// Decides whether a plan is worth its bytes. Everything of the case is of one model and group.
 #[must_use]
-pub fn decide(load: &ExpertLoad, current: &ExpertMap, target: &ExpertMap, terms: &Terms) -> Decision {
-    let figures = predict(load, current, target, terms);
-    let enough = |gain: f64| gain > 0.0 && gain >= terms.minimum_gain;
+pub fn decide(case: &Case<'_>, terms: &Terms, history: History) -> Decision {
+    let figures = figures::predict(case, terms);
+    Decision { reason: judge(&figures, terms, &history), figures, terms: *terms, history }
+}
+
+fn judge(figures: &Figures, terms: &Terms, history: &History) -> Reason {
+    let gain = figures.ratio_after - figures.ratio_before;
+    let enough = |gain: f64, least: f64| gain > 0.0 && gain >= least;
+    if figures.transactions == 0 {
+        return if figures.left_out == 0 { Reason::SamePlacement } else { Reason::OverBudget };
+    }
     if figures.pages == 0 {
-        Decision::Keep(KeepReason::SamePlacement, figures)
-    } else if !enough(figures.ratio_after - figures.ratio_before) {
-        Decision::Keep(KeepReason::GainTooSmall, figures)
-    } else if !enough(figures.lasting_gain) {
-        Decision::Keep(KeepReason::MovesTooLong, figures)
-    } else {
-        Decision::Move(figures)
+        return if enough(gain, LEAST_GAIN_OF_SHARES) { Reason::SharesOnly } else { Reason::GainTooSmall };
     }
-}
-
-fn predict(load: &ExpertLoad, current: &ExpertMap, target: &ExpertMap, terms: &Terms) -> Figures {
-    let (before, after) = (rank_loads(current, load), rank_loads(target, load));
-    let busiest =
-        |loads: &[Vec<f64>]| -> f64 { loads.iter().map(|ranks| ranks.iter().copied().fold(0.0, f64::max)).sum() };
-    let (busiest_before, busiest_after) = (busiest(&before), busiest(&after));
-    let received = pages_received(current, target);
-    let pages: u64 = received.iter().sum();
-    let most = received.into_iter().max().unwrap_or(0);
-    let moving_seconds = if most == 0 { 0.0 } else { most as f64 * terms.page_bytes as f64 / terms.bytes_per_second };
-    let (ratio_before, ratio_after) = (balance_ratio(&before), balance_ratio(&after));
-    let lasting =
-        if moving_seconds < terms.lifetime_seconds { 1.0 - moving_seconds / terms.lifetime_seconds } else { 0.0 };
-    Figures {
-        ratio_before,
-        ratio_after,
-        time_saved: if busiest_before > 0.0 { 1.0 - busiest_after / busiest_before } else { 0.0 },
-        pages,
-        bytes: pages.saturating_mul(terms.page_bytes),
-        moving_seconds,
-        lasting_gain: (ratio_after - ratio_before) * lasting,
+    if history.windows_since_move.is_some_and(|windows| windows <= terms.cool_down) {
+        return Reason::CoolingDown;
     }
-}
-
-/// Pages that each rank receives over all layers, `[ranks]`.
-fn pages_received(current: &ExpertMap, target: &ExpertMap) -> Vec<u64> {
-    let received = |layer: LayerId, rank: usize| {
-        let held = current.rank(layer, rank.into());
-        target.rank(layer, rank.into()).iter().filter(|expert| !held.contains(expert)).count() as u64
-    };
-    (0..current.shape().ranks).map(|rank| current.layers().map(|layer| received(layer, rank)).sum()).collect()
+    if !enough(gain, terms.minimum_gain) {
+        return Reason::GainTooSmall;
+    }
+    if !enough(gain, terms.wanted_gain(history)) {
+        return Reason::WithinBand;
+    }
+    if !enough(figures.lasting_gain, terms.minimum_gain) {
+        return Reason::MovesTooLong;
+    }
+    if figures.seconds_saved <= figures.seconds_spent {
+        return Reason::CostsMoreThanItSaves;
+    }
+    if figures.left_out > 0 { Reason::CutToBudget } else { Reason::WorthIt }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::ExpertId;
-    use crate::map::MapShape;
-
-    const TERMS: Terms = Terms { minimum_gain: 0.1, page_bytes: 1000, bytes_per_second: 500.0, lifetime_seconds: 10.0 };
-
-    fn map(slots: [u32; 4]) -> ExpertMap {
-        let shape = MapShape { layers: 1, experts: 4, ranks: 2, slots_per_rank: 2 };
-        ExpertMap::new(shape, slots.map(ExpertId).to_vec()).unwrap()
-    }
-
-    fn load() -> ExpertLoad {
-        ExpertLoad::from_rows(&[vec![9, 9, 1, 1]]).unwrap()
-    }
-
-    #[test]
-    fn a_gain_that_lasts_is_worth_its_bytes_and_comes_with_its_figures() {
-        // Ranks carry 18 and 2 before, 10 and 10 after: ratio 10 / 18 -> 1. Each rank receives one page in 2 s of the
-        // 10 s for which the plan lasts.
-        let decision = decide(&load(), &map([0, 1, 2, 3]), &map([0, 2, 1, 3]), &TERMS);
-        let Decision::Move(figures) = decision else { panic!("{decision:?}") };
-        let Figures { ratio_before, ratio_after, time_saved, pages, bytes, moving_seconds, lasting_gain } = figures;
-        assert_eq!((pages, bytes), (2, 2000));
-        let expected = [10.0 / 18.0, 1.0, 8.0 / 18.0, 2.0, 0.8 * 8.0 / 18.0];
-        for (found, expected) in
-            [ratio_before, ratio_after, time_saved, moving_seconds, lasting_gain].iter().zip(expected)
-        {
-            assert!((found - expected).abs() < 1e-12, "{found} instead of {expected}");
-        }
-    }
-
-    #[test]
-    fn the_same_placement_in_other_slots_moves_nothing() {
-        let decision = decide(&load(), &map([0, 1, 2, 3]), &map([1, 0, 3, 2]), &TERMS);
-        assert!(
-            matches!(decision, Decision::Keep(KeepReason::SamePlacement, Figures { pages: 0, .. })),
-            "{decision:?}"
-        );
-    }
-
-    #[test]
-    fn a_gain_below_the_minimum_moves_nothing() {
-        let terms = Terms { minimum_gain: 0.5, ..TERMS };
-        let decision = decide(&load(), &map([0, 1, 2, 3]), &map([0, 2, 1, 3]), &terms);
-        assert!(matches!(decision, Decision::Keep(KeepReason::GainTooSmall, _)), "{decision:?}");
-        let worse = decide(&load(), &map([0, 2, 1, 3]), &map([0, 1, 2, 3]), &Terms { minimum_gain: 0.0, ..TERMS });
-        assert!(matches!(worse, Decision::Keep(KeepReason::GainTooSmall, _)), "{worse:?}");
-    }
-
-    #[test]
-    fn a_plan_that_takes_most_of_its_life_to_arrive_moves_nothing() {
-        for bytes_per_second in [125.0, 100.0, 0.0] {
-            let terms = Terms { bytes_per_second, ..TERMS };
-            let decision = decide(&load(), &map([0, 1, 2, 3]), &map([0, 2, 1, 3]), &terms);
-            assert!(matches!(decision, Decision::Keep(KeepReason::MovesTooLong, _)), "{decision:?}");
-        }
-        let forever = Terms { bytes_per_second: 1.0, lifetime_seconds: f64::INFINITY, ..TERMS };
-        assert!(decide(&load(), &map([0, 1, 2, 3]), &map([0, 2, 1, 3]), &forever).moves());
-    }
-
-    #[test]
-    fn without_load_there_is_nothing_to_gain() {
-        let decision = decide(&ExpertLoad::zero(1, 4), &map([0, 1, 2, 3]), &map([0, 2, 1, 3]), &TERMS);
-        assert!(matches!(decision, Decision::Keep(KeepReason::GainTooSmall, _)), "{decision:?}");
-        assert_eq!(decision.figures().time_saved.to_bits(), 0.0_f64.to_bits());
-    }
-
-    #[test]
-    fn reasons_are_words_that_labels_can_carry() {
-        assert_eq!(KeepReason::MovesTooLong.to_string(), "moves_too_long");
-    }
-}
+mod tests;

@@ -13,7 +13,24 @@ pub struct Topology {
     slots: RankSlots,
     /// `[ranks]`
     speeds: Vec<f64>,
+    links: Links,
     router_groups: usize,
+}
+
+/// What the links of a rank carry in each direction, bytes per second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Links {
+    /// To and from ranks of its node.
+    pub within_nodes: f64,
+    /// To and from ranks of other nodes.
+    pub between_nodes: f64,
+}
+
+impl Default for Links {
+    /// Those of a GPU with `NVLink` of the fourth generation and a 400 Gbit/s adapter of its own, a little rounded down.
+    fn default() -> Self {
+        Self { within_nodes: 400e9, between_nodes: 45e9 }
+    }
 }
 
 impl Topology {
@@ -39,7 +56,7 @@ impl Topology {
     #[must_use]
     pub fn new(nodes: Vec<NodeId>, slots_per_rank: usize) -> Self {
         let slots = RankSlots::even(nodes.len(), slots_per_rank);
-        Self { speeds: vec![1.0; nodes.len()], nodes, slots, router_groups: 1 }
+        Self { speeds: vec![1.0; nodes.len()], nodes, slots, links: Links::default(), router_groups: 1 }
     }
 
     /// The same ranks with a number of slots each, `[ranks]`.
@@ -68,6 +85,18 @@ impl Topology {
         Ok(Self { speeds, ..self })
     }
 
+    /// The same ranks with other links.
+    ///
+    /// # Errors
+    /// If a link carries not a positive finite number of bytes.
+    pub fn with_links(self, links: Links) -> Result<Self, TopologyError> {
+        let Links { within_nodes, between_nodes } = links;
+        if let Some(speed) = [within_nodes, between_nodes].iter().find(|speed| !(speed.is_finite() && **speed > 0.0)) {
+            return Err(TopologyError::Link { speed: speed.to_string() });
+        }
+        Ok(Self { links, ..self })
+    }
+
     /// The same ranks for a model whose router chooses groups of experts before it chooses experts (`n_group` of
     /// DeepSeek-V3): tokens travel less between nodes when a group's experts share one. Without it there is one group.
     #[must_use]
@@ -92,6 +121,12 @@ impl Topology {
     #[must_use]
     pub fn speeds(&self) -> &[f64] {
         &self.speeds
+    }
+
+    /// What the links of each rank carry.
+    #[must_use]
+    pub const fn links(&self) -> Links {
+        self.links
     }
 
     /// Groups of experts of the model's router; 1 if it has none.
@@ -135,6 +170,12 @@ pub enum TopologyError {
         found: usize,
         /// Number of ranks.
         expected: usize,
+    },
+    /// A link carries nothing, or no number of bytes.
+    #[error("a link carries {speed} bytes per second; it must be a positive number")]
+    Link {
+        /// The speed given.
+        speed: String,
     },
     /// A speed is no positive number.
     #[error("{rank} has speed {speed}; it must be a positive number")]

@@ -5,10 +5,12 @@ use plan::balance::{Policy, Request, balance};
 use plan::coverage;
 use plan::formats::{self, vllm_ascend};
 use plan::ids::{ExpertId, LayerId, RankId};
-use plan::load::ExpertLoad;
+use plan::load::{ExpertLoad, rank_loads};
 use plan::map::{ExpertMap, MapShape};
-use plan::moves::{best_first, destination, moved_slots, random_transaction, transactions};
-use plan::policy::{Terms, decide};
+use plan::moves::{best_first, destination, moved_slots, random_transaction, relabel, transactions};
+use plan::policy::{Case, History, Terms, decide};
+use plan::shares;
+use plan::slots::RankSlots;
 use plan::topology::Topology;
 use plan::wire::{MapDocument, ModelIdentity};
 use proptest::prelude::*;
@@ -55,12 +57,66 @@ fn maps(shape: MapShape) -> impl Strategy<Value = ExpertMap> {
     })
 }
 
+/// The same with random shares for half of the experts with several copies.
+fn with_shares(map: &ExpertMap, seed: u64) -> ExpertMap {
+    let mut state = seed;
+    let mut random = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as u32
+    };
+    let mut shares = Vec::new();
+    for layer in map.layers() {
+        let mut parts = map.parts(layer);
+        for (index, expert) in map.layer(layer).iter().enumerate() {
+            let other = map.layer(layer)[index + 1..].iter().position(|other| other == expert);
+            if let Some(other) = other.filter(|_| random().is_multiple_of(2)) {
+                let given = random() % (parts[index] + 1);
+                parts[index] -= given;
+                parts[index + 1 + other] += given;
+            }
+        }
+        shares.append(&mut parts);
+    }
+    map.clone().with_shares(&shares).expect("what one copy gives another takes")
+}
+
+fn shared_maps(shape: MapShape) -> impl Strategy<Value = ExpertMap> {
+    (maps(shape), any::<u64>()).prop_map(|(map, seed)| with_shares(&map, seed))
+}
+
+/// Ranks with slots of their own, and a random map on them.
+fn unequal_maps() -> impl Strategy<Value = (ExpertMap, ExpertMap)> {
+    (prop::collection::vec(1..9_usize, 2..9), 1..30_usize).prop_flat_map(|(counts, experts)| {
+        let counts: Vec<usize> = counts.into_iter().map(|count| count.min(experts)).collect();
+        let experts = experts.min(counts.iter().sum());
+        let counts: Vec<usize> = counts.into_iter().map(|count| count.min(experts)).collect();
+        let slots = RankSlots::new(counts);
+        let map = ExpertMap::contiguous_on(1, experts.min(slots.total()), slots).expect("the slots are enough");
+        (any::<u64>(), any::<u64>()).prop_map(move |seeds| {
+            let walk = |seed: u64| {
+                let walked = (0..40).fold(map.clone(), |map, step| {
+                    match random_transaction(&map, LayerId(0), seed.wrapping_add(step)) {
+                        Some(transaction) => map.apply(&transaction).expect("a random transaction is valid"),
+                        None => map,
+                    }
+                });
+                with_shares(&walked, seed)
+            };
+            (walk(seeds.0), walk(seeds.1))
+        })
+    })
+}
+
 fn topologies(shape: MapShape) -> impl Strategy<Value = Topology> {
     let nodes: Vec<usize> = (1..=shape.ranks).filter(|nodes| shape.ranks.is_multiple_of(*nodes)).collect();
     let groups: Vec<usize> = (1..=shape.experts).filter(|groups| shape.experts.is_multiple_of(*groups)).collect();
     (prop::sample::select(nodes), prop::sample::select(groups)).prop_map(move |(nodes, groups)| {
         Topology::even(nodes, shape.ranks, shape.slots_per_rank).expect("they divide").with_router_groups(groups)
     })
+}
+
+fn one_node(map: &ExpertMap) -> Topology {
+    Topology::single_node(map.shape().ranks, map.shape().slots_per_rank)
 }
 
 /// Ranks' experts without the order of slots.
@@ -90,7 +146,7 @@ proptest! {
             let target = plan.map;
             prop_assert_eq!(target.shape(), current.shape());
             let mut map = current.clone();
-            for transaction in transactions(&current, &target, 1).unwrap() {
+            for transaction in transactions(&current, &target, &topology, 1).unwrap() {
                 map = map.apply(&transaction).unwrap();
             }
             prop_assert_eq!(map, target);
@@ -101,24 +157,32 @@ proptest! {
     fn the_best_transactions_first_lead_to_the_same_map(
         (load, old, new) in shapes().prop_flat_map(|shape| (loads(shape), maps(shape), maps(shape))),
     ) {
-        let ordered = best_first(&old, &new, &load, 1).unwrap();
+        let ordered = best_first(&old, &new, &load, &one_node(&old), 1).unwrap();
         let map = ordered.iter().fold(old.clone(), |map, transaction| map.apply(transaction).unwrap());
         prop_assert_eq!(map, destination(&old, &new).unwrap());
     }
 
     #[test]
     fn transactions_fit_one_staging_page_and_end_in_the_target(
-        (old, new) in shapes().prop_flat_map(|shape| (maps(shape), maps(shape))),
+        (old, new, topology) in
+            shapes().prop_flat_map(|shape| (shared_maps(shape), shared_maps(shape), topologies(shape))),
     ) {
         let mut map = old.clone();
         let mut received = 0;
-        for transaction in transactions(&old, &new, 1).unwrap() {
+        for transaction in transactions(&old, &new, &topology, 1).unwrap() {
             let mut ranks: Vec<_> = transaction.changes.iter().map(|change| change.rank).collect();
             ranks.dedup();
             prop_assert_eq!(ranks.len(), transaction.changes.len(), "one page for each rank at most");
+            for change in &transaction.changes {
+                let sources = (0..topology.ranks()).map(RankId::from);
+                let near = |rank: RankId| topology.node(rank) == topology.node(change.rank);
+                let mut holders = sources.filter(|&rank| map.rank(transaction.layer, rank).contains(&change.to));
+                prop_assert!(near(change.source) || !holders.any(near), "a source on the node comes first");
+            }
             for dropped in 0..transaction.changes.len() {
                 let mut part = transaction.clone();
                 part.changes.remove(dropped);
+                part.shares.clear();
                 prop_assert!(map.apply(&part).is_err(), "a transaction is the smallest set that is valid");
             }
             received += transaction.changes.len();
@@ -133,6 +197,56 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn maps_of_unequal_ranks_are_reached_with_their_shares((old, new) in unequal_maps()) {
+        let topology = Topology::single_node(old.shape().ranks, 1);
+        let ordered = transactions(&old, &new, &topology, 1).unwrap();
+        let map = ordered.iter().fold(old.clone(), |map, transaction| map.apply(transaction).unwrap());
+        prop_assert_eq!(&map, &destination(&old, &new).unwrap());
+        prop_assert_eq!(ordered.iter().map(|work| work.changes.len()).sum::<usize>(), moved_slots(&old, &new).unwrap());
+        let shape = map.shape();
+        let model = ModelIdentity { name: "any".to_owned(), digest: "any".to_owned(), layers: 1, experts: shape.experts };
+        let json = serde_json::to_vec(&MapDocument::new(model.clone(), &map)).unwrap();
+        prop_assert_eq!(MapDocument::from_json(&json).unwrap().to_map(&model), Ok(map));
+    }
+
+    #[test]
+    fn relabelling_moves_no_more_pages_and_changes_no_multiset_of_rank_loads(
+        (load, old, new, topology) in shapes().prop_flat_map(|shape| {
+            (loads(shape), maps(shape), shared_maps(shape), topologies(shape))
+        }),
+    ) {
+        let relabelled = relabel(&old, &new, &topology).unwrap();
+        prop_assert!(moved_slots(&old, &relabelled).unwrap() <= moved_slots(&old, &new).unwrap());
+        let sorted = |map: &ExpertMap| -> Vec<Vec<u64>> {
+            let rank_loads = rank_loads(map, &load);
+            rank_loads
+                .into_iter()
+                .map(|ranks| {
+                    let mut bits: Vec<u64> = ranks.into_iter().map(f64::to_bits).collect();
+                    bits.sort_unstable();
+                    bits
+                })
+                .collect()
+        };
+        prop_assert_eq!(sorted(&relabelled), sorted(&new));
+    }
+
+    #[test]
+    fn shares_that_suit_a_load_never_raise_the_busiest_rank(
+        (load, map) in shapes().prop_flat_map(|shape| (loads(shape), maps(shape))),
+        uncertainty in 0.0..1.0_f64,
+    ) {
+        let suited = shares::suit(&map, &load, &one_node(&map), uncertainty);
+        prop_assert_eq!(suited.slots(), map.slots());
+        let busiest = |map: &ExpertMap| -> Vec<f64> {
+            rank_loads(map, &load).iter().map(|ranks| ranks.iter().copied().fold(0.0, f64::max)).collect()
+        };
+        for (shared, even) in busiest(&suited).iter().zip(busiest(&map)) {
+            prop_assert!(*shared <= even * (1.0 + 1e-9), "{shared} instead of {even}");
+        }
+    }
 
     #[test]
     fn maps_come_back_from_every_format_as_they_were(map in shapes().prop_flat_map(maps)) {
@@ -173,9 +287,11 @@ proptest! {
     fn a_decision_to_move_never_lowers_the_ratio(
         (load, old, new) in shapes().prop_flat_map(|shape| (loads(shape), maps(shape), maps(shape))),
     ) {
-        let terms = Terms { minimum_gain: 0.02, page_bytes: 1, bytes_per_second: 1e9, lifetime_seconds: 60.0 };
-        let decision = decide(&load, &old, &new, &terms);
-        let figures = decision.figures();
+        let topology = one_node(&old);
+        let ordered = best_first(&old, &new, &load, &topology, 1).unwrap();
+        let case = Case { load: &load, current: &old, topology: &topology, transactions: &ordered };
+        let decision = decide(&case, &Terms::usual(1, 60.0), History::default());
+        let figures = decision.figures;
         prop_assert_eq!(figures.pages as usize, moved_slots(&old, &new).unwrap());
         prop_assert!((0.0..=1.0 + 1e-9).contains(&figures.ratio_after), "{figures:?}");
         if decision.moves() {

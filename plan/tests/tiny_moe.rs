@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use plan::balance::{Policy, Request, balance};
 use plan::load::{ExpertLoad, balance_ratio, rank_loads};
 use plan::map::{ExpertMap, MapShape};
-use plan::moves::moved_slots;
+use plan::moves::{best_first, moved_slots};
+use plan::policy::{Case, Decision, History, Terms, decide};
 use plan::topology::Topology;
 
 const RANKS: usize = 4;
@@ -58,4 +59,40 @@ fn swift_moves_at_most_two_fifths_of_what_deepseek_moves_when_traffic_shifts() {
         }
     }
     assert!(5 * swift_moves <= 2 * deepseek_moves, "{swift_moves} slots against {deepseek_moves}");
+}
+
+/// What the runtime decides on when traffic shifts to a load, with pages of the tiny model: 3 x 64 x 128 weights of 2 bytes.
+fn decision(policy: Policy, load: &ExpertLoad, current: &ExpertMap) -> Decision {
+    let topology = Topology::single_node(RANKS, current.shape().slots_per_rank);
+    let target = plan(policy, load, current);
+    let transactions = best_first(current, &target, load, &topology, 16).unwrap();
+    let case = Case { load, current, topology: &topology, transactions: &transactions };
+    decide(&case, &Terms::usual(3 * 64 * 128 * 2, 60.0), History::default())
+}
+
+#[test]
+fn what_swift_decides_on_needs_at_most_half_of_the_bytes_of_deepseek_for_its_ratio() {
+    let loads = loads();
+    let (mut swift_bytes, mut deepseek_bytes, mut swift_ratios, mut deepseek_ratios) = (0, 0, 0.0, 0.0);
+    let mut cases = 0.0;
+    let mut add = |load: &ExpertLoad, current: &ExpertMap| {
+        let (swift, deepseek) = (decision(Policy::Swift, load, current), decision(Policy::DeepSeek, load, current));
+        assert!(swift.figures.ratio_after >= 0.98, "{swift:?}");
+        swift_bytes += swift.figures.bytes;
+        deepseek_bytes += deepseek.figures.bytes;
+        swift_ratios += swift.figures.ratio_after;
+        deepseek_ratios += deepseek.figures.ratio_after;
+        cases += 1.0;
+    };
+    for before in loads.values() {
+        add(before, &start(before));
+        let current = plan(Policy::Swift, before, &start(before));
+        loads.values().filter(|after| *after != before).for_each(|after| add(after, &current));
+    }
+    let (swift, deepseek) = (swift_ratios / cases, deepseek_ratios / cases);
+    println!(
+        "swift: {swift_bytes} bytes, mean ratio {swift:.4}; deepseek: {deepseek_bytes} bytes, mean ratio {deepseek:.4}"
+    );
+    assert!(swift >= deepseek - 0.005, "{swift} against {deepseek}");
+    assert!(2 * swift_bytes <= deepseek_bytes, "{swift_bytes} bytes against {deepseek_bytes}");
 }

@@ -154,6 +154,7 @@ fn commit() -> Value {
             epoch: number,
             layer: work.layer,
             changes: work.changes.clone(),
+            shares: Vec::new(),
         });
         let commits: Vec<Commit> = commits.collect();
         for (work, commit) in works.iter().zip(&commits) {
@@ -184,7 +185,7 @@ fn rotation(map: &ExpertMap, layer: LayerId) -> Transaction {
         let expert = |rank| -> ExpertId { map.expert(layer, rank, slot) };
         SlotChange { rank, slot, from: expert(rank), to: expert(source), source }
     };
-    Transaction { layer, changes: map.slots_of_layer().map(change).collect() }
+    Transaction { layer, changes: map.slots_of_layer().map(change).collect(), shares: Vec::new() }
 }
 
 /// Balance ratio before and after a shift of traffic between domains, and when experts have followed it.

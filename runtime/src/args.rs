@@ -150,6 +150,15 @@ struct EplbArguments {
     /// Bytes per second that moves to one rank may use; 0 is no limit
     #[arg(long, value_name = "B", default_value_t = 0)]
     move_bytes_per_second: u64,
+    /// Bytes that one rebalance may move, those first that pay most; 0 is no limit
+    #[arg(long, value_name = "B", default_value_t = 0)]
+    max_rebalance_bytes: u64,
+    /// Windows after one that moved experts in which none move
+    #[arg(long, value_name = "WINDOWS", default_value_t = 0)]
+    cool_down_windows: u64,
+    /// Ranks of which any may be lost with every expert still present, where the slots allow it
+    #[arg(long, value_name = "RANKS", default_value_t = 0)]
+    min_coverage: usize,
     /// Seconds that a rank may take to receive the pages of one transaction
     #[arg(long, value_name = "S", default_value_t = 30)]
     move_deadline_seconds: u64,
@@ -195,6 +204,9 @@ impl ServingArguments {
             policy: self.eplb.eplb_policy,
             minimum_gain: self.eplb.minimum_gain,
             move_bytes_per_second: self.eplb.move_bytes_per_second,
+            rebalance_bytes: self.eplb.max_rebalance_bytes,
+            cool_down_windows: self.eplb.cool_down_windows,
+            min_coverage: self.eplb.min_coverage,
             redundancy: self.eplb.init_redundancy_expert,
             map_path: self.eplb.expert_map_path,
             record_path: self.eplb.expert_map_record_path,

@@ -5,7 +5,7 @@
 //! ([`ToRank`], [`FromRank`]), so nothing on it can delay one.
 
 use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
-use plan::moves::{SlotChange, Transaction};
+use plan::moves::{ShareChange, SlotChange, Transaction};
 use plan::wire::{MapDocument, ModelIdentity};
 use serde::{Deserialize, Serialize};
 
@@ -107,7 +107,8 @@ pub enum ToRank {
         nonce: u64,
         /// Every rank of the group, in order.
         ranks: Vec<RankAddress>,
-        /// The map in force.
+        /// The map in force, as JSON: fields of a document that are absent have no place in the encoding of messages.
+        #[serde(with = "document")]
         map: MapDocument,
         /// Its epoch.
         epoch: u64,
@@ -139,6 +140,22 @@ pub enum ToRank {
         /// Why, and what to do.
         reason: String,
     },
+}
+
+/// A map within a message.
+mod document {
+    use plan::wire::MapDocument;
+    use serde::de::Error as _;
+    use serde::ser::Error as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(map: &MapDocument, serializer: S) -> Result<S::Ok, S::Error> {
+        serde_json::to_string(map).map_err(S::Error::custom)?.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MapDocument, D::Error> {
+        MapDocument::from_json(String::deserialize(deserializer)?.as_bytes()).map_err(D::Error::custom)
+    }
 }
 
 /// How to reach a rank.
@@ -176,6 +193,16 @@ pub struct Commit {
     pub layer: LayerId,
     /// The changes.
     pub changes: Vec<SlotChange>,
+    /// The shares that slots take afterwards.
+    pub shares: Vec<ShareChange>,
+}
+
+impl Commit {
+    /// What it changes, as it was planned.
+    #[must_use]
+    pub fn work(&self) -> Transaction {
+        Transaction { layer: self.layer, changes: self.changes.clone(), shares: self.shares.clone() }
+    }
 }
 
 /// What one step does to one sequence.

@@ -6,6 +6,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
 use group::{Deployment, Sequence, Setup, Worker, advance};
+use plan::policy::Decision;
 use plan::wire;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -125,7 +126,7 @@ fn a_window_of_uneven_traffic_is_balanced_and_the_map_ends_where_the_plan_leads(
     }
     deployment.settle(|deployment| deployment.rebalancer.recorded().is_some());
     let predicted = deployment.reports.iter().find_map(|report| match report {
-        Report::Planned { ratio_before, ratio_after, .. } => Some((ratio_before.unwrap(), ratio_after.unwrap())),
+        Report::Decided(Decision { figures, .. }) => Some((figures.ratio_before, figures.ratio_after)),
         _ => None,
     });
     let (before, after) = predicted.unwrap_or_else(|| panic!("{:?}", deployment.reports));

@@ -50,6 +50,7 @@ pub fn state(epoch: u64, ratio: Option<f64>, recorded: Option<&RecordedMap>) -> 
         last_window: ratio.map(window),
         first_window: ratio.map(window),
         pending_transactions: 0,
+        last_decision: None,
         moves: MoveTotals::default(),
         recorded_map_hash: recorded.map(|recorded| recorded.map.content_hash()),
         degraded: None,

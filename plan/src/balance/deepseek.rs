@@ -4,19 +4,22 @@
 
 use crate::ids::{ExpertId, LayerId};
 use crate::load::ExpertLoad;
+use crate::map::even_shares;
 use crate::topology::Topology;
 
-/// Target slots, `[layers, ranks, slots_per_rank]`.
-pub(super) fn balance(load: &ExpertLoad, topology: &Topology, per_rank: usize) -> Vec<ExpertId> {
+/// Target slots and the parts of their experts' tokens that they take, `[layers, ranks, slots_per_rank]`.
+pub(super) fn balance(load: &ExpertLoad, topology: &Topology, per_rank: usize) -> (Vec<ExpertId>, Vec<u32>) {
     let (nodes, groups) = mode(load.experts(), topology);
     let mut slots = Vec::with_capacity(load.layers() * topology.slots().total());
-    for layer in 0..load.layers() {
-        let weights: Vec<f64> = load.layer(LayerId::from(layer)).iter().map(|&tokens| tokens as f64).collect();
-        let mut layer = balance_layer(&weights, topology, nodes, groups);
-        separate_copies(&mut layer, &weights, topology, per_rank);
-        slots.extend(layer.into_iter().map(ExpertId::from));
+    let mut shares = Vec::with_capacity(slots.capacity());
+    for layer_id in (0..load.layers()).map(LayerId::from) {
+        let weights: Vec<f64> = load.layer(layer_id).iter().map(|&tokens| tokens as f64).collect();
+        let layer = balance_layer(&weights, topology, nodes, groups);
+        let mut layer: Vec<ExpertId> = layer.into_iter().map(ExpertId::from).collect();
+        shares.extend(join_copies(&mut layer, load.layer(layer_id), per_rank));
+        slots.append(&mut layer);
     }
-    slots
+    (slots, shares)
 }
 
 /// (nodes, groups): those of the topology in hierarchical mode, (1, 1) in global mode.
@@ -84,41 +87,30 @@ fn replicate(weights: &[f64], physical: usize) -> (Vec<usize>, Vec<u32>) {
     (copies, counts)
 }
 
-/// Repairs ranks that hold an expert twice; see [`super::Policy::DeepSeek`]. Each step leaves fewer such slots.
-fn separate_copies(slots: &mut [usize], weights: &[f64], topology: &Topology, per_rank: usize) {
-    let mut counts = vec![0_u32; weights.len()];
-    for &expert in &*slots {
-        counts[expert] += 1;
+/// The parts that the slots of a layer take. Of the copies of an expert on one rank the first takes the shares of all, so
+/// that the rank's load stays as published, and each other makes place for an expert that stands by with a share of
+/// none: the one with the fewest copies of those that the rank lacks, the hottest of equals.
+fn join_copies(slots: &mut [ExpertId], tokens: &[u64], per_rank: usize) -> Vec<u32> {
+    let mut shares = even_shares(slots, tokens.len());
+    let mut copies = vec![0_u32; tokens.len()];
+    for expert in &*slots {
+        copies[expert.index()] += 1;
     }
-    while let Some(slot) = (0..slots.len()).find(|&slot| {
-        let start = slot - slot % per_rank;
-        slots[start..slot].contains(&slots[slot])
-    }) {
-        let (rank, expert) = (slot / per_rank, slots[slot]);
-        let holds = |rank: usize, expert: usize| slots[rank * per_rank..][..per_rank].contains(&expert);
-        let per_copy = |expert: usize| weights[expert] / f64::from(counts[expert].max(1));
-        let exchange = (0..slots.len())
-            .filter(|&other| !holds(other / per_rank, expert) && !holds(rank, slots[other]))
-            .min_by(|&a, &b| {
-                let key = |other: usize| {
-                    let far = topology.node((other / per_rank).into()) != topology.node(rank.into());
-                    (far, (per_copy(slots[other]) - per_copy(expert)).abs())
-                };
-                let (a, b) = (key(a), key(b));
-                a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
-            });
-        if let Some(other) = exchange {
-            slots.swap(slot, other);
-        } else {
-            let replacement = (0..weights.len())
-                .filter(|&other| !holds(rank, other))
-                .max_by(|&a, &b| per_copy(a).total_cmp(&per_copy(b)).then(b.cmp(&a)))
+    for (slots, shares) in slots.chunks_exact_mut(per_rank).zip(shares.chunks_exact_mut(per_rank)) {
+        for slot in 1..per_rank {
+            let expert = slots[slot];
+            let Some(first) = slots[..slot].iter().position(|&other| other == expert) else { continue };
+            let stands_by = (0..tokens.len())
+                .filter(|&other| !slots.contains(&ExpertId::from(other)))
+                .min_by_key(|&other| (copies[other], u64::MAX - tokens[other]))
                 .expect("a rank has no more slots than there are experts");
-            counts[expert] -= 1;
-            counts[replacement] += 1;
-            slots[slot] = replacement;
+            shares[first] += std::mem::take(&mut shares[slot]);
+            copies[expert.index()] -= 1;
+            copies[stands_by] += 1;
+            slots[slot] = stands_by.into();
         }
     }
+    shares
 }
 
 #[cfg(test)]

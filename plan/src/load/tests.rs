@@ -45,7 +45,7 @@ fn copies_share_the_tokens_of_an_expert_evenly() {
 #[test]
 fn copies_take_the_shares_that_a_map_gives_them() {
     let map = ExpertMap::contiguous(MapShape { layers: 1, experts: 3, ranks: 2, slots_per_rank: 2 }).unwrap();
-    let map = map.with_shares(vec![WHOLE / 5, WHOLE, WHOLE, WHOLE - WHOLE / 5]).unwrap();
+    let map = map.with_shares(&[WHOLE / 5, WHOLE, WHOLE, WHOLE - WHOLE / 5]).unwrap();
     let loads = rank_loads(&map, &ExpertLoad::from_rows(&[vec![65_536, 0, 0]]).unwrap());
     assert_eq!(loads, [[f64::from(WHOLE / 5), f64::from(WHOLE - WHOLE / 5)]]);
 }
@@ -56,4 +56,31 @@ fn the_ratio_weighs_layers_by_their_load_and_is_1_without_any() {
     assert!((balance_ratio(&[vec![4.0, 2.0], vec![2.0, 0.0]]) - 4.0 / 6.0).abs() < 1e-12);
     assert_eq!(balance_ratio(&[vec![0.0, 0.0]]).to_bits(), 1.0_f64.to_bits());
     assert_eq!(balance_ratio(&[]).to_bits(), 1.0_f64.to_bits());
+}
+
+fn layer(counts: [u64; 4]) -> ExpertLoad {
+    ExpertLoad::from_rows(&[counts.to_vec()]).unwrap()
+}
+
+#[test]
+fn a_distance_is_that_of_parts_not_of_sums() {
+    let apart = |before, after| distance(&layer(before), &layer(after));
+    assert_eq!(apart([1, 2, 3, 4], [10, 20, 30, 40]).to_bits(), 0.0_f64.to_bits());
+    assert_eq!(apart([1, 2, 3, 4], [0; 4]).to_bits(), 0.0_f64.to_bits());
+    assert!((apart([100, 0, 0, 0], [0, 0, 100, 0]) - 2.0_f64.sqrt()).abs() < 1e-12);
+}
+
+#[test]
+fn windows_before_a_shift_of_traffic_are_left_out_and_bursts_are_no_shift() {
+    let (chat, code) = ([400, 300, 200, 100], [100, 200, 300, 400]);
+    let lengths =
+        |windows: &[[u64; 4]]| since_last_shift(&windows.iter().map(|&counts| layer(counts)).collect::<Vec<_>>()).len();
+    assert_eq!(lengths(&[]), 0);
+    assert_eq!(lengths(&[chat]), 1);
+    assert_eq!(lengths(&[chat, code]), 1);
+    assert_eq!(lengths(&[chat, [390, 310, 205, 95], chat]), 3);
+    assert_eq!(lengths(&[chat, chat, chat, code, code]), 2);
+    assert_eq!(lengths(&[chat, code, code, chat, chat, chat]), 3);
+    let bursts = [[700, 100, 100, 100], [100, 700, 100, 100], [100, 100, 700, 100], [100, 100, 100, 700]];
+    assert_eq!(lengths(&bursts), 4);
 }

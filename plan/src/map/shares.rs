@@ -1,7 +1,7 @@
 //! The share of its expert's tokens that each slot takes.
 
 use super::{ExpertMap, MapError};
-use crate::ids::LayerId;
+use crate::ids::{ExpertId, LayerId};
 
 /// All tokens of an expert, of which each of its copies takes a whole number of parts.
 pub const WHOLE: u32 = 1 << 16;
@@ -12,30 +12,34 @@ impl ExpertMap {
     ///
     /// # Errors
     /// If there is not one share for each slot, or those of an expert's copies do not add up to [`WHOLE`].
-    pub fn with_shares(mut self, shares: Vec<u32>) -> Result<Self, MapError> {
+    pub fn with_shares(mut self, shares: &[u32]) -> Result<Self, MapError> {
         if shares.len() != self.slots.len() {
             return Err(MapError::SlotCount { found: shares.len(), expected: self.slots.len() });
         }
-        for layer in self.layers() {
-            let mut sums = vec![0_u64; self.shape.experts];
-            for (expert, &share) in self.layer(layer).iter().zip(self.of_layer(&shares, layer)) {
-                sums[expert.index()] += u64::from(share);
-            }
-            if let Some(expert) = sums.iter().position(|&sum| sum != u64::from(WHOLE)) {
-                return Err(MapError::Shares { layer, expert: expert.into(), found: sums[expert] });
-            }
+        for (layer, shares) in self.layers().zip(shares.chunks_exact(self.physical())) {
+            self.set_shares(layer, Some(shares.to_vec()))?;
         }
-        // Even shares have one form, so that equal maps are equal.
-        let even = self.layers().all(|layer| self.of_layer(&shares, layer) == self.even_shares(layer));
-        self.shares = (!even).then_some(shares);
         Ok(self)
     }
 
-    /// Parts of [`WHOLE`] that the slots of a layer take, `[slots of all ranks]`, where they are not even in the whole
-    /// map.
+    /// The same placement, every expert shared evenly by its copies.
+    #[must_use]
+    pub fn with_even_shares(mut self) -> Self {
+        self.shares.fill(None);
+        self
+    }
+
+    /// Parts of [`WHOLE`] that the slots of a layer take, `[slots of all ranks]`, if an expert of the layer is not shared
+    /// evenly.
     #[must_use]
     pub fn shares(&self, layer: LayerId) -> Option<&[u32]> {
-        self.shares.as_ref().map(|shares| self.of_layer(shares, layer))
+        self.shares[layer.index()].as_deref()
+    }
+
+    /// Parts of [`WHOLE`] that the slots of a layer take, `[slots of all ranks]`.
+    #[must_use]
+    pub fn parts(&self, layer: LayerId) -> Vec<u32> {
+        self.shares(layer).map_or_else(|| even(self.layer(layer), self.shape.experts), <[u32]>::to_vec)
     }
 
     /// The fraction of its expert's tokens that each slot of a layer takes, `[slots of all ranks]`.
@@ -48,29 +52,36 @@ impl ExpertMap {
         self.layer(layer).iter().map(|expert| 1.0 / f64::from(counts[expert.index()])).collect()
     }
 
-    /// Parts of [`WHOLE`] when copies share evenly; where it does not divide, the first copies take one part more.
-    pub(super) fn even_shares(&self, layer: LayerId) -> Vec<u32> {
-        let counts = self.replica_counts(layer);
-        let mut given = vec![0_u32; self.shape.experts];
-        let share = |expert: usize| {
-            let (count, number) = (counts[expert], given[expert]);
-            given[expert] += 1;
-            WHOLE / count + u32::from(number < WHOLE % count)
-        };
-        self.layer(layer).iter().map(|expert| expert.index()).map(share).collect()
+    /// `None` is even shares. Nothing is changed if they do not add up.
+    pub(crate) fn set_shares(&mut self, layer: LayerId, shares: Option<Vec<u32>>) -> Result<(), MapError> {
+        if let Some(shares) = &shares {
+            let mut sums = vec![0_u64; self.shape.experts];
+            for (expert, &share) in self.layer(layer).iter().zip(shares) {
+                sums[expert.index()] += u64::from(share);
+            }
+            if let Some(expert) = sums.iter().position(|&sum| sum != u64::from(WHOLE)) {
+                return Err(MapError::Shares { layer, expert: expert.into(), found: sums[expert] });
+            }
+        }
+        let uneven = shares.filter(|shares| *shares != even(self.layer(layer), self.shape.experts));
+        self.shares[layer.index()] = uneven;
+        Ok(())
     }
+}
 
-    /// Lets the copies of a layer's experts share evenly.
-    pub(super) fn share_evenly(&mut self, layer: LayerId) {
-        let Some(mut shares) = self.shares.take() else { return };
-        let physical = self.physical();
-        shares[layer.index() * physical..][..physical].copy_from_slice(&self.even_shares(layer));
-        let even = self.layers().all(|layer| self.of_layer(&shares, layer) == self.even_shares(layer));
-        self.shares = (!even).then_some(shares);
+/// Parts of [`WHOLE`] that the slots of a layer take when the copies of each of its `experts` share evenly; where it does
+/// not divide, the first copies take one part more.
+#[must_use]
+pub fn even(slots: &[ExpertId], experts: usize) -> Vec<u32> {
+    let mut counts = vec![0_u32; experts];
+    for expert in slots {
+        counts[expert.index()] += 1;
     }
-
-    fn of_layer<'a>(&self, shares: &'a [u32], layer: LayerId) -> &'a [u32] {
-        let physical = self.physical();
-        &shares[layer.index() * physical..][..physical]
-    }
+    let mut given = vec![0_u32; experts];
+    let share = |expert: &ExpertId| {
+        let (count, number) = (counts[expert.index()], &mut given[expert.index()]);
+        *number += 1;
+        WHOLE / count + u32::from(*number <= WHOLE % count)
+    };
+    slots.iter().map(share).collect()
 }

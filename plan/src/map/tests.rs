@@ -90,10 +90,10 @@ fn ranks_may_have_unequal_numbers_of_slots() {
 fn the_shares_of_an_expert_add_up_to_its_tokens() {
     let even = map(&[0, 1, 2, 0]).unwrap();
     assert_eq!((even.shares(LayerId(0)), even.fractions(LayerId(0))), (None, vec![0.5, 1.0, 1.0, 0.5]));
-    let uneven = even.clone().with_shares(vec![WHOLE / 4, WHOLE, WHOLE, WHOLE / 4 * 3]).unwrap();
+    let uneven = even.clone().with_shares(&[WHOLE / 4, WHOLE, WHOLE, WHOLE / 4 * 3]).unwrap();
     assert_eq!(uneven.fractions(LayerId(0)), [0.25, 1.0, 1.0, 0.75]);
-    let refused = even.clone().with_shares(vec![WHOLE / 2, WHOLE, WHOLE, 0]).unwrap_err();
+    let refused = even.clone().with_shares(&[WHOLE / 2, WHOLE, WHOLE, 0]).unwrap_err();
     assert_eq!(refused, MapError::Shares { layer: LayerId(0), expert: ExpertId(0), found: u64::from(WHOLE / 2) });
-    assert_eq!(even.clone().with_shares(vec![WHOLE]), Err(MapError::SlotCount { found: 1, expected: 4 }));
-    assert_eq!(even.clone().with_shares(vec![WHOLE / 2, WHOLE, WHOLE, WHOLE / 2]), Ok(even));
+    assert_eq!(even.clone().with_shares(&[WHOLE]), Err(MapError::SlotCount { found: 1, expected: 4 }));
+    assert_eq!(even.clone().with_shares(&[WHOLE / 2, WHOLE, WHOLE, WHOLE / 2]), Ok(even));
 }

@@ -2,24 +2,66 @@
 
 use std::collections::VecDeque;
 
-use super::{SlotChange, Transaction};
+use super::{LayerState, ShareChange, SlotChange, Transaction};
 use crate::ids::{ExpertId, LayerId, RankId, SlotIndex};
-use crate::map::ExpertMap;
+use crate::map::{ExpertMap, even_shares};
 use crate::slots::RankSlots;
 
 /// How one layer gets to its target.
 pub(super) struct LayerMoves {
     pub(super) transactions: Vec<Transaction>,
-    /// The slots after all of them, `[slots of all ranks]`.
-    pub(super) slots: Vec<ExpertId>,
+    /// The ranks that could be the source of each change, ascending: those that hold its expert before its transaction.
+    pub(super) holders: Vec<Vec<RankId>>,
+    /// The layer after all of them.
+    pub(super) after: LayerState,
 }
 
-/// Both maps are of one shape.
+/// Both maps are of one shape. The source of each change is the first that could be.
 pub(super) fn moves(old: &ExpertMap, new: &ExpertMap, layer: LayerId) -> LayerMoves {
     let mut mover = Mover::new(old, new, layer);
     mover.move_alone();
     mover.move_in_cycles();
-    LayerMoves { transactions: mover.transactions, slots: mover.slots }
+    let Mover { slots, mut transactions, sources: holders, .. } = mover;
+    let mut after = LayerState::new(old, layer);
+    after.slots = slots;
+    if old.shares(layer).is_some() || new.shares(layer).is_some() {
+        set_shares([old, new], layer, &mut transactions, &mut after);
+    }
+    LayerMoves { transactions, holders, after }
+}
+
+/// Has the last transaction that touches an expert set its shares, and one at the end those of experts that none
+/// touches. `after` has the layer's last slots and gets its last shares.
+fn set_shares(maps: [&ExpertMap; 2], layer: LayerId, transactions: &mut Vec<Transaction>, after: &mut LayerState) {
+    let [old, new] = maps;
+    let places: Vec<(RankId, SlotIndex)> = old.slots_of_layer().collect();
+    let experts = old.shape().experts;
+    let (before, wanted) = (old.parts(layer), new.parts(layer));
+    let wanted = after.slots.iter().zip(&places).map(|(expert, &(rank, _))| {
+        let held = new.rank(layer, rank).iter().position(|other| other == expert);
+        wanted[new.slots_of_ranks().of(rank).start + held.expect("the layer ends in the placement of the target")]
+    });
+    let (wanted, even): (Vec<u32>, Vec<u32>) = (wanted.collect(), even_shares(&after.slots, experts));
+    let mut last: Vec<Option<usize>> = vec![None; experts];
+    for (index, transaction) in transactions.iter().enumerate() {
+        for change in &transaction.changes {
+            (last[change.from.index()], last[change.to.index()]) = (Some(index), Some(index));
+        }
+    }
+    let mut differs = vec![false; experts];
+    for (slot, expert) in after.slots.iter().map(|expert| expert.index()).enumerate() {
+        differs[expert] |= wanted[slot] != if last[expert].is_some() { even[slot] } else { before[slot] };
+    }
+    let mut rest = Vec::new();
+    for (slot, expert) in after.slots.iter().map(|expert| expert.index()).enumerate().filter(|&(_, e)| differs[e]) {
+        let (rank, place) = places[slot];
+        let change = ShareChange { rank, slot: place, share: wanted[slot] };
+        last[expert].map_or(&mut rest, |index| &mut transactions[index].shares).push(change);
+    }
+    if !rest.is_empty() {
+        transactions.push(Transaction { layer, changes: Vec::new(), shares: rest });
+    }
+    after.shares = (wanted != even).then_some(wanted);
 }
 
 struct Mover<'a> {
@@ -34,9 +76,9 @@ struct Mover<'a> {
     arriving: Vec<Vec<ExpertId>>,
     /// Number of ranks that each expert is still to leave, `[experts]`.
     departures: Vec<usize>,
-    /// Pages that each rank has been named the source of, `[ranks]`.
-    sent: Vec<usize>,
     transactions: Vec<Transaction>,
+    /// As [`LayerMoves::holders`].
+    sources: Vec<Vec<RankId>>,
 }
 
 impl<'a> Mover<'a> {
@@ -50,8 +92,8 @@ impl<'a> Mover<'a> {
             leaving: Vec::with_capacity(shape.ranks),
             arriving: Vec::with_capacity(shape.ranks),
             departures: vec![0; shape.experts],
-            sent: vec![0; shape.ranks],
             transactions: Vec::new(),
+            sources: Vec::new(),
         };
         for rank in (0..shape.ranks).map(RankId::from) {
             let (before, after) = (old.rank(layer, rank), new.rank(layer, rank));
@@ -117,9 +159,7 @@ impl<'a> Mover<'a> {
                 let changes = (0..cycle.len()).map(|hop| {
                     let (source, departing) = cycle[hop];
                     let (rank, slot) = cycle[(hop + 1) % cycle.len()];
-                    let mut change = self.change(rank, slot, self.expert(source, departing));
-                    change.source = source.into();
-                    change
+                    self.change(rank, slot, self.expert(source, departing))
                 });
                 let mut changes: Vec<SlotChange> = changes.collect();
                 changes.sort_unstable_by_key(|change| change.rank);
@@ -158,24 +198,23 @@ impl<'a> Mover<'a> {
         cycle
     }
 
-    /// Its source is the holder that has sent least, the first of equals.
     fn change(&self, rank: usize, slot: usize, to: ExpertId) -> SlotChange {
-        let holders = &self.holders[to.index()];
-        let source = holders.iter().copied().min_by_key(|&holder| self.sent[holder]);
+        let source = self.holders[to.index()].first().copied();
         let source = source.expect("every expert has a holder at all times").into();
         SlotChange { rank: rank.into(), slot: SlotIndex::from(slot), from: self.expert(rank, slot), to, source }
     }
 
     fn commit(&mut self, changes: Vec<SlotChange>) {
-        for &SlotChange { rank, slot, from, to, source } in &changes {
+        let sources = changes.iter().map(|change| self.holders[change.to.index()].iter().map(|&rank| rank.into()));
+        self.sources.extend(sources.map(Iterator::collect::<Vec<RankId>>));
+        for &SlotChange { rank, slot, from, to, source: _ } in &changes {
             let rank = rank.index();
             self.slots[self.of_ranks.of(rank.into()).start + slot.index()] = to;
             self.holders[from.index()].retain(|&holder| holder != rank);
             let place = self.holders[to.index()].partition_point(|&holder| holder < rank);
             self.holders[to.index()].insert(place, rank);
             self.departures[from.index()] -= 1;
-            self.sent[source.index()] += 1;
         }
-        self.transactions.push(Transaction { layer: self.layer, changes });
+        self.transactions.push(Transaction { layer: self.layer, changes, shares: Vec::new() });
     }
 }

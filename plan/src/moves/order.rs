@@ -1,8 +1,9 @@
 //! The order of transactions of different layers: those that shorten the step most for each page come first.
 
-use super::{MoveError, SlotChange, Transaction, transactions};
+use super::{LayerState, MoveError, Transaction, transactions};
 use crate::load::ExpertLoad;
 use crate::map::ExpertMap;
+use crate::topology::Topology;
 
 /// Transactions of one layer that stay together, in order: the first of them pay only with the last.
 struct Block {
@@ -13,8 +14,9 @@ struct Block {
 }
 
 impl Block {
+    /// What costs no page and gains comes before everything, and what costs none and loses after it.
     fn gain_per_page(&self) -> f64 {
-        self.gain / self.pages
+        if self.pages > 0.0 || self.gain == 0.0 { self.gain / self.pages.max(1.0) } else { self.gain * f64::INFINITY }
     }
 }
 
@@ -27,39 +29,30 @@ pub fn best_first(
     old: &ExpertMap,
     new: &ExpertMap,
     load: &ExpertLoad,
+    topology: &Topology,
     staging_pages_per_rank: usize,
 ) -> Result<Vec<Transaction>, MoveError> {
     let shape = old.shape();
     if (load.layers(), load.experts()) != (shape.layers, shape.experts) {
         return Err(MoveError::Load { layers: load.layers(), experts: load.experts(), map: shape });
     }
-    let ordered = transactions(old, new, staging_pages_per_rank)?;
+    let ordered = transactions(old, new, topology, staging_pages_per_rank)?;
     let mut blocks: Vec<Block> =
-        ordered.chunk_by(|a, b| a.layer == b.layer).flat_map(|chain| blocks(old, chain, load)).collect();
+        ordered.chunk_by(|a, b| a.layer == b.layer).flat_map(|chain| blocks(old, chain, load, topology)).collect();
     blocks.sort_by(|a, b| b.gain_per_page().total_cmp(&a.gain_per_page()));
     Ok(blocks.into_iter().flat_map(|block| block.transactions).collect())
 }
 
 /// The transactions of one layer in blocks of falling gain per page.
-fn blocks(old: &ExpertMap, chain: &[Transaction], load: &ExpertLoad) -> Vec<Block> {
+fn blocks(old: &ExpertMap, chain: &[Transaction], load: &ExpertLoad, topology: &Topology) -> Vec<Block> {
     let Some(layer) = chain.first().map(|transaction| transaction.layer) else { return Vec::new() };
     let of_ranks = old.slots_of_ranks();
-    let (mut slots, mut counts) = (old.layer(layer).to_vec(), old.replica_counts(layer));
-    let busiest = |slots: &[crate::ids::ExpertId], counts: &[u32]| {
-        let per_copy = |expert: usize| load.layer(layer)[expert] as f64 / f64::from(counts[expert]);
-        let ranks = (0..of_ranks.ranks()).map(|rank| &slots[of_ranks.of(rank.into())]);
-        let ranks = ranks.map(|rank| rank.iter().map(|expert| per_copy(expert.index())).sum());
-        ranks.fold(0.0, f64::max)
-    };
-    let mut before = busiest(&slots, &counts);
+    let mut state = LayerState::new(old, layer);
+    let mut before = state.busiest(of_ranks, load.layer(layer), topology.speeds());
     let mut blocks: Vec<Block> = Vec::new();
     for transaction in chain {
-        for &SlotChange { rank, slot, from, to, source: _ } in &transaction.changes {
-            slots[of_ranks.of(rank).start + slot.index()] = to;
-            counts[from.index()] -= 1;
-            counts[to.index()] += 1;
-        }
-        let after = busiest(&slots, &counts);
+        state.apply(of_ranks, transaction);
+        let after = state.busiest(of_ranks, load.layer(layer), topology.speeds());
         let pages = transaction.changes.len() as f64;
         let mut block = Block { transactions: vec![transaction.clone()], gain: before - after, pages };
         while let Some(mut last) = blocks.pop_if(|last| last.gain_per_page() < block.gain_per_page()) {
@@ -83,7 +76,7 @@ mod tests {
         let map =
             |slots: &[u32]| ExpertMap::new(shape, slots.iter().map(|&expert| ExpertId(expert)).collect()).unwrap();
         let load = ExpertLoad::from_rows(load).unwrap();
-        let ordered = best_first(&map(slots), &map(target), &load, 1).unwrap();
+        let ordered = best_first(&map(slots), &map(target), &load, &Topology::single_node(2, 3), 1).unwrap();
         ordered.iter().map(|transaction| (transaction.layer.0, transaction.changes[0].to.0)).collect()
     }
 
@@ -109,7 +102,7 @@ mod tests {
     #[test]
     fn a_load_of_another_model_is_refused() {
         let map = ExpertMap::contiguous(MapShape { layers: 1, experts: 4, ranks: 2, slots_per_rank: 3 }).unwrap();
-        let refused = best_first(&map, &map, &ExpertLoad::zero(1, 5), 1).unwrap_err();
+        let refused = best_first(&map, &map, &ExpertLoad::zero(1, 5), &Topology::single_node(2, 3), 1).unwrap_err();
         assert_eq!(refused, MoveError::Load { layers: 1, experts: 5, map: map.shape() });
     }
 }

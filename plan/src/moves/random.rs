@@ -15,7 +15,7 @@ pub fn random_transaction(map: &ExpertMap, layer: LayerId, seed: u64) -> Option<
     } else {
         replacement(map, layer, &mut random).or_else(|| exchange(map, layer, &mut random))
     };
-    changes.map(|changes| Transaction { layer, changes })
+    changes.map(|changes| Transaction { layer, changes, shares: Vec::new() })
 }
 
 fn exchange(map: &ExpertMap, layer: LayerId, random: &mut SplitMix) -> Option<Vec<SlotChange>> {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::ids::LayerId;
+use crate::map::{MapError, MapShape};
 
 const LAYER: LayerId = LayerId(0);
 
@@ -16,11 +17,19 @@ fn change(rank: u32, slot: u32, from_to: [u32; 2], source: u32) -> SlotChange {
 }
 
 fn transaction(changes: &[SlotChange]) -> Transaction {
-    Transaction { layer: LAYER, changes: changes.to_vec() }
+    Transaction { layer: LAYER, changes: changes.to_vec(), shares: Vec::new() }
+}
+
+fn one_node(ranks: usize) -> Topology {
+    Topology::single_node(ranks, 1)
 }
 
 fn plan<const S: usize>(old: &[[u32; S]], new: &[[u32; S]]) -> Vec<Vec<SlotChange>> {
-    transactions(&map(old), &map(new), 1).unwrap().into_iter().map(|transaction| transaction.changes).collect()
+    transactions(&map(old), &map(new), &one_node(old.len()), 1)
+        .unwrap()
+        .into_iter()
+        .map(|transaction| transaction.changes)
+        .collect()
 }
 
 #[test]
@@ -73,10 +82,10 @@ fn the_holder_that_has_sent_least_is_the_source() {
 fn maps_of_different_shapes_and_ranks_without_staging_pages_are_refused() {
     let (old, new) = (map(&[[0, 1], [2, 3]]), map(&[[0], [1], [2], [3]]));
     let refused = MoveError::Shape { old: old.shape(), new: new.shape() };
-    assert_eq!(transactions(&old, &new, 1), Err(refused.clone()));
+    assert_eq!(transactions(&old, &new, &one_node(2), 1), Err(refused.clone()));
     assert_eq!(destination(&old, &new), Err(refused.clone()));
     assert_eq!(moved_slots(&old, &new), Err(refused));
-    assert_eq!(transactions(&old, &old, 0), Err(MoveError::NoStagingPage));
+    assert_eq!(transactions(&old, &old, &one_node(2), 0), Err(MoveError::NoStagingPage));
 }
 
 #[test]
@@ -86,7 +95,7 @@ fn a_transaction_that_does_not_fit_the_map_is_refused() {
     let refused = |changes: &[SlotChange]| map.apply(&transaction(changes)).unwrap_err();
     assert_eq!(refused(&[]), MoveError::Empty { layer });
     assert_eq!(
-        map.apply(&Transaction { layer: LayerId(1), changes: Vec::new() }),
+        map.apply(&Transaction { layer: LayerId(1), changes: Vec::new(), shares: Vec::new() }),
         Err(MoveError::UnknownLayer { layer: LayerId(1), layers: 1 })
     );
     let unknown_slot = MoveError::UnknownSlot { layer, rank, slot: SlotIndex(2) };
@@ -131,4 +140,59 @@ fn an_arrival_that_frees_another_slot_comes_before_one_that_frees_none() {
     let alone = plan(&[[0, 3], [2, 4], [0, 1]], &[[1, 2], [3, 4], [0, 1]]);
     let expected = [[change(0, 0, [0, 2], 1)], [change(1, 0, [2, 3], 0)], [change(0, 1, [3, 1], 2)]];
     assert_eq!(alone, expected);
+}
+
+/// Shares in quarters of a whole, for one layer.
+fn quarters(map: ExpertMap, quarters: &[u32]) -> ExpertMap {
+    let shares: Vec<u32> = quarters.iter().map(|quarter| quarter * (crate::map::WHOLE / 4)).collect();
+    map.with_shares(&shares).unwrap()
+}
+
+#[test]
+fn shares_come_with_the_last_change_to_their_experts_and_those_of_experts_that_stay_at_the_end() {
+    // Expert 0 leaves rank 0 for 2, which then has two copies with 1 and 3 quarters; expert 3 stays and is shared anew.
+    let old = map(&[[0, 1, 3], [2, 0, 3]]);
+    let new = quarters(map(&[[2, 1, 3], [2, 0, 3]]), &[1, 4, 3, 3, 4, 1]);
+    let transactions = transactions(&old, &new, &one_node(2), 1).unwrap();
+    let [first, last] = &transactions[..] else { panic!("{transactions:?}") };
+    assert_eq!((first.changes.len(), last.changes.len()), (1, 0));
+    let shares = |transaction: &Transaction| -> Vec<(u32, u32, u32)> {
+        let part = crate::map::WHOLE / 4;
+        transaction.shares.iter().map(|change| (change.rank.0, change.slot.0, change.share / part)).collect()
+    };
+    assert_eq!(shares(first), [(0, 0, 1), (1, 0, 3)]);
+    assert_eq!(shares(last), [(0, 2, 3), (1, 2, 1)]);
+    let reached = transactions.iter().fold(old.clone(), |map, work| map.apply(work).unwrap());
+    assert_eq!((&reached, &destination(&old, &new).unwrap()), (&new, &new));
+}
+
+#[test]
+fn experts_that_a_transaction_touches_share_evenly_and_others_keep_their_shares() {
+    // Three ranks hold 0, two hold 1 and 2.
+    let map = quarters(map(&[[0, 1], [0, 2], [0, 1], [3, 2]]), &[2, 1, 1, 3, 1, 3, 4, 1]);
+    let moved = map.apply(&transaction(&[change(2, 0, [0, 3], 3)])).unwrap();
+    let expected = [0.5, 0.25, 0.5, 0.75, 0.5, 0.75, 0.5, 0.25];
+    assert_eq!(moved.fractions(LAYER), expected);
+}
+
+#[test]
+fn shares_that_do_not_fit_are_refused() {
+    let map = map(&[[0, 1], [2, 0]]);
+    let share = |rank, slot, share| ShareChange { rank: RankId(rank), slot: SlotIndex(slot), share };
+    let refused = |shares: &[ShareChange]| {
+        let work = Transaction { layer: LAYER, changes: Vec::new(), shares: shares.to_vec() };
+        map.apply(&work).unwrap_err()
+    };
+    let half = MapError::Shares { layer: LAYER, expert: ExpertId(0), found: 32768 };
+    assert_eq!(refused(&[share(0, 0, 0)]), MoveError::Map(half));
+    let unknown = MoveError::UnknownSlot { layer: LAYER, rank: RankId(1), slot: SlotIndex(2) };
+    assert_eq!(refused(&[share(1, 2, 0)]), unknown);
+    let twice = MoveError::SlotTwice { layer: LAYER, rank: RankId(0), slot: SlotIndex(0) };
+    assert_eq!(refused(&[share(0, 0, 1), share(0, 0, 2)]), twice);
+}
+
+#[test]
+fn a_topology_of_another_group_is_refused() {
+    let map = map(&[[0, 1], [2, 0]]);
+    assert_eq!(transactions(&map, &map, &one_node(3), 1), Err(MoveError::Ranks { found: 3, ranks: 2 }));
 }

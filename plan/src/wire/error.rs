@@ -64,6 +64,24 @@ pub enum WireError {
         /// Slots named.
         expected: usize,
     },
+    /// The slots of the ranks are not given once for each.
+    #[error("{found} numbers of slots for {expected} ranks")]
+    SlotsOfRanks {
+        /// Numbers found.
+        found: usize,
+        /// Ranks named.
+        expected: usize,
+    },
+    /// A rank has more slots than the document says that any has.
+    #[error("rank {rank} has {found} slots, more than the {most} of slotsPerRank")]
+    MoreSlots {
+        /// Which.
+        rank: usize,
+        /// Its slots.
+        found: usize,
+        /// The most.
+        most: usize,
+    },
     /// A layer of a load has another number of experts.
     #[error("layer {layer}: {found} experts instead of {expected}")]
     Experts {

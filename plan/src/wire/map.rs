@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use super::{ModelIdentity, VERSION, Version, WireError, check_version, parse, read};
 use crate::ids::ExpertId;
 use crate::map::{ExpertMap, MapShape};
+use crate::slots::RankSlots;
 
 /// An expert map on the wire and on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,10 +18,17 @@ pub struct MapDocument {
     pub model: ModelIdentity,
     /// Ranks of the expert-parallel group.
     pub ranks: usize,
-    /// Slots of each rank and layer.
+    /// Slots of each rank and layer; the most of any rank where [`Self::slots_of_ranks`] is given.
     pub slots_per_rank: usize,
-    /// `[layers][ranks][slots_per_rank]` logical experts.
+    /// Slots of each rank, `[ranks]`, where ranks have unequally many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots_of_ranks: Option<Vec<usize>>,
+    /// `[layers][ranks][slots of the rank]` logical experts.
     pub placement: Vec<Vec<Vec<u32>>>,
+    /// Parts of [`WHOLE`](crate::map::WHOLE) of its expert's tokens that each slot takes, in the order of
+    /// [`Self::placement`]; absent where every expert's copies share evenly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<Vec<Vec<Vec<u32>>>>,
 }
 
 impl MapDocument {
@@ -28,15 +36,21 @@ impl MapDocument {
     #[must_use]
     pub fn new(model: ModelIdentity, map: &ExpertMap) -> Self {
         let shape = map.shape();
-        let placement = map
-            .layers()
-            .map(|layer| {
-                (0..shape.ranks)
-                    .map(|rank| map.rank(layer, rank.into()).iter().map(|expert| expert.0).collect())
-                    .collect()
-            })
-            .collect();
-        Self { version: VERSION.to_owned(), model, ranks: shape.ranks, slots_per_rank: shape.slots_per_rank, placement }
+        let by_rank = |all: Vec<u32>| -> Vec<Vec<u32>> {
+            (0..shape.ranks).map(|rank| all[map.slots_of_ranks().of(rank.into())].to_vec()).collect()
+        };
+        let experts = |layer| map.layer(layer).iter().map(|expert| expert.0).collect();
+        let even = map.layers().all(|layer| map.shares(layer).is_none());
+        let unequal = map.slots_of_ranks().per_rank().is_none();
+        Self {
+            version: VERSION.to_owned(),
+            model,
+            ranks: shape.ranks,
+            slots_per_rank: shape.slots_per_rank,
+            slots_of_ranks: unequal.then(|| map.slots_of_ranks().counts().collect()),
+            placement: map.layers().map(|layer| by_rank(experts(layer))).collect(),
+            shares: (!even).then(|| map.layers().map(|layer| by_rank(map.parts(layer))).collect()),
+        }
     }
 
     /// Reads a document; checks its version first, so that a newer one is named as such.
@@ -61,23 +75,42 @@ impl MapDocument {
             slots_per_rank: self.slots_per_rank,
         };
         shape.check()?;
-        if self.placement.len() != shape.layers {
-            return Err(WireError::Layers { found: self.placement.len(), expected: shape.layers });
+        let of_ranks = self.of_ranks()?;
+        let experts = self.flat(&self.placement, &of_ranks)?.into_iter().map(ExpertId).collect();
+        let map = ExpertMap::with_slots_of_ranks(shape.layers, shape.experts, of_ranks.clone(), experts)?;
+        match &self.shares {
+            Some(shares) => Ok(map.with_shares(&self.flat(shares, &of_ranks)?)?),
+            None => Ok(map),
         }
-        let mut slots = Vec::with_capacity(shape.layers * shape.physical());
-        for (layer, ranks) in self.placement.iter().enumerate() {
-            if ranks.len() != shape.ranks {
-                return Err(WireError::Ranks { layer, found: ranks.len(), expected: shape.ranks });
+    }
+
+    fn of_ranks(&self) -> Result<RankSlots, WireError> {
+        let Some(counts) = &self.slots_of_ranks else { return Ok(RankSlots::even(self.ranks, self.slots_per_rank)) };
+        if counts.len() != self.ranks {
+            return Err(WireError::SlotsOfRanks { found: counts.len(), expected: self.ranks });
+        }
+        if let Some(rank) = counts.iter().position(|&count| count > self.slots_per_rank) {
+            return Err(WireError::MoreSlots { rank, found: counts[rank], most: self.slots_per_rank });
+        }
+        Ok(RankSlots::new(counts.iter().copied()))
+    }
+
+    /// The numbers of every slot, `[layers, slots of all ranks]`.
+    fn flat(&self, nested: &[Vec<Vec<u32>>], of_ranks: &RankSlots) -> Result<Vec<u32>, WireError> {
+        if nested.len() != self.model.layers {
+            return Err(WireError::Layers { found: nested.len(), expected: self.model.layers });
+        }
+        for (layer, ranks) in nested.iter().enumerate() {
+            if ranks.len() != self.ranks {
+                return Err(WireError::Ranks { layer, found: ranks.len(), expected: self.ranks });
             }
-            for (rank, experts) in ranks.iter().enumerate() {
-                if experts.len() != shape.slots_per_rank {
-                    let (found, expected) = (experts.len(), shape.slots_per_rank);
-                    return Err(WireError::Slots { layer, rank, found, expected });
+            for (rank, (slots, expected)) in ranks.iter().zip(of_ranks.counts()).enumerate() {
+                if slots.len() != expected {
+                    return Err(WireError::Slots { layer, rank, found: slots.len(), expected });
                 }
-                slots.extend(experts.iter().map(|&expert| ExpertId(expert)));
             }
         }
-        Ok(ExpertMap::new(shape, slots)?)
+        Ok(nested.iter().flatten().flatten().copied().collect())
     }
 
     /// Hex SHA-256 of the canonical JSON: the name under which a map is stored. Equal placements of one model have

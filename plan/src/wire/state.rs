@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{ModelIdentity, WireError, read};
+use crate::policy::Decision;
 
 /// What the rebalancer is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +103,9 @@ pub struct State {
     pub moves: MoveTotals,
     /// Content hash of the last recorded map, if there is one.
     pub recorded_map_hash: Option<String>,
+    /// The last decision on a plan, with its figures.
+    #[serde(default)]
+    pub last_decision: Option<Decision>,
     /// Why the rebalancer cannot do its work, if so.
     pub degraded: Option<String>,
     /// Why requests are refused until somebody changes something, if so: a rank that cannot serve its checkpoint, in

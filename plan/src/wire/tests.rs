@@ -3,7 +3,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::ids::ExpertId;
 use crate::load::ExpertLoad;
-use crate::map::{ExpertMap, MapError, MapShape};
+use crate::map::{ExpertMap, MapError, MapShape, WHOLE};
+use crate::slots::RankSlots;
 
 fn model() -> ModelIdentity {
     ModelIdentity { name: "small".to_owned(), digest: "d1".to_owned(), layers: 1, experts: 3 }
@@ -85,6 +86,38 @@ fn a_placement_of_other_dimensions_than_it_says_is_refused_with_the_place() {
     assert_eq!(refused("/placement/0/1", json!([2, 2])), WireError::Map(twice));
     let ranks = MapError::Dimension { what: "ranks", value: 1 << 40 };
     assert_eq!(refused("/ranks", json!(1_u64 << 40)), WireError::Map(ranks));
+}
+
+#[test]
+fn shares_are_part_of_a_document_and_of_its_hash_where_they_are_not_even() {
+    let shared = map().with_shares(&[WHOLE / 4, WHOLE, WHOLE, WHOLE / 4 * 3]).unwrap();
+    let document = MapDocument::new(model(), &shared);
+    let json = serde_json::to_string(&document).unwrap();
+    assert!(json.ends_with(r#""placement":[[[0,1],[2,0]]],"shares":[[[16384,65536],[65536,49152]]]}"#), "{json}");
+    assert_eq!(MapDocument::from_json(json.as_bytes()).unwrap().to_map(&model()), Ok(shared));
+    assert_ne!(document.content_hash(), MapDocument::new(model(), &map()).content_hash());
+    let with = |shares: Value| {
+        let mut document = serde_json::to_value(&document).unwrap();
+        document["shares"] = shares;
+        MapDocument::from_json(document.to_string().as_bytes()).unwrap().to_map(&model()).unwrap_err()
+    };
+    let missing = MapError::Shares { layer: 0.into(), expert: ExpertId(0), found: u64::from(WHOLE) / 2 };
+    assert_eq!(with(json!([[[32768, 65536], [65536, 0]]])), WireError::Map(missing));
+    assert_eq!(with(json!([[[65536], [65536, 0]]])), WireError::Slots { layer: 0, rank: 0, found: 1, expected: 2 });
+}
+
+#[test]
+fn ranks_with_unequal_numbers_of_slots_are_named_as_such() {
+    let slots = [0, 1, 2, 0].map(ExpertId).to_vec();
+    let unequal = ExpertMap::with_slots_of_ranks(1, 3, RankSlots::new([3, 1]), slots).unwrap();
+    let document = MapDocument::new(model(), &unequal);
+    assert_eq!((document.slots_per_rank, &document.slots_of_ranks), (3, &Some(vec![3, 1])));
+    let json = serde_json::to_string(&document).unwrap();
+    assert_eq!(MapDocument::from_json(json.as_bytes()).unwrap().to_map(&model()), Ok(unequal));
+    let with = |counts| MapDocument { slots_of_ranks: Some(counts), ..document.clone() }.to_map(&model()).unwrap_err();
+    assert_eq!(with(vec![3]), WireError::SlotsOfRanks { found: 1, expected: 2 });
+    assert_eq!(with(vec![3, 4]), WireError::MoreSlots { rank: 1, found: 4, most: 3 });
+    assert_eq!(with(vec![2, 1]), WireError::Slots { layer: 0, rank: 0, found: 3, expected: 2 });
 }
 
 #[test]

@@ -10,6 +10,7 @@ use kernels::tensor::WeightKind;
 use plan::balance::Policy;
 use plan::formats::{self, FormatError};
 use plan::map::{ExpertMap, MapError, MapShape};
+use plan::policy::Terms;
 use plan::wire::ModelIdentity;
 use thiserror::Error;
 
@@ -43,6 +44,12 @@ pub struct CoordinatorSettings {
     pub minimum_gain: f64,
     /// Bytes per second that moves to one rank may use; 0 is no limit.
     pub move_bytes_per_second: u64,
+    /// Bytes that one rebalance may move; 0 is no limit.
+    pub rebalance_bytes: u64,
+    /// Windows after one that moved pages in which none move.
+    pub cool_down_windows: u64,
+    /// Ranks of which any may be lost with every expert still present, where that is possible.
+    pub min_coverage: usize,
     /// Physical experts of each layer beyond one copy of each; those of the given map if there is none.
     pub redundancy: Option<usize>,
     /// A map to start from.
@@ -149,6 +156,15 @@ pub enum SettingsError {
         /// Why.
         source: FormatError,
     },
+    /// The map is for ranks with unequally many slots.
+    #[error(
+        "the expert map {path} is for ranks with unequal numbers of slots; ranks that serve here have equally many, so \
+         plan a map for such ranks"
+    )]
+    UnequalRanks {
+        /// Its file.
+        path: PathBuf,
+    },
     /// The map does not fit the group.
     #[error(
         "the expert map {path} is for {found_ranks} ranks of {found_slots} slots per layer, this group has \
@@ -208,9 +224,14 @@ impl CoordinatorSettings {
         let planner = Planner {
             policy: self.policy,
             staging_pages: self.rebalance.staging_pages,
-            minimum_gain: self.minimum_gain,
-            page_bytes: page_bytes(&checkpoint),
-            move_bytes_per_second: self.move_bytes_per_second,
+            min_coverage: self.min_coverage,
+            terms: Terms {
+                minimum_gain: self.minimum_gain,
+                bytes_per_second: limit(self.move_bytes_per_second).map(|bytes| bytes as f64),
+                byte_budget: limit(self.rebalance_bytes),
+                cool_down: self.cool_down_windows,
+                ..Terms::usual(page_bytes(&checkpoint), 0.0)
+            },
         };
         let rebalancer = Rebalancer::new(self.rebalance, identity.clone(), map, 0)?;
         Ok(Prepared { identity, served, rebalancer, planner, static_map: self.map_path.is_some() })
@@ -260,6 +281,9 @@ impl CoordinatorSettings {
         };
         let json = std::fs::read(path).map_err(|source| SettingsError::ReadMap { path: path.clone(), source })?;
         let map = formats::read(&json, identity).map_err(|source| SettingsError::Map { path: path.clone(), source })?;
+        if map.slots_of_ranks().per_rank().is_none() {
+            return Err(SettingsError::UnequalRanks { path: path.clone() });
+        }
         let found = map.shape();
         let slots = self.redundancy.map(shape).transpose()?.map_or(found.slots_per_rank, |shape| shape.slots_per_rank);
         if (found.ranks, found.slots_per_rank) != (self.ranks, slots) {
@@ -273,6 +297,10 @@ impl CoordinatorSettings {
         }
         Ok(map)
     }
+}
+
+fn limit(bytes: u64) -> Option<u64> {
+    (bytes > 0).then_some(bytes)
 }
 
 fn folder_name(path: &Path) -> String {

@@ -199,7 +199,7 @@ impl<B: Backend> Shared<B> {
     }
 
     fn receive(&self, fetcher: &mut Fetcher<'_, B>, order: &Order) -> Result<(NewPages<B>, u64), NotStaged> {
-        let Order { work: Transaction { layer, changes }, deadline, cancel, .. } = order;
+        let Order { work: Transaction { layer, changes, shares: _ }, deadline, cancel, .. } = order;
         let rank = self.setup.rank;
         let mine = changes.iter().filter(|change| change.rank == rank);
         let count = mine.clone().filter(|change| change.source != rank).count();

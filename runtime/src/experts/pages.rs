@@ -13,7 +13,6 @@ use kernels::Backend;
 use kernels::backend::PageShape;
 use plan::ids::{ExpertId, LayerId, RankId};
 use plan::map::ExpertMap;
-use plan::moves::Transaction;
 
 use crate::cancel::Cancel;
 use crate::protocol::Commit;
@@ -172,8 +171,9 @@ impl<B: Backend> State<B> {
         match returned {
             Returned::Unused(page) => self.retired.push(page),
             Returned::Staging(staging) => self.free.push(staging),
-            Returned::Swapped { commit: Commit { layer, changes, .. }, pages } => {
-                self.map = self.map.apply(&Transaction { layer, changes }).expect("the table has applied it");
+            Returned::Swapped { commit, pages } => {
+                let layer = commit.layer;
+                self.map.apply_in_place(&commit.work()).expect("the table has applied it");
                 for swap in &pages {
                     self.held.remove(&(layer, swap.from));
                 }

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use plan::balance::{Policy, Request, balance};
-use plan::moves::{best_first, transactions};
-use plan::policy::{Decision, Terms, decide};
+use plan::load::{ExpertLoad, since_last_shift};
+use plan::map::ExpertMap;
+use plan::moves::{Transaction, best_first, transactions};
+use plan::policy::{Case, Decision, History, Terms, decide};
+use plan::shares;
 use plan::topology::Topology;
 
 use super::rebalance::{Goal, PlanOutcome, PlanRequest};
@@ -23,12 +26,10 @@ pub struct Planner {
     pub policy: Policy,
     /// Staging pages of each rank.
     pub staging_pages: u32,
-    /// Least gain in balance ratio for which experts move.
-    pub minimum_gain: f64,
-    /// Bytes of a page.
-    pub page_bytes: u64,
-    /// Bytes per second that moves to one rank may use; 0 is no limit.
-    pub move_bytes_per_second: u64,
+    /// Ranks of which any may be lost with every expert still present.
+    pub min_coverage: usize,
+    /// What plans are measured by; their life is that of the window they are made from.
+    pub terms: Terms,
 }
 
 impl Planner {
@@ -43,46 +44,55 @@ impl Planner {
         PlanRequest { map, goal, .. }: &PlanRequest,
         topology: &Topology,
     ) -> Result<PlanOutcome, String> {
-        let (target, ratios) = match goal {
-            Goal::Reach(target) => (target.clone(), None),
-            Goal::Balance { load, lifetime } => {
-                let target = balance(&Request {
-                    policy: self.policy,
-                    windows: std::slice::from_ref(load),
-                    topology,
-                    current: Some(map),
-                    min_coverage: 0,
-                })
-                .map_err(|error| error.to_string())?
-                .map;
-                let terms = Terms {
-                    minimum_gain: self.minimum_gain,
-                    page_bytes: self.page_bytes,
-                    bytes_per_second: match self.move_bytes_per_second {
-                        0 => f64::INFINITY,
-                        limit => limit as f64,
-                    },
-                    lifetime_seconds: lifetime.as_secs_f64(),
-                };
-                match decide(load, map, &target, &terms) {
-                    Decision::Keep(reason, figures) => {
-                        let (before, after) = (figures.ratio_before, figures.ratio_after);
-                        let reason =
-                            format!("{reason}: ratio {before:.3}, {after:.3} with {} pages moved", figures.pages);
-                        return Ok(PlanOutcome::Keep { reason });
-                    }
-                    Decision::Move(figures) => (target, Some((figures.ratio_before, figures.ratio_after))),
-                }
+        match goal {
+            Goal::Reach(target) => {
+                let transactions = transactions(map, target, topology, self.staging_pages as usize);
+                let transactions = transactions.map_err(|error| error.to_string())?;
+                Ok(PlanOutcome::Move { transactions, decision: None })
             }
-        };
-        let pages = self.staging_pages as usize;
-        let transactions = match goal {
-            Goal::Reach(_) => transactions(map, &target, pages),
-            Goal::Balance { load, .. } => best_first(map, &target, load, pages),
-        };
-        let transactions = transactions.map_err(|error| error.to_string())?;
-        let (ratio_before, ratio_after) = ratios.unzip();
-        Ok(PlanOutcome::Move { transactions, ratio_before, ratio_after })
+            Goal::Balance { windows, lifetime, history } => {
+                let terms = Terms { lifetime_seconds: lifetime.as_secs_f64(), ..self.terms };
+                self.balance(map, since_last_shift(windows), topology, (&terms, *history))
+            }
+        }
+    }
+
+    fn balance(
+        &self,
+        map: &ExpertMap,
+        windows: &[ExpertLoad],
+        topology: &Topology,
+        measure: (&Terms, History),
+    ) -> Result<PlanOutcome, String> {
+        let [.., load] = windows else { return Err("there is no window to plan from".to_owned()) };
+        // The published algorithm knows one load; the last window says more of the next one than their sum.
+        let windows = if self.policy == Policy::DeepSeek { std::slice::from_ref(load) } else { windows };
+        let request =
+            Request { policy: self.policy, windows, topology, current: Some(map), min_coverage: self.min_coverage };
+        let target = balance(&request).map_err(|error| error.to_string())?.map;
+        let decide = |target: &ExpertMap| self.decide((map, target), load, topology, measure);
+        let (decision, transactions) = decide(&target)?;
+        if decision.moves() || self.policy != Policy::Swift {
+            return Ok(outcome(decision, transactions));
+        }
+        // What is not worth its bytes may be had in part without any.
+        let (free, transactions) = decide(&shares::suit(map, load, topology, shares::uncertainty(windows)))?;
+        Ok(if free.moves() { outcome(free, transactions) } else { outcome(decision, Vec::new()) })
+    }
+
+    fn decide(
+        &self,
+        (map, target): (&ExpertMap, &ExpertMap),
+        load: &ExpertLoad,
+        topology: &Topology,
+        (terms, history): (&Terms, History),
+    ) -> Result<(Decision, Vec<Transaction>), String> {
+        let transactions = best_first(map, target, load, topology, self.staging_pages as usize);
+        let mut transactions = transactions.map_err(|error| error.to_string())?;
+        let case = Case { load, current: map, topology, transactions: &transactions };
+        let decision = decide(&case, terms, history);
+        transactions.truncate(decision.figures.transactions);
+        Ok((decision, transactions))
     }
 
     /// Starts the thread: requests go in, each comes out with its number and what came of it. It ends when no more
@@ -106,23 +116,25 @@ impl Planner {
     }
 }
 
+fn outcome(decision: Decision, transactions: Vec<Transaction>) -> PlanOutcome {
+    if decision.moves() {
+        PlanOutcome::Move { transactions, decision: Some(decision) }
+    } else {
+        PlanOutcome::Keep { decision }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use plan::load::ExpertLoad;
-    use plan::map::{ExpertMap, MapShape};
+    use plan::map::MapShape;
+    use plan::policy::Reason;
 
     use super::*;
 
     fn planner() -> Planner {
-        Planner {
-            policy: Policy::default(),
-            staging_pages: 2,
-            minimum_gain: 0.02,
-            page_bytes: 1000,
-            move_bytes_per_second: 0,
-        }
+        Planner { policy: Policy::default(), staging_pages: 2, min_coverage: 0, terms: Terms::usual(1000, 0.0) }
     }
 
     fn topology() -> Topology {
@@ -134,30 +146,51 @@ mod tests {
     }
 
     fn balance_for(counts: [u64; 4]) -> PlanRequest {
-        let load = ExpertLoad::from_rows(&[counts.to_vec()]).unwrap();
-        PlanRequest { number: 1, map: map(), goal: Goal::Balance { load, lifetime: Duration::from_secs(1) } }
+        let windows = vec![ExpertLoad::from_rows(&[counts.to_vec()]).unwrap()];
+        let goal = Goal::Balance { windows, lifetime: Duration::from_secs(1), history: History::default() };
+        PlanRequest { number: 1, map: map(), goal }
     }
 
     #[test]
     fn an_uneven_load_is_worth_a_move_whose_transactions_apply() {
         let outcome = planner().plan(&balance_for([50, 50, 1, 1]), &topology());
-        let PlanOutcome::Move { transactions, ratio_before, ratio_after } = outcome else { panic!("{outcome:?}") };
+        let PlanOutcome::Move { transactions, decision: Some(decision) } = outcome else { panic!("{outcome:?}") };
         let target = transactions.iter().fold(map(), |map, work| map.apply(work).unwrap());
         assert_ne!(target, map());
-        assert_eq!((ratio_before, ratio_after), (Some(0.51), Some(1.0)));
+        let figures = decision.figures;
+        assert_eq!((figures.ratio_before, figures.ratio_after, figures.pages), (0.51, 1.0, 2));
     }
 
     #[test]
     fn an_even_load_is_kept_with_the_reason() {
         let outcome = planner().plan(&balance_for([10, 10, 10, 10]), &topology());
-        let PlanOutcome::Keep { reason } = outcome else { panic!("{outcome:?}") };
-        assert!(reason.contains("ratio 1.000"), "{reason}");
+        let PlanOutcome::Keep { decision } = outcome else { panic!("{outcome:?}") };
+        assert_eq!((decision.reason, decision.replay()), (Reason::SamePlacement, Reason::SamePlacement));
     }
 
     #[test]
     fn a_move_that_takes_longer_than_the_plan_lasts_is_not_worth_it() {
-        let slow = Planner { move_bytes_per_second: 10, ..planner() };
-        assert!(matches!(slow.plan(&balance_for([50, 50, 1, 1]), &topology()), PlanOutcome::Keep { .. }));
+        let slow = Planner { terms: Terms { bytes_per_second: Some(10.0), ..planner().terms }, ..planner() };
+        let PlanOutcome::Keep { decision } = slow.plan(&balance_for([50, 50, 1, 1]), &topology()) else { panic!() };
+        assert_eq!(decision.reason, Reason::MovesTooLong);
+    }
+
+    #[test]
+    fn a_plan_that_is_not_worth_its_bytes_may_still_change_shares() {
+        // Expert 0 is on both ranks; 1 and 2 cannot change places in time.
+        let shape = MapShape { layers: 1, experts: 5, ranks: 2, slots_per_rank: 3 };
+        let slots = [0, 1, 3, 0, 2, 4].map(plan::ids::ExpertId).to_vec();
+        let map = ExpertMap::new(shape, slots).unwrap();
+        let windows = vec![ExpertLoad::from_rows(&[vec![1000, 100, 900, 10, 10]]).unwrap()];
+        let goal = Goal::Balance { windows, lifetime: Duration::from_secs(1), history: History::default() };
+        let topology = Topology::single_node(2, 3);
+        let terms = Terms { bytes_per_second: Some(10.0), ..planner().terms };
+        let slow = Planner { terms, ..planner() };
+        let outcome = slow.plan(&PlanRequest { number: 1, map: map.clone(), goal }, &topology);
+        let PlanOutcome::Move { transactions, decision: Some(decision) } = outcome else { panic!("{outcome:?}") };
+        assert_eq!((decision.reason, decision.figures.bytes), (Reason::SharesOnly, 0));
+        let after = transactions.iter().fold(map.clone(), |map, work| map.apply(work).unwrap());
+        assert_eq!((after.slots(), after == map), (map.slots(), false));
     }
 
     #[test]

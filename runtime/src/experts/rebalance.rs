@@ -15,11 +15,13 @@ mod moves;
 mod view;
 mod window;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use plan::load::{balance_ratio, rank_loads};
+use plan::load::{ExpertLoad, balance_ratio, rank_loads};
 use plan::map::ExpertMap;
 use plan::moves::{Transaction, random_transaction};
+use plan::policy::{Decision, History};
 use plan::wire::{self, MapDocument, ModelIdentity, MoveTotals, Provenance, RecordedMap, WindowReport};
 
 pub use self::contract::{AbortReason, Effect, Event, Goal, PlanOutcome, PlanRequest, Report, Settings, SettingsError};
@@ -28,6 +30,10 @@ pub use self::view::Serving;
 pub use self::window::ClosedWindow;
 use self::window::Window;
 use crate::protocol::{Commit, MoveFailure, StepDone, ToRank, TransactionId};
+
+/// Windows that are kept for planning: a forecast tells noise from a trend by them, and after as many nothing is left of
+/// a shift of traffic.
+const WINDOWS_KEPT: usize = 8;
 
 #[derive(Clone, Debug)]
 enum Phase {
@@ -60,6 +66,11 @@ pub struct Rebalancer {
     windows: u64,
     first_window: Option<WindowReport>,
     last_window: Option<ClosedWindow>,
+    /// Loads of the last windows, the oldest first.
+    loads: VecDeque<ExpertLoad>,
+    /// The window after which pages were last moved because it was worth it.
+    moved_after: Option<u64>,
+    last_decision: Option<Decision>,
     /// A map that was asked for while something else was under way.
     wanted: Option<ExpertMap>,
     recorded: Option<RecordedMap>,
@@ -90,6 +101,9 @@ impl Rebalancer {
             windows: 0,
             first_window: None,
             last_window: None,
+            loads: VecDeque::new(),
+            moved_after: None,
+            last_decision: None,
             wanted: None,
             recorded: None,
             next_transaction: 1,
@@ -137,16 +151,18 @@ impl Rebalancer {
     pub fn commits_for(&mut self, step: u64) -> Vec<Commit> {
         let Phase::Moving { moves, .. } = &mut self.phase else { return Vec::new() };
         let committed = moves.commit(step).into_iter().zip(self.epoch + 1..);
-        committed
-            .map(|((transaction, work), epoch)| Commit { transaction, epoch, layer: work.layer, changes: work.changes })
-            .collect()
+        let commit = |((transaction, work), epoch)| {
+            let Transaction { layer, changes, shares } = work;
+            Commit { transaction, epoch, layer, changes, shares }
+        };
+        committed.map(commit).collect()
     }
 
     fn step_done(&mut self, number: u64, answers: &[StepDone], effects: &mut Vec<Effect>) {
         self.moment.steps += 1;
         if let Phase::Moving { moves, .. } = &mut self.phase {
             for (transaction, done) in moves.committed(number) {
-                self.map = self.map.apply(&done.work).expect("transactions of a layer are committed in order");
+                self.map.apply_in_place(&done.work).expect("transactions of a layer are committed in order");
                 self.epoch += 1;
                 let (pages, bytes) = (page_count(&done.work), done.bytes);
                 self.moved = (self.moved.0 + pages, self.moved.1 + bytes);
@@ -205,6 +221,10 @@ impl Rebalancer {
         let closed = self.window.close(self.windows, self.moment.now);
         effects.push(Effect::Report(Report::WindowClosed(closed.report.clone())));
         self.first_window.get_or_insert_with(|| closed.report.clone());
+        if self.loads.len() == WINDOWS_KEPT {
+            self.loads.pop_front();
+        }
+        self.loads.push_back(closed.load.clone());
         self.last_window = Some(closed);
         self.open_window();
     }
@@ -214,8 +234,13 @@ impl Rebalancer {
     }
 
     fn plan_for_window(&mut self, effects: &mut Vec<Effect>) {
-        if let Some(ClosedWindow { load, length, .. }) = &self.last_window {
-            let goal = Goal::Balance { load: load.clone(), lifetime: *length };
+        if let Some(ClosedWindow { length, .. }) = &self.last_window {
+            let windows_since_move = self.moved_after.map(|window| self.windows - window);
+            let goal = Goal::Balance {
+                windows: self.loads.iter().cloned().collect(),
+                lifetime: *length,
+                history: History { windows_since_move },
+            };
             self.request_plan(Origin::Window, goal, effects);
         }
     }
@@ -233,13 +258,17 @@ impl Rebalancer {
             return;
         }
         let origin = origin.clone();
+        if let PlanOutcome::Move { decision: Some(decision), .. } | PlanOutcome::Keep { decision } = &outcome {
+            self.last_decision = Some(*decision);
+            effects.push(Effect::Report(Report::Decided(*decision)));
+        }
         match outcome {
             PlanOutcome::Move { transactions, .. } if transactions.is_empty() => {
-                self.keep("the placement in force is the one that is wanted".to_owned(), effects);
+                self.keep("the map in force is the one that is wanted".to_owned(), effects);
             }
-            PlanOutcome::Move { transactions, ratio_before, ratio_after } => {
+            PlanOutcome::Move { transactions, .. } => {
                 let (count, pages) = (transactions.len(), transactions.iter().map(page_count).sum());
-                effects.push(Effect::Report(Report::Planned { transactions: count, pages, ratio_before, ratio_after }));
+                effects.push(Effect::Report(Report::Planned { transactions: count, pages }));
                 // A window closes, or a map is asked for, at or after the group was formed.
                 let formed = self.group.map_or(self.moment.steps, |(_, steps)| steps);
                 let since = self.moment.steps.saturating_sub(self.window.steps).max(formed);
@@ -249,7 +278,7 @@ impl Rebalancer {
                 };
                 self.phase = Phase::Waiting { transactions, origin, not_before };
             }
-            PlanOutcome::Keep { reason } => self.keep(reason, effects),
+            PlanOutcome::Keep { decision } => self.keep(decision.reason.to_string(), effects),
             PlanOutcome::Failed { reason } => {
                 self.degraded = Some(format!("no plan could be made: {reason}"));
                 effects.push(Effect::Report(Report::Dropped { reason }));
@@ -307,6 +336,9 @@ impl Rebalancer {
             return;
         }
         let (forced, since, dropped) = (matches!(origin, Origin::Forced), *since, dropped.take());
+        if matches!(origin, Origin::Window) && self.moved.0 > 0 {
+            self.moved_after = Some(self.windows);
+        }
         match dropped {
             Some(reason) => {
                 self.degraded = Some(reason.clone()).filter(|_| self.wanted.is_none());
@@ -346,7 +378,7 @@ impl Rebalancer {
     }
 
     fn apply_map(&mut self, map: ExpertMap, effects: &mut Vec<Effect>) {
-        if map.shape() != self.map.shape() {
+        if map.slots_of_ranks() != self.map.slots_of_ranks() || map.shape() != self.map.shape() {
             let reason = format!("the map has shape {:?}, the ranks have {:?}", map.shape(), self.map.shape());
             return effects.push(Effect::Report(Report::Refused { reason }));
         }

@@ -43,6 +43,8 @@ pub(super) enum SessionError {
     Map(#[from] WireError),
     #[error("the group has {ranks} ranks and its map {in_map}, this is {rank}")]
     Shape { ranks: usize, in_map: usize, rank: plan::ids::RankId },
+    #[error("the map is for ranks with unequal numbers of slots")]
+    UnequalRanks,
     #[error("the experts cannot be loaded")]
     Load(#[from] LoadError),
     #[error("the other ranks cannot be reached")]
@@ -137,6 +139,9 @@ impl Session {
         let Form { group, ranks, map, epoch, staging_pages, move_bytes_per_second } = form;
         let (rank, load_page) = (worker.settings.rank, Arc::clone(&worker.load_page));
         let map = map.to_map(&worker.checkpoint.identity(""))?;
+        if map.slots_of_ranks().per_rank().is_none() {
+            return Err(SessionError::UnequalRanks);
+        }
         if ranks.len() != map.shape().ranks || rank.index() >= ranks.len() {
             return Err(SessionError::Shape { ranks: ranks.len(), in_map: map.shape().ranks, rank });
         }

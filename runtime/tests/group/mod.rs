@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender};
 use plan::balance::Policy;
 use plan::ids::RankId;
 use plan::map::{ExpertMap, MapShape};
+use plan::policy::Terms;
 use plan::topology::Topology;
 use runtime::coordinator::fleet::{Fleet, FleetEvent, FleetSettings, Group};
 use runtime::experts::mover::Faults;
@@ -145,9 +146,12 @@ impl Deployment {
         let planner = Planner {
             policy: Policy::default(),
             staging_pages: setup.settings.staging_pages,
-            minimum_gain: 0.01,
-            page_bytes: 50_000,
-            move_bytes_per_second: setup.move_bytes_per_second,
+            min_coverage: 0,
+            terms: Terms {
+                minimum_gain: 0.01,
+                bytes_per_second: (setup.move_bytes_per_second > 0).then_some(setup.move_bytes_per_second as f64),
+                ..Terms::usual(50_000, 0.0)
+            },
         };
         let topology = Arc::new(Topology::single_node(setup.ranks, map.shape().slots_per_rank));
         let workers = (0..setup.ranks).map(|rank| Some(Worker::start(rank, fleet.address(), &setup))).collect();

@@ -1,10 +1,17 @@
 use super::*;
 
 fn ranks(load: &[u64], topology: &Topology) -> Vec<Vec<u32>> {
+    ranks_and_shares(load, topology).0
+}
+
+/// The experts of each rank, and the fractions of their tokens, to a sixtieth, that their slots take.
+fn ranks_and_shares(load: &[u64], topology: &Topology) -> (Vec<Vec<u32>>, Vec<Vec<f64>>) {
     let load = ExpertLoad::from_rows(&[load.to_vec()]).unwrap();
     let per_rank = topology.slots().per_rank().unwrap();
-    let slots = balance(&load, topology, per_rank);
-    slots.chunks(per_rank).map(|rank| rank.iter().map(|expert| expert.0).collect()).collect()
+    let (slots, shares) = balance(&load, topology, per_rank);
+    let of_ranks = slots.chunks(per_rank).map(|rank| rank.iter().map(|expert| expert.0).collect());
+    let fraction = |&share: &u32| (f64::from(share) / f64::from(crate::map::WHOLE) * 60.0).round() / 60.0;
+    (of_ranks.collect(), shares.chunks(per_rank).map(|rank| rank.iter().map(fraction).collect()).collect())
 }
 
 #[test]
@@ -31,18 +38,20 @@ fn without_groups_that_divide_by_the_nodes_all_ranks_share_all_experts() {
 }
 
 #[test]
-fn a_second_copy_on_a_rank_is_exchanged_for_the_slot_closest_in_load() {
+fn the_first_of_two_copies_on_a_rank_takes_the_shares_of_both_and_the_other_makes_place_for_one_that_stands_by() {
     // Copies: 0 twice more (8 -> 4, the first of equals, -> 8/3). Heaviest first: 1 (4) -> rank 0, 0 -> 1, 0 -> 2,
-    // 0 -> 1 again, which is lightest with 8/3, 2 -> 2, 3 -> 0. Rank 0 lacks expert 0; of its experts 1 (4) and 3 (2),
-    // 3 is closer to 8/3.
-    assert_eq!(ranks(&[8, 4, 2, 2], &Topology::single_node(3, 2)), [[1, 0], [0, 3], [0, 2]]);
+    // 0 -> 1 again, which is lightest with 8/3, 2 -> 2, 3 -> 0. Rank 1 lacks 1, 2 and 3, each with one copy: 1 is hottest.
+    let (ranks, shares) = ranks_and_shares(&[8, 4, 2, 2], &Topology::single_node(3, 2));
+    assert_eq!(ranks, [[1, 3], [0, 1], [0, 2]]);
+    assert_eq!(shares, [[1.0, 1.0], [40.0 / 60.0, 0.0], [20.0 / 60.0, 1.0]]);
 }
 
 #[test]
-fn copies_beyond_one_on_every_rank_go_to_the_hottest_expert_that_the_rank_lacks() {
-    // Expert 0 gets all 4 more copies (9 -> 1.8), five on two ranks: [0 0 0 3] and [0 0 1 2]. Rank 0 lacks 1 and 2,
-    // equally hot at first, then 2 is hotter than 1 with its two copies; rank 1 lacks 3.
-    assert_eq!(ranks(&[9, 1, 1, 1], &Topology::single_node(2, 4)), [[0, 1, 2, 3], [0, 3, 1, 2]]);
+fn copies_beyond_one_on_every_rank_make_place_for_different_experts() {
+    // Expert 0 gets all 4 more copies (9 -> 1.8), five on two ranks: [0 0 0 3] and [0 0 1 2].
+    let (ranks, shares) = ranks_and_shares(&[9, 1, 1, 1], &Topology::single_node(2, 4));
+    assert_eq!(ranks, [[0, 1, 2, 3], [0, 3, 1, 2]]);
+    assert_eq!(shares, [[36.0 / 60.0, 0.0, 0.0, 1.0], [24.0 / 60.0, 0.0, 1.0, 1.0]]);
 }
 
 #[test]
@@ -53,10 +62,20 @@ fn no_load_at_all_still_gives_every_expert_a_slot() {
 }
 
 #[test]
-fn a_second_copy_stays_on_its_node_though_another_node_has_a_closer_load() {
-    // Rank 0 holds 0 twice, 10 for each copy. Expert 3 (9 for each copy) is closest, on rank 3 of the other node; on
-    // rank 1 of the same node 2 (4) is closer than 1 (1 for each copy).
-    let mut slots = [0, 0, 1, 2, 3, 0, 1, 3];
-    separate_copies(&mut slots, &[30.0, 2.0, 4.0, 18.0], &Topology::even(2, 4, 2).unwrap(), 2);
-    assert_eq!(slots, [0, 2, 1, 0, 3, 0, 1, 3]);
+fn ranks_carry_what_the_published_algorithm_gives_them() {
+    // One expert with most of the load, so that most copies are its own and many meet on a rank.
+    let load: Vec<u64> = (0..24).map(|expert| if expert == 7 { 50_000 } else { 100 + 37 * expert }).collect();
+    let topology = Topology::single_node(6, 6);
+    let weights: Vec<f64> = load.iter().map(|&tokens| tokens as f64).collect();
+    let published = balance_layer(&weights, &topology, 1, 1);
+    let copies = |expert: usize| published.iter().filter(|&&other| other == expert).count() as f64;
+    let expected = published.chunks(6).map(|rank| rank.iter().map(|&expert| weights[expert] / copies(expert)).sum());
+    let row = ExpertLoad::from_rows(&[load]).unwrap();
+    let (slots, shares) = balance(&row, &topology, 6);
+    let map = crate::map::ExpertMap::with_slots_of_ranks(1, 24, topology.slots().clone(), slots).unwrap();
+    let carried = crate::load::rank_loads(&map.with_shares(&shares).unwrap(), &row);
+    for (carried, expected) in carried[0].iter().zip(expected.collect::<Vec<f64>>()) {
+        assert!((carried - expected).abs() < 5.0, "{carried} instead of {expected}");
+    }
+    assert!(published.chunks(6).any(|rank| rank.iter().filter(|&&expert| expert == 7).count() > 1));
 }

@@ -69,9 +69,14 @@ fn log(report: &Report) {
                 "window closed"
             );
         }
-        Report::Planned { transactions, pages, ratio_before, ratio_after } => {
-            tracing::info!(transactions, pages, ratio_before, ratio_after, "experts will move");
+        Report::Decided(decision) => {
+            // Everything that it was decided from, as one document: what is logged can be decided again.
+            let document = serde_json::to_string(decision).unwrap_or_default();
+            let (reason, figures) = (<&str>::from(decision.reason), &decision.figures);
+            let (ratio_before, ratio_after) = (figures.ratio_before, figures.ratio_after);
+            tracing::info!(reason, ratio_before, ratio_after, bytes = figures.bytes, decision = document, "decided");
         }
+        Report::Planned { transactions, pages } => tracing::info!(transactions, pages, "experts will move"),
         Report::Kept { reason } => tracing::info!(reason, "the placement stays"),
         Report::Committed { transaction, layer, epoch, pages, bytes } => {
             tracing::debug!(transaction = transaction.0, layer = layer.0, epoch, pages, bytes, "committed");

@@ -112,7 +112,8 @@ fn a_group_forms_when_every_rank_is_there_and_runs_steps_on_all_of_them() {
         })
     });
     let workers: Vec<_> = workers.collect();
-    let commit = Commit { transaction: TransactionId(1), epoch: 1, layer: 0.into(), changes: Vec::new() };
+    let commit =
+        Commit { transaction: TransactionId(1), epoch: 1, layer: 0.into(), changes: Vec::new(), shares: Vec::new() };
     let done = group.run_step(1, vec![Vec::new(); 2], &[commit]).unwrap();
     assert_eq!(done.iter().map(|done| done.slot_pairs[0]).collect::<Vec<_>>(), [1, 1]);
     for worker in workers {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use plan::policy::Reason;
 use plan::wire::Phase;
 use prometheus::{
     Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -18,6 +19,7 @@ pub(super) struct MovingMetrics {
     ratio: Gauge,
     rebalances: IntCounterVec,
     aborts: IntCounterVec,
+    decisions: IntCounterVec,
     committed: IntCounter,
     experts_moved: IntCounter,
     bytes_moved: IntCounter,
@@ -40,6 +42,7 @@ impl MovingMetrics {
         ratio.set(1.0);
         let rebalances = Opts::new("swiftbalancer_rebalances_total", "Plans that ended, by outcome.");
         let aborts = Opts::new("swiftbalancer_move_aborts_total", "Transactions taken back, by reason.");
+        let decisions = Opts::new("swiftbalancer_decisions_total", "Plans decided on, by why they move or do not.");
         let stall = Counter::new(
             "swiftbalancer_commit_stall_seconds_total",
             "Time that commits added to steps, on the slowest rank.",
@@ -55,6 +58,7 @@ impl MovingMetrics {
             ratio: register(registry, ratio)?,
             rebalances: register(registry, IntCounterVec::new(rebalances, &["outcome"])?)?,
             aborts: register(registry, IntCounterVec::new(aborts, &["reason"])?)?,
+            decisions: register(registry, IntCounterVec::new(decisions, &["reason"])?)?,
             committed: counter(registry, "swiftbalancer_transactions_committed_total", "Transactions committed.")?,
             experts_moved: counter(registry, "swiftbalancer_experts_moved_total", "Pages received by ranks.")?,
             bytes_moved: counter(registry, "swiftbalancer_bytes_moved_total", "Bytes of those pages.")?,
@@ -77,6 +81,9 @@ impl MovingMetrics {
         }
         for outcome in RebalanceOutcome::iter() {
             metrics.rebalances.with_label_values(&[<&str>::from(outcome)]);
+        }
+        for reason in Reason::iter() {
+            metrics.decisions.with_label_values(&[<&str>::from(reason)]);
         }
         let failures = MoveFailure::iter().map(AbortReason::Move);
         for reason in failures.chain([AbortReason::GroupLost, AbortReason::PlanDropped]) {
@@ -122,6 +129,7 @@ impl MovingMetrics {
     pub fn reported(&self, report: &Report) {
         match report {
             Report::WindowClosed(window) => self.ratio.set(window.ratio),
+            Report::Decided(decision) => self.decisions.with_label_values(&[<&str>::from(decision.reason)]).inc(),
             Report::Kept { .. } => self.ended(RebalanceOutcome::Kept),
             Report::Committed { epoch, pages, bytes, .. } => {
                 self.committed.inc();

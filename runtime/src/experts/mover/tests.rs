@@ -66,7 +66,7 @@ fn change(rank: u32, slot: u32, from: u32, to: u32, source: u32) -> SlotChange {
 
 /// Ranks 0 and 1 exchange experts 1 and 2 of layer 0.
 fn exchange() -> Transaction {
-    Transaction { layer: LayerId(0), changes: vec![change(0, 1, 1, 2, 1), change(1, 0, 2, 1, 0)] }
+    Transaction { layer: LayerId(0), changes: vec![change(0, 1, 1, 2, 1), change(1, 0, 2, 1, 0)], shares: Vec::new() }
 }
 
 impl Bench {
@@ -145,7 +145,7 @@ fn a_source_that_hangs_up_in_the_middle_is_asked_anew_by_the_next_transaction() 
 #[test]
 fn a_source_that_does_not_hold_the_expert_is_no_source() {
     let bench = bench(&Options::default());
-    let work = Transaction { layer: LayerId(0), changes: vec![change(0, 1, 1, 0, 1)] };
+    let work = Transaction { layer: LayerId(0), changes: vec![change(0, 1, 1, 0, 1)], shares: Vec::new() };
     bench.mover.stage(TransactionId(1), work, PATIENCE);
     assert_eq!(bench.failure(), MoveFailure::SourceUnreachable);
 }
@@ -211,7 +211,7 @@ fn a_mover_that_is_dropped_frees_everything() {
 fn an_expert_that_changes_its_slot_needs_no_network_and_no_staging_page() {
     let bench = bench(&Options { staging_pages: 0, ..Options::default() });
     let changes = vec![change(0, 0, 0, 1, 0), change(0, 1, 1, 0, 0)];
-    bench.mover.stage(TransactionId(1), Transaction { layer: LayerId(0), changes }, PATIENCE);
+    bench.mover.stage(TransactionId(1), Transaction { layer: LayerId(0), changes, shares: Vec::new() }, PATIENCE);
     assert!(matches!(bench.report(), FromRank::Staged { bytes: 0, .. }));
     let Ok(HandOver::Staged(_, staged)) = bench.staged.try_recv() else { panic!() };
     assert!(staged.iter().all(|(_, page)| matches!(page, NewPage::Held(_))));

@@ -56,7 +56,7 @@ fn exchange() -> Commit {
         source: RankId(1 - rank),
     };
     let changes = vec![change(0, 1, 1, 2), change(1, 0, 2, 1)];
-    Commit { transaction: TransactionId(1), epoch: 1, layer: LayerId(0), changes }
+    Commit { transaction: TransactionId(1), epoch: 1, layer: LayerId(0), changes, shares: Vec::new() }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use plan::ids::{LayerId, RankId};
 use plan::load::ExpertLoad;
 use plan::map::ExpertMap;
 use plan::moves::Transaction;
+use plan::policy::{Decision, History};
 use plan::wire::{RecordedMap, WindowReport};
 use thiserror::Error;
 
@@ -169,10 +170,12 @@ pub struct PlanRequest {
 pub enum Goal {
     /// To a map that balances a load, if it is worth it.
     Balance {
-        /// The load of the window.
-        load: ExpertLoad,
-        /// How long the window was: the plan is expected to be in force as long.
+        /// The load of the last windows, the oldest first; the last is the one that has just closed.
+        windows: Vec<ExpertLoad>,
+        /// How long the last was: the plan is expected to be in force as long.
         lifetime: Duration,
+        /// What was decided before.
+        history: History,
     },
     /// To this map.
     Reach(ExpertMap),
@@ -185,15 +188,13 @@ pub enum PlanOutcome {
     Move {
         /// Them.
         transactions: Vec<Transaction>,
-        /// Balance ratio of the load under the map in force; `None` for a map that was asked for.
-        ratio_before: Option<f64>,
-        /// The same under the target.
-        ratio_after: Option<f64>,
+        /// Why they are worth it; `None` for a map that was asked for.
+        decision: Option<Decision>,
     },
     /// Better stay.
     Keep {
         /// Why.
-        reason: String,
+        decision: Decision,
     },
     /// No plan could be made.
     Failed {
@@ -207,16 +208,14 @@ pub enum PlanOutcome {
 pub enum Report {
     /// A window has closed.
     WindowClosed(WindowReport),
+    /// Whether a plan is worth it has been decided.
+    Decided(Decision),
     /// Experts will move.
     Planned {
         /// Transactions.
         transactions: usize,
         /// Pages between ranks.
         pages: u64,
-        /// As [`PlanOutcome::Move`].
-        ratio_before: Option<f64>,
-        /// As [`PlanOutcome::Move`].
-        ratio_after: Option<f64>,
     },
     /// Nothing moves.
     Kept {

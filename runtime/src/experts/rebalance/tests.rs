@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use plan::map::MapShape;
 use plan::moves::{SlotChange, transactions};
+use plan::policy::{Case, Reason, Terms, decide};
+use plan::topology::Topology;
 
 use super::*;
 use crate::protocol::StepTiming;
@@ -20,6 +22,10 @@ fn exchanged() -> ExpertMap {
     ExpertMap::new(start().shape(), [layer, layer].concat()).unwrap()
 }
 
+fn one_node() -> Topology {
+    Topology::single_node(2, 2)
+}
+
 fn settings() -> Settings {
     Settings {
         dynamic: true,
@@ -32,6 +38,17 @@ fn settings() -> Settings {
         forced_interval: None,
         forced_seed: 1,
     }
+}
+
+fn decision(reason: Reason) -> Decision {
+    let map = start();
+    let (load, topology) = (ExpertLoad::zero(2, 4), one_node());
+    let case = Case { load: &load, current: &map, topology: &topology, transactions: &[] };
+    Decision { reason, ..decide(&case, &Terms::usual(100, 1.0), History::default()) }
+}
+
+fn keep() -> PlanOutcome {
+    PlanOutcome::Keep { decision: decision(Reason::GainTooSmall) }
 }
 
 fn model() -> ModelIdentity {
@@ -109,8 +126,8 @@ impl Driven {
     /// Answers the last plan request with the way to a map.
     fn plan_to(&mut self, target: &ExpertMap) {
         let PlanRequest { number, map, .. } = self.plans.last().unwrap();
-        let transactions = transactions(map, target, 2).unwrap();
-        let outcome = PlanOutcome::Move { transactions, ratio_before: Some(0.7), ratio_after: Some(1.0) };
+        let transactions = transactions(map, target, &one_node(), 2).unwrap();
+        let outcome = PlanOutcome::Move { transactions, decision: Some(decision(Reason::WorthIt)) };
         self.on(Event::Planned { request: *number, outcome });
     }
 
@@ -180,8 +197,8 @@ fn a_window_closes_after_its_steps_with_the_ratio_that_ranks_measured() {
     // Each layer: 40 pairs on rank 0, 20 on rank 1: mean 30 of max 40.
     assert_eq!((report.number, report.steps, report.pairs, report.ratio), (1, 40, 40 * 120, 0.75));
     assert_eq!(report.ratio_per_layer, [0.75, 0.75]);
-    let [PlanRequest { goal: Goal::Balance { load, lifetime }, .. }] = &driven.plans[..] else { panic!() };
-    assert_eq!(load.layer(LayerId(1)), [1200, 400, 400, 400]);
+    let [PlanRequest { goal: Goal::Balance { windows, lifetime, .. }, .. }] = &driven.plans[..] else { panic!() };
+    assert_eq!(windows[0].layer(LayerId(1)), [1200, 400, 400, 400]);
     assert_eq!(*lifetime, Duration::from_millis(400));
 }
 
@@ -220,7 +237,9 @@ fn a_transaction_is_committed_when_every_receiver_has_staged_it_and_in_force_whe
     driven.staged(started[0], 1);
     driven.step += 1;
     let commits = driven.rebalancer.commits_for(driven.step);
-    let [Commit { transaction, epoch: 1, layer: LayerId(0), changes }] = &commits[..] else { panic!("{commits:?}") };
+    let [Commit { transaction, epoch: 1, layer: LayerId(0), changes, shares: _ }] = &commits[..] else {
+        panic!("{commits:?}")
+    };
     assert_eq!((*transaction, changes.len()), (started[0], 2));
     assert_eq!((driven.rebalancer.map(), driven.rebalancer.epoch()), (&start(), 0));
     driven.finish_step();
@@ -365,8 +384,8 @@ fn a_transaction_that_no_rank_could_stage_is_refused_at_once() {
         source: RankId(1 - rank),
     };
     let changes = vec![change(0, 0, 0, 2), change(0, 1, 1, 3), change(1, 0, 2, 0), change(1, 1, 3, 1)];
-    let transactions = vec![Transaction { layer: LayerId(0), changes }];
-    let outcome = PlanOutcome::Move { transactions, ratio_before: None, ratio_after: None };
+    let transactions = vec![Transaction { layer: LayerId(0), changes, shares: Vec::new() }];
+    let outcome = PlanOutcome::Move { transactions, decision: None };
     driven.on(Event::Planned { request: 1, outcome });
     driven.steps(30);
     assert_eq!(driven.dropped(), Some("a transaction of layer 0 needs more than 1 staging pages"));
@@ -404,13 +423,53 @@ fn a_plan_that_arrives_after_its_group_was_lost_is_ignored() {
 fn nothing_moves_when_it_is_not_worth_it_and_the_first_window_records_the_map() {
     let mut driven = Driven::new(settings());
     driven.steps(40);
-    driven.on(Event::Planned { request: 1, outcome: PlanOutcome::Keep { reason: "too little".to_owned() } });
+    driven.on(Event::Planned { request: 1, outcome: keep() });
     assert_eq!((driven.totals().skipped, driven.recorded.len()), (1, 1));
     assert_eq!(driven.recorded[0].map, MapDocument::new(model(), &start()));
     driven.steps(40);
-    driven.on(Event::Planned { request: 2, outcome: PlanOutcome::Keep { reason: "too little".to_owned() } });
+    driven.on(Event::Planned { request: 2, outcome: keep() });
     assert_eq!((driven.totals().skipped, driven.recorded.len()), (2, 1));
     assert!(driven.orders.is_empty());
+}
+
+#[test]
+fn a_plan_is_made_from_the_last_windows_and_knows_how_long_ago_pages_moved() {
+    let (mut driven, started) = Driven::moving(settings());
+    driven.stage_all(&started);
+    driven.step();
+    let planned = |driven: &Driven| match &driven.plans.last().unwrap().goal {
+        Goal::Balance { windows, history, .. } => (windows.len(), history.windows_since_move),
+        Goal::Reach(_) => panic!("{:?}", driven.plans),
+    };
+    assert_eq!(planned(&driven), (1, None));
+    for since in 1..10 {
+        driven.steps(40);
+        assert_eq!(planned(&driven), (WINDOWS_KEPT.min(1 + since), Some(since as u64)));
+        driven.on(Event::Planned { request: since as u64 + 1, outcome: keep() });
+    }
+    let decided = driven.reports.iter().filter(|report| matches!(report, Report::Decided(_))).count();
+    assert_eq!((decided, driven.rebalancer.last_decision), (10, Some(decision(Reason::GainTooSmall))));
+}
+
+#[test]
+fn shares_alone_are_committed_with_the_next_step_and_no_rank_is_told_to_receive() {
+    let shape = MapShape::with_redundancy(1, 3, 2, 1).unwrap();
+    let map = ExpertMap::contiguous(shape).unwrap();
+    let whole = plan::map::WHOLE;
+    let shared = map.clone().with_shares(&[whole / 4, whole, whole, whole / 4 * 3]).unwrap();
+    let model = ModelIdentity { layers: 1, experts: 3, ..model() };
+    let mut driven = Driven::new(settings());
+    driven.rebalancer = Rebalancer::new(settings(), model, map, 0).unwrap();
+    driven.pairs = [vec![30, 10], vec![10, 10]];
+    driven.on(Event::GroupFormed { generation: 1 });
+    driven.steps(40);
+    driven.plan_to(&shared);
+    driven.steps(30);
+    assert!(driven.orders.is_empty());
+    let [Commit { changes, shares, epoch: 1, .. }] = &driven.step()[..] else { panic!() };
+    assert_eq!((changes.len(), shares.len()), (0, 2));
+    assert_eq!((driven.rebalancer.map(), driven.totals().bytes_moved), (&shared, 0));
+    assert_eq!(driven.rebalancer.moved_after, None, "nothing that would have to last has moved");
 }
 
 #[test]
@@ -421,7 +480,7 @@ fn a_planner_that_fails_is_told_and_the_next_window_tries_again() {
     assert_eq!(driven.rebalancer.degraded.as_deref(), Some("no plan could be made: no topology"));
     driven.steps(40);
     assert_eq!(driven.plans.len(), 2);
-    driven.on(Event::Planned { request: 2, outcome: PlanOutcome::Keep { reason: "balanced".to_owned() } });
+    driven.on(Event::Planned { request: 2, outcome: keep() });
     assert_eq!(driven.rebalancer.degraded, None);
 }
 
@@ -435,7 +494,7 @@ fn without_dynamic_eplb_load_is_counted_and_only_what_is_asked_for_moves() {
     driven.steps(1);
     driven.on(Event::Trigger);
     assert!(matches!(driven.plans[..], [PlanRequest { goal: Goal::Balance { .. }, .. }]));
-    driven.on(Event::Planned { request: 1, outcome: PlanOutcome::Keep { reason: "balanced".to_owned() } });
+    driven.on(Event::Planned { request: 1, outcome: keep() });
     driven.on(Event::ApplyMap(exchanged()));
     driven.plan_to(&exchanged());
     driven.step();
@@ -550,7 +609,7 @@ fn a_step_never_commits_more_slots_than_can_pass_unnoticed() {
     let layers = 40;
     let map = ExpertMap::contiguous(MapShape::with_redundancy(layers, 4, 2, 0).unwrap()).unwrap();
     let target: Vec<ExpertId> = (0..layers).flat_map(|_| [0, 2, 1, 3].map(ExpertId)).collect();
-    let work = transactions(&map, &ExpertMap::new(map.shape(), target).unwrap(), 1).unwrap();
+    let work = transactions(&map, &ExpertMap::new(map.shape(), target).unwrap(), &one_node(), 1).unwrap();
     let mut moves = Moves::new(work);
     let (settings, mut number) = (Settings { staging_pages: 64, ..settings() }, 0);
     let moment = Moment { steps: 0, now: Duration::ZERO };

@@ -107,6 +107,7 @@ impl Rebalancer {
             first_window: self.first_window.clone(),
             pending_transactions: self.pending_transactions() as u64,
             moves: self.totals.clone(),
+            last_decision: self.last_decision,
             recorded_map_hash: self.recorded.as_ref().map(|recorded| recorded.map.content_hash()),
             degraded: self.degraded.clone(),
             failure,

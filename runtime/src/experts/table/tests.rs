@@ -1,6 +1,7 @@
+use std::error::Error as _;
 use std::time::Instant;
 
-use plan::moves::SlotChange;
+use plan::moves::{ShareChange, SlotChange};
 
 use super::*;
 use crate::protocol::TransactionId;
@@ -24,23 +25,42 @@ fn change(rank: u32, slot: u32, from: u32, to: u32) -> SlotChange {
 }
 
 fn commit(changes: &[SlotChange]) -> Commit {
-    Commit { transaction: TransactionId(1), epoch: 2, layer: LayerId(1), changes: changes.to_vec() }
+    Commit { transaction: TransactionId(1), epoch: 2, layer: LayerId(1), changes: changes.to_vec(), shares: Vec::new() }
+}
+
+/// Layer 0 of a table of one expert that is on every rank with these shares, by how many of a run of tokens each rank
+/// gets.
+fn spread(shares: &[u32], tokens: impl Iterator<Item = (u64, u32)>) -> Vec<i32> {
+    let shape = MapShape { layers: 1, experts: 1, ranks: shares.len(), slots_per_rank: 1 };
+    let map = ExpertMap::contiguous(shape).unwrap().with_shares(shares).unwrap();
+    let table = ExpertTable::new(&map, RankId(0), 1, vec![Arc::new(())]);
+    let mut counts = vec![0; shares.len()];
+    for (sequence, position) in tokens {
+        counts[table.choose(LayerId(0), ExpertId(0), SequenceId(sequence), position).0.index()] += 1;
+    }
+    counts
 }
 
 #[test]
-fn copies_of_an_expert_share_its_tokens_evenly_in_every_run_of_positions_and_of_sequences() {
-    for copies in 2..=4_usize {
+fn copies_of_an_expert_take_their_shares_in_every_run_of_positions_and_of_sequences() {
+    let whole = WHOLE;
+    let cases = [
+        vec![whole / 2, whole / 2],
+        plan::map::even_shares(&[ExpertId(0); 3], 1),
+        vec![whole / 4; 4],
+        vec![whole / 8, whole / 8 * 7],
+        vec![whole / 2, 0, whole / 4, whole / 4],
+        vec![0, whole, 0],
+    ];
+    for shares in cases {
         for start in [0_u32, 77, 1000] {
-            for expert in 0..4 {
-                let mut by_position = vec![0_i32; copies];
-                let mut by_sequence = vec![0_i32; copies];
-                for step in 0..240 {
-                    by_position[share(ExpertId(expert), SequenceId(9), start + step, copies)] += 1;
-                    by_sequence[share(ExpertId(expert), SequenceId(u64::from(start + step)), 5, copies)] += 1;
-                }
-                for counts in [by_position, by_sequence] {
-                    let even = 240 / copies as i32;
-                    assert!(counts.iter().all(|count| (count - even).abs() <= 4), "{counts:?} of {copies} copies");
+            let by_position = spread(&shares, (start..start + 240).map(|position| (9, position)));
+            let by_sequence = spread(&shares, (start..start + 240).map(|sequence| (sequence.into(), 5)));
+            for counts in [by_position, by_sequence] {
+                for (&count, &share) in counts.iter().zip(&shares) {
+                    let expected = (240 * u64::from(share) / u64::from(whole)) as i32;
+                    assert!((count - expected).abs() <= 4, "{counts:?} of shares {shares:?}");
+                    assert!(share > 0 || count == 0, "{counts:?}: a copy that stands by takes nothing");
                 }
             }
         }
@@ -48,9 +68,23 @@ fn copies_of_an_expert_share_its_tokens_evenly_in_every_run_of_positions_and_of_
 }
 
 #[test]
+fn a_commit_of_shares_alone_needs_no_page_and_holds_for_the_next_token() {
+    let mut table = table(0);
+    let share = |rank: u32, slot: u32, share| ShareChange { rank: RankId(rank), slot: SlotIndex(slot), share };
+    let shares = vec![share(0, 0, 0), share(1, 2, WHOLE)];
+    let work = Commit { shares, ..commit(&[]) };
+    assert_eq!(table.commit(&work, Vec::new()).unwrap(), []);
+    for position in 0..50 {
+        assert_eq!(table.choose(LayerId(1), ExpertId(0), SequenceId(3), position), (RankId(1), SlotIndex(2)));
+    }
+    let standing_by = table.page_of(LayerId(1), ExpertId(0)).unwrap();
+    assert_eq!(**standing_by, "expert 0");
+}
+
+#[test]
 fn a_token_is_sent_to_a_slot_that_holds_its_expert() {
     let table = table(0);
-    let map = table.map().unwrap();
+    let map = table.map();
     for layer in map.layers() {
         for expert in 0..6 {
             for position in 0..50 {
@@ -72,7 +106,7 @@ fn a_commit_swaps_this_ranks_pages_and_the_routing_of_its_layer_only() {
     assert_eq!(**table.page_of(LayerId(1), ExpertId(2)).unwrap(), "new");
     assert_eq!(table.page_of(LayerId(1), ExpertId(0)), None);
     assert_eq!(**table.page_of(LayerId(0), ExpertId(0)).unwrap(), "expert 0");
-    let map = table.map().unwrap();
+    let map = table.map();
     assert_eq!(map.replicas(LayerId(1), ExpertId(5)), [(RankId(0), SlotIndex(1)), (RankId(1), SlotIndex(1))]);
     assert_eq!(table.choose(LayerId(1), ExpertId(0), SequenceId(1), 1), (RankId(0), SlotIndex(0)));
 }
@@ -80,20 +114,21 @@ fn a_commit_swaps_this_ranks_pages_and_the_routing_of_its_layer_only() {
 #[test]
 fn a_commit_that_does_not_fit_is_refused_and_changes_nothing() {
     let cases = [
-        (commit(&[change(1, 2, 5, 2)]), 1, "layer 1, rank 1, slot 2: the commit was made for another map"),
-        (commit(&[change(1, 9, 0, 2)]), 1, "layer 1, rank 1, slot 9: the commit was made for another map"),
-        (commit(&[change(1, 2, 0, 4)]), 1, "layer 1: the commit would put expert 4 on rank 1 twice"),
-        (commit(&[change(1, 0, 4, 2)]), 1, "layer 1: the commit would leave expert 4 on no rank"),
+        (commit(&[change(1, 2, 5, 2)]), 1, "layer 1: rank 1, slot 2 holds expert 0, not expert 5"),
+        (commit(&[change(1, 9, 0, 2)]), 1, "layer 1: rank 1, slot 9 does not exist"),
+        (commit(&[change(0, 3, 3, 0)]), 0, "layer 1, rank 0: expert 0 is there twice"),
+        (commit(&[change(0, 2, 2, 5)]), 0, "layer 1: expert 2 is on no rank"),
         (commit(&[change(1, 2, 0, 2)]), 0, "layer 1: the commit changes 1 slots of this rank, 0 pages"),
-        (Commit { layer: LayerId(2), ..commit(&[]) }, 0, "commit for layer 2, which the map does not have"),
+        (Commit { layer: LayerId(2), ..commit(&[]) }, 0, "layer 2 does not exist"),
     ];
     for (work, pages, message) in cases {
         let mut table = table(1);
-        let before = table.map().unwrap();
+        let before = table.map().clone();
         let staged = (0..pages).map(|_| (work.changes[0].slot, Arc::new("new".to_owned()))).collect();
-        let error = table.commit(&work, staged).unwrap_err().to_string();
+        let error = table.commit(&work, staged).unwrap_err();
+        let error = error.source().map_or_else(|| error.to_string(), ToString::to_string);
         assert!(error.starts_with(message), "{error}");
-        assert_eq!((table.map().unwrap(), table.epoch()), (before, 1));
+        assert_eq!((table.map(), table.epoch()), (&before, 1));
     }
 }
 
@@ -116,8 +151,14 @@ fn a_commit_of_32_slots_costs_a_step_less_than_50_microseconds() {
     let mut fastest = u128::MAX;
     for round in 0..40_u64 {
         let (from, to) = if round % 2 == 0 { (0, 64) } else { (64, 0) };
-        let changes: Vec<SlotChange> = (0..32).map(|slot| change(0, slot, from + slot, to + slot)).collect();
-        let work = Commit { transaction: TransactionId(round), epoch: round, layer: LayerId(0), changes };
+        let changes: Vec<SlotChange> = (0..32)
+            .map(|slot| SlotChange {
+                source: RankId(if to == 0 { 2 } else { 1 }),
+                ..change(0, slot, from + slot, to + slot)
+            })
+            .collect();
+        let work =
+            Commit { transaction: TransactionId(round), epoch: round, layer: LayerId(0), changes, shares: Vec::new() };
         let staged = (0..32).map(|slot| (SlotIndex(slot), Arc::clone(&pages[slot as usize]))).collect();
         let start = Instant::now();
         table.commit(&work, staged).unwrap();

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plan::balance::{Policy, Request, balance};
 use plan::load::ExpertLoad;
-use plan::topology::Topology;
 use proptest::prelude::*;
 
 use super::*;
@@ -159,10 +158,10 @@ impl World {
             self.on(Event::GroupLost);
             return self.form();
         }
-        for Commit { epoch, layer, changes, .. } in commits {
-            assert_eq!(epoch, self.epoch + 1);
-            self.map = self.map.apply(&Transaction { layer, changes }).expect("no expert is lost");
-            self.epoch = epoch;
+        for commit in commits {
+            assert_eq!(commit.epoch, self.epoch + 1);
+            self.map = self.map.apply(&commit.work()).expect("no expert is lost");
+            self.epoch = commit.epoch;
         }
         self.now += Duration::from_millis(5);
         let answer = |_| StepDone {
@@ -193,8 +192,8 @@ impl World {
             Goal::Balance { .. } => target(&map, shift),
             Goal::Reach(target) => target,
         };
-        let transactions = transactions(&map, &target, 1).unwrap();
-        let outcome = PlanOutcome::Move { transactions, ratio_before: None, ratio_after: None };
+        let transactions = transactions(&map, &target, &Topology::single_node(3, 3), 1).unwrap();
+        let outcome = PlanOutcome::Move { transactions, decision: None };
         self.on(Event::Planned { request: number, outcome });
     }
 

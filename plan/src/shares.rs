@@ -1,0 +1,194 @@
+//! The shares that copies take of their experts' tokens, for a placement that is given. Knows nothing of how the placement
+//! was found or of what it costs to change it.
+
+use crate::ids::LayerId;
+use crate::load::{ExpertLoad, distance};
+use crate::map::{ExpertMap, WHOLE};
+use crate::topology::Topology;
+
+/// Passes over a layer's replicated experts after which the shares are taken as they are. A pass hands load on along one
+/// more copy of a chain, so only long chains of copies are left short of the best.
+const PASSES: usize = 24;
+
+/// A pass that moves no rank's load by more than this part of the mean is the last.
+const STILL: f64 = 1e-4;
+
+/// The most that shares must take off a layer's busiest rank, however uncertain the forecast is.
+const WORTH_AT_MOST: f64 = 0.02;
+
+/// How far off a forecast of an expert's tokens is by relative standard deviation, at least: windows of recorded loads
+/// that follow each other differ by about as much.
+pub const LEAST_UNCERTAINTY: f64 = 0.05;
+
+/// The map with shares that suit a load.
+///
+/// In each layer they minimise what is expected of the sum over ranks of load squared over speed, when the tokens of each
+/// expert are those given, give or take `uncertainty` (relative standard deviation, experts independent). The certain part
+/// of that sum levels ranks: without uncertainty its minimum has the least possible load on the busiest rank. The
+/// uncertain part holds an expert's shares together, as an expert that is split evenly errs by least on any one rank. A layer
+/// keeps even shares where they take less than `uncertainty` squared off its busiest rank, 0.25 % at the least uncertainty
+/// and never more than 2 %: what they gain must stand out from what the forecast errs by.
+///
+/// # Panics
+/// If map, load and topology have other dimensions.
+#[must_use]
+pub fn suit(map: &ExpertMap, load: &ExpertLoad, topology: &Topology, uncertainty: f64) -> ExpertMap {
+    let mut suited = map.clone().with_even_shares();
+    for layer in map.layers() {
+        if let Some(shares) = suit_layer(&suited, layer, load.layer(layer), topology.speeds(), uncertainty) {
+            suited.set_shares(layer, Some(shares)).expect("shares of an expert make a whole");
+        }
+    }
+    suited
+}
+
+/// By how much windows that follow each other differ ([`distance`]), a quadratic mean; [`LEAST_UNCERTAINTY`] at least.
+#[must_use]
+pub fn uncertainty(windows: &[ExpertLoad]) -> f64 {
+    let squares: f64 = windows.windows(2).map(|pair| distance(&pair[0], &pair[1]).powi(2)).sum();
+    let pairs = windows.len().saturating_sub(1).max(1) as f64;
+    f64::sqrt(squares / pairs).max(LEAST_UNCERTAINTY)
+}
+
+/// An expert with several copies.
+struct Replicated {
+    tokens: f64,
+    /// Its slots in [`Layer::slots`].
+    slots: std::ops::Range<usize>,
+}
+
+/// `None` where even shares are as good.
+fn suit_layer(map: &ExpertMap, layer: LayerId, tokens: &[u64], speeds: &[f64], uncertainty: f64) -> Option<Vec<u32>> {
+    let experts = map.layer(layer);
+    let counts = map.replica_counts(layer);
+    // Slots of replicated experts, expert by expert: (slot, rank, fraction).
+    let mut starts = vec![0_usize; counts.len() + 1];
+    for (expert, &count) in counts.iter().enumerate() {
+        starts[expert + 1] = starts[expert] + if count > 1 { count as usize } else { 0 };
+    }
+    let mut slots = vec![(0_usize, 0_usize, 0.0_f64); starts[counts.len()]];
+    let mut loads = vec![0.0_f64; speeds.len()];
+    let mut next = starts.clone();
+    let mut slot = 0;
+    for (rank, count) in map.slots_of_ranks().counts().enumerate() {
+        for expert in experts[slot..slot + count].iter().map(|expert| expert.index()) {
+            let fraction = 1.0 / f64::from(counts[expert]);
+            loads[rank] += tokens[expert] as f64 * fraction;
+            if counts[expert] > 1 {
+                slots[next[expert]] = (slot, rank, fraction);
+                next[expert] += 1;
+            }
+            slot += 1;
+        }
+    }
+    let replicated: Vec<Replicated> = (0..counts.len())
+        .filter(|&expert| counts[expert] > 1 && tokens[expert] > 0)
+        .map(|expert| Replicated { tokens: tokens[expert] as f64, slots: starts[expert]..starts[expert + 1] })
+        .collect();
+    let busiest = |loads: &[f64]| loads.iter().zip(speeds).map(|(load, speed)| load / speed).fold(0.0, f64::max);
+    let (even, total) = (busiest(&loads), loads.iter().sum::<f64>());
+    // No shares take a rank below what all ranks would carry if they were level.
+    let worth = 1.0 - (uncertainty * uncertainty).min(WORTH_AT_MOST);
+    if even * speeds.iter().sum::<f64>() * worth < total {
+        return None;
+    }
+    let still = STILL * total / speeds.len() as f64;
+    let mut levels = Vec::new();
+    for _ in 0..PASSES {
+        let mut moved = 0.0_f64;
+        for Replicated { tokens, slots: range } in &replicated {
+            moved =
+                moved.max(level(*tokens, &mut slots[range.clone()], &mut loads, (speeds, uncertainty), &mut levels));
+        }
+        if moved <= still {
+            break;
+        }
+    }
+    let mut parts = map.parts(layer);
+    for Replicated { slots: range, .. } in &replicated {
+        round(&slots[range.clone()], &mut parts);
+    }
+    // What counts is what is carried out: whole parts.
+    let mut loads = vec![0.0; speeds.len()];
+    let taken = |slot: usize| tokens[experts[slot].index()] as f64 * f64::from(parts[slot]) / f64::from(WHOLE);
+    for (rank, load) in loads.iter_mut().enumerate() {
+        *load = map.slots_of_ranks().of(rank.into()).map(taken).sum();
+    }
+    (busiest(&loads) < even * worth).then_some(parts)
+}
+
+/// The best shares of one expert while those of the others stay; the largest change of a rank's load.
+///
+/// With `b` the load of the other experts on a rank of speed `v`, a share `s` of `w` tokens costs
+/// `(b + w s)^2 / v + u^2 w^2 s^2 / v`; at the minimum its derivative is the same on every rank that takes a share:
+/// `(b + w s (1 + u^2)) / v = level`.
+fn level(
+    tokens: f64,
+    slots: &mut [(usize, usize, f64)],
+    loads: &mut [f64],
+    (speeds, uncertainty): (&[f64], f64),
+    levels: &mut Vec<(f64, f64)>,
+) -> f64 {
+    let stretch = 1.0 + uncertainty * uncertainty;
+    // Most replicated experts have two copies, for which no order is needed.
+    if let [(_, first, fraction), (_, second, other)] = &mut *slots {
+        let (first, second, wanted) = (*first, *second, tokens * stretch);
+        loads[first] -= tokens * *fraction;
+        loads[second] -= tokens * *other;
+        let water = (wanted + loads[first] + loads[second]) / (speeds[first] + speeds[second]);
+        let share = ((speeds[first] * water - loads[first]) / wanted).clamp(0.0, 1.0);
+        let moved = tokens * (share - *fraction).abs();
+        (*fraction, *other) = (share, 1.0 - share);
+        loads[first] += tokens * *fraction;
+        loads[second] += tokens * *other;
+        return moved;
+    }
+    levels.clear();
+    for &(_, rank, fraction) in &*slots {
+        loads[rank] -= tokens * fraction;
+        levels.push((loads[rank] / speeds[rank], speeds[rank]));
+    }
+    levels.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+    // Ranks are filled from the lowest: `speed * (level - start)` each, until the tokens are used up.
+    let (mut water, mut speed, mut filled) = (0.0, 0.0, 0.0);
+    for (index, &(start, speed_here)) in levels.iter().enumerate() {
+        speed += speed_here;
+        filled += speed_here * start;
+        water = (tokens * stretch + filled) / speed;
+        if levels.get(index + 1).is_none_or(|next| water <= next.0) {
+            break;
+        }
+    }
+    let mut moved = 0.0_f64;
+    let taken = |rank: usize, loads: &[f64]| (speeds[rank] * water - loads[rank]).max(0.0);
+    let all: f64 = slots.iter().map(|&(_, rank, _)| taken(rank, loads)).sum();
+    for (_, rank, fraction) in slots.iter_mut() {
+        let share = taken(*rank, loads) / all;
+        moved = moved.max(tokens * (share - *fraction).abs());
+        *fraction = share;
+    }
+    for &(_, rank, fraction) in &*slots {
+        loads[rank] += tokens * fraction;
+    }
+    moved
+}
+
+/// Whole parts that add up, by largest remainder, the first of equals.
+fn round(slots: &[(usize, usize, f64)], parts: &mut [u32]) {
+    let mut left = WHOLE;
+    let mut remainders: Vec<(f64, usize)> = Vec::with_capacity(slots.len());
+    for &(slot, _, fraction) in slots {
+        let exact = fraction * f64::from(WHOLE);
+        let whole = (exact as u32).min(left);
+        parts[slot] = whole;
+        left -= whole;
+        remainders.push((exact - f64::from(whole), slot));
+    }
+    remainders.sort_by(|a, b| b.0.total_cmp(&a.0));
+    for &(_, slot) in remainders.iter().cycle().take(left as usize) {
+        parts[slot] += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests;

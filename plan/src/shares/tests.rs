@@ -1,0 +1,92 @@
+use super::*;
+use crate::ids::ExpertId;
+use crate::load::rank_loads;
+use crate::map::MapShape;
+
+fn map(experts: usize, ranks: &[&[u32]]) -> ExpertMap {
+    let shape = MapShape { layers: 1, experts, ranks: ranks.len(), slots_per_rank: ranks[0].len() };
+    ExpertMap::new(shape, ranks.concat().into_iter().map(ExpertId).collect()).unwrap()
+}
+
+fn suited(map: &ExpertMap, tokens: &[u64], uncertainty: f64) -> Vec<f64> {
+    let load = ExpertLoad::from_rows(&[tokens.to_vec()]).unwrap();
+    let ranks = map.shape().ranks;
+    let topology = Topology::single_node(ranks, map.shape().slots_per_rank);
+    rank_loads(&suit(map, &load, &topology, uncertainty), &load).remove(0)
+}
+
+fn assert_close(found: &[f64], expected: &[f64]) {
+    let close = found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 0.5);
+    assert!(close && found.len() == expected.len(), "{found:?} instead of {expected:?}");
+}
+
+#[test]
+fn without_uncertainty_ranks_are_levelled_as_far_as_copies_reach() {
+    // Expert 0 is on both ranks: 1000 tokens that fill 200 | 800 up to 1000 | 1000.
+    assert_close(&suited(&map(3, &[&[0, 1], &[0, 2]]), &[1000, 200, 800], 0.0), &[1000.0, 1000.0]);
+    // It cannot make up for more than it has.
+    assert_close(&suited(&map(3, &[&[0, 1], &[0, 2]]), &[300, 200, 800], 0.0), &[500.0, 800.0]);
+}
+
+#[test]
+fn load_is_handed_on_along_chains_of_copies() {
+    // 0 is on ranks 0 and 1, 1 on ranks 1 and 2: what rank 0 gives away, rank 1 hands on.
+    let chain = map(5, &[&[0, 2], &[0, 1], &[1, 3], &[4, 3]]);
+    assert_close(&suited(&chain, &[900, 900, 900, 0, 900], 0.0), &[900.0, 900.0, 900.0, 900.0]);
+}
+
+#[test]
+fn the_busiest_rank_carries_the_least_possible() {
+    // Any set of experts must be carried by the ranks that hold them: the largest mean over those is the bound. Here all
+    // of 0, 1 and 2 is on ranks 0 and 1, and 3 can avoid both.
+    let tight = map(6, &[&[0, 1, 3], &[0, 1, 2], &[3, 4, 5]]);
+    assert_close(&suited(&tight, &[500, 700, 100, 400, 50, 50], 0.0), &[650.0, 650.0, 500.0]);
+}
+
+#[test]
+fn what_the_forecast_errs_by_holds_shares_together() {
+    let map = map(3, &[&[0, 1], &[0, 2]]);
+    let busiest = |uncertainty| suited(&map, &[1000, 200, 800], uncertainty)[1];
+    let (certain, doubtful, unknown) = (busiest(0.0), busiest(0.5), busiest(2.0));
+    assert!(certain < doubtful && doubtful < unknown, "{certain} {doubtful} {unknown}");
+    // 800 + 1000 s (1 + 4) = 200 + 1000 (1 - s) (1 + 4): s is 0.44.
+    assert_close(&[unknown], &[1240.0]);
+}
+
+#[test]
+fn a_layer_keeps_even_shares_where_others_gain_too_little() {
+    let even = map(3, &[&[0, 1], &[0, 2]]);
+    let load = ExpertLoad::from_rows(&[vec![1000, 499, 500]]).unwrap();
+    assert_eq!(suit(&even, &load, &Topology::single_node(2, 2), LEAST_UNCERTAINTY), even);
+    assert_eq!(suit(&even, &ExpertLoad::zero(1, 3), &Topology::single_node(2, 2), 0.0), even);
+}
+
+#[test]
+fn a_faster_rank_takes_more() {
+    let load = ExpertLoad::from_rows(&[vec![1000, 100, 100]]).unwrap();
+    let topology = Topology::single_node(2, 2).with_speeds(vec![3.0, 1.0]).unwrap();
+    let suited = suit(&map(3, &[&[0, 1], &[0, 2]]), &load, &topology, 0.0);
+    assert_close(&rank_loads(&suited, &load)[0], &[900.0, 300.0]);
+}
+
+#[test]
+fn shares_that_were_in_force_do_not_matter() {
+    let load = ExpertLoad::from_rows(&[vec![1000, 200, 800]]).unwrap();
+    let even = map(3, &[&[0, 1], &[0, 2]]);
+    let uneven = even.clone().with_shares(&[0, WHOLE, WHOLE, WHOLE]).unwrap();
+    let topology = Topology::single_node(2, 2);
+    assert_eq!(suit(&uneven, &load, &topology, 0.1), suit(&even, &load, &topology, 0.1));
+}
+
+#[test]
+fn uncertainty_is_how_much_windows_differ_whatever_their_length() {
+    let window = |tokens: [u64; 2]| ExpertLoad::from_rows(&[tokens.to_vec()]).unwrap();
+    // The same twice over is the same.
+    let least = uncertainty(&[window([300, 100]), window([600, 200])]).to_bits();
+    assert_eq!(least, LEAST_UNCERTAINTY.to_bits());
+    assert_eq!(uncertainty(&[window([300, 100])]).to_bits(), LEAST_UNCERTAINTY.to_bits());
+    assert_eq!(uncertainty(&[window([0, 0]), window([300, 100])]).to_bits(), LEAST_UNCERTAINTY.to_bits());
+    // Fractions 0.75 and 0.25 become 0.25 and 0.75.
+    let found = uncertainty(&[window([300, 100]), window([100, 300])]);
+    assert!((found - (0.5_f64 / 0.625).sqrt()).abs() < 1e-12, "{found}");
+}
