@@ -1,21 +1,30 @@
-//! The commands of `kubectl moe`. They read an MoEDeployment and ask its coordinators through the API server, with the
-//! rights of whoever calls.
+//! The commands of `kubectl moe`. Some read an MoEDeployment and ask its coordinators through the API server, with the
+//! rights of whoever calls; the others, in `offline`, need no cluster.
 
 mod coordinator;
+mod offline;
 mod status;
 mod table;
+
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt as _};
+use offline::{CheckArguments, ConvertArguments, PlanArguments, SimulateArguments, SizeArguments};
 use plan::formats::vllm_ascend;
 use plan::wire::MapDocument;
 use thiserror::Error;
 
 use crate::api::MoEDeployment;
 use coordinator::Coordinator;
+pub use offline::OfflineError;
 
-/// Looks into MoEDeployments and their expert maps
+/// Looks into MoEDeployments and their expert maps, and plans without a cluster
+///
+/// status, map NAME and rebalance ask the cluster; plan, simulate, size, map convert and map check need none. The exit status
+/// is 0 when the command did its work, 1 when something was refused or failed, which is then said, and 2 when the command line
+/// is wrong.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-moe", bin_name = "kubectl moe", version)]
 #[expect(clippy::doc_markdown, reason = "the help text is no Markdown")]
@@ -40,7 +49,7 @@ enum Command {
         /// Name of the MoEDeployment
         name: String,
     },
-    /// Prints the expert map in force, or the one recorded last
+    /// Prints the expert map in force, or the one recorded last; converts and checks files
     Map(MapArguments),
     /// Closes the current window and rebalances now
     Rebalance {
@@ -50,12 +59,22 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         replica: usize,
     },
+    /// Plans a placement for a recorded load, with its figures; needs no cluster
+    Plan(PlanArguments),
+    /// Replays recorded windows under each policy; needs no cluster
+    Simulate(SimulateArguments),
+    /// Shows what redundancy a recorded load is worth; needs no cluster
+    Size(SizeArguments),
 }
 
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct MapArguments {
+    #[command(subcommand)]
+    file: Option<MapFile>,
     /// Name of the MoEDeployment
-    name: String,
+    #[arg(required = true)]
+    name: Option<String>,
     /// Replica whose map is printed
     #[arg(long, default_value_t = 0)]
     replica: usize,
@@ -65,6 +84,14 @@ struct MapArguments {
     /// Format: json is what a ConfigMap for expertMapRef holds, vllm-ascend is an eplb.json
     #[arg(long, short, value_enum, default_value_t = Format::Json)]
     output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum MapFile {
+    /// Writes a map file in another format; needs no cluster
+    Convert(ConvertArguments),
+    /// Checks a map file and says what it holds; needs no cluster
+    Check(CheckArguments),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -124,14 +151,35 @@ pub enum PluginError {
         /// The one that was asked for.
         replica: usize,
     },
+    /// A command that needs no cluster failed.
+    #[error(transparent)]
+    Offline(#[from] OfflineError),
 }
 
-/// Runs a command; returns what to print.
+/// Runs a command; returns what to print. `now` tells the time since some moment.
 ///
 /// # Errors
-/// If the API server or a coordinator does not answer as expected.
-pub async fn run(arguments: Arguments) -> Result<String, PluginError> {
+/// If the API server or a coordinator does not answer as expected, or a file is refused.
+pub async fn run(arguments: Arguments, now: impl Fn() -> Duration) -> Result<String, PluginError> {
     let Arguments { namespace, context, kubeconfig, command } = arguments;
+    let command = match command {
+        Command::Plan(arguments) => return Ok(offline::plan(&arguments, now)?),
+        Command::Simulate(arguments) => return Ok(offline::simulate(&arguments)?),
+        Command::Size(arguments) => return Ok(offline::size(&arguments)?),
+        Command::Map(MapArguments { file: Some(MapFile::Convert(arguments)), .. }) => {
+            return Ok(offline::convert(&arguments)?);
+        }
+        Command::Map(MapArguments { file: Some(MapFile::Check(arguments)), .. }) => {
+            return Ok(offline::check(&arguments)?);
+        }
+        Command::Map(MapArguments { file: None, name, replica, recorded, output }) => {
+            // The command line requires it where there is no subcommand.
+            let name = name.unwrap_or_default();
+            Asked::Map { name, replica, recorded, output }
+        }
+        Command::Status { name } => Asked::Status { name },
+        Command::Rebalance { name, replica } => Asked::Rebalance { name, replica },
+    };
     let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
     let config = match kubeconfig {
         Some(path) => Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &options).await?,
@@ -141,10 +189,19 @@ pub async fn run(arguments: Arguments) -> Result<String, PluginError> {
     let client = Client::try_from(config).map_err(|source| PluginError::Client(Box::new(source)))?;
     let plugin = Plugin { client, namespace };
     match command {
-        Command::Status { name } => plugin.status(&name).await,
-        Command::Map(arguments) => plugin.map(&arguments).await,
-        Command::Rebalance { name, replica } => plugin.rebalance(&name, replica).await,
+        Asked::Status { name } => plugin.status(&name).await,
+        Asked::Map { name, replica, recorded, output } => {
+            print_map(&plugin.map(&name, replica, recorded).await?, output)
+        }
+        Asked::Rebalance { name, replica } => plugin.rebalance(&name, replica).await,
     }
+}
+
+/// What is asked of the cluster.
+enum Asked {
+    Status { name: String },
+    Map { name: String, replica: usize, recorded: bool, output: Format },
+    Rebalance { name: String, replica: usize },
 }
 
 struct Plugin {
@@ -181,11 +238,10 @@ impl Plugin {
         Ok(status::render(&deployment, &states))
     }
 
-    async fn map(&self, arguments: &MapArguments) -> Result<String, PluginError> {
-        let coordinator = self.coordinator(&arguments.name, arguments.replica).await?;
-        let document =
-            if arguments.recorded { coordinator.recorded_map().await?.map } else { coordinator.map().await? };
-        print_map(&document, arguments.output).map_err(|source| coordinator.unreadable(source))
+    async fn map(&self, name: &str, replica: usize, recorded: bool) -> Result<(MapDocument, Coordinator), PluginError> {
+        let coordinator = self.coordinator(name, replica).await?;
+        let document = if recorded { coordinator.recorded_map().await?.map } else { coordinator.map().await? };
+        Ok((document, coordinator))
     }
 
     async fn rebalance(&self, name: &str, replica: usize) -> Result<String, PluginError> {
@@ -194,8 +250,8 @@ impl Plugin {
     }
 }
 
-fn print_map(document: &MapDocument, format: Format) -> Result<String, plan::wire::WireError> {
-    let map = document.to_map(&document.model)?;
+fn print_map((document, coordinator): &(MapDocument, Coordinator), format: Format) -> Result<String, PluginError> {
+    let map = document.to_map(&document.model).map_err(|source| coordinator.unreadable(source))?;
     Ok(match format {
         Format::Json => serde_json::to_string(document).expect("a map document is plain data") + "\n",
         Format::VllmAscend => vllm_ascend::write(&map),

@@ -1,0 +1,191 @@
+//! The commands that need no cluster: they read files, plan, and print or write what comes of it. Reading and writing are
+//! here; what is computed is in `plan` and in the modules below.
+
+mod chart;
+mod convert;
+mod input;
+mod model;
+mod plan;
+mod simulate;
+mod size;
+mod units;
+
+use std::path::{Path, PathBuf};
+
+use ::plan::balance::BalanceError;
+use ::plan::formats::loads::LoadError;
+use ::plan::formats::{FormatError, WriteError};
+use ::plan::map::MapError;
+use ::plan::sizing::SizingError;
+use ::plan::topology::TopologyError;
+use clap::ValueEnum;
+use thiserror::Error;
+
+pub(super) use convert::{CheckArguments, ConvertArguments, check, convert};
+pub(super) use plan::{PlanArguments, run as plan};
+pub(super) use simulate::{SimulateArguments, run as simulate};
+pub(super) use size::{SizeArguments, run as size};
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    #[default]
+    Table,
+    /// For programs
+    Json,
+}
+
+impl Output {
+    fn print<T: serde::Serialize>(self, document: &T, table: impl FnOnce(&T) -> String) -> String {
+        match self {
+            Self::Table => table(document),
+            Self::Json => serde_json::to_string_pretty(document).expect("a result is plain data") + "\n",
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, OfflineError> {
+    std::fs::read(path).map_err(|source| OfflineError::Read { path: path.to_owned(), source })
+}
+
+fn write(path: &Path, text: &str) -> Result<(), OfflineError> {
+    std::fs::write(path, text).map_err(|source| OfflineError::Write { path: path.to_owned(), source })
+}
+
+/// Why a command that needs no cluster failed.
+#[derive(Debug, Error)]
+pub enum OfflineError {
+    /// A file cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("{} cannot be written", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file holds no load.
+    #[error("{} is no load to plan from", path.display())]
+    Load {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: LoadError,
+    },
+    /// Two files hold loads of different models.
+    #[error(
+        "{} has {layers} layers of {experts} experts, {} has {first_layers} of {first_experts}; loads must be of one model",
+        path.display(), first.display()
+    )]
+    Loads {
+        /// The file.
+        path: PathBuf,
+        /// Its layers.
+        layers: usize,
+        /// Its experts.
+        experts: usize,
+        /// The first file.
+        first: PathBuf,
+        /// Layers there.
+        first_layers: usize,
+        /// Experts there.
+        first_experts: usize,
+    },
+    /// A file holds no map that can be used.
+    #[error("{} is no expert map that can be used: {reason}", path.display())]
+    Map {
+        /// The file.
+        path: PathBuf,
+        /// Why; it tells its own causes.
+        reason: FormatError,
+    },
+    /// A map in force is for other ranks or slots.
+    #[error(
+        "{} is for {ranks} ranks with {slots} slots, the plan for {wanted_ranks} with {wanted_slots}; plan without \
+         --current, or with its --ranks and --redundancy",
+        path.display()
+    )]
+    Current {
+        /// The file.
+        path: PathBuf,
+        /// Its ranks.
+        ranks: usize,
+        /// Slots of each.
+        slots: usize,
+        /// Ranks of the plan.
+        wanted_ranks: usize,
+        /// Slots of each.
+        wanted_slots: usize,
+    },
+    /// A model's configuration does not say what is needed.
+    #[error("{} {what}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+    /// A load or map is of another model than the configuration.
+    #[error(
+        "the load has {layers} layers of {experts} experts, {} has {model_layers} MoE layers of {model_experts}; give the \
+         model of the load, or --dense-layers where a dump of SGLang counts dense layers",
+        path.display()
+    )]
+    OtherModel {
+        /// The configuration.
+        path: PathBuf,
+        /// Layers of the load.
+        layers: usize,
+        /// Experts of the load.
+        experts: usize,
+        /// MoE layers of the model.
+        model_layers: usize,
+        /// Experts of the model.
+        model_experts: usize,
+    },
+    /// A map of ours names its model, and it is not known.
+    #[error(
+        "a map in the format swift names its model, which {} does not; give --model-name and --model-digest, as \
+         swiftbalancer-runtime inspect prints them",
+        path.display()
+    )]
+    Identity {
+        /// The file that is converted.
+        path: PathBuf,
+    },
+    /// A replay needs windows that follow each other.
+    #[error(
+        "{windows} windows are too few to replay plans from {history} and judge them on the next; give a load \
+         [windows, layers, experts] with at least {least}, or a smaller --history",
+        least = history + 1
+    )]
+    TooFewWindows {
+        /// Windows there are.
+        windows: usize,
+        /// Windows that a plan is made from.
+        history: usize,
+    },
+    /// The slots are impossible.
+    #[error(transparent)]
+    Shape(#[from] MapError),
+    /// The ranks cannot be arranged so.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// No plan can be made.
+    #[error(transparent)]
+    Balance(#[from] BalanceError),
+    /// Nothing can be sized.
+    #[error(transparent)]
+    Sizing(#[from] SizingError),
+    /// A map cannot be written in the format.
+    #[error(transparent)]
+    Format(#[from] WriteError),
+}

@@ -1,0 +1,165 @@
+//! The options that all planning commands have, and the load and the ranks that they give.
+
+use std::path::PathBuf;
+
+use ::plan::balance::Policy;
+use ::plan::formats::loads::{self, Loads};
+use ::plan::load::ExpertLoad;
+use ::plan::wire::ModelIdentity;
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+
+use super::model::Model;
+use super::{OfflineError, read};
+
+/// The name of one of the policies.
+pub(super) fn policy() -> impl clap::builder::TypedValueParser<Value = Policy> {
+    PossibleValuesParser::new(Policy::ALL.map(Policy::as_str))
+        .map(|name| name.parse::<Policy>().expect("only names of policies get here"))
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct LoadOptions {
+    /// Recorded load: .npy or JSON lists [layers, experts] or [windows, layers, experts], a load document of the
+    /// coordinator, or SGLang's dump as JSON; may be given several times, oldest first
+    #[arg(long, value_name = "FILE", required = true)]
+    load: Vec<PathBuf>,
+    /// Ranks of the expert-parallel group
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16384))]
+    ranks: u32,
+    /// Nodes, over which the ranks are spread evenly
+    #[arg(long, value_name = "M", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16384))]
+    nodes: u32,
+    /// Folder of the checkpoint, whose config.json gives the bytes of an expert, dense layers and router groups
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Bytes of one expert of one layer
+    #[arg(long, value_name = "B")]
+    expert_bytes: Option<u64>,
+    /// Layers without experts before the first MoE layer: left out of SGLang's dumps, and counted where SGLang's and
+    /// TensorRT-LLM's maps are read and written
+    #[arg(long, value_name = "K")]
+    dense_layers: Option<u32>,
+    /// Ranks of which any may be lost with every expert still present
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub min_coverage: usize,
+}
+
+/// What the options give.
+#[derive(Debug)]
+pub(super) struct Input {
+    pub windows: Vec<ExpertLoad>,
+    /// The model, where the load names it.
+    pub identity: Option<ModelIdentity>,
+    pub ranks: usize,
+    pub nodes: usize,
+    pub router_groups: usize,
+    pub dense_layers: usize,
+    pub expert_bytes: Option<u64>,
+}
+
+impl LoadOptions {
+    pub fn input(&self) -> Result<Input, OfflineError> {
+        let model = self.model.as_deref().map(Model::read).transpose()?;
+        let mut dense_layers = self.dense_layers.map(|dense| dense as usize);
+        let Loads { windows, model: identity, .. } = self.loads(dense_layers.unwrap_or(0))?;
+        let (mut layers, experts) = (windows[0].layers(), windows[0].experts());
+        let mut windows = windows;
+        if let Some(model) = &model {
+            let moe_layers = model.layers.saturating_sub(dense_layers.unwrap_or(model.dense_layers));
+            // Without --dense-layers, a dump of SGLang of the whole model keeps its dense layers.
+            if layers != moe_layers && dense_layers.is_none() && layers == model.layers {
+                let loads = self.loads(model.dense_layers)?;
+                windows = loads.windows;
+                layers = windows[0].layers();
+            }
+            if (layers, experts) != (moe_layers, model.experts) {
+                return Err(OfflineError::OtherModel {
+                    path: model.path.clone(),
+                    layers,
+                    experts,
+                    model_layers: moe_layers,
+                    model_experts: model.experts,
+                });
+            }
+            dense_layers = dense_layers.or(Some(model.dense_layers));
+        }
+        let expert_bytes = match (self.expert_bytes, &model) {
+            (Some(bytes), _) => Some(bytes),
+            (None, Some(model)) => Some(model.expert_bytes()?),
+            (None, None) => None,
+        };
+        Ok(Input {
+            windows,
+            identity,
+            ranks: self.ranks as usize,
+            nodes: self.nodes as usize,
+            router_groups: model.map_or(1, |model| model.router_groups),
+            dense_layers: dense_layers.unwrap_or(0),
+            expert_bytes,
+        })
+    }
+
+    /// All files as one sequence of windows.
+    fn loads(&self, dense_layers: usize) -> Result<Loads, OfflineError> {
+        let one = |path: &PathBuf| {
+            let bytes = read(path)?;
+            let loads = loads::read(&bytes).and_then(|loads| loads.without_dense_layers(dense_layers));
+            loads.map_err(|source| OfflineError::Load { path: path.clone(), source })
+        };
+        let (first, rest) = self.load.split_first().expect("the option is required");
+        let mut all = one(first)?;
+        let (first_layers, first_experts) = (all.windows[0].layers(), all.windows[0].experts());
+        for path in rest {
+            let loads = one(path)?;
+            let (layers, experts) = (loads.windows[0].layers(), loads.windows[0].experts());
+            if (layers, experts) != (first_layers, first_experts) {
+                return Err(OfflineError::Loads {
+                    path: path.clone(),
+                    layers,
+                    experts,
+                    first: first.clone(),
+                    first_layers,
+                    first_experts,
+                });
+            }
+            all.windows.extend(loads.windows);
+        }
+        Ok(all)
+    }
+}
+
+impl Input {
+    pub fn layers(&self) -> usize {
+        self.windows[0].layers()
+    }
+
+    pub fn experts(&self) -> usize {
+        self.windows[0].experts()
+    }
+
+    /// The layers that some window has load for; all of them if there is none. The others have nothing to say on a
+    /// placement: dense layers in SGLang's dumps are such.
+    pub fn busy_layers(&self) -> Vec<usize> {
+        let loaded = |load: &ExpertLoad, layer: usize| load.layer(layer.into()).iter().any(|&tokens| tokens > 0);
+        let busy: Vec<usize> =
+            (0..self.layers()).filter(|&layer| self.windows.iter().any(|window| loaded(window, layer))).collect();
+        if busy.is_empty() { (0..self.layers()).collect() } else { busy }
+    }
+
+    /// The windows with some of their layers only.
+    pub fn windows_of(&self, layers: &[usize]) -> Vec<ExpertLoad> {
+        let of_window = |window: &ExpertLoad| {
+            let rows: Vec<Vec<u64>> = layers.iter().map(|&layer| window.layer(layer.into()).to_vec()).collect();
+            ExpertLoad::from_rows(&rows).expect("rows of a load are even")
+        };
+        self.windows.iter().map(of_window).collect()
+    }
+
+    /// The load in words.
+    pub fn title(&self) -> String {
+        use super::units::counted;
+        let windows = counted(self.windows.len(), "window");
+        format!("{windows} of {} with {}", counted(self.layers(), "layer"), counted(self.experts(), "expert"))
+    }
+}

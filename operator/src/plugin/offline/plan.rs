@@ -1,0 +1,283 @@
+//! `kubectl moe plan`: a placement for a recorded load, with its figures.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ::plan::balance::{Policy, Request, balance};
+use ::plan::formats::{Expected, Format, read_any};
+use ::plan::ids::ExpertId;
+use ::plan::load::{balance_ratio, rank_loads};
+use ::plan::map::{ExpertMap, MapShape};
+use ::plan::moves::moved_slots;
+use ::plan::replay::{ratio, total};
+use ::plan::topology::Topology;
+use ::plan::wire::ModelIdentity;
+use ::plan::{bound, coverage};
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::convert::format;
+use super::input::{Input, LoadOptions, policy};
+use super::units::{bytes, counted, percent};
+use super::{OfflineError, Output, read, write};
+
+/// Arguments of `kubectl moe plan`.
+#[derive(Args, Debug)]
+pub struct PlanArguments {
+    #[command(flatten)]
+    load: LoadOptions,
+    /// Physical experts per layer beyond one copy of each; with the experts they divide by the ranks
+    #[arg(long, value_name = "R", default_value_t = 0)]
+    redundancy: usize,
+    /// Expert map in force, in any of the formats; without it, the placement that engines start with
+    #[arg(long, value_name = "MAP")]
+    current: Option<PathBuf>,
+    /// How the placement is found
+    #[arg(long, value_name = "P", value_parser = policy(), default_value_t = Policy::Swift)]
+    policy: Policy,
+    /// Format of the map
+    #[arg(long, value_name = "FORMAT", value_parser = format(), default_value_t = Format::Swift)]
+    format: Format,
+    /// Write the map into this file
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Name of the model in a map of the format swift, where the load does not tell it
+    #[arg(long, value_name = "NAME", default_value = "unknown")]
+    model_name: String,
+    /// Digest of the model in a map of the format swift, where the load does not tell it; swiftbalancer-runtime inspect
+    /// prints it, and nothing can be served from a map without it
+    #[arg(long, value_name = "HEX", default_value = "unknown")]
+    model_digest: String,
+    /// How the result is printed; json has the map too
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// What is printed.
+#[derive(Debug, Serialize)]
+struct Report {
+    policy: &'static str,
+    #[serde(skip)]
+    title: String,
+    windows: usize,
+    layers: usize,
+    experts: usize,
+    ranks: usize,
+    nodes: usize,
+    redundancy: usize,
+    slots_per_rank: usize,
+    /// Layers without load, which stay as they are; no figure counts them.
+    layers_without_load: Vec<usize>,
+    ratio_before: f64,
+    ratio: f64,
+    /// Mean of the ratios of the single windows, which is lower where they differ.
+    ratio_of_windows: f64,
+    excess: f64,
+    worst_layer: Layer,
+    moved_slots: usize,
+    moved_share: f64,
+    bytes: Option<u64>,
+    bytes_per_rank: Option<u64>,
+    min_coverage: usize,
+    coverage: usize,
+    uncovered: usize,
+    planner_seconds: f64,
+    format: &'static str,
+    map: Value,
+}
+
+#[derive(Debug, Serialize)]
+struct Layer {
+    #[serde(rename = "layer")]
+    number: usize,
+    ratio: f64,
+    excess: f64,
+}
+
+/// Runs the command; returns what to print. `now` tells the time since some moment.
+pub fn run(arguments: &PlanArguments, now: impl Fn() -> Duration) -> Result<String, OfflineError> {
+    let input = arguments.load.input()?;
+    let shape = MapShape::with_redundancy(input.layers(), input.experts(), input.ranks, arguments.redundancy)?;
+    let topology = Topology::even(input.nodes, input.ranks, shape.slots_per_rank)?;
+    let topology = topology.with_router_groups(input.router_groups);
+    let (current, of_current) = arguments.current(&input, shape)?;
+
+    let busy = input.busy_layers();
+    let windows = input.windows_of(&busy);
+    let in_force = layers_of(&current, &busy);
+    let began = now();
+    let plan = balance(&Request {
+        policy: arguments.policy,
+        windows: &windows,
+        topology: &topology,
+        current: Some(&in_force),
+        min_coverage: arguments.load.min_coverage,
+    })?;
+    let planner_seconds = now().saturating_sub(began).as_secs_f64();
+    let whole = with_layers(&current, &busy, &plan.map);
+
+    let identity = input.identity.clone().or(of_current).unwrap_or_else(|| ModelIdentity {
+        name: arguments.model_name.clone(),
+        digest: arguments.model_digest.clone(),
+        layers: shape.layers,
+        experts: shape.experts,
+    });
+    let text = arguments.format.write(&whole, &identity, input.dense_layers)?;
+    if let Some(path) = &arguments.out {
+        write(path, &text)?;
+    }
+
+    // Figures are those of the map as it is written: other formats do not keep unequal shares.
+    let written = read_back(&text, shape, input.dense_layers);
+    let planned = layers_of(&written, &busy);
+    let load = total(&windows);
+    let excess = bound::excess(&planned, &load);
+    let moved = moved_slots(&in_force, &planned).expect("a plan has the shape of the placement in force");
+    let report = Report {
+        policy: arguments.policy.as_str(),
+        title: input.title(),
+        windows: windows.len(),
+        layers: shape.layers,
+        experts: shape.experts,
+        ranks: shape.ranks,
+        nodes: input.nodes,
+        redundancy: shape.redundancy(),
+        slots_per_rank: shape.slots_per_rank,
+        layers_without_load: (0..shape.layers).filter(|layer| !busy.contains(layer)).collect(),
+        ratio_before: ratio(&in_force, &load),
+        ratio: ratio(&planned, &load),
+        ratio_of_windows: windows.iter().map(|window| ratio(&planned, window)).sum::<f64>() / windows.len() as f64,
+        excess: excess.iter().sum::<f64>() / excess.len() as f64,
+        worst_layer: worst_layer(&planned, &load, &excess, &busy),
+        moved_slots: moved,
+        moved_share: moved as f64 / (busy.len() * planned.physical()) as f64,
+        bytes: input.expert_bytes.map(|bytes| bytes.saturating_mul(moved as u64)),
+        bytes_per_rank: input.expert_bytes.map(|bytes| bytes * (busy.len() * shape.slots_per_rank) as u64),
+        min_coverage: arguments.load.min_coverage,
+        coverage: coverage::coverage(&planned),
+        uncovered: coverage::uncovered(&planned, arguments.load.min_coverage),
+        planner_seconds,
+        format: arguments.format.as_str(),
+        // YAML stays text.
+        map: serde_json::from_str(&text).unwrap_or(Value::String(text)),
+    };
+    Ok(arguments.output.print(&report, table))
+}
+
+impl PlanArguments {
+    /// The placement in force and its model, where it is named.
+    fn current(&self, input: &Input, shape: MapShape) -> Result<(ExpertMap, Option<ModelIdentity>), OfflineError> {
+        let Some(path) = &self.current else { return Ok((ExpertMap::contiguous(shape)?, None)) };
+        let expected = Expected {
+            layers: Some(shape.layers),
+            experts: Some(shape.experts),
+            ranks: Some(shape.ranks),
+            dense_layers: input.dense_layers,
+            repair: false,
+        };
+        let found =
+            read_any(&read(path)?, &expected).map_err(|reason| OfflineError::Map { path: path.clone(), reason })?;
+        let slots = found.map.shape().slots_per_rank;
+        if slots != shape.slots_per_rank || found.map.slots_of_ranks().per_rank().is_none() {
+            return Err(OfflineError::Current {
+                path: path.clone(),
+                ranks: found.map.shape().ranks,
+                slots,
+                wanted_ranks: shape.ranks,
+                wanted_slots: shape.slots_per_rank,
+            });
+        }
+        Ok((found.map, found.model))
+    }
+}
+
+fn read_back(text: &str, shape: MapShape, dense_layers: usize) -> ExpertMap {
+    let MapShape { layers, experts, ranks, .. } = shape;
+    let expected =
+        Expected { layers: Some(layers), experts: Some(experts), ranks: Some(ranks), dense_layers, repair: false };
+    read_any(text.as_bytes(), &expected).expect("a map that was written is read").map
+}
+
+/// A map of some of the layers, with copies that share evenly.
+fn layers_of(map: &ExpertMap, layers: &[usize]) -> ExpertMap {
+    if layers.len() == map.shape().layers {
+        return map.clone();
+    }
+    let slots: Vec<ExpertId> = layers.iter().flat_map(|&layer| map.layer(layer.into())).copied().collect();
+    ExpertMap::with_slots_of_ranks(layers.len(), map.shape().experts, map.slots_of_ranks().clone(), slots)
+        .expect("layers of a map are valid")
+}
+
+/// The map with some of its layers replaced.
+fn with_layers(map: &ExpertMap, layers: &[usize], new: &ExpertMap) -> ExpertMap {
+    if layers.len() == map.shape().layers {
+        return new.clone();
+    }
+    let row = |layer: usize| match layers.iter().position(|&replaced| replaced == layer) {
+        Some(place) => new.layer(place.into()).to_vec(),
+        None => map.layer(layer.into()).to_vec(),
+    };
+    let slots: Vec<ExpertId> = (0..map.shape().layers).flat_map(row).collect();
+    ExpertMap::with_slots_of_ranks(map.shape().layers, map.shape().experts, map.slots_of_ranks().clone(), slots)
+        .expect("layers of maps are valid")
+}
+
+fn worst_layer(map: &ExpertMap, load: &::plan::load::ExpertLoad, excess: &[f64], numbers: &[usize]) -> Layer {
+    let loads = rank_loads(map, load);
+    let worst = (0..excess.len()).max_by(|&a, &b| excess[a].total_cmp(&excess[b]).then(b.cmp(&a))).unwrap_or(0);
+    let ratio = balance_ratio(std::slice::from_ref(&loads[worst]));
+    Layer { number: numbers[worst], ratio, excess: excess[worst] }
+}
+
+fn table(report: &Report) -> String {
+    let Report { policy, title, ranks, nodes, redundancy, slots_per_rank, .. } = report;
+    let known = |of: Option<u64>| {
+        of.map_or_else(|| "unknown without --expert-bytes or --model".to_owned(), |of| bytes(of as f64))
+    };
+    let mut rows = vec![
+        ("policy", (*policy).to_owned()),
+        ("load", title.clone()),
+        (
+            "ranks",
+            format!(
+                "{ranks} on {}, {} each (redundancy {redundancy})",
+                counted(*nodes, "node"),
+                counted(*slots_per_rank, "slot")
+            ),
+        ),
+        ("ratio", format!("{:.4} before, {:.4} after", report.ratio_before, report.ratio)),
+    ];
+    if report.windows > 1 {
+        rows.push(("in one window", format!("{:.4} after, on average", report.ratio_of_windows)));
+    }
+    let Layer { number, ratio, excess } = &report.worst_layer;
+    rows.push((
+        "excess",
+        format!(
+            "{} over the bound; the worst is layer {number} with {} and ratio {ratio:.4}",
+            percent(report.excess),
+            percent(*excess)
+        ),
+    ));
+    rows.push(("moved", format!("{} ({} of all)", counted(report.moved_slots, "slot"), percent(report.moved_share))));
+    rows.push(("bytes moved", known(report.bytes)));
+    rows.push(("bytes per rank", known(report.bytes_per_rank)));
+    if report.min_coverage > 0 {
+        let uncovered = match report.uncovered {
+            0 => format!("every expert survives the loss of any {}", counted(report.min_coverage, "rank")),
+            some => format!(
+                "{} of all layers would not survive the loss of some {}",
+                counted(some, "expert"),
+                counted(report.min_coverage, "rank")
+            ),
+        };
+        rows.push(("coverage", uncovered));
+    }
+    if !report.layers_without_load.is_empty() {
+        let idle: Vec<String> = report.layers_without_load.iter().map(ToString::to_string).collect();
+        rows.push(("without load", format!("layers {}, left as they are", idle.join(", "))));
+    }
+    let lines: Vec<String> = rows.into_iter().map(|(name, value)| format!("{name:<16}{value}\n")).collect();
+    lines.concat()
+}
