@@ -2,7 +2,7 @@
 //! that pays.
 
 mod deepseek;
-mod packing;
+mod forecast;
 mod swift;
 
 use std::fmt;
@@ -11,6 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use self::forecast::Forecast;
 use crate::coverage;
 use crate::load::ExpertLoad;
 use crate::map::{ExpertMap, MapError};
@@ -101,52 +102,70 @@ pub struct Plan {
 /// # Errors
 /// If there is no window, or windows, topology and placement in force do not fit each other.
 pub fn balance(request: &Request<'_>) -> Result<Plan, BalanceError> {
-    let Request { policy, windows, topology, current, min_coverage } = *request;
-    let load = total(windows)?;
-    let (layers, experts) = (load.layers(), load.experts());
-    let fresh = current.is_none_or(|current| current.slots_of_ranks() != topology.slots());
-    let current = in_force(current, &load, topology)?;
-    let per_rank = || topology.slots().per_rank().ok_or(BalanceError::UnequalSlots { policy });
-    let placed = |slots| {
-        ExpertMap::with_slots_of_ranks(layers, experts, topology.slots().clone(), slots)
-            .expect("a policy keeps the invariants of a map")
+    let Request { windows, topology, current, min_coverage, .. } = *request;
+    let first = same_model(windows)?;
+    let current = in_force(current, first, topology)?;
+    let target = target(request, first, current)?;
+    let map = match current {
+        Some(current) => moves::destination(current, &target).expect("both maps have one shape"),
+        None => target,
     };
-    let target = match policy {
-        Policy::Off => return Ok(Plan { uncovered: coverage::uncovered(&current, min_coverage), map: current }),
-        Policy::DeepSeek => {
-            let (slots, shares) = deepseek::balance(&load, topology, per_rank()?);
-            placed(slots).with_shares(&shares).expect("copies that are joined take all shares")
-        }
-        Policy::Swift => {
-            let map = placed(swift::balance((windows, &load), topology, &current, fresh, per_rank()?));
-            shares::suit(&map, &load, topology, shares::uncertainty(windows))
-        }
-    };
-    let map = moves::destination(&current, &target).expect("both maps have one shape");
     Ok(Plan { uncovered: coverage::uncovered(&map, min_coverage), map })
 }
 
-fn total(windows: &[ExpertLoad]) -> Result<ExpertLoad, BalanceError> {
-    let (first, rest) = windows.split_first().ok_or(BalanceError::NoWindow)?;
-    let mut total = first.clone();
-    for window in rest {
-        if (window.layers(), window.experts()) != (total.layers(), total.experts()) {
-            return Err(BalanceError::Windows {
-                layers: window.layers(),
-                experts: window.experts(),
-                first_layers: total.layers(),
-                first_experts: total.experts(),
-            });
+fn target(request: &Request<'_>, load: &ExpertLoad, current: Option<&ExpertMap>) -> Result<ExpertMap, BalanceError> {
+    let Request { policy, windows, topology, min_coverage, .. } = *request;
+    let (layers, experts, of_ranks) = (load.layers(), load.experts(), topology.slots().clone());
+    let contiguous = ExpertMap::contiguous_on(layers, experts, of_ranks.clone())?;
+    let placed = |slots| {
+        ExpertMap::with_slots_of_ranks(layers, experts, of_ranks.clone(), slots)
+            .expect("a policy keeps the invariants of a map")
+    };
+    Ok(match policy {
+        Policy::Off => current.cloned().unwrap_or(contiguous),
+        Policy::DeepSeek => {
+            let per_rank = of_ranks.per_rank().ok_or(BalanceError::UnequalSlots { policy })?;
+            let (slots, shares) = deepseek::balance(&total(windows), topology, per_rank);
+            placed(slots).with_shares(&shares).expect("copies that are joined take all shares")
         }
-        total.merge(window);
-    }
-    Ok(total)
+        Policy::Swift => {
+            let forecast = Forecast::new(windows);
+            let map = placed(swift::balance((windows, &forecast), topology, current, min_coverage));
+            shares::suit(&map, &forecast.load(), topology, shares::uncertainty(windows))
+        }
+    })
 }
 
-/// The placement to start from: the one in force where it has the topology's ranks and slots, else the contiguous one.
-fn in_force(current: Option<&ExpertMap>, load: &ExpertLoad, topology: &Topology) -> Result<ExpertMap, BalanceError> {
-    let contiguous = || ExpertMap::contiguous_on(load.layers(), load.experts(), topology.slots().clone());
-    let Some(current) = current else { return Ok(contiguous()?) };
+/// The first window, if all are of its model.
+fn same_model(windows: &[ExpertLoad]) -> Result<&ExpertLoad, BalanceError> {
+    let first = windows.first().ok_or(BalanceError::NoWindow)?;
+    let dimensions = |window: &ExpertLoad| (window.layers(), window.experts());
+    match windows.iter().find(|window| dimensions(window) != dimensions(first)) {
+        None => Ok(first),
+        Some(window) => Err(BalanceError::Windows {
+            layers: window.layers(),
+            experts: window.experts(),
+            first_layers: first.layers(),
+            first_experts: first.experts(),
+        }),
+    }
+}
+
+fn total(windows: &[ExpertLoad]) -> ExpertLoad {
+    let mut total = windows[0].clone();
+    for window in &windows[1..] {
+        total.merge(window);
+    }
+    total
+}
+
+/// The placement in force, if it has the topology's ranks and slots.
+fn in_force<'a>(
+    current: Option<&'a ExpertMap>,
+    load: &ExpertLoad,
+    topology: &Topology,
+) -> Result<Option<&'a ExpertMap>, BalanceError> {
+    let Some(current) = current else { return Ok(None) };
     let shape = current.shape();
     if (load.layers(), load.experts()) != (shape.layers, shape.experts) {
         return Err(BalanceError::Load {
@@ -156,7 +175,7 @@ fn in_force(current: Option<&ExpertMap>, load: &ExpertLoad, topology: &Topology)
             map_experts: shape.experts,
         });
     }
-    if current.slots_of_ranks() == topology.slots() { Ok(current.clone()) } else { Ok(contiguous()?) }
+    Ok((current.slots_of_ranks() == topology.slots()).then_some(current))
 }
 
 /// Why no target map could be found. Trying again with the same input does not help.

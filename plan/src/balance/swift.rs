@@ -1,77 +1,46 @@
-//! Our own policy: from the placement in force, by few changes, those that gain most for each page first.
+//! Our own policy. From nothing: numbers of copies and packing, searched together. From the placement in force: few
+//! changes, for the load to expect next.
 
 mod bursts;
+mod counts;
+mod deepen;
+mod fill;
+mod in_force;
+mod packing;
 mod ranks;
 mod relabel;
+mod scratch;
 mod search;
 
 use self::ranks::Ranks;
-use super::packing::{Packing, counts};
-use crate::ids::ExpertId;
+use super::forecast::Forecast;
+use crate::ids::{ExpertId, LayerId};
 use crate::load::ExpertLoad;
 use crate::map::ExpertMap;
 use crate::topology::Topology;
 
-/// A layer whose busiest rank is within this share of the lower bound is left as it is: the next window differs from
-/// the one that was seen by more than that.
-const CLOSE: f64 = 0.005;
-
-/// A change must take at least this share off the busiest rank for each page that it moves.
-const GAIN_PER_PAGE: f64 = 0.0005;
-
-/// A packing from scratch, which moves most of a layer, is preferred only where improving the placement in force ends
-/// this share above it.
-const SCRATCH_GAIN: f64 = 0.02;
-
-/// Target slots, `[layers, ranks, per_rank]`.
+/// Target slots, `[layers, slots of all ranks]`, with `min_coverage + 1` copies of each expert where there are slots for
+/// that many of all.
 pub(super) fn balance(
-    (windows, load): (&[ExpertLoad], &ExpertLoad),
+    (windows, forecast): (&[ExpertLoad], &Forecast),
     topology: &Topology,
-    current: &ExpertMap,
-    fresh: bool,
-    per_rank: usize,
+    current: Option<&ExpertMap>,
+    min_coverage: usize,
 ) -> Vec<ExpertId> {
     let slots_of_ranks: Vec<usize> = topology.slots().counts().collect();
     let ranks = Ranks::new(&slots_of_ranks, topology.speeds());
-    let mut slots = Vec::with_capacity(current.slots().len());
-    for layer in current.layers() {
-        let weights: Vec<f64> = load.layer(layer).iter().map(|&tokens| tokens as f64).collect();
-        let in_force: Vec<usize> = current.layer(layer).iter().map(|expert| expert.index()).collect();
-        let held: Vec<u16> = in_force.iter().map(|&expert| expert as u16).collect();
-        let forecast = || {
-            let target = balance_layer(&weights, Packing::new(&weights, per_rank, in_force));
-            target.into_iter().map(|expert| expert as u16).collect()
+    let least = (min_coverage + 1).min(ranks.physical() / forecast.experts()).min(ranks.len());
+    let noise = forecast.noise_of_ranks(ranks.len());
+    let mut slots = Vec::with_capacity(forecast.layers() * ranks.physical());
+    for layer in (0..forecast.layers()).map(LayerId::from) {
+        let weights = forecast.layer(layer);
+        let held: Option<Vec<u16>> = current.map(|map| map.layer(layer).iter().map(|expert| expert.0 as u16).collect());
+        let calm = || match &held {
+            Some(held) => in_force::pack(&ranks, weights, held, least, noise),
+            None => scratch::pack(&ranks, weights, least).into_slots(),
         };
-        let held = (!fresh).then_some(&held[..]);
-        let target = bursts::plan_or(forecast, (windows, layer), &ranks, held, 1);
+        let target = bursts::plan_or(calm, (windows, layer), &ranks, held.as_deref(), least);
         slots.extend(target.into_iter().map(|expert| ExpertId(expert.into())));
     }
     slots
-}
-
-fn balance_layer(weights: &[f64], in_force: Packing<'_>) -> Vec<usize> {
-    let (ranks, per_rank) = (in_force.ranks(), in_force.per_rank());
-    let ideal = counts(weights, ranks, ranks * per_rank);
-    let level = water_level(weights, &ideal);
-    let goal = (weights.iter().sum::<f64>() / ranks as f64).max(level) * (1.0 + CLOSE);
-    if in_force.busiest().1 <= goal {
-        return in_force.into_slots();
-    }
-    let mut improved = in_force.clone();
-    search::refresh(&mut improved, level);
-    search::improve(&mut improved, goal, GAIN_PER_PAGE);
-    if improved.busiest().1 <= goal * (1.0 + SCRATCH_GAIN) {
-        return improved.into_slots();
-    }
-    let mut fresh = Packing::from_counts(weights, per_rank, &ideal);
-    search::improve(&mut fresh, goal, 0.0);
-    if improved.busiest().1 <= fresh.busiest().1 * (1.0 + SCRATCH_GAIN) {
-        return improved.into_slots();
-    }
-    relabel::relabel(in_force.slots(), fresh.slots(), per_rank, weights.len())
-}
-
-/// The load of the largest copy when copies are handed out as well as possible: no rank can have less.
-fn water_level(weights: &[f64], counts: &[u32]) -> f64 {
-    weights.iter().zip(counts).map(|(weight, &count)| weight / f64::from(count)).fold(0.0, f64::max)
 }

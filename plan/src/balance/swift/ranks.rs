@@ -36,7 +36,6 @@ impl Ranks {
     }
 
     /// Slots of all ranks.
-    #[cfg(test)]
     pub(in crate::balance) fn physical(&self) -> usize {
         self.starts[self.len()] as usize
     }

@@ -1,142 +1,168 @@
-//! Local search on one layer: the busiest rank first, by the change that gains most for each page it moves.
+//! Local search from a packing made from scratch: the busiest rank first, by the change that lowers it most. Pages cost
+//! nothing here.
 
-use crate::balance::packing::Packing;
-
-/// An expert stands out when a copy of it carries this much more than the largest copy of an ideal replication. Packing
-/// alone could still balance the window that was seen, but a hot expert that is not split makes the next one worse. A
-/// lower limit moves more pages and gains nothing on the next window.
-const STANDS_OUT: f64 = 1.15;
-
-/// Bounds the search: every step lowers the busiest of the ranks that it touches, so it ends anyway, but rounding
-/// decides when.
-const STEPS_PER_SLOT: usize = 16;
+use super::packing::Packing;
 
 /// A gain below this share of the busiest rank is rounding.
 const ROUNDING: f64 = 1e-9;
 
-/// Gives copies to experts that stand out above `level`, each in the slot of the expert that can best do with a copy
-/// less, on the lightest rank that offers such a slot.
-pub(super) fn refresh(packing: &mut Packing<'_>, level: f64) {
-    for _ in 0..packing.slots().len() {
-        let hottest = (0..packing.experts())
-            .filter(|&expert| packing.count(expert) < packing.ranks())
-            .max_by(|&a, &b| packing.per_copy(a).total_cmp(&packing.per_copy(b)).then(b.cmp(&a)));
-        let Some(hot) = hottest.filter(|&hot| packing.per_copy(hot) > STANDS_OUT * level) else { return };
-        let Some(slot) = spare_slot(packing, hot) else { return };
-        packing.replace(slot, hot);
-    }
+/// One step of the search.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::balance) enum Change {
+    /// Two ranks exchange experts: (rank, expert) and (rank, expert).
+    Swap((usize, usize), (usize, usize)),
+    /// On a rank, the slot of an expert with another copy gets an expert that the rank lacks: rank, old, new.
+    Replace(usize, usize, usize),
 }
 
-/// The slot of another expert with a copy to spare, which keeps a lower load per copy than `hot` has now.
-fn spare_slot(packing: &Packing<'_>, hot: usize) -> Option<usize> {
-    let without =
-        |expert: usize| packing.per_copy(expert) * packing.count(expert) as f64 / (packing.count(expert) - 1) as f64;
-    let slots = (0..packing.experts())
-        .filter(|&expert| packing.count(expert) > 1 && without(expert) < packing.per_copy(hot))
-        .flat_map(|expert| packing.copies(expert))
-        .copied()
-        .filter(|slot| !packing.holds(slot / packing.per_rank(), hot));
-    slots.min_by(|&a, &b| {
-        let key = |slot: usize| (without(packing.slots()[slot]), packing.load(slot / packing.per_rank()));
-        let (a_key, b_key) = (key(a), key(b));
-        a_key.0.total_cmp(&b_key.0).then(a_key.1.total_cmp(&b_key.1)).then(a.cmp(&b))
-    })
+/// The best change so far and the level that the ranks it touches then have at most.
+struct Best {
+    level: f64,
+    change: Option<Change>,
 }
 
-/// Improves the busiest rank until its load is at most `goal`, or no change takes the share `gain_per_page` off it for
-/// each page moved.
-pub(super) fn improve(packing: &mut Packing<'_>, goal: f64, gain_per_page: f64) {
+/// Bounds the search: every step lowers the highest of the levels that it touches, so it ends anyway, but rounding
+/// decides when.
+const STEPS_PER_SLOT: usize = 16;
+
+/// Improves the busiest rank until its level is at most `goal` or nothing helps. An exchange leaves every other rank as
+/// it is, so one that helps is taken before numbers of copies are changed.
+pub(in crate::balance) fn improve(packing: &mut Packing<'_>, goal: f64) {
     for _ in 0..STEPS_PER_SLOT * packing.slots().len() {
-        let (busiest, top) = packing.busiest();
+        let top = packing.top();
         if top <= goal {
             return;
         }
-        let mut best = Best { top, gain_per_page: top * gain_per_page.max(ROUNDING), change: None };
-        offer_swaps(packing, busiest, &mut best);
-        offer_copies(packing, busiest, &mut best);
-        offer_relief(packing, busiest, &mut best);
+        let busiest = packing.busiest();
+        let mut best = Best { level: top * (1.0 - ROUNDING), change: None };
+        best_swap(packing, busiest, goal, &mut best);
+        if best.change.is_none() {
+            best_copy(packing, busiest, &mut best);
+        }
         match best.change {
             Some(Change::Swap(a, b)) => packing.swap(a, b),
-            Some(Change::Replace(slot, expert)) => packing.replace(slot, expert),
+            Some(Change::Replace(rank, old, new)) => packing.replace(rank, old, new),
             None => return,
         }
     }
 }
 
-#[derive(Clone, Copy)]
-enum Change {
-    /// Two slots exchange their experts: two pages move.
-    Swap(usize, usize),
-    /// A slot gets another expert: one page moves.
-    Replace(usize, usize),
-}
-
-/// The best change so far; of equals the first that was offered.
-struct Best {
-    top: f64,
-    gain_per_page: f64,
-    change: Option<Change>,
-}
-
-impl Best {
-    /// The load that the busiest touched rank must be below after a change of `pages` pages to be better.
-    fn limit(&self, pages: f64) -> f64 {
-        self.top - self.gain_per_page * pages
-    }
-
-    fn take(&mut self, change: Change, pages: f64, busiest_after: f64) {
-        self.gain_per_page = (self.top - busiest_after) / pages;
-        self.change = Some(change);
+/// The same by at most `steps` exchanges, without a change to the numbers of copies.
+pub(in crate::balance) fn exchange(packing: &mut Packing<'_>, goal: f64, steps: usize) {
+    for _ in 0..steps {
+        let top = packing.top();
+        if top <= goal {
+            return;
+        }
+        let mut best = Best { level: top * (1.0 - ROUNDING), change: None };
+        best_swap(packing, packing.busiest(), goal, &mut best);
+        match best.change {
+            Some(Change::Swap(a, b)) => packing.swap(a, b),
+            _ => return,
+        }
     }
 }
 
-/// A heavy copy of the busiest rank against a light one of another.
-fn offer_swaps(packing: &Packing<'_>, busiest: usize, best: &mut Best) {
-    for mine in packing.slots_of(busiest) {
-        let expert = packing.slots()[mine];
-        let weight = packing.per_copy(expert);
-        for rank in (0..packing.ranks()).filter(|&rank| !packing.holds(rank, expert)) {
-            if packing.load(rank) >= best.limit(2.0) {
-                continue;
-            }
-            for theirs in packing.slots_of(rank) {
-                let other = packing.slots()[theirs];
-                let less = weight - packing.per_copy(other);
-                let after = (best.top - less).max(packing.load(rank) + less);
-                if less > 0.0 && after < best.limit(2.0) && !packing.holds(busiest, other) {
-                    best.take(Change::Swap(mine, theirs), 2.0, after);
+/// A heavy expert of the busiest rank against a light one of another.
+fn best_swap(packing: &Packing<'_>, busiest: usize, goal: f64, best: &mut Best) {
+    let ranks = packing.ranks();
+    let (load, pace) = (packing.rank_load(busiest), ranks.pace(busiest));
+    let (mine, my_loads) = (packing.experts_of(busiest), packing.loads_of(busiest));
+    for &rank in packing.order() {
+        let rank = usize::from(rank);
+        if packing.level(rank) >= best.level {
+            return;
+        }
+        let (other_load, other_pace) = (packing.rank_load(rank), ranks.pace(rank));
+        // What must go over so that both ranks take equally long.
+        let even = (load * pace - other_load * other_pace) / (pace + other_pace);
+        if (load - even) * pace >= best.level {
+            continue;
+        }
+        let (theirs, their_loads) = (packing.experts_of(rank), packing.loads_of(rank));
+        let (mut i, mut j) = (0, 0);
+        while i < mine.len() && j < theirs.len() {
+            let less = my_loads[i] - their_loads[j];
+            let level = ((load - less) * pace).max((other_load + less) * other_pace);
+            if level < best.level && !packing.holds(rank, mine[i].into()) && !packing.holds(busiest, theirs[j].into()) {
+                best.level = level;
+                best.change = Some(Change::Swap((busiest, mine[i].into()), (rank, theirs[j].into())));
+                if level <= goal {
+                    return;
                 }
+            }
+            if less > even {
+                i += 1;
+            } else {
+                j += 1;
             }
         }
     }
 }
 
 /// One copy more, elsewhere, of an expert of the busiest rank.
-fn offer_copies(packing: &Packing<'_>, busiest: usize, best: &mut Best) {
-    for mine in packing.slots_of(busiest) {
-        let expert = packing.slots()[mine];
-        let count = packing.count(expert) as f64;
-        let relief = packing.per_copy(expert) / (count + 1.0);
-        for rank in (0..packing.ranks()).filter(|&rank| !packing.holds(rank, expert)) {
-            if best.top - relief >= best.limit(1.0) {
-                break;
+fn best_copy(packing: &Packing<'_>, busiest: usize, best: &mut Best) {
+    let pace = packing.ranks().pace(busiest);
+    for &hot in packing.experts_of(busiest) {
+        let hot = usize::from(hot);
+        let count = packing.count(hot);
+        if count == packing.ranks().len() {
+            continue;
+        }
+        let relief = packing.load(hot) - packing.load_with(hot, count + 1);
+        if (packing.rank_load(busiest) - relief) * pace >= best.level {
+            continue;
+        }
+        for &cold in packing.spare() {
+            let cold = usize::from(cold);
+            if cold == hot {
+                continue;
             }
-            for slot in packing.slots_of(rank).filter(|&slot| packing.count(packing.slots()[slot]) > 1) {
-                if let Some(after) = packing.replaced(slot, expert, busiest, best.limit(1.0)) {
-                    best.take(Change::Replace(slot, expert), 1.0, after);
+            for rank in packing.holders(cold) {
+                if packing.holds(rank, hot) {
+                    continue;
+                }
+                if let Some(level) = replaced(packing, rank, cold, hot, best.level) {
+                    best.level = level;
+                    best.change = Some(Change::Replace(rank, cold, hot));
                 }
             }
         }
     }
 }
 
-/// A copy of the busiest rank, which others have too, makes place for a lighter expert.
-fn offer_relief(packing: &Packing<'_>, busiest: usize, best: &mut Best) {
-    for slot in packing.slots_of(busiest).filter(|&slot| packing.count(packing.slots()[slot]) > 1) {
-        for expert in (0..packing.experts()).filter(|&expert| !packing.holds(busiest, expert)) {
-            if let Some(after) = packing.replaced(slot, expert, busiest, best.limit(1.0)) {
-                best.take(Change::Replace(slot, expert), 1.0, after);
-            }
+/// The highest level of the ranks that are touched, and of the busiest, when on `rank` the slot of `old` gets `new`;
+/// `None` as soon as it is not below `limit`.
+pub(in crate::balance) fn replaced(
+    packing: &Packing<'_>,
+    rank: usize,
+    old: usize,
+    new: usize,
+    limit: f64,
+) -> Option<f64> {
+    let ranks = packing.ranks();
+    let (old_count, new_count) = (packing.count(old), packing.count(new));
+    let arrives = packing.load_with(new, new_count + 1);
+    let mut highest = (packing.rank_load(rank) - packing.load(old) + arrives) * ranks.pace(rank);
+    if highest >= limit {
+        return None;
+    }
+    let fall = packing.load(new) - arrives;
+    let rise = packing.load_with(old, old_count - 1) - packing.load(old);
+    let busiest = packing.busiest();
+    let touched = std::iter::once(busiest).chain(packing.holders(old)).filter(|&other| other != rank);
+    for other in touched {
+        let mut load = packing.rank_load(other);
+        if packing.holds(other, old) {
+            load += rise;
+        }
+        if packing.holds(other, new) {
+            load -= fall;
+        }
+        highest = highest.max(load * ranks.pace(other));
+        if highest >= limit {
+            return None;
         }
     }
+    Some(highest)
 }

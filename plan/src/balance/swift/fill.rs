@@ -1,0 +1,116 @@
+//! Packs copies from scratch, heaviest first. Knows nothing of how good the result is.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::packing::Packing;
+use super::ranks::Ranks;
+
+/// Each copy goes onto the rank with the lowest level that has room and lacks the expert. The copies of an expert go
+/// one after the other, onto that many different ranks. `counts` are from 1 to the number of ranks, together the number
+/// of slots; ranks with unequal slots may have no place for some of the copies, and their slots go to other experts.
+pub(in crate::balance) fn fill<'a>(ranks: &'a Ranks, weights: &'a [f64], counts: &[u16], least: usize) -> Packing<'a> {
+    let mut order: Vec<(u64, u16)> = (0..weights.len())
+        .map(|expert| ((weights[expert] / f64::from(counts[expert])).to_bits(), expert as u16))
+        .collect();
+    order.sort_unstable_by_key(|&(load, expert)| (Reverse(load), expert));
+    let mut filling = Filling::new(ranks);
+    for &(load, expert) in &order {
+        filling.place(expert, f64::from_bits(load), counts[expert as usize]);
+    }
+    filling.top_up(weights, counts);
+    Packing::new(ranks, weights, &filling.slots, least)
+}
+
+struct Filling<'a> {
+    ranks: &'a Ranks,
+    slots: Vec<u16>,
+    filled: Vec<u32>,
+    sums: Vec<f64>,
+    /// Ranks with room, the lowest level first, then the emptiest. Levels as bits, which are in the order of values.
+    lowest: BinaryHeap<Reverse<(u64, u32, u16)>>,
+    /// Where the copies of one expert go.
+    chosen: Vec<u16>,
+}
+
+impl<'a> Filling<'a> {
+    fn new(ranks: &'a Ranks) -> Self {
+        let open = (0..ranks.len()).filter(|&rank| !ranks.slots(rank).is_empty());
+        Self {
+            ranks,
+            slots: vec![0; ranks.physical()],
+            filled: vec![0; ranks.len()],
+            sums: vec![0.0; ranks.len()],
+            lowest: open.map(|rank| Reverse((0, 0, rank as u16))).collect(),
+            chosen: Vec::new(),
+        }
+    }
+
+    fn content(&self, rank: usize) -> &[u16] {
+        &self.slots[self.ranks.slots(rank).start..][..self.filled[rank] as usize]
+    }
+
+    fn place(&mut self, expert: u16, load: f64, count: u16) {
+        self.chosen.clear();
+        while self.chosen.len() < usize::from(count) {
+            let Some(Reverse((_, _, rank))) = self.lowest.pop() else { break };
+            self.chosen.push(rank);
+        }
+        for index in 0..self.chosen.len() {
+            self.put(usize::from(self.chosen[index]), expert, load);
+        }
+        for _ in self.chosen.len()..usize::from(count) {
+            self.make_place(expert, load);
+        }
+    }
+
+    /// Puts an expert into the next slot of a rank and the rank back among those with room.
+    fn put(&mut self, rank: usize, expert: u16, load: f64) {
+        let slots = self.ranks.slots(rank);
+        self.slots[slots.start + self.filled[rank] as usize] = expert;
+        self.filled[rank] += 1;
+        self.sums[rank] += load;
+        if (self.filled[rank] as usize) < slots.len() {
+            let level = self.sums[rank] * self.ranks.pace(rank);
+            self.lowest.push(Reverse((level.to_bits(), self.filled[rank], rank as u16)));
+        }
+    }
+
+    /// Every rank with room holds the expert already. Where ranks have equal numbers of slots, a full rank that lacks
+    /// it has two experts more that a rank with room lacks than the other way round, so one of them can make place.
+    fn make_place(&mut self, expert: u16, load: f64) {
+        let Some(&Reverse((_, _, roomy))) = self.lowest.peek() else { return };
+        let roomy = usize::from(roomy);
+        let full = (0..self.ranks.len())
+            .filter(|&rank| self.filled[rank] as usize == self.ranks.slots(rank).len())
+            .filter(|&rank| !self.content(rank).contains(&expert));
+        let lightest_first =
+            full.min_by(|&a, &b| (self.sums[a] * self.ranks.pace(a)).total_cmp(&(self.sums[b] * self.ranks.pace(b))));
+        let Some(full) = lightest_first else { return };
+        let movable = self.content(full).iter().rposition(|other| !self.content(roomy).contains(other));
+        let Some(index) = movable else { return };
+        let slot = self.ranks.slots(full).start + index;
+        let other = std::mem::replace(&mut self.slots[slot], expert);
+        // The load of what moves is not at hand; it is at most the one of the copies placed before, and the packing
+        // adds up what is true at the end.
+        self.sums[full] += load;
+        self.lowest.pop();
+        self.put(roomy, other, load);
+    }
+
+    /// Gives slots that are left to the hottest experts that their ranks lack.
+    fn top_up(&mut self, weights: &[f64], counts: &[u16]) {
+        if self.lowest.is_empty() {
+            return;
+        }
+        let per_copy = |expert: usize| weights[expert] / f64::from(counts[expert]);
+        let mut hottest: Vec<u16> = (0..weights.len() as u16).collect();
+        hottest.sort_by(|&a, &b| per_copy(b as usize).total_cmp(&per_copy(a as usize)));
+        while let Some(Reverse((_, _, rank))) = self.lowest.pop() {
+            let rank = usize::from(rank);
+            let lacking = hottest.iter().find(|expert| !self.content(rank).contains(expert));
+            let expert = *lacking.expect("a rank has no more slots than there are experts");
+            self.put(rank, expert, 0.0);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! A packing of one layer from the placement in force, by few moves.
+
+use super::counts::{counts, largest_copy};
+use super::packing::Packing;
+use super::ranks::Ranks;
+use super::relabel::relabel;
+use super::scratch;
+use super::search::{Change, replaced};
+
+/// A layer is left alone, or improved no further, when its busiest rank is within this many standard deviations of what a
+/// rank's load will differ from its forecast: the next window undoes finer work. Lower moves more and gains little: on a
+/// recorded drift at 32 ranks 0.5 moves a third more than this for 0.0008 of the next window's ratio.
+const WITHIN_NOISE: f64 = 0.75;
+
+/// A change must take at least this share of the same standard deviation off the busiest rank for each page.
+const WORTH_A_PAGE: f64 = 0.02;
+
+/// An expert stands out when a copy of it carries this much more than the largest copy of an ideal replication. Packing
+/// alone could still balance the window that was seen, but a hot expert that is not split makes the next one worse.
+const STANDS_OUT: f64 = 1.15;
+
+/// A packing from scratch, which moves most of a layer, is preferred only where improving the placement in force ends
+/// this share above it.
+const SCRATCH_GAIN: f64 = 0.02;
+
+/// A gain below this share of the busiest rank is rounding.
+const ROUNDING: f64 = 1e-9;
+
+/// Bounds the search: every step lowers the busiest of the ranks that it touches, so it ends anyway, but rounding
+/// decides when.
+const STEPS_PER_SLOT: usize = 4;
+
+/// Improves `slots` for the loads expected. `noise` is how far a rank's load will differ from them, as a share of it.
+pub(in crate::balance) fn pack(ranks: &Ranks, weights: &[f64], slots: &[u16], least: usize, noise: f64) -> Vec<u16> {
+    let mut packing = Packing::new(ranks, weights, slots, least);
+    let covered = (0..weights.len()).all(|expert| packing.count(expert) >= least);
+    let ideal = counts(weights, ranks.len(), ranks.physical(), least);
+    let level = largest_copy(weights, &ideal);
+    let goal = scratch::bound(ranks, weights, level) * (1.0 + WITHIN_NOISE * noise);
+    if covered && packing.top() <= goal {
+        return slots.to_vec();
+    }
+    let home = Home::new(&packing);
+    cover(&mut packing, least);
+    refresh(&mut packing, level * STANDS_OUT);
+    improve(&mut packing, &home, goal, WORTH_A_PAGE * noise);
+    if packing.top() <= goal * (1.0 + SCRATCH_GAIN) {
+        return packing.into_slots();
+    }
+    let fresh = scratch::pack(ranks, weights, least);
+    if packing.top() <= fresh.top() * (1.0 + SCRATCH_GAIN) {
+        return packing.into_slots();
+    }
+    relabel(ranks, slots, fresh.slots())
+}
+
+/// Where experts were at the start. A page costs nothing when it goes back there.
+struct Home {
+    /// For each expert one bit for each rank.
+    holders: Vec<u64>,
+    words: usize,
+}
+
+impl Home {
+    fn new(packing: &Packing<'_>) -> Self {
+        let words = packing.ranks().len().div_ceil(64);
+        let mut holders = vec![0; packing.experts() * words];
+        for expert in 0..packing.experts() {
+            for rank in packing.holders(expert) {
+                holders[expert * words + rank / 64] |= 1 << (rank % 64);
+            }
+        }
+        Self { holders, words }
+    }
+
+    fn has(&self, rank: usize, expert: usize) -> bool {
+        self.holders[expert * self.words + rank / 64] >> (rank % 64) & 1 == 1
+    }
+
+    /// Pages that move more when on a rank `old` makes place for `new`.
+    fn pages(&self, rank: usize, old: usize, new: usize) -> f64 {
+        f64::from(u8::from(!self.has(rank, new))) - f64::from(u8::from(!self.has(rank, old)))
+    }
+}
+
+/// Gives copies to experts that have fewer than `least`, as far as others have copies to spare.
+fn cover(packing: &mut Packing<'_>, least: usize) {
+    for expert in 0..packing.experts() {
+        while packing.count(expert) < least {
+            let Some((rank, old)) = spare_slot(packing, expert, f64::INFINITY) else { break };
+            packing.replace(rank, old, expert);
+        }
+    }
+}
+
+/// Gives copies to experts whose copies carry more than `limit`, as long as that of the expert which makes place stays
+/// lighter.
+fn refresh(packing: &mut Packing<'_>, limit: f64) {
+    for _ in 0..packing.slots().len() {
+        let hottest = (0..packing.experts())
+            .filter(|&expert| packing.count(expert) < packing.ranks().len())
+            .max_by(|&a, &b| packing.load(a).total_cmp(&packing.load(b)).then(b.cmp(&a)));
+        let Some(hot) = hottest.filter(|&hot| packing.load(hot) > limit) else { return };
+        let Some((rank, old)) = spare_slot(packing, hot, packing.load(hot)) else { return };
+        packing.replace(rank, old, hot);
+    }
+}
+
+/// (rank, expert): the copy, of an expert that has one to spare and whose copies carry less than `limit` without it, that
+/// is missed least, on the lowest of the ranks that lack `new`.
+fn spare_slot(packing: &Packing<'_>, new: usize, limit: f64) -> Option<(usize, usize)> {
+    let mut best: Option<(f64, f64, usize, usize)> = None;
+    for old in packing.spare().iter().map(|&old| usize::from(old)).filter(|&old| old != new) {
+        let without = packing.load_with(old, packing.count(old) - 1);
+        if without >= limit {
+            continue;
+        }
+        for rank in packing.holders(old).filter(|&rank| !packing.holds(rank, new)) {
+            let level = packing.level(rank);
+            if best.is_none_or(|best| (without, level) < (best.0, best.1)) {
+                best = Some((without, level, rank, old));
+            }
+        }
+    }
+    best.map(|(_, _, rank, old)| (rank, old))
+}
+
+/// The change with the highest gain for a page so far; of equals the first that was offered.
+struct Best {
+    top: f64,
+    gain: f64,
+    change: Option<Change>,
+}
+
+/// What a change costs that moves nothing more, or less: it is not free, so that better ones can be told apart.
+const NO_PAGE: f64 = 0.5;
+
+impl Best {
+    /// The level that the ranks touched must stay below for a change of that many pages to be better.
+    fn limit(&self, pages: f64) -> f64 {
+        self.top - self.gain * pages.max(NO_PAGE)
+    }
+
+    fn offer(&mut self, level: f64, pages: f64, change: Change) {
+        let gain = (self.top - level) / pages.max(NO_PAGE);
+        if gain > self.gain {
+            self.gain = gain;
+            self.change = Some(change);
+        }
+    }
+}
+
+/// Improves the busiest rank until its level is at most `goal` or no change is worth its pages. An exchange leaves every
+/// other rank as it is, so one that is worth it is taken before numbers of copies change: that moves less and holds
+/// longer.
+fn improve(packing: &mut Packing<'_>, home: &Home, goal: f64, worth: f64) {
+    for _ in 0..STEPS_PER_SLOT * packing.slots().len() {
+        let top = packing.top();
+        if top <= goal {
+            return;
+        }
+        let busiest = packing.busiest();
+        let mut best = Best { top, gain: top * worth.max(ROUNDING), change: None };
+        offer_swaps(packing, home, busiest, &mut best);
+        if best.change.is_none() {
+            offer_copies(packing, home, busiest, &mut best);
+        }
+        if best.change.is_none() {
+            offer_relief(packing, home, busiest, &mut best);
+        }
+        match best.change {
+            Some(Change::Swap(a, b)) => packing.swap(a, b),
+            Some(Change::Replace(rank, old, new)) => packing.replace(rank, old, new),
+            None => return,
+        }
+    }
+}
+
+/// A heavy expert of the busiest rank against a light one of another.
+fn offer_swaps(packing: &Packing<'_>, home: &Home, busiest: usize, best: &mut Best) {
+    let ranks = packing.ranks();
+    let (load, pace) = (packing.rank_load(busiest), ranks.pace(busiest));
+    let (mine, my_loads) = (packing.experts_of(busiest), packing.loads_of(busiest));
+    for rank in packing.order().iter().map(|&rank| usize::from(rank)) {
+        if packing.level(rank) >= best.limit(NO_PAGE) {
+            return;
+        }
+        let (other_load, other_pace) = (packing.rank_load(rank), ranks.pace(rank));
+        let even = (load * pace - other_load * other_pace) / (pace + other_pace);
+        if (load - even) * pace >= best.limit(NO_PAGE) {
+            continue;
+        }
+        let (theirs, their_loads) = (packing.experts_of(rank), packing.loads_of(rank));
+        let (mut i, mut j) = (0, 0);
+        while i < mine.len() && j < theirs.len() {
+            let (old, new) = (usize::from(mine[i]), usize::from(theirs[j]));
+            let less = my_loads[i] - their_loads[j];
+            let level = ((load - less) * pace).max((other_load + less) * other_pace);
+            if level < best.limit(NO_PAGE) && !packing.holds(rank, old) && !packing.holds(busiest, new) {
+                let pages = home.pages(busiest, old, new) + home.pages(rank, new, old);
+                best.offer(level, pages, Change::Swap((busiest, old), (rank, new)));
+            }
+            if less > even {
+                i += 1;
+            } else {
+                j += 1;
+            }
+        }
+    }
+}
+
+/// One copy more, elsewhere, of an expert of the busiest rank.
+fn offer_copies(packing: &Packing<'_>, home: &Home, busiest: usize, best: &mut Best) {
+    let pace = packing.ranks().pace(busiest);
+    for hot in packing.experts_of(busiest).iter().map(|&hot| usize::from(hot)) {
+        let count = packing.count(hot);
+        if count == packing.ranks().len() {
+            continue;
+        }
+        let relief = packing.load(hot) - packing.load_with(hot, count + 1);
+        if (packing.rank_load(busiest) - relief) * pace >= best.limit(NO_PAGE) {
+            continue;
+        }
+        for cold in packing.spare().iter().map(|&cold| usize::from(cold)).filter(|&cold| cold != hot) {
+            for rank in packing.holders(cold).filter(|&rank| !packing.holds(rank, hot)) {
+                let pages = home.pages(rank, cold, hot);
+                if let Some(level) = replaced(packing, rank, cold, hot, best.limit(pages)) {
+                    best.offer(level, pages, Change::Replace(rank, cold, hot));
+                }
+            }
+        }
+    }
+}
+
+/// A copy of the busiest rank, of an expert that has one to spare, makes place for a lighter expert.
+fn offer_relief(packing: &Packing<'_>, home: &Home, busiest: usize, best: &mut Best) {
+    for old in packing.spare().iter().map(|&old| usize::from(old)).filter(|&old| packing.holds(busiest, old)) {
+        for new in (0..packing.experts()).filter(|&new| !packing.holds(busiest, new)) {
+            let pages = home.pages(busiest, old, new);
+            if let Some(level) = replaced(packing, busiest, old, new, best.limit(pages)) {
+                best.offer(level, pages, Change::Replace(busiest, old, new));
+            }
+        }
+    }
+}

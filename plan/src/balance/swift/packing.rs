@@ -1,0 +1,302 @@
+//! One layer's experts in the slots of its ranks, with the loads that follow, kept current through every change. Knows
+//! nothing of what a change costs or of when to stop.
+
+use super::ranks::Ranks;
+
+/// Experts in the slots of one layer. Every expert has a copy; no rank has two of one expert.
+///
+/// Everything is in flat arrays, and a change touches what it changes: the slots of each rank are kept by descending
+/// load, so that the best partner for an exchange is found by walking along two ranks at once, and the ranks are kept
+/// by level, so that the busiest is the last and the candidates for its load are the first.
+#[derive(Clone, Debug)]
+pub(in crate::balance) struct Packing<'a> {
+    ranks: &'a Ranks,
+    weights: &'a [f64],
+    /// Copies of each expert.
+    counts: Vec<u16>,
+    /// Copies that each expert is to keep.
+    least: u16,
+    /// Experts with more copies than that, ascending.
+    spare: Vec<u16>,
+    /// Expert of each slot.
+    experts: Vec<u16>,
+    /// Load of each slot.
+    loads: Vec<f64>,
+    /// For each expert one bit for each rank: whether the rank holds it.
+    holders: Vec<u64>,
+    /// Words of `holders` for each expert.
+    words: usize,
+    /// Load of each rank.
+    sums: Vec<f64>,
+    /// Time that each rank takes for its load.
+    levels: Vec<f64>,
+    /// Ranks by ascending level, equal ones by number.
+    order: Vec<u16>,
+}
+
+impl<'a> Packing<'a> {
+    /// Takes over valid slots, rank by rank. A copy is spare when its expert has more than `least`.
+    pub(in crate::balance) fn new(ranks: &'a Ranks, weights: &'a [f64], slots: &[u16], least: usize) -> Self {
+        let words = ranks.len().div_ceil(64);
+        let mut packing = Self {
+            ranks,
+            weights,
+            counts: vec![0; weights.len()],
+            least: least as u16,
+            spare: Vec::new(),
+            experts: slots.to_vec(),
+            loads: vec![0.0; slots.len()],
+            holders: vec![0; weights.len() * words],
+            words,
+            sums: vec![0.0; ranks.len()],
+            levels: vec![0.0; ranks.len()],
+            order: (0..ranks.len() as u16).collect(),
+        };
+        packing.recount();
+        packing
+    }
+
+    /// Everything that follows from the slots.
+    fn recount(&mut self) {
+        self.counts.fill(0);
+        self.holders.fill(0);
+        for rank in 0..self.ranks.len() {
+            for slot in self.ranks.slots(rank) {
+                let expert = self.experts[slot] as usize;
+                self.counts[expert] += 1;
+                self.holders[expert * self.words + rank / 64] |= 1 << (rank % 64);
+            }
+        }
+        let spare = (0..self.counts.len()).filter(|&expert| self.counts[expert] > self.least);
+        self.spare.clear();
+        self.spare.extend(spare.map(|expert| expert as u16));
+        for rank in 0..self.ranks.len() {
+            let slots = self.ranks.slots(rank);
+            let (counts, weights) = (&self.counts, self.weights);
+            let load = |expert: u16| weights[expert as usize] / f64::from(counts[expert as usize]);
+            self.experts[slots.clone()].sort_unstable_by(|&a, &b| load(b).total_cmp(&load(a)).then(a.cmp(&b)));
+            for slot in slots {
+                self.loads[slot] = load(self.experts[slot]);
+            }
+            self.sums[rank] = self.sum(rank);
+            self.levels[rank] = self.sums[rank] * self.ranks.pace(rank);
+        }
+        let levels = &self.levels;
+        self.order.sort_unstable_by(|&a, &b| levels[a as usize].total_cmp(&levels[b as usize]).then(a.cmp(&b)));
+    }
+
+    /// Becomes another packing of the same layer, without allocating.
+    pub(in crate::balance) fn copy_from(&mut self, other: &Self) {
+        self.counts.copy_from_slice(&other.counts);
+        self.spare.clone_from(&other.spare);
+        self.experts.copy_from_slice(&other.experts);
+        self.loads.copy_from_slice(&other.loads);
+        self.holders.copy_from_slice(&other.holders);
+        self.sums.copy_from_slice(&other.sums);
+        self.levels.copy_from_slice(&other.levels);
+        self.order.copy_from_slice(&other.order);
+    }
+
+    pub(in crate::balance) const fn ranks(&self) -> &'a Ranks {
+        self.ranks
+    }
+
+    pub(in crate::balance) const fn experts(&self) -> usize {
+        self.weights.len()
+    }
+
+    /// Expert of each slot; the slots of a rank by descending load.
+    pub(in crate::balance) fn slots(&self) -> &[u16] {
+        &self.experts
+    }
+
+    /// Gives up the loads for the slots.
+    pub(in crate::balance) fn into_slots(self) -> Vec<u16> {
+        self.experts
+    }
+
+    /// Experts of a rank by descending load.
+    pub(in crate::balance) fn experts_of(&self, rank: usize) -> &[u16] {
+        &self.experts[self.ranks.slots(rank)]
+    }
+
+    /// Loads of a rank's slots, descending.
+    pub(in crate::balance) fn loads_of(&self, rank: usize) -> &[f64] {
+        &self.loads[self.ranks.slots(rank)]
+    }
+
+    /// Whether a rank holds an expert.
+    pub(in crate::balance) fn holds(&self, rank: usize, expert: usize) -> bool {
+        self.holders[expert * self.words + rank / 64] >> (rank % 64) & 1 == 1
+    }
+
+    /// The ranks that hold an expert, ascending.
+    pub(in crate::balance) fn holders(&self, expert: usize) -> impl Iterator<Item = usize> + '_ {
+        let words = &self.holders[expert * self.words..][..self.words];
+        words.iter().enumerate().flat_map(|(word, &bits)| Bits(bits).map(move |bit| word * 64 + bit))
+    }
+
+    /// Copies of an expert.
+    pub(in crate::balance) fn count(&self, expert: usize) -> usize {
+        usize::from(self.counts[expert])
+    }
+
+    /// Experts with a copy to spare, ascending.
+    pub(in crate::balance) fn spare(&self) -> &[u16] {
+        &self.spare
+    }
+
+    /// Load of each copy of an expert if it had `count`.
+    pub(in crate::balance) fn load_with(&self, expert: usize, count: usize) -> f64 {
+        self.weights[expert] / count as f64
+    }
+
+    /// Load of each copy of an expert.
+    pub(in crate::balance) fn load(&self, expert: usize) -> f64 {
+        self.load_with(expert, self.count(expert))
+    }
+
+    /// Load of a rank.
+    pub(in crate::balance) fn rank_load(&self, rank: usize) -> f64 {
+        self.sums[rank]
+    }
+
+    /// Time that a rank takes for its load.
+    pub(in crate::balance) fn level(&self, rank: usize) -> f64 {
+        self.levels[rank]
+    }
+
+    /// Ranks by ascending level.
+    pub(in crate::balance) fn order(&self) -> &[u16] {
+        &self.order
+    }
+
+    /// The rank that takes longest.
+    pub(in crate::balance) fn busiest(&self) -> usize {
+        usize::from(*self.order.last().expect("there is a rank"))
+    }
+
+    /// The time that the busiest rank takes.
+    pub(in crate::balance) fn top(&self) -> f64 {
+        self.levels[self.busiest()]
+    }
+
+    /// Exchanges two experts between two ranks, each of which lacks the other's.
+    pub(in crate::balance) fn swap(&mut self, (rank_a, expert_a): (usize, usize), (rank_b, expert_b): (usize, usize)) {
+        let (load_a, load_b) = (self.load(expert_a), self.load(expert_b));
+        self.put(rank_a, expert_a, expert_b, load_b);
+        self.put(rank_b, expert_b, expert_a, load_a);
+        self.weigh(rank_a);
+        self.weigh(rank_b);
+    }
+
+    /// Gives the slot of one copy of `old`, which has another, to `new`, which the rank lacks.
+    pub(in crate::balance) fn replace(&mut self, rank: usize, old: usize, new: usize) {
+        let load = self.load_with(new, self.count(new) + 1);
+        self.put(rank, old, new, load);
+        self.recount_expert(old, -1);
+        self.recount_expert(new, 1);
+        self.weigh(rank);
+    }
+
+    /// Puts `new` into the slot of `old` on a rank.
+    fn put(&mut self, rank: usize, old: usize, new: usize, load: f64) {
+        let (word, bit) = (rank / 64, 1_u64 << (rank % 64));
+        self.holders[old * self.words + word] &= !bit;
+        self.holders[new * self.words + word] |= bit;
+        let slot = self.slot_of(rank, old);
+        self.experts[slot] = new as u16;
+        self.settle(rank, slot, load);
+    }
+
+    /// The load of every copy of an expert after one has come or gone.
+    fn recount_expert(&mut self, expert: usize, change: i16) {
+        let count = self.counts[expert].wrapping_add_signed(change);
+        if (self.counts[expert] > self.least) != (count > self.least) {
+            match self.spare.binary_search(&(expert as u16)) {
+                Ok(place) => drop(self.spare.remove(place)),
+                Err(place) => self.spare.insert(place, expert as u16),
+            }
+        }
+        self.counts[expert] = count;
+        let load = self.load(expert);
+        for word in 0..self.words {
+            for bit in Bits(self.holders[expert * self.words + word]) {
+                let rank = word * 64 + bit;
+                let slot = self.slot_of(rank, expert);
+                self.settle(rank, slot, load);
+                self.weigh(rank);
+            }
+        }
+    }
+
+    fn slot_of(&self, rank: usize, expert: usize) -> usize {
+        let slots = self.ranks.slots(rank);
+        let index = self.experts[slots.clone()].iter().position(|&held| held as usize == expert);
+        slots.start + index.expect("the rank holds the expert")
+    }
+
+    /// Sets the load of a slot and moves it to where it belongs among those of its rank.
+    fn settle(&mut self, rank: usize, slot: usize, load: f64) {
+        let slots = self.ranks.slots(rank);
+        let expert = self.experts[slot];
+        let mut place = slot;
+        while place > slots.start && self.loads[place - 1] < load {
+            self.loads[place] = self.loads[place - 1];
+            self.experts[place] = self.experts[place - 1];
+            place -= 1;
+        }
+        while place + 1 < slots.end && self.loads[place + 1] > load {
+            self.loads[place] = self.loads[place + 1];
+            self.experts[place] = self.experts[place + 1];
+            place += 1;
+        }
+        self.loads[place] = load;
+        self.experts[place] = expert;
+    }
+
+    /// The level of a rank after its slots have changed, and its place among the ranks.
+    fn weigh(&mut self, rank: usize) {
+        let place = self.place(self.levels[rank], rank);
+        self.sums[rank] = self.sum(rank);
+        let level = self.sums[rank] * self.ranks.pace(rank);
+        let new_place = self.place(level, rank);
+        self.levels[rank] = level;
+        if new_place > place {
+            self.order.copy_within(place + 1..new_place, place);
+            self.order[new_place - 1] = rank as u16;
+        } else {
+            self.order.copy_within(new_place..place, new_place + 1);
+            self.order[new_place] = rank as u16;
+        }
+    }
+
+    /// How many ranks come before one of this level and number.
+    fn place(&self, level: f64, rank: usize) -> usize {
+        self.order.partition_point(|&other| {
+            let other_level = self.levels[other as usize];
+            other_level.total_cmp(&level).then((other as usize).cmp(&rank)).is_lt()
+        })
+    }
+
+    /// The load of a rank, added up anew so that no rounding error builds up over many changes.
+    fn sum(&self, rank: usize) -> f64 {
+        self.loads[self.ranks.slots(rank)].iter().sum()
+    }
+}
+
+/// The bits that are set, ascending.
+struct Bits(u64);
+
+impl Iterator for Bits {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        if self.0 == 0 {
+            return None;
+        }
+        let bit = self.0.trailing_zeros() as usize;
+        self.0 &= self.0 - 1;
+        Some(bit)
+    }
+}
