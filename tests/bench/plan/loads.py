@@ -159,7 +159,7 @@ def main():
     if not folder:
         for path in glob.glob(os.path.join(out, "dsv3", "real*")):
             os.remove(path)
-    sources = [synthetic()] + [recorded(folder[0])] * bool(folder)
+    sources = [synthetic(), *(recorded(name) for name in folder[:1])]
     for name, array in (pair for source in sources for pair in source):
         found = hashlib.sha256(np.ascontiguousarray(array.astype("<u4")).tobytes()).hexdigest()
         if found != digests.get(name):
