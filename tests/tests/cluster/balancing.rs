@@ -39,8 +39,9 @@ pub fn recorded_map(suite: &Suite) -> Result<()> {
         let seen = traffic.stop().await;
         ensure!(seen.failures.is_empty(), "{} requests failed: {:?}", seen.failures.len(), seen.failures.first());
 
-        let recorded = admin::state(&admin.url()).await?.recorded_map_hash.context("no map was recorded")?;
+        // The last window may still change shares, and with them the map that is recorded.
         let map = wait::until("the map is a ConfigMap", Duration::from_secs(90), async || {
+            let recorded = admin::state(&admin.url()).await?.recorded_map_hash.context("no map was recorded")?;
             let object = first.object().await?;
             let status = &object.data["status"]["expertMap"];
             ensure!(status["hash"] == recorded, "status.expertMap is {status}, not {recorded}");
