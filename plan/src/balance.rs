@@ -81,7 +81,8 @@ pub struct Request<'a> {
     pub windows: &'a [ExpertLoad],
     /// The ranks that the target is for.
     pub topology: &'a Topology,
-    /// The placement in force, if there is one; it need not have the topology's ranks and slots.
+    /// The placement in force, if there is one. It need not have the topology's ranks and slots: after a loss or a resize
+    /// ranks keep what they hold, by number.
     pub current: Option<&'a ExpertMap>,
     /// The number of ranks of which any may be lost with every expert still present.
     pub min_coverage: usize,
@@ -104,25 +105,28 @@ pub struct Plan {
 pub fn balance(request: &Request<'_>) -> Result<Plan, BalanceError> {
     let Request { windows, topology, current, min_coverage, .. } = *request;
     let first = same_model(windows)?;
-    let current = in_force(current, first, topology)?;
-    let target = target(request, first, current)?;
-    let map = match current {
+    check_model(current, first)?;
+    let target = target(request, first)?;
+    let map = match same_ranks(current, topology) {
         Some(current) => moves::destination(current, &target).expect("both maps have one shape"),
         None => target,
     };
     Ok(Plan { uncovered: coverage::uncovered(&map, min_coverage), map })
 }
 
-fn target(request: &Request<'_>, load: &ExpertLoad, current: Option<&ExpertMap>) -> Result<ExpertMap, BalanceError> {
-    let Request { policy, windows, topology, min_coverage, .. } = *request;
+fn target(request: &Request<'_>, load: &ExpertLoad) -> Result<ExpertMap, BalanceError> {
+    let Request { policy, windows, topology, current, min_coverage } = *request;
     let (layers, experts, of_ranks) = (load.layers(), load.experts(), topology.slots().clone());
-    let contiguous = ExpertMap::contiguous_on(layers, experts, of_ranks.clone())?;
+    ExpertMap::shape_on(layers, experts, &of_ranks)?;
     let placed = |slots| {
         ExpertMap::with_slots_of_ranks(layers, experts, of_ranks.clone(), slots)
             .expect("a policy keeps the invariants of a map")
     };
     Ok(match policy {
-        Policy::Off => current.cloned().unwrap_or(contiguous),
+        Policy::Off => match same_ranks(current, topology) {
+            Some(current) => current.clone(),
+            None => ExpertMap::contiguous_on(layers, experts, of_ranks)?,
+        },
         Policy::DeepSeek => {
             let per_rank = of_ranks.per_rank().ok_or(BalanceError::UnequalSlots { policy })?;
             let (slots, shares) = deepseek::balance(&total(windows), topology, per_rank);
@@ -160,22 +164,21 @@ fn total(windows: &[ExpertLoad]) -> ExpertLoad {
 }
 
 /// The placement in force, if it has the topology's ranks and slots.
-fn in_force<'a>(
-    current: Option<&'a ExpertMap>,
-    load: &ExpertLoad,
-    topology: &Topology,
-) -> Result<Option<&'a ExpertMap>, BalanceError> {
-    let Some(current) = current else { return Ok(None) };
-    let shape = current.shape();
-    if (load.layers(), load.experts()) != (shape.layers, shape.experts) {
-        return Err(BalanceError::Load {
-            layers: load.layers(),
-            experts: load.experts(),
-            map_layers: shape.layers,
-            map_experts: shape.experts,
-        });
+fn same_ranks<'a>(current: Option<&'a ExpertMap>, topology: &Topology) -> Option<&'a ExpertMap> {
+    current.filter(|map| map.slots_of_ranks() == topology.slots())
+}
+
+fn check_model(current: Option<&ExpertMap>, load: &ExpertLoad) -> Result<(), BalanceError> {
+    let Some(shape) = current.map(ExpertMap::shape) else { return Ok(()) };
+    if (load.layers(), load.experts()) == (shape.layers, shape.experts) {
+        return Ok(());
     }
-    Ok((current.slots_of_ranks() == topology.slots()).then_some(current))
+    Err(BalanceError::Load {
+        layers: load.layers(),
+        experts: load.experts(),
+        map_layers: shape.layers,
+        map_experts: shape.experts,
+    })
 }
 
 /// Why no target map could be found. Trying again with the same input does not help.

@@ -29,6 +29,9 @@ pub fn coverage(map: &ExpertMap) -> usize {
 /// The number of experts, over all layers, that the loss of some `ranks` ranks would take away.
 #[must_use]
 pub fn uncovered(map: &ExpertMap, ranks: usize) -> usize {
+    if ranks == 0 {
+        return 0;
+    }
     map.layers().flat_map(|layer| map.replica_counts(layer)).filter(|&copies| copies as usize <= ranks).count()
 }
 

@@ -110,12 +110,21 @@ impl ExpertMap {
         of_ranks: RankSlots,
         slots: Vec<ExpertId>,
     ) -> Result<Self, MapError> {
+        let shape = Self::shape_on(layers, experts, &of_ranks)?;
+        Self::checked(shape, of_ranks, slots)
+    }
+
+    /// The shape of a map on these ranks.
+    ///
+    /// # Errors
+    /// If it is impossible.
+    pub(crate) fn shape_on(layers: usize, experts: usize, of_ranks: &RankSlots) -> Result<MapShape, MapError> {
         let shape = MapShape { layers, experts, ranks: of_ranks.ranks(), slots_per_rank: of_ranks.most() };
         shape.check()?;
         if of_ranks.total() < experts {
             return Err(MapError::TooFewSlots { slots: of_ranks.total(), experts });
         }
-        Self::checked(shape, of_ranks, slots)
+        Ok(shape)
     }
 
     fn checked(shape: MapShape, of_ranks: RankSlots, slots: Vec<ExpertId>) -> Result<Self, MapError> {
@@ -149,18 +158,21 @@ impl ExpertMap {
     }
 
     fn check_layer(&self, layer: LayerId) -> Result<(), MapError> {
-        let mut last_rank = vec![None; self.shape.experts];
-        for (rank, slot) in self.slots_of_layer() {
-            let expert = self.expert(layer, rank, slot);
-            let Some(last) = last_rank.get_mut(expert.index()) else {
-                return Err(MapError::UnknownExpert { layer, rank, expert, experts: self.shape.experts });
-            };
-            if *last == Some(rank) {
-                return Err(MapError::Twice { layer, rank, expert });
+        let experts = self.layer(layer);
+        // One more than the last rank seen to hold the expert.
+        let mut last_rank = vec![0_u32; self.shape.experts];
+        for rank in (0..self.shape.ranks).map(RankId::from) {
+            for &expert in &experts[self.of_ranks.of(rank)] {
+                let Some(last) = last_rank.get_mut(expert.index()) else {
+                    return Err(MapError::UnknownExpert { layer, rank, expert, experts: self.shape.experts });
+                };
+                if *last == rank.0 + 1 {
+                    return Err(MapError::Twice { layer, rank, expert });
+                }
+                *last = rank.0 + 1;
             }
-            *last = Some(rank);
         }
-        match last_rank.iter().position(Option::is_none) {
+        match last_rank.iter().position(|&last| last == 0) {
             Some(missing) => Err(MapError::Missing { layer, expert: missing.into() }),
             None => Ok(()),
         }

@@ -91,7 +91,7 @@ pub fn transactions(
         return Err(MoveError::Ranks { found: topology.ranks(), ranks: old.shape().ranks });
     }
     let (mut transactions, mut holders) = (Vec::new(), Vec::new());
-    for mut moves in old.layers().map(|layer| layer::moves(old, new, layer)) {
+    for mut moves in old.layers().filter(|&layer| differ(old, new, layer)).map(|layer| layer::moves(old, new, layer)) {
         transactions.append(&mut moves.transactions);
         holders.append(&mut moves.holders);
     }
@@ -106,11 +106,16 @@ pub fn transactions(
 pub fn destination(old: &ExpertMap, new: &ExpertMap) -> Result<ExpertMap, MoveError> {
     check_shapes(old, new)?;
     let mut map = old.clone();
-    for layer in old.layers() {
+    for layer in old.layers().filter(|&layer| differ(old, new, layer)) {
         let layer::LayerMoves { after, .. } = layer::moves(old, new, layer);
         map.replace_layer(layer, &after.slots, after.shares)?;
     }
     Ok(map)
+}
+
+/// Whether anything in a layer differs, be it the order of slots.
+fn differ(old: &ExpertMap, new: &ExpertMap, layer: LayerId) -> bool {
+    old.layer(layer) != new.layer(layer) || old.shares(layer) != new.shares(layer)
 }
 
 /// Pages that ranks receive on the way from `old` to `new`: experts that a rank holds in `new` and not in `old`, over

@@ -1,6 +1,8 @@
 //! The shares that copies take of their experts' tokens, for a placement that is given. Knows nothing of how the placement
 //! was found or of what it costs to change it.
 
+use std::ops::Range;
+
 use crate::ids::LayerId;
 use crate::load::{ExpertLoad, distance};
 use crate::map::{ExpertMap, WHOLE};
@@ -13,8 +15,8 @@ const PASSES: usize = 24;
 /// A pass that moves no rank's load by more than this part of the mean is the last.
 const STILL: f64 = 1e-4;
 
-/// The most that shares must take off a layer's busiest rank, however uncertain the forecast is.
-const WORTH_AT_MOST: f64 = 0.02;
+/// What shares must take off a layer's busiest rank, as a part of it: less is what whole parts of an expert round.
+const WORTH: f64 = 0.0005;
 
 /// How far off a forecast of an expert's tokens is by relative standard deviation, at least: windows of recorded loads
 /// that follow each other differ by about as much.
@@ -50,71 +52,131 @@ pub fn uncertainty(windows: &[ExpertLoad]) -> f64 {
     f64::sqrt(squares / pairs).max(LEAST_UNCERTAINTY)
 }
 
-/// An expert with several copies.
-struct Replicated {
-    tokens: f64,
-    /// Its slots in [`Layer::slots`].
-    slots: std::ops::Range<usize>,
-}
-
 /// `None` where even shares are as good.
 fn suit_layer(map: &ExpertMap, layer: LayerId, tokens: &[u64], speeds: &[f64], uncertainty: f64) -> Option<Vec<u32>> {
     let experts = map.layer(layer);
-    let counts = map.replica_counts(layer);
-    // Slots of replicated experts, expert by expert: (slot, rank, fraction).
-    let mut starts = vec![0_usize; counts.len() + 1];
-    for (expert, &count) in counts.iter().enumerate() {
-        starts[expert + 1] = starts[expert] + if count > 1 { count as usize } else { 0 };
-    }
-    let mut slots = vec![(0_usize, 0_usize, 0.0_f64); starts[counts.len()]];
-    let mut loads = vec![0.0_f64; speeds.len()];
-    let mut next = starts.clone();
-    let mut slot = 0;
-    for (rank, count) in map.slots_of_ranks().counts().enumerate() {
-        for expert in experts[slot..slot + count].iter().map(|expert| expert.index()) {
-            let fraction = 1.0 / f64::from(counts[expert]);
-            loads[rank] += tokens[expert] as f64 * fraction;
-            if counts[expert] > 1 {
-                slots[next[expert]] = (slot, rank, fraction);
-                next[expert] += 1;
-            }
-            slot += 1;
-        }
-    }
-    let replicated: Vec<Replicated> = (0..counts.len())
-        .filter(|&expert| counts[expert] > 1 && tokens[expert] > 0)
-        .map(|expert| Replicated { tokens: tokens[expert] as f64, slots: starts[expert]..starts[expert + 1] })
-        .collect();
-    let busiest = |loads: &[f64]| loads.iter().zip(speeds).map(|(load, speed)| load / speed).fold(0.0, f64::max);
-    let (even, total) = (busiest(&loads), loads.iter().sum::<f64>());
+    let of_ranks = map.slots_of_ranks();
+    let tokens: Vec<f64> = tokens.iter().map(|&tokens| tokens as f64).collect();
+    let placed = Placed { slots: |rank: usize| of_ranks.of(rank.into()), expert: |slot: usize| experts[slot].index() };
+    let mut levelled = Levelled::even(&placed, &tokens, speeds);
     // No shares take a rank below what all ranks would carry if they were level.
-    let worth = 1.0 - (uncertainty * uncertainty).min(WORTH_AT_MOST);
-    if even * speeds.iter().sum::<f64>() * worth < total {
+    let worth = 1.0 - WORTH;
+    let even = levelled.busiest();
+    if even * speeds.iter().sum::<f64>() * worth < levelled.loads.iter().sum::<f64>() {
         return None;
     }
-    let still = STILL * total / speeds.len() as f64;
-    let mut levels = Vec::new();
-    for _ in 0..PASSES {
-        let mut moved = 0.0_f64;
-        for Replicated { tokens, slots: range } in &replicated {
-            moved =
-                moved.max(level(*tokens, &mut slots[range.clone()], &mut loads, (speeds, uncertainty), &mut levels));
-        }
-        if moved <= still {
-            break;
-        }
-    }
+    levelled.level_out(&placed, &tokens, uncertainty, PASSES);
     let mut parts = map.parts(layer);
-    for Replicated { slots: range, .. } in &replicated {
-        round(&slots[range.clone()], &mut parts);
+    for Replicated { slots: range, .. } in &levelled.replicated {
+        round(&levelled.slots[range.clone()], &mut parts);
     }
     // What counts is what is carried out: whole parts.
-    let mut loads = vec![0.0; speeds.len()];
-    let taken = |slot: usize| tokens[experts[slot].index()] as f64 * f64::from(parts[slot]) / f64::from(WHOLE);
-    for (rank, load) in loads.iter_mut().enumerate() {
-        *load = map.slots_of_ranks().of(rank.into()).map(taken).sum();
+    let taken = |slot: usize| tokens[experts[slot].index()] * f64::from(parts[slot]) / f64::from(WHOLE);
+    for (rank, load) in levelled.loads.iter_mut().enumerate() {
+        *load = of_ranks.of(rank.into()).map(taken).sum();
     }
-    (busiest(&loads) < even * worth).then_some(parts)
+    (levelled.busiest() < even * worth).then_some(parts)
+}
+
+/// One layer's experts in the slots of its ranks.
+pub(crate) struct Placed<Slots, Expert> {
+    /// The slots of a rank.
+    pub slots: Slots,
+    /// The expert in a slot.
+    pub expert: Expert,
+}
+
+/// An expert with several copies.
+struct Replicated {
+    tokens: f64,
+    /// Its slots in [`Levelled::slots`].
+    slots: Range<usize>,
+}
+
+/// A slot of an expert with several copies: the slot, its rank and its fraction of the expert's tokens.
+type Copy = (usize, usize, f64);
+
+/// Loads of a layer's ranks, and the fractions that the copies of its experts take.
+pub(crate) struct Levelled<'a> {
+    speeds: &'a [f64],
+    counts: Vec<u32>,
+    loads: Vec<f64>,
+    replicated: Vec<Replicated>,
+    /// Slots of all experts with several copies, expert by expert.
+    slots: Vec<Copy>,
+}
+
+impl<'a> Levelled<'a> {
+    /// Copies share evenly.
+    pub(crate) fn even(
+        placed: &Placed<impl Fn(usize) -> Range<usize>, impl Fn(usize) -> usize>,
+        tokens: &[f64],
+        speeds: &'a [f64],
+    ) -> Self {
+        let mut counts = vec![0_u32; tokens.len()];
+        for slot in (0..speeds.len()).flat_map(&placed.slots) {
+            counts[(placed.expert)(slot)] += 1;
+        }
+        let copy = |expert: usize| tokens[expert] / f64::from(counts[expert]);
+        let load = |rank| (placed.slots)(rank).map(|slot| copy((placed.expert)(slot))).sum();
+        let loads = (0..speeds.len()).map(load).collect();
+        Self { speeds, counts, loads, replicated: Vec::new(), slots: Vec::new() }
+    }
+
+    /// Time that the busiest rank takes.
+    pub(crate) fn busiest(&self) -> f64 {
+        self.loads.iter().zip(self.speeds).map(|(load, speed)| load / speed).fold(0.0, f64::max)
+    }
+
+    /// Gives the copies the shares that suit the tokens best, as far as that many passes get.
+    pub(crate) fn level_out(
+        &mut self,
+        placed: &Placed<impl Fn(usize) -> Range<usize>, impl Fn(usize) -> usize>,
+        tokens: &[f64],
+        uncertainty: f64,
+        passes: usize,
+    ) {
+        self.find_replicated(placed, tokens);
+        let still = STILL * self.loads.iter().sum::<f64>() / self.speeds.len() as f64;
+        let mut levels = Vec::new();
+        for _ in 0..passes {
+            let mut moved = 0.0_f64;
+            for Replicated { tokens, slots } in &self.replicated {
+                let slots = &mut self.slots[slots.clone()];
+                moved = moved.max(level(*tokens, slots, &mut self.loads, (self.speeds, uncertainty), &mut levels));
+            }
+            if moved <= still {
+                break;
+            }
+        }
+    }
+
+    fn find_replicated(
+        &mut self,
+        placed: &Placed<impl Fn(usize) -> Range<usize>, impl Fn(usize) -> usize>,
+        tokens: &[f64],
+    ) {
+        let counts = &self.counts;
+        let mut starts = vec![0_usize; counts.len() + 1];
+        for (expert, &count) in counts.iter().enumerate() {
+            starts[expert + 1] = starts[expert] + if count > 1 { count as usize } else { 0 };
+        }
+        self.slots = vec![(0, 0, 0.0); starts[counts.len()]];
+        let mut next = starts.clone();
+        for rank in 0..self.speeds.len() {
+            for slot in (placed.slots)(rank) {
+                let expert = (placed.expert)(slot);
+                if counts[expert] > 1 {
+                    self.slots[next[expert]] = (slot, rank, 1.0 / f64::from(counts[expert]));
+                    next[expert] += 1;
+                }
+            }
+        }
+        self.replicated = (0..counts.len())
+            .filter(|&expert| counts[expert] > 1 && tokens[expert] > 0.0)
+            .map(|expert| Replicated { tokens: tokens[expert], slots: starts[expert]..starts[expert + 1] })
+            .collect();
+    }
 }
 
 /// The best shares of one expert while those of the others stay; the largest change of a rank's load.
@@ -124,7 +186,7 @@ fn suit_layer(map: &ExpertMap, layer: LayerId, tokens: &[u64], speeds: &[f64], u
 /// `(b + w s (1 + u^2)) / v = level`.
 fn level(
     tokens: f64,
-    slots: &mut [(usize, usize, f64)],
+    slots: &mut [Copy],
     loads: &mut [f64],
     (speeds, uncertainty): (&[f64], f64),
     levels: &mut Vec<(f64, f64)>,
@@ -174,7 +236,7 @@ fn level(
 }
 
 /// Whole parts that add up, by largest remainder, the first of equals.
-fn round(slots: &[(usize, usize, f64)], parts: &mut [u32]) {
+fn round(slots: &[Copy], parts: &mut [u32]) {
     let mut left = WHOLE;
     let mut remainders: Vec<(f64, usize)> = Vec::with_capacity(slots.len());
     for &(slot, _, fraction) in slots {

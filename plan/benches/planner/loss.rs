@@ -30,7 +30,9 @@ const CASES: [(&str, &str, [Peer; 2]); 4] = [
 struct Outcome {
     floor: f64,
     moves: f64,
+    /// With the plan's shares, which take hold without a move, and if copies shared evenly.
     excess: f64,
+    even: f64,
 }
 
 fn lose(rank: usize, shape: &Shape, window: &Window) -> Result<Outcome> {
@@ -43,20 +45,33 @@ fn lose(rank: usize, shape: &Shape, window: &Window) -> Result<Outcome> {
     before.lose(rank);
     let floor = plan::coverage::lost(&map, &[RankId::from(rank)]).len();
     anyhow::ensure!(floor == before.missing(), "the planner counts {floor} lost experts, not {}", before.missing());
-    let over = after.busiest(window, Split::Even).into_iter().zip(window).map(|(max, load)| {
-        (max / bound::of_counts(load, shape.ranks - 1, shape.physical - shape.slots()) - 1.0) * 100.0
-    });
+    let over = |split| {
+        let over = after.busiest(window, split).into_iter().zip(window).map(|(max, load)| {
+            (max / bound::of_counts(load, shape.ranks - 1, shape.physical - shape.slots()) - 1.0) * 100.0
+        });
+        mean(&over.collect::<Vec<_>>())
+    };
     Ok(Outcome {
         floor: floor as f64,
         moves: before.movement(&after, shape.nodes).moves as f64,
-        excess: mean(&over.collect::<Vec<_>>()),
+        excess: over(Split::Planned),
+        even: over(Split::Even),
     })
 }
 
 /// Moves and balance after the loss of the first, the middle and the last rank.
 pub fn loss(options: &Options, report: &mut Report) -> Result<()> {
     report::title("One rank lost (first, middle, last: mean, worst): copies made by the plan for the others");
-    report::table(&["shape, loads, planner", "floor", "moves", "moves / floor", "worst", "excess %", "worst"]);
+    report::table(&[
+        "shape, loads, planner",
+        "floor",
+        "moves",
+        "moves / floor",
+        "worst",
+        "excess %",
+        "worst",
+        "if shared evenly",
+    ]);
     for (name, family, peers) in CASES {
         if family.starts_with("real") && !options.loads.has_recorded() || options.quick && name != "dsv3-32" {
             continue;
@@ -77,11 +92,21 @@ pub fn loss(options: &Options, report: &mut Report) -> Result<()> {
             format!("{:.2}", largest(&ratios)),
             format!("{:.2}", mean(&excess)),
             format!("{:.2}", largest(&excess)),
+            format!("{:.2}", mean(&each(|outcome| outcome.even))),
         ]);
         for (peer, [floor, moves, excess]) in peers {
             let ratio = format!("{:.2}", moves / floor);
             let (floor, moves, excess) = (format!("{floor}"), format!("{moves}"), format!("{excess:.2}"));
-            report::row(&[format!("{case} {peer}"), floor, moves, ratio, String::new(), excess, String::new()]);
+            report::row(&[
+                format!("{case} {peer}"),
+                floor,
+                moves,
+                ratio,
+                String::new(),
+                excess,
+                String::new(),
+                String::new(),
+            ]);
         }
         report.at_most(format!("{case}, one rank lost, moves / floor, worst"), largest(&ratios), TARGET.0, "x");
         report.at_most(format!("{case}, one rank lost, excess, worst"), largest(&excess), TARGET.1, " %");

@@ -41,6 +41,16 @@ impl Report {
         self.targets.push(Target { what: what.into(), found: shown, limit: limit_shown, met: found <= limit });
     }
 
+    /// The same where no placement is below a floor: a limit that is below that cannot be kept, and is no target.
+    pub fn at_most_if_possible(&mut self, what: impl Into<String>, (found, floor): (f64, f64), limit: f64, unit: &str) {
+        if floor <= limit {
+            self.at_most(what, found, limit, unit);
+            return;
+        }
+        let limit = format!("<= {limit:.3}{unit}, but no placement is below {floor:.3}{unit}");
+        self.targets.push(Target { what: what.into(), found: format!("{found:.3}{unit}"), limit, met: true });
+    }
+
     /// A figure that must not be below its limit.
     pub fn at_least(&mut self, what: impl Into<String>, found: f64, limit: f64) {
         let (shown, limit_shown) = (format!("{found:.4}"), format!(">= {limit:.4}"));

@@ -186,7 +186,8 @@ fn follow_all(options: &Options, case: &Case, report: &mut Report) -> Result<()>
     }
     if case.as_good {
         for (other, against) in [(&scratch, "a plan of ours from scratch"), (&deepseek, "deepseek")] {
-            report.at_least(format!("{name}, next window, against {against}"), mean(&ours.next), mean(&other.next));
+            let served = |outcome: &Outcome| mean(&outcome.next_planned);
+            report.at_least(format!("{name}, next window, against {against}"), served(&ours), served(other));
         }
     }
     let what = format!("{name}, processor time of a plan, against one from scratch");

@@ -2,6 +2,7 @@
 
 use crate::ids::LayerId;
 use crate::load::ExpertLoad;
+use crate::shares::LEAST_UNCERTAINTY;
 
 /// What the next window is expected to bring.
 #[derive(Clone, Debug)]
@@ -12,6 +13,8 @@ pub(in crate::balance) struct Forecast {
     /// How far the next window is from it in a layer: variance of an expert's load, as a share of its load and of the
     /// layer's. Counting alone gives 1 / tokens of the window.
     spread: f64,
+    /// Windows that it was made from.
+    windows: usize,
 }
 
 impl Forecast {
@@ -37,10 +40,12 @@ impl Forecast {
         self.loads.len() / self.experts
     }
 
-    /// By which share the load of one of `ranks` equal ranks is expected to differ from its forecast in the next window
-    /// (one standard deviation).
-    pub(in crate::balance) fn noise_of_ranks(&self, ranks: usize) -> f64 {
-        (self.spread * ranks as f64).sqrt()
+    /// By which share the load of one of `ranks` equal ranks with `slots` slots together is expected to differ from its
+    /// forecast in the next window (one standard deviation). From fewer than three windows nothing can be measured: then by
+    /// what experts that differ by the least uncertainty there is give.
+    pub(in crate::balance) fn noise_of_ranks(&self, ranks: usize, slots: usize) -> f64 {
+        let measured = (self.spread * ranks as f64).sqrt();
+        if self.windows < 3 { measured.max(LEAST_UNCERTAINTY * (ranks as f64 / slots as f64).sqrt()) } else { measured }
     }
 
     /// Popularity is taken to walk at random and windows to count it with noise. Both are measured on the windows
@@ -73,7 +78,7 @@ impl Forecast {
                 }
             }
         }
-        Self { experts, loads, spread: model.spread() / experts as f64 }
+        Self { experts, loads, spread: model.spread() / experts as f64, windows: windows.len() }
     }
 }
 

@@ -6,12 +6,14 @@ mod counts;
 mod deepen;
 mod fill;
 mod in_force;
+mod kept;
 mod packing;
 mod ranks;
 mod relabel;
 mod scratch;
 mod search;
 
+use self::kept::Kept;
 use self::ranks::Ranks;
 use super::forecast::Forecast;
 use crate::ids::{ExpertId, LayerId};
@@ -29,18 +31,37 @@ pub(super) fn balance(
 ) -> Vec<ExpertId> {
     let slots_of_ranks: Vec<usize> = topology.slots().counts().collect();
     let ranks = Ranks::new(&slots_of_ranks, topology.speeds());
-    let least = (min_coverage + 1).min(ranks.physical() / forecast.experts()).min(ranks.len());
-    let noise = forecast.noise_of_ranks(ranks.len());
+    let least = (min_coverage + 1).min(ranks.physical() / forecast.experts()).min(ranks.open());
+    let noise = forecast.noise_of_ranks(ranks.open(), ranks.physical());
+    let same_ranks = current.is_some_and(|map| map.slots_of_ranks() == topology.slots());
     let mut slots = Vec::with_capacity(forecast.layers() * ranks.physical());
     for layer in (0..forecast.layers()).map(LayerId::from) {
         let weights = forecast.layer(layer);
-        let held: Option<Vec<u16>> = current.map(|map| map.layer(layer).iter().map(|expert| expert.0 as u16).collect());
-        let calm = || match &held {
-            Some(held) => in_force::pack(&ranks, weights, held, least, noise),
+        let content = current.map(|map| content(map, layer, ranks.len()));
+        let kept = content
+            .as_ref()
+            .map(|content| if same_ranks { Kept::whole(content) } else { Kept::on(&ranks, weights, content) });
+        let calm = || match &kept {
+            Some(kept) => in_force::pack(&ranks, weights, kept, least, noise),
             None => scratch::pack(&ranks, weights, least).into_slots(),
         };
-        let target = bursts::plan_or(calm, (windows, layer), &ranks, held.as_deref(), least);
+        let in_force = kept.as_ref().filter(|_| same_ranks).map(|kept| &kept.slots[..]);
+        let mut target = bursts::plan_or(calm, (windows, layer), &ranks, in_force, least);
+        if let (Some(content), false) = (&content, same_ranks) {
+            kept::arrange(&ranks, content, &mut target);
+        }
         slots.extend(target.into_iter().map(|expert| ExpertId(expert.into())));
     }
     slots
+}
+
+/// What each of `ranks` ranks holds of a layer; ranks that the map does not have hold nothing.
+fn content(map: &ExpertMap, layer: LayerId, ranks: usize) -> Vec<Vec<u16>> {
+    let of_rank = |rank: usize| -> Vec<u16> {
+        if rank >= map.shape().ranks {
+            return Vec::new();
+        }
+        map.rank(layer, rank.into()).iter().map(|expert| expert.0 as u16).collect()
+    };
+    (0..ranks).map(of_rank).collect()
 }

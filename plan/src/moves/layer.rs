@@ -68,7 +68,7 @@ struct Mover<'a> {
     layer: LayerId,
     of_ranks: &'a RankSlots,
     slots: Vec<ExpertId>,
-    /// Ranks that hold each expert, ascending, `[experts]`.
+    /// Ranks that hold each expert that is to leave or to arrive somewhere, ascending, `[experts]`.
     holders: Vec<Vec<usize>>,
     /// Slots of each rank whose expert is to leave it, ascending, `[ranks]`.
     leaving: Vec<Vec<usize>>,
@@ -100,14 +100,23 @@ impl<'a> Mover<'a> {
             let leaving: Vec<usize> = (0..before.len()).filter(|&slot| !after.contains(&before[slot])).collect();
             let mut arriving: Vec<ExpertId> = after.iter().copied().filter(|expert| !before.contains(expert)).collect();
             arriving.sort_unstable();
-            for expert in before {
-                mover.holders[expert.index()].push(rank.index());
-            }
             for &slot in &leaving {
                 mover.departures[before[slot].index()] += 1;
             }
             mover.leaving.push(leaving);
             mover.arriving.push(arriving);
+        }
+        let mut moves = vec![false; shape.experts];
+        for expert in mover.arriving.iter().flatten() {
+            moves[expert.index()] = true;
+        }
+        for (expert, departures) in mover.departures.iter().enumerate() {
+            moves[expert] |= *departures > 0;
+        }
+        for rank in 0..shape.ranks {
+            for expert in old.rank(layer, rank.into()).iter().filter(|expert| moves[expert.index()]) {
+                mover.holders[expert.index()].push(rank);
+            }
         }
         mover
     }

@@ -22,7 +22,7 @@ pub(in crate::balance) fn deepen(packing: &mut Packing<'_>, goal: f64) {
     let mut before = packing.clone();
     let mut attempts = ATTEMPTS;
     while packing.top() > goal && one_better(packing, &mut before, &mut attempts) {
-        search::improve(packing, goal);
+        search::improve(packing, goal, goal);
         before.copy_from(packing);
     }
 }

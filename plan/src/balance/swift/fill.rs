@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 
 use super::packing::Packing;
 use super::ranks::Ranks;
@@ -10,13 +11,14 @@ use super::ranks::Ranks;
 /// one after the other, onto that many different ranks. `counts` are from 1 to the number of ranks, together the number
 /// of slots; ranks with unequal slots may have no place for some of the copies, and their slots go to other experts.
 pub(in crate::balance) fn fill<'a>(ranks: &'a Ranks, weights: &'a [f64], counts: &[u16], least: usize) -> Packing<'a> {
-    let mut order: Vec<(u64, u16)> = (0..weights.len())
-        .map(|expert| ((weights[expert] / f64::from(counts[expert])).to_bits(), expert as u16))
-        .collect();
-    order.sort_unstable_by_key(|&(load, expert)| (Reverse(load), expert));
+    let per_copy = |expert: usize| weights[expert] / f64::from(counts[expert]);
+    // Load and number as one that sorts like them; the number takes bits of the load that are worth less than a part in 10^10.
+    let key = |expert: usize| per_copy(expert).to_bits() & !0xffff | (0xffff - expert as u64);
+    let mut order: Vec<u64> = (0..weights.len()).map(key).collect();
+    order.sort_unstable();
     let mut filling = Filling::new(ranks);
-    for &(load, expert) in &order {
-        filling.place(expert, f64::from_bits(load), counts[expert as usize]);
+    for expert in order.iter().rev().map(|key| (0xffff - (key & 0xffff)) as usize) {
+        filling.place(expert as u16, per_copy(expert), counts[expert]);
     }
     filling.top_up(weights, counts);
     Packing::new(ranks, weights, &filling.slots, least)
@@ -27,10 +29,21 @@ struct Filling<'a> {
     slots: Vec<u16>,
     filled: Vec<u32>,
     sums: Vec<f64>,
-    /// Ranks with room, the lowest level first, then the emptiest. Levels as bits, which are in the order of values.
-    lowest: BinaryHeap<Reverse<(u64, u32, u16)>>,
+    /// Ranks with room, the lowest level first, then the emptiest: [`key`] of each.
+    lowest: BinaryHeap<Reverse<u128>>,
     /// Where the copies of one expert go.
     chosen: Vec<u16>,
+}
+
+/// Level, filled slots and number of a rank as one number, which sorts like them: a level is not negative, so its bits are
+/// in the order of values.
+fn key(level: f64, filled: u32, rank: usize) -> u128 {
+    u128::from(level.to_bits()) << 64 | u128::from(filled) << 32 | rank as u128
+}
+
+/// The rank in a [`key`].
+const fn rank_of(key: u128) -> usize {
+    key as u32 as usize
 }
 
 impl<'a> Filling<'a> {
@@ -41,7 +54,7 @@ impl<'a> Filling<'a> {
             slots: vec![0; ranks.physical()],
             filled: vec![0; ranks.len()],
             sums: vec![0.0; ranks.len()],
-            lowest: open.map(|rank| Reverse((0, 0, rank as u16))).collect(),
+            lowest: open.map(|rank| Reverse(key(0.0, 0, rank))).collect(),
             chosen: Vec::new(),
         }
     }
@@ -51,10 +64,14 @@ impl<'a> Filling<'a> {
     }
 
     fn place(&mut self, expert: u16, load: f64, count: u16) {
+        if count == 1 {
+            self.place_alone(expert, load);
+            return;
+        }
         self.chosen.clear();
         while self.chosen.len() < usize::from(count) {
-            let Some(Reverse((_, _, rank))) = self.lowest.pop() else { break };
-            self.chosen.push(rank);
+            let Some(Reverse(key)) = self.lowest.pop() else { break };
+            self.chosen.push(rank_of(key) as u16);
         }
         for index in 0..self.chosen.len() {
             self.put(usize::from(self.chosen[index]), expert, load);
@@ -64,23 +81,39 @@ impl<'a> Filling<'a> {
         }
     }
 
+    /// An expert with one copy, which most have: the rank stays in the heap.
+    fn place_alone(&mut self, expert: u16, load: f64) {
+        let Some(&Reverse(lowest)) = self.lowest.peek() else { return };
+        let key = self.take(rank_of(lowest), expert, load);
+        let top = self.lowest.peek_mut().expect("it has just been seen");
+        match key {
+            Some(key) => *{ top } = Reverse(key),
+            None => drop(PeekMut::pop(top)),
+        }
+    }
+
     /// Puts an expert into the next slot of a rank and the rank back among those with room.
     fn put(&mut self, rank: usize, expert: u16, load: f64) {
+        if let Some(key) = self.take(rank, expert, load) {
+            self.lowest.push(Reverse(key));
+        }
+    }
+
+    /// Puts an expert into the next slot of a rank; the rank's key if it still has room.
+    fn take(&mut self, rank: usize, expert: u16, load: f64) -> Option<u128> {
         let slots = self.ranks.slots(rank);
         self.slots[slots.start + self.filled[rank] as usize] = expert;
         self.filled[rank] += 1;
         self.sums[rank] += load;
-        if (self.filled[rank] as usize) < slots.len() {
-            let level = self.sums[rank] * self.ranks.pace(rank);
-            self.lowest.push(Reverse((level.to_bits(), self.filled[rank], rank as u16)));
-        }
+        let level = self.sums[rank] * self.ranks.pace(rank);
+        ((self.filled[rank] as usize) < slots.len()).then(|| key(level, self.filled[rank], rank))
     }
 
     /// Every rank with room holds the expert already. Where ranks have equal numbers of slots, a full rank that lacks
     /// it has two experts more that a rank with room lacks than the other way round, so one of them can make place.
     fn make_place(&mut self, expert: u16, load: f64) {
-        let Some(&Reverse((_, _, roomy))) = self.lowest.peek() else { return };
-        let roomy = usize::from(roomy);
+        let Some(&Reverse(lowest)) = self.lowest.peek() else { return };
+        let roomy = rank_of(lowest);
         let full = (0..self.ranks.len())
             .filter(|&rank| self.filled[rank] as usize == self.ranks.slots(rank).len())
             .filter(|&rank| !self.content(rank).contains(&expert));
@@ -106,8 +139,8 @@ impl<'a> Filling<'a> {
         let per_copy = |expert: usize| weights[expert] / f64::from(counts[expert]);
         let mut hottest: Vec<u16> = (0..weights.len() as u16).collect();
         hottest.sort_by(|&a, &b| per_copy(b as usize).total_cmp(&per_copy(a as usize)));
-        while let Some(Reverse((_, _, rank))) = self.lowest.pop() {
-            let rank = usize::from(rank);
+        while let Some(Reverse(lowest)) = self.lowest.pop() {
+            let rank = rank_of(lowest);
             let lacking = hottest.iter().find(|expert| !self.content(rank).contains(expert));
             let expert = *lacking.expect("a rank has no more slots than there are experts");
             self.put(rank, expert, 0.0);

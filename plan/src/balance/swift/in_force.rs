@@ -1,16 +1,26 @@
 //! A packing of one layer from the placement in force, by few moves.
 
 use super::counts::{counts, largest_copy};
+use super::kept::Kept;
 use super::packing::Packing;
 use super::ranks::Ranks;
 use super::relabel::relabel;
 use super::scratch;
-use super::search::{Change, replaced};
+use super::search::{Change, LOOK_FURTHER, replaced};
+use crate::shares::{LEAST_UNCERTAINTY, Levelled, Placed};
 
 /// A layer is left alone, or improved no further, when its busiest rank is within this many standard deviations of what a
-/// rank's load will differ from its forecast: the next window undoes finer work. Lower moves more and gains little: on a
-/// recorded drift at 32 ranks 0.5 moves a third more than this for 0.0008 of the next window's ratio.
-const WITHIN_NOISE: f64 = 0.75;
+/// rank's load will differ from its forecast: the next window undoes finer work.
+const WITHIN_NOISE: f64 = 0.6;
+
+/// The same, when shares alone take it to within this many: they cost no page.
+const WITHIN_NOISE_BY_SHARES: f64 = 0.35;
+
+/// What is left of the way to the goal when it is looked at whether shares can do the rest.
+const STAGES: [f64; 5] = [0.6, 0.4, 0.25, 0.12, 0.0];
+
+/// Passes over shares after which they have done what they can nearly always.
+const PASSES: usize = 8;
 
 /// A change must take at least this share of the same standard deviation off the busiest rank for each page.
 const WORTH_A_PAGE: f64 = 0.02;
@@ -31,19 +41,33 @@ const ROUNDING: f64 = 1e-9;
 const STEPS_PER_SLOT: usize = 4;
 
 /// Improves `slots` for the loads expected. `noise` is how far a rank's load will differ from them, as a share of it.
-pub(in crate::balance) fn pack(ranks: &Ranks, weights: &[f64], slots: &[u16], least: usize, noise: f64) -> Vec<u16> {
+pub(in crate::balance) fn pack(ranks: &Ranks, weights: &[f64], kept: &Kept, least: usize, noise: f64) -> Vec<u16> {
+    let slots = &kept.slots;
     let mut packing = Packing::new(ranks, weights, slots, least);
     let covered = (0..weights.len()).all(|expert| packing.count(expert) >= least);
-    let ideal = counts(weights, ranks.len(), ranks.physical(), least);
+    let ideal = counts(weights, ranks.open(), ranks.physical(), least);
     let level = largest_copy(weights, &ideal);
-    let goal = scratch::bound(ranks, weights, level) * (1.0 + WITHIN_NOISE * noise);
-    if covered && packing.top() <= goal {
-        return slots.to_vec();
+    let bound = scratch::bound(ranks, weights, level);
+    let goal = bound * (1.0 + WITHIN_NOISE * noise);
+    let balanced = |packing: &Packing<'_>| {
+        packing.top() <= goal || shares_reach(packing, weights, bound * (1.0 + WITHIN_NOISE_BY_SHARES * noise))
+    };
+    if covered && balanced(&packing) {
+        return slots.clone();
     }
-    let home = Home::new(&packing);
+    let home = Home::new(ranks, weights.len(), kept);
     cover(&mut packing, least);
     refresh(&mut packing, level * STANDS_OUT);
-    improve(&mut packing, &home, goal, WORTH_A_PAGE * noise);
+    let way = (packing.top() - goal).max(0.0);
+    for stage in STAGES {
+        let reached = improve(&mut packing, &home, goal + way * stage, WORTH_A_PAGE * noise);
+        if balanced(&packing) {
+            return packing.into_slots();
+        }
+        if !reached {
+            break;
+        }
+    }
     if packing.top() <= goal * (1.0 + SCRATCH_GAIN) {
         return packing.into_slots();
     }
@@ -54,6 +78,25 @@ pub(in crate::balance) fn pack(ranks: &Ranks, weights: &[f64], slots: &[u16], le
     relabel(ranks, slots, fresh.slots())
 }
 
+/// Whether shares can level the ranks of a packing down to a limit without a move.
+fn shares_reach(packing: &Packing<'_>, weights: &[f64], limit: f64) -> bool {
+    let ranks = packing.ranks();
+    let alone = |rank: usize| {
+        let loads = packing.experts_of(rank).iter().zip(packing.loads_of(rank));
+        let fixed: f64 =
+            loads.filter(|(expert, _)| packing.count(usize::from(**expert)) == 1).map(|(_, load)| load).sum();
+        fixed * ranks.pace(rank)
+    };
+    if (0..ranks.len()).any(|rank| alone(rank) > limit) {
+        return false;
+    }
+    let placed = Placed { slots: |rank| ranks.slots(rank), expert: |slot: usize| usize::from(packing.slots()[slot]) };
+    let speeds: Vec<f64> = (0..ranks.len()).map(|rank| 1.0 / ranks.pace(rank)).collect();
+    let mut levelled = Levelled::even(&placed, weights, &speeds);
+    levelled.level_out(&placed, weights, LEAST_UNCERTAINTY, PASSES);
+    levelled.busiest() <= limit
+}
+
 /// Where experts were at the start. A page costs nothing when it goes back there.
 struct Home {
     /// For each expert one bit for each rank.
@@ -62,12 +105,12 @@ struct Home {
 }
 
 impl Home {
-    fn new(packing: &Packing<'_>) -> Self {
-        let words = packing.ranks().len().div_ceil(64);
-        let mut holders = vec![0; packing.experts() * words];
-        for expert in 0..packing.experts() {
-            for rank in packing.holders(expert) {
-                holders[expert * words + rank / 64] |= 1 << (rank % 64);
+    fn new(ranks: &Ranks, experts: usize, kept: &Kept) -> Self {
+        let words = ranks.len().div_ceil(64);
+        let mut holders = vec![0; experts * words];
+        for rank in 0..ranks.len() {
+            for slot in ranks.slots(rank).filter(|&slot| kept.held[slot]) {
+                holders[usize::from(kept.slots[slot]) * words + rank / 64] |= 1 << (rank % 64);
             }
         }
         Self { holders, words }
@@ -150,14 +193,14 @@ impl Best {
     }
 }
 
-/// Improves the busiest rank until its level is at most `goal` or no change is worth its pages. An exchange leaves every
+/// Improves the busiest rank until its level is at most `goal`, which is then true, or no change is worth its pages. An exchange leaves every
 /// other rank as it is, so one that is worth it is taken before numbers of copies change: that moves less and holds
 /// longer.
-fn improve(packing: &mut Packing<'_>, home: &Home, goal: f64, worth: f64) {
+fn improve(packing: &mut Packing<'_>, home: &Home, goal: f64, worth: f64) -> bool {
     for _ in 0..STEPS_PER_SLOT * packing.slots().len() {
         let top = packing.top();
         if top <= goal {
-            return;
+            return true;
         }
         let busiest = packing.busiest();
         let mut best = Best { top, gain: top * worth.max(ROUNDING), change: None };
@@ -171,9 +214,10 @@ fn improve(packing: &mut Packing<'_>, home: &Home, goal: f64, worth: f64) {
         match best.change {
             Some(Change::Swap(a, b)) => packing.swap(a, b),
             Some(Change::Replace(rank, old, new)) => packing.replace(rank, old, new),
-            None => return,
+            None => return false,
         }
     }
+    false
 }
 
 /// A heavy expert of the busiest rank against a light one of another.
@@ -181,30 +225,36 @@ fn offer_swaps(packing: &Packing<'_>, home: &Home, busiest: usize, best: &mut Be
     let ranks = packing.ranks();
     let (load, pace) = (packing.rank_load(busiest), ranks.pace(busiest));
     let (mine, my_loads) = (packing.experts_of(busiest), packing.loads_of(busiest));
-    for rank in packing.order().iter().map(|&rank| usize::from(rank)) {
-        if packing.level(rank) >= best.limit(NO_PAGE) {
+    let mut further = LOOK_FURTHER;
+    for rank in packing.by_level() {
+        if packing.level(rank) >= best.limit(NO_PAGE) || further == 0 {
             return;
         }
+        further -= usize::from(best.change.is_some());
         let (other_load, other_pace) = (packing.rank_load(rank), ranks.pace(rank));
         let even = (load * pace - other_load * other_pace) / (pace + other_pace);
         if (load - even) * pace >= best.limit(NO_PAGE) {
             continue;
         }
         let (theirs, their_loads) = (packing.experts_of(rank), packing.loads_of(rank));
+        // What may go over so that both ranks stay below the level that a change must reach at least.
+        let within = |level: f64| (load - level / pace, level / other_pace - other_load);
+        let (mut low, mut high) = within(best.limit(NO_PAGE));
         let (mut i, mut j) = (0, 0);
         while i < mine.len() && j < theirs.len() {
-            let (old, new) = (usize::from(mine[i]), usize::from(theirs[j]));
             let less = my_loads[i] - their_loads[j];
-            let level = ((load - less) * pace).max((other_load + less) * other_pace);
-            if level < best.limit(NO_PAGE) && !packing.holds(rank, old) && !packing.holds(busiest, new) {
-                let pages = home.pages(busiest, old, new) + home.pages(rank, new, old);
-                best.offer(level, pages, Change::Swap((busiest, old), (rank, new)));
+            if less > low && less < high {
+                let (old, new) = (usize::from(mine[i]), usize::from(theirs[j]));
+                if !packing.holds(rank, old) && !packing.holds(busiest, new) {
+                    let level = ((load - less) * pace).max((other_load + less) * other_pace);
+                    let pages = home.pages(busiest, old, new) + home.pages(rank, new, old);
+                    best.offer(level, pages, Change::Swap((busiest, old), (rank, new)));
+                    (low, high) = within(best.limit(NO_PAGE));
+                }
             }
-            if less > even {
-                i += 1;
-            } else {
-                j += 1;
-            }
+            let heavy = less > even;
+            i += usize::from(heavy);
+            j += usize::from(!heavy);
         }
     }
 }

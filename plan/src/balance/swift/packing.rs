@@ -14,6 +14,8 @@ pub(in crate::balance) struct Packing<'a> {
     weights: &'a [f64],
     /// Copies of each expert.
     counts: Vec<u16>,
+    /// Load of each copy of an expert.
+    copies: Vec<f64>,
     /// Copies that each expert is to keep.
     least: u16,
     /// Experts with more copies than that, ascending.
@@ -30,8 +32,19 @@ pub(in crate::balance) struct Packing<'a> {
     sums: Vec<f64>,
     /// Time that each rank takes for its load.
     levels: Vec<f64>,
-    /// Ranks by ascending level, equal ones by number.
-    order: Vec<u16>,
+    /// Ranks by ascending level, equal ones by number: [`key`] of each.
+    order: Vec<u64>,
+}
+
+/// Level and number of a rank as one number, which sorts like them: a level is not negative, so its bits are in the order
+/// of values. The number takes the last 16, which are worth less than a part in 10^10.
+const fn key(level: f64, rank: usize) -> u64 {
+    level.to_bits() & !0xffff | rank as u64
+}
+
+/// The rank in a [`key`].
+const fn rank_of(key: u64) -> usize {
+    (key & 0xffff) as usize
 }
 
 impl<'a> Packing<'a> {
@@ -42,6 +55,7 @@ impl<'a> Packing<'a> {
             ranks,
             weights,
             counts: vec![0; weights.len()],
+            copies: vec![0.0; weights.len()],
             least: least as u16,
             spare: Vec::new(),
             experts: slots.to_vec(),
@@ -50,7 +64,7 @@ impl<'a> Packing<'a> {
             words,
             sums: vec![0.0; ranks.len()],
             levels: vec![0.0; ranks.len()],
-            order: (0..ranks.len() as u16).collect(),
+            order: vec![0; ranks.len()],
         };
         packing.recount();
         packing
@@ -70,24 +84,27 @@ impl<'a> Packing<'a> {
         let spare = (0..self.counts.len()).filter(|&expert| self.counts[expert] > self.least);
         self.spare.clear();
         self.spare.extend(spare.map(|expert| expert as u16));
+        for (copy, (weight, &count)) in self.copies.iter_mut().zip(self.weights.iter().zip(&self.counts)) {
+            *copy = weight / f64::from(count);
+        }
         for rank in 0..self.ranks.len() {
             let slots = self.ranks.slots(rank);
-            let (counts, weights) = (&self.counts, self.weights);
-            let load = |expert: u16| weights[expert as usize] / f64::from(counts[expert as usize]);
+            let load = |expert: u16| self.copies[usize::from(expert)];
             self.experts[slots.clone()].sort_unstable_by(|&a, &b| load(b).total_cmp(&load(a)).then(a.cmp(&b)));
             for slot in slots {
                 self.loads[slot] = load(self.experts[slot]);
             }
             self.sums[rank] = self.sum(rank);
             self.levels[rank] = self.sums[rank] * self.ranks.pace(rank);
+            self.order[rank] = key(self.levels[rank], rank);
         }
-        let levels = &self.levels;
-        self.order.sort_unstable_by(|&a, &b| levels[a as usize].total_cmp(&levels[b as usize]).then(a.cmp(&b)));
+        self.order.sort_unstable();
     }
 
     /// Becomes another packing of the same layer, without allocating.
     pub(in crate::balance) fn copy_from(&mut self, other: &Self) {
         self.counts.copy_from_slice(&other.counts);
+        self.copies.copy_from_slice(&other.copies);
         self.spare.clone_from(&other.spare);
         self.experts.copy_from_slice(&other.experts);
         self.loads.copy_from_slice(&other.loads);
@@ -153,7 +170,7 @@ impl<'a> Packing<'a> {
 
     /// Load of each copy of an expert.
     pub(in crate::balance) fn load(&self, expert: usize) -> f64 {
-        self.load_with(expert, self.count(expert))
+        self.copies[expert]
     }
 
     /// Load of a rank.
@@ -167,13 +184,13 @@ impl<'a> Packing<'a> {
     }
 
     /// Ranks by ascending level.
-    pub(in crate::balance) fn order(&self) -> &[u16] {
-        &self.order
+    pub(in crate::balance) fn by_level(&self) -> impl Iterator<Item = usize> + '_ {
+        self.order.iter().map(|&key| rank_of(key))
     }
 
     /// The rank that takes longest.
     pub(in crate::balance) fn busiest(&self) -> usize {
-        usize::from(*self.order.last().expect("there is a rank"))
+        rank_of(*self.order.last().expect("there is a rank"))
     }
 
     /// The time that the busiest rank takes.
@@ -219,7 +236,8 @@ impl<'a> Packing<'a> {
             }
         }
         self.counts[expert] = count;
-        let load = self.load(expert);
+        let load = self.load_with(expert, usize::from(count));
+        self.copies[expert] = load;
         for word in 0..self.words {
             for bit in Bits(self.holders[expert * self.words + word]) {
                 let rank = word * 64 + bit;
@@ -257,26 +275,19 @@ impl<'a> Packing<'a> {
 
     /// The level of a rank after its slots have changed, and its place among the ranks.
     fn weigh(&mut self, rank: usize) {
-        let place = self.place(self.levels[rank], rank);
+        let old = key(self.levels[rank], rank);
         self.sums[rank] = self.sum(rank);
-        let level = self.sums[rank] * self.ranks.pace(rank);
-        let new_place = self.place(level, rank);
-        self.levels[rank] = level;
-        if new_place > place {
+        self.levels[rank] = self.sums[rank] * self.ranks.pace(rank);
+        let new = key(self.levels[rank], rank);
+        let before = |limit: u64| self.order.partition_point(|&key| key < limit);
+        let (place, new_place) = (before(old), before(new));
+        if new > old {
             self.order.copy_within(place + 1..new_place, place);
-            self.order[new_place - 1] = rank as u16;
+            self.order[new_place - 1] = new;
         } else {
             self.order.copy_within(new_place..place, new_place + 1);
-            self.order[new_place] = rank as u16;
+            self.order[new_place] = new;
         }
-    }
-
-    /// How many ranks come before one of this level and number.
-    fn place(&self, level: f64, rank: usize) -> usize {
-        self.order.partition_point(|&other| {
-            let other_level = self.levels[other as usize];
-            other_level.total_cmp(&level).then((other as usize).cmp(&rank)).is_lt()
-        })
     }
 
     /// The load of a rank, added up anew so that no rounding error builds up over many changes.

@@ -7,8 +7,10 @@ pub(in crate::balance) struct Ranks {
     starts: Vec<u32>,
     /// Time that a unit of load takes on each rank; 1 where all ranks are equal.
     paces: Vec<f64>,
-    /// Sum of the speeds.
+    /// Number of ranks with slots, the sum of their speeds, and the highest.
+    open: usize,
     speed: f64,
+    fastest: f64,
 }
 
 impl Ranks {
@@ -21,7 +23,14 @@ impl Ranks {
             end += slots as u32;
             starts.push(end);
         }
-        Self { starts, paces: speeds.iter().map(|speed| 1.0 / speed).collect(), speed: speeds.iter().sum() }
+        let open = || slots.iter().zip(speeds).filter(|(slots, _)| **slots > 0).map(|(_, speed)| *speed);
+        Self {
+            starts,
+            paces: speeds.iter().map(|speed| 1.0 / speed).collect(),
+            open: open().count(),
+            speed: open().sum(),
+            fastest: open().fold(0.0, f64::max),
+        }
     }
 
     /// `ranks` equal ranks.
@@ -50,7 +59,17 @@ impl Ranks {
         self.paces[rank]
     }
 
-    /// Sum of the speeds: the load that all ranks take in a unit of time.
+    /// Number of ranks that have slots.
+    pub(in crate::balance) const fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Time that a unit of load takes on the fastest rank with slots.
+    pub(in crate::balance) fn fastest_pace(&self) -> f64 {
+        1.0 / self.fastest
+    }
+
+    /// Sum of the speeds of ranks with slots: the load that they take in a unit of time.
     pub(in crate::balance) const fn speed(&self) -> f64 {
         self.speed
     }

@@ -6,6 +6,10 @@ use super::packing::Packing;
 /// A gain below this share of the busiest rank is rounding.
 const ROUNDING: f64 = 1e-9;
 
+/// Ranks that are looked at once one has been found with which an exchange helps: those come lowest first, so the ones
+/// after it rarely have a better one, and with many ranks looking at all of them would be most of the work.
+pub(in crate::balance) const LOOK_FURTHER: usize = 16;
+
 /// One step of the search.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::balance) enum Change {
@@ -27,7 +31,7 @@ const STEPS_PER_SLOT: usize = 16;
 
 /// Improves the busiest rank until its level is at most `goal` or nothing helps. An exchange leaves every other rank as
 /// it is, so one that helps is taken before numbers of copies are changed.
-pub(in crate::balance) fn improve(packing: &mut Packing<'_>, goal: f64) {
+pub(in crate::balance) fn improve(packing: &mut Packing<'_>, goal: f64, far: f64) {
     for _ in 0..STEPS_PER_SLOT * packing.slots().len() {
         let top = packing.top();
         if top <= goal {
@@ -36,7 +40,7 @@ pub(in crate::balance) fn improve(packing: &mut Packing<'_>, goal: f64) {
         let busiest = packing.busiest();
         let mut best = Best { level: top * (1.0 - ROUNDING), change: None };
         best_swap(packing, busiest, goal, &mut best);
-        if best.change.is_none() {
+        if best.change.is_none() && top > far {
             best_copy(packing, busiest, &mut best);
         }
         match best.change {
@@ -68,11 +72,12 @@ fn best_swap(packing: &Packing<'_>, busiest: usize, goal: f64, best: &mut Best) 
     let ranks = packing.ranks();
     let (load, pace) = (packing.rank_load(busiest), ranks.pace(busiest));
     let (mine, my_loads) = (packing.experts_of(busiest), packing.loads_of(busiest));
-    for &rank in packing.order() {
-        let rank = usize::from(rank);
-        if packing.level(rank) >= best.level {
+    let mut further = LOOK_FURTHER;
+    for rank in packing.by_level() {
+        if packing.level(rank) >= best.level || further == 0 {
             return;
         }
+        further -= usize::from(best.change.is_some());
         let (other_load, other_pace) = (packing.rank_load(rank), ranks.pace(rank));
         // What must go over so that both ranks take equally long.
         let even = (load * pace - other_load * other_pace) / (pace + other_pace);
@@ -80,22 +85,27 @@ fn best_swap(packing: &Packing<'_>, busiest: usize, goal: f64, best: &mut Best) 
             continue;
         }
         let (theirs, their_loads) = (packing.experts_of(rank), packing.loads_of(rank));
+        // What may go over so that both ranks stay below the best level.
+        let within = |level: f64| (load - level / pace, level / other_pace - other_load);
+        let (mut low, mut high) = within(best.level);
         let (mut i, mut j) = (0, 0);
         while i < mine.len() && j < theirs.len() {
             let less = my_loads[i] - their_loads[j];
-            let level = ((load - less) * pace).max((other_load + less) * other_pace);
-            if level < best.level && !packing.holds(rank, mine[i].into()) && !packing.holds(busiest, theirs[j].into()) {
-                best.level = level;
-                best.change = Some(Change::Swap((busiest, mine[i].into()), (rank, theirs[j].into())));
-                if level <= goal {
-                    return;
+            if less > low && less < high {
+                let level = ((load - less) * pace).max((other_load + less) * other_pace);
+                let possible = !packing.holds(rank, mine[i].into()) && !packing.holds(busiest, theirs[j].into());
+                if level < best.level && possible {
+                    best.level = level;
+                    best.change = Some(Change::Swap((busiest, mine[i].into()), (rank, theirs[j].into())));
+                    if level <= goal {
+                        return;
+                    }
+                    (low, high) = within(level);
                 }
             }
-            if less > even {
-                i += 1;
-            } else {
-                j += 1;
-            }
+            let heavy = less > even;
+            i += usize::from(heavy);
+            j += usize::from(!heavy);
         }
     }
 }
