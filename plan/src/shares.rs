@@ -43,9 +43,11 @@ pub fn suit(map: &ExpertMap, load: &ExpertLoad, topology: &Topology, uncertainty
 }
 
 /// By how much windows that follow each other differ ([`distance`]), a quadratic mean; [`LEAST_UNCERTAINTY`] at least.
+/// Windows without any load say nothing.
 #[must_use]
 pub fn uncertainty(windows: &[ExpertLoad]) -> f64 {
-    let squares: f64 = windows.windows(2).map(|pair| distance(&pair[0], &pair[1]).powi(2)).sum();
+    let windows: Vec<&ExpertLoad> = windows.iter().filter(|window| window.total() > 0).collect();
+    let squares: f64 = windows.windows(2).map(|pair| distance(pair[0], pair[1]).powi(2)).sum();
     let pairs = windows.len().saturating_sub(1).max(1) as f64;
     f64::sqrt(squares / pairs).max(LEAST_UNCERTAINTY)
 }
