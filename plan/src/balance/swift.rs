@@ -29,8 +29,8 @@ pub(super) fn balance(
 ) -> Vec<ExpertId> {
     let slots_of_ranks: Vec<usize> = topology.slots().counts().collect();
     let ranks = Ranks::new(&slots_of_ranks, topology.speeds());
-    let least = (min_coverage + 1).min(ranks.physical() / forecast.experts()).min(ranks.len());
-    let noise = forecast.noise_of_ranks(ranks.len());
+    let least = min_coverage.saturating_add(1).min(ranks.physical() / forecast.experts()).min(ranks.open());
+    let noise = forecast.noise_of_ranks(ranks.open());
     let mut slots = Vec::with_capacity(forecast.layers() * ranks.physical());
     for layer in (0..forecast.layers()).map(LayerId::from) {
         let weights = forecast.layer(layer);
@@ -39,8 +39,16 @@ pub(super) fn balance(
             Some(held) => in_force::pack(&ranks, weights, held, least, noise),
             None => scratch::pack(&ranks, weights, least).into_slots(),
         };
-        let target = bursts::plan_or(calm, (windows, layer), &ranks, held.as_deref(), least);
+        let start = held.as_ref().map(|held| match least {
+            // Every map has a copy of each expert.
+            0 | 1 => held.clone(),
+            _ => in_force::covered(&ranks, weights, held, least),
+        });
+        let target = bursts::plan_or(calm, (windows, layer), &ranks, start.as_deref(), least);
         slots.extend(target.into_iter().map(|expert| ExpertId(expert.into())));
     }
     slots
 }
+
+#[cfg(test)]
+mod tests;

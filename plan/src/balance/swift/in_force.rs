@@ -34,7 +34,7 @@ const STEPS_PER_SLOT: usize = 4;
 pub(in crate::balance) fn pack(ranks: &Ranks, weights: &[f64], slots: &[u16], least: usize, noise: f64) -> Vec<u16> {
     let mut packing = Packing::new(ranks, weights, slots, least);
     let covered = (0..weights.len()).all(|expert| packing.count(expert) >= least);
-    let ideal = counts(weights, ranks.len(), ranks.physical(), least);
+    let ideal = counts(weights, ranks.open(), ranks.physical(), least);
     let level = largest_copy(weights, &ideal);
     let goal = scratch::bound(ranks, weights, level) * (1.0 + WITHIN_NOISE * noise);
     if covered && packing.top() <= goal {
@@ -83,8 +83,16 @@ impl Home {
     }
 }
 
-/// Gives copies to experts that have fewer than `least`, as far as others have copies to spare.
-fn cover(packing: &mut Packing<'_>, least: usize) {
+/// The slots with `least` copies of each expert, which there are slots for.
+pub(in crate::balance) fn covered(ranks: &Ranks, weights: &[f64], slots: &[u16], least: usize) -> Vec<u16> {
+    let mut packing = Packing::new(ranks, weights, slots, least);
+    cover(&mut packing, least);
+    packing.into_slots()
+}
+
+/// Gives copies to experts that have fewer than `least`, as far as others have copies to spare: one of those has more
+/// copies, so one of its ranks lacks the expert.
+pub(super) fn cover(packing: &mut Packing<'_>, least: usize) {
     for expert in 0..packing.experts() {
         while packing.count(expert) < least {
             let Some((rank, old)) = spare_slot(packing, expert, f64::INFINITY) else { break };
@@ -98,7 +106,7 @@ fn cover(packing: &mut Packing<'_>, least: usize) {
 fn refresh(packing: &mut Packing<'_>, limit: f64) {
     for _ in 0..packing.slots().len() {
         let hottest = (0..packing.experts())
-            .filter(|&expert| packing.count(expert) < packing.ranks().len())
+            .filter(|&expert| packing.count(expert) < packing.ranks().open())
             .max_by(|&a, &b| packing.load(a).total_cmp(&packing.load(b)).then(b.cmp(&a)));
         let Some(hot) = hottest.filter(|&hot| packing.load(hot) > limit) else { return };
         let Some((rank, old)) = spare_slot(packing, hot, packing.load(hot)) else { return };
@@ -243,3 +251,6 @@ fn offer_relief(packing: &Packing<'_>, home: &Home, busiest: usize, best: &mut B
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

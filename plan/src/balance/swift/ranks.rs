@@ -7,7 +7,9 @@ pub(in crate::balance) struct Ranks {
     starts: Vec<u32>,
     /// Time that a unit of load takes on each rank; 1 where all ranks are equal.
     paces: Vec<f64>,
-    /// Sum of the speeds.
+    /// Number of ranks with slots.
+    open: usize,
+    /// Sum of their speeds.
     speed: f64,
 }
 
@@ -21,7 +23,13 @@ impl Ranks {
             end += slots as u32;
             starts.push(end);
         }
-        Self { starts, paces: speeds.iter().map(|speed| 1.0 / speed).collect(), speed: speeds.iter().sum() }
+        let open = || slots.iter().zip(speeds).filter(|(slots, _)| **slots > 0);
+        Self {
+            starts,
+            paces: speeds.iter().map(|speed| 1.0 / speed).collect(),
+            open: open().count(),
+            speed: open().map(|(_, speed)| speed).sum(),
+        }
     }
 
     /// `ranks` equal ranks.
@@ -33,6 +41,11 @@ impl Ranks {
     /// Number of ranks.
     pub(in crate::balance) const fn len(&self) -> usize {
         self.paces.len()
+    }
+
+    /// Number of ranks with slots: the most copies that an expert can have.
+    pub(in crate::balance) const fn open(&self) -> usize {
+        self.open
     }
 
     /// Slots of all ranks.
@@ -50,7 +63,7 @@ impl Ranks {
         self.paces[rank]
     }
 
-    /// Sum of the speeds: the load that all ranks take in a unit of time.
+    /// Sum of the speeds of ranks with slots: the load that all of them take in a unit of time.
     pub(in crate::balance) const fn speed(&self) -> f64 {
         self.speed
     }

@@ -16,7 +16,7 @@ const FAR: f64 = 5e-4;
 
 /// Packs the layer with at least that many copies of each expert, which there are ranks and slots for.
 pub(in crate::balance) fn pack<'a>(ranks: &'a Ranks, weights: &'a [f64], least: usize) -> Packing<'a> {
-    let counts = counts(weights, ranks.len(), ranks.physical(), least);
+    let counts = counts(weights, ranks.open(), ranks.physical(), least);
     let bound = bound(ranks, weights, largest_copy(weights, &counts));
     let mut packing = fill(ranks, weights, &counts, least);
     search::improve(&mut packing, bound * (1.0 + CLOSE));
@@ -27,6 +27,7 @@ pub(in crate::balance) fn pack<'a>(ranks: &'a Ranks, weights: &'a [f64], least: 
 /// A time below which the busiest rank cannot get: that of all ranks if load were a liquid, and that of the largest copy
 /// alone on the fastest rank.
 pub(in crate::balance) fn bound(ranks: &Ranks, weights: &[f64], largest_copy: f64) -> f64 {
-    let fastest = (0..ranks.len()).map(|rank| ranks.pace(rank)).fold(f64::INFINITY, f64::min);
+    let open = (0..ranks.len()).filter(|&rank| !ranks.slots(rank).is_empty());
+    let fastest = open.map(|rank| ranks.pace(rank)).fold(f64::INFINITY, f64::min);
     (weights.iter().sum::<f64>() / ranks.speed()).max(largest_copy * fastest)
 }
