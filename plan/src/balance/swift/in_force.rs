@@ -204,7 +204,16 @@ fn offer_swaps(packing: &Packing<'_>, home: &Home, busiest: usize, best: &mut Be
             let (old, new) = (usize::from(mine[i]), usize::from(theirs[j]));
             let less = my_loads[i] - their_loads[j];
             let level = ((load - less) * pace).max((other_load + less) * other_pace);
-            if level < best.limit(NO_PAGE) && !packing.holds(rank, old) && !packing.holds(busiest, new) {
+            if level < best.limit(NO_PAGE) {
+                // What cannot go over is passed over: it must not keep what comes after it from being compared.
+                if packing.holds(rank, old) {
+                    i += 1;
+                    continue;
+                }
+                if packing.holds(busiest, new) {
+                    j += 1;
+                    continue;
+                }
                 let pages = home.pages(busiest, old, new) + home.pages(rank, new, old);
                 best.offer(level, pages, Change::Swap((busiest, old), (rank, new)));
             }

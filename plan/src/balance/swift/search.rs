@@ -84,7 +84,16 @@ fn best_swap(packing: &Packing<'_>, busiest: usize, goal: f64, best: &mut Best) 
         while i < mine.len() && j < theirs.len() {
             let less = my_loads[i] - their_loads[j];
             let level = ((load - less) * pace).max((other_load + less) * other_pace);
-            if level < best.level && !packing.holds(rank, mine[i].into()) && !packing.holds(busiest, theirs[j].into()) {
+            if level < best.level {
+                // What cannot go over is passed over: it must not keep what comes after it from being compared.
+                if packing.holds(rank, mine[i].into()) {
+                    i += 1;
+                    continue;
+                }
+                if packing.holds(busiest, theirs[j].into()) {
+                    j += 1;
+                    continue;
+                }
                 best.level = level;
                 best.change = Some(Change::Swap((busiest, mine[i].into()), (rank, theirs[j].into())));
                 if level <= goal {
@@ -166,3 +175,6 @@ pub(in crate::balance) fn replaced(
     }
     Some(highest)
 }
+
+#[cfg(test)]
+mod tests;
