@@ -164,8 +164,10 @@ fn level(
     let mut moved = 0.0_f64;
     let taken = |rank: usize, loads: &[f64]| (speeds[rank] * water - loads[rank]).max(0.0);
     let all: f64 = slots.iter().map(|&(_, rank, _)| taken(rank, loads)).sum();
+    // Tokens that are too few to be seen beside what the ranks carry stay as they are shared.
+    let seen = all > 0.0;
     for (_, rank, fraction) in slots.iter_mut() {
-        let share = taken(*rank, loads) / all;
+        let share = if seen { taken(*rank, loads) / all } else { *fraction };
         moved = moved.max(tokens * (share - *fraction).abs());
         *fraction = share;
     }
