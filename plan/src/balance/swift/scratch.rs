@@ -31,3 +31,6 @@ pub(in crate::balance) fn bound(ranks: &Ranks, weights: &[f64], largest_copy: f6
     let fastest = open.map(|rank| ranks.pace(rank)).fold(f64::INFINITY, f64::min);
     (weights.iter().sum::<f64>() / ranks.speed()).max(largest_copy * fastest)
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,6 +39,9 @@ pub(in crate::balance) fn improve(packing: &mut Packing<'_>, goal: f64) {
         if best.change.is_none() {
             best_copy(packing, busiest, &mut best);
         }
+        if best.change.is_none() {
+            best_relief(packing, busiest, &mut best);
+        }
         match best.change {
             Some(Change::Swap(a, b)) => packing.swap(a, b),
             Some(Change::Replace(rank, old, new)) => packing.replace(rank, old, new),
@@ -135,6 +138,18 @@ fn best_copy(packing: &Packing<'_>, busiest: usize, best: &mut Best) {
                     best.level = level;
                     best.change = Some(Change::Replace(rank, cold, hot));
                 }
+            }
+        }
+    }
+}
+
+/// A copy of the busiest rank, of an expert that has one to spare, makes place for a lighter expert.
+fn best_relief(packing: &Packing<'_>, busiest: usize, best: &mut Best) {
+    for old in packing.spare().iter().map(|&old| usize::from(old)).filter(|&old| packing.holds(busiest, old)) {
+        for new in (0..packing.experts()).filter(|&new| !packing.holds(busiest, new)) {
+            if let Some(level) = replaced(packing, busiest, old, new, best.level) {
+                best.level = level;
+                best.change = Some(Change::Replace(busiest, old, new));
             }
         }
     }
