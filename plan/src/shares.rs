@@ -45,9 +45,11 @@ pub fn suit(map: &ExpertMap, load: &ExpertLoad, topology: &Topology, uncertainty
 }
 
 /// By how much windows that follow each other differ ([`distance`]), a quadratic mean; [`LEAST_UNCERTAINTY`] at least.
+/// Windows without any load say nothing.
 #[must_use]
 pub fn uncertainty(windows: &[ExpertLoad]) -> f64 {
-    let squares: f64 = windows.windows(2).map(|pair| distance(&pair[0], &pair[1]).powi(2)).sum();
+    let windows: Vec<&ExpertLoad> = windows.iter().filter(|window| window.total() > 0).collect();
+    let squares: f64 = windows.windows(2).map(|pair| distance(pair[0], pair[1]).powi(2)).sum();
     let pairs = windows.len().saturating_sub(1).max(1) as f64;
     f64::sqrt(squares / pairs).max(LEAST_UNCERTAINTY)
 }
@@ -224,8 +226,10 @@ fn level(
     let mut moved = 0.0_f64;
     let taken = |rank: usize, loads: &[f64]| (speeds[rank] * water - loads[rank]).max(0.0);
     let all: f64 = slots.iter().map(|&(_, rank, _)| taken(rank, loads)).sum();
+    // Tokens that are too few to be seen beside what the ranks carry stay as they are shared.
+    let seen = all > 0.0;
     for (_, rank, fraction) in slots.iter_mut() {
-        let share = taken(*rank, loads) / all;
+        let share = if seen { taken(*rank, loads) / all } else { *fraction };
         moved = moved.max(tokens * (share - *fraction).abs());
         *fraction = share;
     }

@@ -11,7 +11,7 @@ pub(in crate::balance) struct Forecast {
     /// `[layers, experts]`, in tokens of all windows together.
     loads: Vec<f64>,
     /// How far the next window is from it in a layer: variance of an expert's load, as a share of its load and of the
-    /// layer's. Counting alone gives 1 / tokens of the window.
+    /// layer's. Counting alone gives 2 / tokens of a layer and window, one each for the forecast and the next window.
     spread: f64,
     /// Windows that it was made from.
     windows: usize,
@@ -53,24 +53,27 @@ impl Forecast {
     /// row differ from being additive by twice the noise of the one in the middle, and what a distance has beyond noise is
     /// how far popularity went. The forecast is then the usual filtered level: noise makes it an average of many windows,
     /// a walk or an abrupt change makes the last ones count, and nothing has to be tuned.
+    /// Windows without any load say nothing.
     pub(in crate::balance) fn new(windows: &[ExpertLoad]) -> Self {
         let last = windows.last().expect("there is a window");
         let (layers, experts) = (last.layers(), last.experts());
-        let counted: Vec<Counted> = windows.iter().map(Counted::new).collect();
+        let mut counted: Vec<Counted> = windows.iter().map(Counted::new).collect();
+        if counted.iter().any(Counted::says_something) {
+            counted.retain(Counted::says_something);
+        }
         let model = Model::measure(&counted);
         let weights = model.weights();
         let mut loads = vec![0.0; layers * experts];
         for layer in 0..layers {
-            let total: f64 = counted.iter().map(|window| window.totals[layer]).sum();
-            let used: f64 = weights
-                .iter()
-                .zip(&counted)
-                .filter(|(_, window)| window.totals[layer] > 0.0)
-                .map(|(weight, _)| weight)
-                .sum();
-            for (weight, window) in weights.iter().zip(&counted) {
-                if window.totals[layer] > 0.0 && *weight > 0.0 {
-                    let scale = weight / used * total / window.totals[layer];
+            let of_layer: Vec<(f64, &Counted)> =
+                weights.iter().copied().zip(&counted).filter(|(_, window)| window.totals[layer] > 0.0).collect();
+            let total: f64 = of_layer.iter().map(|(_, window)| window.totals[layer]).sum();
+            let used: f64 = of_layer.iter().map(|(weight, _)| weight).sum();
+            for (index, (weight, window)) in of_layer.iter().enumerate() {
+                // Where the windows that count have no load in this layer, the last that has is all there is.
+                let weight = if used > 0.0 { weight / used } else { f64::from(u8::from(index + 1 == of_layer.len())) };
+                if weight > 0.0 {
+                    let scale = weight * total / window.totals[layer];
                     let row = window.load.layer(LayerId::from(layer));
                     for (load, &tokens) in loads[layer * experts..][..experts].iter_mut().zip(row) {
                         *load += scale * tokens as f64;
@@ -78,7 +81,7 @@ impl Forecast {
                 }
             }
         }
-        Self { experts, loads, spread: model.spread() / experts as f64, windows: windows.len() }
+        Self { experts, loads, spread: model.spread() / experts as f64, windows: counted.len() }
     }
 }
 
@@ -93,6 +96,10 @@ impl<'a> Counted<'a> {
         let totals =
             (0..load.layers()).map(|layer| load.layer(LayerId::from(layer)).iter().map(|&tokens| tokens as f64).sum());
         Self { load, totals: totals.collect() }
+    }
+
+    fn says_something(&self) -> bool {
+        self.totals.iter().any(|&total| total > 0.0)
     }
 
     /// The squared distance of two windows' popularities, relative to popularity, a mean over layers.
@@ -180,3 +187,6 @@ impl Model {
         2.0 * noise + usual
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,7 +31,7 @@ pub(super) fn balance(
 ) -> Vec<ExpertId> {
     let slots_of_ranks: Vec<usize> = topology.slots().counts().collect();
     let ranks = Ranks::new(&slots_of_ranks, topology.speeds());
-    let least = (min_coverage + 1).min(ranks.physical() / forecast.experts()).min(ranks.open());
+    let least = min_coverage.saturating_add(1).min(ranks.physical() / forecast.experts()).min(ranks.open());
     let noise = forecast.noise_of_ranks(ranks.open(), ranks.physical());
     let same_ranks = current.is_some_and(|map| map.slots_of_ranks() == topology.slots());
     let mut slots = Vec::with_capacity(forecast.layers() * ranks.physical());
@@ -45,8 +45,12 @@ pub(super) fn balance(
             Some(kept) => in_force::pack(&ranks, weights, kept, least, noise),
             None => scratch::pack(&ranks, weights, least).into_slots(),
         };
-        let in_force = kept.as_ref().filter(|_| same_ranks).map(|kept| &kept.slots[..]);
-        let mut target = bursts::plan_or(calm, (windows, layer), &ranks, in_force, least);
+        let in_force = kept.as_ref().filter(|_| same_ranks).map(|kept| match least {
+            // Every map has a copy of each expert.
+            0 | 1 => kept.slots.clone(),
+            _ => in_force::covered(&ranks, weights, &kept.slots, least),
+        });
+        let mut target = bursts::plan_or(calm, (windows, layer), &ranks, in_force.as_deref(), least);
         if let (Some(content), false) = (&content, same_ranks) {
             kept::arrange(&ranks, content, &mut target);
         }
@@ -65,3 +69,6 @@ fn content(map: &ExpertMap, layer: LayerId, ranks: usize) -> Vec<Vec<u16>> {
     };
     (0..ranks).map(of_rank).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -117,9 +117,32 @@ fn swift_splits_an_expert_that_stands_out_though_an_exchange_would_balance_the_w
 }
 
 #[test]
-fn swift_gives_up_a_copy_of_the_busiest_rank_where_nothing_else_helps() {
-    // Ranks carry 50 and 36. Expert 0 leaves rank 0 for a second copy of 2: 38 and 48.
+fn swift_moves_no_page_where_shares_level_the_ranks() {
+    // Ranks carry 50 and 36, and expert 0 is on both: with 13 of its 40 tokens on rank 0 both carry 43.
     let current = map(MapShape { layers: 1, experts: 3, ranks: 2, slots_per_rank: 2 }, &[0, 1, 0, 2]);
     let target = swift(&[40, 30, 16], &current);
-    assert_eq!(target.layer(LayerId(0)), [2, 1, 0, 2].map(ExpertId));
+    assert_eq!(target.layer(LayerId(0)), current.layer(LayerId(0)));
+    let fractions = target.fractions(LayerId(0));
+    assert!((fractions[0] * 40.0 - 13.0).abs() < 0.2, "{fractions:?}");
+}
+
+#[test]
+fn after_a_loss_swift_brings_back_what_was_lost_and_moves_little_else() {
+    let current = map(
+        MapShape { layers: 1, experts: 8, ranks: 4, slots_per_rank: 3 },
+        &[0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 3, 6],
+    );
+    let loads = [ExpertLoad::from_rows(&[vec![20, 18, 10, 20, 11, 9, 19, 10]]).unwrap()];
+    let survivors = Topology::single_node(4, 3).with_slots(RankSlots::new([3, 3, 0, 3])).unwrap();
+    let request = Request { policy: Policy::Swift, windows: &loads, topology: &survivors, current: Some(&current), min_coverage: 0 };
+    let plan = balance(&request).unwrap();
+    let moved: usize = [0, 1, 3]
+        .map(|rank: usize| {
+            let held = current.rank(LayerId(0), rank.into());
+            plan.map.rank(LayerId(0), rank.into()).iter().filter(|expert| !held.contains(expert)).count()
+        })
+        .iter()
+        .sum();
+    // Expert 7 was on rank 2 alone.
+    assert_eq!(moved, 1, "{:?}", plan.map);
 }

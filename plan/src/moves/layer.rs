@@ -106,15 +106,15 @@ impl<'a> Mover<'a> {
             mover.leaving.push(leaving);
             mover.arriving.push(arriving);
         }
-        let mut moves = vec![false; shape.experts];
+        let mut concerned = vec![false; shape.experts];
         for expert in mover.arriving.iter().flatten() {
-            moves[expert.index()] = true;
+            concerned[expert.index()] = true;
         }
         for (expert, departures) in mover.departures.iter().enumerate() {
-            moves[expert] |= *departures > 0;
+            concerned[expert] |= *departures > 0;
         }
         for rank in 0..shape.ranks {
-            for expert in old.rank(layer, rank.into()).iter().filter(|expert| moves[expert.index()]) {
+            for expert in old.rank(layer, rank.into()).iter().filter(|expert| concerned[expert.index()]) {
                 mover.holders[expert.index()].push(rank);
             }
         }

@@ -71,7 +71,7 @@ pub(super) fn predict(case: &Case<'_>, terms: &Terms) -> Figures {
         moving_seconds,
         lasting_gain: (ratio_after - ratio_before) * if left > 0.0 { left / terms.lifetime_seconds } else { 0.0 },
         seconds_saved: time_saved * left,
-        seconds_spent: moving_seconds * terms.moving_cost,
+        seconds_spent: (moving_seconds * terms.moving_cost).min(f64::MAX),
     }
 }
 

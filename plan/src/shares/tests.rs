@@ -90,3 +90,15 @@ fn uncertainty_is_how_much_windows_differ_whatever_their_length() {
     let found = uncertainty(&[window([300, 100]), window([100, 300])]);
     assert!((found - (0.5_f64 / 0.625).sqrt()).abs() < 1e-12, "{found}");
 }
+
+#[test]
+fn a_token_too_few_to_count_beside_what_ranks_carry_leaves_the_shares_of_others_alone() {
+    // Expert 0 has one token on each of three ranks that carry some 10^19; 1 can level the first two.
+    let map = map(5, &[&[0, 1, 2], &[0, 1, 3], &[0, 4, 2]]);
+    let tokens = [1, 6 << 60, 1 << 60, 4 << 60, 5 << 60];
+    let loads = suited(&map, &tokens, 0.0);
+    let expected = suited(&map, &[0, tokens[1], tokens[2], tokens[3], tokens[4]], 0.0);
+    for (found, expected) in loads.iter().zip(expected) {
+        assert!((found / expected - 1.0).abs() < 1e-9, "{found} instead of {expected}");
+    }
+}

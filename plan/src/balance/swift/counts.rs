@@ -34,3 +34,6 @@ pub(in crate::balance) fn counts(weights: &[f64], ranks: usize, physical: usize,
 pub(in crate::balance) fn largest_copy(weights: &[f64], counts: &[u16]) -> f64 {
     weights.iter().zip(counts).map(|(weight, &count)| weight / f64::from(count)).fold(0.0, f64::max)
 }
+
+#[cfg(test)]
+mod tests;

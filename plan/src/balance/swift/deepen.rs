@@ -68,3 +68,6 @@ fn emptiest_without(packing: &Packing<'_>, cold: usize, hot: usize) -> Option<us
     let ranks = packing.holders(cold).filter(|&rank| !packing.holds(rank, hot));
     ranks.min_by(|&a, &b| packing.level(a).total_cmp(&packing.level(b)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -126,8 +126,16 @@ impl Home {
     }
 }
 
-/// Gives copies to experts that have fewer than `least`, as far as others have copies to spare.
-fn cover(packing: &mut Packing<'_>, least: usize) {
+/// The slots with `least` copies of each expert, which there are slots for.
+pub(in crate::balance) fn covered(ranks: &Ranks, weights: &[f64], slots: &[u16], least: usize) -> Vec<u16> {
+    let mut packing = Packing::new(ranks, weights, slots, least);
+    cover(&mut packing, least);
+    packing.into_slots()
+}
+
+/// Gives copies to experts that have fewer than `least`, as far as others have copies to spare: one of those has more
+/// copies, so one of its ranks lacks the expert.
+pub(super) fn cover(packing: &mut Packing<'_>, least: usize) {
     for expert in 0..packing.experts() {
         while packing.count(expert) < least {
             let Some((rank, old)) = spare_slot(packing, expert, f64::INFINITY) else { break };
@@ -141,7 +149,7 @@ fn cover(packing: &mut Packing<'_>, least: usize) {
 fn refresh(packing: &mut Packing<'_>, limit: f64) {
     for _ in 0..packing.slots().len() {
         let hottest = (0..packing.experts())
-            .filter(|&expert| packing.count(expert) < packing.ranks().len())
+            .filter(|&expert| packing.count(expert) < packing.ranks().open())
             .max_by(|&a, &b| packing.load(a).total_cmp(&packing.load(b)).then(b.cmp(&a)));
         let Some(hot) = hottest.filter(|&hot| packing.load(hot) > limit) else { return };
         let Some((rank, old)) = spare_slot(packing, hot, packing.load(hot)) else { return };
@@ -245,12 +253,19 @@ fn offer_swaps(packing: &Packing<'_>, home: &Home, busiest: usize, best: &mut Be
             let less = my_loads[i] - their_loads[j];
             if less > low && less < high {
                 let (old, new) = (usize::from(mine[i]), usize::from(theirs[j]));
-                if !packing.holds(rank, old) && !packing.holds(busiest, new) {
-                    let level = ((load - less) * pace).max((other_load + less) * other_pace);
-                    let pages = home.pages(busiest, old, new) + home.pages(rank, new, old);
-                    best.offer(level, pages, Change::Swap((busiest, old), (rank, new)));
-                    (low, high) = within(best.limit(NO_PAGE));
+                // What cannot go over is passed over: it must not keep what comes after it from being compared.
+                if packing.holds(rank, old) {
+                    i += 1;
+                    continue;
                 }
+                if packing.holds(busiest, new) {
+                    j += 1;
+                    continue;
+                }
+                let level = ((load - less) * pace).max((other_load + less) * other_pace);
+                let pages = home.pages(busiest, old, new) + home.pages(rank, new, old);
+                best.offer(level, pages, Change::Swap((busiest, old), (rank, new)));
+                (low, high) = within(best.limit(NO_PAGE));
             }
             let heavy = less > even;
             i += usize::from(heavy);
@@ -293,3 +308,6 @@ fn offer_relief(packing: &Packing<'_>, home: &Home, busiest: usize, best: &mut B
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

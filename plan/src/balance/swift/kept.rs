@@ -131,10 +131,10 @@ impl<'a> Keeper<'a> {
     }
 
     /// The highest level of the ranks concerned when a load comes to a rank, in a free slot or in place of a copy.
-    fn level_with(&self, load: f64, (rank, place): (usize, Option<usize>)) -> f64 {
+    fn level_with(&self, load: f64, (rank, slot): (usize, Option<usize>)) -> f64 {
         let pace = self.ranks.pace(rank);
-        let Some(place) = place else { return self.level(rank) + load * pace };
-        let old = self.slots[rank][place];
+        let Some(slot) = slot else { return self.level(rank) + load * pace };
+        let old = self.slots[rank][slot];
         let count = f64::from(self.counts[usize::from(old)]);
         let rise = self.weights[usize::from(old)] * (1.0 / (count - 1.0) - 1.0 / count);
         let here = self.level(rank) + (load - self.copy(old.into())) * pace;

@@ -290,9 +290,10 @@ impl<'a> Packing<'a> {
         }
     }
 
-    /// The load of a rank, added up anew so that no rounding error builds up over many changes.
+    /// The load of a rank, added up anew so that no rounding error builds up over many changes; of one without slots 0,
+    /// where the sum of an iterator would be -0, which sorts wrongly as bits.
     fn sum(&self, rank: usize) -> f64 {
-        self.loads[self.ranks.slots(rank)].iter().sum()
+        self.loads[self.ranks.slots(rank)].iter().fold(0.0, |sum, load| sum + load)
     }
 }
 
@@ -311,3 +312,6 @@ impl Iterator for Bits {
         Some(bit)
     }
 }
+
+#[cfg(test)]
+mod tests;

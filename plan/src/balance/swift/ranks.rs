@@ -44,6 +44,11 @@ impl Ranks {
         self.paces.len()
     }
 
+    /// Number of ranks with slots: the most copies that an expert can have.
+    pub(in crate::balance) const fn open(&self) -> usize {
+        self.open
+    }
+
     /// Slots of all ranks.
     pub(in crate::balance) fn physical(&self) -> usize {
         self.starts[self.len()] as usize
@@ -57,11 +62,6 @@ impl Ranks {
     /// Time that a unit of load takes on a rank.
     pub(in crate::balance) fn pace(&self, rank: usize) -> f64 {
         self.paces[rank]
-    }
-
-    /// Number of ranks that have slots.
-    pub(in crate::balance) const fn open(&self) -> usize {
-        self.open
     }
 
     /// Time that a unit of load takes on the fastest rank with slots.

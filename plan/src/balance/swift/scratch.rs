@@ -29,3 +29,6 @@ pub(in crate::balance) fn pack<'a>(ranks: &'a Ranks, weights: &'a [f64], least: 
 pub(in crate::balance) fn bound(ranks: &Ranks, weights: &[f64], largest_copy: f64) -> f64 {
     (weights.iter().sum::<f64>() / ranks.speed()).max(largest_copy * ranks.fastest_pace())
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,6 +43,9 @@ pub(in crate::balance) fn improve(packing: &mut Packing<'_>, goal: f64, far: f64
         if best.change.is_none() && top > far {
             best_copy(packing, busiest, &mut best);
         }
+        if best.change.is_none() && top > far {
+            best_relief(packing, busiest, &mut best);
+        }
         match best.change {
             Some(Change::Swap(a, b)) => packing.swap(a, b),
             Some(Change::Replace(rank, old, new)) => packing.replace(rank, old, new),
@@ -92,9 +95,17 @@ fn best_swap(packing: &Packing<'_>, busiest: usize, goal: f64, best: &mut Best) 
         while i < mine.len() && j < theirs.len() {
             let less = my_loads[i] - their_loads[j];
             if less > low && less < high {
+                // What cannot go over is passed over: it must not keep what comes after it from being compared.
+                if packing.holds(rank, mine[i].into()) {
+                    i += 1;
+                    continue;
+                }
+                if packing.holds(busiest, theirs[j].into()) {
+                    j += 1;
+                    continue;
+                }
                 let level = ((load - less) * pace).max((other_load + less) * other_pace);
-                let possible = !packing.holds(rank, mine[i].into()) && !packing.holds(busiest, theirs[j].into());
-                if level < best.level && possible {
+                if level < best.level {
                     best.level = level;
                     best.change = Some(Change::Swap((busiest, mine[i].into()), (rank, theirs[j].into())));
                     if level <= goal {
@@ -141,6 +152,18 @@ fn best_copy(packing: &Packing<'_>, busiest: usize, best: &mut Best) {
     }
 }
 
+/// A copy of the busiest rank, of an expert that has one to spare, makes place for a lighter expert.
+fn best_relief(packing: &Packing<'_>, busiest: usize, best: &mut Best) {
+    for old in packing.spare().iter().map(|&old| usize::from(old)).filter(|&old| packing.holds(busiest, old)) {
+        for new in (0..packing.experts()).filter(|&new| !packing.holds(busiest, new)) {
+            if let Some(level) = replaced(packing, busiest, old, new, best.level) {
+                best.level = level;
+                best.change = Some(Change::Replace(busiest, old, new));
+            }
+        }
+    }
+}
+
 /// The highest level of the ranks that are touched, and of the busiest, when on `rank` the slot of `old` gets `new`;
 /// `None` as soon as it is not below `limit`.
 pub(in crate::balance) fn replaced(
@@ -176,3 +199,6 @@ pub(in crate::balance) fn replaced(
     }
     Some(highest)
 }
+
+#[cfg(test)]
+mod tests;
