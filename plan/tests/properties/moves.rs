@@ -48,7 +48,7 @@ fn check_way(old: &ExpertMap, new: &ExpertMap, ordered: &[Transaction], staging:
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn transactions_fit_the_staging_pages_and_keep_every_expert_present_until_they_end_in_the_target(

@@ -126,7 +126,7 @@ fn check_all_policies(case: &Case) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(1500))]
 
     #[test]
     fn every_plan_is_valid_made_again_the_same_and_can_be_reached(case in cases(groups(), 1..9)) {
@@ -135,7 +135,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn plans_that_look_at_bursts_are_as_valid(case in cases(groups().prop_filter("they take long", small), 16..24)) {
