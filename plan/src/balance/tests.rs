@@ -3,6 +3,7 @@ use crate::ids::{ExpertId, LayerId};
 use crate::load::{balance_ratio, rank_loads};
 use crate::map::MapShape;
 use crate::moves::moved_slots;
+use crate::slots::RankSlots;
 
 fn map(shape: MapShape, slots: &[u32]) -> ExpertMap {
     ExpertMap::new(shape, slots.iter().map(|&expert| ExpertId(expert)).collect()).unwrap()
@@ -128,13 +129,17 @@ fn swift_moves_no_page_where_shares_level_the_ranks() {
 
 #[test]
 fn after_a_loss_swift_brings_back_what_was_lost_and_moves_little_else() {
-    let current = map(
-        MapShape { layers: 1, experts: 8, ranks: 4, slots_per_rank: 3 },
-        &[0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 3, 6],
-    );
+    let current =
+        map(MapShape { layers: 1, experts: 8, ranks: 4, slots_per_rank: 3 }, &[0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 3, 6]);
     let loads = [ExpertLoad::from_rows(&[vec![20, 18, 10, 20, 11, 9, 19, 10]]).unwrap()];
     let survivors = Topology::single_node(4, 3).with_slots(RankSlots::new([3, 3, 0, 3])).unwrap();
-    let request = Request { policy: Policy::Swift, windows: &loads, topology: &survivors, current: Some(&current), min_coverage: 0 };
+    let request = Request {
+        policy: Policy::Swift,
+        windows: &loads,
+        topology: &survivors,
+        current: Some(&current),
+        min_coverage: 0,
+    };
     let plan = balance(&request).unwrap();
     let moved: usize = [0, 1, 3]
         .map(|rank: usize| {
