@@ -4,6 +4,7 @@
 mod chart;
 mod convert;
 mod input;
+mod judge;
 mod model;
 mod plan;
 mod simulate;
@@ -16,6 +17,7 @@ use ::plan::balance::BalanceError;
 use ::plan::formats::loads::LoadError;
 use ::plan::formats::{FormatError, WriteError};
 use ::plan::map::MapError;
+use ::plan::proposal::ProposalError;
 use ::plan::sizing::SizingError;
 use ::plan::topology::TopologyError;
 use clap::ValueEnum;
@@ -151,27 +153,38 @@ pub enum OfflineError {
         /// Experts of the model.
         model_experts: usize,
     },
-    /// A map of ours names its model, and it is not known.
-    #[error(
-        "a map in the format swift names its model, which {} does not; give --model-name and --model-digest, as \
-         swiftbalancer-runtime inspect prints them",
-        path.display()
-    )]
-    Identity {
-        /// The file that is converted.
+    /// Two load documents name different models.
+    #[error("{} is of {difference} as {}; loads must be of one model", path.display(), first.display())]
+    LoadModels {
+        /// The file.
         path: PathBuf,
+        /// The first file.
+        first: PathBuf,
+        /// How they differ.
+        difference: String,
+    },
+    /// The map in force names another model than the load.
+    #[error("{} is of {difference} as the load; plan without --current, or with a map of the load's model", path.display())]
+    CurrentModel {
+        /// The map.
+        path: PathBuf,
+        /// How they differ.
+        difference: String,
+    },
+    /// A limit in bytes says nothing of experts of unknown size.
+    #[error("{name} needs the size of an expert: give --expert-bytes or --model")]
+    ExpertBytes {
+        /// The option.
+        name: &'static str,
     },
     /// A replay needs windows that follow each other.
     #[error(
-        "{windows} windows are too few to replay plans from {history} and judge them on the next; give a load \
-         [windows, layers, experts] with at least {least}, or a smaller --history",
-        least = history + 1
+        "{windows} window is too few to replay: what is decided after one is judged on the next; give a load [windows, \
+         layers, experts] with at least 2, or several --load"
     )]
     TooFewWindows {
         /// Windows there are.
         windows: usize,
-        /// Windows that a plan is made from.
-        history: usize,
     },
     /// The slots are impossible.
     #[error(transparent)]
@@ -182,6 +195,9 @@ pub enum OfflineError {
     /// No plan can be made.
     #[error(transparent)]
     Balance(#[from] BalanceError),
+    /// Nothing can be decided.
+    #[error(transparent)]
+    Proposal(#[from] ProposalError),
     /// Nothing can be sized.
     #[error(transparent)]
     Sizing(#[from] SizingError),
