@@ -42,9 +42,27 @@ impl Output {
     fn print<T: serde::Serialize>(self, document: &T, table: impl FnOnce(&T) -> String) -> String {
         match self {
             Self::Table => table(document),
-            Self::Json => serde_json::to_string_pretty(document).expect("a result is plain data") + "\n",
+            Self::Json => with_rows(&serde_json::to_string_pretty(document).expect("a result is plain data")) + "\n",
         }
     }
+}
+
+/// Indented JSON with each list of numbers on one line. A line that ends with a bracket is in no text: texts have no lines.
+fn with_rows(json: &str) -> String {
+    let mut parts = json.split("[\n");
+    let mut rows = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let of_numbers =
+            |list: &&str| list.chars().all(|one| one.is_ascii_digit() || one.is_whitespace() || one == ',');
+        match part.split_once(']').filter(|(list, _)| of_numbers(list)) {
+            Some((list, rest)) => {
+                let numbers: Vec<&str> = list.split(',').map(str::trim).collect();
+                rows.extend(["[", &numbers.join(", "), "]", rest]);
+            }
+            None => rows.extend(["[\n", part]),
+        }
+    }
+    rows
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, OfflineError> {
@@ -204,4 +222,19 @@ pub enum OfflineError {
     /// A map cannot be written in the format.
     #[error(transparent)]
     Format(#[from] WriteError),
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::with_rows;
+
+    #[test]
+    fn lists_of_numbers_are_on_one_line_and_nothing_else_changes() {
+        let value = json!({"a": [[1, 2], [3]], "text": "x: [\n 1,\n 2]", "empty": [], "mixed": [{"b": [4, 5]}]});
+        let rows = with_rows(&serde_json::to_string_pretty(&value).unwrap());
+        assert_eq!(serde_json::from_str::<Value>(&rows).unwrap(), value);
+        assert!(rows.contains("[1, 2]") && rows.contains("\"b\": [4, 5]"), "{rows}");
+    }
 }
