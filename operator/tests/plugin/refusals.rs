@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{run, text};
 
-const LOAD: &str = "plan/tests/fixtures/tiny-moe-load.json";
+const LOAD: &str = "examples/tiny-moe-load.json";
 
 /// A `.npy` file of a type, a shape and bytes.
 fn npy(descr: &str, shape: &str, bytes: &[u8]) -> Vec<u8> {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{printed, workspace};
 
-const LOAD: &str = "plan/tests/fixtures/tiny-moe-load.json";
+const LOAD: &str = "examples/tiny-moe-load.json";
 
 fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&printed(&[arguments, &["-o", "json"]].concat())).unwrap()

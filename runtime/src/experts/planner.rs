@@ -94,8 +94,9 @@ fn outcome(Proposal { decision, transactions }: Proposal) -> PlanOutcome {
 mod tests {
     use std::time::Duration;
 
-    use plan::map::MapShape;
-    use plan::policy::Reason;
+    use plan::load::ExpertLoad;
+    use plan::map::{ExpertMap, MapShape};
+    use plan::policy::{History, Reason};
 
     use super::*;
 

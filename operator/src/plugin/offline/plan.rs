@@ -87,7 +87,7 @@ struct Report {
     min_coverage: usize,
     coverage: usize,
     uncovered: usize,
-    /// Whether the runtime would move there, with --current.
+    /// Whether the runtime would move there, judged on the last window, with --current.
     decision: Option<Decision>,
     planner_seconds: f64,
     format: &'static str,
@@ -138,10 +138,12 @@ pub fn run(arguments: &PlanArguments, now: impl Fn() -> Duration) -> Result<Stri
     let excess = bound::excess(&planned, &load);
     let moved = moved_slots(&in_force, &planned).expect("a plan has the shape of the placement in force");
     let decision = arguments.current.as_ref().map(|_| {
+        // The runtime judges on the last window too.
+        let load = windows.last().expect("a load has a window");
         let pages = arguments.judge.staging_pages();
-        let transactions = best_first(&in_force, &planned, &load, &topology, pages)
+        let transactions = best_first(&in_force, &planned, load, &topology, pages)
             .expect("a plan has the shape of the placement in force, and there are staging pages");
-        let case = Case { load: &load, current: &in_force, topology: &topology, transactions: &transactions };
+        let case = Case { load, current: &in_force, topology: &topology, transactions: &transactions };
         decide(&case, &terms, History::default())
     });
     let report = Report {
@@ -311,7 +313,10 @@ fn table(report: &Report) -> String {
         rows.push(("coverage", uncovered));
     }
     if let Some(decision) = &report.decision {
-        let [decided, predicted] = described(decision);
+        let [decided, mut predicted] = described(decision);
+        if report.windows > 1 {
+            predicted.insert_str(0, "on the last window, ");
+        }
         rows.push(("decision", decided));
         rows.push(("predicted", predicted));
     }

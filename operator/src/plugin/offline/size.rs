@@ -148,7 +148,7 @@ fn chart(report: &Report) -> Chart {
     };
     let mut ratios = vec![line("windows seen", &|row| Some(row.ratio))];
     if report.windows > 1 {
-        ratios.push(line("windows after them", &|row| row.ratio_next));
+        ratios.push(line("later windows", &|row| row.ratio_next));
     }
     let mut panels = vec![Panel { label: "balance ratio".to_owned(), series: ratios, most: Some(1.0) }];
     let most = report.sizes.iter().filter_map(|row| row.bytes_per_rank).max();
