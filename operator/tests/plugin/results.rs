@@ -83,7 +83,7 @@ fn a_replay_decides_as_the_runtime_does() {
     let of = |more: &[&str]| {
         let all =
             ["simulate", "--load", "examples/loads.json", "--ranks", "4", "--redundancy", "4", "--policies", "swift"];
-        let report = json(&[&all, &["--expert-bytes", "1000"], more].concat());
+        let report = json(&[&all[..], &["--expert-bytes", "1000"], more].concat());
         report["policies"][0]["decisions"].as_array().unwrap().clone()
     };
     let moved = |decisions: &[Value]| -> Vec<u64> {
@@ -96,7 +96,9 @@ fn a_replay_decides_as_the_runtime_does() {
     assert!(moved(&budget).iter().all(|&moved| moved <= 2), "{:?}", moved(&budget));
     let cooling = of(&["--cool-down-windows", "8"]);
     assert_eq!(moved(&cooling)[1..].iter().sum::<u64>(), 0, "{:?}", moved(&cooling));
-    assert_eq!(cooling[6]["decision"]["reason"], "cooling_down");
+    assert_eq!(free[6]["decision"]["reason"], "worth_it");
+    assert_eq!(cooling[6]["decision"]["history"]["windowsSinceMove"], 6);
+    assert_eq!(cooling[6]["decision"]["reason"], "shares_only", "shares need not wait");
     let dear = of(&["--minimum-gain", "0.99"]);
     assert_eq!(moved(&dear).iter().sum::<u64>(), 0);
 }
