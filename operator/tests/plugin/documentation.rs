@@ -15,7 +15,7 @@ fn as_run(page: &str) -> String {
     let mut written = String::new();
     let mut lines = page.lines();
     while let Some(line) = lines.next() {
-        written += &format!("{line}\n");
+        written.extend([line, "\n"]);
         if line != "```console" {
             continue;
         }
@@ -23,10 +23,10 @@ fn as_run(page: &str) -> String {
         while let Some(line) = block.next() {
             let Some(start) = line.strip_prefix("$ kubectl moe ") else { continue };
             let mut command = start.to_owned();
-            written += &format!("{line}\n");
+            written.extend([line, "\n"]);
             while let Some(open) = command.strip_suffix('\\') {
                 let more = block.next().unwrap();
-                written += &format!("{more}\n");
+                written.extend([more, "\n"]);
                 command = format!("{open}{more}");
             }
             written += &printed(&command.split_whitespace().collect::<Vec<_>>());
