@@ -30,13 +30,13 @@ pub use offline::OfflineError;
 #[expect(clippy::doc_markdown, reason = "the help text is no Markdown")]
 pub struct Arguments {
     /// Namespace of the deployment; that of the context if left out
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = "Options of the cluster")]
     namespace: Option<String>,
     /// Context of the kubeconfig to use
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Options of the cluster")]
     context: Option<String>,
     /// Kubeconfig file to use
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Options of the cluster")]
     kubeconfig: Option<std::path::PathBuf>,
     #[command(subcommand)]
     command: Command,
@@ -61,7 +61,7 @@ enum Command {
     },
     /// Plans a placement for a recorded load, with its figures; needs no cluster
     Plan(PlanArguments),
-    /// Replays recorded windows under each policy; needs no cluster
+    /// Replays recorded windows as the runtime decides, under each policy; needs no cluster
     Simulate(SimulateArguments),
     /// Shows what redundancy a recorded load is worth; needs no cluster
     Size(SizeArguments),

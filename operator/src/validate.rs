@@ -236,7 +236,7 @@ fn compatible(config_map: &ConfigMap, deployment: &MoEDeployment, shape: Shape) 
     let served = &deployment.spec.model.name;
     let slots = shape.slots_per_rank();
     let mut differences = Vec::new();
-    if map.model.name != *served {
+    if !map.model.name.is_empty() && map.model.name != *served {
         differences.push(format!("it was made for model {:?}, not {served:?}", map.model.name));
     }
     if map.model.experts != shape.experts {

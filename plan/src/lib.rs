@@ -15,6 +15,7 @@ pub mod load;
 pub mod map;
 pub mod moves;
 pub mod policy;
+pub mod proposal;
 pub mod replay;
 pub mod shares;
 pub mod sizing;

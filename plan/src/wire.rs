@@ -30,14 +30,17 @@ pub mod path {
     pub const REBALANCE: &str = "/admin/v1/rebalance";
 }
 
-/// Which model a map or load belongs to.
+/// Which model a map or load belongs to. A map that was planned without the checkpoint at hand has no name and no digest;
+/// it fits every model with its layers and experts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ModelIdentity {
-    /// The name it is served under.
+    /// The name it is served under; empty if not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Hex SHA-256 of the checkpoint's `config.json` and of its tensors' names, types, shapes and offsets: two
-    /// checkpoints with equal digests have the same experts in the same places.
+    /// checkpoints with equal digests have the same experts in the same places. Empty if not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub digest: String,
     /// MoE layers.
     pub layers: usize,
@@ -46,10 +49,11 @@ pub struct ModelIdentity {
 }
 
 impl ModelIdentity {
-    /// Whether both have the same experts in the same places, whatever they are served as.
+    /// Refuses a document of a model that is known to have other experts, or in other places, whatever both are served as.
     fn check_same(&self, expected: &Self) -> Result<(), WireError> {
         let Self { name: _, digest, layers, experts } = self;
-        if (digest, layers, experts) == (&expected.digest, &expected.layers, &expected.experts) {
+        let same = digest.is_empty() || *digest == expected.digest;
+        if same && (layers, experts) == (&expected.layers, &expected.experts) {
             return Ok(());
         }
         Err(WireError::OtherModel { found: self.clone().into(), expected: expected.clone().into() })

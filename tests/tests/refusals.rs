@@ -24,7 +24,7 @@ when they differ.
 ";
 
 /// Heading, introduction, and the snapshot that holds inputs and errors.
-const SNAPSHOTS: [(&str, &str, &str); 7] = [
+const SNAPSHOTS: [(&str, &str, &str); 8] = [
     (
         "Specifications, by the API server",
         "`kubectl apply` fails; the object is not stored.",
@@ -39,6 +39,12 @@ const SNAPSHOTS: [(&str, &str, &str); 7] = [
         "Settings and maps, by the runtime",
         "On the command line of 2 ranks; the process ends before anything is started.",
         "runtime/tests/serving/snapshots/serving__settings__wrong_settings_are_refused_before_anything_is_started.snap",
+    ),
+    (
+        "Files and numbers, by kubectl moe",
+        "By the commands that need no cluster, see [kubectl moe](kubectl-moe.md). LOAD is the load of the tiny model on 4 layers of 32 \
+         experts.",
+        "operator/tests/plugin/snapshots/plugin__refusals__files_and_numbers_that_cannot_work_are_refused_with_what_is_wrong.snap",
     ),
     (
         "Checkpoints",

@@ -1,13 +1,51 @@
 //! The kubectl plugin.
 
+use std::error::Error;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser as _;
 use operator::plugin::{Arguments, run};
 
+/// A wrong command line ends in `parse`, with status 2.
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let began = Instant::now();
-    print!("{}", run(Arguments::parse(), || began.elapsed()).await?);
-    Ok(())
+    let arguments = Arguments::parse();
+    let printed = match run(arguments, || began.elapsed()).await {
+        Ok(text) => print(&text).map_err(|error| told(&error)),
+        Err(error) => Err(told(&error)),
+    };
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("kubectl-moe: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whoever reads may stop before the end: that is no failure.
+fn print(text: &str) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// An error and its causes.
+fn told(error: &dyn Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let text = source.to_string();
+        // Some errors end with what caused them.
+        if !message.ends_with(&text) {
+            message = format!("{message}: {text}");
+        }
+        cause = source.source();
+    }
+    message
 }

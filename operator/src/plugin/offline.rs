@@ -4,6 +4,7 @@
 mod chart;
 mod convert;
 mod input;
+mod judge;
 mod model;
 mod plan;
 mod simulate;
@@ -16,6 +17,7 @@ use ::plan::balance::BalanceError;
 use ::plan::formats::loads::LoadError;
 use ::plan::formats::{FormatError, WriteError};
 use ::plan::map::MapError;
+use ::plan::proposal::ProposalError;
 use ::plan::sizing::SizingError;
 use ::plan::topology::TopologyError;
 use clap::ValueEnum;
@@ -40,9 +42,27 @@ impl Output {
     fn print<T: serde::Serialize>(self, document: &T, table: impl FnOnce(&T) -> String) -> String {
         match self {
             Self::Table => table(document),
-            Self::Json => serde_json::to_string_pretty(document).expect("a result is plain data") + "\n",
+            Self::Json => with_rows(&serde_json::to_string_pretty(document).expect("a result is plain data")) + "\n",
         }
     }
+}
+
+/// Indented JSON with each list of numbers on one line. A line that ends with a bracket is in no text: texts have no lines.
+fn with_rows(json: &str) -> String {
+    let mut parts = json.split("[\n");
+    let mut rows = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let of_numbers =
+            |list: &&str| list.chars().all(|one| one.is_ascii_digit() || one.is_whitespace() || one == ',');
+        match part.split_once(']').filter(|(list, _)| of_numbers(list)) {
+            Some((list, rest)) => {
+                let numbers: Vec<&str> = list.split(',').map(str::trim).collect();
+                rows.extend(["[", &numbers.join(", "), "]", rest]);
+            }
+            None => rows.extend(["[\n", part]),
+        }
+    }
+    rows
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, OfflineError> {
@@ -151,27 +171,38 @@ pub enum OfflineError {
         /// Experts of the model.
         model_experts: usize,
     },
-    /// A map of ours names its model, and it is not known.
-    #[error(
-        "a map in the format swift names its model, which {} does not; give --model-name and --model-digest, as \
-         swiftbalancer-runtime inspect prints them",
-        path.display()
-    )]
-    Identity {
-        /// The file that is converted.
+    /// Two load documents name different models.
+    #[error("{} is of {difference} as {}; loads must be of one model", path.display(), first.display())]
+    LoadModels {
+        /// The file.
         path: PathBuf,
+        /// The first file.
+        first: PathBuf,
+        /// How they differ.
+        difference: String,
+    },
+    /// The map in force names another model than the load.
+    #[error("{} is of {difference} as the load; plan without --current, or with a map of the load's model", path.display())]
+    CurrentModel {
+        /// The map.
+        path: PathBuf,
+        /// How they differ.
+        difference: String,
+    },
+    /// A limit in bytes says nothing of experts of unknown size.
+    #[error("{name} needs the size of an expert: give --expert-bytes or --model")]
+    ExpertBytes {
+        /// The option.
+        name: &'static str,
     },
     /// A replay needs windows that follow each other.
     #[error(
-        "{windows} windows are too few to replay plans from {history} and judge them on the next; give a load \
-         [windows, layers, experts] with at least {least}, or a smaller --history",
-        least = history + 1
+        "{windows} window is too few to replay: what is decided after one is judged on the next; give a load [windows, \
+         layers, experts] with at least 2, or several --load"
     )]
     TooFewWindows {
         /// Windows there are.
         windows: usize,
-        /// Windows that a plan is made from.
-        history: usize,
     },
     /// The slots are impossible.
     #[error(transparent)]
@@ -182,10 +213,28 @@ pub enum OfflineError {
     /// No plan can be made.
     #[error(transparent)]
     Balance(#[from] BalanceError),
+    /// Nothing can be decided.
+    #[error(transparent)]
+    Proposal(#[from] ProposalError),
     /// Nothing can be sized.
     #[error(transparent)]
     Sizing(#[from] SizingError),
     /// A map cannot be written in the format.
     #[error(transparent)]
     Format(#[from] WriteError),
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::with_rows;
+
+    #[test]
+    fn lists_of_numbers_are_on_one_line_and_nothing_else_changes() {
+        let value = json!({"a": [[1, 2], [3]], "text": "x: [\n 1,\n 2]", "empty": [], "mixed": [{"b": [4, 5]}]});
+        let rows = with_rows(&serde_json::to_string_pretty(&value).unwrap());
+        assert_eq!(serde_json::from_str::<Value>(&rows).unwrap(), value);
+        assert!(rows.contains("[1, 2]") && rows.contains("\"b\": [4, 5]"), "{rows}");
+    }
 }

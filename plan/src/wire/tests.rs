@@ -136,3 +136,18 @@ fn a_load_is_read_as_it_was_written_and_checked_against_the_model() {
     let old = LoadDocument { version: "v0".to_owned(), ..document.clone() };
     assert_eq!(old.to_load(&model()), Err(WireError::Version { found: "v0".to_owned() }));
 }
+
+#[test]
+fn a_map_of_no_named_model_fits_every_model_of_its_size() {
+    let unnamed = ModelIdentity { name: String::new(), digest: String::new(), ..model() };
+    let map = ExpertMap::contiguous(MapShape { layers: 1, experts: 3, ranks: 2, slots_per_rank: 2 }).unwrap();
+    let json = serde_json::to_string(&MapDocument::new(unnamed, &map)).unwrap();
+    assert!(json.contains(r#""model":{"layers":1,"experts":3}"#), "{json}");
+    let read = MapDocument::from_json(json.as_bytes()).unwrap();
+    assert_eq!(read.to_map(&model()), Ok(map.clone()));
+    let larger = ModelIdentity { experts: 4, ..model() };
+    assert!(matches!(read.to_map(&larger), Err(WireError::OtherModel { .. })));
+    let named = MapDocument::new(model(), &map);
+    let nameless = ModelIdentity { digest: String::new(), ..model() };
+    assert!(matches!(named.to_map(&nameless), Err(WireError::OtherModel { .. })), "only the document may leave it out");
+}

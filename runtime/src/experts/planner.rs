@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use plan::balance::{Policy, Request, balance};
-use plan::load::{ExpertLoad, since_last_shift};
-use plan::map::ExpertMap;
-use plan::moves::{Transaction, best_first, transactions};
-use plan::policy::{Case, Decision, History, Terms, decide};
-use plan::shares;
+use plan::balance::Policy;
+use plan::moves::transactions;
+use plan::policy::Terms;
+use plan::proposal::{Proposal, Rules, Situation, propose};
 use plan::topology::Topology;
 
 use super::rebalance::{Goal, PlanOutcome, PlanRequest};
@@ -51,48 +49,16 @@ impl Planner {
                 Ok(PlanOutcome::Move { transactions, decision: None })
             }
             Goal::Balance { windows, lifetime, history } => {
-                let terms = Terms { lifetime_seconds: lifetime.as_secs_f64(), ..self.terms };
-                self.balance(map, since_last_shift(windows), topology, (&terms, *history))
+                let rules = Rules {
+                    policy: self.policy,
+                    min_coverage: self.min_coverage,
+                    staging_pages: self.staging_pages as usize,
+                    terms: Terms { lifetime_seconds: lifetime.as_secs_f64(), ..self.terms },
+                };
+                let situation = Situation { current: map, windows, topology, history: *history };
+                propose(&situation, &rules).map(outcome).map_err(|error| error.to_string())
             }
         }
-    }
-
-    fn balance(
-        &self,
-        map: &ExpertMap,
-        windows: &[ExpertLoad],
-        topology: &Topology,
-        measure: (&Terms, History),
-    ) -> Result<PlanOutcome, String> {
-        let [.., load] = windows else { return Err("there is no window to plan from".to_owned()) };
-        // The published algorithm knows one load; the last window says more of the next one than their sum.
-        let windows = if self.policy == Policy::DeepSeek { std::slice::from_ref(load) } else { windows };
-        let request =
-            Request { policy: self.policy, windows, topology, current: Some(map), min_coverage: self.min_coverage };
-        let target = balance(&request).map_err(|error| error.to_string())?.map;
-        let decide = |target: &ExpertMap| self.decide((map, target), load, topology, measure);
-        let (decision, transactions) = decide(&target)?;
-        if decision.moves() || self.policy != Policy::Swift {
-            return Ok(outcome(decision, transactions));
-        }
-        // What is not worth its bytes may be had in part without any.
-        let (free, transactions) = decide(&shares::suit(map, load, topology, shares::uncertainty(windows)))?;
-        Ok(if free.moves() { outcome(free, transactions) } else { outcome(decision, Vec::new()) })
-    }
-
-    fn decide(
-        &self,
-        (map, target): (&ExpertMap, &ExpertMap),
-        load: &ExpertLoad,
-        topology: &Topology,
-        (terms, history): (&Terms, History),
-    ) -> Result<(Decision, Vec<Transaction>), String> {
-        let transactions = best_first(map, target, load, topology, self.staging_pages as usize);
-        let mut transactions = transactions.map_err(|error| error.to_string())?;
-        let case = Case { load, current: map, topology, transactions: &transactions };
-        let decision = decide(&case, terms, history);
-        transactions.truncate(decision.figures.transactions);
-        Ok((decision, transactions))
     }
 
     /// Starts the thread: requests go in, each comes out with its number and what came of it. It ends when no more
@@ -116,7 +82,7 @@ impl Planner {
     }
 }
 
-fn outcome(decision: Decision, transactions: Vec<Transaction>) -> PlanOutcome {
+fn outcome(Proposal { decision, transactions }: Proposal) -> PlanOutcome {
     if decision.moves() {
         PlanOutcome::Move { transactions, decision: Some(decision) }
     } else {
@@ -128,8 +94,9 @@ fn outcome(decision: Decision, transactions: Vec<Transaction>) -> PlanOutcome {
 mod tests {
     use std::time::Duration;
 
-    use plan::map::MapShape;
-    use plan::policy::Reason;
+    use plan::load::ExpertLoad;
+    use plan::map::{ExpertMap, MapShape};
+    use plan::policy::{History, Reason};
 
     use super::*;
 

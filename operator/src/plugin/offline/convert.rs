@@ -55,11 +55,12 @@ pub struct ConvertArguments {
     /// or becomes one of the expert with the fewest copies
     #[arg(long)]
     repair: bool,
-    /// Name of the model in a map of the format swift
-    #[arg(long, value_name = "NAME", requires = "model_digest")]
+    /// Name of the served model in a map of the format swift; that of the map read if left out
+    #[arg(long, value_name = "NAME")]
     model_name: Option<String>,
-    /// Digest of the model in a map of the format swift; swiftbalancer-runtime inspect prints it
-    #[arg(long, value_name = "HEX", requires = "model_name")]
+    /// Digest of the checkpoint in a map of the format swift, as swiftbalancer-runtime inspect prints it; that of the map
+    /// read if left out. A map without one fits every model of its layers and experts
+    #[arg(long, value_name = "HEX")]
     model_digest: Option<String>,
 }
 
@@ -96,18 +97,14 @@ pub fn convert(arguments: &ConvertArguments) -> Result<String, OfflineError> {
     let expected = options.expected(*repair)?;
     let Found { map, model, .. } = options.read(&expected)?;
     let shape = map.shape();
-    let given = model_name.clone().zip(model_digest.clone()).map(|(name, digest)| ModelIdentity {
-        name,
-        digest,
+    let unnamed =
+        ModelIdentity { name: String::new(), digest: String::new(), layers: shape.layers, experts: shape.experts };
+    let known = model.unwrap_or(unnamed);
+    let identity = ModelIdentity {
+        name: model_name.clone().unwrap_or(known.name),
+        digest: model_digest.clone().unwrap_or(known.digest),
         layers: shape.layers,
         experts: shape.experts,
-    });
-    let identity = match (given.or(model), to) {
-        (Some(identity), _) => identity,
-        (None, Format::Swift) => return Err(OfflineError::Identity { path: options.from.clone() }),
-        (None, _) => {
-            ModelIdentity { name: String::new(), digest: String::new(), layers: shape.layers, experts: shape.experts }
-        }
     };
     let text = to.write(&map, &identity, expected.dense_layers)?;
     match out {
@@ -126,7 +123,8 @@ pub fn check(arguments: &CheckArguments) -> Result<String, OfflineError> {
     let shape = map.shape();
     let copies = || map.layers().flat_map(|layer| map.replica_counts(layer));
     let (fewest, most) = (copies().min().unwrap_or(0), copies().max().unwrap_or(0));
-    let of = model.map_or_else(String::new, |model| format!(" for {}", model.name));
+    let name = model.map(|model| model.name).filter(|name| !name.is_empty());
+    let of = name.map_or_else(String::new, |name| format!(" for {name}"));
     Ok(format!(
         "{}: valid, {format}{of}\n{} of {} on {} with {} each (redundancy {}), {fewest} to {most} copies of an expert\n\
          every expert survives the loss of any {}\n",

@@ -45,6 +45,13 @@ pub(super) struct LoadOptions {
     pub min_coverage: usize,
 }
 
+/// How two models differ, if both are known: what they are served as tells nothing of their experts.
+pub(super) fn other_model(one: &ModelIdentity, other: &ModelIdentity) -> Option<String> {
+    let known = !one.digest.is_empty() && !other.digest.is_empty();
+    (known && one.digest != other.digest)
+        .then(|| format!("{} with digest {}, not {} with {}", other.name, other.digest, one.name, one.digest))
+}
+
 /// What the options give.
 #[derive(Debug)]
 pub(super) struct Input {
@@ -123,6 +130,12 @@ impl LoadOptions {
                     first_experts,
                 });
             }
+            if let (Some(of_first), Some(of_this)) = (&all.model, &loads.model)
+                && let Some(difference) = other_model(of_first, of_this)
+            {
+                return Err(OfflineError::LoadModels { path: path.clone(), first: first.clone(), difference });
+            }
+            all.model = all.model.or(loads.model);
             all.windows.extend(loads.windows);
         }
         Ok(all)

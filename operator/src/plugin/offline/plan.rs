@@ -8,7 +8,8 @@ use ::plan::formats::{Expected, Format, read_any};
 use ::plan::ids::ExpertId;
 use ::plan::load::{balance_ratio, rank_loads};
 use ::plan::map::{ExpertMap, MapShape};
-use ::plan::moves::moved_slots;
+use ::plan::moves::{best_first, moved_slots};
+use ::plan::policy::{Case, Decision, History, decide};
 use ::plan::replay::{ratio, total};
 use ::plan::topology::Topology;
 use ::plan::wire::ModelIdentity;
@@ -18,7 +19,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::convert::format;
-use super::input::{Input, LoadOptions, policy};
+use super::input::{Input, LoadOptions, other_model, policy};
+use super::judge::{JudgeOptions, described};
 use super::units::{bytes, counted, percent};
 use super::{OfflineError, Output, read, write};
 
@@ -30,7 +32,8 @@ pub struct PlanArguments {
     /// Physical experts per layer beyond one copy of each; with the experts they divide by the ranks
     #[arg(long, value_name = "R", default_value_t = 0)]
     redundancy: usize,
-    /// Expert map in force, in any of the formats; without it, the placement that engines start with
+    /// Expert map in force, in any of the formats; the result then tells whether moving is worth it. Without it, the
+    /// placement that engines start with
     #[arg(long, value_name = "MAP")]
     current: Option<PathBuf>,
     /// How the placement is found
@@ -42,16 +45,18 @@ pub struct PlanArguments {
     /// Write the map into this file
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Name of the model in a map of the format swift, where the load does not tell it
-    #[arg(long, value_name = "NAME", default_value = "unknown")]
-    model_name: String,
-    /// Digest of the model in a map of the format swift, where the load does not tell it; swiftbalancer-runtime inspect
-    /// prints it, and nothing can be served from a map without it
-    #[arg(long, value_name = "HEX", default_value = "unknown")]
-    model_digest: String,
+    /// Name of the served model in a map of the format swift; that of the load document or --current if left out
+    #[arg(long, value_name = "NAME")]
+    model_name: Option<String>,
+    /// Digest of the checkpoint in a map of the format swift, as swiftbalancer-runtime inspect prints it; that of the load
+    /// document or --current if left out. A map without one fits every model of its layers and experts
+    #[arg(long, value_name = "HEX")]
+    model_digest: Option<String>,
     /// How the result is printed; json has the map too
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
+    #[command(flatten)]
+    judge: JudgeOptions,
 }
 
 /// What is printed.
@@ -82,6 +87,8 @@ struct Report {
     min_coverage: usize,
     coverage: usize,
     uncovered: usize,
+    /// Whether the runtime would move there, judged on the last window, with --current.
+    decision: Option<Decision>,
     planner_seconds: f64,
     format: &'static str,
     map: Value,
@@ -98,6 +105,7 @@ struct Layer {
 /// Runs the command; returns what to print. `now` tells the time since some moment.
 pub fn run(arguments: &PlanArguments, now: impl Fn() -> Duration) -> Result<String, OfflineError> {
     let input = arguments.load.input()?;
+    let terms = arguments.judge.terms(input.expert_bytes)?;
     let shape = MapShape::with_redundancy(input.layers(), input.experts(), input.ranks, arguments.redundancy)?;
     let topology = Topology::even(input.nodes, input.ranks, shape.slots_per_rank)?;
     let topology = topology.with_router_groups(input.router_groups);
@@ -117,12 +125,7 @@ pub fn run(arguments: &PlanArguments, now: impl Fn() -> Duration) -> Result<Stri
     let planner_seconds = now().saturating_sub(began).as_secs_f64();
     let whole = with_layers(&current, &busy, &plan.map);
 
-    let identity = input.identity.clone().or(of_current).unwrap_or_else(|| ModelIdentity {
-        name: arguments.model_name.clone(),
-        digest: arguments.model_digest.clone(),
-        layers: shape.layers,
-        experts: shape.experts,
-    });
+    let identity = arguments.identity(&input, of_current, shape);
     let text = arguments.format.write(&whole, &identity, input.dense_layers)?;
     if let Some(path) = &arguments.out {
         write(path, &text)?;
@@ -134,6 +137,15 @@ pub fn run(arguments: &PlanArguments, now: impl Fn() -> Duration) -> Result<Stri
     let load = total(&windows);
     let excess = bound::excess(&planned, &load);
     let moved = moved_slots(&in_force, &planned).expect("a plan has the shape of the placement in force");
+    let decision = arguments.current.as_ref().map(|_| {
+        // The runtime judges on the last window too.
+        let load = windows.last().expect("a load has a window");
+        let pages = arguments.judge.staging_pages();
+        let transactions = best_first(&in_force, &planned, load, &topology, pages)
+            .expect("a plan has the shape of the placement in force, and there are staging pages");
+        let case = Case { load, current: &in_force, topology: &topology, transactions: &transactions };
+        decide(&case, &terms, History::default())
+    });
     let report = Report {
         policy: arguments.policy.as_str(),
         title: input.title(),
@@ -157,6 +169,7 @@ pub fn run(arguments: &PlanArguments, now: impl Fn() -> Duration) -> Result<Stri
         min_coverage: arguments.load.min_coverage,
         coverage: coverage::coverage(&planned),
         uncovered: coverage::uncovered(&planned, arguments.load.min_coverage),
+        decision,
         planner_seconds,
         format: arguments.format.as_str(),
         // YAML stays text.
@@ -166,6 +179,19 @@ pub fn run(arguments: &PlanArguments, now: impl Fn() -> Duration) -> Result<Stri
 }
 
 impl PlanArguments {
+    /// The model that the map is for, as far as it is known.
+    fn identity(&self, input: &Input, of_current: Option<ModelIdentity>, shape: MapShape) -> ModelIdentity {
+        let (layers, experts) = (shape.layers, shape.experts);
+        let unnamed = ModelIdentity { name: String::new(), digest: String::new(), layers, experts };
+        let known = input.identity.clone().or(of_current).unwrap_or(unnamed);
+        ModelIdentity {
+            name: self.model_name.clone().unwrap_or(known.name),
+            digest: self.model_digest.clone().unwrap_or(known.digest),
+            layers,
+            experts,
+        }
+    }
+
     /// The placement in force and its model, where it is named.
     fn current(&self, input: &Input, shape: MapShape) -> Result<(ExpertMap, Option<ModelIdentity>), OfflineError> {
         let Some(path) = &self.current else { return Ok((ExpertMap::contiguous(shape)?, None)) };
@@ -188,6 +214,11 @@ impl PlanArguments {
                 wanted_slots: shape.slots_per_rank,
             });
         }
+        if let (Some(of_load), Some(of_map)) = (&input.identity, &found.model)
+            && let Some(difference) = other_model(of_load, of_map)
+        {
+            return Err(OfflineError::CurrentModel { path: path.clone(), difference });
+        }
         Ok((found.map, found.model))
     }
 }
@@ -199,14 +230,12 @@ fn read_back(text: &str, shape: MapShape, dense_layers: usize) -> ExpertMap {
     read_any(text.as_bytes(), &expected).expect("a map that was written is read").map
 }
 
-/// A map of some of the layers, with copies that share evenly.
+/// A map of some of the layers.
 fn layers_of(map: &ExpertMap, layers: &[usize]) -> ExpertMap {
     if layers.len() == map.shape().layers {
         return map.clone();
     }
-    let slots: Vec<ExpertId> = layers.iter().flat_map(|&layer| map.layer(layer.into())).copied().collect();
-    ExpertMap::with_slots_of_ranks(layers.len(), map.shape().experts, map.slots_of_ranks().clone(), slots)
-        .expect("layers of a map are valid")
+    of_rows(map, layers.iter().map(|&layer| (map, layer)))
 }
 
 /// The map with some of its layers replaced.
@@ -214,13 +243,22 @@ fn with_layers(map: &ExpertMap, layers: &[usize], new: &ExpertMap) -> ExpertMap 
     if layers.len() == map.shape().layers {
         return new.clone();
     }
-    let row = |layer: usize| match layers.iter().position(|&replaced| replaced == layer) {
-        Some(place) => new.layer(place.into()).to_vec(),
-        None => map.layer(layer.into()).to_vec(),
-    };
-    let slots: Vec<ExpertId> = (0..map.shape().layers).flat_map(row).collect();
-    ExpertMap::with_slots_of_ranks(map.shape().layers, map.shape().experts, map.slots_of_ranks().clone(), slots)
-        .expect("layers of maps are valid")
+    of_rows(
+        map,
+        (0..map.shape().layers).map(|layer| match layers.iter().position(|&replaced| replaced == layer) {
+            Some(place) => (new, place),
+            None => (map, layer),
+        }),
+    )
+}
+
+/// A map of layers of maps, on the ranks of one.
+fn of_rows<'a>(ranks: &ExpertMap, rows: impl Iterator<Item = (&'a ExpertMap, usize)>) -> ExpertMap {
+    let rows: Vec<_> = rows.collect();
+    let slots: Vec<ExpertId> = rows.iter().flat_map(|(map, layer)| map.layer((*layer).into())).copied().collect();
+    let shares: Vec<u32> = rows.iter().flat_map(|(map, layer)| map.parts((*layer).into())).collect();
+    let map = ExpertMap::with_slots_of_ranks(rows.len(), ranks.shape().experts, ranks.slots_of_ranks().clone(), slots);
+    map.and_then(|map| map.with_shares(&shares)).expect("layers of maps are valid")
 }
 
 fn worst_layer(map: &ExpertMap, load: &::plan::load::ExpertLoad, excess: &[f64], numbers: &[usize]) -> Layer {
@@ -273,6 +311,14 @@ fn table(report: &Report) -> String {
             ),
         };
         rows.push(("coverage", uncovered));
+    }
+    if let Some(decision) = &report.decision {
+        let [decided, mut predicted] = described(decision);
+        if report.windows > 1 {
+            predicted.insert_str(0, "on the last window, ");
+        }
+        rows.push(("decision", decided));
+        rows.push(("predicted", predicted));
     }
     if !report.layers_without_load.is_empty() {
         let idle: Vec<String> = report.layers_without_load.iter().map(ToString::to_string).collect();

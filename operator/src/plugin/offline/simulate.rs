@@ -1,10 +1,13 @@
-//! `kubectl moe simulate`: what policies would have done over recorded windows.
+//! `kubectl moe simulate`: what the runtime would have done over recorded windows under each policy.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ::plan::balance::Policy;
 use ::plan::map::MapShape;
-use ::plan::replay::{Averages, Rebalance, Replay, averages, replay};
+use ::plan::policy::{Decision, Terms};
+use ::plan::proposal::Rules;
+use ::plan::replay::{Averages, Decided, Replay, averages, replay};
 use ::plan::topology::Topology;
 use clap::Args;
 use serde::Serialize;
@@ -12,6 +15,7 @@ use serde::Serialize;
 use super::super::table::columns;
 use super::chart::{Chart, Panel, Series};
 use super::input::{LoadOptions, policy};
+use super::judge::JudgeOptions;
 use super::units::{counted, or_unknown, percent, scale};
 use super::{OfflineError, Output, write};
 
@@ -23,8 +27,8 @@ pub struct SimulateArguments {
     /// Physical experts per layer beyond one copy of each; with the experts they divide by the ranks
     #[arg(long, value_name = "R", default_value_t = 0)]
     redundancy: usize,
-    /// Windows that each plan is made from
-    #[arg(long, value_name = "WINDOWS", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Windows that are remembered for planning; the runtime remembers 8
+    #[arg(long, value_name = "WINDOWS", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     history: u16,
     /// Policies to compare
     #[arg(long, value_name = "P,..", value_delimiter = ',', value_parser = policy(), default_values_t = Policy::ALL)]
@@ -32,9 +36,14 @@ pub struct SimulateArguments {
     /// Draw ratio and bytes over time into this SVG file
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-    /// How the result is printed; json has every rebalance
+    /// How the result is printed; json has every decision
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
+    #[command(flatten)]
+    judge: JudgeOptions,
+    /// Windows after one that moved experts in which none move
+    #[arg(long, value_name = "WINDOWS", default_value_t = 0, help_heading = "Options of decisions")]
+    cool_down_windows: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -48,10 +57,11 @@ struct Report {
     nodes: usize,
     redundancy: usize,
     history: usize,
+    min_coverage: usize,
     policies: Vec<Outcome>,
 }
 
-/// What a policy did; means over its rebalances after the first.
+/// What a policy did; means over its decisions after the first.
 #[derive(Debug, Serialize)]
 struct Outcome {
     policy: &'static str,
@@ -60,7 +70,9 @@ struct Outcome {
     moved_slots: f64,
     moved_share: f64,
     bytes: Option<f64>,
-    rebalances: Vec<Row>,
+    /// How often each reason was given, the first decision included.
+    reasons: BTreeMap<String, usize>,
+    decisions: Vec<Row>,
 }
 
 #[derive(Debug, Serialize)]
@@ -71,42 +83,27 @@ struct Row {
     moved_slots: usize,
     moved_share: f64,
     bytes: Option<u64>,
+    decision: Decision,
 }
 
 /// Runs the command; returns what to print.
 pub fn run(arguments: &SimulateArguments) -> Result<String, OfflineError> {
     let input = arguments.load.input()?;
     let windows = input.windows_of(&input.busy_layers());
-    let (history, layers) = (usize::from(arguments.history), windows[0].layers());
-    if windows.len() <= history {
-        return Err(OfflineError::TooFewWindows { windows: windows.len(), history });
+    let layers = windows[0].layers();
+    if windows.len() < 2 {
+        return Err(OfflineError::TooFewWindows { windows: windows.len() });
     }
     let shape = MapShape::with_redundancy(layers, input.experts(), input.ranks, arguments.redundancy)?;
     let topology = Topology::even(input.nodes, input.ranks, shape.slots_per_rank)?;
     let topology = topology.with_router_groups(input.router_groups);
-    let slots = (layers * shape.physical()) as f64;
+    let terms = Terms { cool_down: arguments.cool_down_windows, ..arguments.judge.terms(input.expert_bytes)? };
+    let (min_coverage, remembered) = (arguments.load.min_coverage, usize::from(arguments.history));
+    let staging_pages = arguments.judge.staging_pages();
     let outcome = |&policy: &Policy| -> Result<Outcome, OfflineError> {
-        let min_coverage = arguments.load.min_coverage;
-        let rebalances =
-            replay(&Replay { policy, windows: &windows, topology: &topology, start: None, history, min_coverage })?;
-        let Averages { seen, next, moved_slots } = averages(&rebalances);
-        let row = |rebalance: &Rebalance| Row {
-            window: rebalance.window,
-            ratio_seen: rebalance.seen,
-            ratio_next: rebalance.next,
-            moved_slots: rebalance.moved_slots,
-            moved_share: rebalance.moved_slots as f64 / slots,
-            bytes: input.expert_bytes.map(|bytes| bytes.saturating_mul(rebalance.moved_slots as u64)),
-        };
-        Ok(Outcome {
-            policy: policy.as_str(),
-            ratio_seen: seen,
-            ratio_next: next,
-            moved_slots,
-            moved_share: moved_slots / slots,
-            bytes: input.expert_bytes.map(|bytes| bytes as f64 * moved_slots),
-            rebalances: rebalances.iter().map(row).collect(),
-        })
+        let rules = Rules { policy, min_coverage, staging_pages, terms };
+        let decided = replay(&Replay { windows: &windows, topology: &topology, start: None, remembered, rules })?;
+        Ok(outcome(policy, &decided, layers * shape.physical(), input.expert_bytes))
     };
     let report = Report {
         title: format!("{}, {}", input.title(), counted(input.ranks, "rank")),
@@ -116,7 +113,8 @@ pub fn run(arguments: &SimulateArguments) -> Result<String, OfflineError> {
         ranks: shape.ranks,
         nodes: input.nodes,
         redundancy: shape.redundancy(),
-        history,
+        history: remembered,
+        min_coverage,
         policies: arguments.policies.iter().map(outcome).collect::<Result<_, _>>()?,
     };
     if let Some(path) = &arguments.plot {
@@ -125,9 +123,37 @@ pub fn run(arguments: &SimulateArguments) -> Result<String, OfflineError> {
     Ok(arguments.output.print(&report, table))
 }
 
+fn outcome(policy: Policy, decided: &[Decided], slots: usize, expert_bytes: Option<u64>) -> Outcome {
+    let Averages { seen, next, moved_slots } = averages(decided);
+    let row = |decided: &Decided| Row {
+        window: decided.window,
+        ratio_seen: decided.seen,
+        ratio_next: decided.next,
+        moved_slots: decided.moved_slots,
+        moved_share: decided.moved_slots as f64 / slots as f64,
+        bytes: expert_bytes.map(|bytes| bytes.saturating_mul(decided.moved_slots as u64)),
+        decision: decided.decision,
+    };
+    let mut reasons = BTreeMap::new();
+    for decided in decided {
+        *reasons.entry(decided.decision.reason.to_string()).or_default() += 1;
+    }
+    Outcome {
+        policy: policy.as_str(),
+        ratio_seen: seen,
+        ratio_next: next,
+        moved_slots,
+        moved_share: moved_slots / slots as f64,
+        bytes: expert_bytes.map(|bytes| bytes as f64 * moved_slots),
+        reasons,
+        decisions: decided.iter().map(row).collect(),
+    }
+}
+
 fn table(report: &Report) -> String {
     let Report { title, redundancy, history, .. } = report;
     let row = |outcome: &Outcome| {
+        let reasons: Vec<String> = outcome.reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         [
             outcome.policy.to_owned(),
             format!("{:.4}", outcome.ratio_seen),
@@ -135,15 +161,19 @@ fn table(report: &Report) -> String {
             format!("{:.1}", outcome.moved_slots),
             percent(outcome.moved_share),
             or_unknown(outcome.bytes),
+            reasons.join(", "),
         ]
     };
     let rows: Vec<_> = report.policies.iter().map(row).collect();
-    let header = ["POLICY", "RATIO SEEN", "RATIO NEXT", "MOVED SLOTS", "OF ALL", "BYTES"];
-    let rebalances = report.policies.first().map_or(0, |outcome| outcome.rebalances.len());
+    let header = ["POLICY", "RATIO SEEN", "RATIO NEXT", "MOVED SLOTS", "OF ALL", "BYTES", "DECISIONS"];
+    let decisions = report.policies.first().map_or(0, |outcome| outcome.decisions.len());
+    let mean = match decisions {
+        1 => "one decision".to_owned(),
+        many => format!("mean of {} after the first", counted(many - 1, "decision")),
+    };
     format!(
-        "{title}, redundancy {redundancy}; plans from {}, mean of {} after the first\n\n{}",
+        "{title}, redundancy {redundancy}; {} remembered, {mean}\n\n{}",
         counted(*history, "window"),
-        counted(rebalances.saturating_sub(1), "rebalance"),
         columns(header, &rows)
     )
 }
@@ -152,11 +182,11 @@ fn chart(report: &Report) -> Chart {
     let series = |of: &dyn Fn(&Row) -> f64| -> Vec<Series> {
         let of_policy = |outcome: &Outcome| Series {
             name: outcome.policy.to_owned(),
-            points: outcome.rebalances.iter().map(|row| ((row.window + 1) as f64, of(row))).collect(),
+            points: outcome.decisions.iter().map(|row| ((row.window + 1) as f64, of(row))).collect(),
         };
         report.policies.iter().map(of_policy).collect()
     };
-    let most = report.policies.iter().flat_map(|outcome| &outcome.rebalances).filter_map(|row| row.bytes).max();
+    let most = report.policies.iter().flat_map(|outcome| &outcome.decisions).filter_map(|row| row.bytes).max();
     let moved = match most {
         Some(most) => {
             let (scaled, unit) = scale(most as f64);
@@ -180,7 +210,7 @@ fn chart(report: &Report) -> Chart {
     };
     Chart {
         title: format!("{}, redundancy {}", report.title, report.redundancy),
-        x_label: "windows recorded when the plan is made".to_owned(),
+        x_label: "windows recorded when it is decided".to_owned(),
         panels: vec![ratio, moved],
     }
 }

@@ -25,7 +25,7 @@ pub struct SizeArguments {
     #[arg(long, value_name = "R")]
     max_redundancy: Option<usize>,
     /// Share of the experts' part of a step, in per cent, that a further slot of each rank must save to be worth it
-    #[arg(long, value_name = "PERCENT", default_value_t = 1.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 1.0, value_parser = per_cent)]
     worth: f64,
     /// How placements are found
     #[arg(long, value_name = "P", value_parser = policy(), default_value_t = Policy::Swift)]
@@ -36,6 +36,11 @@ pub struct SizeArguments {
     /// How the result is printed
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
+}
+
+fn per_cent(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.0..=100.0).contains(&number) { Ok(number) } else { Err("must be from 0 to 100".to_owned()) }
 }
 
 #[derive(Debug, Serialize)]
@@ -143,7 +148,7 @@ fn chart(report: &Report) -> Chart {
     };
     let mut ratios = vec![line("windows seen", &|row| Some(row.ratio))];
     if report.windows > 1 {
-        ratios.push(line("windows after them", &|row| row.ratio_next));
+        ratios.push(line("later windows", &|row| row.ratio_next));
     }
     let mut panels = vec![Panel { label: "balance ratio".to_owned(), series: ratios, most: Some(1.0) }];
     let most = report.sizes.iter().filter_map(|row| row.bytes_per_rank).max();

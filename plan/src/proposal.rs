@@ -1,0 +1,94 @@
+//! What a group does at the end of a window: finds a target for the load, decides whether moving there is worth it, and says
+//! which transactions lead there. The runtime acts on it, and a replay of recorded windows asks the same.
+
+use thiserror::Error;
+
+use crate::balance::{BalanceError, Policy, Request, balance};
+use crate::load::{ExpertLoad, since_last_shift};
+use crate::map::ExpertMap;
+use crate::moves::{MoveError, Transaction, best_first};
+use crate::policy::{Case, Decision, History, Terms, decide};
+use crate::shares;
+use crate::topology::Topology;
+
+/// What proposals are made by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rules {
+    /// How targets are found.
+    pub policy: Policy,
+    /// As in [`Request::min_coverage`].
+    pub min_coverage: usize,
+    /// Staging pages of each rank.
+    pub staging_pages: usize,
+    /// What targets are measured by.
+    pub terms: Terms,
+}
+
+/// A group at the end of a window.
+#[derive(Clone, Copy, Debug)]
+pub struct Situation<'a> {
+    /// The map in force.
+    pub current: &'a ExpertMap,
+    /// The windows that are remembered, the oldest first; at least one. The last is what a target is judged on.
+    pub windows: &'a [ExpertLoad],
+    /// The ranks.
+    pub topology: &'a Topology,
+    /// What was decided before.
+    pub history: History,
+}
+
+/// What to do, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proposal {
+    /// Whether to move, and everything that decided it.
+    pub decision: Decision,
+    /// What to carry out, in this order; nothing unless the decision is to move.
+    pub transactions: Vec<Transaction>,
+}
+
+/// Proposes what to do.
+///
+/// # Errors
+/// If there is no window, no staging page, or windows, ranks and map do not fit each other.
+pub fn propose(situation: &Situation<'_>, rules: &Rules) -> Result<Proposal, ProposalError> {
+    let Situation { current, windows, topology, .. } = *situation;
+    let windows = since_last_shift(windows);
+    let load = windows.last().ok_or(BalanceError::NoWindow)?;
+    // The published algorithm knows one load; the last window says more of the next one than their sum.
+    let planned_from = if rules.policy == Policy::DeepSeek { std::slice::from_ref(load) } else { windows };
+    let (policy, min_coverage) = (rules.policy, rules.min_coverage);
+    let request = Request { policy, windows: planned_from, topology, current: Some(current), min_coverage };
+    let proposal = judge(situation, rules, load, &balance(&request)?.map)?;
+    if proposal.decision.moves() || policy != Policy::Swift {
+        return Ok(proposal);
+    }
+    // What is not worth its bytes may be had in part without any.
+    let suited = shares::suit(current, load, topology, shares::uncertainty(windows));
+    let free = judge(situation, rules, load, &suited)?;
+    Ok(if free.decision.moves() { free } else { proposal })
+}
+
+fn judge(
+    situation: &Situation<'_>,
+    rules: &Rules,
+    load: &ExpertLoad,
+    target: &ExpertMap,
+) -> Result<Proposal, ProposalError> {
+    let Situation { current, topology, history, .. } = *situation;
+    let mut transactions = best_first(current, target, load, topology, rules.staging_pages)?;
+    let case = Case { load, current, topology, transactions: &transactions };
+    let decision = decide(&case, &rules.terms, history);
+    transactions.truncate(if decision.moves() { decision.figures.transactions } else { 0 });
+    Ok(Proposal { decision, transactions })
+}
+
+/// Why nothing can be proposed. Trying again with the same input does not help.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ProposalError {
+    /// No target can be found.
+    #[error(transparent)]
+    Balance(#[from] BalanceError),
+    /// No transactions lead to the target.
+    #[error(transparent)]
+    Moves(#[from] MoveError),
+}
