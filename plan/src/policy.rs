@@ -12,8 +12,9 @@ use crate::topology::Topology;
 
 pub use figures::{Figures, moving_seconds};
 
-/// Gain in balance ratio for which shares change alone: that moves no byte, and less than this is not seen.
-const LEAST_GAIN_OF_SHARES: f64 = 0.001;
+/// Gain in balance ratio for which shares change alone: that moves no byte, but each new map is recorded, and less than
+/// this comes and goes from window to window.
+const LEAST_GAIN_OF_SHARES: f64 = 0.005;
 
 /// What plans are measured by.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

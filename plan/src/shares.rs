@@ -28,8 +28,7 @@ pub const LEAST_UNCERTAINTY: f64 = 0.05;
 /// expert are those given, give or take `uncertainty` (relative standard deviation, experts independent). The certain part
 /// of that sum levels ranks: without uncertainty its minimum has the least possible load on the busiest rank. The
 /// uncertain part holds an expert's shares together, as an expert that is split evenly errs by least on any one rank. A layer
-/// keeps even shares where they take less than `uncertainty` squared off its busiest rank, 0.25 % at the least uncertainty
-/// and never more than 2 %: what they gain must stand out from what the forecast errs by.
+/// keeps even shares where they take less than 0.05 % off its busiest rank.
 ///
 /// # Panics
 /// If map, load and topology have other dimensions.

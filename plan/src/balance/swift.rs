@@ -21,6 +21,10 @@ use crate::load::ExpertLoad;
 use crate::map::ExpertMap;
 use crate::topology::Topology;
 
+/// What ranks' loads are taken to differ by when the ranks themselves have changed. Then pages are wanted for the experts
+/// that were lost first; the windows that follow even out the rest.
+const NOISE_OF_RECOVERY: f64 = 0.045;
+
 /// Target slots, `[layers, slots of all ranks]`, with `min_coverage + 1` copies of each expert where there are slots for
 /// that many of all.
 pub(super) fn balance(
@@ -34,6 +38,7 @@ pub(super) fn balance(
     let least = min_coverage.saturating_add(1).min(ranks.physical() / forecast.experts()).min(ranks.open());
     let noise = forecast.noise_of_ranks(ranks.open(), ranks.physical());
     let same_ranks = current.is_some_and(|map| map.slots_of_ranks() == topology.slots());
+    let noise = if same_ranks { noise } else { noise.max(NOISE_OF_RECOVERY) };
     let mut slots = Vec::with_capacity(forecast.layers() * ranks.physical());
     for layer in (0..forecast.layers()).map(LayerId::from) {
         let weights = forecast.layer(layer);

@@ -8,7 +8,7 @@ const ROUNDING: f64 = 1e-9;
 
 /// Ranks that are looked at once one has been found with which an exchange helps: those come lowest first, so the ones
 /// after it rarely have a better one, and with many ranks looking at all of them would be most of the work.
-pub(in crate::balance) const LOOK_FURTHER: usize = 16;
+pub(in crate::balance) const LOOK_FURTHER: usize = 8;
 
 /// One step of the search.
 #[derive(Clone, Copy, Debug)]
