@@ -6,7 +6,8 @@ mod load;
 mod map;
 mod state;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 
 pub use error::WireError;
 pub use load::LoadDocument;
@@ -32,20 +33,40 @@ pub mod path {
 
 /// Which model a map or load belongs to. A map that was planned without the checkpoint at hand has no name and no digest;
 /// it fits every model with its layers and experts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ModelIdentity {
     /// The name it is served under; empty if not known.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default)]
     pub name: String,
     /// Hex SHA-256 of the checkpoint's `config.json` and of its tensors' names, types, shapes and offsets: two
     /// checkpoints with equal digests have the same experts in the same places. Empty if not known.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default)]
     pub digest: String,
     /// MoE layers.
     pub layers: usize,
     /// Logical experts per layer.
     pub experts: usize,
+}
+
+/// Documents leave out what is not known. The binary messages between ranks have no names of fields, so nothing can be
+/// left out there.
+impl Serialize for ModelIdentity {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { name, digest, layers, experts } = self;
+        let readable = serializer.is_human_readable();
+        let written = |text: &str| !(readable && text.is_empty());
+        let fields = 2 + usize::from(written(name)) + usize::from(written(digest));
+        let mut model = serializer.serialize_struct("ModelIdentity", fields)?;
+        for (field, text) in [("name", name), ("digest", digest)] {
+            if written(text) {
+                model.serialize_field(field, text)?;
+            }
+        }
+        model.serialize_field("layers", layers)?;
+        model.serialize_field("experts", experts)?;
+        model.end()
+    }
 }
 
 impl ModelIdentity {
