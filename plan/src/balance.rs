@@ -134,8 +134,13 @@ fn target(request: &Request<'_>, load: &ExpertLoad) -> Result<ExpertMap, Balance
         }
         Policy::Swift => {
             let forecast = Forecast::new(windows);
-            let map = placed(swift::balance((windows, &forecast), topology, current, min_coverage));
-            shares::suit(&map, &forecast.load(), topology, shares::uncertainty(windows))
+            let (slots, bursty) = swift::balance((windows, &forecast), topology, current, min_coverage);
+            let mut map = shares::suit(&placed(slots), &forecast.load(), topology, shares::uncertainty(windows));
+            // What is placed for bursts is uneven in the sum on purpose: shares that level the sum would undo it.
+            for layer in bursty {
+                map.set_shares(layer, None).expect("even shares add up");
+            }
+            map
         }
     })
 }

@@ -26,13 +26,13 @@ use crate::topology::Topology;
 const NOISE_OF_RECOVERY: f64 = 0.045;
 
 /// Target slots, `[layers, slots of all ranks]`, with `min_coverage + 1` copies of each expert where there are slots for
-/// that many of all.
+/// that many of all; and the layers that are placed for their bursts.
 pub(super) fn balance(
     (windows, forecast): (&[ExpertLoad], &Forecast),
     topology: &Topology,
     current: Option<&ExpertMap>,
     min_coverage: usize,
-) -> Vec<ExpertId> {
+) -> (Vec<ExpertId>, Vec<LayerId>) {
     let slots_of_ranks: Vec<usize> = topology.slots().counts().collect();
     let ranks = Ranks::new(&slots_of_ranks, topology.speeds());
     let least = min_coverage.saturating_add(1).min(ranks.physical() / forecast.experts()).min(ranks.open());
@@ -40,6 +40,7 @@ pub(super) fn balance(
     let same_ranks = current.is_some_and(|map| map.slots_of_ranks() == topology.slots());
     let noise = if same_ranks { noise } else { noise.max(NOISE_OF_RECOVERY) };
     let mut slots = Vec::with_capacity(forecast.layers() * ranks.physical());
+    let mut bursty = Vec::new();
     for layer in (0..forecast.layers()).map(LayerId::from) {
         let weights = forecast.layer(layer);
         let content = current.map(|map| content(map, layer, ranks.len()));
@@ -55,13 +56,16 @@ pub(super) fn balance(
             0 | 1 => kept.slots.clone(),
             _ => in_force::covered(&ranks, weights, &kept.slots, least),
         });
-        let mut target = bursts::plan_or(calm, (windows, layer), &ranks, in_force.as_deref(), least);
+        let (mut target, for_bursts) = bursts::plan_or(calm, (windows, layer), &ranks, in_force.as_deref(), least);
+        if for_bursts {
+            bursty.push(layer);
+        }
         if let (Some(content), false) = (&content, same_ranks) {
             kept::arrange(&ranks, content, &mut target);
         }
         slots.extend(target.into_iter().map(|expert| ExpertId(expert.into())));
     }
-    slots
+    (slots, bursty)
 }
 
 /// What each of `ranks` ranks holds of a layer; ranks that the map does not have hold nothing.

@@ -61,21 +61,21 @@ enum Start<'a> {
 }
 
 /// Target slots of a layer: with regard to its bursts where they matter, else what `forecast` gives, with at least `least`
-/// copies of each expert, as the slots in force and the forecast's have.
+/// copies of each expert, as the slots in force and the forecast's have. True where bursts matter.
 pub(in crate::balance) fn plan_or(
     forecast: impl FnOnce() -> Vec<u16>,
     (windows, layer): (&[ExpertLoad], LayerId),
     ranks: &Ranks,
     in_force: Option<&[u16]>,
     least: usize,
-) -> Vec<u16> {
+) -> (Vec<u16>, bool) {
     let loads = |window: &ExpertLoad| window.layer(layer).iter().map(|&tokens| tokens as f64).collect();
     let windows: Vec<Vec<f64>> = windows.iter().map(loads).collect();
     if let Some(slots) = in_force {
-        plan(&windows, ranks, Start::InForce(slots), least).unwrap_or_else(forecast)
+        plan(&windows, ranks, Start::InForce(slots), least).map_or_else(|| (forecast(), false), |slots| (slots, true))
     } else {
         let slots = forecast();
-        plan(&windows, ranks, Start::Free(&slots), least).unwrap_or(slots)
+        plan(&windows, ranks, Start::Free(&slots), least).map_or((slots, false), |slots| (slots, true))
     }
 }
 
