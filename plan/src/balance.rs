@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use self::forecast::Forecast;
 use crate::coverage;
-use crate::load::ExpertLoad;
+use crate::load::{ExpertLoad, total};
 use crate::map::{ExpertMap, MapError};
 use crate::moves;
 use crate::shares;
@@ -158,14 +158,6 @@ fn same_model(windows: &[ExpertLoad]) -> Result<&ExpertLoad, BalanceError> {
             first_experts: first.experts(),
         }),
     }
-}
-
-fn total(windows: &[ExpertLoad]) -> ExpertLoad {
-    let mut total = windows[0].clone();
-    for window in &windows[1..] {
-        total.merge(window);
-    }
-    total
 }
 
 /// The placement in force, if it has the topology's ranks and slots.

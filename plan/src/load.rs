@@ -90,6 +90,19 @@ impl ExpertLoad {
     }
 }
 
+/// The sum of windows of one model.
+///
+/// # Panics
+/// If there are none, or they are of different models.
+#[must_use]
+pub fn total(windows: &[ExpertLoad]) -> ExpertLoad {
+    let (first, rest) = windows.split_first().expect("there is a window");
+    rest.iter().fold(first.clone(), |mut total, window| {
+        total.merge(window);
+        total
+    })
+}
+
 /// How far two loads of one model are apart, whatever their sums: the distance of the experts' parts of each layer's
 /// tokens, relative to those parts; 0 where one of them is empty.
 #[must_use]

@@ -75,19 +75,6 @@ pub fn ratio(map: &ExpertMap, load: &ExpertLoad) -> f64 {
     balance_ratio(&rank_loads(map, load))
 }
 
-/// The sum of windows of one model.
-///
-/// # Panics
-/// If there are none, or they are of different models.
-#[must_use]
-pub fn total(windows: &[ExpertLoad]) -> ExpertLoad {
-    let (first, rest) = windows.split_first().expect("there is a window");
-    rest.iter().fold(first.clone(), |mut total, window| {
-        total.merge(window);
-        total
-    })
-}
-
 /// Means over the decisions of a replay after the first, whose moves away from where engines start are made once; of the
 /// first alone if there is no other.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -5,9 +5,9 @@ use thiserror::Error;
 
 use crate::balance::{BalanceError, Policy, Request, balance};
 use crate::bound;
-use crate::load::ExpertLoad;
+use crate::load::{ExpertLoad, total};
 use crate::map::{MapError, MapShape};
-use crate::replay::{ratio, total};
+use crate::replay::ratio;
 use crate::topology::{Topology, TopologyError};
 
 /// What is to be sized.

@@ -7,6 +7,7 @@ mod deepen;
 mod fill;
 mod in_force;
 mod kept;
+mod lowest;
 mod packing;
 mod ranks;
 mod relabel;
@@ -16,6 +17,7 @@ mod search;
 use self::kept::Kept;
 use self::ranks::Ranks;
 use super::forecast::Forecast;
+use super::same_ranks;
 use crate::ids::{ExpertId, LayerId};
 use crate::load::ExpertLoad;
 use crate::map::ExpertMap;
@@ -37,30 +39,34 @@ pub(super) fn balance(
     let ranks = Ranks::new(&slots_of_ranks, topology.speeds());
     let least = min_coverage.saturating_add(1).min(ranks.physical() / forecast.experts()).min(ranks.open());
     let noise = forecast.noise_of_ranks(ranks.open(), ranks.physical());
-    let same_ranks = current.is_some_and(|map| map.slots_of_ranks() == topology.slots());
-    let noise = if same_ranks { noise } else { noise.max(NOISE_OF_RECOVERY) };
+    let in_force = same_ranks(current, topology);
+    let noise = if in_force.is_some() { noise } else { noise.max(NOISE_OF_RECOVERY) };
+    let before = current.filter(|_| in_force.is_none());
     let mut slots = Vec::with_capacity(forecast.layers() * ranks.physical());
     let mut bursty = Vec::new();
     for layer in (0..forecast.layers()).map(LayerId::from) {
         let weights = forecast.layer(layer);
-        let content = current.map(|map| content(map, layer, ranks.len()));
-        let kept = content
-            .as_ref()
-            .map(|content| if same_ranks { Kept::whole(content) } else { Kept::on(&ranks, weights, content) });
+        let content = before.map(|map| content(map, layer, ranks.len()));
+        let held: Option<Vec<u16>> = in_force.map(|map| numbers(map.layer(layer)));
+        let kept = match (&held, &content) {
+            (Some(held), _) => Some(Kept::whole(held.clone())),
+            (None, Some(content)) => Some(Kept::on(&ranks, weights, content)),
+            (None, None) => None,
+        };
         let calm = || match &kept {
             Some(kept) => in_force::pack(&ranks, weights, kept, least, noise),
             None => scratch::pack(&ranks, weights, least).into_slots(),
         };
-        let in_force = kept.as_ref().filter(|_| same_ranks).map(|kept| match least {
+        let start = held.as_ref().map(|held| match least {
             // Every map has a copy of each expert.
-            0 | 1 => kept.slots.clone(),
-            _ => in_force::covered(&ranks, weights, &kept.slots, least),
+            0 | 1 => held.clone(),
+            _ => in_force::covered(&ranks, weights, held, least),
         });
-        let (mut target, for_bursts) = bursts::plan_or(calm, (windows, layer), &ranks, in_force.as_deref(), least);
+        let (mut target, for_bursts) = bursts::plan_or(calm, (windows, layer), &ranks, start.as_deref(), least);
         if for_bursts {
             bursty.push(layer);
         }
-        if let (Some(content), false) = (&content, same_ranks) {
+        if let Some(content) = &content {
             kept::arrange(&ranks, content, &mut target);
         }
         slots.extend(target.into_iter().map(|expert| ExpertId(expert.into())));
@@ -70,13 +76,13 @@ pub(super) fn balance(
 
 /// What each of `ranks` ranks holds of a layer; ranks that the map does not have hold nothing.
 fn content(map: &ExpertMap, layer: LayerId, ranks: usize) -> Vec<Vec<u16>> {
-    let of_rank = |rank: usize| -> Vec<u16> {
-        if rank >= map.shape().ranks {
-            return Vec::new();
-        }
-        map.rank(layer, rank.into()).iter().map(|expert| expert.0 as u16).collect()
-    };
+    let of_rank =
+        |rank: usize| if rank < map.shape().ranks { numbers(map.rank(layer, rank.into())) } else { Vec::new() };
     (0..ranks).map(of_rank).collect()
+}
+
+fn numbers(experts: &[ExpertId]) -> Vec<u16> {
+    experts.iter().map(|expert| expert.0 as u16).collect()
 }
 
 #[cfg(test)]

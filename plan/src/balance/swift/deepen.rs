@@ -1,8 +1,8 @@
 //! Search over the numbers of copies themselves, where no single change helps any more: packing and numbers of copies
 //! have to change together, which matters most where ranks have few slots.
 
+use super::lowest;
 use super::packing::Packing;
-use super::search;
 
 /// Attempts for a layer. Most layers are improved by one of the first few; the others have nothing left to gain.
 const ATTEMPTS: usize = 10;
@@ -22,7 +22,7 @@ pub(in crate::balance) fn deepen(packing: &mut Packing<'_>, goal: f64) {
     let mut before = packing.clone();
     let mut attempts = ATTEMPTS;
     while packing.top() > goal && one_better(packing, &mut before, &mut attempts) {
-        search::improve(packing, goal, goal);
+        lowest::improve(packing, goal, goal);
         before.copy_from(packing);
     }
 }
@@ -42,7 +42,7 @@ fn one_better<'a>(packing: &mut Packing<'a>, before: &mut Packing<'a>, attempts:
             }
             *attempts -= 1;
             packing.replace(rank, cold.into(), hot.into());
-            search::exchange(packing, better, REPAIRS);
+            lowest::exchange(packing, better, REPAIRS);
             if packing.top() <= better {
                 return true;
             }

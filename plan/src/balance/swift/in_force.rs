@@ -6,7 +6,7 @@ use super::packing::Packing;
 use super::ranks::Ranks;
 use super::relabel::relabel;
 use super::scratch;
-use super::search::{Change, LOOK_FURTHER, replaced};
+use super::search::{Change, Choice, Limits, ROUNDING, search};
 use crate::shares::{LEAST_UNCERTAINTY, Levelled, Placed};
 
 /// A layer is left alone, or improved no further, when its busiest rank is within this many standard deviations of what a
@@ -33,11 +33,6 @@ const STANDS_OUT: f64 = 1.15;
 /// this share above it.
 const SCRATCH_GAIN: f64 = 0.02;
 
-/// A gain below this share of the busiest rank is rounding.
-const ROUNDING: f64 = 1e-9;
-
-/// Bounds the search: every step lowers the busiest of the ranks that it touches, so it ends anyway, but rounding
-/// decides when.
 const STEPS_PER_SLOT: usize = 4;
 
 /// Improves `slots` for the loads expected. `noise` is how far a rank's load will differ from them, as a share of it.
@@ -176,8 +171,9 @@ fn spare_slot(packing: &Packing<'_>, new: usize, limit: f64) -> Option<(usize, u
     best.map(|(_, _, rank, old)| (rank, old))
 }
 
-/// The change with the highest gain for a page so far; of equals the first that was offered.
-struct Best {
+/// The change with the highest gain for a page so far.
+struct Best<'a> {
+    home: &'a Home,
     top: f64,
     gain: f64,
     change: Option<Change>,
@@ -186,127 +182,47 @@ struct Best {
 /// What a change costs that moves nothing more, or less: it is not free, so that better ones can be told apart.
 const NO_PAGE: f64 = 0.5;
 
-impl Best {
-    /// The level that the ranks touched must stay below for a change of that many pages to be better.
-    fn limit(&self, pages: f64) -> f64 {
-        self.top - self.gain * pages.max(NO_PAGE)
+impl Best<'_> {
+    /// What a change costs, in pages.
+    fn cost(&self, change: Change) -> f64 {
+        let pages = match change {
+            Change::Swap((a, of_a), (b, of_b)) => self.home.pages(a, of_a, of_b) + self.home.pages(b, of_b, of_a),
+            Change::Replace(rank, old, new) => self.home.pages(rank, old, new),
+        };
+        pages.max(NO_PAGE)
+    }
+}
+
+impl Choice for Best<'_> {
+    fn limit(&self) -> f64 {
+        self.top - self.gain * NO_PAGE
     }
 
-    fn offer(&mut self, level: f64, pages: f64, change: Change) {
-        let gain = (self.top - level) / pages.max(NO_PAGE);
+    fn limit_of(&self, change: Change) -> f64 {
+        self.top - self.gain * self.cost(change)
+    }
+
+    fn offer(&mut self, level: f64, change: Change) {
+        let gain = (self.top - level) / self.cost(change);
         if gain > self.gain {
             self.gain = gain;
             self.change = Some(change);
         }
     }
+
+    fn taken(&self) -> Option<Change> {
+        self.change
+    }
+
+    fn is_enough(&self) -> bool {
+        false
+    }
 }
 
-/// Improves the busiest rank until its level is at most `goal`, which is then true, or no change is worth its pages. An exchange leaves every
-/// other rank as it is, so one that is worth it is taken before numbers of copies change: that moves less and holds
-/// longer.
+/// Improves the busiest rank until its level is at most `goal`, which is then true, or no change is worth its pages.
 fn improve(packing: &mut Packing<'_>, home: &Home, goal: f64, worth: f64) -> bool {
-    for _ in 0..STEPS_PER_SLOT * packing.slots().len() {
-        let top = packing.top();
-        if top <= goal {
-            return true;
-        }
-        let busiest = packing.busiest();
-        let mut best = Best { top, gain: top * worth.max(ROUNDING), change: None };
-        offer_swaps(packing, home, busiest, &mut best);
-        if best.change.is_none() {
-            offer_copies(packing, home, busiest, &mut best);
-        }
-        if best.change.is_none() {
-            offer_relief(packing, home, busiest, &mut best);
-        }
-        match best.change {
-            Some(Change::Swap(a, b)) => packing.swap(a, b),
-            Some(Change::Replace(rank, old, new)) => packing.replace(rank, old, new),
-            None => return false,
-        }
-    }
-    false
-}
-
-/// A heavy expert of the busiest rank against a light one of another.
-fn offer_swaps(packing: &Packing<'_>, home: &Home, busiest: usize, best: &mut Best) {
-    let ranks = packing.ranks();
-    let (load, pace) = (packing.rank_load(busiest), ranks.pace(busiest));
-    let (mine, my_loads) = (packing.experts_of(busiest), packing.loads_of(busiest));
-    let mut further = LOOK_FURTHER;
-    for rank in packing.by_level() {
-        if packing.level(rank) >= best.limit(NO_PAGE) || further == 0 {
-            return;
-        }
-        further -= usize::from(best.change.is_some());
-        let (other_load, other_pace) = (packing.rank_load(rank), ranks.pace(rank));
-        let even = (load * pace - other_load * other_pace) / (pace + other_pace);
-        if (load - even) * pace >= best.limit(NO_PAGE) {
-            continue;
-        }
-        let (theirs, their_loads) = (packing.experts_of(rank), packing.loads_of(rank));
-        // What may go over so that both ranks stay below the level that a change must reach at least.
-        let within = |level: f64| (load - level / pace, level / other_pace - other_load);
-        let (mut low, mut high) = within(best.limit(NO_PAGE));
-        let (mut i, mut j) = (0, 0);
-        while i < mine.len() && j < theirs.len() {
-            let less = my_loads[i] - their_loads[j];
-            if less > low && less < high {
-                let (old, new) = (usize::from(mine[i]), usize::from(theirs[j]));
-                // What cannot go over is passed over: it must not keep what comes after it from being compared.
-                if packing.holds(rank, old) {
-                    i += 1;
-                    continue;
-                }
-                if packing.holds(busiest, new) {
-                    j += 1;
-                    continue;
-                }
-                let level = ((load - less) * pace).max((other_load + less) * other_pace);
-                let pages = home.pages(busiest, old, new) + home.pages(rank, new, old);
-                best.offer(level, pages, Change::Swap((busiest, old), (rank, new)));
-                (low, high) = within(best.limit(NO_PAGE));
-            }
-            let heavy = less > even;
-            i += usize::from(heavy);
-            j += usize::from(!heavy);
-        }
-    }
-}
-
-/// One copy more, elsewhere, of an expert of the busiest rank.
-fn offer_copies(packing: &Packing<'_>, home: &Home, busiest: usize, best: &mut Best) {
-    let pace = packing.ranks().pace(busiest);
-    for hot in packing.experts_of(busiest).iter().map(|&hot| usize::from(hot)) {
-        let count = packing.count(hot);
-        if count == packing.ranks().len() {
-            continue;
-        }
-        let relief = packing.load(hot) - packing.load_with(hot, count + 1);
-        if (packing.rank_load(busiest) - relief) * pace >= best.limit(NO_PAGE) {
-            continue;
-        }
-        for cold in packing.spare().iter().map(|&cold| usize::from(cold)).filter(|&cold| cold != hot) {
-            for rank in packing.holders(cold).filter(|&rank| !packing.holds(rank, hot)) {
-                let pages = home.pages(rank, cold, hot);
-                if let Some(level) = replaced(packing, rank, cold, hot, best.limit(pages)) {
-                    best.offer(level, pages, Change::Replace(rank, cold, hot));
-                }
-            }
-        }
-    }
-}
-
-/// A copy of the busiest rank, of an expert that has one to spare, makes place for a lighter expert.
-fn offer_relief(packing: &Packing<'_>, home: &Home, busiest: usize, best: &mut Best) {
-    for old in packing.spare().iter().map(|&old| usize::from(old)).filter(|&old| packing.holds(busiest, old)) {
-        for new in (0..packing.experts()).filter(|&new| !packing.holds(busiest, new)) {
-            let pages = home.pages(busiest, old, new);
-            if let Some(level) = replaced(packing, busiest, old, new, best.limit(pages)) {
-                best.offer(level, pages, Change::Replace(busiest, old, new));
-            }
-        }
-    }
+    let limits = Limits { goal, far: goal, steps: STEPS_PER_SLOT * packing.slots().len() };
+    search(packing, limits, |top| Best { home, top, gain: top * worth.max(ROUNDING), change: None })
 }
 
 #[cfg(test)]

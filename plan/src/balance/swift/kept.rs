@@ -12,9 +12,8 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// All of it, on the ranks that hold it: `content` of each, `[ranks]`.
-    pub(super) fn whole(content: &[Vec<u16>]) -> Self {
-        let slots = content.concat();
+    /// All of it, on the ranks that hold it.
+    pub(super) fn whole(slots: Vec<u16>) -> Self {
         Self { held: vec![true; slots.len()], slots }
     }
 

@@ -3,9 +3,9 @@
 use super::counts::{counts, largest_copy};
 use super::deepen::deepen;
 use super::fill::fill;
+use super::lowest;
 use super::packing::Packing;
 use super::ranks::Ranks;
-use super::search;
 
 /// The search ends when the busiest rank is within this share of the lower bound: windows differ by far more.
 const CLOSE: f64 = 2e-5;
@@ -19,7 +19,7 @@ pub(in crate::balance) fn pack<'a>(ranks: &'a Ranks, weights: &'a [f64], least: 
     let counts = counts(weights, ranks.open(), ranks.physical(), least);
     let bound = bound(ranks, weights, largest_copy(weights, &counts));
     let mut packing = fill(ranks, weights, &counts, least);
-    search::improve(&mut packing, bound * (1.0 + CLOSE), bound * (1.0 + FAR));
+    lowest::improve(&mut packing, bound * (1.0 + CLOSE), bound * (1.0 + FAR));
     deepen(&mut packing, bound * (1.0 + FAR));
     packing
 }

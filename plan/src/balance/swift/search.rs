@@ -1,16 +1,16 @@
-//! Local search from a packing made from scratch: the busiest rank first, by the change that lowers it most. Pages cost
-//! nothing here.
+//! Local search: the busiest rank first, by the change that its [`Choice`] takes. Knows nothing of what makes one change
+//! better than another.
 
 use super::packing::Packing;
 
 /// A gain below this share of the busiest rank is rounding.
-const ROUNDING: f64 = 1e-9;
+pub(in crate::balance) const ROUNDING: f64 = 1e-9;
 
 /// Ranks that are looked at once one has been found with which an exchange helps: those come lowest first, so the ones
 /// after it rarely have a better one, and with many ranks looking at all of them would be most of the work.
-pub(in crate::balance) const LOOK_FURTHER: usize = 8;
+const LOOK_FURTHER: usize = 8;
 
-/// One step of the search.
+/// One step of a search.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::balance) enum Change {
     /// Two ranks exchange experts: (rank, expert) and (rank, expert).
@@ -19,100 +19,105 @@ pub(in crate::balance) enum Change {
     Replace(usize, usize, usize),
 }
 
-/// The best change so far and the level that the ranks it touches then have at most.
-struct Best {
-    level: f64,
-    change: Option<Change>,
+/// Which of the changes that are offered is the next step. A change is known by the highest level that the ranks it touches
+/// then have.
+pub(in crate::balance) trait Choice {
+    /// The level that a change must stay below to be taken, whatever it is.
+    fn limit(&self) -> f64;
+    /// The level that this one must stay below.
+    fn limit_of(&self, change: Change) -> f64;
+    /// Takes a change if it is better than what was taken before; of equals the first stays.
+    fn offer(&mut self, level: f64, change: Change);
+    /// What has been taken.
+    fn taken(&self) -> Option<Change>;
+    /// Whether what has been taken is good enough to look no further.
+    fn is_enough(&self) -> bool;
 }
 
-/// Bounds the search: every step lowers the highest of the levels that it touches, so it ends anyway, but rounding
-/// decides when.
-const STEPS_PER_SLOT: usize = 16;
+/// How long a search goes on.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::balance) struct Limits {
+    /// It ends when the busiest rank's level is at most this.
+    pub goal: f64,
+    /// Numbers of copies change only while the busiest rank's level is above this.
+    pub far: f64,
+    /// It takes no more steps than these: every step lowers the highest of the levels that it touches, so it ends anyway, but
+    /// rounding decides when.
+    pub steps: usize,
+}
 
-/// Improves the busiest rank until its level is at most `goal` or nothing helps. An exchange leaves every other rank as
-/// it is, so one that helps is taken before numbers of copies are changed.
-pub(in crate::balance) fn improve(packing: &mut Packing<'_>, goal: f64, far: f64) {
-    for _ in 0..STEPS_PER_SLOT * packing.slots().len() {
+/// Improves the busiest rank until its level is at most the goal, which is then true, or nothing that is offered is taken.
+/// An exchange leaves every other rank as it is, so one that is taken comes before numbers of copies change: that costs
+/// less and, from a placement in force, also moves less and holds longer. `choice` begins each step, given the level of the
+/// busiest rank.
+pub(in crate::balance) fn search<C: Choice>(
+    packing: &mut Packing<'_>,
+    limits: Limits,
+    choice: impl Fn(f64) -> C,
+) -> bool {
+    for _ in 0..limits.steps {
         let top = packing.top();
-        if top <= goal {
-            return;
+        if top <= limits.goal {
+            return true;
         }
-        let busiest = packing.busiest();
-        let mut best = Best { level: top * (1.0 - ROUNDING), change: None };
-        best_swap(packing, busiest, goal, &mut best);
-        if best.change.is_none() && top > far {
-            best_copy(packing, busiest, &mut best);
+        let mut choice = choice(top);
+        offer_exchanges(packing, &mut choice);
+        if choice.taken().is_none() && top > limits.far {
+            offer_copies(packing, &mut choice);
         }
-        if best.change.is_none() && top > far {
-            best_relief(packing, busiest, &mut best);
+        if choice.taken().is_none() && top > limits.far {
+            offer_relief(packing, &mut choice);
         }
-        match best.change {
+        match choice.taken() {
             Some(Change::Swap(a, b)) => packing.swap(a, b),
             Some(Change::Replace(rank, old, new)) => packing.replace(rank, old, new),
-            None => return,
+            None => return false,
         }
     }
-}
-
-/// The same by at most `steps` exchanges, without a change to the numbers of copies.
-pub(in crate::balance) fn exchange(packing: &mut Packing<'_>, goal: f64, steps: usize) {
-    for _ in 0..steps {
-        let top = packing.top();
-        if top <= goal {
-            return;
-        }
-        let mut best = Best { level: top * (1.0 - ROUNDING), change: None };
-        best_swap(packing, packing.busiest(), goal, &mut best);
-        match best.change {
-            Some(Change::Swap(a, b)) => packing.swap(a, b),
-            _ => return,
-        }
-    }
+    false
 }
 
 /// A heavy expert of the busiest rank against a light one of another.
-fn best_swap(packing: &Packing<'_>, busiest: usize, goal: f64, best: &mut Best) {
-    let ranks = packing.ranks();
+fn offer_exchanges(packing: &Packing<'_>, choice: &mut impl Choice) {
+    let (ranks, busiest) = (packing.ranks(), packing.busiest());
     let (load, pace) = (packing.rank_load(busiest), ranks.pace(busiest));
     let (mine, my_loads) = (packing.experts_of(busiest), packing.loads_of(busiest));
     let mut further = LOOK_FURTHER;
     for rank in packing.by_level() {
-        if packing.level(rank) >= best.level || further == 0 {
+        if packing.level(rank) >= choice.limit() || further == 0 {
             return;
         }
-        further -= usize::from(best.change.is_some());
+        further -= usize::from(choice.taken().is_some());
         let (other_load, other_pace) = (packing.rank_load(rank), ranks.pace(rank));
         // What must go over so that both ranks take equally long.
         let even = (load * pace - other_load * other_pace) / (pace + other_pace);
-        if (load - even) * pace >= best.level {
+        if (load - even) * pace >= choice.limit() {
             continue;
         }
         let (theirs, their_loads) = (packing.experts_of(rank), packing.loads_of(rank));
-        // What may go over so that both ranks stay below the best level.
-        let within = |level: f64| (load - level / pace, level / other_pace - other_load);
-        let (mut low, mut high) = within(best.level);
+        // What may go over so that both ranks stay below the limit.
+        let within = |limit: f64| (load - limit / pace, limit / other_pace - other_load);
+        let (mut low, mut high) = within(choice.limit());
         let (mut i, mut j) = (0, 0);
         while i < mine.len() && j < theirs.len() {
             let less = my_loads[i] - their_loads[j];
             if less > low && less < high {
+                let (old, new) = (usize::from(mine[i]), usize::from(theirs[j]));
                 // What cannot go over is passed over: it must not keep what comes after it from being compared.
-                if packing.holds(rank, mine[i].into()) {
+                if packing.holds(rank, old) {
                     i += 1;
                     continue;
                 }
-                if packing.holds(busiest, theirs[j].into()) {
+                if packing.holds(busiest, new) {
                     j += 1;
                     continue;
                 }
                 let level = ((load - less) * pace).max((other_load + less) * other_pace);
-                if level < best.level {
-                    best.level = level;
-                    best.change = Some(Change::Swap((busiest, mine[i].into()), (rank, theirs[j].into())));
-                    if level <= goal {
-                        return;
-                    }
-                    (low, high) = within(level);
+                choice.offer(level, Change::Swap((busiest, old), (rank, new)));
+                if choice.is_enough() {
+                    return;
                 }
+                (low, high) = within(choice.limit());
             }
             let heavy = less > even;
             i += usize::from(heavy);
@@ -122,57 +127,46 @@ fn best_swap(packing: &Packing<'_>, busiest: usize, goal: f64, best: &mut Best) 
 }
 
 /// One copy more, elsewhere, of an expert of the busiest rank.
-fn best_copy(packing: &Packing<'_>, busiest: usize, best: &mut Best) {
+fn offer_copies(packing: &Packing<'_>, choice: &mut impl Choice) {
+    let busiest = packing.busiest();
     let pace = packing.ranks().pace(busiest);
-    for &hot in packing.experts_of(busiest) {
-        let hot = usize::from(hot);
+    for hot in packing.experts_of(busiest).iter().map(|&hot| usize::from(hot)) {
         let count = packing.count(hot);
         if count == packing.ranks().len() {
             continue;
         }
         let relief = packing.load(hot) - packing.load_with(hot, count + 1);
-        if (packing.rank_load(busiest) - relief) * pace >= best.level {
+        if (packing.rank_load(busiest) - relief) * pace >= choice.limit() {
             continue;
         }
-        for &cold in packing.spare() {
-            let cold = usize::from(cold);
-            if cold == hot {
-                continue;
-            }
-            for rank in packing.holders(cold) {
-                if packing.holds(rank, hot) {
-                    continue;
-                }
-                if let Some(level) = replaced(packing, rank, cold, hot, best.level) {
-                    best.level = level;
-                    best.change = Some(Change::Replace(rank, cold, hot));
-                }
+        for cold in packing.spare().iter().map(|&cold| usize::from(cold)).filter(|&cold| cold != hot) {
+            for rank in packing.holders(cold).filter(|&rank| !packing.holds(rank, hot)) {
+                offer_replacement(packing, (rank, cold, hot), choice);
             }
         }
     }
 }
 
 /// A copy of the busiest rank, of an expert that has one to spare, makes place for a lighter expert.
-fn best_relief(packing: &Packing<'_>, busiest: usize, best: &mut Best) {
+fn offer_relief(packing: &Packing<'_>, choice: &mut impl Choice) {
+    let busiest = packing.busiest();
     for old in packing.spare().iter().map(|&old| usize::from(old)).filter(|&old| packing.holds(busiest, old)) {
         for new in (0..packing.experts()).filter(|&new| !packing.holds(busiest, new)) {
-            if let Some(level) = replaced(packing, busiest, old, new, best.level) {
-                best.level = level;
-                best.change = Some(Change::Replace(busiest, old, new));
-            }
+            offer_replacement(packing, (busiest, old, new), choice);
         }
+    }
+}
+
+fn offer_replacement(packing: &Packing<'_>, (rank, old, new): (usize, usize, usize), choice: &mut impl Choice) {
+    let change = Change::Replace(rank, old, new);
+    if let Some(level) = replaced(packing, rank, old, new, choice.limit_of(change)) {
+        choice.offer(level, change);
     }
 }
 
 /// The highest level of the ranks that are touched, and of the busiest, when on `rank` the slot of `old` gets `new`;
 /// `None` as soon as it is not below `limit`.
-pub(in crate::balance) fn replaced(
-    packing: &Packing<'_>,
-    rank: usize,
-    old: usize,
-    new: usize,
-    limit: f64,
-) -> Option<f64> {
+fn replaced(packing: &Packing<'_>, rank: usize, old: usize, new: usize, limit: f64) -> Option<f64> {
     let ranks = packing.ranks();
     let (old_count, new_count) = (packing.count(old), packing.count(new));
     let arrives = packing.load_with(new, new_count + 1);

@@ -9,7 +9,7 @@ proptest! {
     #[test]
     fn it_never_raises_the_busiest_rank_and_leaves_what_is_good_enough(layer in layers()) {
         let mut packing = layer.packing();
-        search::improve(&mut packing, 0.0, 0.0);
+        lowest::improve(&mut packing, 0.0, 0.0);
         let before = packing.top();
         let mut left = packing.clone();
         deepen(&mut left, before);

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::lowest::{exchange, improve};
 use super::super::tests::{Layer, copies, layers, levels};
 use super::*;
 
