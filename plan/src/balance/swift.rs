@@ -5,6 +5,7 @@ mod bursts;
 mod counts;
 mod deepen;
 mod fill;
+mod holders;
 mod in_force;
 mod kept;
 mod lowest;

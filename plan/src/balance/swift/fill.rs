@@ -14,7 +14,8 @@ use super::ranks::Ranks;
 /// each has `least`.
 pub(in crate::balance) fn fill<'a>(ranks: &'a Ranks, weights: &'a [f64], counts: &[u16], least: usize) -> Packing<'a> {
     let mut filling = Filling::new(ranks, weights, counts);
-    // Load and number as one that sorts like them; the number takes bits of the load that are worth less than a part in 10^10.
+    // Load and number as one that sorts like them; the number takes bits of the load that are worth less than a part in
+    // 10^10.
     let key = |expert: usize| filling.copies[expert].to_bits() & !0xffff | (0xffff - expert as u64);
     let mut order: Vec<u64> = (0..weights.len()).map(key).collect();
     order.sort_unstable();

@@ -1,6 +1,7 @@
 //! A packing of one layer from the placement in force, by few moves.
 
 use super::counts::{counts, largest_copy};
+use super::holders::Holders;
 use super::kept::Kept;
 use super::packing::Packing;
 use super::ranks::Ranks;
@@ -93,31 +94,22 @@ fn shares_reach(packing: &Packing<'_>, weights: &[f64], limit: f64) -> bool {
 }
 
 /// Where experts were at the start. A page costs nothing when it goes back there.
-struct Home {
-    /// For each expert one bit for each rank.
-    holders: Vec<u64>,
-    words: usize,
-}
+struct Home(Holders);
 
 impl Home {
     fn new(ranks: &Ranks, experts: usize, kept: &Kept) -> Self {
-        let words = ranks.len().div_ceil(64);
-        let mut holders = vec![0; experts * words];
+        let mut holders = Holders::new(experts, ranks.len());
         for rank in 0..ranks.len() {
             for slot in ranks.slots(rank).filter(|&slot| kept.held[slot]) {
-                holders[usize::from(kept.slots[slot]) * words + rank / 64] |= 1 << (rank % 64);
+                holders.insert(rank, kept.slots[slot].into());
             }
         }
-        Self { holders, words }
-    }
-
-    fn has(&self, rank: usize, expert: usize) -> bool {
-        self.holders[expert * self.words + rank / 64] >> (rank % 64) & 1 == 1
+        Self(holders)
     }
 
     /// Pages that move more when on a rank `old` makes place for `new`.
     fn pages(&self, rank: usize, old: usize, new: usize) -> f64 {
-        f64::from(u8::from(!self.has(rank, new))) - f64::from(u8::from(!self.has(rank, old)))
+        f64::from(u8::from(!self.0.has(rank, new))) - f64::from(u8::from(!self.0.has(rank, old)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! One layer's experts in the slots of its ranks, with the loads that follow, kept current through every change. Knows
 //! nothing of what a change costs or of when to stop.
 
+use super::holders::Holders;
 use super::ranks::Ranks;
 
 /// Experts in the slots of one layer. Every expert has a copy; no rank has two of one expert.
@@ -24,10 +25,7 @@ pub(in crate::balance) struct Packing<'a> {
     experts: Vec<u16>,
     /// Load of each slot.
     loads: Vec<f64>,
-    /// For each expert one bit for each rank: whether the rank holds it.
-    holders: Vec<u64>,
-    /// Words of `holders` for each expert.
-    words: usize,
+    holders: Holders,
     /// Load of each rank.
     sums: Vec<f64>,
     /// Time that each rank takes for its load.
@@ -50,7 +48,6 @@ const fn rank_of(key: u64) -> usize {
 impl<'a> Packing<'a> {
     /// Takes over valid slots, rank by rank. A copy is spare when its expert has more than `least`.
     pub(in crate::balance) fn new(ranks: &'a Ranks, weights: &'a [f64], slots: &[u16], least: usize) -> Self {
-        let words = ranks.len().div_ceil(64);
         let mut packing = Self {
             ranks,
             weights,
@@ -60,8 +57,7 @@ impl<'a> Packing<'a> {
             spare: Vec::new(),
             experts: slots.to_vec(),
             loads: vec![0.0; slots.len()],
-            holders: vec![0; weights.len() * words],
-            words,
+            holders: Holders::new(weights.len(), ranks.len()),
             sums: vec![0.0; ranks.len()],
             levels: vec![0.0; ranks.len()],
             order: vec![0; ranks.len()],
@@ -70,15 +66,13 @@ impl<'a> Packing<'a> {
         packing
     }
 
-    /// Everything that follows from the slots.
+    /// Everything that follows from the slots of a packing that is new.
     fn recount(&mut self) {
-        self.counts.fill(0);
-        self.holders.fill(0);
         for rank in 0..self.ranks.len() {
             for slot in self.ranks.slots(rank) {
                 let expert = self.experts[slot] as usize;
                 self.counts[expert] += 1;
-                self.holders[expert * self.words + rank / 64] |= 1 << (rank % 64);
+                self.holders.insert(rank, expert);
             }
         }
         let spare = (0..self.counts.len()).filter(|&expert| self.counts[expert] > self.least);
@@ -108,7 +102,7 @@ impl<'a> Packing<'a> {
         self.spare.clone_from(&other.spare);
         self.experts.copy_from_slice(&other.experts);
         self.loads.copy_from_slice(&other.loads);
-        self.holders.copy_from_slice(&other.holders);
+        self.holders.copy_from(&other.holders);
         self.sums.copy_from_slice(&other.sums);
         self.levels.copy_from_slice(&other.levels);
         self.order.copy_from_slice(&other.order);
@@ -144,13 +138,12 @@ impl<'a> Packing<'a> {
 
     /// Whether a rank holds an expert.
     pub(in crate::balance) fn holds(&self, rank: usize, expert: usize) -> bool {
-        self.holders[expert * self.words + rank / 64] >> (rank % 64) & 1 == 1
+        self.holders.has(rank, expert)
     }
 
     /// The ranks that hold an expert, ascending.
     pub(in crate::balance) fn holders(&self, expert: usize) -> impl Iterator<Item = usize> + '_ {
-        let words = &self.holders[expert * self.words..][..self.words];
-        words.iter().enumerate().flat_map(|(word, &bits)| Bits(bits).map(move |bit| word * 64 + bit))
+        self.holders.of(expert)
     }
 
     /// Copies of an expert.
@@ -218,9 +211,8 @@ impl<'a> Packing<'a> {
 
     /// Puts `new` into the slot of `old` on a rank.
     fn put(&mut self, rank: usize, old: usize, new: usize, load: f64) {
-        let (word, bit) = (rank / 64, 1_u64 << (rank % 64));
-        self.holders[old * self.words + word] &= !bit;
-        self.holders[new * self.words + word] |= bit;
+        self.holders.remove(rank, old);
+        self.holders.insert(rank, new);
         let slot = self.slot_of(rank, old);
         self.experts[slot] = new as u16;
         self.settle(rank, slot, load);
@@ -238,9 +230,8 @@ impl<'a> Packing<'a> {
         self.counts[expert] = count;
         let load = self.load_with(expert, usize::from(count));
         self.copies[expert] = load;
-        for word in 0..self.words {
-            for bit in Bits(self.holders[expert * self.words + word]) {
-                let rank = word * 64 + bit;
+        for part in 0..self.holders.parts() {
+            for rank in self.holders.of_part(expert, part) {
                 let slot = self.slot_of(rank, expert);
                 self.settle(rank, slot, load);
                 self.weigh(rank);
@@ -294,22 +285,6 @@ impl<'a> Packing<'a> {
     /// where the sum of an iterator would be -0, which sorts wrongly as bits.
     fn sum(&self, rank: usize) -> f64 {
         self.loads[self.ranks.slots(rank)].iter().fold(0.0, |sum, load| sum + load)
-    }
-}
-
-/// The bits that are set, ascending.
-struct Bits(u64);
-
-impl Iterator for Bits {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        if self.0 == 0 {
-            return None;
-        }
-        let bit = self.0.trailing_zeros() as usize;
-        self.0 &= self.0 - 1;
-        Some(bit)
     }
 }
 
