@@ -58,23 +58,23 @@ pub fn propose(situation: &Situation<'_>, rules: &Rules) -> Result<Proposal, Pro
     let planned_from = if rules.policy == Policy::DeepSeek { std::slice::from_ref(load) } else { windows };
     let (policy, min_coverage) = (rules.policy, rules.min_coverage);
     let request = Request { policy, windows: planned_from, topology, current: Some(current), min_coverage };
-    let proposal = judge(situation, rules, load, &balance(&request)?.map)?;
+    let proposal = judge(situation, rules, &balance(&request)?.map)?;
     if proposal.decision.moves() || policy != Policy::Swift {
         return Ok(proposal);
     }
     // What is not worth its bytes may be had in part without any.
     let suited = shares::suit(current, load, topology, shares::uncertainty(windows));
-    let free = judge(situation, rules, load, &suited)?;
+    let free = judge(situation, rules, &suited)?;
     Ok(if free.decision.moves() { free } else { proposal })
 }
 
-fn judge(
-    situation: &Situation<'_>,
-    rules: &Rules,
-    load: &ExpertLoad,
-    target: &ExpertMap,
-) -> Result<Proposal, ProposalError> {
-    let Situation { current, topology, history, .. } = *situation;
+/// Judges whether to move to a target, however it was found.
+///
+/// # Errors
+/// As [`propose`], or if the target has another shape than the map in force.
+pub fn judge(situation: &Situation<'_>, rules: &Rules, target: &ExpertMap) -> Result<Proposal, ProposalError> {
+    let Situation { current, windows, topology, history } = *situation;
+    let load = windows.last().ok_or(BalanceError::NoWindow)?;
     let mut transactions = best_first(current, target, load, topology, rules.staging_pages)?;
     let case = Case { load, current, topology, transactions: &transactions };
     let decision = decide(&case, &rules.terms, history);

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use ::plan::coverage;
 use ::plan::formats::{Expected, Format, Found, read_any};
-use ::plan::wire::ModelIdentity;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 
+use super::input::identity;
 use super::model::Model;
 use super::units::counted;
 use super::{OfflineError, read, write};
@@ -97,15 +97,7 @@ pub fn convert(arguments: &ConvertArguments) -> Result<String, OfflineError> {
     let expected = options.expected(*repair)?;
     let Found { map, model, .. } = options.read(&expected)?;
     let shape = map.shape();
-    let unnamed =
-        ModelIdentity { name: String::new(), digest: String::new(), layers: shape.layers, experts: shape.experts };
-    let known = model.unwrap_or(unnamed);
-    let identity = ModelIdentity {
-        name: model_name.clone().unwrap_or(known.name),
-        digest: model_digest.clone().unwrap_or(known.digest),
-        layers: shape.layers,
-        experts: shape.experts,
-    };
+    let identity = identity(model, shape, (model_name.as_deref(), model_digest.as_deref()));
     let text = to.write(&map, &identity, expected.dense_layers)?;
     match out {
         None => Ok(text),

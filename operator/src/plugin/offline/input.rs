@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ::plan::balance::Policy;
 use ::plan::formats::loads::{self, Loads};
 use ::plan::load::ExpertLoad;
+use ::plan::map::MapShape;
 use ::plan::wire::ModelIdentity;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
@@ -43,6 +44,21 @@ pub(super) struct LoadOptions {
     /// Ranks of which any may be lost with every expert still present
     #[arg(long, value_name = "K", default_value_t = 0)]
     pub min_coverage: usize,
+}
+
+/// The model that a map of this shape is for, as far as it is known: name and digest that are given come first.
+pub(super) fn identity(
+    known: Option<ModelIdentity>,
+    shape: MapShape,
+    (name, digest): (Option<&str>, Option<&str>),
+) -> ModelIdentity {
+    let (known_name, known_digest) = known.map_or_else(Default::default, |model| (model.name, model.digest));
+    ModelIdentity {
+        name: name.map_or(known_name, str::to_owned),
+        digest: digest.map_or(known_digest, str::to_owned),
+        layers: shape.layers,
+        experts: shape.experts,
+    }
 }
 
 /// How two models differ, if both are known: what they are served as tells nothing of their experts.

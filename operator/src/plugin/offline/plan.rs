@@ -8,8 +8,9 @@ use ::plan::formats::{Expected, Format, read_any};
 use ::plan::ids::ExpertId;
 use ::plan::load::{balance_ratio, rank_loads, total};
 use ::plan::map::{ExpertMap, MapShape};
-use ::plan::moves::{best_first, moved_slots};
-use ::plan::policy::{Case, Decision, History, decide};
+use ::plan::moves::moved_slots;
+use ::plan::policy::{Decision, History};
+use ::plan::proposal::{Rules, Situation, judge};
 use ::plan::replay::ratio;
 use ::plan::topology::Topology;
 use ::plan::wire::ModelIdentity;
@@ -19,7 +20,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::convert::format;
-use super::input::{Input, LoadOptions, other_model, policy};
+use super::input::{Input, LoadOptions, identity, other_model, policy};
 use super::judge::{JudgeOptions, described};
 use super::units::{bytes, counted, percent};
 use super::{OfflineError, Output, read, write};
@@ -125,7 +126,9 @@ pub fn run(arguments: &PlanArguments, now: impl Fn() -> Duration) -> Result<Stri
     let planner_seconds = now().saturating_sub(began).as_secs_f64();
     let whole = with_layers(&current, &busy, &plan.map);
 
-    let identity = arguments.identity(&input, of_current, shape);
+    let known = input.identity.clone().or(of_current);
+    let given = (arguments.model_name.as_deref(), arguments.model_digest.as_deref());
+    let identity = identity(known, shape, given);
     let text = arguments.format.write(&whole, &identity, input.dense_layers)?;
     if let Some(path) = &arguments.out {
         write(path, &text)?;
@@ -137,15 +140,20 @@ pub fn run(arguments: &PlanArguments, now: impl Fn() -> Duration) -> Result<Stri
     let load = total(&windows);
     let excess = bound::excess(&planned, &load);
     let moved = moved_slots(&in_force, &planned).expect("a plan has the shape of the placement in force");
-    let decision = arguments.current.as_ref().map(|_| {
-        // The runtime judges on the last window too.
-        let load = windows.last().expect("a load has a window");
-        let pages = arguments.judge.staging_pages();
-        let transactions = best_first(&in_force, &planned, load, &topology, pages)
-            .expect("a plan has the shape of the placement in force, and there are staging pages");
-        let case = Case { load, current: &in_force, topology: &topology, transactions: &transactions };
-        decide(&case, &terms, History::default())
-    });
+    let decision = match &arguments.current {
+        Some(_) => {
+            let rules = Rules {
+                policy: arguments.policy,
+                min_coverage: arguments.load.min_coverage,
+                staging_pages: arguments.judge.staging_pages(),
+                terms,
+            };
+            let (current, history) = (&in_force, History::default());
+            let situation = Situation { current, windows: &windows, topology: &topology, history };
+            Some(judge(&situation, &rules, &planned)?.decision)
+        }
+        None => None,
+    };
     let report = Report {
         policy: arguments.policy.as_str(),
         title: input.title(),
@@ -179,19 +187,6 @@ pub fn run(arguments: &PlanArguments, now: impl Fn() -> Duration) -> Result<Stri
 }
 
 impl PlanArguments {
-    /// The model that the map is for, as far as it is known.
-    fn identity(&self, input: &Input, of_current: Option<ModelIdentity>, shape: MapShape) -> ModelIdentity {
-        let (layers, experts) = (shape.layers, shape.experts);
-        let unnamed = ModelIdentity { name: String::new(), digest: String::new(), layers, experts };
-        let known = input.identity.clone().or(of_current).unwrap_or(unnamed);
-        ModelIdentity {
-            name: self.model_name.clone().unwrap_or(known.name),
-            digest: self.model_digest.clone().unwrap_or(known.digest),
-            layers,
-            experts,
-        }
-    }
-
     /// The placement in force and its model, where it is named.
     fn current(&self, input: &Input, shape: MapShape) -> Result<(ExpertMap, Option<ModelIdentity>), OfflineError> {
         let Some(path) = &self.current else { return Ok((ExpertMap::contiguous(shape)?, None)) };
