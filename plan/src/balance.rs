@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use self::forecast::Forecast;
-use crate::coverage;
+use crate::coverage::{self, Coverage};
 use crate::load::{ExpertLoad, total};
 use crate::map::{ExpertMap, MapError};
 use crate::moves;
@@ -84,8 +84,8 @@ pub struct Request<'a> {
     /// The placement in force, if there is one. It need not have the topology's ranks and slots: after a loss or a resize
     /// ranks keep what they hold, by number.
     pub current: Option<&'a ExpertMap>,
-    /// The number of ranks of which any may be lost with every expert still present.
-    pub min_coverage: usize,
+    /// What may be lost with every expert still present.
+    pub min_coverage: Coverage,
 }
 
 /// A target map, and what it could not do.
@@ -94,7 +94,7 @@ pub struct Plan {
     /// The target. Where the placement in force has its ranks and slots, the slots of each rank are in the order in
     /// which [`moves::transactions`] from there leave them, so applying those ends exactly in it.
     pub map: ExpertMap,
-    /// Experts, over all layers, that the loss of `min_coverage` ranks could take away all the same.
+    /// Experts, over all layers, that a loss which `min_coverage` names could take away all the same.
     pub uncovered: usize,
 }
 
@@ -111,7 +111,7 @@ pub fn balance(request: &Request<'_>) -> Result<Plan, BalanceError> {
         Some(current) => moves::destination(current, &target).expect("both maps have one shape"),
         None => target,
     };
-    Ok(Plan { uncovered: coverage::uncovered(&map, min_coverage), map })
+    Ok(Plan { uncovered: coverage::uncovered(&map, topology, min_coverage), map })
 }
 
 fn target(request: &Request<'_>, load: &ExpertLoad) -> Result<ExpertMap, BalanceError> {

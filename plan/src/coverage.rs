@@ -1,8 +1,29 @@
 //! Which experts survive the loss of ranks and nodes. Knows nothing of loads.
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{ExpertId, LayerId, NodeId, RankId};
 use crate::map::{ExpertMap, MapShape};
 use crate::topology::Topology;
+
+/// What may be lost with every expert still present.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Coverage {
+    /// Any ranks, this many of them.
+    pub ranks: usize,
+    /// Any nodes, this many of them.
+    pub nodes: usize,
+}
+
+impl Coverage {
+    /// Copies that each expert needs.
+    #[must_use]
+    pub const fn copies(self) -> usize {
+        let lost = if self.ranks > self.nodes { self.ranks } else { self.nodes };
+        lost.saturating_add(1)
+    }
+}
 
 /// The most ranks that can be lost with room left for every expert on the others, once the lost experts have been
 /// loaded again: `N - ceil(E / S)`.
@@ -26,15 +47,6 @@ pub fn coverage(map: &ExpertMap) -> usize {
     fewest.map_or(0, |copies| copies as usize - 1)
 }
 
-/// The number of experts, over all layers, that the loss of some `ranks` ranks would take away.
-#[must_use]
-pub fn uncovered(map: &ExpertMap, ranks: usize) -> usize {
-    if ranks == 0 {
-        return 0;
-    }
-    map.layers().flat_map(|layer| map.replica_counts(layer)).filter(|&copies| copies as usize <= ranks).count()
-}
-
 /// The number of nodes of which any may be lost with every expert still present: the fewest nodes that any expert has a
 /// copy on, less one. Map and topology are of one group.
 #[must_use]
@@ -43,11 +55,21 @@ pub fn coverage_of_nodes(map: &ExpertMap, topology: &Topology) -> usize {
     fewest.map_or(0, |nodes| nodes as usize - 1)
 }
 
-/// The number of experts, over all layers, that the loss of some `nodes` nodes would take away.
+/// The number of experts, over all layers, that the loss of some ranks or of some nodes would take away, as many of either as
+/// the coverage names. Map and topology are of one group.
 #[must_use]
-pub fn uncovered_of_nodes(map: &ExpertMap, topology: &Topology, nodes: usize) -> usize {
-    let counts = map.layers().flat_map(|layer| node_counts(map, topology, layer));
-    counts.filter(|&count| count as usize <= nodes).count()
+pub fn uncovered(map: &ExpertMap, topology: &Topology, wanted: Coverage) -> usize {
+    let Coverage { ranks, nodes } = wanted;
+    let of_layer = |layer| {
+        let copies = map.replica_counts(layer);
+        let on_nodes = if nodes > 0 { node_counts(map, topology, layer) } else { vec![u32::MAX; copies.len()] };
+        copies
+            .into_iter()
+            .zip(on_nodes)
+            .filter(|&(copies, on)| copies as usize <= ranks || on as usize <= nodes)
+            .count()
+    };
+    if wanted == Coverage::default() { 0 } else { map.layers().map(of_layer).sum() }
 }
 
 /// The number of nodes that hold each expert of a layer, `[experts]`.
@@ -112,7 +134,9 @@ mod tests {
     #[test]
     fn coverage_is_that_of_the_expert_with_the_fewest_copies() {
         assert_eq!(coverage(&map()), 0);
-        assert_eq!((uncovered(&map(), 0), uncovered(&map(), 1), uncovered(&map(), 2)), (0, 1, 5));
+        let topology = Topology::single_node(3, 2);
+        let without = |ranks| uncovered(&map(), &topology, Coverage { ranks, nodes: 0 });
+        assert_eq!([without(0), without(1), without(2)], [0, 1, 5]);
     }
 
     #[test]
@@ -127,11 +151,12 @@ mod tests {
     fn two_copies_on_one_node_are_lost_with_it() {
         // Ranks 0 and 1 share a node. Of layer 0, expert 1 is on both, of it only; of layer 1, expert 1 is on rank 0 only.
         let topology = Topology::new([0, 0, 1].map(NodeId).to_vec(), 2);
-        assert_eq!((coverage_of_nodes(&map(), &topology), uncovered_of_nodes(&map(), &topology, 1)), (0, 2));
-        assert_eq!(uncovered(&map(), 1), 1, "one rank takes less than one node");
+        assert_eq!(coverage_of_nodes(&map(), &topology), 0);
         assert_eq!(lost(&map(), &ranks_of(&topology, &[NodeId(0)])).len(), 2);
         let apart = Topology::new([0, 1, 2].map(NodeId).to_vec(), 2);
-        assert_eq!(uncovered_of_nodes(&map(), &apart, 1), uncovered(&map(), 1));
+        let without = |ranks, nodes| uncovered(&map(), &topology, Coverage { ranks, nodes });
+        assert_eq!([without(0, 0), without(1, 0), without(0, 1), without(1, 1), without(2, 1)], [0, 1, 2, 2, 5]);
+        assert_eq!(uncovered(&map(), &apart, Coverage { ranks: 0, nodes: 1 }), without(1, 0));
     }
 
     #[test]

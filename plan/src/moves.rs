@@ -107,8 +107,8 @@ pub fn destination(old: &ExpertMap, new: &ExpertMap) -> Result<ExpertMap, MoveEr
     check_shapes(old, new)?;
     let mut map = old.clone();
     for layer in old.layers().filter(|&layer| differ(old, new, layer)) {
-        let layer::LayerMoves { after, .. } = layer::moves(old, new, layer);
-        map.replace_layer(layer, &after.slots, after.shares)?;
+        let (slots, shares) = layer::after(old, new, layer);
+        map.replace_layer(layer, &slots, shares)?;
     }
     Ok(map)
 }

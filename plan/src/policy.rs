@@ -5,6 +5,7 @@ mod figures;
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumIter, IntoStaticStr};
 
+use crate::coverage::Coverage;
 use crate::load::ExpertLoad;
 use crate::map::ExpertMap;
 use crate::moves::Transaction;
@@ -83,6 +84,8 @@ pub enum Reason {
     WorthIt,
     /// Moves: the part of the plan that the byte budget allows is worth its bytes.
     CutToBudget,
+    /// Moves: more experts survive the losses that the coverage asked for names, whatever it gains.
+    Covers,
     /// Moves: only shares change, which costs no byte.
     SharesOnly,
     /// Stays: the target is the map in force.
@@ -105,7 +108,7 @@ impl Reason {
     /// Whether anything moves.
     #[must_use]
     pub const fn moves(self) -> bool {
-        matches!(self, Self::WorthIt | Self::CutToBudget | Self::SharesOnly)
+        matches!(self, Self::WorthIt | Self::CutToBudget | Self::Covers | Self::SharesOnly)
     }
 }
 
@@ -148,6 +151,8 @@ pub struct Case<'a> {
     pub topology: &'a Topology,
     /// Transactions that apply to it one after the other, those first that pay most.
     pub transactions: &'a [Transaction],
+    /// What may be lost with every expert still present.
+    pub min_coverage: Coverage,
 }
 
 /// Decides whether a plan is worth its bytes. Everything of the case is of one model and group.
@@ -162,6 +167,9 @@ fn judge(figures: &Figures, terms: &Terms, history: &History) -> Reason {
     let enough = |gain: f64, least: f64| gain > 0.0 && gain >= least;
     if figures.transactions == 0 {
         return if figures.left_out == 0 { Reason::SamePlacement } else { Reason::OverBudget };
+    }
+    if figures.uncovered_after < figures.uncovered_before {
+        return Reason::Covers;
     }
     if figures.pages == 0 {
         return if enough(gain, LEAST_GAIN_OF_SHARES) { Reason::SharesOnly } else { Reason::GainTooSmall };

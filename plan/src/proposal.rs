@@ -4,6 +4,7 @@
 use thiserror::Error;
 
 use crate::balance::{BalanceError, Policy, Request, balance};
+use crate::coverage::Coverage;
 use crate::load::{ExpertLoad, since_last_shift};
 use crate::map::ExpertMap;
 use crate::moves::{MoveError, Transaction, best_first};
@@ -17,7 +18,7 @@ pub struct Rules {
     /// How targets are found.
     pub policy: Policy,
     /// As in [`Request::min_coverage`].
-    pub min_coverage: usize,
+    pub min_coverage: Coverage,
     /// Staging pages of each rank.
     pub staging_pages: usize,
     /// What targets are measured by.
@@ -76,7 +77,7 @@ pub fn judge(situation: &Situation<'_>, rules: &Rules, target: &ExpertMap) -> Re
     let Situation { current, windows, topology, history } = *situation;
     let load = windows.last().ok_or(BalanceError::NoWindow)?;
     let mut transactions = best_first(current, target, load, topology, rules.staging_pages)?;
-    let case = Case { load, current, topology, transactions: &transactions };
+    let case = Case { load, current, topology, transactions: &transactions, min_coverage: rules.min_coverage };
     let decision = decide(&case, &rules.terms, history);
     transactions.truncate(if decision.moves() { decision.figures.transactions } else { 0 });
     Ok(Proposal { decision, transactions })
@@ -91,4 +92,65 @@ pub enum ProposalError {
     /// No transactions lead to the target.
     #[error(transparent)]
     Moves(#[from] MoveError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coverage;
+    use crate::ids::ExpertId;
+    use crate::map::MapShape;
+    use crate::policy::Reason;
+
+    fn map(ranks: usize, slots: &[u32]) -> ExpertMap {
+        let shape = MapShape { layers: 1, experts: 4, ranks, slots_per_rank: slots.len() / ranks };
+        ExpertMap::new(shape, slots.iter().copied().map(ExpertId).collect()).unwrap()
+    }
+
+    fn proposed(current: &ExpertMap, tokens: [u64; 4], rules: &Rules) -> Proposal {
+        let windows = [ExpertLoad::from_rows(&[tokens.to_vec()]).unwrap()];
+        let topology = Topology::single_node(current.shape().ranks, current.shape().slots_per_rank);
+        let situation = Situation { current, windows: &windows, topology: &topology, history: History::default() };
+        propose(&situation, rules).unwrap()
+    }
+
+    fn rules(minimum_gain: f64, ranks: usize) -> Rules {
+        Rules {
+            policy: Policy::Swift,
+            min_coverage: Coverage { ranks, nodes: 0 },
+            staging_pages: 1,
+            terms: Terms { minimum_gain, ..Terms::usual(1000, 60.0) },
+        }
+    }
+
+    fn after(current: &ExpertMap, proposal: &Proposal) -> ExpertMap {
+        proposal.transactions.iter().fold(current.clone(), |map, transaction| map.apply(transaction).unwrap())
+    }
+
+    #[test]
+    fn what_does_not_pay_its_bytes_is_had_in_part_by_shares() {
+        // Ranks carry 50 + 60 and 50 + 10; moving a copy would gain more than shares, and too little.
+        let current = map(2, &[0, 1, 2, 0, 3, 2]);
+        let proposal = proposed(&current, [60, 60, 40, 10], &rules(0.9, 0));
+        assert_eq!((proposal.decision.reason, proposal.decision.figures.bytes), (Reason::SharesOnly, 0));
+        assert!(proposal.decision.figures.ratio_after > proposal.decision.figures.ratio_before);
+    }
+
+    #[test]
+    fn nothing_moves_for_a_gain_that_is_too_small() {
+        let proposal = proposed(&map(2, &[0, 1, 2, 3]), [52, 50, 50, 50], &rules(0.02, 0));
+        assert!(!proposal.decision.moves() && proposal.transactions.is_empty(), "{proposal:?}");
+    }
+
+    #[test]
+    fn copies_for_the_coverage_come_though_they_gain_nothing() {
+        // Experts 0 and 1 have three copies each, 2 and 3 one: two of each fit.
+        let current = map(4, &[0, 1, 0, 1, 0, 2, 1, 3]);
+        let proposal = proposed(&current, [50; 4], &rules(0.9, 1));
+        assert_eq!(proposal.decision.reason, Reason::Covers);
+        let topology = Topology::single_node(4, 2);
+        let uncovered = |map: &ExpertMap| coverage::uncovered(map, &topology, Coverage { ranks: 1, nodes: 0 });
+        assert_eq!((uncovered(&current), uncovered(&after(&current, &proposal))), (2, 0));
+        assert!(!proposed(&current, [50; 4], &rules(0.9, 0)).decision.moves());
+    }
 }

@@ -108,6 +108,7 @@ pub fn averages(decided: &[Decided]) -> Averages {
 mod tests {
     use super::*;
     use crate::balance::Policy;
+    use crate::coverage::Coverage;
     use crate::policy::{Reason, Terms};
 
     /// Two layers of four experts on two ranks, of which the named two are hot in each window.
@@ -128,7 +129,7 @@ mod tests {
         remembered: usize,
     ) -> Result<Vec<Decided>, ProposalError> {
         let topology = Topology::single_node(2, 2);
-        let rules = Rules { policy, min_coverage: 0, staging_pages: 2, terms };
+        let rules = Rules { policy, min_coverage: Coverage::default(), staging_pages: 2, terms };
         replay(&Replay { windows, topology: &topology, start: None, remembered, rules })
     }
 

@@ -13,7 +13,7 @@ use crate::topology::Topology;
 const PASSES: usize = 24;
 
 /// A pass that moves no rank's load by more than this part of the mean is the last.
-const STILL: f64 = 1e-4;
+const STILL: f64 = 3e-4;
 
 /// What shares must take off a layer's busiest rank, as a part of it: less is what whole parts of an expert round.
 const WORTH: f64 = 0.0005;
@@ -95,7 +95,7 @@ struct Replicated {
 }
 
 /// A slot of an expert with several copies: the slot, its rank and its fraction of the expert's tokens.
-type Copy = (usize, usize, f64);
+pub(crate) type Copy = (usize, usize, f64);
 
 /// Loads of a layer's ranks, and the fractions that the copies of its experts take.
 pub(crate) struct Levelled<'a> {
@@ -185,7 +185,7 @@ impl<'a> Levelled<'a> {
 /// With `b` the load of the other experts on a rank of speed `v`, a share `s` of `w` tokens costs
 /// `(b + w s)^2 / v + u^2 w^2 s^2 / v`; at the minimum its derivative is the same on every rank that takes a share:
 /// `(b + w s (1 + u^2)) / v = level`.
-fn level(
+pub(crate) fn level(
     tokens: f64,
     slots: &mut [Copy],
     loads: &mut [f64],

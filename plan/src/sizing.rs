@@ -5,6 +5,7 @@ use thiserror::Error;
 
 use crate::balance::{BalanceError, Policy, Request, balance};
 use crate::bound;
+use crate::coverage::Coverage;
 use crate::load::{ExpertLoad, total};
 use crate::map::{MapError, MapShape};
 use crate::replay::ratio;
@@ -24,7 +25,7 @@ pub struct Sizing<'a> {
     /// The largest redundancy that is tried.
     pub max_redundancy: usize,
     /// As in [`Request::min_coverage`].
-    pub min_coverage: usize,
+    pub min_coverage: Coverage,
 }
 
 /// What one redundancy gives.
@@ -40,7 +41,7 @@ pub struct Size {
     pub unseen: Option<f64>,
     /// How far the busiest rank is above the best possible, mean over layers, on the windows seen.
     pub excess: f64,
-    /// Experts that the loss of `min_coverage` ranks could take away.
+    /// Experts that a loss which `min_coverage` names could take away.
     pub uncovered: usize,
 }
 
@@ -141,7 +142,14 @@ mod tests {
     }
 
     fn sized(windows: &[ExpertLoad], ranks: usize, max_redundancy: usize) -> Result<Vec<Size>, SizingError> {
-        sizes(&Sizing { policy: Policy::Swift, windows, nodes: 1, ranks, max_redundancy, min_coverage: 0 })
+        sizes(&Sizing {
+            policy: Policy::Swift,
+            windows,
+            nodes: 1,
+            ranks,
+            max_redundancy,
+            min_coverage: Coverage::default(),
+        })
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use plan::balance::{Policy, Request, balance};
+use plan::coverage::Coverage;
 use plan::load::{ExpertLoad, balance_ratio, rank_loads};
 use plan::map::{ExpertMap, MapShape};
 use plan::moves::{best_first, moved_slots};
@@ -28,7 +29,15 @@ fn start(load: &ExpertLoad) -> ExpertMap {
 fn plan(policy: Policy, load: &ExpertLoad, current: &ExpertMap) -> ExpertMap {
     let topology = Topology::single_node(RANKS, current.shape().slots_per_rank);
     let windows = std::slice::from_ref(load);
-    balance(&Request { policy, windows, topology: &topology, current: Some(current), min_coverage: 0 }).unwrap().map
+    balance(&Request {
+        policy,
+        windows,
+        topology: &topology,
+        current: Some(current),
+        min_coverage: Coverage::default(),
+    })
+    .unwrap()
+    .map
 }
 
 fn ratio(map: &ExpertMap, load: &ExpertLoad) -> f64 {
@@ -66,7 +75,8 @@ fn decision(policy: Policy, load: &ExpertLoad, current: &ExpertMap) -> Decision 
     let topology = Topology::single_node(RANKS, current.shape().slots_per_rank);
     let target = plan(policy, load, current);
     let transactions = best_first(current, &target, load, &topology, 16).unwrap();
-    let case = Case { load, current, topology: &topology, transactions: &transactions };
+    let case =
+        Case { load, current, topology: &topology, transactions: &transactions, min_coverage: Coverage::default() };
     decide(&case, &Terms::usual(3 * 64 * 128 * 2, 60.0), History::default())
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use plan::balance::Policy;
+use plan::coverage::Coverage;
 use runtime::coordinator::settings::CoordinatorSettings;
 use runtime::experts::rebalance;
 use runtime::local::LocalSettings;
@@ -159,6 +160,9 @@ struct EplbArguments {
     /// Ranks of which any may be lost with every expert still present, where the slots allow it
     #[arg(long, value_name = "RANKS", default_value_t = 0)]
     min_coverage: usize,
+    /// Nodes of which any may be lost with every expert still present, where the slots allow it
+    #[arg(long, value_name = "NODES", default_value_t = 0)]
+    min_node_coverage: usize,
     /// Seconds that a rank may take to receive the pages of one transaction
     #[arg(long, value_name = "S", default_value_t = 30)]
     move_deadline_seconds: u64,
@@ -206,7 +210,7 @@ impl ServingArguments {
             move_bytes_per_second: self.eplb.move_bytes_per_second,
             rebalance_bytes: self.eplb.max_rebalance_bytes,
             cool_down_windows: self.eplb.cool_down_windows,
-            min_coverage: self.eplb.min_coverage,
+            min_coverage: Coverage { ranks: self.eplb.min_coverage, nodes: self.eplb.min_node_coverage },
             redundancy: self.eplb.init_redundancy_expert,
             map_path: self.eplb.expert_map_path,
             record_path: self.eplb.expert_map_record_path,

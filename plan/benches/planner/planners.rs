@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use plan::balance::{Policy, Request, balance};
+use plan::coverage::Coverage;
 use plan::load::ExpertLoad;
 use plan::map::ExpertMap;
 use plan::topology::Topology;
@@ -39,7 +40,7 @@ impl Planner {
             Self::Scratch => (Policy::Swift, None),
             Self::InForce => (Policy::Swift, Some(current)),
         };
-        Ok(balance(&Request { policy, windows, topology, current, min_coverage: 0 })?.map)
+        Ok(balance(&Request { policy, windows, topology, current, min_coverage: Coverage::default() })?.map)
     }
 }
 

@@ -9,39 +9,39 @@ mod holders;
 mod in_force;
 mod kept;
 mod lowest;
+mod outlook;
 mod packing;
 mod ranks;
+mod recover;
 mod relabel;
 mod scratch;
 mod search;
+mod sharing;
+mod spread;
 
 use self::kept::Kept;
 use self::ranks::Ranks;
 use super::forecast::Forecast;
 use super::same_ranks;
+use crate::coverage::Coverage;
 use crate::ids::{ExpertId, LayerId};
 use crate::load::ExpertLoad;
 use crate::map::ExpertMap;
 use crate::topology::Topology;
 
-/// What ranks' loads are taken to differ by when the ranks themselves have changed. Then pages are wanted for the experts
-/// that were lost first; the windows that follow even out the rest.
-const NOISE_OF_RECOVERY: f64 = 0.045;
-
-/// Target slots, `[layers, slots of all ranks]`, with `min_coverage + 1` copies of each expert where there are slots for
-/// that many of all; and the layers that are placed for their bursts.
+/// Target slots, `[layers, slots of all ranks]`, with as many copies of each expert as `min_coverage` needs where there are slots
+/// for that many of all; and the layers that are placed for their bursts.
 pub(super) fn balance(
     (windows, forecast): (&[ExpertLoad], &Forecast),
     topology: &Topology,
     current: Option<&ExpertMap>,
-    min_coverage: usize,
+    min_coverage: Coverage,
 ) -> (Vec<ExpertId>, Vec<LayerId>) {
     let slots_of_ranks: Vec<usize> = topology.slots().counts().collect();
-    let ranks = Ranks::new(&slots_of_ranks, topology.speeds());
-    let least = min_coverage.saturating_add(1).min(ranks.physical() / forecast.experts()).min(ranks.open());
+    let ranks = Ranks::new(&slots_of_ranks, topology.speeds()).on_nodes(topology);
+    let least = min_coverage.copies().min(ranks.physical() / forecast.experts()).min(ranks.open());
     let noise = forecast.noise_of_ranks(ranks.open(), ranks.physical());
     let in_force = same_ranks(current, topology);
-    let noise = if in_force.is_some() { noise } else { noise.max(NOISE_OF_RECOVERY) };
     let before = current.filter(|_| in_force.is_none());
     let mut slots = Vec::with_capacity(forecast.layers() * ranks.physical());
     let mut bursty = Vec::new();
@@ -49,14 +49,10 @@ pub(super) fn balance(
         let weights = forecast.layer(layer);
         let content = before.map(|map| content(map, layer, ranks.len()));
         let held: Option<Vec<u16>> = in_force.map(|map| numbers(map.layer(layer)));
-        let kept = match (&held, &content) {
-            (Some(held), _) => Some(Kept::whole(held.clone())),
-            (None, Some(content)) => Some(Kept::on(&ranks, weights, content)),
-            (None, None) => None,
-        };
-        let calm = || match &kept {
-            Some(kept) => in_force::pack(&ranks, weights, kept, least, noise),
-            None => scratch::pack(&ranks, weights, least).into_slots(),
+        let calm = || match (&held, &content) {
+            (Some(held), _) => in_force::pack(&ranks, weights, &Kept::whole(held.clone()), least, noise),
+            (None, Some(content)) => recover::pack(&ranks, weights, content, least, noise),
+            (None, None) => scratch::pack(&ranks, weights, least).into_slots(),
         };
         let start = held.as_ref().map(|held| match least {
             // Every map has a copy of each expert.
@@ -66,6 +62,9 @@ pub(super) fn balance(
         let (mut target, for_bursts) = bursts::plan_or(calm, (windows, layer), &ranks, start.as_deref(), least);
         if for_bursts {
             bursty.push(layer);
+        }
+        if min_coverage.nodes > 0 {
+            target = spread::apart(&ranks, weights, &target, min_coverage.nodes.saturating_add(1));
         }
         if let Some(content) = &content {
             kept::arrange(&ranks, content, &mut target);

@@ -11,7 +11,7 @@ fn map(shape: MapShape, slots: &[u32]) -> ExpertMap {
 
 fn plan(policy: Policy, load: &ExpertLoad, topology: &Topology, current: &ExpertMap) -> Result<Plan, BalanceError> {
     let windows = std::slice::from_ref(load);
-    balance(&Request { policy, windows, topology, current: Some(current), min_coverage: 0 })
+    balance(&Request { policy, windows, topology, current: Some(current), min_coverage: Coverage::default() })
 }
 
 fn swift(load: &[u64], current: &ExpertMap) -> ExpertMap {
@@ -41,7 +41,13 @@ fn a_load_of_another_model_is_refused() {
 fn windows_of_different_models_and_no_window_are_refused() {
     let topology = Topology::single_node(2, 2);
     let refused = |windows: &[ExpertLoad]| {
-        let request = Request { policy: Policy::Swift, windows, topology: &topology, current: None, min_coverage: 0 };
+        let request = Request {
+            policy: Policy::Swift,
+            windows,
+            topology: &topology,
+            current: None,
+            min_coverage: Coverage::default(),
+        };
         balance(&request).unwrap_err()
     };
     assert_eq!(refused(&[]), BalanceError::NoWindow);
@@ -131,14 +137,14 @@ fn swift_moves_no_page_where_shares_level_the_ranks() {
 fn after_a_loss_swift_brings_back_what_was_lost_and_moves_little_else() {
     let current =
         map(MapShape { layers: 1, experts: 8, ranks: 4, slots_per_rank: 3 }, &[0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 3, 6]);
-    let loads = [ExpertLoad::from_rows(&[vec![20, 18, 10, 20, 11, 9, 19, 10]]).unwrap()];
+    let loads = [ExpertLoad::from_rows(&[vec![20, 18, 10, 20, 10, 9, 19, 10]]).unwrap()];
     let survivors = Topology::single_node(4, 3).with_slots(RankSlots::new([3, 3, 0, 3])).unwrap();
     let request = Request {
         policy: Policy::Swift,
         windows: &loads,
         topology: &survivors,
         current: Some(&current),
-        min_coverage: 0,
+        min_coverage: Coverage::default(),
     };
     let plan = balance(&request).unwrap();
     let moved: usize = [0, 1, 3]
@@ -150,4 +156,30 @@ fn after_a_loss_swift_brings_back_what_was_lost_and_moves_little_else() {
         .sum();
     // Expert 7 was on rank 2 alone.
     assert_eq!(moved, 1, "{:?}", plan.map);
+}
+
+#[test]
+fn copies_that_outlive_a_node_are_on_two() {
+    // Two nodes of two ranks; every expert has two copies, which without the wish for coverage may share a node.
+    let shape = MapShape { layers: 1, experts: 8, ranks: 4, slots_per_rank: 4 };
+    let current = map(shape, &[0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7]);
+    let windows = [ExpertLoad::from_rows(&[vec![9, 8, 7, 6, 9, 8, 7, 6]]).unwrap()];
+    let topology = Topology::even(2, 4, 4).unwrap();
+    let uncovered = |nodes| {
+        let min_coverage = Coverage { ranks: 0, nodes };
+        let request = Request {
+            policy: Policy::Swift,
+            windows: &windows,
+            topology: &topology,
+            current: Some(&current),
+            min_coverage,
+        };
+        let plan = balance(&request).unwrap();
+        let found = coverage::uncovered(&plan.map, &topology, Coverage { ranks: 0, nodes: 1 });
+        let level = balance_ratio(&rank_loads(&plan.map, &windows[0]));
+        (plan.uncovered, found, level > 0.99)
+    };
+    assert_eq!(uncovered(0), (0, 8, true), "nothing moves");
+    assert_eq!(uncovered(1), (0, 0, true));
+    assert_eq!(uncovered(2), (8, 0, true), "three copies of each do not fit");
 }

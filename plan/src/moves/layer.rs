@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{LayerState, ShareChange, SlotChange, Transaction};
+use super::{ShareChange, SlotChange, Transaction};
 use crate::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use crate::map::{ExpertMap, even_shares};
 use crate::slots::RankSlots;
@@ -12,8 +12,15 @@ pub(super) struct LayerMoves {
     pub(super) transactions: Vec<Transaction>,
     /// The ranks that could be the source of each change, ascending: those that hold its expert before its transaction.
     pub(super) holders: Vec<Vec<RankId>>,
-    /// The layer after all of them.
-    pub(super) after: LayerState,
+}
+
+/// Slots and shares of the layer after [`moves`]; `None` where shares are even.
+pub(super) fn after(old: &ExpertMap, new: &ExpertMap, layer: LayerId) -> (Vec<ExpertId>, Option<Vec<u32>>) {
+    let mut mover = Mover::new(old, new, layer);
+    mover.move_alone();
+    mover.move_in_cycles();
+    let shares = shares_in(&mover.slots, new, layer);
+    (mover.slots, shares)
 }
 
 /// Both maps are of one shape. The source of each change is the first that could be.
@@ -22,26 +29,40 @@ pub(super) fn moves(old: &ExpertMap, new: &ExpertMap, layer: LayerId) -> LayerMo
     mover.move_alone();
     mover.move_in_cycles();
     let Mover { slots, mut transactions, sources: holders, .. } = mover;
-    let mut after = LayerState::new(old, layer);
-    after.slots = slots;
-    if old.shares(layer).is_some() || new.shares(layer).is_some() {
-        set_shares([old, new], layer, &mut transactions, &mut after);
+    let shares = shares_in(&slots, new, layer);
+    if old.shares(layer).is_some() || shares.is_some() {
+        set_shares(old, layer, &mut transactions, (&slots, shares.as_deref()));
     }
-    LayerMoves { transactions, holders, after }
+    LayerMoves { transactions, holders }
+}
+
+/// The shares of `new` for slots in which each rank holds what it holds there, in any order.
+fn shares_in(slots: &[ExpertId], new: &ExpertMap, layer: LayerId) -> Option<Vec<u32>> {
+    let shares = new.shares(layer)?;
+    let of_ranks = new.slots_of_ranks();
+    let (mut share_of, mut ordered) = (vec![0; new.shape().experts], Vec::with_capacity(slots.len()));
+    for rank in (0..new.shape().ranks).map(|rank| of_ranks.of(rank.into())) {
+        for slot in rank.clone() {
+            share_of[new.layer(layer)[slot].index()] = shares[slot];
+        }
+        ordered.extend(slots[rank].iter().map(|expert| share_of[expert.index()]));
+    }
+    Some(ordered)
 }
 
 /// Has the last transaction that touches an expert set its shares, and one at the end those of experts that none
-/// touches. `after` has the layer's last slots and gets its last shares.
-fn set_shares(maps: [&ExpertMap; 2], layer: LayerId, transactions: &mut Vec<Transaction>, after: &mut LayerState) {
-    let [old, new] = maps;
+/// touches. `after` is the layer's last slots and its last shares.
+fn set_shares(
+    old: &ExpertMap,
+    layer: LayerId,
+    transactions: &mut Vec<Transaction>,
+    after: (&[ExpertId], Option<&[u32]>),
+) {
+    let (slots, shares) = after;
     let places: Vec<(RankId, SlotIndex)> = old.slots_of_layer().collect();
     let experts = old.shape().experts;
-    let (before, wanted) = (old.parts(layer), new.parts(layer));
-    let wanted = after.slots.iter().zip(&places).map(|(expert, &(rank, _))| {
-        let held = new.rank(layer, rank).iter().position(|other| other == expert);
-        wanted[new.slots_of_ranks().of(rank).start + held.expect("the layer ends in the placement of the target")]
-    });
-    let (wanted, even): (Vec<u32>, Vec<u32>) = (wanted.collect(), even_shares(&after.slots, experts));
+    let (before, even) = (old.parts(layer), even_shares(slots, experts));
+    let wanted = shares.unwrap_or(&even);
     let mut last: Vec<Option<usize>> = vec![None; experts];
     for (index, transaction) in transactions.iter().enumerate() {
         for change in &transaction.changes {
@@ -49,11 +70,11 @@ fn set_shares(maps: [&ExpertMap; 2], layer: LayerId, transactions: &mut Vec<Tran
         }
     }
     let mut differs = vec![false; experts];
-    for (slot, expert) in after.slots.iter().map(|expert| expert.index()).enumerate() {
+    for (slot, expert) in slots.iter().map(|expert| expert.index()).enumerate() {
         differs[expert] |= wanted[slot] != if last[expert].is_some() { even[slot] } else { before[slot] };
     }
     let mut rest = Vec::new();
-    for (slot, expert) in after.slots.iter().map(|expert| expert.index()).enumerate().filter(|&(_, e)| differs[e]) {
+    for (slot, expert) in slots.iter().map(|expert| expert.index()).enumerate().filter(|&(_, e)| differs[e]) {
         let (rank, place) = places[slot];
         let change = ShareChange { rank, slot: place, share: wanted[slot] };
         last[expert].map_or(&mut rest, |index| &mut transactions[index].shares).push(change);
@@ -61,7 +82,6 @@ fn set_shares(maps: [&ExpertMap; 2], layer: LayerId, transactions: &mut Vec<Tran
     if !rest.is_empty() {
         transactions.push(Transaction { layer, changes: Vec::new(), shares: rest });
     }
-    after.shares = (wanted != even).then_some(wanted);
 }
 
 struct Mover<'a> {
@@ -95,10 +115,20 @@ impl<'a> Mover<'a> {
             transactions: Vec::new(),
             sources: Vec::new(),
         };
+        // The last rank that had each expert before, and that has it afterwards, counted from 1.
+        let mut last = [vec![0; shape.experts], vec![0; shape.experts]];
         for rank in (0..shape.ranks).map(RankId::from) {
             let (before, after) = (old.rank(layer, rank), new.rank(layer, rank));
-            let leaving: Vec<usize> = (0..before.len()).filter(|&slot| !after.contains(&before[slot])).collect();
-            let mut arriving: Vec<ExpertId> = after.iter().copied().filter(|expert| !before.contains(expert)).collect();
+            let number = rank.index() + 1;
+            for (last, experts) in last.iter_mut().zip([before, after]) {
+                for expert in experts {
+                    last[expert.index()] = number;
+                }
+            }
+            let leaves = |expert: ExpertId| last[1][expert.index()] != number;
+            let leaving: Vec<usize> = (0..before.len()).filter(|&slot| leaves(before[slot])).collect();
+            let arrives = |expert: &ExpertId| last[0][expert.index()] != number;
+            let mut arriving: Vec<ExpertId> = after.iter().copied().filter(arrives).collect();
             arriving.sort_unstable();
             for &slot in &leaving {
                 mover.departures[before[slot].index()] += 1;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Case, Terms};
+use crate::coverage;
 use crate::ids::{LayerId, RankId};
 use crate::moves::{LayerState, SlotChange, Transaction};
 use crate::topology::Topology;
@@ -20,6 +21,10 @@ pub struct Figures {
     /// Part of the experts' time in a step that is saved:
     /// 1 - (sum over layers of max rank load after / before).
     pub time_saved: f64,
+    /// Experts, over all layers, that a loss which the coverage asked for names could take away now.
+    pub uncovered_before: usize,
+    /// The same once everything has moved.
+    pub uncovered_after: usize,
     /// Transactions that are carried out, the first of the plan.
     pub transactions: usize,
     /// Transactions of the plan that the byte budget leaves out.
@@ -44,7 +49,8 @@ pub struct Figures {
 
 pub(super) fn predict(case: &Case<'_>, terms: &Terms) -> Figures {
     let before = sum(layers_of(case), |layer| busiest(case, &LayerState::new(case.current, layer), layer));
-    let carried_out = fitting(case, terms);
+    let uncovered_before = coverage::uncovered(case.current, case.topology, case.min_coverage);
+    let carried_out = fitting(case, terms, uncovered_before > 0);
     let (done, left_out) = case.transactions.split_at(carried_out);
     let gain = gain(case, done);
     let (busiest_before, busiest_after) = (before, before - gain);
@@ -63,6 +69,8 @@ pub(super) fn predict(case: &Case<'_>, terms: &Terms) -> Figures {
         ratio_before,
         ratio_after,
         time_saved,
+        uncovered_before,
+        uncovered_after: if uncovered_before > 0 { uncovered_after(case, done) } else { 0 },
         transactions: done.len(),
         left_out: left_out.len(),
         pages,
@@ -116,8 +124,9 @@ fn is_moved(change: &SlotChange) -> bool {
 }
 
 /// How many of the first transactions the byte budget allows. Where it does not allow all, the last of them is one after
-/// which the busiest ranks carry less than ever before: those that only pay with a later one are left out.
-fn fitting(case: &Case<'_>, terms: &Terms) -> usize {
+/// which the busiest ranks carry less than ever before: those that only pay with a later one are left out, unless they may
+/// be wanted for coverage.
+fn fitting(case: &Case<'_>, terms: &Terms, for_coverage: bool) -> usize {
     let Some(budget) = terms.byte_budget else { return case.transactions.len() };
     let mut bytes = 0_u64;
     let fits = |transaction: &&Transaction| {
@@ -126,7 +135,7 @@ fn fitting(case: &Case<'_>, terms: &Terms) -> usize {
         bytes <= budget
     };
     let fitting = case.transactions.iter().take_while(fits).count();
-    if fitting == case.transactions.len() {
+    if fitting == case.transactions.len() || for_coverage {
         return fitting;
     }
     let (mut states, mut total, mut least, mut best) = (BTreeMap::new(), 0.0, 0.0, 0);
@@ -141,6 +150,14 @@ fn fitting(case: &Case<'_>, terms: &Terms) -> usize {
         }
     }
     best
+}
+
+fn uncovered_after(case: &Case<'_>, transactions: &[Transaction]) -> usize {
+    let mut map = case.current.clone();
+    for transaction in transactions {
+        map.apply_in_place(transaction).expect("the transactions of a case apply one after the other");
+    }
+    coverage::uncovered(&map, case.topology, case.min_coverage)
 }
 
 /// What transactions take off the sum over layers of the busiest rank's load.

@@ -24,7 +24,13 @@ fn decide_on(tokens: [u64; 4], maps: [[u32; 4]; 2], terms: &Terms, history: Hist
     let (load, topology) = (ExpertLoad::from_rows(&[tokens.to_vec()]).unwrap(), Topology::single_node(2, 2));
     let [current, target] = maps.map(map);
     let transactions = transactions(&current, &target, &topology, 1).unwrap();
-    let case = Case { load: &load, current: &current, topology: &topology, transactions: &transactions };
+    let case = Case {
+        load: &load,
+        current: &current,
+        topology: &topology,
+        transactions: &transactions,
+        min_coverage: Coverage::default(),
+    };
     decide(&case, terms, history)
 }
 
@@ -110,7 +116,13 @@ fn a_budget_cuts_a_plan_to_the_part_that_pays_most() {
     let load = ExpertLoad::from_rows(&[vec![9, 9, 1, 1], vec![90, 90, 10, 10]]).unwrap();
     let topology = Topology::single_node(2, 2);
     let transactions = best_first(&current, &target, &load, &topology, 1).unwrap();
-    let case = Case { load: &load, current: &current, topology: &topology, transactions: &transactions };
+    let case = Case {
+        load: &load,
+        current: &current,
+        topology: &topology,
+        transactions: &transactions,
+        min_coverage: Coverage::default(),
+    };
     let with = |budget| decide(&case, &Terms { byte_budget: Some(budget), ..TERMS }, NEVER);
     assert_eq!((with(4000).reason, with(4000).figures.transactions), (Reason::WorthIt, 2));
     let Decision { reason, figures, .. } = with(3999);
@@ -129,7 +141,13 @@ fn a_cut_leaves_out_what_only_pays_with_a_transaction_beyond_it() {
     let there = transactions(&current, &map([2, 1, 0, 2]), &topology, 1).unwrap();
     let back = transactions(&map([2, 1, 0, 2]), &current, &topology, 1).unwrap();
     let both = [there, back].concat();
-    let case = Case { load: &load, current: &current, topology: &topology, transactions: &both };
+    let case = Case {
+        load: &load,
+        current: &current,
+        topology: &topology,
+        transactions: &both,
+        min_coverage: Coverage::default(),
+    };
     let terms = Terms { byte_budget: Some(1000), ..TERMS };
     assert_eq!(decide(&case, &terms, NEVER).reason, Reason::OverBudget);
 }
@@ -141,7 +159,13 @@ fn shares_alone_cost_nothing_and_do_not_wait() {
     let shared = even.clone().with_shares(&[WHOLE / 4 * 3, WHOLE, WHOLE / 4, WHOLE]).unwrap();
     let (load, topology) = (ExpertLoad::from_rows(&[vec![1000, 300, 500]]).unwrap(), Topology::single_node(2, 2));
     let transactions = transactions(&even, &shared, &topology, 1).unwrap();
-    let case = Case { load: &load, current: &even, topology: &topology, transactions: &transactions };
+    let case = Case {
+        load: &load,
+        current: &even,
+        topology: &topology,
+        transactions: &transactions,
+        min_coverage: Coverage::default(),
+    };
     let lately = History { windows_since_move: Some(1) };
     let terms = Terms { cool_down: 5, minimum_gain: 0.5, byte_budget: Some(0), ..TERMS };
     // Ranks carry 800 and 1000, then 1050 and 750: worse.
@@ -191,4 +215,26 @@ fn a_decision_can_be_read_again_and_decided_again() {
 fn reasons_are_words_that_labels_and_documents_can_carry() {
     assert_eq!(Reason::CostsMoreThanItSaves.to_string(), "costs_more_than_it_saves");
     assert_eq!(serde_json::to_string(&Reason::CutToBudget).unwrap(), "\"cut_to_budget\"");
+}
+
+#[test]
+fn copies_that_the_coverage_asks_for_need_no_gain_and_wait_for_nothing() {
+    // Expert 1 is on rank 0 alone; in the target each is on two ranks.
+    let shape = MapShape { layers: 1, experts: 3, ranks: 3, slots_per_rank: 2 };
+    let map = |slots: [u32; 6]| ExpertMap::new(shape, slots.map(ExpertId).to_vec()).unwrap();
+    let (current, target) = (map([0, 1, 0, 2, 0, 2]), map([0, 1, 0, 2, 1, 2]));
+    let (load, topology) = (ExpertLoad::from_rows(&[vec![6, 3, 1]]).unwrap(), Topology::single_node(3, 2));
+    let transactions = transactions(&current, &target, &topology, 1).unwrap();
+    let wanting = |ranks, byte_budget| {
+        let min_coverage = Coverage { ranks, nodes: 0 };
+        let case =
+            Case { load: &load, current: &current, topology: &topology, transactions: &transactions, min_coverage };
+        let terms = Terms { cool_down: 5, byte_budget, minimum_gain: 0.9, ..TERMS };
+        decide(&case, &terms, History { windows_since_move: Some(1) })
+    };
+    assert_eq!(wanting(0, None).reason, Reason::CoolingDown);
+    let Decision { reason, figures, .. } = wanting(1, None);
+    assert_eq!((reason, figures.uncovered_before, figures.uncovered_after), (Reason::Covers, 1, 0));
+    assert_eq!(wanting(1, Some(999)).reason, Reason::OverBudget);
+    assert_eq!(wanting(2, None).reason, Reason::CoolingDown, "more than the slots allow is no reason to move");
 }

@@ -1,5 +1,6 @@
 //! The groups of ranks, loads and maps that properties are checked on.
 
+use plan::coverage::Coverage;
 use plan::ids::{ExpertId, LayerId, NodeId};
 use plan::load::ExpertLoad;
 use plan::map::{ExpertMap, MapShape};
@@ -232,6 +233,7 @@ fn unlike() -> impl Strategy<Value = Group> {
 }
 
 /// Numbers of ranks that are to be lost without losing an expert; mostly none.
-pub(crate) fn coverages() -> impl Strategy<Value = usize> {
-    prop_oneof![4 => Just(0), 4 => 1..4_usize, 1 => Just(usize::MAX)]
+pub(crate) fn coverages() -> impl Strategy<Value = Coverage> {
+    let some = || prop_oneof![4 => Just(0), 4 => 1..4_usize, 1 => Just(usize::MAX)];
+    (some(), some()).prop_map(|(ranks, nodes)| Coverage { ranks, nodes })
 }

@@ -1,6 +1,7 @@
 //! What must hold for every decision whether to move.
 
 use plan::balance::{Policy, Request, balance};
+use plan::coverage::Coverage;
 use plan::ids::RankId;
 use plan::load::{ExpertLoad, rank_loads};
 use plan::map::ExpertMap;
@@ -55,7 +56,7 @@ proptest! {
     ) {
         let topology = one_node(&old);
         let ordered = best_first(&old, &new, &load, &topology, 1).unwrap();
-        let case = Case { load: &load, current: &old, topology: &topology, transactions: &ordered };
+        let case = Case { load: &load, current: &old, topology: &topology, transactions: &ordered, min_coverage: Coverage::default() };
         let decision = decide(&case, &Terms::usual(1, 60.0), History::default());
         let figures = decision.figures;
         prop_assert_eq!(figures.pages as usize, moved_slots(&old, &new).unwrap());
@@ -80,10 +81,10 @@ proptest! {
     ) {
         let (load, topology) = (&windows[0], &group.topology);
         let current = Some(&old);
-        let request = Request { policy: Policy::Swift, windows: &windows, topology, current, min_coverage: 0 };
+        let request = Request { policy: Policy::Swift, windows: &windows, topology, current, min_coverage: Coverage::default() };
         let target = if planned { balance(&request).unwrap().map } else { new };
         let ordered = best_first(&old, &target, load, topology, 1).unwrap();
-        let case = Case { load, current: &old, topology, transactions: &ordered };
+        let case = Case { load, current: &old, topology, transactions: &ordered, min_coverage: Coverage::default() };
         let decision = decide(&case, &terms, history);
         prop_assert_eq!(decision.replay(), decision.reason);
         let read: Decision = serde_json::from_str(&serde_json::to_string(&decision).unwrap()).unwrap();

@@ -1,7 +1,8 @@
 //! What must hold when ranks or nodes are lost.
 
-use plan::coverage;
+use plan::coverage::{self, Coverage};
 use plan::ids::{NodeId, RankId};
+use plan::topology::Topology;
 use proptest::prelude::*;
 
 use super::cases::{groups, maps, shapes};
@@ -19,8 +20,10 @@ proptest! {
         prop_assert!(coverage::most(map.shape()) <= coverage::room(map.shape()));
         let dead: Vec<RankId> = (0..covered).map(|offset| RankId::from((seed as usize % ranks + offset) % ranks)).collect();
         prop_assert_eq!(coverage::lost(&map, &dead), Vec::new());
-        prop_assert_eq!(coverage::uncovered(&map, covered), 0);
-        prop_assert!(coverage::uncovered(&map, covered + 1) > 0);
+        let topology = Topology::single_node(ranks, map.shape().slots_per_rank);
+        let uncovered = |ranks| coverage::uncovered(&map, &topology, Coverage { ranks, nodes: 0 });
+        prop_assert_eq!(uncovered(covered), 0);
+        prop_assert!(uncovered(covered + 1) > 0);
     }
 
     #[test]
@@ -32,7 +35,7 @@ proptest! {
         nodes.sort_unstable();
         nodes.dedup();
         let alone = |node: &NodeId| coverage::lost(&map, &coverage::ranks_of(topology, &[*node])).len();
-        prop_assert_eq!(nodes.iter().map(alone).sum::<usize>(), coverage::uncovered_of_nodes(&map, topology, 1));
+        prop_assert_eq!(nodes.iter().map(alone).sum::<usize>(), coverage::uncovered(&map, topology, Coverage { ranks: 0, nodes: 1 }));
         let covered = coverage::coverage_of_nodes(&map, topology);
         let dead = coverage::ranks_of(topology, &nodes[..covered]);
         prop_assert_eq!(coverage::lost(&map, &dead), Vec::new());

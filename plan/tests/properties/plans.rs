@@ -1,7 +1,10 @@
 //! What must hold for every plan.
 
+use std::collections::BTreeSet;
+
 use plan::balance::{BalanceError, Plan, Policy, Request, balance};
 use plan::bound;
+use plan::coverage::Coverage;
 use plan::ids::{ExpertId, RankId};
 use plan::load::{ExpertLoad, rank_loads};
 use plan::map::{ExpertMap, WHOLE};
@@ -21,7 +24,7 @@ struct Case {
     group: Group,
     windows: Vec<ExpertLoad>,
     current: Option<ExpertMap>,
-    min_coverage: usize,
+    min_coverage: Coverage,
 }
 
 impl Case {
@@ -74,6 +77,19 @@ fn copies(map: &ExpertMap) -> Vec<usize> {
     copies
 }
 
+/// The number of nodes that hold each expert, layer by layer.
+fn nodes_of_experts(map: &ExpertMap, group: &Group) -> Vec<usize> {
+    let mut nodes = vec![BTreeSet::new(); map.shape().layers * map.shape().experts];
+    for layer in map.layers() {
+        for rank in (0..group.topology.ranks()).map(RankId::from) {
+            for expert in map.rank(layer, rank) {
+                nodes[layer.index() * map.shape().experts + expert.index()].insert(group.topology.node(rank));
+            }
+        }
+    }
+    nodes.into_iter().map(|nodes| nodes.len()).collect()
+}
+
 fn json(map: &ExpertMap) -> Vec<u8> {
     let (layers, experts) = (map.shape().layers, map.shape().experts);
     let model = ModelIdentity { name: "any".to_owned(), digest: "any".to_owned(), layers, experts };
@@ -90,15 +106,18 @@ fn checked_plan(case: &Case, policy: Policy) -> Result<Option<Plan>, TestCaseErr
     let plan = found.expect("the group has a slot for every expert");
     check_map(&plan.map, &case.group)?;
     prop_assert_eq!(json(&plan.map), json(&balance(&case.request(policy)).unwrap().map), "other bytes");
-    let uncovered = copies(&plan.map).into_iter().filter(|&copies| copies <= case.min_coverage).count();
-    prop_assert_eq!(plan.uncovered, uncovered);
+    let Coverage { ranks, nodes } = case.min_coverage;
+    let on_nodes = nodes_of_experts(&plan.map, &case.group);
+    let uncovered = |(copies, on): (usize, usize)| copies <= ranks || on <= nodes && nodes > 0;
+    prop_assert_eq!(plan.uncovered, copies(&plan.map).into_iter().zip(on_nodes).filter(|&of| uncovered(of)).count());
     Ok(Some(plan))
 }
 
 /// The least number of copies that a group has slots for.
-fn coverable(group: &Group, min_coverage: usize) -> usize {
+fn coverable(group: &Group, min_coverage: Coverage) -> usize {
+    let wanted = min_coverage.ranks.max(min_coverage.nodes);
     let open = group.slots().counts().filter(|&count| count > 0).count();
-    min_coverage.saturating_add(1).min(group.slots().total() / group.experts).min(open)
+    wanted.saturating_add(1).min(group.slots().total() / group.experts).min(open)
 }
 
 fn check_all_policies(case: &Case) -> Result<(), TestCaseError> {
@@ -236,7 +255,7 @@ fn the_largest_and_smallest_shapes_are_planned_for_under_every_kind_of_traffic()
                     windows: std::slice::from_ref(&load),
                     topology: &group.topology,
                     current,
-                    min_coverage: 0,
+                    min_coverage: Coverage::default(),
                 };
                 for start in [None, Some(&current)] {
                     let plan = balance(&request(start)).unwrap();

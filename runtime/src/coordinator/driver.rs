@@ -76,7 +76,7 @@ struct Reader {
 enum Input<G> {
     Command(Command),
     Event(FleetEvent<G>),
-    Planned(Planned),
+    Planned(Box<Planned>),
     /// Nobody can send anything any more.
     Closed,
 }
@@ -123,7 +123,7 @@ impl<R: Ranks> Driver<R> {
                     Input::Command(Command::Admin(command)) => self.administer(command),
                     Input::Command(Command::Stop) | Input::Closed => return self.stop(),
                     Input::Event(event) => self.on_event(event),
-                    Input::Planned(planned) => self.on_planned(planned),
+                    Input::Planned(planned) => self.on_planned(*planned),
                 }
             }
             self.cancel_unread();
@@ -147,7 +147,7 @@ impl<R: Ranks> Driver<R> {
             Err(TryRecvError::Empty) => {}
         }
         if let Ok(planned) = self.settings.planner.1.try_recv() {
-            return Some(Input::Planned(planned));
+            return Some(Input::Planned(Box::new(planned)));
         }
         match self.commands.try_recv() {
             Ok(command) => Some(Input::Command(command)),
@@ -172,7 +172,7 @@ impl<R: Ranks> Driver<R> {
                     // What is asked of it from now on is answered with a failure.
                     self.settings.planner.1 = crossbeam_channel::never();
                 }
-                planned.ok().map(Input::Planned)
+                planned.ok().map(|planned| Input::Planned(Box::new(planned)))
             }
             default(pause) => None,
         }

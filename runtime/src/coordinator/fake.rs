@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use plan::balance::Policy;
+use plan::coverage::Coverage;
 use plan::ids::RankId;
 use plan::map::{ExpertMap, MapShape};
 use plan::policy::Terms;
@@ -127,8 +128,12 @@ impl Fake {
         let model = ModelIdentity { name: "tiny".to_owned(), digest: "abc".to_owned(), layers: 1, experts: EXPERTS };
         let shape = MapShape::with_redundancy(1, EXPERTS, ranks, 0).unwrap();
         let map = ExpertMap::contiguous(shape).unwrap();
-        let planner =
-            Planner { policy: Policy::default(), staging_pages: 2, min_coverage: 0, terms: Terms::usual(1000, 0.0) };
+        let planner = Planner {
+            policy: Policy::default(),
+            staging_pages: 2,
+            min_coverage: Coverage::default(),
+            terms: Terms::usual(1000, 0.0),
+        };
         let settings = DriverSettings {
             limits,
             rebalancer: Rebalancer::new(rebalance, model.clone(), map, 0).unwrap(),

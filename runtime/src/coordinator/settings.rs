@@ -8,6 +8,7 @@ use std::time::Duration;
 use kernels::backend::PageShape;
 use kernels::tensor::WeightKind;
 use plan::balance::Policy;
+use plan::coverage::Coverage;
 use plan::formats::{self, FormatError};
 use plan::map::{ExpertMap, MapError, MapShape};
 use plan::policy::Terms;
@@ -48,8 +49,8 @@ pub struct CoordinatorSettings {
     pub rebalance_bytes: u64,
     /// Windows after one that moved pages in which none move.
     pub cool_down_windows: u64,
-    /// Ranks of which any may be lost with every expert still present, where that is possible.
-    pub min_coverage: usize,
+    /// What may be lost with every expert still present, where that is possible.
+    pub min_coverage: Coverage,
     /// Physical experts of each layer beyond one copy of each; those of the given map if there is none.
     pub redundancy: Option<usize>,
     /// A map to start from.

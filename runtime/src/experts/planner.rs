@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use plan::balance::Policy;
+use plan::coverage::Coverage;
 use plan::moves::transactions;
 use plan::policy::Terms;
 use plan::proposal::{Proposal, Rules, Situation, propose};
@@ -24,8 +25,8 @@ pub struct Planner {
     pub policy: Policy,
     /// Staging pages of each rank.
     pub staging_pages: u32,
-    /// Ranks of which any may be lost with every expert still present.
-    pub min_coverage: usize,
+    /// What may be lost with every expert still present.
+    pub min_coverage: Coverage,
     /// What plans are measured by; their life is that of the window they are made from.
     pub terms: Terms,
 }
@@ -101,7 +102,12 @@ mod tests {
     use super::*;
 
     fn planner() -> Planner {
-        Planner { policy: Policy::default(), staging_pages: 2, min_coverage: 0, terms: Terms::usual(1000, 0.0) }
+        Planner {
+            policy: Policy::default(),
+            staging_pages: 2,
+            min_coverage: Coverage::default(),
+            terms: Terms::usual(1000, 0.0),
+        }
     }
 
     fn topology() -> Topology {

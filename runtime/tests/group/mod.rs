@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use plan::balance::Policy;
+use plan::coverage::Coverage;
 use plan::ids::RankId;
 use plan::map::{ExpertMap, MapShape};
 use plan::policy::Terms;
@@ -45,6 +46,7 @@ pub struct Setup {
     pub sequences_per_rank: u32,
     /// Steps wait for what moves, so that a test of few steps has many moves. Nothing else ever does.
     pub patient: bool,
+    pub policy: Policy,
 }
 
 impl Default for Setup {
@@ -68,6 +70,7 @@ impl Default for Setup {
             move_bytes_per_second: 0,
             sequences_per_rank: 64,
             patient: false,
+            policy: Policy::default(),
         }
     }
 }
@@ -144,9 +147,9 @@ impl Deployment {
         let model = Checkpoint::open(&checkpoint()).unwrap().identity("tiny-moe");
         let (fleet, events) = start_fleet(&setup, "127.0.0.1:0");
         let planner = Planner {
-            policy: Policy::default(),
+            policy: setup.policy,
             staging_pages: setup.settings.staging_pages,
-            min_coverage: 0,
+            min_coverage: Coverage::default(),
             terms: Terms {
                 minimum_gain: 0.01,
                 bytes_per_second: (setup.move_bytes_per_second > 0).then_some(setup.move_bytes_per_second as f64),

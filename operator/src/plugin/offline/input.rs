@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use ::plan::balance::Policy;
+use ::plan::coverage::Coverage;
 use ::plan::formats::loads::{self, Loads};
 use ::plan::load::ExpertLoad;
 use ::plan::map::MapShape;
@@ -43,7 +44,10 @@ pub(super) struct LoadOptions {
     dense_layers: Option<u32>,
     /// Ranks of which any may be lost with every expert still present
     #[arg(long, value_name = "K", default_value_t = 0)]
-    pub min_coverage: usize,
+    min_coverage: usize,
+    /// Nodes of which any may be lost with every expert still present
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    min_node_coverage: usize,
 }
 
 /// The model that a map of this shape is for, as far as it is known: name and digest that are given come first.
@@ -82,6 +86,11 @@ pub(super) struct Input {
 }
 
 impl LoadOptions {
+    /// What may be lost with every expert still present.
+    pub const fn coverage(&self) -> Coverage {
+        Coverage { ranks: self.min_coverage, nodes: self.min_node_coverage }
+    }
+
     pub fn input(&self) -> Result<Input, OfflineError> {
         let model = self.model.as_deref().map(Model::read).transpose()?;
         let mut dense_layers = self.dense_layers.map(|dense| dense as usize);

@@ -63,6 +63,7 @@ const fn words(reason: Reason) -> &'static str {
     match reason {
         Reason::WorthIt => "move, the gain is worth the bytes",
         Reason::CutToBudget => "move the part that the byte budget allows, which is worth its bytes",
+        Reason::Covers => "move, more experts survive a loss then",
         Reason::SharesOnly => "change shares, which costs no byte",
         Reason::SamePlacement => "stay, this is the map in force",
         Reason::GainTooSmall => "stay, the gain is too small",
@@ -95,7 +96,9 @@ pub(super) fn described(decision: &Decision) -> [String; 2] {
         )
     });
     let left_out = (figures.left_out > 0).then(|| format!("{} left out", counted(figures.left_out, "transaction")));
-    let predicted = [Some(ratios), times, left_out].into_iter().flatten().collect::<Vec<_>>().join("; ");
+    let (before, after) = (figures.uncovered_before, figures.uncovered_after);
+    let uncovered = (before > 0).then(|| format!("{before} to {after} experts that a loss could take away"));
+    let predicted = [Some(ratios), times, uncovered, left_out].into_iter().flatten().collect::<Vec<_>>().join("; ");
     [format!("{} ({reason})", words(*reason)), predicted]
 }
 

@@ -86,7 +86,9 @@ struct Report {
     bytes: Option<u64>,
     bytes_per_rank: Option<u64>,
     min_coverage: usize,
+    min_node_coverage: usize,
     coverage: usize,
+    node_coverage: usize,
     uncovered: usize,
     /// Whether the runtime would move there, judged on the last window, with --current.
     decision: Option<Decision>,
@@ -121,7 +123,7 @@ pub fn run(arguments: &PlanArguments, now: impl Fn() -> Duration) -> Result<Stri
         windows: &windows,
         topology: &topology,
         current: Some(&in_force),
-        min_coverage: arguments.load.min_coverage,
+        min_coverage: arguments.load.coverage(),
     })?;
     let planner_seconds = now().saturating_sub(began).as_secs_f64();
     let whole = with_layers(&current, &busy, &plan.map);
@@ -144,7 +146,7 @@ pub fn run(arguments: &PlanArguments, now: impl Fn() -> Duration) -> Result<Stri
         Some(_) => {
             let rules = Rules {
                 policy: arguments.policy,
-                min_coverage: arguments.load.min_coverage,
+                min_coverage: arguments.load.coverage(),
                 staging_pages: arguments.judge.staging_pages(),
                 terms,
             };
@@ -154,6 +156,7 @@ pub fn run(arguments: &PlanArguments, now: impl Fn() -> Duration) -> Result<Stri
         }
         None => None,
     };
+    let wanted = arguments.load.coverage();
     let report = Report {
         policy: arguments.policy.as_str(),
         title: input.title(),
@@ -174,9 +177,11 @@ pub fn run(arguments: &PlanArguments, now: impl Fn() -> Duration) -> Result<Stri
         moved_share: moved as f64 / (busy.len() * planned.physical()) as f64,
         bytes: input.expert_bytes.map(|bytes| bytes.saturating_mul(moved as u64)),
         bytes_per_rank: input.expert_bytes.map(|bytes| bytes * (busy.len() * shape.slots_per_rank) as u64),
-        min_coverage: arguments.load.min_coverage,
+        min_coverage: wanted.ranks,
+        min_node_coverage: wanted.nodes,
         coverage: coverage::coverage(&planned),
-        uncovered: coverage::uncovered(&planned, arguments.load.min_coverage),
+        node_coverage: coverage::coverage_of_nodes(&planned, &topology),
+        uncovered: coverage::uncovered(&planned, &topology, wanted),
         decision,
         planner_seconds,
         format: arguments.format.as_str(),
@@ -296,14 +301,14 @@ fn table(report: &Report) -> String {
     rows.push(("moved", format!("{} ({} of all)", counted(report.moved_slots, "slot"), percent(report.moved_share))));
     rows.push(("bytes moved", known(report.bytes)));
     rows.push(("bytes per rank", known(report.bytes_per_rank)));
-    if report.min_coverage > 0 {
+    let lost = [(report.min_coverage, "rank"), (report.min_node_coverage, "node")];
+    let lost: Vec<String> =
+        lost.iter().filter(|(count, _)| *count > 0).map(|&(count, of)| counted(count, of)).collect();
+    if !lost.is_empty() {
+        let lost = lost.join(" or ");
         let uncovered = match report.uncovered {
-            0 => format!("every expert survives the loss of any {}", counted(report.min_coverage, "rank")),
-            some => format!(
-                "{} of all layers would not survive the loss of some {}",
-                counted(some, "expert"),
-                counted(report.min_coverage, "rank")
-            ),
+            0 => format!("every expert survives the loss of any {lost}"),
+            some => format!("{} of all layers would not survive the loss of some {lost}", counted(some, "expert")),
         };
         rows.push(("coverage", uncovered));
     }

@@ -58,6 +58,7 @@ struct Report {
     redundancy: usize,
     history: usize,
     min_coverage: usize,
+    min_node_coverage: usize,
     policies: Vec<Outcome>,
 }
 
@@ -98,7 +99,7 @@ pub fn run(arguments: &SimulateArguments) -> Result<String, OfflineError> {
     let topology = Topology::even(input.nodes, input.ranks, shape.slots_per_rank)?;
     let topology = topology.with_router_groups(input.router_groups);
     let terms = Terms { cool_down: arguments.cool_down_windows, ..arguments.judge.terms(input.expert_bytes)? };
-    let (min_coverage, remembered) = (arguments.load.min_coverage, usize::from(arguments.history));
+    let (min_coverage, remembered) = (arguments.load.coverage(), usize::from(arguments.history));
     let staging_pages = arguments.judge.staging_pages();
     let outcome = |&policy: &Policy| -> Result<Outcome, OfflineError> {
         let rules = Rules { policy, min_coverage, staging_pages, terms };
@@ -114,7 +115,8 @@ pub fn run(arguments: &SimulateArguments) -> Result<String, OfflineError> {
         nodes: input.nodes,
         redundancy: shape.redundancy(),
         history: remembered,
-        min_coverage,
+        min_coverage: min_coverage.ranks,
+        min_node_coverage: min_coverage.nodes,
         policies: arguments.policies.iter().map(outcome).collect::<Result<_, _>>()?,
     };
     if let Some(path) = &arguments.plot {

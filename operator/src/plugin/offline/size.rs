@@ -85,7 +85,7 @@ pub fn run(arguments: &SizeArguments) -> Result<String, OfflineError> {
         nodes: input.nodes,
         ranks,
         max_redundancy: arguments.max_redundancy.unwrap_or(least + RANKS_TRIED * ranks),
-        min_coverage: arguments.load.min_coverage,
+        min_coverage: arguments.load.coverage(),
     })?;
     let worth = worth_it(&sizes, arguments.worth / 100.0);
     let row = |size: &Size| Row {

@@ -93,23 +93,39 @@ fn shares_reach(packing: &Packing<'_>, weights: &[f64], limit: f64) -> bool {
     levelled.busiest() <= limit
 }
 
-/// Where experts were at the start. A page costs nothing when it goes back there.
-struct Home(Holders);
+/// Where experts were at the start. A page costs nothing when it goes back there, and more where its node had none.
+struct Home<'a> {
+    ranks: &'a Ranks,
+    of_ranks: Holders,
+    of_nodes: Holders,
+}
 
-impl Home {
-    fn new(ranks: &Ranks, experts: usize, kept: &Kept) -> Self {
-        let mut holders = Holders::new(experts, ranks.len());
+impl<'a> Home<'a> {
+    fn new(ranks: &'a Ranks, experts: usize, kept: &Kept) -> Self {
+        let (mut of_ranks, mut of_nodes) = (Holders::new(experts, ranks.len()), Holders::new(experts, ranks.nodes()));
         for rank in 0..ranks.len() {
             for slot in ranks.slots(rank).filter(|&slot| kept.held[slot]) {
-                holders.insert(rank, kept.slots[slot].into());
+                let expert = kept.slots[slot].into();
+                of_ranks.insert(rank, expert);
+                of_nodes.insert(ranks.node(rank), expert);
             }
         }
-        Self(holders)
+        Self { ranks, of_ranks, of_nodes }
     }
 
-    /// Pages that move more when on a rank `old` makes place for `new`.
+    /// What it costs more, in pages within a node, when on a rank `old` makes place for `new`.
     fn pages(&self, rank: usize, old: usize, new: usize) -> f64 {
-        f64::from(u8::from(!self.0.has(rank, new))) - f64::from(u8::from(!self.0.has(rank, old)))
+        self.page(rank, new) - self.page(rank, old)
+    }
+
+    fn page(&self, rank: usize, expert: usize) -> f64 {
+        if self.of_ranks.has(rank, expert) {
+            0.0
+        } else if self.of_nodes.has(self.ranks.node(rank), expert) {
+            1.0
+        } else {
+            self.ranks.far_page()
+        }
     }
 }
 
@@ -165,7 +181,7 @@ fn spare_slot(packing: &Packing<'_>, new: usize, limit: f64) -> Option<(usize, u
 
 /// The change with the highest gain for a page so far.
 struct Best<'a> {
-    home: &'a Home,
+    home: &'a Home<'a>,
     top: f64,
     gain: f64,
     change: Option<Change>,
@@ -212,7 +228,7 @@ impl Choice for Best<'_> {
 }
 
 /// Improves the busiest rank until its level is at most `goal`, which is then true, or no change is worth its pages.
-fn improve(packing: &mut Packing<'_>, home: &Home, goal: f64, worth: f64) -> bool {
+fn improve(packing: &mut Packing<'_>, home: &Home<'_>, goal: f64, worth: f64) -> bool {
     let limits = Limits { goal, far: goal, steps: STEPS_PER_SLOT * packing.slots().len() };
     search(packing, limits, |top| Best { home, top, gain: top * worth.max(ROUNDING), change: None })
 }

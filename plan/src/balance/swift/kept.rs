@@ -17,15 +17,25 @@ impl Kept {
         Self { held: vec![true; slots.len()], slots }
     }
 
-    /// As much as other ranks have slots for: `content` of each, `[ranks]`; those that are new held nothing.
-    pub(super) fn on(ranks: &Ranks, weights: &[f64], content: &[Vec<u16>]) -> Self {
-        let mut keeper = Keeper::new(ranks, weights, content);
-        keeper.bring_back();
-        keeper.fill();
-        let Keeper { slots, .. } = keeper;
-        let held = |rank: usize| slots[rank].iter().map(move |expert| content[rank].contains(expert));
-        Self { held: (0..ranks.len()).flat_map(held).collect(), slots: slots.concat() }
+    /// What is left of it in the slots of ranks that held `content` before, `[ranks]`.
+    pub(super) fn of(ranks: &Ranks, slots: Vec<u16>, content: &[Vec<u16>]) -> Self {
+        let mut held = vec![false; slots.len()];
+        for (rank, before) in content.iter().enumerate() {
+            for slot in ranks.slots(rank) {
+                held[slot] = before.contains(&slots[slot]);
+            }
+        }
+        Self { slots, held }
     }
+}
+
+/// As much as ranks have slots for of the `content` of each before, `[ranks]`; those that are new held nothing. Every expert has
+/// a slot: what no rank held takes that of a copy.
+pub(super) fn fit(ranks: &Ranks, weights: &[f64], content: &[Vec<u16>]) -> Vec<u16> {
+    let mut keeper = Keeper::new(ranks, weights, content);
+    keeper.bring_back();
+    keeper.fill();
+    keeper.slots.concat()
 }
 
 /// Puts the experts of each rank that it held before back into the slots in which it held them, where it still has those.
@@ -146,10 +156,14 @@ impl<'a> Keeper<'a> {
 mod tests {
     use super::*;
 
+    fn kept(ranks: &Ranks, weights: &[f64], content: &[Vec<u16>]) -> Kept {
+        Kept::of(ranks, fit(ranks, weights, content), content)
+    }
+
     #[test]
     fn an_expert_that_was_lost_takes_the_slot_of_a_copy_and_everything_else_stays() {
         let ranks = Ranks::new(&[2, 2, 0], &[1.0; 3]);
-        let kept = Kept::on(&ranks, &[4.0, 3.0, 2.0], &[vec![0, 1], vec![0, 1], vec![]]);
+        let kept = kept(&ranks, &[4.0, 3.0, 2.0], &[vec![0, 1], vec![0, 1], vec![]]);
         assert_eq!(kept.slots.len(), 4);
         assert!((0..3).all(|expert| kept.slots.contains(&expert)));
         assert_eq!(kept.held.iter().filter(|&&held| !held).count(), 1);
@@ -158,7 +172,7 @@ mod tests {
     #[test]
     fn a_rank_with_fewer_slots_keeps_what_no_other_holds() {
         let ranks = Ranks::new(&[1, 2], &[1.0; 2]);
-        let kept = Kept::on(&ranks, &[9.0, 1.0, 5.0], &[vec![0, 1], vec![0, 2]]);
+        let kept = kept(&ranks, &[9.0, 1.0, 5.0], &[vec![0, 1], vec![0, 2]]);
         assert_eq!(kept.slots, [1, 0, 2]);
         assert_eq!(kept.held, [true; 3]);
     }
@@ -174,7 +188,7 @@ mod tests {
     #[test]
     fn a_new_rank_gets_copies_of_what_carries_most() {
         let ranks = Ranks::new(&[2, 2], &[1.0; 2]);
-        let kept = Kept::on(&ranks, &[9.0, 1.0, 5.0], &[vec![0, 1], vec![2]]);
+        let kept = kept(&ranks, &[9.0, 1.0, 5.0], &[vec![0, 1], vec![2]]);
         assert_eq!(kept.slots, [0, 1, 2, 0]);
         assert_eq!(kept.held, [true, true, true, false]);
     }

@@ -1,12 +1,22 @@
-//! What the ranks of a group offer to one layer: slots and speed. Knows nothing of loads.
+//! What the ranks of a group offer to one layer, and where they are. Knows nothing of loads.
 
-/// Slots and speed of each rank.
+use crate::topology::{Links, Topology};
+
+/// The most that a page from another node costs, in pages within one. Its link is slower by far more, but a higher price
+/// moves more pages in all, for a load that will have changed before the difference in time matters.
+const MOST_FOR_A_PAGE: f64 = 1.15;
+
+/// Slots, speed and node of each rank.
 #[derive(Clone, Debug)]
 pub(in crate::balance) struct Ranks {
     /// First slot of each rank, then the number of slots.
     starts: Vec<u32>,
     /// Time that a unit of load takes on each rank; 1 where all ranks are equal.
     paces: Vec<f64>,
+    /// Node of each rank, from 0.
+    nodes: Vec<u32>,
+    /// Price of a page that comes from another node, in pages within a node.
+    far_page: f64,
     /// Number of ranks with slots, the sum of their speeds, and the highest.
     open: usize,
     speed: f64,
@@ -26,11 +36,21 @@ impl Ranks {
         let open = || slots.iter().zip(speeds).filter(|(slots, _)| **slots > 0).map(|(_, speed)| *speed);
         Self {
             starts,
+            nodes: vec![0; slots.len()],
+            far_page: 1.0,
             paces: speeds.iter().map(|speed| 1.0 / speed).collect(),
             open: open().count(),
             speed: open().sum(),
             fastest: open().fold(0.0, f64::max),
         }
+    }
+
+    /// The same ranks on the nodes of a topology. A page from another node costs as much more as its links are slower, up to
+    /// [`MOST_FOR_A_PAGE`].
+    pub(in crate::balance) fn on_nodes(self, topology: &Topology) -> Self {
+        let Links { within_nodes, between_nodes } = topology.links();
+        let far_page = (within_nodes / between_nodes).clamp(1.0, MOST_FOR_A_PAGE);
+        Self { nodes: (0..self.len()).map(|rank| topology.node(rank.into()).0).collect(), far_page, ..self }
     }
 
     /// `ranks` equal ranks.
@@ -42,6 +62,21 @@ impl Ranks {
     /// Number of ranks.
     pub(in crate::balance) const fn len(&self) -> usize {
         self.paces.len()
+    }
+
+    /// The node of a rank, from 0.
+    pub(in crate::balance) fn node(&self, rank: usize) -> usize {
+        self.nodes[rank] as usize
+    }
+
+    /// Nodes up to the last one that has ranks.
+    pub(in crate::balance) fn nodes(&self) -> usize {
+        self.nodes.iter().max().map_or(0, |last| *last as usize + 1)
+    }
+
+    /// Price of a page that comes from another node, in pages within a node.
+    pub(in crate::balance) const fn far_page(&self) -> f64 {
+        self.far_page
     }
 
     /// Number of ranks with slots: the most copies that an expert can have.

@@ -12,7 +12,7 @@ const CLOSE: f64 = 2e-5;
 
 /// Numbers of copies are searched only for layers that packing alone leaves further from the bound than this share:
 /// that costs more than all the rest, and nearer to the bound it gains nothing that lasts until the next window.
-const FAR: f64 = 6e-4;
+const FAR: f64 = 7e-4;
 
 /// Packs the layer with at least that many copies of each expert, which there are ranks and slots for.
 pub(in crate::balance) fn pack<'a>(ranks: &'a Ranks, weights: &'a [f64], least: usize) -> Packing<'a> {

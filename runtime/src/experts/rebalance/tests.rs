@@ -2,6 +2,7 @@ mod invariants;
 
 use std::collections::BTreeMap;
 
+use plan::coverage::Coverage;
 use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use plan::map::MapShape;
 use plan::moves::{SlotChange, transactions};
@@ -43,7 +44,8 @@ fn settings() -> Settings {
 fn decision(reason: Reason) -> Decision {
     let map = start();
     let (load, topology) = (ExpertLoad::zero(2, 4), one_node());
-    let case = Case { load: &load, current: &map, topology: &topology, transactions: &[] };
+    let case =
+        Case { load: &load, current: &map, topology: &topology, transactions: &[], min_coverage: Coverage::default() };
     Decision { reason, ..decide(&case, &Terms::usual(100, 1.0), History::default()) }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use plan::balance::{Policy, Request, balance};
+use plan::coverage::Coverage;
 use plan::load::ExpertLoad;
 use proptest::prelude::*;
 
@@ -65,9 +66,15 @@ fn target(map: &ExpertMap, shift: u32) -> ExpertMap {
     }
     let topology = Topology::single_node(3, 3);
     let windows = std::slice::from_ref(&load);
-    balance(&Request { policy: Policy::default(), windows, topology: &topology, current: Some(map), min_coverage: 0 })
-        .unwrap()
-        .map
+    balance(&Request {
+        policy: Policy::default(),
+        windows,
+        topology: &topology,
+        current: Some(map),
+        min_coverage: Coverage::default(),
+    })
+    .unwrap()
+    .map
 }
 
 /// A coordinator's driver and three ranks as the rebalancer sees them.

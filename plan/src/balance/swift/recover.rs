@@ -1,0 +1,285 @@
+//! A layer that has lost ranks: what came back with them goes where that levels the ranks best, and few further pages move.
+//! Shares cost no page, so ranks are judged with those that suit best.
+
+use super::counts::{counts, largest_copy};
+use super::holders::Holders;
+use super::kept::{self, Kept};
+use super::outlook::{Outlook, Step, above};
+use super::ranks::Ranks;
+use super::sharing::Sharing;
+use super::{in_force, scratch};
+
+/// How far above the bound ranks may be: until the loads of the windows to come are seen, finer work is not worth the time
+/// that its pages keep those waiting that were lost.
+const LEVEL: f64 = 0.0185;
+
+/// Where few pages do not get within this share of the bound, many are moved: what ranks' loads are taken to differ by from
+/// window to window, at least.
+const NOISE: f64 = 0.045;
+
+/// Changes that are tried of those that promise most.
+const TRIED: usize = 24;
+
+/// Passes over shares after which a change that is tried is judged, and after which one that is made is taken as it is.
+const PASSES_OF_TRIAL: usize = 4;
+const PASSES: usize = 24;
+
+/// What a change takes off the distance to the goal at least, as a part of it, for each page.
+const WORTH: f64 = 0.01;
+
+/// Ranks whose experts are tried elsewhere: the busiest.
+const BUSIEST: usize = 6;
+
+/// A packing for ranks of which some held `content` before, `[ranks]`, and others are gone or new.
+pub(super) fn pack(ranks: &Ranks, weights: &[f64], content: &[Vec<u16>], least: usize, noise: f64) -> Vec<u16> {
+    let mut slots = kept::fit(ranks, weights, content);
+    if least > 1 {
+        slots = in_force::covered(ranks, weights, &slots, least);
+    }
+    let noise = noise.max(NOISE);
+    // Ranks with slots that held nothing get a page for each whatever comes, so nothing is saved by looking for few.
+    if (0..ranks.len()).all(|rank| content[rank].len() >= ranks.slots(rank).len()) {
+        let ideal = counts(weights, ranks.open(), ranks.physical(), least);
+        let bound = scratch::bound(ranks, weights, largest_copy(weights, &ideal));
+        let goal = bound * (1.0 + LEVEL);
+        let mut recovery = Recovery::new(ranks, weights, content, slots, (least, goal));
+        recovery.run();
+        if recovery.busiest() <= bound * (1.0 + noise) {
+            return recovery.slots;
+        }
+        slots = recovery.slots;
+    }
+    in_force::pack(ranks, weights, &Kept::of(ranks, slots, content), least, noise)
+}
+
+/// A slot gets another expert, or two do so at once.
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    first: Step,
+    second: Option<Step>,
+}
+
+impl Change {
+    const fn one(slot: usize, new: u16) -> Self {
+        Self { first: (slot, new), second: None }
+    }
+
+    const fn two(first: Step, second: Step) -> Self {
+        Self { first, second: Some(second) }
+    }
+
+    fn steps(self) -> impl Iterator<Item = Step> {
+        std::iter::once(self.first).chain(self.second)
+    }
+}
+
+/// The changes that promise most for a page, and what each costs, in pages.
+#[derive(Default)]
+struct Candidates(Vec<(f64, f64, Change)>);
+
+impl Candidates {
+    /// What a change must promise more than.
+    fn limit(&self) -> f64 {
+        if self.0.len() == TRIED { self.0[TRIED - 1].0 } else { 0.0 }
+    }
+
+    /// Of equals the first stays before.
+    fn offer(&mut self, promise: f64, pages: f64, change: Change) {
+        if promise <= self.limit() {
+            return;
+        }
+        self.0.truncate(TRIED - 1);
+        let place = self.0.partition_point(|other| other.0 >= promise);
+        self.0.insert(place, (promise, pages, change));
+    }
+}
+
+/// A packing on its way, one layer.
+struct Recovery<'a> {
+    ranks: &'a Ranks,
+    weights: &'a [f64],
+    /// Experts of each rank before: they return there without a page.
+    content: &'a [Vec<u16>],
+    home: Holders,
+    /// Copies that each expert keeps if it has them.
+    least: usize,
+    /// Time of the busiest rank that is aimed at, and how far ranks are above it.
+    goal: f64,
+    distance: f64,
+    slots: Vec<u16>,
+    rank_of: Vec<usize>,
+    holders: Holders,
+    sharing: Sharing<'a>,
+    /// `sharing` after the change that is tried.
+    trial: Sharing<'a>,
+}
+
+impl<'a> Recovery<'a> {
+    fn new(
+        ranks: &'a Ranks,
+        weights: &'a [f64],
+        content: &'a [Vec<u16>],
+        slots: Vec<u16>,
+        (least, goal): (usize, f64),
+    ) -> Self {
+        let none = Holders::new(weights.len(), ranks.len());
+        let (mut holders, mut home) = (none.clone(), none);
+        let mut rank_of = Vec::with_capacity(slots.len());
+        for (rank, held) in content.iter().enumerate() {
+            for slot in ranks.slots(rank) {
+                holders.insert(rank, slots[slot].into());
+                rank_of.push(rank);
+            }
+            for &expert in held {
+                home.insert(rank, expert.into());
+            }
+        }
+        let mut sharing = Sharing::new(ranks, weights, &slots);
+        sharing.level_out(PASSES);
+        let (distance, trial) = (distance(&sharing, goal), sharing.clone());
+        Self { ranks, weights, content, home, least, goal, distance, slots, rank_of, holders, sharing, trial }
+    }
+
+    /// Makes changes until the busiest rank takes at most as long as aimed at, or nothing helps.
+    fn run(&mut self) {
+        for _ in 0..self.slots.len() {
+            if self.distance == 0.0 {
+                return;
+            }
+            let (free, paid) = self.candidates();
+            let Some(change) = self.best(&free).or_else(|| self.best(&paid)) else { return };
+            self.make(change);
+        }
+    }
+
+    fn busiest(&self) -> f64 {
+        (0..self.ranks.len()).map(|rank| self.sharing.level(rank)).fold(0.0, f64::max)
+    }
+
+    /// The change that takes most off the distance for each page.
+    fn best(&mut self, candidates: &Candidates) -> Option<Change> {
+        let mut best = None;
+        let mut most = self.distance * WORTH;
+        for &(_, pages, change) in &candidates.0 {
+            self.apply_to_trial(change, PASSES_OF_TRIAL);
+            let gain = (self.distance - distance(&self.trial, self.goal)) / pages.max(1.0);
+            if gain > most {
+                (best, most) = (Some(change), gain);
+            }
+        }
+        best
+    }
+
+    fn apply_to_trial(&mut self, change: Change, passes: usize) {
+        self.trial.copy_from(&self.sharing);
+        for (slot, _) in change.steps() {
+            self.trial.remove(self.rank_of[slot], self.slots[slot].into());
+        }
+        for (slot, new) in change.steps() {
+            self.trial.add(self.rank_of[slot], new.into());
+        }
+        self.trial.level_out(passes);
+    }
+
+    fn make(&mut self, change: Change) {
+        self.apply_to_trial(change, PASSES);
+        self.sharing.copy_from(&self.trial);
+        self.distance = distance(&self.sharing, self.goal);
+        for (slot, _) in change.steps() {
+            self.holders.remove(self.rank_of[slot], self.slots[slot].into());
+        }
+        for (slot, new) in change.steps() {
+            self.holders.insert(self.rank_of[slot], new.into());
+            self.slots[slot] = new;
+        }
+    }
+
+    /// Pages that a change moves more: an expert that was on its rank before needs none, and one that was not saves the one
+    /// that it came by.
+    fn pages(&self, change: Change) -> f64 {
+        let page = |slot: usize, expert: u16| i8::from(!self.home.has(self.rank_of[slot], expert.into()));
+        let more = |(slot, new): Step| page(slot, new) - page(slot, self.slots[slot]);
+        f64::from(more(change.first) + change.second.map_or(0, more))
+    }
+
+    /// The changes to try: those that move no page, and the others.
+    fn candidates(&self) -> (Candidates, Candidates) {
+        let outlook = Outlook::new(&self.sharing, self.weights, &self.slots, &self.rank_of, self.goal);
+        let (mut free, mut paid) = (Candidates::default(), Candidates::default());
+        let mut offer = |change: Change, most: f64| {
+            let pages = self.pages(change);
+            let kind = if pages <= 0.0 { &mut free } else { &mut paid };
+            if most / pages.max(1.0) > kind.limit() {
+                let steps = [change.first, change.second.unwrap_or(change.first)];
+                let promise = outlook.promise(&steps[..change.steps().count()]);
+                kind.offer(promise / pages.max(1.0), pages, change);
+            }
+        };
+        let spare = self.spare();
+        self.offer_copies(&spare, &outlook, &mut offer);
+        self.offer_places(&spare, &mut offer);
+        self.offer_exchanges(&outlook, &mut offer);
+        (free, paid)
+    }
+
+    /// Slots of experts with a copy to spare.
+    fn spare(&self) -> Vec<usize> {
+        let copies = |slot: usize| self.sharing.copies(self.slots[slot].into()).len();
+        (0..self.slots.len()).filter(|&slot| copies(slot) > self.least.max(1)).collect()
+    }
+
+    /// A copy to spare makes place for one of an expert on a rank that is too busy.
+    fn offer_copies(&self, spare: &[usize], outlook: &Outlook, offer: &mut impl FnMut(Change, f64)) {
+        let hot: Vec<usize> = (0..self.weights.len()).filter(|&expert| outlook.highest(expert) > 1.0).collect();
+        for &slot in spare {
+            let mine = outlook.relief_of(slot);
+            for &new in hot.iter().filter(|&&new| !self.holders.has(self.rank_of[slot], new)) {
+                offer(Change::one(slot, new as u16), mine + outlook.relief_by(new));
+            }
+        }
+    }
+
+    /// An expert that came back gives its place to one that was on the rank before, and takes that of a copy to spare.
+    fn offer_places(&self, spare: &[usize], offer: &mut impl FnMut(Change, f64)) {
+        let came_back = |&slot: &usize| {
+            let (rank, expert) = (self.rank_of[slot], usize::from(self.slots[slot]));
+            !self.home.has(rank, expert) && self.sharing.copies(expert).len() == 1
+        };
+        for slot in (0..self.slots.len()).filter(came_back) {
+            let (rank, expert) = (self.rank_of[slot], self.slots[slot]);
+            for &restored in self.content[rank].iter().filter(|&&other| !self.holders.has(rank, other.into())) {
+                for &place in spare.iter().filter(|&&place| !self.holders.has(self.rank_of[place], expert.into())) {
+                    offer(Change::two((place, expert), (slot, restored)), f64::INFINITY);
+                }
+            }
+        }
+    }
+
+    /// The busiest ranks exchange an expert for a lighter one of a rank that is less busy.
+    fn offer_exchanges(&self, outlook: &Outlook, offer: &mut impl FnMut(Change, f64)) {
+        let mut busiest: Vec<usize> = (0..self.ranks.len()).filter(|&rank| outlook.level(rank) > 1.0).collect();
+        busiest.sort_by(|&a, &b| outlook.level(b).total_cmp(&outlook.level(a)));
+        busiest.truncate(BUSIEST);
+        for &a in &busiest {
+            for b in (0..self.ranks.len()).filter(|&b| outlook.level(b) < outlook.level(a)) {
+                for mine in self.ranks.slots(a).filter(|&slot| !self.holders.has(b, self.slots[slot].into())) {
+                    let lighter = |&slot: &usize| {
+                        outlook.load(slot) < outlook.load(mine) && !self.holders.has(a, self.slots[slot].into())
+                    };
+                    for theirs in self.ranks.slots(b).filter(lighter) {
+                        let most = outlook.relief(a, outlook.load(mine) - outlook.load(theirs));
+                        offer(Change::two((mine, self.slots[theirs]), (theirs, self.slots[mine])), most);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How far ranks are above the goal: the sum of speed times the part of it that they take longer, squared.
+fn distance(sharing: &Sharing<'_>, goal: f64) -> f64 {
+    (0..sharing.ranks()).map(|rank| sharing.speed(rank) * above(sharing.level(rank) / goal)).sum()
+}
+
+#[cfg(test)]
+mod tests;
