@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use group::{Deployment, Sequence, Setup, advance, checkpoint};
+use plan::balance::Policy;
 use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use plan::map::ExpertMap;
 use plan::moves::{SlotChange, Transaction};
@@ -32,6 +33,10 @@ const P99_LIMIT: f64 = 1.10;
 const COMMIT_LIMIT_MICROS: u32 = 50;
 const RATIO_AFTER_SHIFT: f64 = 0.75;
 const RATIO_REGAINED: f64 = 0.94;
+const SHARE_OF_PAGES: f64 = 0.5;
+/// Windows while traffic shifts between domains.
+const WINDOW_STEPS: u64 = 64;
+const TOKENS_PER_RANK: usize = 64;
 
 fn main() {
     let report = json!({ "commit": commit(), "felt": felt(), "pays": pays() });
@@ -188,11 +193,30 @@ fn rotation(map: &ExpertMap, layer: LayerId) -> Transaction {
     Transaction { layer, changes: map.slots_of_layer().map(change).collect(), shares: Vec::new() }
 }
 
-/// Balance ratio before and after a shift of traffic between domains, and when experts have followed it.
+/// Balance ratio before and after a shift of traffic between domains, when experts have followed it, and with how many pages
+/// beside the published algorithm.
 fn pays() -> Value {
-    const TOKENS_PER_RANK: usize = 64;
-    let settings = Settings { dynamic: true, window_steps: 64, ..Setup::default().settings };
-    let mut deployment = Deployment::start(Setup { settings, ..Setup::default() });
+    let (ours, published) = (follow(Policy::Swift), follow(Policy::DeepSeek));
+    let share = ours.pages as f64 / published.pages as f64;
+    json!({
+        "tokens_per_window": WINDOW_STEPS as usize * 4 * TOKENS_PER_RANK, "windows": ours.windows, "shifts": ours.shifts,
+        "pages": ours.pages, "pages_of_deepseek": published.pages, "share_limit": SHARE_OF_PAGES,
+        "met": ours.shifts > 0 && ours.met == ours.shifts && share <= SHARE_OF_PAGES,
+    })
+}
+
+/// What a policy makes of traffic that shifts.
+struct Followed {
+    windows: Vec<Value>,
+    shifts: usize,
+    /// Shifts after which the ratio came back in time.
+    met: usize,
+    pages: u64,
+}
+
+fn follow(policy: Policy) -> Followed {
+    let settings = Settings { dynamic: true, window_steps: WINDOW_STEPS, ..Setup::default().settings };
+    let mut deployment = Deployment::start(Setup { settings, policy, ..Setup::default() });
     let domains = ["scripture", "python", "tables", "rust", "prose"];
     let mut windows = Vec::new();
     let (mut met, mut shifts) = (0, 0);
@@ -217,8 +241,7 @@ fn pays() -> Value {
         }
         windows.push(json!({ "domain": domain, "ratios": ratios }));
     }
-    let tokens = 64 * 4 * TOKENS_PER_RANK;
-    json!({ "tokens_per_window": tokens, "windows": windows, "shifts": shifts, "met": shifts > 0 && met == shifts })
+    Followed { windows, shifts, met, pages: moved(&deployment) }
 }
 
 /// Ratios of the windows that have closed.
