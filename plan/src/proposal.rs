@@ -151,6 +151,6 @@ mod tests {
         let topology = Topology::single_node(4, 2);
         let uncovered = |map: &ExpertMap| coverage::uncovered(map, &topology, Coverage { ranks: 1, nodes: 0 });
         assert_eq!((uncovered(&current), uncovered(&after(&current, &proposal))), (2, 0));
-        assert!(!proposed(&current, [50; 4], &rules(0.9, 0)).decision.moves());
+        assert_ne!(proposed(&current, [50; 4], &rules(0.9, 0)).decision.reason, Reason::Covers);
     }
 }

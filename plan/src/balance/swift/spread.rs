@@ -10,8 +10,8 @@ pub(super) fn apart(ranks: &Ranks, weights: &[f64], slots: &[u16], least: usize)
     packing.into_slots()
 }
 
-/// Exchanges experts between ranks until each is on at least `least` nodes, or on as many
-/// as it has copies, as far as exchanges can: those first that keep the ranks concerned lowest.
+/// Exchanges experts between ranks until each is on at least `least` nodes, or on as many as it has copies, as far as
+/// exchanges can: those first that keep the ranks concerned lowest.
 fn spread(packing: &mut Packing<'_>, least: usize) {
     for expert in 0..packing.experts() {
         while nodes_of(packing, expert).len() < least.min(packing.count(expert)) {
