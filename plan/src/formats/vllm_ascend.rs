@@ -155,7 +155,8 @@ fn check_even(layers: &[Vec<Vec<i64>>], ranks: usize, slots_per_rank: usize) -> 
 fn check_model(layers: &[Vec<Vec<i64>>], model: &ModelIdentity) -> Result<(), ReadError> {
     let experts = physical::experts_without_gap(layers);
     if layers.len() != model.layers || experts.is_some_and(|experts| experts != model.experts) {
-        return Err(ReadError::OtherModel { layers: layers.len(), experts, expected: model.clone().into() });
+        let first = check_experts(layers, model.experts).err().map(Box::new);
+        return Err(ReadError::OtherModel { layers: layers.len(), experts, expected: model.clone().into(), first });
     }
     Ok(())
 }
@@ -251,7 +252,8 @@ pub enum ReadError {
     /// It is of a model with other dimensions.
     #[error(
         "made for another model, with {layers} MoE layers and {found} experts; {name} has {expected_layers} and \
-         {expected_experts}",
+         {expected_experts}{first}",
+        first = first.as_ref().map_or_else(String::new, |first| format!(": {first}")),
         found = experts.map_or_else(|| "other".to_owned(), |experts| experts.to_string()),
         name = expected.name, expected_layers = expected.layers, expected_experts = expected.experts
     )]
@@ -262,6 +264,8 @@ pub enum ReadError {
         experts: Option<usize>,
         /// The model that is to be served.
         expected: Box<ModelIdentity>,
+        /// The first expert that does not fit.
+        first: Option<Box<Self>>,
     },
     /// An expert that the model does not have.
     #[error("{layer}, device {device}: expert {id} does not exist, the model has {experts}", device = device.0)]

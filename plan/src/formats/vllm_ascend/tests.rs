@@ -119,11 +119,13 @@ fn a_map_of_another_model_is_refused() {
     );
     assert_eq!(
         refused(&ModelIdentity { experts: 2, ..model() }),
-        "made for another model, with 2 MoE layers and 3 experts; small has 2 and 2"
+        "made for another model, with 2 MoE layers and 3 experts; small has 2 and 2: \
+         layer 0, device 1: expert 2 does not exist, the model has 2"
     );
     assert_eq!(
         refused(&ModelIdentity { experts: 4, ..model() }),
-        "made for another model, with 2 MoE layers and 3 experts; small has 2 and 4"
+        "made for another model, with 2 MoE layers and 3 experts; small has 2 and 4: \
+         layer 0: expert 3 is on none of the 2 devices"
     );
 }
 
