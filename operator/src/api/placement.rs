@@ -61,7 +61,7 @@ pub struct Ranks {
     /// What each rank's container asks for, apart from its GPU.
     #[serde(default, skip_serializing_if = "Resources::is_empty")]
     pub resources: Resources,
-    /// CPU threads of each rank; as many as it may use if left out.
+    /// CPU threads of each rank; 1 if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 512))]
     pub threads: Option<i32>,

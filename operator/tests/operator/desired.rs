@@ -31,6 +31,47 @@ fn the_example_becomes_a_coordinator_four_ranks_and_what_they_need() {
     assert_yaml_snapshot!(Cluster::new(TINY).pass().desired);
 }
 
+/// What the coordinator of the example mounts, and what it is started with, when its model comes from another source.
+fn coordinator_with(source: &str, eplb: &str) -> (serde_json::Value, bool, Vec<String>) {
+    let image = "      type: Image\n      image:\n        reference: docker.io/swiftbalancer/tiny-moe:1\n";
+    let text =
+        TINY.replace(image, source).replace("    dynamicEplb: true\n", &format!("    dynamicEplb: true\n{eplb}"));
+    assert!(
+        text.contains(source) && text.contains(eplb),
+        "the example has the source and the setting that are replaced"
+    );
+    let pods = Cluster::new(&text).pass().desired.pods;
+    let coordinator = pods.into_iter().find(|pod| pod.metadata.name.as_deref() == Some("tiny-moe-0-coordinator"));
+    let spec = coordinator.unwrap().spec.unwrap();
+    let volume = spec.volumes.unwrap().into_iter().find(|volume| volume.name == "model").unwrap();
+    let container = &spec.containers[0];
+    let mount = container.volume_mounts.iter().flatten().find(|mount| mount.name == "model").unwrap();
+    (serde_json::to_value(volume).unwrap(), mount.read_only == Some(true), container.args.clone().unwrap())
+}
+
+#[test]
+fn a_checkpoint_comes_from_a_claim_or_a_folder_of_the_node() {
+    let claim = "      type: PersistentVolumeClaim\n      persistentVolumeClaim:\n        claimName: models\n        path: tiny\n";
+    let (volume, read_only, args) = coordinator_with(claim, "");
+    assert_eq!(volume, json!({"name": "model", "persistentVolumeClaim": {"claimName": "models"}}));
+    assert!(read_only);
+    assert!(args.windows(2).any(|pair| pair[0] == "--model" && pair[1].ends_with("/tiny")), "{args:?}");
+
+    let folder = "      type: HostPath\n      hostPath:\n        path: /srv/tiny\n";
+    let (volume, read_only, _) = coordinator_with(folder, "");
+    assert_eq!(volume, json!({"name": "model", "hostPath": {"path": "/srv/tiny", "type": "Directory"}}));
+    assert!(read_only);
+}
+
+#[test]
+fn a_map_that_is_recorded_to_a_file_goes_to_the_volume_of_the_model() {
+    let claim = "      type: PersistentVolumeClaim\n      persistentVolumeClaim:\n        claimName: models\n";
+    let (_, read_only, args) = coordinator_with(claim, "    expertMapRecordPath: maps/now.json\n");
+    assert!(!read_only, "the coordinator writes there");
+    let record = args.windows(2).find(|pair| pair[0] == "--expert-map-record-path").map(|pair| pair[1].clone());
+    assert!(record.as_deref().is_some_and(|path| path.ends_with("/maps/now.json")), "{args:?}");
+}
+
 /// Such a specification is refused as long as the runtime does not compute on GPUs; what it becomes is as it will be.
 #[test]
 fn ranks_on_gpus_share_a_pod_and_have_ports_of_their_own() {

@@ -4,30 +4,41 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use plan::map::ExpertMap;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::fixtures::{Prompt, VARIANTS, tiny_moe, tiny_moe_prompts, variant, variant_prompts};
-use crate::group::{Run, Sequence, run};
+use crate::group::{Run, Sequence, run, shape};
 
 /// The promise is 1e-3; what rounding leaves is far less.
 const TOLERANCE: f32 = 1e-4;
 
+/// Ranks that share the experts.
+const RANKS: [usize; 3] = [1, 2, 4];
+
 fn check(checkpoint: &Path, prompts: &[Prompt]) {
+    for ranks in RANKS {
+        check_on(ranks, checkpoint, prompts);
+    }
+}
+
+fn check_on(ranks: usize, checkpoint: &Path, prompts: &[Prompt]) {
+    let map = ExpertMap::contiguous(shape(checkpoint, ranks, 0)).unwrap();
     let sequences: Vec<Sequence> =
         prompts.iter().map(|prompt| Sequence { prompt: prompt.ids.clone(), new: prompt.greedy_ids.len() }).collect();
-    let (outcomes, _) = run(checkpoint, &Run::plain(checkpoint), &sequences);
+    let (outcomes, _) = run(checkpoint, &Run { map, ..Run::plain(checkpoint) }, &sequences);
     let mut worst = 0.0_f32;
     for (prompt, outcome) in prompts.iter().zip(outcomes) {
         let vocabulary = outcome.logits.len() / (prompt.ids.len() + prompt.greedy_ids.len() - 1);
         let end = prompt.ids.len() * vocabulary;
         let ours = &outcome.logits[end - prompt.logits.len()..end];
         let difference = ours.iter().zip(&prompt.logits).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(difference <= TOLERANCE, "{}: logits differ by {difference}", prompt.name);
-        assert_eq!(outcome.tokens, prompt.greedy_ids, "{}", prompt.name);
+        assert!(difference <= TOLERANCE, "{}, {ranks} ranks: logits differ by {difference}", prompt.name);
+        assert_eq!(outcome.tokens, prompt.greedy_ids, "{}, {ranks} ranks", prompt.name);
         worst = worst.max(difference);
     }
-    println!("{}: largest difference of a logit {worst:.2e}", checkpoint.display());
+    println!("{}, {ranks} ranks: largest difference of a logit {worst:.2e}", checkpoint.display());
 }
 
 #[test]

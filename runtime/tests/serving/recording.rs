@@ -1,6 +1,6 @@
 //! A map that was found under load, and a group that starts from it.
 
-use plan::wire::{RecordedMap, State, path};
+use plan::wire::{LoadDocument, RecordedMap, State, path};
 
 use crate::client::text;
 use crate::greedy;
@@ -36,4 +36,22 @@ async fn a_group_starts_from_the_map_that_another_recorded_and_gives_the_same_te
     assert!(now.static_map);
     assert_eq!((now.epoch, now.map_hash), (0, recorded.map.content_hash()));
     assert_eq!(text(&started, &body).await, before);
+}
+
+#[tokio::test]
+async fn a_window_is_closed_and_its_load_read_over_http() {
+    let group = Group::start(2, &["--init-redundancy-expert", "2", "--dynamic-eplb"]).await;
+    let client = reqwest::Client::new();
+    let load = async || reqwest::get(format!("{}{}", group.admin, path::LOAD)).await.unwrap();
+    assert_eq!(load().await.status(), 404, "no window has closed yet");
+    let body = greedy("What is 7 times 8?", 20);
+    text(&group, &body).await;
+    let asked = client.post(format!("{}{}", group.admin, path::REBALANCE)).send().await.unwrap();
+    assert_eq!(asked.status(), 202);
+    // The window closes with a step.
+    while load().await.status() == 404 {
+        text(&group, &body).await;
+    }
+    let recorded: LoadDocument = load().await.json().await.unwrap();
+    assert!(recorded.window >= 1 && recorded.counts.iter().flatten().sum::<u64>() > 0, "{recorded:?}");
 }
