@@ -16,8 +16,9 @@ const PAGE: &str = "docs/refusals.md";
 const HEAD: &str = "\
 # Refusals
 
-What is given to SwiftBalancer and cannot work, and the error that comes back. Nothing here holds a pod, ends a process
-that serves or loses another request.
+What is given to SwiftBalancer and cannot work, and the error that comes back. Nothing here ends a process that serves or
+loses another request. What the operator sees is refused before there is a pod; checkpoints and files on their volume are seen
+by the pods first, which then say so and do not serve.
 
 This page is written by `UPDATE_DOCS=1 cargo test -p tests --test refusals` from the tests of the crates, and a test fails
 when they differ.
