@@ -155,7 +155,8 @@ fn check_even(layers: &[Vec<Vec<i64>>], ranks: usize, slots_per_rank: usize) -> 
 fn check_model(layers: &[Vec<Vec<i64>>], model: &ModelIdentity) -> Result<(), ReadError> {
     let experts = physical::experts_without_gap(layers);
     if layers.len() != model.layers || experts.is_some_and(|experts| experts != model.experts) {
-        let first = check_experts(layers, model.experts).err().map(Box::new);
+        let same_layers = layers.len() == model.layers;
+        let first = check_experts(layers, model.experts).err().filter(|_| same_layers).map(Box::new);
         return Err(ReadError::OtherModel { layers: layers.len(), experts, expected: model.clone().into(), first });
     }
     Ok(())
@@ -264,7 +265,7 @@ pub enum ReadError {
         experts: Option<usize>,
         /// The model that is to be served.
         expected: Box<ModelIdentity>,
-        /// The first expert that does not fit.
+        /// The first expert that does not fit, where layers do.
         first: Option<Box<Self>>,
     },
     /// An expert that the model does not have.
