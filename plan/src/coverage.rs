@@ -59,6 +59,9 @@ pub fn coverage_of_nodes(map: &ExpertMap, topology: &Topology) -> usize {
 /// the coverage names. Map and topology are of one group.
 #[must_use]
 pub fn uncovered(map: &ExpertMap, topology: &Topology, wanted: Coverage) -> usize {
+    if wanted == Coverage::default() {
+        return 0;
+    }
     let Coverage { ranks, nodes } = wanted;
     let of_layer = |layer| {
         let copies = map.replica_counts(layer);
@@ -69,7 +72,7 @@ pub fn uncovered(map: &ExpertMap, topology: &Topology, wanted: Coverage) -> usiz
             .filter(|&(copies, on)| copies as usize <= ranks || on as usize <= nodes)
             .count()
     };
-    if wanted == Coverage::default() { 0 } else { map.layers().map(of_layer).sum() }
+    map.layers().map(of_layer).sum()
 }
 
 /// The number of nodes that hold each expert of a layer, `[experts]`.

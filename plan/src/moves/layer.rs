@@ -16,19 +16,14 @@ pub(super) struct LayerMoves {
 
 /// Slots and shares of the layer after [`moves`]; `None` where shares are even.
 pub(super) fn after(old: &ExpertMap, new: &ExpertMap, layer: LayerId) -> (Vec<ExpertId>, Option<Vec<u32>>) {
-    let mut mover = Mover::new(old, new, layer);
-    mover.move_alone();
-    mover.move_in_cycles();
-    let shares = shares_in(&mover.slots, new, layer);
-    (mover.slots, shares)
+    let Mover { slots, .. } = Mover::moved(old, new, layer);
+    let shares = shares_in(&slots, new, layer);
+    (slots, shares)
 }
 
 /// Both maps are of one shape. The source of each change is the first that could be.
 pub(super) fn moves(old: &ExpertMap, new: &ExpertMap, layer: LayerId) -> LayerMoves {
-    let mut mover = Mover::new(old, new, layer);
-    mover.move_alone();
-    mover.move_in_cycles();
-    let Mover { slots, mut transactions, sources: holders, .. } = mover;
+    let Mover { slots, mut transactions, sources: holders, .. } = Mover::moved(old, new, layer);
     let shares = shares_in(&slots, new, layer);
     if old.shares(layer).is_some() || shares.is_some() {
         set_shares(old, layer, &mut transactions, (&slots, shares.as_deref()));
@@ -102,6 +97,14 @@ struct Mover<'a> {
 }
 
 impl<'a> Mover<'a> {
+    /// With every expert where it is to go.
+    fn moved(old: &'a ExpertMap, new: &ExpertMap, layer: LayerId) -> Self {
+        let mut mover = Self::new(old, new, layer);
+        mover.move_alone();
+        mover.move_in_cycles();
+        mover
+    }
+
     fn new(old: &'a ExpertMap, new: &ExpertMap, layer: LayerId) -> Self {
         let shape = old.shape();
         let mut mover = Self {

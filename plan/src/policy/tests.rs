@@ -20,17 +20,21 @@ fn map(slots: [u32; 4]) -> ExpertMap {
     ExpertMap::new(shape, slots.map(ExpertId).to_vec()).unwrap()
 }
 
+/// A plan that is to cover nothing.
+fn case<'a>(
+    load: &'a ExpertLoad,
+    current: &'a ExpertMap,
+    topology: &'a Topology,
+    transactions: &'a [Transaction],
+) -> Case<'a> {
+    Case { load, current, topology, transactions, min_coverage: Coverage::default() }
+}
+
 fn decide_on(tokens: [u64; 4], maps: [[u32; 4]; 2], terms: &Terms, history: History) -> Decision {
     let (load, topology) = (ExpertLoad::from_rows(&[tokens.to_vec()]).unwrap(), Topology::single_node(2, 2));
     let [current, target] = maps.map(map);
     let transactions = transactions(&current, &target, &topology, 1).unwrap();
-    let case = Case {
-        load: &load,
-        current: &current,
-        topology: &topology,
-        transactions: &transactions,
-        min_coverage: Coverage::default(),
-    };
+    let case = case(&load, &current, &topology, &transactions);
     decide(&case, terms, history)
 }
 
@@ -116,13 +120,7 @@ fn a_budget_cuts_a_plan_to_the_part_that_pays_most() {
     let load = ExpertLoad::from_rows(&[vec![9, 9, 1, 1], vec![90, 90, 10, 10]]).unwrap();
     let topology = Topology::single_node(2, 2);
     let transactions = best_first(&current, &target, &load, &topology, 1).unwrap();
-    let case = Case {
-        load: &load,
-        current: &current,
-        topology: &topology,
-        transactions: &transactions,
-        min_coverage: Coverage::default(),
-    };
+    let case = case(&load, &current, &topology, &transactions);
     let with = |budget| decide(&case, &Terms { byte_budget: Some(budget), ..TERMS }, NEVER);
     assert_eq!((with(4000).reason, with(4000).figures.transactions), (Reason::WorthIt, 2));
     let Decision { reason, figures, .. } = with(3999);
@@ -141,13 +139,7 @@ fn a_cut_leaves_out_what_only_pays_with_a_transaction_beyond_it() {
     let there = transactions(&current, &map([2, 1, 0, 2]), &topology, 1).unwrap();
     let back = transactions(&map([2, 1, 0, 2]), &current, &topology, 1).unwrap();
     let both = [there, back].concat();
-    let case = Case {
-        load: &load,
-        current: &current,
-        topology: &topology,
-        transactions: &both,
-        min_coverage: Coverage::default(),
-    };
+    let case = case(&load, &current, &topology, &both);
     let terms = Terms { byte_budget: Some(1000), ..TERMS };
     assert_eq!(decide(&case, &terms, NEVER).reason, Reason::OverBudget);
 }
@@ -159,13 +151,7 @@ fn shares_alone_cost_nothing_and_do_not_wait() {
     let shared = even.clone().with_shares(&[WHOLE / 4 * 3, WHOLE, WHOLE / 4, WHOLE]).unwrap();
     let (load, topology) = (ExpertLoad::from_rows(&[vec![1000, 300, 500]]).unwrap(), Topology::single_node(2, 2));
     let transactions = transactions(&even, &shared, &topology, 1).unwrap();
-    let case = Case {
-        load: &load,
-        current: &even,
-        topology: &topology,
-        transactions: &transactions,
-        min_coverage: Coverage::default(),
-    };
+    let case = case(&load, &even, &topology, &transactions);
     let lately = History { windows_since_move: Some(1) };
     let terms = Terms { cool_down: 5, minimum_gain: 0.5, byte_budget: Some(0), ..TERMS };
     // Ranks carry 800 and 1000, then 1050 and 750: worse.

@@ -96,18 +96,18 @@ impl Outlook {
     }
 
     /// How far a change takes ranks down that are above the goal: the sum over ranks of speed times distance squared.
-    pub(super) fn promise(&self, steps: &[Step]) -> f64 {
+    pub(super) fn promise(&self, steps: &(impl Iterator<Item = Step> + Clone)) -> f64 {
         let mut flows = Flows::default();
-        for &(slot, _) in steps {
+        for (slot, _) in steps.clone() {
             let Slot { rank, load, heir } = self.slots[slot];
             flows.add(rank, -load);
             if let Some(heir) = heir {
                 flows.add(heir, load);
             }
         }
-        for &(slot, new) in steps {
+        for (slot, new) in steps.clone() {
             let (source, to) = (self.sources[usize::from(new)], self.slots[slot].rank);
-            if source.alone && steps.iter().any(|&(slot, _)| slot == source.slot) {
+            if source.alone && steps.clone().any(|(slot, _)| slot == source.slot) {
                 flows.add(to, source.load);
                 continue;
             }

@@ -68,7 +68,7 @@ impl Change {
         Self { first, second: Some(second) }
     }
 
-    fn steps(self) -> impl Iterator<Item = Step> {
+    fn steps(self) -> impl Iterator<Item = Step> + Clone {
         std::iter::once(self.first).chain(self.second)
     }
 }
@@ -210,9 +210,7 @@ impl<'a> Recovery<'a> {
             let pages = self.pages(change);
             let kind = if pages <= 0.0 { &mut free } else { &mut paid };
             if most / pages.max(1.0) > kind.limit() {
-                let steps = [change.first, change.second.unwrap_or(change.first)];
-                let promise = outlook.promise(&steps[..change.steps().count()]);
-                kind.offer(promise / pages.max(1.0), pages, change);
+                kind.offer(outlook.promise(&change.steps()) / pages.max(1.0), pages, change);
             }
         };
         let spare = self.spare();

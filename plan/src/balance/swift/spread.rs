@@ -59,8 +59,7 @@ fn exchange(packing: &Packing<'_>, least: usize, expert: usize) -> Option<(Copy,
 /// Whether an expert is on no fewer nodes, or on enough, after its copy on the first rank has gone to the second.
 fn may_go(packing: &Packing<'_>, least: usize, expert: usize, (from, to): (usize, usize)) -> bool {
     let ranks = packing.ranks();
-    let elsewhere =
-        |node: usize| packing.holders(expert).any(|rank| rank != from && packing.ranks().node(rank) == node);
+    let elsewhere = |node: usize| packing.holders(expert).any(|rank| rank != from && ranks.node(rank) == node);
     let before = nodes_of(packing, expert).len();
     let after = before - usize::from(!elsewhere(ranks.node(from))) + usize::from(!elsewhere(ranks.node(to)));
     let after = if ranks.node(from) == ranks.node(to) { before } else { after };
