@@ -220,10 +220,17 @@ fn group(checked: &Checked, observed: &Observed, index: usize, revision: &str) -
     let members = || observed.members.values().filter(move |member| member.group == index);
     // Pods of two revisions would not agree on ranks or settings: new ones come when the last old one goes.
     let outdated = members().any(|member| member.revision != revision && !member.deleting);
+    // It reads the checkpoint and the map first of all: ranks, which may hold GPUs, come when both have been found right.
+    let accepted = members().any(|member| {
+        member.role == Role::Coordinator && member.revision == revision && member.started && !member.deleting
+    });
     let kept = members().filter(|member| member.revision == revision).find_map(|member| member.image.clone());
     let create = pod_names(checked, index)
-        .into_keys()
-        .filter(|name| !outdated && !observed.members.contains_key(name))
+        .into_iter()
+        .filter(|(name, (role, _))| {
+            !outdated && !observed.members.contains_key(name) && (accepted || *role == Role::Coordinator)
+        })
+        .map(|(name, _)| name)
         .collect();
     let others_serve = (0..checked.replicas).all(|group| group == index || serves(observed, group));
     Group {

@@ -28,6 +28,8 @@ pub struct Member {
     pub node: Option<String>,
     /// Address it has.
     pub address: Option<String>,
+    /// Whether its startup probes have succeeded since its containers started last.
+    pub started: bool,
     /// Whether its readiness probes succeed.
     pub ready: bool,
     /// Whether it is being deleted.
@@ -52,6 +54,7 @@ impl Member {
         let spec = pod.spec.as_ref();
         let status = pod.status.as_ref();
         let conditions = || status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let containers = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
         let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
         Some(Self {
             name: pod.name_any(),
@@ -62,12 +65,12 @@ impl Member {
             image: spec.and_then(|spec| spec.containers.first()).and_then(|container| container.image.clone()),
             node: spec.and_then(|spec| spec.node_name.clone()),
             address: status.and_then(|status| status.pod_ip.clone()),
+            started: !containers.is_empty() && containers.iter().all(|container| container.started == Some(true)),
             ready: conditions().iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
             deleting: pod.metadata.deletion_timestamp.is_some(),
             ended: matches!(phase, "Failed" | "Succeeded"),
             created: pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
             failing: status.filter(|_| pod.metadata.deletion_timestamp.is_none()).and_then(|status| {
-                let containers = status.container_statuses.as_deref().unwrap_or_default();
                 containers.iter().find_map(last_words).or_else(|| evicted(phase, status.message.as_deref()))
             }),
             unschedulable: conditions()
@@ -105,11 +108,13 @@ fn last_words(status: &ContainerStatus) -> Option<String> {
     }
 }
 
-/// The error at the end of a log, without the lines before it that carry times and would make each message new.
+/// The error at the end of a log, without the time and the place before it and without the lines before that: times would
+/// make each message new.
 fn error_of(log: &str) -> String {
-    let text = log
-        .rfind("Error: ")
-        .map_or_else(|| log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default(), |at| &log[at..]);
+    let logged = || log.lines().rev().find_map(|line| Some(line.split_once(" ERROR ")?.1.split_once(": ")?.1));
+    let printed = || log.rfind("Error: ").map(|at| &log[at..]);
+    let last = || log.lines().rfind(|line| !line.trim().is_empty());
+    let text = logged().or_else(printed).or_else(last).unwrap_or_default();
     shorten(&text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
@@ -145,6 +150,15 @@ mod tests {
     fn the_error_that_ended_a_container_is_told_without_the_log_before_it() {
         let log = "2026-01-01T00:00:00Z INFO starting\nError: open /model\n\nCaused by:\n    rope_scaling \"yarn\" is not supported\n";
         assert_eq!(crashed(log).unwrap(), "Error: open /model Caused by: rope_scaling \"yarn\" is not supported");
+    }
+
+    #[test]
+    fn an_error_is_the_same_at_each_start_of_a_container() {
+        let log = |time| {
+            format!("{time}  INFO runtime: starting\n{time} ERROR swiftbalancer_runtime: /model: no such file\n")
+        };
+        assert_eq!(crashed(&log("2026-01-01T00:00:00Z")).unwrap(), "/model: no such file");
+        assert_eq!(crashed(&log("2026-01-01T00:00:00Z")), crashed(&log("2026-01-01T00:00:10Z")));
     }
 
     #[test]

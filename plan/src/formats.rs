@@ -124,10 +124,10 @@ pub fn read_any(text: &[u8], expected: &Expected) -> Result<Found, FormatError> 
     let format = recognize(text)?;
     let (map, model) = match format {
         Format::Swift => read_own(text).map(|(map, model)| (map, Some(model)))?,
-        Format::VllmAscend => (vllm_ascend::read_expected(text, expected)?, None),
-        Format::Vllm => (vllm::read(text, expected)?, None),
-        Format::Sglang => (sglang::read(text, expected)?, None),
-        Format::Trtllm => (trtllm::read(text, expected)?, None),
+        Format::VllmAscend => (vllm_ascend::read_expected(text, expected).map_err(FormatError::VllmAscend)?, None),
+        Format::Vllm => (vllm::read(text, expected).map_err(FormatError::Vllm)?, None),
+        Format::Sglang => (sglang::read(text, expected).map_err(FormatError::Sglang)?, None),
+        Format::Trtllm => (trtllm::read(text, expected).map_err(FormatError::Trtllm)?, None),
     };
     let shape = map.shape();
     for (what, found, wanted) in [
@@ -191,7 +191,7 @@ pub fn read(json: &[u8], model: &ModelIdentity) -> Result<ExpertMap, FormatError
     match head(json)? {
         Head { version: Some(_), .. } => Ok(MapDocument::from_json(json)?.to_map(model)?),
         Head { map: Some(_), .. } => Ok(RecordedMap::from_json(json)?.map.to_map(model)?),
-        Head { moe_layer_count: Some(_), .. } => Ok(vllm_ascend::read(json, model)?),
+        Head { moe_layer_count: Some(_), .. } => vllm_ascend::read(json, model).map_err(FormatError::VllmAscend),
         Head { physical_to_logical_map: Some(_), .. } => Err(FormatError::Convert { format: Format::Sglang }),
         Head { initial_global_assignments: Some(_), .. } => Err(FormatError::Convert { format: Format::Trtllm }),
         _ => Err(FormatError::Unknown),
@@ -254,16 +254,16 @@ pub enum FormatError {
     Wire(#[from] WireError),
     /// It is in the format of vllm-ascend, and refused.
     #[error("expert map of vllm-ascend: {0}")]
-    VllmAscend(#[from] vllm_ascend::ReadError),
+    VllmAscend(vllm_ascend::ReadError),
     /// It is in the format of vLLM, and refused.
     #[error("expert map of vllm: {0}")]
-    Vllm(#[from] vllm::ReadError),
+    Vllm(vllm::ReadError),
     /// It is in the format of SGLang, and refused.
     #[error("expert map of sglang: {0}")]
-    Sglang(#[from] sglang::ReadError),
+    Sglang(sglang::ReadError),
     /// It is in the format of TensorRT-LLM, and refused.
     #[error("expert map of trtllm: {0}")]
-    Trtllm(#[from] trtllm::ReadError),
+    Trtllm(trtllm::ReadError),
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ const HEAD: &str = "\
 # Refusals
 
 What is given to SwiftBalancer and cannot work, and the error that comes back. Nothing here ends a process that serves or
-loses another request. What the operator sees is refused before there is a pod; checkpoints and files on their volume are seen
-by the pods first, which then say so and do not serve.
+loses another request. What the operator sees is refused before there is a pod. Checkpoints and maps on a volume are read by
+the coordinator, which holds no GPU: ranks get their pods when it has found them right.
 
 This page is written by `UPDATE_DOCS=1 cargo test -p tests --test refusals` from the tests of the crates, and a test fails
 when they differ.

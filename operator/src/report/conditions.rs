@@ -113,6 +113,13 @@ fn not_ready(facts: &Facts<'_>, counts: &str) -> Finding {
         return no(Reason::RollingOut, format!("{counts}; pods of an older specification are being replaced"));
     }
     match waiting().next() {
+        Some(group) if !group.has_started_coordinator() => no(
+            Reason::WaitingForPods,
+            format!(
+                "{counts}; replica {}: its coordinator reads the checkpoint, the rank pods come after that",
+                group.index
+            ),
+        ),
         Some(group) => no(
             Reason::WaitingForPods,
             format!(

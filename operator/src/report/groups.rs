@@ -30,6 +30,11 @@ impl Group<'_> {
         !self.members.is_empty()
     }
 
+    /// Whether its coordinator has found the checkpoint and the map right.
+    pub fn has_started_coordinator(&self) -> bool {
+        self.members.iter().any(|member| member.role == Role::Coordinator && member.started)
+    }
+
     /// Why a rank of it cannot do its work until somebody changes something, if so, in the rank's own words.
     pub fn failure(&self) -> Option<&str> {
         self.runtime?.state.failure.as_deref()

@@ -20,6 +20,8 @@ use operator::report::{Notice, notices, report};
 use operator::validate::validate;
 use serde_json::json;
 
+use crate::fake_api::started_container;
+
 pub struct Cluster {
     pub now: Timestamp,
     pub deployment: MoEDeployment,
@@ -140,11 +142,7 @@ impl Cluster {
         let names: Vec<String> = self.pods.keys().cloned().collect();
         for (index, name) in names.iter().enumerate() {
             let node = format!("node-{}", 1 + index % 3);
-            self.set_pod(
-                name,
-                &json!({"phase": "Running", "podIP": "10.0.0.1", "conditions": ready(true)}),
-                Some(&node),
-            );
+            self.set_pod(name, &running(true), Some(&node));
         }
         for name in names.iter().filter(|name| name.ends_with("-coordinator")) {
             let group = self.pods[name].labels()[names::GROUP].clone();
@@ -156,7 +154,7 @@ impl Cluster {
     }
 
     pub fn set_ready(&mut self, pod: &str, is_ready: bool) {
-        self.set_pod(pod, &json!({"phase": "Running", "podIP": "10.0.0.1", "conditions": ready(is_ready)}), None);
+        self.set_pod(pod, &running(is_ready), None);
     }
 
     pub fn set_pod(&mut self, pod: &str, status: &serde_json::Value, node: Option<&str>) {
@@ -180,8 +178,13 @@ impl Cluster {
     }
 }
 
-fn ready(is_ready: bool) -> serde_json::Value {
-    json!([{"type": "Ready", "status": if is_ready { "True" } else { "False" }}])
+fn running(is_ready: bool) -> serde_json::Value {
+    json!({
+        "phase": "Running",
+        "podIP": "10.0.0.1",
+        "conditions": [{"type": "Ready", "status": if is_ready { "True" } else { "False" }}],
+        "containerStatuses": [started_container()],
+    })
 }
 
 /// `True`, `False` or `Unknown`, the reason, and the message of a condition.

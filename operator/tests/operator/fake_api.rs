@@ -403,6 +403,14 @@ fn refuse_in_ending_namespace() -> Response<Answer> {
     )
 }
 
+/// Status of a container whose startup probe has succeeded.
+pub fn started_container() -> Value {
+    json!({
+        "name": "runtime", "image": "i", "imageID": "i", "ready": true, "restartCount": 0, "started": true,
+        "state": {"running": {}},
+    })
+}
+
 /// Runs pods as kubelets would, until `stop`: every pod gets an address and becomes ready, coordinators when their replica is
 /// complete.
 pub async fn kubelets(api: FakeApi, ranks: usize) {
@@ -427,6 +435,7 @@ pub async fn kubelets(api: FakeApi, ranks: usize) {
                     pod["status"] = json!({
                         "phase": "Running", "podIP": format!("{name}.test"),
                         "conditions": [{"type": "Ready", "status": ready}],
+                        "containerStatuses": [started_container()],
                     });
                 });
             }

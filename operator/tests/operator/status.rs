@@ -10,14 +10,14 @@ use operator::observed::Reference;
 use plan::wire::Phase;
 use serde_json::json;
 
-use crate::cluster::{Cluster, condition};
+use crate::cluster::{Cluster, Pass, condition};
 use crate::desired::config_map;
 use crate::fake_runtime::{map, recorded, state, view};
 
 const TINY: &str = include_str!("../../../examples/tiny-moe.yaml");
 const WARM: &str = include_str!("../../../examples/tiny-moe-warm.yaml");
 
-fn removed(pass: &crate::cluster::Pass) -> Vec<(&str, Cause)> {
+fn removed(pass: &Pass) -> Vec<(&str, Cause)> {
     pass.decision.remove.iter().map(|removal| (removal.name.as_str(), removal.cause)).collect()
 }
 
@@ -123,10 +123,12 @@ fn a_changed_specification_replaces_one_serving_replica_at_a_time() {
     assert_eq!(ranks.decision.remove.len(), 4);
     assert!(ranks.decision.remove.iter().all(|removal| removal.name.starts_with("tiny-moe-0-rank-")));
     // Its pods are created and start; until it serves again, the other is left alone.
-    let second = cluster.pass();
-    assert_eq!((second.desired.pods.len(), second.decision.remove.len()), (5, 0));
-    assert_eq!(cluster.pass().decision.remove.len(), 0);
-    cluster.run_pods();
+    for created in [1, 4] {
+        let second = cluster.pass();
+        assert_eq!((second.desired.pods.len(), second.decision.remove.len()), (created, 0));
+        assert_eq!(cluster.pass().decision.remove.len(), 0);
+        cluster.run_pods();
+    }
     assert_eq!(removed(&cluster.pass()), [("tiny-moe-1-coordinator", Cause::Outdated)]);
     let done = cluster.settle();
     assert_eq!(condition(&done.status, "Ready"), ("True", "AllReplicasReady", "2 of 2 replicas serve"));
@@ -237,9 +239,29 @@ fn an_eviction_may_take_a_replica_only_while_all_others_serve() {
 }
 
 #[test]
-fn a_checkpoint_that_the_runtime_refuses_is_told_in_its_words() {
+fn ranks_come_when_their_coordinator_has_found_checkpoint_and_map_right() {
     let mut cluster = Cluster::new(TINY);
-    cluster.settle();
+    let created = |pass: &Pass| -> Vec<String> { pass.desired.pods.iter().map(kube::ResourceExt::name_any).collect() };
+    assert_eq!(created(&cluster.pass()), ["tiny-moe-0-coordinator"]);
+    let reading = cluster.pass();
+    assert_eq!(created(&reading), Vec::<String>::new());
+    assert_eq!(
+        condition(&reading.status, "Ready").2,
+        "0 of 1 replicas serve; replica 0: its coordinator reads the checkpoint, the rank pods come after that"
+    );
+    cluster.run_pods();
+    assert_eq!(created(&cluster.pass()), [0, 1, 2, 3].map(|rank| format!("tiny-moe-0-rank-{rank}")));
+    // One that is lost later is replaced although its coordinator is not ready without it.
+    cluster.run_pods();
+    cluster.pods.remove("tiny-moe-0-rank-2");
+    cluster.set_ready("tiny-moe-0-coordinator", false);
+    assert_eq!(created(&cluster.pass()), ["tiny-moe-0-rank-2"]);
+}
+
+#[test]
+fn a_checkpoint_that_the_runtime_refuses_is_told_in_its_words_and_holds_no_rank_pod() {
+    let mut cluster = Cluster::new(TINY);
+    cluster.pass();
     let crashed = json!({
         "phase": "Running",
         "podIP": "10.0.0.1",
@@ -261,6 +283,7 @@ fn a_checkpoint_that_the_runtime_refuses_is_told_in_its_words() {
         )
     );
     assert_eq!(condition(&pass.status, "Degraded").1, "PodFailing");
+    assert_eq!(cluster.pods.len(), 1);
 }
 
 #[test]

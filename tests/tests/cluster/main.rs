@@ -8,6 +8,7 @@ mod deployment;
 mod harness;
 mod refusals;
 mod serving;
+mod sources;
 mod suite;
 
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ const TESTS: &[Test] = &[
     ("serving::two_replicas_that_roll_under_traffic_lose_no_request", serving::roll_under_traffic),
     ("serving::an_idle_deployment_writes_nothing_to_the_api_server", serving::idle),
     ("balancing::a_deployment_that_starts_from_a_recorded_map_is_balanced_at_once", balancing::recorded_map),
+    ("sources::a_checkpoint_on_a_claim_is_served_and_maps_are_recorded_beside_it", sources::claim),
+    ("sources::a_checkpoint_that_cannot_be_served_holds_no_rank_pod", sources::bad_checkpoints),
     ("refusals::bad_specs_are_refused_and_hold_no_pod", refusals::bad_specs),
     ("chart::the_operator_was_never_refused_a_request", chart::rights_suffice),
 ];
