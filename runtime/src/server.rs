@@ -7,6 +7,7 @@ mod completions;
 mod error;
 mod fields;
 mod generation;
+mod generation_config;
 mod health;
 mod metrics;
 mod models;

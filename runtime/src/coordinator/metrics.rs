@@ -104,8 +104,10 @@ impl DriverMetrics {
 
     /// The rebalancer reported something.
     pub fn reported(&self, report: &Report, now: Instant) {
-        if matches!(report, Report::Committed { .. }) {
-            self.lock().map_changed = Some(now);
+        match report {
+            Report::WindowClosed(window) => self.lock().ratio = Some(window.ratio),
+            Report::Committed { .. } => self.lock().map_changed = Some(now),
+            _ => {}
         }
         self.moving.reported(report);
     }
@@ -163,4 +165,26 @@ fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<In
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
     register(registry, IntGauge::new(name, help)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use plan::wire::WindowReport;
+
+    use super::*;
+
+    #[test]
+    fn there_is_no_ratio_before_a_window_has_closed() {
+        let registry = Registry::new();
+        let metrics = DriverMetrics::new(&registry).unwrap();
+        let ratio = || {
+            let families = registry.gather();
+            let family = families.iter().find(|family| family.name() == "expert_load_balance_ratio")?;
+            Some(family.get_metric()[0].get_gauge().get_value())
+        };
+        assert_eq!(ratio(), None);
+        let window = WindowReport { number: 1, steps: 400, pairs: 1000, ratio: 0.75, ratio_per_layer: vec![0.75] };
+        metrics.reported(&Report::WindowClosed(window), Instant::now());
+        assert_eq!(ratio(), Some(0.75));
+    }
 }

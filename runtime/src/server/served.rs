@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::chat::{ChatTemplate, TemplateError};
 use super::error::{ApiError, Code};
 use super::fields::Fields;
+use super::generation_config::{GenerationConfig, OneOrMore};
 use super::text::{Tokenizer, TokenizerError};
 
 /// Why a checkpoint cannot be served as text.
@@ -80,15 +81,6 @@ pub struct ModelLimits {
     pub vocab_size: usize,
 }
 
-#[derive(Default, Deserialize)]
-struct GenerationConfig {
-    eos_token_id: Option<OneOrMore>,
-    do_sample: Option<bool>,
-    temperature: Option<f32>,
-    top_p: Option<f32>,
-    top_k: Option<u32>,
-}
-
 /// `tokenizer_config.json`, as far as texts are concerned.
 #[derive(Default, Deserialize)]
 pub(super) struct TokenizerConfig {
@@ -111,22 +103,6 @@ struct EndTokens {
     eos_token_id: Option<OneOrMore>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMore {
-    One(u32),
-    More(Vec<u32>),
-}
-
-impl OneOrMore {
-    fn into_vec(self) -> Vec<u32> {
-        match self {
-            Self::One(token) => vec![token],
-            Self::More(tokens) => tokens,
-        }
-    }
-}
-
 impl ServedModel {
     /// Reads what is needed of a checkpoint.
     ///
@@ -138,17 +114,14 @@ impl ServedModel {
         let chat = ChatTemplate::load(directory, &texts)?;
         let generation: GenerationConfig = read_json(&directory.join("generation_config.json"))?.unwrap_or_default();
         let config: Option<EndTokens> = read_json(&directory.join("config.json"))?;
+        for (key, value) in generation.without_effect() {
+            tracing::warn!(%key, %value, "generation_config.json asks for what is not supported; requests are served without it");
+        }
+        let defaults = generation.defaults();
         let ends = generation.eos_token_id.or_else(|| config.and_then(|config| config.eos_token_id));
         let of_tokenizer = texts.text_of("eos_token").and_then(|token| tokenizer.token(token));
         let end_tokens: BTreeSet<u32> =
             ends.map(OneOrMore::into_vec).into_iter().flatten().chain(of_tokenizer).collect();
-        // A checkpoint that says it is not sampled from is greedy unless a request says otherwise.
-        let temperature = if generation.do_sample == Some(false) { 0.0 } else { generation.temperature.unwrap_or(1.0) };
-        let defaults = SamplingDefaults {
-            temperature,
-            top_p: generation.top_p.unwrap_or(1.0),
-            top_k: generation.top_k.unwrap_or(0),
-        };
         let end_tokens = end_tokens.into_iter().collect();
         let ModelLimits { max_model_len, vocab_size } = *limits;
         Ok(Self { name, max_model_len, vocab_size, tokenizer, chat, end_tokens, defaults, created })

@@ -3,6 +3,7 @@
 mod chat;
 mod completions;
 mod disconnect;
+mod documentation;
 mod overload;
 mod refusals;
 
@@ -43,7 +44,6 @@ async fn the_metrics_that_users_of_eplb_watch_are_there_by_name() {
     server.post("/v1/completions", &json!({"prompt": "a", "max_tokens": 5, "ignore_eos": true})).await;
     let metrics = server.get("/metrics").await.text();
     for name in [
-        "expert_load_balance_ratio 1",
         "ttft_p99 ",
         "tpot_avg ",
         "swiftbalancer_requests_total{outcome=\"completed\",route=\"completions\"} 1",

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use plan::policy::Reason;
 use plan::wire::Phase;
 use prometheus::{
-    Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Counter, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 use strum::IntoEnumIterator as _;
 
@@ -16,7 +15,6 @@ use crate::protocol::MoveFailure;
 
 /// What is measured of moving experts.
 pub(super) struct MovingMetrics {
-    ratio: Gauge,
     rebalances: IntCounterVec,
     aborts: IntCounterVec,
     decisions: IntCounterVec,
@@ -35,11 +33,6 @@ pub(super) struct MovingMetrics {
 
 impl MovingMetrics {
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let ratio = Gauge::new(
-            "expert_load_balance_ratio",
-            "Sum over layers of mean rank load by sum of maximum rank load, of the last window; 1 is perfect.",
-        )?;
-        ratio.set(1.0);
         let rebalances = Opts::new("swiftbalancer_rebalances_total", "Plans that ended, by outcome.");
         let aborts = Opts::new("swiftbalancer_move_aborts_total", "Transactions taken back, by reason.");
         let decisions = Opts::new("swiftbalancer_decisions_total", "Plans decided on, by why they move or do not.");
@@ -55,7 +48,6 @@ impl MovingMetrics {
         let staging =
             Opts::new("swiftbalancer_staging_pages_used", "Staging pages that transactions under way need, by rank.");
         let metrics = Self {
-            ratio: register(registry, ratio)?,
             rebalances: register(registry, IntCounterVec::new(rebalances, &["outcome"])?)?,
             aborts: register(registry, IntCounterVec::new(aborts, &["reason"])?)?,
             decisions: register(registry, IntCounterVec::new(decisions, &["reason"])?)?,
@@ -128,7 +120,6 @@ impl MovingMetrics {
     /// The rebalancer reported something.
     pub fn reported(&self, report: &Report) {
         match report {
-            Report::WindowClosed(window) => self.ratio.set(window.ratio),
             Report::Decided(decision) => self.decisions.with_label_values(&[<&str>::from(decision.reason)]).inc(),
             Report::Kept { .. } => self.ended(RebalanceOutcome::Kept),
             Report::Committed { epoch, pages, bytes, .. } => {
@@ -140,7 +131,7 @@ impl MovingMetrics {
             Report::Aborted { reason, .. } => self.aborts.with_label_values(&[reason.as_str()]).inc(),
             Report::Completed { .. } => self.ended(RebalanceOutcome::Completed),
             Report::Dropped { .. } => self.ended(RebalanceOutcome::Dropped),
-            Report::Planned { .. } | Report::Refused { .. } => {}
+            Report::WindowClosed(_) | Report::Planned { .. } | Report::Refused { .. } => {}
         }
     }
 

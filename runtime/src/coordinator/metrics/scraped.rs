@@ -62,14 +62,17 @@ impl Latencies {
 #[derive(Default)]
 pub(super) struct Scraped {
     pub latencies: Latencies,
+    /// Of the last window; `None` before one has closed.
+    pub ratio: Option<f64>,
     /// When the map in force came into force; `None` while it is the first.
     pub map_changed: Option<Instant>,
 }
 
-/// `ttft_p99`, `tpot_avg` and the age of the map.
+/// `expert_load_balance_ratio`, `ttft_p99`, `tpot_avg` and the age of the map.
 pub(super) struct ScrapedGauges {
     started: Instant,
     scraped: Arc<Mutex<Scraped>>,
+    ratio: Gauge,
     first_token: Gauge,
     per_token: Gauge,
     map_age: Gauge,
@@ -77,28 +80,37 @@ pub(super) struct ScrapedGauges {
 
 impl ScrapedGauges {
     pub fn new(scraped: Arc<Mutex<Scraped>>) -> prometheus::Result<Self> {
+        let ratio = Gauge::new(
+            "expert_load_balance_ratio",
+            "Sum over layers of mean rank load by sum of maximum rank load, of the last window; 1 is perfect.",
+        )?;
         let first_token =
             Gauge::new("ttft_p99", "99th percentile of the time to the first token over the last minute, seconds.")?;
         let per_token = Gauge::new("tpot_avg", "Mean time per token after the first over the last minute, seconds.")?;
         let map_age = Gauge::new("swiftbalancer_map_age_seconds", "Time since the map in force came into force.")?;
-        Ok(Self { started: Instant::now(), scraped, first_token, per_token, map_age })
+        Ok(Self { started: Instant::now(), scraped, ratio, first_token, per_token, map_age })
     }
 }
 
 impl Collector for ScrapedGauges {
     fn desc(&self) -> Vec<&Desc> {
-        [self.first_token.desc(), self.per_token.desc(), self.map_age.desc()].concat()
+        [self.ratio.desc(), self.first_token.desc(), self.per_token.desc(), self.map_age.desc()].concat()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
         let now = Instant::now();
-        let (first_token, per_token, changed) = {
+        let (ratio, first_token, per_token, changed) = {
             let scraped = self.scraped.lock().unwrap_or_else(PoisonError::into_inner);
             let (first_token, per_token) = scraped.latencies.at(now);
-            (first_token, per_token, scraped.map_changed)
+            (scraped.ratio, first_token, per_token, scraped.map_changed)
         };
         let age = now.saturating_duration_since(changed.unwrap_or(self.started)).as_secs_f64();
-        let values = [(&self.first_token, first_token), (&self.per_token, per_token), (&self.map_age, Some(age))];
+        let values = [
+            (&self.ratio, ratio),
+            (&self.first_token, first_token),
+            (&self.per_token, per_token),
+            (&self.map_age, Some(age)),
+        ];
         // A value that does not exist is not shown as some number.
         let existing = values.into_iter().filter_map(|(gauge, value)| Some((gauge, value?)));
         existing

@@ -44,6 +44,9 @@ impl Keys {
                 return Err(unsupported(key, &value, fixed));
             }
         }
+        if let Some(code) = self.take("auto_map") {
+            return Err(unsupported("auto_map", &code, "a model without code of its own (no auto_map)"));
+        }
         // Both are names of the same function.
         if let Some(act) = self.take("hidden_act").filter(|act| act != "silu" && act != "swish") {
             return Err(unsupported("hidden_act", &act, "\"silu\""));

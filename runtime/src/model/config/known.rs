@@ -9,7 +9,6 @@ pub(super) const HARMLESS: &[&str] = &[
     "_name_or_path",
     "attn_implementation",
     "attention_dropout",
-    "auto_map",
     "begin_suppress_tokens",
     "bos_token_id",
     "chunk_size_feed_forward",

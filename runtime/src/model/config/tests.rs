@@ -119,6 +119,7 @@ fn what_is_not_supported_is_refused_by_its_name_and_value() {
         (json!({"qkv_bias": true}), &["qkv_bias = true", "only false"]),
         (json!({"shared_expert_intermediate_size": 64}), &["shared_expert_intermediate_size = 64"]),
         (json!({"per_layer_config": {"0": {}}}), &["per_layer_config"]),
+        (json!({"auto_map": {"AutoModelForCausalLM": "modeling.Model"}}), &["auto_map", "code of its own"]),
         (json!({"num_experts": 6, "num_local_experts": 8}), &["num_experts and num_local_experts", "6 and 8"]),
         (json!({"num_experts": 0}), &["num_experts", "no MoE model"]),
         (json!({"mlp_only_layers": [0, 1, 2]}), &["mlp_only_layers", "no MoE model"]),
