@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Times one rank of SwiftBalancer beside llama.cpp and transformers on the same prompts, round robin, and prints the ratios.
+"""Times one rank of SwiftBalancer beside llama.cpp and transformers on the same prompts, round robin, and prints the ratios;
+fails where it is not ahead.
 
 usage: peers.py ENGINE_BENCH PEERS_DIR MODEL_DIR [ROUNDS]
 
@@ -79,15 +80,20 @@ def measure(engines, rounds, disturbance):
     return figures, repeated, disturbed
 
 
+def ratios(figures):
+    """{case: tokens per second of ours by those of the best peer, medians}"""
+    medians = {name: {case: statistics.median(v) for case, v in cases.items()} for name, cases in figures.items()}
+    ours = medians.pop("swiftbalancer")
+    return {case: ours[case] / max(peer[case] for peer in medians.values()) for case in CASES}
+
+
 def table(figures, repeated, disturbed, rounds):
-    ours = figures["swiftbalancer"]
     yield "| engine | " + " | ".join(CASES) + " |"
     yield "| --- |" + " ---: |" * len(CASES)
     for name, cases in figures.items():
         cells = (f"{statistics.median(v):.0f} ({min(v):.0f}-{max(v):.0f})" for v in cases.values())
         yield f"| {name} | " + " | ".join(cells) + " |"
-    best = {case: max(statistics.median(v[case]) for n, v in figures.items() if n != "swiftbalancer") for case in CASES}
-    cells = (f"**{statistics.median(ours[case]) / best[case]:.2f}x**" for case in CASES)
+    cells = (f"**{ratio:.2f}x**" for ratio in ratios(figures).values())
     yield "| **ratio to the best peer** | " + " | ".join(cells) + " |"
     yield ""
     yield f"{rounds} rounds, median (min-max), tokens per second; {repeated} runs repeated, {disturbed} kept though disturbed."
@@ -108,7 +114,11 @@ def main():
             *(model, PROMPTS, cases, THREADS, SECONDS),
         ],
     }
-    print("\n".join(table(*measure(engines, rounds, Disturbance(llama)), rounds)))
+    figures, repeated, disturbed = measure(engines, rounds, Disturbance(llama))
+    print("\n".join(table(figures, repeated, disturbed, rounds)))
+    behind = [case for case, ratio in ratios(figures).items() if ratio <= 1.0]
+    if behind:
+        raise SystemExit(f"not ahead of the best peer in {', '.join(behind)}")
 
 
 main()
