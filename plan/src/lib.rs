@@ -14,6 +14,7 @@ pub mod ids;
 pub mod load;
 pub mod map;
 pub mod moves;
+pub mod nearest;
 pub mod policy;
 pub mod proposal;
 pub mod replay;

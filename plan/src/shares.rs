@@ -68,8 +68,11 @@ fn suit_layer(map: &ExpertMap, layer: LayerId, tokens: &[u64], speeds: &[f64], u
     }
     levelled.level_out(&placed, &tokens, uncertainty, PASSES);
     let mut parts = map.parts(layer);
+    let mut fractions = Vec::new();
     for Replicated { slots: range, .. } in &levelled.replicated {
-        round(&levelled.slots[range.clone()], &mut parts);
+        fractions.clear();
+        fractions.extend(levelled.slots[range.clone()].iter().map(|&(slot, _, fraction)| (slot, fraction)));
+        round(&fractions, &mut parts);
     }
     // What counts is what is carried out: whole parts.
     let taken = |slot: usize| tokens[experts[slot].index()] * f64::from(parts[slot]) / f64::from(WHOLE);
@@ -238,11 +241,12 @@ pub(crate) fn level(
     moved
 }
 
-/// Whole parts that add up, by largest remainder, the first of equals.
-fn round(slots: &[Copy], parts: &mut [u32]) {
+/// Whole parts that add up for the slots of an expert, given with the fraction that each takes: by largest remainder, the
+/// first of equals.
+pub(crate) fn round(slots: &[(usize, f64)], parts: &mut [u32]) {
     let mut left = WHOLE;
     let mut remainders: Vec<(f64, usize)> = Vec::with_capacity(slots.len());
-    for &(slot, _, fraction) in slots {
+    for &(slot, fraction) in slots {
         let exact = fraction * f64::from(WHOLE);
         let whole = (exact as u32).min(left);
         parts[slot] = whole;

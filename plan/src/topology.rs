@@ -59,6 +59,21 @@ impl Topology {
         Self { speeds: vec![1.0; nodes.len()], nodes, slots, links: Links::default(), router_groups: 1 }
     }
 
+    /// Ranks of one speed on nodes of these names, `[ranks]`. Nodes are numbered as they come, so that ranks that fill one node
+    /// after the other are seen to.
+    #[must_use]
+    pub fn named<'a>(names: impl IntoIterator<Item = &'a str>, slots_per_rank: usize) -> Self {
+        let mut known: Vec<&str> = Vec::new();
+        let number = |name: &'a str| {
+            let found = known.iter().position(|&other| other == name);
+            NodeId::from(found.unwrap_or_else(|| {
+                known.push(name);
+                known.len() - 1
+            }))
+        };
+        Self::new(names.into_iter().map(number).collect(), slots_per_rank)
+    }
+
     /// The same ranks with a number of slots each, `[ranks]`.
     ///
     /// # Errors
@@ -190,6 +205,14 @@ pub enum TopologyError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranks_of_one_node_are_neighbours_whatever_it_is_called() {
+        assert_eq!(Topology::named(["z", "z", "a", "a"], 3), Topology::even(2, 4, 3).unwrap());
+        assert_eq!(Topology::named(["z", "z"], 3), Topology::single_node(2, 3));
+        let apart = Topology::named(["b", "a", "b"], 3);
+        assert_eq!((0..3).map(|rank| apart.node(RankId(rank)).0).collect::<Vec<_>>(), [0, 1, 0]);
+    }
 
     #[test]
     fn ranks_fill_nodes_in_order() {

@@ -10,7 +10,7 @@ use plan::wire::{MapDocument, ModelIdentity};
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol; coordinator and ranks of one group must be of one version.
-pub const PROTOCOL: u16 = 2;
+pub const PROTOCOL: u16 = 3;
 
 /// A request's sequence, as the coordinator numbers them; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -167,6 +167,8 @@ pub struct RankAddress {
     pub step: String,
     /// `host:port` of its move path.
     pub moves: String,
+    /// Name of the node that it is on.
+    pub node: String,
 }
 
 /// One step, to one rank. Every rank runs every step, since every rank holds experts.

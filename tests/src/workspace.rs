@@ -54,7 +54,15 @@ impl Binaries {
         // The whole workspace, and its tests where those are run, as the command that built this program did: with less Cargo
         // would choose other features for shared dependencies and compile those a second time.
         let targets: &[&str] = if profile == "dev" { &["--bins", "--tests"] } else { &["--bins"] };
-        let status = Command::new(cargo)
+        let mut command = Command::new(cargo);
+        // What Cargo tells the program that it runs about its package would be news to build scripts that look at it (ring's
+        // does): everything that depends on those would be compiled again, here and by the next command of the user.
+        for (name, _) in std::env::vars_os() {
+            if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| name.to_string_lossy().starts_with(start)) {
+                command.env_remove(name);
+            }
+        }
+        let status = command
             .args(["build", "--workspace"])
             .args(targets)
             .args(["--profile", profile, "--target-dir"])

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use kernels::cpu::{Cpu, Page};
 use plan::ids::RankId;
 use plan::map::{ExpertMap, MapShape};
+use plan::topology::Topology;
 use runtime::experts::table::ExpertTable;
 use runtime::fabric::Solo;
 use runtime::model::checkpoint::Checkpoint;
@@ -35,7 +36,7 @@ impl Engine {
         let pages = slots
             .map(|(layer, expert)| Ok(Arc::new(load_expert(&*backend, &checkpoint, layer, expert)?)))
             .collect::<anyhow::Result<_>>()?;
-        let table = ExpertTable::new(&map, RankId(0), 0, pages);
+        let table = ExpertTable::new(&map, &Topology::single_node(1, map.shape().slots_per_rank), RankId(0), 0, pages);
         let cache = CacheSize { blocks: sequences * BLOCKS_PER_SEQUENCE, block_tokens: BLOCK_TOKENS };
         Ok(Self { model: Model::load(backend, &checkpoint, cache)?, table })
     }

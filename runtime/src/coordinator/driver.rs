@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use super::fleet::FleetEvent;
 use super::handle::{COMMANDS, Command, DriverHandle, HandleError, Health, SequenceError, Submission, Update};
 use super::metrics::DriverMetrics;
-use super::ranks::{RankGroup, Ranks, topology};
+use super::ranks::{RankGroup, Ranks};
 use crate::experts::planner::{Planned, Wanted};
 use crate::experts::rebalance::{Event, Rebalancer};
 use crate::protocol::{SequenceId, SequenceStep, StepDone};
@@ -243,7 +243,9 @@ impl<R: Ranks> Driver<R> {
             }
         }
         self.group = Some(group);
-        self.topology = Arc::new(topology(&self.ranks.states(), self.settings.rebalancer.map().shape().slots_per_rank));
+        let states = self.ranks.states();
+        let slots_per_rank = self.settings.rebalancer.map().shape().slots_per_rank;
+        self.topology = Arc::new(Topology::named(states.iter().map(|rank| rank.node.as_str()), slots_per_rank));
         self.tell_rebalancer(Event::GroupFormed { generation });
         self.set_health(Health::Serving);
     }

@@ -1,7 +1,6 @@
 //! The ranks as the driver sees them. [`Fleet`] is the real thing; tests script their own.
 
 use plan::ids::RankId;
-use plan::topology::Topology;
 use plan::wire::{MapDocument, RankState};
 
 use super::fleet::{Fleet, FormError, Group, RankLost};
@@ -50,19 +49,6 @@ pub trait RankGroup: Send + 'static {
     ) -> Result<Vec<StepDone>, RankLost>;
 }
 
-/// Where ranks are: nodes are numbered as they come, so that ranks that fill one node after the other are seen to.
-#[must_use]
-pub fn topology(ranks: &[RankState], slots_per_rank: usize) -> Topology {
-    let mut names: Vec<&str> = Vec::new();
-    let mut number = |name| {
-        names.iter().position(|&other| other == name).unwrap_or_else(|| {
-            names.push(name);
-            names.len() - 1
-        })
-    };
-    Topology::new(ranks.iter().map(|rank| number(rank.node.as_str()).into()).collect(), slots_per_rank)
-}
-
 impl Ranks for Fleet {
     type Group = Group;
 
@@ -100,27 +86,5 @@ impl RankGroup for Group {
         commits: &[Commit],
     ) -> Result<Vec<StepDone>, RankLost> {
         self.run_step(number, batches, commits)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranks_of_one_node_are_neighbours_whatever_it_is_called() {
-        let on = |nodes: &[&str]| {
-            let rank = |(rank, node): (usize, &&str)| RankState {
-                rank: rank as u32,
-                connected: true,
-                address: String::new(),
-                node: (*node).to_owned(),
-            };
-            topology(&nodes.iter().enumerate().map(rank).collect::<Vec<_>>(), 3)
-        };
-        assert_eq!(on(&["z", "z", "a", "a"]), Topology::even(2, 4, 3).unwrap());
-        assert_eq!(on(&["z", "z"]), Topology::single_node(2, 3));
-        let apart: Vec<u32> = (0..3).map(|rank| on(&["b", "a", "b"]).node(RankId(rank)).0).collect();
-        assert_eq!(apart, [0, 1, 0]);
     }
 }

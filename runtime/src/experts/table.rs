@@ -1,4 +1,5 @@
-//! Which page each of this rank's slots points at, and which slots of the group hold each expert. The engine's thread
+//! Which page each of this rank's slots points at, and which slot of the group computes an expert for a token that starts on
+//! this rank. The engine's thread
 //! owns it; a [`Commit`] changes it between two steps. Knows nothing of what a page holds or how it got here.
 
 use std::sync::Arc;
@@ -6,6 +7,8 @@ use std::sync::Arc;
 use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use plan::map::{ExpertMap, MapShape, WHOLE};
 use plan::moves::MoveError;
+use plan::nearest;
+use plan::topology::Topology;
 use thiserror::Error;
 
 use crate::protocol::{Commit, SequenceId, SlotAddress};
@@ -14,6 +17,7 @@ use crate::protocol::{Commit, SequenceId, SlotAddress};
 #[derive(Debug)]
 pub struct ExpertTable<P> {
     map: ExpertMap,
+    topology: Topology,
     rank: RankId,
     epoch: u64,
     layers: Vec<Layer<P>>,
@@ -32,11 +36,11 @@ struct Layer<P> {
 /// The slots of each expert, all in one list.
 #[derive(Debug, Default)]
 struct Copies {
-    /// Copies of expert `e` are `slots[starts[e]..starts[e + 1]]`: those that only stand by, then those that take a share,
-    /// both by ascending rank. So the last of them takes one.
+    /// Copies of expert `e` are `slots[starts[e]..starts[e + 1]]`: those that take nothing of what starts here, then those that
+    /// take a part, both by ascending rank. So the last of them takes one.
     starts: Vec<u32>,
     slots: Vec<SlotAddress>,
-    /// The least point of a token that each copy takes: the shares of the copies before it, of a whole of 2^32.
+    /// The least point of a token that each copy takes: the parts of the copies before it, of a whole of 2^32.
     bounds: Vec<u32>,
 }
 
@@ -46,9 +50,10 @@ impl Copies {
         self.starts[expert] as usize..self.starts[expert + 1] as usize
     }
 
-    /// Counting sort of the slots of a layer by their expert, and by whether they take a share.
-    fn rebuild(&mut self, map: &ExpertMap, layer: LayerId) {
-        let (shape, experts, parts) = (map.shape(), map.layer(layer), map.parts(layer));
+    /// Counting sort of the slots of a layer by their expert, and by whether they take a part.
+    fn rebuild(&mut self, map: &ExpertMap, layer: LayerId, topology: &Topology, rank: RankId) {
+        let (shape, experts) = (map.shape(), map.layer(layer));
+        let parts = nearest::parts(map, layer, topology, topology.node(rank));
         self.starts.clear();
         self.starts.resize(shape.experts + 1, 0);
         self.slots.resize(experts.len(), (RankId(0), SlotIndex(0)));
@@ -60,9 +65,9 @@ impl Copies {
             self.starts[expert + 1] += self.starts[expert];
         }
         // `starts[e]` is where the next copy of `e` goes; afterwards it is where `e + 1` starts, one place too far.
-        for stands_by in [true, false] {
+        for takes_nothing in [true, false] {
             for (index, (expert, &part)) in experts.iter().zip(&parts).enumerate() {
-                if (part == 0) != stands_by {
+                if (part == 0) != takes_nothing {
                     continue;
                 }
                 let next = &mut self.starts[expert.index()];
@@ -77,7 +82,7 @@ impl Copies {
         for expert in 0..shape.experts {
             let mut before = 0;
             for bound in &mut self.bounds[self.starts[expert] as usize..self.starts[expert + 1] as usize] {
-                // Less than a whole, as the last copy takes a share.
+                // Less than a whole, as the last copy takes a part.
                 before += std::mem::replace(bound, before * (u32::MAX / WHOLE + 1));
             }
         }
@@ -85,13 +90,14 @@ impl Copies {
 }
 
 impl<P> ExpertTable<P> {
-    /// The table of a map. `pages` are those of this rank's slots, `[layers, slots_per_rank]`.
+    /// The table of a map for ranks on the nodes of a topology. `pages` are those of this rank's slots,
+    /// `[layers, slots_per_rank]`.
     ///
     /// # Panics
-    /// If the map has no such rank, its ranks have unequal numbers of slots, or `pages` is not one page for each of its
+    /// If map or topology has no such rank, ranks have unequal numbers of slots, or `pages` is not one page for each of its
     /// slots.
     #[must_use]
-    pub fn new(map: &ExpertMap, rank: RankId, epoch: u64, pages: Vec<Arc<P>>) -> Self {
+    pub fn new(map: &ExpertMap, topology: &Topology, rank: RankId, epoch: u64, pages: Vec<Arc<P>>) -> Self {
         let shape = map.shape();
         assert!(rank.index() < shape.ranks, "{rank} of {} ranks", shape.ranks);
         assert!(map.slots_of_ranks().per_rank().is_some(), "ranks are alike");
@@ -101,11 +107,18 @@ impl<P> ExpertTable<P> {
             .layers()
             .map(|layer| {
                 let mut copies = Copies::default();
-                copies.rebuild(map, layer);
+                copies.rebuild(map, layer, topology, rank);
                 Layer { copies, pages: pages.by_ref().take(shape.slots_per_rank).collect() }
             })
             .collect();
-        Self { map: map.clone(), rank, epoch, layers, pairs: vec![0; shape.layers * shape.slots_per_rank] }
+        Self {
+            map: map.clone(),
+            topology: topology.clone(),
+            rank,
+            epoch,
+            layers,
+            pairs: vec![0; shape.layers * shape.slots_per_rank],
+        }
     }
 
     /// Dimensions of the map.
@@ -149,10 +162,10 @@ impl<P> ExpertTable<P> {
         layer.pages.get(slot.index())
     }
 
-    /// The slot that computes an expert for one token. Each copy takes its share of the expert's tokens: the choice is a
-    /// low-discrepancy function of the token's sequence and position, so any run of positions of one sequence, and any
-    /// run of sequences at one position, is spread over the copies by their shares to within a token or two. All ranks
-    /// choose alike.
+    /// The slot that computes an expert for one token that starts on this rank. Copies of its node come first
+    /// ([`nearest::parts`]), and over all ranks each takes its share of the expert's tokens: the choice is a low-discrepancy
+    /// function of the token's sequence and position, so any run of positions of one sequence, and any run of sequences at one
+    /// position, is spread over the copies by their parts to within a token or two. All ranks of a node choose alike.
     #[must_use]
     #[inline]
     pub fn choose(&self, layer: LayerId, expert: ExpertId, sequence: SequenceId, position: u32) -> SlotAddress {
@@ -198,7 +211,7 @@ impl<P> ExpertTable<P> {
         }
         self.map.apply_in_place(&commit.work())?;
         let layer = &mut self.layers[commit.layer.index()];
-        layer.copies.rebuild(&self.map, commit.layer);
+        layer.copies.rebuild(&self.map, commit.layer, &self.topology, self.rank);
         self.epoch = commit.epoch;
         let swap = |(slot, page): (SlotIndex, Arc<P>)| (slot, std::mem::replace(&mut layer.pages[slot.index()], page));
         Ok(pages.into_iter().map(swap).collect())

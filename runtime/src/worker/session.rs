@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use kernels::cpu::Cpu;
+use plan::topology::Topology;
 use plan::wire::{MapDocument, WireError};
 use thiserror::Error;
 
@@ -149,7 +150,8 @@ impl Session {
         let slots = map.layers().flat_map(|layer| map.rank(layer, rank).iter().map(move |&expert| (layer, expert)));
         let held: HeldPages<Cpu> = slots.zip(loaded.iter().cloned()).collect();
         worker.held = held.clone();
-        let table = ExpertTable::new(&map, rank, epoch, loaded);
+        let nodes = Topology::named(ranks.iter().map(|rank| rank.node.as_str()), map.shape().slots_per_rank);
+        let table = ExpertTable::new(&map, &nodes, rank, epoch, loaded);
         let backend = Arc::clone(worker.engine.backend());
         let pages = Pages::new(backend, expert_shape(&worker.checkpoint), map, held, staging_pages);
         worker.server.set(Some(Serving { group, pages: Arc::clone(&pages) }));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use kernels::cpu::{Cpu, Instructions};
 use plan::ids::ExpertId;
 use plan::map::{ExpertMap, MapShape};
+use plan::topology::Topology;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -39,6 +40,15 @@ impl Run {
             threads: 1,
             instructions: Instructions::available()[0],
         }
+    }
+}
+
+impl Run {
+    /// Its ranks on two nodes, if they are that many: tokens stay on their node where they can.
+    fn topology(&self) -> Topology {
+        let shape = self.map.shape();
+        let nodes = if shape.ranks.is_multiple_of(2) { 2 } else { 1 };
+        Topology::even(nodes, shape.ranks, shape.slots_per_rank).unwrap()
     }
 }
 
@@ -133,7 +143,7 @@ impl Member {
             run.map.layers().flat_map(|layer| run.map.rank(layer, rank).iter().map(move |expert| (layer, *expert)));
         let pages =
             own.map(|(layer, expert)| Arc::new(load_expert(&*backend, &checkpoint, layer, expert).unwrap())).collect();
-        let table = ExpertTable::new(&run.map, rank, 0, pages);
+        let table = ExpertTable::new(&run.map, &run.topology(), rank, 0, pages);
         Self { model: Model::load(backend, &checkpoint, cache).unwrap(), table }
     }
 

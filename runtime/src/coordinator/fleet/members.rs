@@ -26,8 +26,6 @@ pub(super) struct Member {
     pub kv_blocks: u32,
     /// Tokens of a block.
     pub block_tokens: u32,
-    /// Name of the node that it is on.
-    pub node: String,
     /// To the thread that writes to it.
     pub outbox: Sender<ToRank>,
     /// Ends its control connection.
@@ -90,7 +88,7 @@ impl Members {
         Self::check_blocks(&state, &member)?;
         // Its signs of life during the wait are still unread.
         member.heard = Instant::now();
-        tracing::info!(%rank, address = member.address.moves, node = member.node, "rank registered");
+        tracing::info!(%rank, address = member.address.moves, node = member.address.node, "rank registered");
         state.members[rank.index()] = Some(member);
         if state.failures.remove(&rank).is_some() {
             self.tell_failure(&state);
@@ -305,7 +303,7 @@ impl Members {
             rank: rank as u32,
             connected: formed && member.is_some(),
             address: member.as_ref().map(|member| member.address.moves.clone()).unwrap_or_default(),
-            node: member.as_ref().map(|member| member.node.clone()).unwrap_or_default(),
+            node: member.as_ref().map(|member| member.address.node.clone()).unwrap_or_default(),
         };
         state.members.iter().enumerate().map(describe).collect()
     }

@@ -116,8 +116,9 @@ fn introduce(members: &Members, message: FromRank, control: Control, peer: &str)
             if kv_blocks == 0 || block_tokens == 0 {
                 return Err(format!("{rank} has no KV cache: {kv_blocks} blocks of {block_tokens} tokens"));
             }
-            let (address, heard) = (RankAddress { rank, step: step_address, moves: move_address }, Instant::now());
-            members.register(Member { process, address, kv_blocks, block_tokens, node, outbox, closer, heard })?;
+            let address = RankAddress { rank, step: step_address, moves: move_address, node };
+            let heard = Instant::now();
+            members.register(Member { process, address, kv_blocks, block_tokens, outbox, closer, heard })?;
             Ok(rank)
         }
         FromRank::Failed { rank, reason } => {

@@ -44,7 +44,8 @@ fn bench(options: &Options) -> Bench {
         let hole = Unreadable { reason: "no checkpoint".to_owned(), is_permanent: true };
         if readable { Ok(page(backend.backend(), layer, expert)) } else { Err(hole) }
     });
-    let address = |rank: u32, moves: String| RankAddress { rank: RankId(rank), step: String::new(), moves };
+    let address =
+        |rank: u32, moves: String| RankAddress { rank: RankId(rank), step: String::new(), moves, node: String::new() };
     let (reports, received) = unbounded();
     let setup = MoverSetup {
         group: GROUP,

@@ -2,6 +2,7 @@ use std::error::Error as _;
 use std::time::Instant;
 
 use plan::moves::{ShareChange, SlotChange};
+use plan::topology::Topology;
 
 use super::*;
 use crate::protocol::TransactionId;
@@ -16,7 +17,7 @@ fn table(rank: u32) -> ExpertTable<String> {
         .flat_map(|layer| map.rank(layer, RankId(rank)).to_vec())
         .map(|expert| Arc::new(expert.to_string()))
         .collect();
-    ExpertTable::new(&map, RankId(rank), 1, pages)
+    ExpertTable::new(&map, &Topology::single_node(2, SHAPE.slots_per_rank), RankId(rank), 1, pages)
 }
 
 fn change(rank: u32, slot: u32, from: u32, to: u32) -> SlotChange {
@@ -33,7 +34,7 @@ fn commit(changes: &[SlotChange]) -> Commit {
 fn spread(shares: &[u32], tokens: impl Iterator<Item = (u64, u32)>) -> Vec<i32> {
     let shape = MapShape { layers: 1, experts: 1, ranks: shares.len(), slots_per_rank: 1 };
     let map = ExpertMap::contiguous(shape).unwrap().with_shares(shares).unwrap();
-    let table = ExpertTable::new(&map, RankId(0), 1, vec![Arc::new(())]);
+    let table = ExpertTable::new(&map, &Topology::single_node(shares.len(), 1), RankId(0), 1, vec![Arc::new(())]);
     let mut counts = vec![0; shares.len()];
     for (sequence, position) in tokens {
         counts[table.choose(LayerId(0), ExpertId(0), SequenceId(sequence), position).0.index()] += 1;
@@ -142,11 +143,26 @@ fn pairs_are_counted_by_slot_and_taken_once() {
 }
 
 #[test]
+fn a_token_stays_on_its_node_where_that_has_a_copy() {
+    // Expert 0 is on ranks 0 and 2, each on a node of its own with one other rank; expert 1 on rank 1 alone.
+    let shape = MapShape { layers: 1, experts: 3, ranks: 4, slots_per_rank: 1 };
+    let map = ExpertMap::new(shape, [0, 1, 0, 2].map(ExpertId).to_vec()).unwrap();
+    let topology = Topology::even(2, 4, 1).unwrap();
+    for (rank, nearest) in [(0, 0), (1, 0), (2, 2), (3, 2)] {
+        let table = ExpertTable::new(&map, &topology, RankId(rank), 1, vec![Arc::new(())]);
+        for position in 0..32 {
+            let chosen = |expert| table.choose(LayerId(0), ExpertId(expert), SequenceId(5), position).0;
+            assert_eq!((chosen(0), chosen(1)), (RankId(nearest), RankId(1)), "from rank {rank}");
+        }
+    }
+}
+
+#[test]
 fn a_commit_of_32_slots_costs_a_step_less_than_50_microseconds() {
     let shape = MapShape { layers: 1, experts: 128, ranks: 4, slots_per_rank: 64 };
     let map = ExpertMap::contiguous(shape).unwrap();
     let pages: Vec<Arc<String>> = (0..64).map(|_| Arc::new(String::new())).collect();
-    let mut table = ExpertTable::new(&map, RankId(0), 0, pages.clone());
+    let mut table = ExpertTable::new(&map, &Topology::even(2, 4, 64).unwrap(), RankId(0), 0, pages.clone());
     // Rank 0 holds experts 0..64 and rank 2 the same; the changes alternate 32 slots of rank 0 between 0.. and 64...
     let mut fastest = u128::MAX;
     for round in 0..40_u64 {

@@ -150,6 +150,7 @@ fn listening(ranks: usize) -> (Vec<TcpListener>, Vec<RankAddress>) {
         rank: rank.into(),
         step: listener.local_addr().unwrap().to_string(),
         moves: String::new(),
+        node: String::new(),
     });
     let addresses = addresses.collect();
     (listeners, addresses)
