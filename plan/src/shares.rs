@@ -13,7 +13,7 @@ use crate::topology::Topology;
 const PASSES: usize = 24;
 
 /// A pass that moves no rank's load by more than this part of the mean is the last.
-const STILL: f64 = 3e-4;
+const STILL: f64 = 6e-4;
 
 /// What shares must take off a layer's busiest rank, as a part of it: less is what whole parts of an expert round.
 const WORTH: f64 = 0.0005;
@@ -55,46 +55,51 @@ pub fn uncertainty(windows: &[ExpertLoad]) -> f64 {
 
 /// `None` where even shares are as good.
 fn suit_layer(map: &ExpertMap, layer: LayerId, tokens: &[u64], speeds: &[f64], uncertainty: f64) -> Option<Vec<u32>> {
-    let experts = map.layer(layer);
-    let of_ranks = map.slots_of_ranks();
+    let (experts, of_ranks) = (map.layer(layer), map.slots_of_ranks());
     let tokens: Vec<f64> = tokens.iter().map(|&tokens| tokens as f64).collect();
-    let placed = Placed { slots: |rank: usize| of_ranks.of(rank.into()), expert: |slot: usize| experts[slot].index() };
-    let mut levelled = Levelled::even(&placed, &tokens, speeds);
+    let mut counts = vec![0_u32; tokens.len()];
+    for expert in experts {
+        counts[expert.index()] += 1;
+    }
+    let evenly = |slot: usize| tokens[experts[slot].index()] / f64::from(counts[experts[slot].index()]);
+    let slots = |rank: usize| of_ranks.of(rank.into());
+    let mut levelled = Levelled::new(speeds, experts.len());
+    levelled.begin((0..speeds.len()).map(|rank| slots(rank).map(evenly).sum()));
     // No shares take a rank below what all ranks would carry if they were level.
     let worth = 1.0 - WORTH;
     let even = levelled.busiest();
     if even * speeds.iter().sum::<f64>() * worth < levelled.loads.iter().sum::<f64>() {
         return None;
     }
-    levelled.level_out(&placed, &tokens, uncertainty, PASSES);
+    let copies = (0..speeds.len()).flat_map(|rank| slots(rank).map(move |slot| (experts[slot], slot, rank)));
+    let mut copies: Vec<_> = copies.filter(|(expert, ..)| counts[expert.index()] > 1).collect();
+    copies.sort_unstable();
+    for copies in copies.chunk_by(|a, b| a.0 == b.0) {
+        levelled.add(tokens[copies[0].0.index()], copies.iter().map(|&(_, slot, rank)| (slot, rank)));
+    }
+    levelled.level_out(uncertainty, PASSES, 0.0);
     let mut parts = map.parts(layer);
     let mut fractions = Vec::new();
-    for Replicated { slots: range, .. } in &levelled.replicated {
+    for Replicated { copies, .. } in &levelled.replicated {
         fractions.clear();
-        fractions.extend(levelled.slots[range.clone()].iter().map(|&(slot, _, fraction)| (slot, fraction)));
+        fractions.extend(levelled.copies[copies.clone()].iter().map(|&(slot, _, fraction)| (slot, fraction)));
         round(&fractions, &mut parts);
     }
     // What counts is what is carried out: whole parts.
     let taken = |slot: usize| tokens[experts[slot].index()] * f64::from(parts[slot]) / f64::from(WHOLE);
     for (rank, load) in levelled.loads.iter_mut().enumerate() {
-        *load = of_ranks.of(rank.into()).map(taken).sum();
+        *load = slots(rank).map(taken).sum();
     }
     (levelled.busiest() < even * worth).then_some(parts)
-}
-
-/// One layer's experts in the slots of its ranks.
-pub(crate) struct Placed<Slots, Expert> {
-    /// The slots of a rank.
-    pub slots: Slots,
-    /// The expert in a slot.
-    pub expert: Expert,
 }
 
 /// An expert with several copies.
 struct Replicated {
     tokens: f64,
-    /// Its slots in [`Levelled::slots`].
-    slots: Range<usize>,
+    /// Its copies in [`Levelled::copies`].
+    copies: Range<usize>,
+    /// As [`weight_of_two`], if it has two.
+    weight: f64,
 }
 
 /// A slot of an expert with several copies: the slot, its rank and its fraction of the expert's tokens.
@@ -103,28 +108,56 @@ pub(crate) type Copy = (usize, usize, f64);
 /// Loads of a layer's ranks, and the fractions that the copies of its experts take.
 pub(crate) struct Levelled<'a> {
     speeds: &'a [f64],
-    counts: Vec<u32>,
     loads: Vec<f64>,
     replicated: Vec<Replicated>,
-    /// Slots of all experts with several copies, expert by expert.
-    slots: Vec<Copy>,
+    /// Copies of all experts with several, expert by expert.
+    copies: Vec<Copy>,
+    levels: Vec<(f64, f64)>,
 }
 
 impl<'a> Levelled<'a> {
-    /// Copies share evenly.
-    pub(crate) fn even(
-        placed: &Placed<impl Fn(usize) -> Range<usize>, impl Fn(usize) -> usize>,
-        tokens: &[f64],
-        speeds: &'a [f64],
-    ) -> Self {
-        let mut counts = vec![0_u32; tokens.len()];
-        for slot in (0..speeds.len()).flat_map(&placed.slots) {
-            counts[(placed.expert)(slot)] += 1;
+    /// For ranks of these speeds with so many slots together.
+    pub(crate) fn new(speeds: &'a [f64], slots: usize) -> Self {
+        Self {
+            speeds,
+            loads: Vec::with_capacity(speeds.len()),
+            replicated: Vec::with_capacity(slots / 2),
+            copies: Vec::with_capacity(slots),
+            levels: Vec::new(),
         }
-        let copy = |expert: usize| tokens[expert] / f64::from(counts[expert]);
-        let load = |rank| (placed.slots)(rank).map(|slot| copy((placed.expert)(slot))).sum();
-        let loads = (0..speeds.len()).map(load).collect();
-        Self { speeds, counts, loads, replicated: Vec::new(), slots: Vec::new() }
+    }
+
+    /// Begins a layer: the load of each rank while the copies of every expert share evenly.
+    pub(crate) fn begin(&mut self, loads: impl Iterator<Item = f64>) {
+        self.loads.clear();
+        self.loads.extend(loads);
+        self.replicated.clear();
+        self.copies.clear();
+    }
+
+    /// An expert whose tokens may be shared in another way: its several copies, (slot, rank) of each. One without tokens is left
+    /// as it is.
+    pub(crate) fn add(&mut self, tokens: f64, copies: impl Iterator<Item = (usize, usize)>) {
+        if tokens <= 0.0 {
+            return;
+        }
+        let first = self.copies.len();
+        self.copies.extend(copies.map(|(slot, rank)| (slot, rank, 0.0)));
+        let copies = first..self.copies.len();
+        let even = 1.0 / copies.len() as f64;
+        self.copies[copies.clone()].iter_mut().for_each(|(_, _, fraction)| *fraction = even);
+        self.replicated.push(Replicated { tokens, copies, weight: 0.0 });
+    }
+
+    /// Whether a rank carries more than this, for its speed, without any copy of the experts that were added.
+    pub(crate) fn is_above_alone(&self, limit: f64) -> bool {
+        let mut alone = self.loads.clone();
+        for Replicated { tokens, copies, .. } in &self.replicated {
+            for &(_, rank, fraction) in &self.copies[copies.clone()] {
+                alone[rank] -= tokens * fraction;
+            }
+        }
+        alone.iter().zip(self.speeds).any(|(load, speed)| *load > limit * speed)
     }
 
     /// Time that the busiest rank takes.
@@ -132,54 +165,30 @@ impl<'a> Levelled<'a> {
         self.loads.iter().zip(self.speeds).map(|(load, speed)| load / speed).fold(0.0, f64::max)
     }
 
-    /// Gives the copies the shares that suit the tokens best, as far as that many passes get.
-    pub(crate) fn level_out(
-        &mut self,
-        placed: &Placed<impl Fn(usize) -> Range<usize>, impl Fn(usize) -> usize>,
-        tokens: &[f64],
-        uncertainty: f64,
-        passes: usize,
-    ) {
-        self.find_replicated(placed, tokens);
+    /// Gives the copies the shares that suit the tokens best, as far as that many passes get, or until the busiest rank takes no
+    /// longer than what is enough.
+    pub(crate) fn level_out(&mut self, uncertainty: f64, passes: usize, enough: f64) {
         let still = STILL * self.loads.iter().sum::<f64>() / self.speeds.len() as f64;
-        let mut levels = Vec::new();
+        let stretch = 1.0 + uncertainty * uncertainty;
+        for Replicated { tokens, copies, weight } in &mut self.replicated {
+            if let [(_, first, _), (_, second, _)] = self.copies[copies.clone()] {
+                *weight = weight_of_two(*tokens * stretch, (first, second), self.speeds);
+            }
+        }
         for _ in 0..passes {
             let mut moved = 0.0_f64;
-            for Replicated { tokens, slots } in &self.replicated {
-                let slots = &mut self.slots[slots.clone()];
-                moved = moved.max(level(*tokens, slots, &mut self.loads, (self.speeds, uncertainty), &mut levels));
+            for Replicated { tokens, copies, weight } in &self.replicated {
+                moved = moved.max(match &mut self.copies[copies.clone()] {
+                    [first, second] => {
+                        level_two(*tokens, stretch, *weight, [first, second], (&mut self.loads, self.speeds))
+                    }
+                    copies => level(*tokens, copies, &mut self.loads, (self.speeds, uncertainty), &mut self.levels),
+                });
             }
-            if moved <= still {
+            if moved <= still || self.busiest() <= enough {
                 break;
             }
         }
-    }
-
-    fn find_replicated(
-        &mut self,
-        placed: &Placed<impl Fn(usize) -> Range<usize>, impl Fn(usize) -> usize>,
-        tokens: &[f64],
-    ) {
-        let counts = &self.counts;
-        let mut starts = vec![0_usize; counts.len() + 1];
-        for (expert, &count) in counts.iter().enumerate() {
-            starts[expert + 1] = starts[expert] + if count > 1 { count as usize } else { 0 };
-        }
-        self.slots = vec![(0, 0, 0.0); starts[counts.len()]];
-        let mut next = starts.clone();
-        for rank in 0..self.speeds.len() {
-            for slot in (placed.slots)(rank) {
-                let expert = (placed.expert)(slot);
-                if counts[expert] > 1 {
-                    self.slots[next[expert]] = (slot, rank, 1.0 / f64::from(counts[expert]));
-                    next[expert] += 1;
-                }
-            }
-        }
-        self.replicated = (0..counts.len())
-            .filter(|&expert| counts[expert] > 1 && tokens[expert] > 0.0)
-            .map(|expert| Replicated { tokens: tokens[expert], slots: starts[expert]..starts[expert + 1] })
-            .collect();
     }
 }
 
@@ -196,18 +205,14 @@ pub(crate) fn level(
     levels: &mut Vec<(f64, f64)>,
 ) -> f64 {
     let stretch = 1.0 + uncertainty * uncertainty;
-    // Most replicated experts have two copies, for which no order is needed.
-    if let [(_, first, fraction), (_, second, other)] = &mut *slots {
-        let (first, second, wanted) = (*first, *second, tokens * stretch);
-        loads[first] -= tokens * *fraction;
-        loads[second] -= tokens * *other;
-        let water = (wanted + loads[first] + loads[second]) / (speeds[first] + speeds[second]);
-        let share = ((speeds[first] * water - loads[first]) / wanted).clamp(0.0, 1.0);
-        let moved = tokens * (share - *fraction).abs();
-        (*fraction, *other) = (share, 1.0 - share);
-        loads[first] += tokens * *fraction;
-        loads[second] += tokens * *other;
-        return moved;
+    if let [first, second] = slots {
+        return level_two(
+            tokens,
+            stretch,
+            weight_of_two(tokens * stretch, (first.1, second.1), speeds),
+            [first, second],
+            (loads, speeds),
+        );
     }
     levels.clear();
     for &(_, rank, fraction) in &*slots {
@@ -238,6 +243,31 @@ pub(crate) fn level(
     for &(_, rank, fraction) in &*slots {
         loads[rank] += tokens * fraction;
     }
+    moved
+}
+
+/// What the difference of two ranks' loads weighs in the shares of an expert with a copy on each.
+fn weight_of_two(wanted: f64, (first, second): (usize, usize), speeds: &[f64]) -> f64 {
+    1.0 / ((speeds[first] + speeds[second]) * wanted)
+}
+
+/// [`level`] for an expert with two copies, as most replicated ones have: no order is needed, and no division.
+fn level_two(
+    tokens: f64,
+    stretch: f64,
+    weight: f64,
+    [(_, first, fraction), (_, second, other)]: [&mut Copy; 2],
+    (loads, speeds): (&mut [f64], &[f64]),
+) -> f64 {
+    let (first, second) = (*first, *second);
+    let (rest, other_rest) = (loads[first] - tokens * *fraction, loads[second] - tokens * *other);
+    // At this share both ranks have one level.
+    let share = (speeds[first] * (tokens * stretch + other_rest) - speeds[second] * rest) * weight;
+    let share = share.clamp(0.0, 1.0);
+    let moved = tokens * (share - *fraction).abs();
+    (*fraction, *other) = (share, 1.0 - share);
+    loads[first] = rest + tokens * share;
+    loads[second] = other_rest + tokens * (1.0 - share);
     moved
 }
 

@@ -16,14 +16,14 @@ pub(super) struct LayerMoves {
 
 /// Slots and shares of the layer after [`moves`]; `None` where shares are even.
 pub(super) fn after(old: &ExpertMap, new: &ExpertMap, layer: LayerId) -> (Vec<ExpertId>, Option<Vec<u32>>) {
-    let Mover { slots, .. } = Mover::moved(old, new, layer);
+    let Mover { slots, .. } = Mover::moved(old, new, layer, Record::Nothing);
     let shares = shares_in(&slots, new, layer);
     (slots, shares)
 }
 
 /// Both maps are of one shape. The source of each change is the first that could be.
 pub(super) fn moves(old: &ExpertMap, new: &ExpertMap, layer: LayerId) -> LayerMoves {
-    let Mover { slots, mut transactions, sources: holders, .. } = Mover::moved(old, new, layer);
+    let Mover { slots, mut transactions, sources: holders, .. } = Mover::moved(old, new, layer, Record::Transactions);
     let shares = shares_in(&slots, new, layer);
     if old.shares(layer).is_some() || shares.is_some() {
         set_shares(old, layer, &mut transactions, (&slots, shares.as_deref()));
@@ -79,8 +79,18 @@ fn set_shares(
     }
 }
 
+/// What is kept of the way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Record {
+    /// Only where it ends.
+    Nothing,
+    /// Each transaction and who could be the sources of its changes.
+    Transactions,
+}
+
 struct Mover<'a> {
     layer: LayerId,
+    record: Record,
     of_ranks: &'a RankSlots,
     slots: Vec<ExpertId>,
     /// Ranks that hold each expert that is to leave or to arrive somewhere, ascending, `[experts]`.
@@ -98,17 +108,18 @@ struct Mover<'a> {
 
 impl<'a> Mover<'a> {
     /// With every expert where it is to go.
-    fn moved(old: &'a ExpertMap, new: &ExpertMap, layer: LayerId) -> Self {
-        let mut mover = Self::new(old, new, layer);
+    fn moved(old: &'a ExpertMap, new: &ExpertMap, layer: LayerId, record: Record) -> Self {
+        let mut mover = Self::new(old, new, layer, record);
         mover.move_alone();
         mover.move_in_cycles();
         mover
     }
 
-    fn new(old: &'a ExpertMap, new: &ExpertMap, layer: LayerId) -> Self {
+    fn new(old: &'a ExpertMap, new: &ExpertMap, layer: LayerId, record: Record) -> Self {
         let shape = old.shape();
         let mut mover = Self {
             layer,
+            record,
             of_ranks: old.slots_of_ranks(),
             slots: old.layer(layer).to_vec(),
             holders: vec![Vec::new(); shape.experts],
@@ -164,7 +175,7 @@ impl<'a> Mover<'a> {
                     let slot = self.leaving[rank].remove(index);
                     let to = self.take_arrival(rank);
                     let change = self.change(rank, slot, to);
-                    self.commit(vec![change]);
+                    self.commit(&[change]);
                     progress = true;
                 }
             }
@@ -208,7 +219,7 @@ impl<'a> Mover<'a> {
                 for &(rank, slot) in &cycle {
                     self.leaving[rank].retain(|&other| other != slot);
                 }
-                self.commit(changes);
+                self.commit(&changes);
             }
         }
     }
@@ -246,10 +257,13 @@ impl<'a> Mover<'a> {
         SlotChange { rank: rank.into(), slot: SlotIndex::from(slot), from: self.expert(rank, slot), to, source }
     }
 
-    fn commit(&mut self, changes: Vec<SlotChange>) {
-        let sources = changes.iter().map(|change| self.holders[change.to.index()].iter().map(|&rank| rank.into()));
-        self.sources.extend(sources.map(Iterator::collect::<Vec<RankId>>));
-        for &SlotChange { rank, slot, from, to, source: _ } in &changes {
+    fn commit(&mut self, changes: &[SlotChange]) {
+        if self.record == Record::Transactions {
+            let holders = changes.iter().map(|change| &self.holders[change.to.index()]);
+            self.sources.extend(holders.map(|holders| holders.iter().map(|&rank| rank.into()).collect()));
+            self.transactions.push(Transaction { layer: self.layer, changes: changes.to_vec(), shares: Vec::new() });
+        }
+        for &SlotChange { rank, slot, from, to, source: _ } in changes {
             let rank = rank.index();
             self.slots[self.of_ranks.of(rank.into()).start + slot.index()] = to;
             self.holders[from.index()].retain(|&holder| holder != rank);
@@ -257,6 +271,5 @@ impl<'a> Mover<'a> {
             self.holders[to.index()].insert(place, rank);
             self.departures[from.index()] -= 1;
         }
-        self.transactions.push(Transaction { layer: self.layer, changes, shares: Vec::new() });
     }
 }

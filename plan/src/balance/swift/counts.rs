@@ -13,8 +13,15 @@ pub(in crate::balance) fn counts(weights: &[f64], ranks: usize, physical: usize,
     let key = |expert: usize, count: u16| {
         ((weights[expert] / f64::from(count)).to_bits(), Reverse(count), Reverse(expert as u16))
     };
-    let mut hottest: BinaryHeap<_> = (0..weights.len()).map(|expert| key(expert, least as u16)).collect();
-    for _ in weights.len() * least..physical {
+    let mut keys: Vec<_> = (0..weights.len()).map(|expert| key(expert, least as u16)).collect();
+    let spare = physical - weights.len() * least;
+    // Only the hottest can get one: as many as there are copies to give.
+    if spare < keys.len() {
+        keys.select_nth_unstable_by(spare, |a, b| b.cmp(a));
+        keys.truncate(spare);
+    }
+    let mut hottest = BinaryHeap::from(keys);
+    for _ in 0..spare {
         loop {
             let mut top = hottest.peek_mut().expect("there are no more slots than ranks times experts");
             let expert = usize::from(top.2.0);

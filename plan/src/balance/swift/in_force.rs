@@ -8,7 +8,7 @@ use super::ranks::Ranks;
 use super::relabel::relabel;
 use super::scratch;
 use super::search::{Change, Choice, Limits, ROUNDING, search};
-use crate::shares::{LEAST_UNCERTAINTY, Levelled, Placed};
+use crate::shares::{LEAST_UNCERTAINTY, Levelled};
 
 /// A layer is left alone, or improved no further, when its busiest rank is within this many standard deviations of what a
 /// rank's load will differ from its forecast: the next window undoes finer work.
@@ -18,7 +18,7 @@ const WITHIN_NOISE: f64 = 0.6;
 const WITHIN_NOISE_BY_SHARES: f64 = 0.35;
 
 /// What is left of the way to the goal when it is looked at whether shares can do the rest.
-const STAGES: [f64; 5] = [0.6, 0.4, 0.25, 0.12, 0.0];
+const STAGES: [f64; 3] = [0.45, 0.18, 0.0];
 
 /// Passes over shares after which they have done what they can nearly always.
 const PASSES: usize = 8;
@@ -45,8 +45,10 @@ pub(in crate::balance) fn pack(ranks: &Ranks, weights: &[f64], kept: &Kept, leas
     let level = largest_copy(weights, &ideal);
     let bound = scratch::bound(ranks, weights, level);
     let goal = bound * (1.0 + WITHIN_NOISE * noise);
-    let balanced = |packing: &Packing<'_>| {
-        packing.top() <= goal || shares_reach(packing, weights, bound * (1.0 + WITHIN_NOISE_BY_SHARES * noise))
+    let speeds = ranks.speeds();
+    let mut levelled = Levelled::new(&speeds, ranks.physical());
+    let mut balanced = |packing: &Packing<'_>| {
+        packing.top() <= goal || shares_reach(&mut levelled, packing, bound * (1.0 + WITHIN_NOISE_BY_SHARES * noise))
     };
     if covered && balanced(&packing) {
         return slots.clone();
@@ -75,21 +77,16 @@ pub(in crate::balance) fn pack(ranks: &Ranks, weights: &[f64], kept: &Kept, leas
 }
 
 /// Whether shares can level the ranks of a packing down to a limit without a move.
-fn shares_reach(packing: &Packing<'_>, weights: &[f64], limit: f64) -> bool {
-    let ranks = packing.ranks();
-    let alone = |rank: usize| {
-        let loads = packing.experts_of(rank).iter().zip(packing.loads_of(rank));
-        let fixed: f64 =
-            loads.filter(|(expert, _)| packing.count(usize::from(**expert)) == 1).map(|(_, load)| load).sum();
-        fixed * ranks.pace(rank)
-    };
-    if (0..ranks.len()).any(|rank| alone(rank) > limit) {
+fn shares_reach(levelled: &mut Levelled<'_>, packing: &Packing<'_>, limit: f64) -> bool {
+    levelled.begin((0..packing.ranks().len()).map(|rank| packing.rank_load(rank)));
+    for expert in (0..packing.experts()).filter(|&expert| packing.count(expert) > 1) {
+        // Which slots of the ranks they are plays no part.
+        levelled.add(packing.weight(expert), packing.holders(expert).map(|rank| (0, rank)));
+    }
+    if levelled.is_above_alone(limit) {
         return false;
     }
-    let placed = Placed { slots: |rank| ranks.slots(rank), expert: |slot: usize| usize::from(packing.slots()[slot]) };
-    let speeds: Vec<f64> = (0..ranks.len()).map(|rank| 1.0 / ranks.pace(rank)).collect();
-    let mut levelled = Levelled::even(&placed, weights, &speeds);
-    levelled.level_out(&placed, weights, LEAST_UNCERTAINTY, PASSES);
+    levelled.level_out(LEAST_UNCERTAINTY, PASSES, limit);
     levelled.busiest() <= limit
 }
 
@@ -111,6 +108,11 @@ impl<'a> Home<'a> {
             }
         }
         Self { ranks, of_ranks, of_nodes }
+    }
+
+    /// Whether a rank holds what it held at the start, in all of its slots.
+    fn is_as_before(&self, packing: &Packing<'_>, rank: usize) -> bool {
+        packing.experts_of(rank).iter().all(|&expert| self.of_ranks.has(rank, expert.into()))
     }
 
     /// What it costs more, in pages within a node, when on a rank `old` makes place for `new`.
@@ -150,13 +152,16 @@ pub(super) fn cover(packing: &mut Packing<'_>, least: usize) {
 /// Gives copies to experts whose copies carry more than `limit`, as long as that of the expert which makes place stays
 /// lighter.
 fn refresh(packing: &mut Packing<'_>, limit: f64) {
+    let mut hot: Vec<usize> = (0..packing.experts()).filter(|&expert| packing.load(expert) > limit).collect();
     for _ in 0..packing.slots().len() {
-        let hottest = (0..packing.experts())
-            .filter(|&expert| packing.count(expert) < packing.ranks().open())
-            .max_by(|&a, &b| packing.load(a).total_cmp(&packing.load(b)).then(b.cmp(&a)));
-        let Some(hot) = hottest.filter(|&hot| packing.load(hot) > limit) else { return };
-        let Some((rank, old)) = spare_slot(packing, hot, packing.load(hot)) else { return };
-        packing.replace(rank, old, hot);
+        hot.retain(|&expert| packing.load(expert) > limit && packing.count(expert) < packing.ranks().open());
+        let hottest = hot.iter().copied().max_by(|&a, &b| packing.load(a).total_cmp(&packing.load(b)).then(b.cmp(&a)));
+        let Some(hottest) = hottest else { return };
+        let Some((rank, old)) = spare_slot(packing, hottest, packing.load(hottest)) else { return };
+        packing.replace(rank, old, hottest);
+        if !hot.contains(&old) {
+            hot.push(old);
+        }
     }
 }
 
@@ -183,6 +188,8 @@ fn spare_slot(packing: &Packing<'_>, new: usize, limit: f64) -> Option<(usize, u
 struct Best<'a> {
     home: &'a Home<'a>,
     top: f64,
+    /// Whether the busiest rank holds what it held at the start.
+    from_home: bool,
     gain: f64,
     change: Option<Change>,
 }
@@ -203,7 +210,21 @@ impl Best<'_> {
 
 impl Choice for Best<'_> {
     fn limit(&self) -> f64 {
-        self.top - self.gain * NO_PAGE
+        self.limit_at(NO_PAGE)
+    }
+
+    /// A better exchange is worth looking for: each costs pages.
+    fn look_further(&self, _: usize) -> usize {
+        8
+    }
+
+    /// Ranks that hold what they held at the start receive a page each.
+    fn least_cost(&self, packing: &Packing<'_>, rank: usize) -> f64 {
+        if self.from_home && self.home.is_as_before(packing, rank) { 2.0 } else { NO_PAGE }
+    }
+
+    fn limit_at(&self, cost: f64) -> f64 {
+        self.top - self.gain * cost
     }
 
     fn limit_of(&self, change: Change) -> f64 {
@@ -211,9 +232,9 @@ impl Choice for Best<'_> {
     }
 
     fn offer(&mut self, level: f64, change: Change) {
-        let gain = (self.top - level) / self.cost(change);
-        if gain > self.gain {
-            self.gain = gain;
+        let (gain, cost) = (self.top - level, self.cost(change));
+        if gain > self.gain * cost {
+            self.gain = gain / cost;
             self.change = Some(change);
         }
     }
@@ -230,7 +251,10 @@ impl Choice for Best<'_> {
 /// Improves the busiest rank until its level is at most `goal`, which is then true, or no change is worth its pages.
 fn improve(packing: &mut Packing<'_>, home: &Home<'_>, goal: f64, worth: f64) -> bool {
     let limits = Limits { goal, far: goal, steps: STEPS_PER_SLOT * packing.slots().len() };
-    search(packing, limits, |top| Best { home, top, gain: top * worth.max(ROUNDING), change: None })
+    search(packing, limits, |packing| {
+        let (top, from_home) = (packing.top(), home.is_as_before(packing, packing.busiest()));
+        Best { home, top, from_home, gain: top * worth.max(ROUNDING), change: None }
+    })
 }
 
 #[cfg(test)]

@@ -17,6 +17,19 @@ impl Choice for Lowest {
         self.level
     }
 
+    /// With few ranks the first are as good as any.
+    fn look_further(&self, ranks: usize) -> usize {
+        (ranks / 8).clamp(3, 8)
+    }
+
+    fn least_cost(&self, _: &Packing<'_>, _: usize) -> f64 {
+        0.0
+    }
+
+    fn limit_at(&self, _: f64) -> f64 {
+        self.level
+    }
+
     fn limit_of(&self, _: Change) -> f64 {
         self.level
     }
@@ -41,12 +54,12 @@ impl Choice for Lowest {
 /// above `far`.
 pub(in crate::balance) fn improve(packing: &mut Packing<'_>, goal: f64, far: f64) {
     let steps = STEPS_PER_SLOT * packing.slots().len();
-    search(packing, Limits { goal, far, steps }, |top| lowest(top, goal));
+    search(packing, Limits { goal, far, steps }, |packing| lowest(packing.top(), goal));
 }
 
 /// The same by at most `steps` exchanges, without a change to the numbers of copies.
 pub(in crate::balance) fn exchange(packing: &mut Packing<'_>, goal: f64, steps: usize) {
-    search(packing, Limits { goal, far: f64::INFINITY, steps }, |top| lowest(top, goal));
+    search(packing, Limits { goal, far: f64::INFINITY, steps }, |packing| lowest(packing.top(), goal));
 }
 
 fn lowest(top: f64, goal: f64) -> Lowest {

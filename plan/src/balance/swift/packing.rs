@@ -156,6 +156,11 @@ impl<'a> Packing<'a> {
         &self.spare
     }
 
+    /// Load of all copies of an expert.
+    pub(in crate::balance) fn weight(&self, expert: usize) -> f64 {
+        self.weights[expert]
+    }
+
     /// Load of each copy of an expert if it had `count`.
     pub(in crate::balance) fn load_with(&self, expert: usize, count: usize) -> f64 {
         self.weights[expert] / count as f64

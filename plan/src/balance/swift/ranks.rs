@@ -53,6 +53,11 @@ impl Ranks {
         Self { nodes: (0..self.len()).map(|rank| topology.node(rank.into()).0).collect(), far_page, ..self }
     }
 
+    /// Speed of each rank.
+    pub(in crate::balance) fn speeds(&self) -> Vec<f64> {
+        self.paces.iter().map(|pace| 1.0 / pace).collect()
+    }
+
     /// `ranks` equal ranks.
     #[cfg(test)]
     pub(in crate::balance) fn even(ranks: usize, slots_per_rank: usize) -> Self {

@@ -6,10 +6,6 @@ use super::packing::Packing;
 /// A gain below this share of the busiest rank is rounding.
 pub(in crate::balance) const ROUNDING: f64 = 1e-9;
 
-/// Ranks that are looked at once one has been found with which an exchange helps: those come lowest first, so the ones
-/// after it rarely have a better one, and with many ranks looking at all of them would be most of the work.
-const LOOK_FURTHER: usize = 8;
-
 /// One step of a search.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::balance) enum Change {
@@ -24,6 +20,13 @@ pub(in crate::balance) enum Change {
 pub(in crate::balance) trait Choice {
     /// The level that a change must stay below to be taken, whatever it is.
     fn limit(&self) -> f64;
+    /// Ranks that are looked at once one has been found with which an exchange helps: those come lowest first, so the ones after
+    /// it rarely have a better one, and looking at all of them would be most of the work.
+    fn look_further(&self, ranks: usize) -> usize;
+    /// What an exchange between the busiest rank and another costs at least.
+    fn least_cost(&self, packing: &Packing<'_>, rank: usize) -> f64;
+    /// The level that a change of at least that cost must stay below.
+    fn limit_at(&self, cost: f64) -> f64;
     /// The level that this one must stay below.
     fn limit_of(&self, change: Change) -> f64;
     /// Takes a change if it is better than what was taken before; of equals the first stays.
@@ -48,19 +51,18 @@ pub(in crate::balance) struct Limits {
 
 /// Improves the busiest rank until its level is at most the goal, which is then true, or nothing that is offered is taken.
 /// An exchange leaves every other rank as it is, so one that is taken comes before numbers of copies change: that costs
-/// less and, from a placement in force, also moves less and holds longer. `choice` begins each step, given the level of the
-/// busiest rank.
+/// less and, from a placement in force, also moves less and holds longer. `choice` begins each step.
 pub(in crate::balance) fn search<C: Choice>(
     packing: &mut Packing<'_>,
     limits: Limits,
-    choice: impl Fn(f64) -> C,
+    choice: impl Fn(&Packing<'_>) -> C,
 ) -> bool {
     for _ in 0..limits.steps {
         let top = packing.top();
         if top <= limits.goal {
             return true;
         }
-        let mut choice = choice(top);
+        let mut choice = choice(packing);
         offer_exchanges(packing, &mut choice);
         if choice.taken().is_none() && top > limits.far {
             offer_copies(packing, &mut choice);
@@ -82,7 +84,7 @@ fn offer_exchanges(packing: &Packing<'_>, choice: &mut impl Choice) {
     let (ranks, busiest) = (packing.ranks(), packing.busiest());
     let (load, pace) = (packing.rank_load(busiest), ranks.pace(busiest));
     let (mine, my_loads) = (packing.experts_of(busiest), packing.loads_of(busiest));
-    let mut further = LOOK_FURTHER;
+    let mut further = choice.look_further(ranks.len());
     for rank in packing.by_level() {
         if packing.level(rank) >= choice.limit() || further == 0 {
             return;
@@ -94,13 +96,17 @@ fn offer_exchanges(packing: &Packing<'_>, choice: &mut impl Choice) {
         if (load - even) * pace >= choice.limit() {
             continue;
         }
+        let cost = choice.least_cost(packing, rank);
+        if (load - even) * pace >= choice.limit_at(cost) {
+            continue;
+        }
         let (theirs, their_loads) = (packing.experts_of(rank), packing.loads_of(rank));
         // What may go over so that both ranks stay below the limit.
         let within = |limit: f64| (load - limit / pace, limit / other_pace - other_load);
-        let (mut low, mut high) = within(choice.limit());
+        let (mut low, mut high) = within(choice.limit_at(cost));
         let (mut i, mut j) = (0, 0);
-        while i < mine.len() && j < theirs.len() {
-            let less = my_loads[i] - their_loads[j];
+        while let (Some(heavy), Some(light)) = (my_loads.get(i), their_loads.get(j)) {
+            let less = heavy - light;
             if less > low && less < high {
                 let (old, new) = (usize::from(mine[i]), usize::from(theirs[j]));
                 // What cannot go over is passed over: it must not keep what comes after it from being compared.
@@ -117,11 +123,11 @@ fn offer_exchanges(packing: &Packing<'_>, choice: &mut impl Choice) {
                 if choice.is_enough() {
                     return;
                 }
-                (low, high) = within(choice.limit());
+                (low, high) = within(choice.limit_at(cost));
             }
-            let heavy = less > even;
-            i += usize::from(heavy);
-            j += usize::from(!heavy);
+            let too_much = less > even;
+            i += usize::from(too_much);
+            j += usize::from(!too_much);
         }
     }
 }

@@ -47,7 +47,7 @@ impl<'a> Sharing<'a> {
         let shared = (0..weights.len()).filter(|&expert| copies[expert].len() > 1).map(|expert| expert as u16);
         Self {
             weights,
-            speeds: (0..ranks.len()).map(|rank| 1.0 / ranks.pace(rank)).collect(),
+            speeds: ranks.speeds(),
             shared: shared.collect(),
             still: STILL * loads.iter().sum::<f64>() / ranks.open() as f64,
             loads,
