@@ -9,11 +9,13 @@ use crate::assignment;
 use crate::loads::Window;
 
 /// What each rank of each layer holds, `[layers][ranks]`, with the share of its expert's tokens that each copy takes.
+#[derive(Clone)]
 pub struct Placement {
     experts: usize,
     layers: Vec<Vec<Vec<Copy>>>,
 }
 
+#[derive(Clone, Copy)]
 struct Copy {
     expert: usize,
     share: f64,

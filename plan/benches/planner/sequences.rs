@@ -2,6 +2,8 @@
 //! not seen.
 
 use anyhow::Result;
+use plan::map::ExpertMap;
+use plan::nearest;
 
 use crate::figures::mean;
 use crate::loads::{Window, expert_loads, sum};
@@ -21,21 +23,27 @@ struct Case {
     shape: &'static str,
     family: &'static str,
     moved: Option<f64>,
-    /// Whether the next window must be served as well as by plans from scratch.
-    as_good: bool,
+    /// Whose plans of everything anew must not serve the next window better.
+    as_good_as: &'static [Planner],
     peers: &'static [(&'static str, [f64; 4])],
 }
 
 /// Peers: balancedness on the windows seen and on the next one, moves of a rebalance, and its share of slots in per cent.
 /// Those of `realdrift50` are left out: they were measured on another walk between more recorded matrices.
 const CASES: [Case; 5] = [
-    Case { shape: "dsv3-32", family: "realdrift50", moved: Some(0.03), as_good: true, peers: &[] },
-    Case { shape: "dsv3-72", family: "realdrift50", moved: Some(0.08), as_good: true, peers: &[] },
+    Case {
+        shape: "dsv3-32",
+        family: "realdrift50",
+        moved: Some(0.03),
+        as_good_as: &[Planner::DeepSeek, Planner::Scratch],
+        peers: &[],
+    },
+    Case { shape: "dsv3-72", family: "realdrift50", moved: Some(0.08), as_good_as: &[Planner::DeepSeek], peers: &[] },
     Case {
         shape: "dsv3-32",
         family: "drift50",
         moved: Some(0.08),
-        as_good: true,
+        as_good_as: &[Planner::DeepSeek],
         peers: &[
             ("vllm", [0.9951, 0.8151, 15890.0, 95.1]),
             ("ascend-swift", [0.8669, 0.7599, 1963.0, 11.8]),
@@ -47,7 +55,7 @@ const CASES: [Case; 5] = [
         shape: "qwen235-16",
         family: "drift50",
         moved: None,
-        as_good: false,
+        as_good_as: &[Planner::DeepSeek],
         peers: &[
             ("vllm", [0.9952, 0.8409, 12250.0, 90.5]),
             ("flashlb", [0.9753, 0.8563, 4615.0, 34.1]),
@@ -58,7 +66,7 @@ const CASES: [Case; 5] = [
         shape: "kimi-64",
         family: "drift50",
         moved: None,
-        as_good: false,
+        as_good_as: &[Planner::DeepSeek],
         peers: &[
             ("vllm", [0.9924, 0.7721, 26519.0, 97.0]),
             ("flashlb", [0.9564, 0.7828, 8614.0, 31.5]),
@@ -75,38 +83,56 @@ struct Outcome {
     next_planned: Vec<f64>,
     excess: Vec<f64>,
     movements: Vec<Movement>,
+    /// Per cent of the next window's pairs that are computed on another node than their token's.
+    leaving: Vec<f64>,
     milliseconds: Vec<f64>,
 }
 
-/// Plans at the end of every window, and scores each plan on the window after it. The first, which leaves the initial
-/// layout, is not counted.
-fn follow(planner: Planner, shape: &Shape, windows: &[Window]) -> Result<Outcome> {
+/// A planner on its way through a sequence.
+struct Course {
+    planner: Planner,
+    map: ExpertMap,
+    placement: Placement,
+    outcome: Outcome,
+}
+
+/// Each planner plans at the end of every window, one after the other so that a slow moment of the machine is slow for all, and
+/// each plan is scored on the window after it. The first, which leaves the initial layout, is not counted.
+fn follow<const N: usize>(planners: [Planner; N], shape: &Shape, windows: &[Window]) -> Result<[Outcome; N]> {
     let (topology, loads) = (shape.topology(), expert_loads(windows));
-    let mut map = initial(shape);
-    let mut placement = Placement::of(&map, topology.slots())?;
-    let mut outcome = Outcome::default();
+    let (map, placement) = (initial(shape), Placement::of(&initial(shape), topology.slots())?);
+    let mut courses = planners.map(|planner| Course {
+        planner,
+        map: map.clone(),
+        placement: placement.clone(),
+        outcome: Outcome::default(),
+    });
     for (end, next) in windows.iter().enumerate().skip(1) {
         let history = end.saturating_sub(HISTORY)..end;
-        let (seen, history) = (sum(&windows[history.clone()]), &loads[history]);
-        let (plan, milliseconds) = clock::timed(|| planner.plan(history, &topology, &map));
-        map = plan?;
-        let new = Placement::of(&map, topology.slots())?;
-        if end > 1 {
-            let busiest = new.busiest(&seen, Split::Even);
-            let over = busiest
-                .iter()
-                .zip(&seen)
-                .map(|(max, load)| (max / bound::of_counts(load, shape.ranks, shape.physical) - 1.0) * 100.0);
-            outcome.seen.push(mean(&new.balancedness(&seen, Split::Even)));
-            outcome.next.push(mean(&new.balancedness(next, Split::Even)));
-            outcome.next_planned.push(mean(&new.balancedness(next, Split::Planned)));
-            outcome.excess.push(mean(&over.collect::<Vec<_>>()));
-            outcome.movements.push(placement.movement(&new, shape.nodes));
-            outcome.milliseconds.push(milliseconds);
+        let seen = sum(&windows[history.clone()]);
+        for Course { planner, map, placement, outcome } in &mut courses {
+            let (plan, milliseconds) = clock::timed(|| planner.plan(&loads[history.clone()], &topology, map));
+            *map = plan?;
+            let new = Placement::of(map, topology.slots())?;
+            if end > 1 {
+                let over = new
+                    .busiest(&seen, Split::Even)
+                    .into_iter()
+                    .zip(&seen)
+                    .map(|(max, load)| (max / bound::of_counts(load, shape.ranks, shape.physical) - 1.0) * 100.0);
+                outcome.seen.push(mean(&new.balancedness(&seen, Split::Even)));
+                outcome.next.push(mean(&new.balancedness(next, Split::Even)));
+                outcome.next_planned.push(mean(&new.balancedness(next, Split::Planned)));
+                outcome.excess.push(mean(&over.collect::<Vec<_>>()));
+                outcome.movements.push(placement.movement(&new, shape.nodes));
+                let pairs = loads[end].total() as f64;
+                outcome.leaving.push(nearest::leaving(map, &loads[end], &topology) / pairs * 100.0);
+                outcome.milliseconds.push(milliseconds);
+            }
+            *placement = new;
         }
-        placement = new;
     }
-    Ok(outcome)
+    Ok(courses.map(|course| course.outcome))
 }
 
 impl Outcome {
@@ -129,6 +155,7 @@ impl Outcome {
             format!("{:.1} %", self.share_moved(shape) * 100.0),
             format!("{:.0}", self.moves(|movement| movement.relabelled)),
             format!("{:.0}", self.moves(|movement| movement.cross_node)),
+            format!("{:.1} %", mean(&self.leaving)),
             format!("{:.1}", mean(&self.milliseconds)),
         ]);
     }
@@ -147,6 +174,7 @@ pub fn sequences(options: &Options, report: &mut Report) -> Result<()> {
         "of slots",
         "if relabelled",
         "cross-node",
+        "pairs off node",
         "CPU ms",
     ]);
     for case in &CASES {
@@ -166,29 +194,26 @@ fn follow_all(options: &Options, case: &Case, report: &mut Report) -> Result<()>
         windows.truncate(QUICK);
     }
     let name = format!("{} {}", case.shape, case.family);
-    let shown = |planner: Planner| -> Result<Outcome> {
-        let outcome = follow(planner, shape, &windows)?;
+    let planners = [Planner::Keep, Planner::DeepSeek, Planner::Scratch, Planner::InForce];
+    let outcomes = follow(planners, shape, &windows)?;
+    for (planner, outcome) in planners.into_iter().zip(&outcomes) {
         outcome.show(&name, planner, shape);
-        Ok(outcome)
-    };
-    shown(Planner::Keep)?;
-    let deepseek = shown(Planner::DeepSeek)?;
-    let scratch = shown(Planner::Scratch)?;
-    let ours = shown(Planner::InForce)?;
+    }
+    let [_, deepseek, scratch, ours] = &outcomes;
     for (peer, [seen, next, moves, share]) in case.peers {
         let empty = String::new;
         let figures = [format!("{seen:.4}"), format!("{next:.4}"), empty(), empty(), format!("{moves:.0}")];
-        let cells = [&[format!("{name} {peer}")], &figures[..], &[format!("{share:.1} %"), empty(), empty(), empty()]];
+        let cells =
+            [&[format!("{name} {peer}")], &figures[..], &[format!("{share:.1} %"), empty(), empty(), empty(), empty()]];
         report::row(&cells.concat());
     }
     if let Some(limit) = case.moved {
         report.at_most(format!("{name}, moved by a rebalance"), ours.share_moved(shape) * 100.0, limit * 100.0, " %");
     }
-    if case.as_good {
-        for (other, against) in [(&scratch, "a plan of ours from scratch"), (&deepseek, "deepseek")] {
-            let served = |outcome: &Outcome| mean(&outcome.next_planned);
-            report.at_least(format!("{name}, next window, against {against}"), served(&ours), served(other));
-        }
+    let served = |outcome: &Outcome| mean(&outcome.next_planned);
+    for against in case.as_good_as {
+        let other = if *against == Planner::DeepSeek { deepseek } else { scratch };
+        report.at_least(format!("{name}, next window, against {}", against.name()), served(ours), served(other));
     }
     let what = format!("{name}, processor time of a plan, against one from scratch");
     report.at_most(what, mean(&ours.milliseconds), mean(&scratch.milliseconds), " ms");
