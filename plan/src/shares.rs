@@ -68,7 +68,8 @@ fn suit_layer(map: &ExpertMap, layer: LayerId, tokens: &[u64], speeds: &[f64], u
     // No shares take a rank below what all ranks would carry if they were level.
     let worth = 1.0 - WORTH;
     let even = levelled.busiest();
-    if even * speeds.iter().sum::<f64>() * worth < levelled.loads.iter().sum::<f64>() {
+    let level = levelled.loads.iter().sum::<f64>() / speeds.iter().sum::<f64>();
+    if even * worth < level {
         return None;
     }
     let copies = (0..speeds.len()).flat_map(|rank| slots(rank).map(move |slot| (experts[slot], slot, rank)));
@@ -77,7 +78,7 @@ fn suit_layer(map: &ExpertMap, layer: LayerId, tokens: &[u64], speeds: &[f64], u
     for copies in copies.chunk_by(|a, b| a.0 == b.0) {
         levelled.add(tokens[copies[0].0.index()], copies.iter().map(|&(_, slot, rank)| (slot, rank)));
     }
-    levelled.level_out(uncertainty, PASSES, 0.0);
+    levelled.level_out(uncertainty, PASSES, level * (1.0 + WORTH));
     let mut parts = map.parts(layer);
     let mut fractions = Vec::new();
     for Replicated { copies, .. } in &levelled.replicated {

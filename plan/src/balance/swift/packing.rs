@@ -34,14 +34,14 @@ pub(in crate::balance) struct Packing<'a> {
     order: Vec<u64>,
 }
 
-/// Level and number of a rank as one number, which sorts like them: a level is not negative, so its bits are in the order
-/// of values. The number takes the last 16, which are worth less than a part in 10^10.
-const fn key(level: f64, rank: usize) -> u64 {
-    level.to_bits() & !0xffff | rank as u64
+/// A load and the number of what carries it as one number, which sorts like them: a load is not negative, so its bits are in
+/// the order of values. The number takes the last 16, which are worth less than a part in 10^10.
+const fn key(load: f64, number: usize) -> u64 {
+    load.to_bits() & !0xffff | number as u64
 }
 
-/// The rank in a [`key`].
-const fn rank_of(key: u64) -> usize {
+/// The number in a [`key`].
+const fn number_of(key: u64) -> usize {
     (key & 0xffff) as usize
 }
 
@@ -81,12 +81,17 @@ impl<'a> Packing<'a> {
         for (copy, (weight, &count)) in self.copies.iter_mut().zip(self.weights.iter().zip(&self.counts)) {
             *copy = weight / f64::from(count);
         }
+        let mut sorted = Vec::with_capacity(self.experts.len());
         for rank in 0..self.ranks.len() {
             let slots = self.ranks.slots(rank);
-            let load = |expert: u16| self.copies[usize::from(expert)];
-            self.experts[slots.clone()].sort_unstable_by(|&a, &b| load(b).total_cmp(&load(a)).then(a.cmp(&b)));
-            for slot in slots {
-                self.loads[slot] = load(self.experts[slot]);
+            // Of equal loads the first expert comes first.
+            let load_and_expert = |expert: &u16| key(self.copies[usize::from(*expert)], usize::from(!expert));
+            sorted.clear();
+            sorted.extend(self.experts[slots.clone()].iter().map(load_and_expert));
+            sorted.sort_unstable();
+            for (slot, &key) in slots.zip(sorted.iter().rev()) {
+                self.experts[slot] = !(number_of(key) as u16);
+                self.loads[slot] = self.copies[usize::from(self.experts[slot])];
             }
             self.sums[rank] = self.sum(rank);
             self.levels[rank] = self.sums[rank] * self.ranks.pace(rank);
@@ -183,12 +188,12 @@ impl<'a> Packing<'a> {
 
     /// Ranks by ascending level.
     pub(in crate::balance) fn by_level(&self) -> impl Iterator<Item = usize> + '_ {
-        self.order.iter().map(|&key| rank_of(key))
+        self.order.iter().map(|&key| number_of(key))
     }
 
     /// The rank that takes longest.
     pub(in crate::balance) fn busiest(&self) -> usize {
-        rank_of(*self.order.last().expect("there is a rank"))
+        number_of(*self.order.last().expect("there is a rank"))
     }
 
     /// The time that the busiest rank takes.
