@@ -11,6 +11,7 @@ const LAST_WORDS: usize = 400;
 
 /// A pod of a deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "Kubernetes tells each by itself")]
 pub struct Member {
     /// Its name.
     pub name: String,

@@ -48,6 +48,18 @@ pub async fn run(context: Option<String>, started: impl FnOnce(Stop)) -> Result<
     Ok(())
 }
 
+/// Runs the half of the demo that needs no Kubernetes.
+///
+/// # Errors
+/// If a stage fails. What it started is stopped all the same.
+pub async fn run_without_kubernetes() -> Result<()> {
+    let mut stages = Stages::new();
+    stages.begin("Programs");
+    local::run(&Binaries::build()?, &mut stages).await?;
+    stages.report();
+    Ok(())
+}
+
 /// What is missing after installing what can be installed.
 fn missing_here() -> Vec<Missing> {
     if cluster::provide().is_ok() { Vec::new() } else { cluster::missing() }

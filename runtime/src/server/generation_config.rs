@@ -70,14 +70,15 @@ impl GenerationConfig {
             let listed = NEUTRAL.iter().find(|(name, _)| *name == key);
             listed.is_some_and(|(_, neutral)| value.as_f64().is_some_and(|value| (value - neutral).abs() < 1e-9))
         };
-        let says_something = |(key, value): &(&str, &Value)| {
-            let empty =
-                value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(|map| map.is_empty());
-            !(value.is_null() || **value == Value::Bool(false) || empty)
-                && !HARMLESS.contains(key)
-                && !neutral(key, value)
+        let says_nothing = |value: &Value| match value {
+            Value::Null | Value::Bool(false) => true,
+            Value::Array(values) => values.is_empty(),
+            Value::Object(members) => members.is_empty(),
+            Value::Bool(true) | Value::Number(_) | Value::String(_) => false,
         };
-        self.rest.iter().map(|(key, value)| (key.as_str(), value)).filter(says_something).collect()
+        let has_no_effect =
+            |(key, value): &(&str, &Value)| !says_nothing(value) && !HARMLESS.contains(key) && !neutral(key, value);
+        self.rest.iter().map(|(key, value)| (key.as_str(), value)).filter(has_no_effect).collect()
     }
 }
 

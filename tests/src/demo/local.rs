@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tokio::process::{Child, Command};
 
-use super::shift::{self, Endpoints, LAST};
+use super::shift::{self, BALANCED, Endpoints, LAST};
 use super::stages::Stages;
 use crate::workspace::{self, Binaries};
 use crate::{admin, wait};
@@ -33,6 +33,11 @@ pub async fn run(binaries: &Binaries, stages: &mut Stages) -> Result<()> {
     let second = Runtime::start(&binaries.runtime, &fixed).await?;
     let window = shift::first_window(&second.endpoints, LAST).await?;
     stages.say(&format!("ratio of its first window, {} steps of {LAST}: {:.3}", window.steps, window.ratio));
+    ensure!(
+        window.ratio >= BALANCED,
+        "it started from the map and its first window has a ratio of {:.3}",
+        window.ratio
+    );
     second.stop().await
 }
 
