@@ -146,10 +146,13 @@ pub fn pod_names(checked: &Checked, group: usize) -> BTreeMap<String, (Role, usi
 /// Whether a replica serves: its coordinator is ready only while every rank is part of its group.
 #[must_use]
 pub fn serves(observed: &Observed, group: usize) -> bool {
-    observed
-        .members
-        .values()
-        .any(|member| member.group == group && member.role == Role::Coordinator && member.ready && !member.deleting)
+    coordinator(observed, group).is_some_and(|coordinator| coordinator.ready)
+}
+
+/// The coordinator of a replica, unless it is going.
+fn coordinator(observed: &Observed, group: usize) -> Option<&Member> {
+    let mut members = observed.members.values();
+    members.find(|member| member.group == group && member.role == Role::Coordinator && !member.deleting)
 }
 
 /// Pods whose node is lost or which ended, and when to look again at those that may turn out so.
@@ -221,9 +224,7 @@ fn group(checked: &Checked, observed: &Observed, index: usize, revision: &str) -
     // Pods of two revisions would not agree on ranks or settings: new ones come when the last old one goes.
     let outdated = members().any(|member| member.revision != revision && !member.deleting);
     // It reads the checkpoint and the map first of all: ranks, which may hold GPUs, come when both have been found right.
-    let accepted = members().any(|member| {
-        member.role == Role::Coordinator && member.revision == revision && member.started && !member.deleting
-    });
+    let accepted = coordinator(observed, index).is_some_and(|coordinator| coordinator.started);
     let kept = members().filter(|member| member.revision == revision).find_map(|member| member.image.clone());
     let create = pod_names(checked, index)
         .into_iter()
