@@ -106,11 +106,7 @@ pub fn balance(request: &Request<'_>) -> Result<Plan, BalanceError> {
     let Request { windows, topology, current, min_coverage, .. } = *request;
     let first = same_model(windows)?;
     check_model(current, first)?;
-    let target = target(request, first)?;
-    let map = match same_ranks(current, topology) {
-        Some(current) => moves::destination(current, &target).expect("both maps have one shape"),
-        None => target,
-    };
+    let map = target(request, first)?;
     Ok(Plan { uncovered: coverage::uncovered(&map, topology, min_coverage), map })
 }
 
@@ -122,20 +118,26 @@ fn target(request: &Request<'_>, load: &ExpertLoad) -> Result<ExpertMap, Balance
         ExpertMap::with_slots_of_ranks(layers, experts, of_ranks.clone(), slots)
             .expect("a policy keeps the invariants of a map")
     };
+    let in_force = same_ranks(current, topology);
+    let arranged = |map| match in_force {
+        Some(current) => moves::destination(current, map).expect("both maps have one shape"),
+        None => map,
+    };
     Ok(match policy {
-        Policy::Off => match same_ranks(current, topology) {
+        Policy::Off => match in_force {
             Some(current) => current.clone(),
             None => ExpertMap::contiguous_on(layers, experts, of_ranks)?,
         },
         Policy::DeepSeek => {
             let per_rank = of_ranks.per_rank().ok_or(BalanceError::UnequalSlots { policy })?;
             let (slots, shares) = deepseek::balance(&total(windows), topology, per_rank);
-            placed(slots).with_shares(&shares).expect("copies that are joined take all shares")
+            arranged(placed(slots).with_shares(&shares).expect("copies that are joined take all shares"))
         }
         Policy::Swift => {
             let forecast = Forecast::new(windows);
             let (slots, bursty) = swift::balance((windows, &forecast), topology, current, min_coverage);
-            let mut map = shares::suit(&placed(slots), &forecast.load(), topology, shares::uncertainty(windows));
+            let mut map =
+                shares::suit(arranged(placed(slots)), &forecast.load(), topology, shares::uncertainty(windows));
             // What is placed for bursts is uneven in the sum on purpose: shares that level the sum would undo it.
             for layer in bursty {
                 map.set_shares(layer, None).expect("even shares add up");

@@ -10,6 +10,7 @@ pub mod balance;
 pub mod bound;
 pub mod coverage;
 pub mod formats;
+mod holders;
 pub mod ids;
 pub mod load;
 pub mod map;

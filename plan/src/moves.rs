@@ -4,6 +4,7 @@
 mod apply;
 mod error;
 mod layer;
+mod lists;
 mod order;
 mod random;
 mod relabel;
@@ -103,14 +104,15 @@ pub fn transactions(
 ///
 /// # Errors
 /// If the maps have different shapes.
-pub fn destination(old: &ExpertMap, new: &ExpertMap) -> Result<ExpertMap, MoveError> {
-    check_shapes(old, new)?;
-    let mut map = old.clone();
-    for layer in old.layers().filter(|&layer| differ(old, new, layer)) {
-        let (slots, shares) = layer::after(old, new, layer);
-        map.replace_layer(layer, &slots, shares)?;
+pub fn destination(old: &ExpertMap, mut new: ExpertMap) -> Result<ExpertMap, MoveError> {
+    check_shapes(old, &new)?;
+    for layer in old.layers() {
+        if old.layer(layer) != new.layer(layer) {
+            let (slots, shares) = layer::after(old, &new, layer);
+            new.replace_layer(layer, &slots, shares)?;
+        }
     }
-    Ok(map)
+    Ok(new)
 }
 
 /// Whether anything in a layer differs, be it the order of slots.

@@ -4,7 +4,7 @@
 use crate::ids::{ExpertId, LayerId, NodeId, RankId};
 use crate::load::ExpertLoad;
 use crate::map::{ExpertMap, WHOLE};
-use crate::shares::round;
+use crate::shares::Rounding;
 use crate::topology::Topology;
 
 /// The part that each slot of a layer takes of those tokens of its expert that start on `node`, in parts of [`WHOLE`],
@@ -25,12 +25,10 @@ pub fn parts(map: &ExpertMap, layer: LayerId, topology: &Topology, node: NodeId)
         return parts;
     }
     assert!(expert.starting[node.index()] > 0, "no tokens start on {node}");
-    let mut fractions = Vec::new();
+    let mut rounding = Rounding::default();
     for copies in copies(map, layer, topology).chunk_by(|a, b| a.expert == b.expert).filter(|copies| copies.len() > 1) {
         expert.spread_over(copies);
-        fractions.clear();
-        fractions.extend(copies.iter().map(|copy| (copy.slot, expert.fraction(copy, node.index()))));
-        round(&fractions, &mut parts);
+        rounding.parts(copies.iter().map(|copy| (copy.slot, expert.fraction(copy, node.index()))), &mut parts);
     }
     parts
 }

@@ -64,7 +64,7 @@ pub fn propose(situation: &Situation<'_>, rules: &Rules) -> Result<Proposal, Pro
         return Ok(proposal);
     }
     // What is not worth its bytes may be had in part without any.
-    let suited = shares::suit(current, load, topology, shares::uncertainty(windows));
+    let suited = shares::suit(current.clone(), load, topology, shares::uncertainty(windows));
     let free = judge(situation, rules, &suited)?;
     Ok(if free.decision.moves() { free } else { proposal })
 }

@@ -5,7 +5,6 @@ mod bursts;
 mod counts;
 mod deepen;
 mod fill;
-mod holders;
 mod in_force;
 mod kept;
 mod lowest;

@@ -63,7 +63,8 @@ impl ExpertMap {
                 return Err(MapError::Shares { layer, expert: expert.into(), found: sums[expert] });
             }
         }
-        let uneven = shares.filter(|shares| *shares != even(self.layer(layer), self.shape.experts));
+        let is_even = |shares: &Vec<u32>| shares.iter().copied().eq(evenly(self.layer(layer), self.shape.experts));
+        let uneven = shares.filter(|shares| !is_even(shares));
         self.shares[layer.index()] = uneven;
         Ok(())
     }
@@ -73,15 +74,19 @@ impl ExpertMap {
 /// not divide, the first copies take one part more.
 #[must_use]
 pub fn even(slots: &[ExpertId], experts: usize) -> Vec<u32> {
+    evenly(slots, experts).collect()
+}
+
+/// [`even`], one after the other.
+fn evenly(slots: &[ExpertId], experts: usize) -> impl Iterator<Item = u32> + '_ {
     let mut counts = vec![0_u32; experts];
     for expert in slots {
         counts[expert.index()] += 1;
     }
     let mut given = vec![0_u32; experts];
-    let share = |expert: &ExpertId| {
+    slots.iter().map(move |expert| {
         let (count, number) = (counts[expert.index()], &mut given[expert.index()]);
         *number += 1;
         WHOLE / count + u32::from(*number <= WHOLE % count)
-    };
-    slots.iter().map(share).collect()
+    })
 }

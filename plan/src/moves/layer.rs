@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
+use super::lists::Lists;
 use super::{ShareChange, SlotChange, Transaction};
+use crate::holders::Holders;
 use crate::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use crate::map::{ExpertMap, even_shares};
 use crate::slots::RankSlots;
@@ -93,12 +95,11 @@ struct Mover<'a> {
     record: Record,
     of_ranks: &'a RankSlots,
     slots: Vec<ExpertId>,
-    /// Ranks that hold each expert that is to leave or to arrive somewhere, ascending, `[experts]`.
-    holders: Vec<Vec<usize>>,
-    /// Slots of each rank whose expert is to leave it, ascending, `[ranks]`.
-    leaving: Vec<Vec<usize>>,
-    /// Experts that are to arrive at each rank, ascending, as many as are to leave it, `[ranks]`.
-    arriving: Vec<Vec<ExpertId>>,
+    holders: Holders,
+    /// Slots of each rank whose expert is to leave it, ascending.
+    leaving: Lists<'a, SlotIndex>,
+    /// Experts that are to arrive at each rank, ascending, as many as are to leave it.
+    arriving: Lists<'a, ExpertId>,
     /// Number of ranks that each expert is still to leave, `[experts]`.
     departures: Vec<usize>,
     transactions: Vec<Transaction>,
@@ -116,50 +117,36 @@ impl<'a> Mover<'a> {
     }
 
     fn new(old: &'a ExpertMap, new: &ExpertMap, layer: LayerId, record: Record) -> Self {
-        let shape = old.shape();
+        let (shape, of_ranks) = (old.shape(), old.slots_of_ranks());
         let mut mover = Self {
             layer,
             record,
-            of_ranks: old.slots_of_ranks(),
+            of_ranks,
             slots: old.layer(layer).to_vec(),
-            holders: vec![Vec::new(); shape.experts],
-            leaving: Vec::with_capacity(shape.ranks),
-            arriving: Vec::with_capacity(shape.ranks),
+            holders: Holders::new(shape.experts, shape.ranks),
+            leaving: Lists::new(of_ranks, SlotIndex(0)),
+            arriving: Lists::new(of_ranks, ExpertId(0)),
             departures: vec![0; shape.experts],
             transactions: Vec::new(),
             sources: Vec::new(),
         };
-        // The last rank that had each expert before, and that has it afterwards, counted from 1.
-        let mut last = [vec![0; shape.experts], vec![0; shape.experts]];
-        for rank in (0..shape.ranks).map(RankId::from) {
-            let (before, after) = (old.rank(layer, rank), new.rank(layer, rank));
-            let number = rank.index() + 1;
-            for (last, experts) in last.iter_mut().zip([before, after]) {
-                for expert in experts {
-                    last[expert.index()] = number;
+        // The last rank that each expert stays on or arrives at, counted from 1.
+        let mut last = vec![0; shape.experts];
+        for rank in 0..shape.ranks {
+            let (before, after) = (old.rank(layer, rank.into()), new.rank(layer, rank.into()));
+            for expert in before {
+                mover.holders.insert(rank, expert.index());
+            }
+            for &expert in after {
+                last[expert.index()] = rank + 1;
+                if !mover.holders.has(rank, expert.index()) {
+                    mover.arriving.push(rank, expert);
                 }
             }
-            let leaves = |expert: ExpertId| last[1][expert.index()] != number;
-            let leaving: Vec<usize> = (0..before.len()).filter(|&slot| leaves(before[slot])).collect();
-            let arrives = |expert: &ExpertId| last[0][expert.index()] != number;
-            let mut arriving: Vec<ExpertId> = after.iter().copied().filter(arrives).collect();
-            arriving.sort_unstable();
-            for &slot in &leaving {
-                mover.departures[before[slot].index()] += 1;
-            }
-            mover.leaving.push(leaving);
-            mover.arriving.push(arriving);
-        }
-        let mut concerned = vec![false; shape.experts];
-        for expert in mover.arriving.iter().flatten() {
-            concerned[expert.index()] = true;
-        }
-        for (expert, departures) in mover.departures.iter().enumerate() {
-            concerned[expert] |= *departures > 0;
-        }
-        for rank in 0..shape.ranks {
-            for expert in old.rank(layer, rank.into()).iter().filter(|expert| concerned[expert.index()]) {
-                mover.holders[expert.index()].push(rank);
+            mover.arriving.of_mut(rank).sort_unstable();
+            for (slot, expert) in before.iter().enumerate().filter(|(_, expert)| last[expert.index()] != rank + 1) {
+                mover.leaving.push(rank, slot.into());
+                mover.departures[expert.index()] += 1;
             }
         }
         mover
@@ -170,9 +157,9 @@ impl<'a> Mover<'a> {
         let mut progress = true;
         while progress {
             progress = false;
-            for rank in 0..self.leaving.len() {
-                while let Some(index) = self.leaving[rank].iter().position(|&slot| self.copies(rank, slot) > 1) {
-                    let slot = self.leaving[rank].remove(index);
+            for rank in 0..self.of_ranks.ranks() {
+                while let Some(index) = self.leaving.of(rank).iter().position(|&slot| self.copies(rank, slot) > 1) {
+                    let slot = self.leaving.take(rank, index);
                     let to = self.take_arrival(rank);
                     let change = self.change(rank, slot, to);
                     self.commit(&[change]);
@@ -182,32 +169,34 @@ impl<'a> Mover<'a> {
         }
     }
 
-    fn copies(&self, rank: usize, slot: usize) -> usize {
-        self.holders[self.expert(rank, slot).index()].len()
+    /// Copies of the expert in a slot.
+    fn copies(&self, rank: usize, slot: SlotIndex) -> usize {
+        self.holders.count(self.expert(rank, slot).index())
     }
 
-    fn expert(&self, rank: usize, slot: usize) -> ExpertId {
-        self.slots[self.of_ranks.of(rank.into()).start + slot]
+    fn expert(&self, rank: usize, slot: SlotIndex) -> ExpertId {
+        self.slots[self.of_ranks.of(rank.into()).start + slot.index()]
     }
 
     /// Of the experts that are to arrive, one whose only copy is to leave another rank comes first: once it is here,
     /// the slot there can change alone too.
     fn take_arrival(&mut self, rank: usize) -> ExpertId {
-        let waits = |expert: &ExpertId| self.holders[expert.index()].len() == 1 && self.departures[expert.index()] > 0;
-        let index = self.arriving[rank].iter().position(waits).unwrap_or(0);
-        self.arriving[rank].remove(index)
+        let waits = |expert: &ExpertId| self.departures[expert.index()] > 0 && self.holders.count(expert.index()) == 1;
+        let index = self.arriving.of(rank).iter().position(waits).unwrap_or(0);
+        self.arriving.take(rank, index)
     }
 
     /// Moves the experts that are left. Each has one copy, so it has one rank to leave and one to arrive at.
     fn move_in_cycles(&mut self) {
-        let mut destination = vec![usize::MAX; self.holders.len()];
-        for (rank, experts) in self.arriving.iter().enumerate() {
-            for expert in experts {
+        let ranks = self.of_ranks.ranks();
+        let mut destination = vec![usize::MAX; self.departures.len()];
+        for rank in 0..ranks {
+            for expert in self.arriving.of(rank) {
                 destination[expert.index()] = rank;
             }
         }
-        for start in 0..self.leaving.len() {
-            while !self.leaving[start].is_empty() {
+        for start in 0..ranks {
+            while !self.leaving.of(start).is_empty() {
                 let cycle = self.shortest_cycle(start, &destination);
                 let changes = (0..cycle.len()).map(|hop| {
                     let (source, departing) = cycle[hop];
@@ -217,7 +206,8 @@ impl<'a> Mover<'a> {
                 let mut changes: Vec<SlotChange> = changes.collect();
                 changes.sort_unstable_by_key(|change| change.rank);
                 for &(rank, slot) in &cycle {
-                    self.leaving[rank].retain(|&other| other != slot);
+                    let index = self.leaving.of(rank).iter().position(|&other| other == slot);
+                    self.leaving.take(rank, index.expect("the cycle goes through slots that are to change"));
                 }
                 self.commit(&changes);
             }
@@ -225,11 +215,11 @@ impl<'a> Mover<'a> {
     }
 
     /// The (rank, slot) pairs of a shortest cycle through a rank: the expert of each moves to the rank of the next.
-    fn shortest_cycle(&self, start: usize, destination: &[usize]) -> Vec<(usize, usize)> {
-        let mut came_from: Vec<Option<(usize, usize)>> = vec![None; self.leaving.len()];
+    fn shortest_cycle(&self, start: usize, destination: &[usize]) -> Vec<(usize, SlotIndex)> {
+        let mut came_from: Vec<Option<(usize, SlotIndex)>> = vec![None; self.of_ranks.ranks()];
         let mut queue = VecDeque::from([start]);
         while let Some(rank) = queue.pop_front() {
-            for &slot in &self.leaving[rank] {
+            for &slot in self.leaving.of(rank) {
                 let next = destination[self.expert(rank, slot).index()];
                 if came_from[next].is_none() {
                     came_from[next] = Some((rank, slot));
@@ -251,24 +241,22 @@ impl<'a> Mover<'a> {
         cycle
     }
 
-    fn change(&self, rank: usize, slot: usize, to: ExpertId) -> SlotChange {
-        let source = self.holders[to.index()].first().copied();
+    fn change(&self, rank: usize, slot: SlotIndex, to: ExpertId) -> SlotChange {
+        let source = self.holders.of(to.index()).next();
         let source = source.expect("every expert has a holder at all times").into();
-        SlotChange { rank: rank.into(), slot: SlotIndex::from(slot), from: self.expert(rank, slot), to, source }
+        SlotChange { rank: rank.into(), slot, from: self.expert(rank, slot), to, source }
     }
 
     fn commit(&mut self, changes: &[SlotChange]) {
         if self.record == Record::Transactions {
-            let holders = changes.iter().map(|change| &self.holders[change.to.index()]);
-            self.sources.extend(holders.map(|holders| holders.iter().map(|&rank| rank.into()).collect()));
+            let holders = changes.iter().map(|change| self.holders.of(change.to.index()));
+            self.sources.extend(holders.map(|holders| holders.map(RankId::from).collect()));
             self.transactions.push(Transaction { layer: self.layer, changes: changes.to_vec(), shares: Vec::new() });
         }
         for &SlotChange { rank, slot, from, to, source: _ } in changes {
-            let rank = rank.index();
-            self.slots[self.of_ranks.of(rank.into()).start + slot.index()] = to;
-            self.holders[from.index()].retain(|&holder| holder != rank);
-            let place = self.holders[to.index()].partition_point(|&holder| holder < rank);
-            self.holders[to.index()].insert(place, rank);
+            self.slots[self.of_ranks.of(rank).start + slot.index()] = to;
+            self.holders.remove(rank.index(), from.index());
+            self.holders.insert(rank.index(), to.index());
             self.departures[from.index()] -= 1;
         }
     }

@@ -12,7 +12,7 @@ fn suited(map: &ExpertMap, tokens: &[u64], uncertainty: f64) -> Vec<f64> {
     let load = ExpertLoad::from_rows(&[tokens.to_vec()]).unwrap();
     let ranks = map.shape().ranks;
     let topology = Topology::single_node(ranks, map.shape().slots_per_rank);
-    rank_loads(&suit(map, &load, &topology, uncertainty), &load).remove(0)
+    rank_loads(&suit(map.clone(), &load, &topology, uncertainty), &load).remove(0)
 }
 
 fn assert_close(found: &[f64], expected: &[f64]) {
@@ -57,15 +57,15 @@ fn what_the_forecast_errs_by_holds_shares_together() {
 fn a_layer_keeps_even_shares_where_others_gain_too_little() {
     let even = map(3, &[&[0, 1], &[0, 2]]);
     let load = ExpertLoad::from_rows(&[vec![1000, 499, 500]]).unwrap();
-    assert_eq!(suit(&even, &load, &Topology::single_node(2, 2), LEAST_UNCERTAINTY), even);
-    assert_eq!(suit(&even, &ExpertLoad::zero(1, 3), &Topology::single_node(2, 2), 0.0), even);
+    assert_eq!(suit(even.clone(), &load, &Topology::single_node(2, 2), LEAST_UNCERTAINTY), even);
+    assert_eq!(suit(even.clone(), &ExpertLoad::zero(1, 3), &Topology::single_node(2, 2), 0.0), even);
 }
 
 #[test]
 fn a_faster_rank_takes_more() {
     let load = ExpertLoad::from_rows(&[vec![1000, 100, 100]]).unwrap();
     let topology = Topology::single_node(2, 2).with_speeds(vec![3.0, 1.0]).unwrap();
-    let suited = suit(&map(3, &[&[0, 1], &[0, 2]]), &load, &topology, 0.0);
+    let suited = suit(map(3, &[&[0, 1], &[0, 2]]), &load, &topology, 0.0);
     assert_close(&rank_loads(&suited, &load)[0], &[900.0, 300.0]);
 }
 
@@ -75,7 +75,7 @@ fn shares_that_were_in_force_do_not_matter() {
     let even = map(3, &[&[0, 1], &[0, 2]]);
     let uneven = even.clone().with_shares(&[0, WHOLE, WHOLE, WHOLE]).unwrap();
     let topology = Topology::single_node(2, 2);
-    assert_eq!(suit(&uneven, &load, &topology, 0.1), suit(&even, &load, &topology, 0.1));
+    assert_eq!(suit(uneven.clone(), &load, &topology, 0.1), suit(even.clone(), &load, &topology, 0.1));
 }
 
 #[test]

@@ -207,7 +207,7 @@ proptest! {
         uncertainty in 0.0..1.0_f64,
     ) {
         let load = &windows[0];
-        let suited = shares::suit(&map, load, &group.topology, uncertainty);
+        let suited = shares::suit(map.clone(), load, &group.topology, uncertainty);
         prop_assert_eq!(suited.slots(), map.slots());
         check_map(&suited, &group)?;
         let busiest = |map: &ExpertMap| -> Vec<f64> {

@@ -1,13 +1,13 @@
 //! A packing of one layer from the placement in force, by few moves.
 
 use super::counts::{counts, largest_copy};
-use super::holders::Holders;
 use super::kept::Kept;
 use super::packing::Packing;
 use super::ranks::Ranks;
 use super::relabel::relabel;
 use super::scratch;
 use super::search::{Change, Choice, Limits, ROUNDING, search};
+use crate::holders::Holders;
 use crate::shares::{LEAST_UNCERTAINTY, Levelled};
 
 /// A layer is left alone, or improved no further, when its busiest rank is within this many standard deviations of what a
@@ -78,16 +78,23 @@ pub(in crate::balance) fn pack(ranks: &Ranks, weights: &[f64], kept: &Kept, leas
 
 /// Whether shares can level the ranks of a packing down to a limit without a move.
 fn shares_reach(levelled: &mut Levelled<'_>, packing: &Packing<'_>, limit: f64) -> bool {
+    if packing.by_level().rev().any(|rank| alone(packing, rank) > limit) {
+        return false;
+    }
     levelled.begin((0..packing.ranks().len()).map(|rank| packing.rank_load(rank)));
     for expert in (0..packing.experts()).filter(|&expert| packing.count(expert) > 1) {
         // Which slots of the ranks they are plays no part.
         levelled.add(packing.weight(expert), packing.holders(expert).map(|rank| (0, rank)));
     }
-    if levelled.is_above_alone(limit) {
-        return false;
-    }
     levelled.level_out(LEAST_UNCERTAINTY, PASSES, limit);
     levelled.busiest() <= limit
+}
+
+/// The time that a rank takes for experts that have no other copy.
+fn alone(packing: &Packing<'_>, rank: usize) -> f64 {
+    let held = packing.experts_of(rank).iter().zip(packing.loads_of(rank));
+    held.filter(|(expert, _)| packing.count(usize::from(**expert)) == 1).map(|(_, load)| load).sum::<f64>()
+        * packing.ranks().pace(rank)
 }
 
 /// Where experts were at the start. A page costs nothing when it goes back there, and more where its node had none.

@@ -1,8 +1,8 @@
 //! One layer's experts in the slots of its ranks, with the loads that follow, kept current through every change. Knows
 //! nothing of what a change costs or of when to stop.
 
-use super::holders::Holders;
 use super::ranks::Ranks;
+use crate::holders::Holders;
 
 /// Experts in the slots of one layer. Every expert has a copy; no rank has two of one expert.
 ///
@@ -187,7 +187,7 @@ impl<'a> Packing<'a> {
     }
 
     /// Ranks by ascending level.
-    pub(in crate::balance) fn by_level(&self) -> impl Iterator<Item = usize> + '_ {
+    pub(in crate::balance) fn by_level(&self) -> impl DoubleEndedIterator<Item = usize> + '_ {
         self.order.iter().map(|&key| number_of(key))
     }
 

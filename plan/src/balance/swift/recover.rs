@@ -2,12 +2,12 @@
 //! Shares cost no page, so ranks are judged with those that suit best.
 
 use super::counts::{counts, largest_copy};
-use super::holders::Holders;
 use super::kept::{self, Kept};
 use super::outlook::{Outlook, Step, above};
 use super::ranks::Ranks;
 use super::sharing::Sharing;
 use super::{in_force, scratch};
+use crate::holders::Holders;
 
 /// How far above the bound ranks may be: until the loads of the windows to come are seen, finer work is not worth the time
 /// that its pages keep those waiting that were lost.

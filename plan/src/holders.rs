@@ -2,7 +2,7 @@
 
 /// For each expert one bit for each rank.
 #[derive(Clone, Debug)]
-pub(in crate::balance) struct Holders {
+pub(crate) struct Holders {
     bits: Vec<u64>,
     /// Words of each expert.
     words: usize,
@@ -10,39 +10,44 @@ pub(in crate::balance) struct Holders {
 
 impl Holders {
     /// No rank holds anything.
-    pub(in crate::balance) fn new(experts: usize, ranks: usize) -> Self {
+    pub(crate) fn new(experts: usize, ranks: usize) -> Self {
         let words = ranks.div_ceil(64);
         Self { bits: vec![0; experts * words], words }
     }
 
-    pub(in crate::balance) fn insert(&mut self, rank: usize, expert: usize) {
+    pub(crate) fn insert(&mut self, rank: usize, expert: usize) {
         self.bits[expert * self.words + rank / 64] |= 1 << (rank % 64);
     }
 
-    pub(in crate::balance) fn remove(&mut self, rank: usize, expert: usize) {
+    pub(crate) fn remove(&mut self, rank: usize, expert: usize) {
         self.bits[expert * self.words + rank / 64] &= !(1 << (rank % 64));
     }
 
-    pub(in crate::balance) fn has(&self, rank: usize, expert: usize) -> bool {
+    pub(crate) fn has(&self, rank: usize, expert: usize) -> bool {
         self.bits[expert * self.words + rank / 64] >> (rank % 64) & 1 == 1
     }
 
     /// The ranks that hold an expert, ascending.
-    pub(in crate::balance) fn of(&self, expert: usize) -> impl Iterator<Item = usize> + '_ {
+    pub(crate) fn of(&self, expert: usize) -> impl Iterator<Item = usize> + '_ {
         (0..self.words).flat_map(move |part| self.of_part(expert, part))
     }
 
+    /// Number of ranks that hold an expert.
+    pub(crate) fn count(&self, expert: usize) -> usize {
+        self.bits[expert * self.words..][..self.words].iter().map(|word| word.count_ones() as usize).sum()
+    }
+
     /// Number of parts that [`Holders::of_part`] gives.
-    pub(in crate::balance) const fn parts(&self) -> usize {
+    pub(crate) const fn parts(&self) -> usize {
         self.words
     }
 
     /// Those among ranks `64 * part..`, 64 of them, for callers that change what they walk over.
-    pub(in crate::balance) fn of_part(&self, expert: usize, part: usize) -> impl Iterator<Item = usize> + use<> {
+    pub(crate) fn of_part(&self, expert: usize, part: usize) -> impl Iterator<Item = usize> + use<> {
         Bits(self.bits[expert * self.words + part]).map(move |bit| part * 64 + bit)
     }
 
-    pub(in crate::balance) fn copy_from(&mut self, other: &Self) {
+    pub(crate) fn copy_from(&mut self, other: &Self) {
         self.bits.copy_from_slice(&other.bits);
     }
 }
@@ -75,6 +80,7 @@ mod tests {
         }
         holders.remove(63, 1);
         assert_eq!(holders.of(1).collect::<Vec<_>>(), [0, 64, 129]);
+        assert_eq!((holders.count(0), holders.count(1)), (0, 3));
         assert!(holders.has(64, 1) && !holders.has(63, 1) && !holders.has(64, 0) && !holders.has(64, 2));
     }
 }
