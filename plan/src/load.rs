@@ -48,6 +48,11 @@ impl ExpertLoad {
         even.then(|| Self { experts, counts: rows.concat() })
     }
 
+    /// A load from its counts, `[layers, experts]`, which are a whole number of layers.
+    pub(crate) const fn from_counts(experts: usize, counts: Vec<u64>) -> Self {
+        Self { experts, counts }
+    }
+
     /// Number of layers.
     #[must_use]
     pub fn layers(&self) -> usize {

@@ -25,9 +25,7 @@ impl Forecast {
 
     /// All of it in whole tokens.
     pub(in crate::balance) fn load(&self) -> ExpertLoad {
-        let rows = self.loads.chunks_exact(self.experts.max(1));
-        let rows: Vec<Vec<u64>> = rows.map(|row| row.iter().map(|tokens| tokens.round() as u64).collect()).collect();
-        ExpertLoad::from_rows(&rows).unwrap_or_else(|| ExpertLoad::zero(self.layers(), self.experts))
+        ExpertLoad::from_counts(self.experts, self.loads.iter().map(|tokens| tokens.round() as u64).collect())
     }
 
     /// Number of experts of a layer.

@@ -107,7 +107,8 @@ fn offer_exchanges(packing: &Packing<'_>, choice: &mut impl Choice) {
         let (mut i, mut j) = (0, 0);
         while let (Some(heavy), Some(light)) = (my_loads.get(i), their_loads.get(j)) {
             let less = heavy - light;
-            if less > low && less < high {
+            // One of the two holds at almost every step, both rarely: together they are one branch that is foreseen.
+            if (less > low) & (less < high) {
                 let (old, new) = (usize::from(mine[i]), usize::from(theirs[j]));
                 // What cannot go over is passed over: it must not keep what comes after it from being compared.
                 if packing.holds(rank, old) {
