@@ -6,6 +6,10 @@ use super::packing::Packing;
 /// A gain below this share of the busiest rank is rounding.
 pub(in crate::balance) const ROUNDING: f64 = 1e-9;
 
+/// Pairs of experts up to which comparing all of them is faster than walking along both ranks, where every step waits for
+/// the one before it.
+const PAIRS_AT_ONCE: usize = 640;
+
 /// One step of a search.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::balance) enum Change {
@@ -104,6 +108,9 @@ fn offer_exchanges(packing: &Packing<'_>, choice: &mut impl Choice) {
         // What may go over so that both ranks stay below the limit.
         let within = |limit: f64| (load - limit / pace, limit / other_pace - other_load);
         let (mut low, mut high) = within(choice.limit_at(cost));
+        if my_loads.len() * their_loads.len() <= PAIRS_AT_ONCE && !any_within(my_loads, their_loads, low, high) {
+            continue;
+        }
         let (mut i, mut j) = (0, 0);
         while let (Some(heavy), Some(light)) = (my_loads.get(i), their_loads.get(j)) {
             let less = heavy - light;
@@ -131,6 +138,17 @@ fn offer_exchanges(packing: &Packing<'_>, choice: &mut impl Choice) {
             j += usize::from(!too_much);
         }
     }
+}
+
+/// Whether an expert of one rank is heavier than one of another by more than `low` and less than `high`. Compares all with
+/// all, several at once.
+fn any_within(heavy: &[f64], light: &[f64], low: f64, high: f64) -> bool {
+    heavy.iter().any(|heavy| {
+        light.iter().fold(false, |found, light| {
+            let less = heavy - light;
+            found | ((less > low) & (less < high))
+        })
+    })
 }
 
 /// One copy more, elsewhere, of an expert of the busiest rank.
