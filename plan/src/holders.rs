@@ -37,6 +37,12 @@ impl Holders {
         self.bits[expert * self.words..][..self.words].iter().map(|word| word.count_ones() as usize).sum()
     }
 
+    /// Number of ranks that hold an expert, among those with a bit in `ranks`, `[words]`.
+    pub(crate) fn count_among(&self, expert: usize, ranks: &[u64]) -> usize {
+        let words = self.bits[expert * self.words..][..self.words].iter().zip(ranks);
+        words.map(|(word, ranks)| (word & ranks).count_ones() as usize).sum()
+    }
+
     /// Number of parts that [`Holders::of_part`] gives.
     pub(crate) const fn parts(&self) -> usize {
         self.words

@@ -11,7 +11,8 @@ pub(in crate::balance) struct Forecast {
     /// `[layers, experts]`, in tokens of all windows together.
     loads: Vec<f64>,
     /// How far the next window is from it in a layer: variance of an expert's load, as a share of its load and of the
-    /// layer's. Counting alone gives 2 / tokens of a layer and window, one each for the forecast and the next window.
+    /// layer's. Counting alone gives 1 / tokens of a layer and window for the next window, and as much for a forecast from
+    /// one window, less from more.
     spread: f64,
     /// Windows that it was made from.
     windows: usize,
@@ -60,7 +61,7 @@ impl Forecast {
             counted.retain(Counted::says_something);
         }
         let model = Model::measure(&counted);
-        let weights = model.weights();
+        let Level { weights, uncertain } = model.level();
         let mut loads = vec![0.0; layers * experts];
         for layer in 0..layers {
             let of_layer: Vec<(f64, &Counted)> =
@@ -79,7 +80,7 @@ impl Forecast {
                 }
             }
         }
-        Self { experts, loads, spread: model.spread() / experts as f64, windows: counted.len() }
+        Self { experts, loads, spread: model.spread(uncertain) / experts as f64, windows: counted.len() }
     }
 }
 
@@ -134,6 +135,14 @@ impl<'a> Counted<'a> {
     }
 }
 
+/// What windows say of the popularity behind the last one.
+struct Level {
+    /// What each window counts, together 1.
+    weights: Vec<f64>,
+    /// Mean squared distance of their mean from the truth.
+    uncertain: f64,
+}
+
 /// Noise of each window and how far popularity went between neighbours, both as mean squared distances.
 struct Model {
     noise: Vec<f64>,
@@ -160,8 +169,7 @@ impl Model {
         Self { steps: steps.collect(), noise }
     }
 
-    /// What each window counts, together 1.
-    fn weights(&self) -> Vec<f64> {
+    fn level(&self) -> Level {
         let mut weights = vec![1.0];
         let mut uncertain = self.noise[0];
         for (noise, step) in self.noise[1..].iter().zip(&self.steps) {
@@ -173,16 +181,16 @@ impl Model {
             weights.push(gain);
             uncertain = gain * noise;
         }
-        weights
+        Level { weights, uncertain }
     }
 
-    /// Mean squared distance of the next window from the forecast: one usual step more, and its noise.
-    fn spread(&self) -> f64 {
+    /// Mean squared distance of the next window from a forecast that is `uncertain`: one usual step more, and its noise.
+    fn spread(&self, uncertain: f64) -> f64 {
         let mut steps = self.steps.clone();
         steps.sort_by(f64::total_cmp);
         let usual = steps.get(steps.len() / 2).copied().unwrap_or(0.0);
         let noise = self.noise.last().copied().unwrap_or(0.0);
-        2.0 * noise + usual
+        uncertain + usual + noise
     }
 }
 

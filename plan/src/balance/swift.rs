@@ -15,6 +15,7 @@ mod recover;
 mod relabel;
 mod scratch;
 mod search;
+mod seats;
 mod sharing;
 mod spread;
 
@@ -61,6 +62,9 @@ pub(super) fn balance(
         let (mut target, for_bursts) = bursts::plan_or(calm, (windows, layer), &ranks, start.as_deref(), least);
         if for_bursts {
             bursty.push(layer);
+        }
+        if current.is_none() {
+            target = seats::take(&ranks, weights, &target);
         }
         if min_coverage.nodes > 0 {
             target = spread::apart(&ranks, weights, &target, min_coverage.nodes.saturating_add(1));

@@ -118,13 +118,14 @@ fn a_layer_that_had_no_load_lately_is_forecast_from_the_windows_in_which_it_had(
 }
 
 #[test]
-fn counting_alone_spreads_by_a_token_for_the_forecast_and_one_for_the_next_window() {
+fn counting_alone_spreads_by_a_token_for_the_next_window_and_a_part_for_the_forecast() {
     let (popularity, mut random) = (popularity(), 1);
-    for tokens in [1_000, 4_000] {
-        let windows: Vec<ExpertLoad> = (0..9).map(|_| counted(&popularity, tokens, &mut random)).collect();
+    for (tokens, windows) in [(1_000, 9), (4_000, 9), (4_000, 3)] {
+        let forecast_from = f64::from(windows);
+        let windows: Vec<ExpertLoad> = (0..windows).map(|_| counted(&popularity, tokens, &mut random)).collect();
         let noise = Forecast::new(&windows).noise_of_ranks(8, 50);
-        let expected = f64::sqrt(2.0 / tokens as f64 * 8.0);
-        assert!((0.95..1.5).contains(&(noise / expected)), "{noise} instead of {expected}");
+        let expected = f64::sqrt((1.0 + 1.0 / forecast_from) / tokens as f64 * 8.0);
+        assert!((0.95..1.3).contains(&(noise / expected)), "{noise} instead of {expected}");
     }
 }
 

@@ -7,21 +7,17 @@ use super::ranks::Ranks;
 use super::relabel::relabel;
 use super::scratch;
 use super::search::{Change, Choice, Limits, ROUNDING, search};
-use crate::holders::Holders;
-use crate::shares::{LEAST_UNCERTAINTY, Levelled};
+use crate::shares::{LEAST_UNCERTAINTY, Levelled, PASSES};
 
 /// A layer is left alone, or improved no further, when its busiest rank is within this many standard deviations of what a
 /// rank's load will differ from its forecast: the next window undoes finer work.
-const WITHIN_NOISE: f64 = 0.6;
+const WITHIN_NOISE: f64 = 0.7;
 
 /// The same, when shares alone take it to within this many: they cost no page.
-const WITHIN_NOISE_BY_SHARES: f64 = 0.35;
+const WITHIN_NOISE_BY_SHARES: f64 = 0.4;
 
 /// What is left of the way to the goal when it is looked at whether shares can do the rest.
 const STAGES: [f64; 3] = [0.45, 0.18, 0.0];
-
-/// Passes over shares after which they have done what they can nearly always.
-const PASSES: usize = 8;
 
 /// A change must take at least this share of the same standard deviation off the busiest rank for each page.
 const WORTH_A_PAGE: f64 = 0.02;
@@ -33,6 +29,10 @@ const STANDS_OUT: f64 = 1.15;
 /// A packing from scratch, which moves most of a layer, is preferred only where improving the placement in force ends
 /// this share above it.
 const SCRATCH_GAIN: f64 = 0.02;
+
+/// What it costs, in pages within a node, that a copy comes to a node which has another one, and what it saves that one goes
+/// from there: tokens find a copy on their own node where there is one. A higher price keeps few more of them there.
+const CROWDS: f64 = 0.4;
 
 const STEPS_PER_SLOT: usize = 4;
 
@@ -97,44 +97,54 @@ fn alone(packing: &Packing<'_>, rank: usize) -> f64 {
         * packing.ranks().pace(rank)
 }
 
-/// Where experts were at the start. A page costs nothing when it goes back there, and more where its node had none.
-struct Home<'a> {
-    ranks: &'a Ranks,
-    of_ranks: Holders,
-    of_nodes: Holders,
+/// What pages cost, by where experts were at the start: nothing where it goes back there, more where its node had none.
+struct Home {
+    /// Place in `prices` for each rank and expert, `[ranks, experts]`.
+    places: Vec<u8>,
+    experts: usize,
+    /// Of a page that was on the rank, of one that was on its node, and of any other; in pages within a node.
+    prices: [f64; 3],
 }
 
-impl<'a> Home<'a> {
-    fn new(ranks: &'a Ranks, experts: usize, kept: &Kept) -> Self {
-        let (mut of_ranks, mut of_nodes) = (Holders::new(experts, ranks.len()), Holders::new(experts, ranks.nodes()));
+/// Places in [`Home::prices`].
+const ON_RANK: u8 = 0;
+const ON_NODE: u8 = 1;
+const ELSEWHERE: u8 = 2;
+
+impl Home {
+    fn new(ranks: &Ranks, experts: usize, kept: &Kept) -> Self {
+        let held =
+            |rank: usize| ranks.slots(rank).filter(|&slot| kept.held[slot]).map(|slot| usize::from(kept.slots[slot]));
+        let of_node = |rank: usize| ranks.node(rank) * experts..(ranks.node(rank) + 1) * experts;
+        let mut nodes = vec![ELSEWHERE; ranks.nodes() * experts];
         for rank in 0..ranks.len() {
-            for slot in ranks.slots(rank).filter(|&slot| kept.held[slot]) {
-                let expert = kept.slots[slot].into();
-                of_ranks.insert(rank, expert);
-                of_nodes.insert(ranks.node(rank), expert);
-            }
+            let of_node = &mut nodes[of_node(rank)];
+            held(rank).for_each(|expert| of_node[expert] = ON_NODE);
         }
-        Self { ranks, of_ranks, of_nodes }
+        let mut places = Vec::with_capacity(ranks.len() * experts);
+        for rank in 0..ranks.len() {
+            let start = places.len();
+            places.extend_from_slice(&nodes[of_node(rank)]);
+            held(rank).for_each(|expert| places[start + expert] = ON_RANK);
+        }
+        Self { places, experts, prices: [0.0, 1.0, ranks.far_page()] }
+    }
+
+    /// The places of a rank's experts, `[experts]`.
+    fn places_on(&self, rank: usize) -> &[u8] {
+        &self.places[rank * self.experts..][..self.experts]
     }
 
     /// Whether a rank holds what it held at the start, in all of its slots.
     fn is_as_before(&self, packing: &Packing<'_>, rank: usize) -> bool {
-        packing.experts_of(rank).iter().all(|&expert| self.of_ranks.has(rank, expert.into()))
+        let places = self.places_on(rank);
+        packing.experts_of(rank).iter().all(|&expert| places[usize::from(expert)] == ON_RANK)
     }
 
     /// What it costs more, in pages within a node, when on a rank `old` makes place for `new`.
     fn pages(&self, rank: usize, old: usize, new: usize) -> f64 {
-        self.page(rank, new) - self.page(rank, old)
-    }
-
-    fn page(&self, rank: usize, expert: usize) -> f64 {
-        if self.of_ranks.has(rank, expert) {
-            0.0
-        } else if self.of_nodes.has(self.ranks.node(rank), expert) {
-            1.0
-        } else {
-            self.ranks.far_page()
-        }
+        let places = self.places_on(rank);
+        self.prices[usize::from(places[new])] - self.prices[usize::from(places[old])]
     }
 }
 
@@ -193,7 +203,7 @@ fn spare_slot(packing: &Packing<'_>, new: usize, limit: f64) -> Option<(usize, u
 
 /// The change with the highest gain for a page so far.
 struct Best<'a> {
-    home: &'a Home<'a>,
+    home: &'a Home,
     top: f64,
     /// Whether the busiest rank holds what it held at the start.
     from_home: bool,
@@ -206,13 +216,34 @@ const NO_PAGE: f64 = 0.5;
 
 impl Best<'_> {
     /// What a change costs, in pages.
-    fn cost(&self, change: Change) -> f64 {
-        let pages = match change {
-            Change::Swap((a, of_a), (b, of_b)) => self.home.pages(a, of_a, of_b) + self.home.pages(b, of_b, of_a),
-            Change::Replace(rank, old, new) => self.home.pages(rank, old, new),
+    fn cost(&self, packing: &Packing<'_>, change: Change) -> f64 {
+        let cost = match change {
+            Change::Swap((a, of_a), (b, of_b)) => {
+                let pages = self.home.pages(a, of_a, of_b) + self.home.pages(b, of_b, of_a);
+                pages + crowds(packing, of_a, a, b) + crowds(packing, of_b, b, a)
+            }
+            Change::Replace(rank, old, new) => {
+                let crowds = crowds_on(packing, new, rank, 0) - crowds_on(packing, old, rank, 1);
+                self.home.pages(rank, old, new) + crowds
+            }
         };
-        pages.max(NO_PAGE)
+        cost.max(NO_PAGE)
     }
+}
+
+/// What it costs that a copy goes from one rank to another, because of other copies on their nodes.
+fn crowds(packing: &Packing<'_>, expert: usize, from: usize, to: usize) -> f64 {
+    let ranks = packing.ranks();
+    if packing.count(expert) == 1 || ranks.node(from) == ranks.node(to) {
+        return 0.0;
+    }
+    crowds_on(packing, expert, to, 0) - crowds_on(packing, expert, from, 1)
+}
+
+/// What a copy on a rank costs because there are more than `own` copies on its node.
+fn crowds_on(packing: &Packing<'_>, expert: usize, rank: usize, own: usize) -> f64 {
+    let ranks = packing.ranks();
+    if ranks.nodes() > 1 && packing.count_on(expert, ranks.node(rank)) > own { CROWDS } else { 0.0 }
 }
 
 impl Choice for Best<'_> {
@@ -234,12 +265,12 @@ impl Choice for Best<'_> {
         self.top - self.gain * cost
     }
 
-    fn limit_of(&self, change: Change) -> f64 {
-        self.top - self.gain * self.cost(change)
+    fn limit_of(&self, packing: &Packing<'_>, change: Change) -> f64 {
+        self.top - self.gain * self.cost(packing, change)
     }
 
-    fn offer(&mut self, level: f64, change: Change) {
-        let (gain, cost) = (self.top - level, self.cost(change));
+    fn offer(&mut self, packing: &Packing<'_>, level: f64, change: Change) {
+        let (gain, cost) = (self.top - level, self.cost(packing, change));
         if gain > self.gain * cost {
             self.gain = gain / cost;
             self.change = Some(change);
@@ -256,7 +287,7 @@ impl Choice for Best<'_> {
 }
 
 /// Improves the busiest rank until its level is at most `goal`, which is then true, or no change is worth its pages.
-fn improve(packing: &mut Packing<'_>, home: &Home<'_>, goal: f64, worth: f64) -> bool {
+fn improve(packing: &mut Packing<'_>, home: &Home, goal: f64, worth: f64) -> bool {
     let limits = Limits { goal, far: goal, steps: STEPS_PER_SLOT * packing.slots().len() };
     search(packing, limits, |packing| {
         let (top, from_home) = (packing.top(), home.is_as_before(packing, packing.busiest()));

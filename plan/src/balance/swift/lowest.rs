@@ -30,11 +30,11 @@ impl Choice for Lowest {
         self.level
     }
 
-    fn limit_of(&self, _: Change) -> f64 {
+    fn limit_of(&self, _: &Packing<'_>, _: Change) -> f64 {
         self.level
     }
 
-    fn offer(&mut self, level: f64, change: Change) {
+    fn offer(&mut self, _: &Packing<'_>, level: f64, change: Change) {
         if level < self.level {
             self.level = level;
             self.change = Some(change);

@@ -156,6 +156,11 @@ impl<'a> Packing<'a> {
         usize::from(self.counts[expert])
     }
 
+    /// Copies of an expert on a node.
+    pub(in crate::balance) fn count_on(&self, expert: usize, node: usize) -> usize {
+        self.holders.count_among(expert, self.ranks.of_node(node))
+    }
+
     /// Experts with a copy to spare, ascending.
     pub(in crate::balance) fn spare(&self) -> &[u16] {
         &self.spare

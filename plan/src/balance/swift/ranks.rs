@@ -15,6 +15,8 @@ pub(in crate::balance) struct Ranks {
     paces: Vec<f64>,
     /// Node of each rank, from 0.
     nodes: Vec<u32>,
+    /// The ranks of each node, `[nodes]`, one bit for each.
+    of_nodes: Vec<Vec<u64>>,
     /// Price of a page that comes from another node, in pages within a node.
     far_page: f64,
     /// Number of ranks with slots, the sum of their speeds, and the highest.
@@ -36,6 +38,7 @@ impl Ranks {
         let open = || slots.iter().zip(speeds).filter(|(slots, _)| **slots > 0).map(|(_, speed)| *speed);
         Self {
             starts,
+            of_nodes: bits_of(&vec![0; slots.len()]),
             nodes: vec![0; slots.len()],
             far_page: 1.0,
             paces: speeds.iter().map(|speed| 1.0 / speed).collect(),
@@ -50,7 +53,8 @@ impl Ranks {
     pub(in crate::balance) fn on_nodes(self, topology: &Topology) -> Self {
         let Links { within_nodes, between_nodes } = topology.links();
         let far_page = (within_nodes / between_nodes).clamp(1.0, MOST_FOR_A_PAGE);
-        Self { nodes: (0..self.len()).map(|rank| topology.node(rank.into()).0).collect(), far_page, ..self }
+        let nodes: Vec<u32> = (0..self.len()).map(|rank| topology.node(rank.into()).0).collect();
+        Self { of_nodes: bits_of(&nodes), nodes, far_page, ..self }
     }
 
     /// Speed of each rank.
@@ -75,8 +79,13 @@ impl Ranks {
     }
 
     /// Nodes up to the last one that has ranks.
-    pub(in crate::balance) fn nodes(&self) -> usize {
-        self.nodes.iter().max().map_or(0, |last| *last as usize + 1)
+    pub(in crate::balance) const fn nodes(&self) -> usize {
+        self.of_nodes.len()
+    }
+
+    /// The ranks of a node, one bit for each.
+    pub(in crate::balance) fn of_node(&self, node: usize) -> &[u64] {
+        &self.of_nodes[node]
     }
 
     /// Price of a page that comes from another node, in pages within a node.
@@ -113,4 +122,14 @@ impl Ranks {
     pub(in crate::balance) const fn speed(&self) -> f64 {
         self.speed
     }
+}
+
+/// The ranks of each node, given the node of each rank.
+fn bits_of(nodes: &[u32]) -> Vec<Vec<u64>> {
+    let count = nodes.iter().max().map_or(0, |last| *last as usize + 1);
+    let mut bits = vec![vec![0; nodes.len().div_ceil(64)]; count];
+    for (rank, &node) in nodes.iter().enumerate() {
+        bits[node as usize][rank / 64] |= 1 << (rank % 64);
+    }
+    bits
 }

@@ -32,9 +32,9 @@ pub(in crate::balance) trait Choice {
     /// The level that a change of at least that cost must stay below.
     fn limit_at(&self, cost: f64) -> f64;
     /// The level that this one must stay below.
-    fn limit_of(&self, change: Change) -> f64;
+    fn limit_of(&self, packing: &Packing<'_>, change: Change) -> f64;
     /// Takes a change if it is better than what was taken before; of equals the first stays.
-    fn offer(&mut self, level: f64, change: Change);
+    fn offer(&mut self, packing: &Packing<'_>, level: f64, change: Change);
     /// What has been taken.
     fn taken(&self) -> Option<Change>;
     /// Whether what has been taken is good enough to look no further.
@@ -114,8 +114,7 @@ fn offer_exchanges(packing: &Packing<'_>, choice: &mut impl Choice) {
         let (mut i, mut j) = (0, 0);
         while let (Some(heavy), Some(light)) = (my_loads.get(i), their_loads.get(j)) {
             let less = heavy - light;
-            // One of the two holds at almost every step, both rarely: together they are one branch that is foreseen.
-            if (less > low) & (less < high) {
+            if is_within(less, low, high) {
                 let (old, new) = (usize::from(mine[i]), usize::from(theirs[j]));
                 // What cannot go over is passed over: it must not keep what comes after it from being compared.
                 if packing.holds(rank, old) {
@@ -127,7 +126,7 @@ fn offer_exchanges(packing: &Packing<'_>, choice: &mut impl Choice) {
                     continue;
                 }
                 let level = ((load - less) * pace).max((other_load + less) * other_pace);
-                choice.offer(level, Change::Swap((busiest, old), (rank, new)));
+                choice.offer(packing, level, Change::Swap((busiest, old), (rank, new)));
                 if choice.is_enough() {
                     return;
                 }
@@ -140,13 +139,23 @@ fn offer_exchanges(packing: &Packing<'_>, choice: &mut impl Choice) {
     }
 }
 
+/// Whether a difference is between two others.
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "one of the two holds at almost every step, both rarely: together they are one branch that is foreseen"
+)]
+const fn is_within(less: f64, low: f64, high: f64) -> bool {
+    (less > low) & (less < high)
+}
+
 /// Whether an expert of one rank is heavier than one of another by more than `low` and less than `high`. Compares all with
 /// all, several at once.
 fn any_within(heavy: &[f64], light: &[f64], low: f64, high: f64) -> bool {
     heavy.iter().any(|heavy| {
         light.iter().fold(false, |found, light| {
-            let less = heavy - light;
-            found | ((less > low) & (less < high))
+            let within = is_within(heavy - light, low, high);
+            // Not `||`: that would look at one after the other.
+            found | within
         })
     })
 }
@@ -184,8 +193,8 @@ fn offer_relief(packing: &Packing<'_>, choice: &mut impl Choice) {
 
 fn offer_replacement(packing: &Packing<'_>, (rank, old, new): (usize, usize, usize), choice: &mut impl Choice) {
     let change = Change::Replace(rank, old, new);
-    if let Some(level) = replaced(packing, rank, old, new, choice.limit_of(change)) {
-        choice.offer(level, change);
+    if let Some(level) = replaced(packing, rank, old, new, choice.limit_of(packing, change)) {
+        choice.offer(packing, level, change);
     }
 }
 

@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::super::tests::{copies, layers, levels};
 use super::*;
+use crate::ids::NodeId;
+use crate::topology::Topology;
 
 /// From slots that all hold what their ranks held before.
 fn pack(ranks: &Ranks, weights: &[f64], slots: &[u16], least: usize, noise: f64) -> Vec<u16> {
@@ -70,6 +72,28 @@ fn a_page_that_goes_home_costs_nothing_and_one_that_leaves_costs_one() {
     assert!(is(home.pages(0, 2, 1), -1.0), "1 comes home and a page that was to move need not");
     assert!(is(home.pages(0, 2, 3), 0.0), "another page comes instead of one that was to come");
     assert!(is(home.pages(0, 0, 1), 0.0), "1 is at home where 0 is");
+}
+
+#[test]
+fn a_copy_costs_more_where_its_node_has_another_and_less_where_one_stays_behind() {
+    let topology = Topology::new([0, 0, 1, 1].map(NodeId).to_vec(), 2);
+    let (ranks, weights) = (Ranks::even(4, 2).on_nodes(&topology), [1.0; 6]);
+    // Node 0 has both copies of expert 0, each node one of expert 1.
+    let kept = Kept::whole(vec![0, 1, 0, 2, 3, 4, 5, 1]);
+    let (home, packing) = (Home::new(&ranks, weights.len(), &kept), Packing::new(&ranks, &weights, &kept.slots, 1));
+    let best = Best { home: &home, top: 1.0, from_home: true, gain: 0.0, change: None };
+    let is = |change: Change, expected: f64| {
+        let cost = best.cost(&packing, change);
+        assert!((cost - expected).abs() < 1e-12, "{change:?}: {cost} instead of {expected}");
+    };
+    let far = ranks.far_page();
+    is(Change::Swap((1, 2), (2, 3)), 2.0 * far);
+    is(Change::Swap((1, 0), (2, 3)), 2.0 * far - CROWDS);
+    is(Change::Swap((0, 1), (2, 3)), 1.0 + far + CROWDS);
+    is(Change::Replace(1, 0, 3), far - CROWDS);
+    is(Change::Replace(1, 0, 1), 1.0);
+    is(Change::Replace(2, 3, 1), 1.0 + CROWDS);
+    is(Change::Replace(2, 3, 2), far);
 }
 
 #[test]

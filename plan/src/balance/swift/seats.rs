@@ -1,0 +1,180 @@
+//! Which rank takes which part of a packing, where that changes no rank's load: parts that have experts in common go to
+//! different nodes, so that more tokens find a copy on their own.
+
+use super::ranks::Ranks;
+
+/// The slots with the content of ranks exchanged among those with equally many slots and equal speed: part by part, those with
+/// most load in experts with several copies first, each to the node that has least of it.
+pub(super) fn take(ranks: &Ranks, weights: &[f64], slots: &[u16]) -> Vec<u16> {
+    let experts = weights.len();
+    let shared = Shared::new(ranks, experts, slots);
+    if ranks.nodes() < 2 || shared.experts.is_empty() {
+        return slots.to_vec();
+    }
+    let mut heaviest: Vec<(f64, usize)> = (0..ranks.len()).map(|part| (shared.weight(part, weights), part)).collect();
+    heaviest.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    let mut seats = Seats::new(ranks);
+    let mut present = vec![false; ranks.nodes() * experts];
+    let mut part_of = vec![0; ranks.len()];
+    for (_, part) in heaviest {
+        let rank = seats.take(part, |node| {
+            let of_node = &present[node * experts..][..experts];
+            let there = shared.of(part).iter().filter(|&&expert| of_node[usize::from(expert)]);
+            there.map(|&expert| weights[usize::from(expert)]).sum()
+        });
+        part_of[rank] = part;
+        for &expert in shared.of(part) {
+            present[ranks.node(rank) * experts + usize::from(expert)] = true;
+        }
+    }
+    part_of.into_iter().flat_map(|part| slots[ranks.slots(part)].iter().copied()).collect()
+}
+
+/// The experts of each part of which others have copies too.
+struct Shared {
+    /// Part by part.
+    experts: Vec<u16>,
+    /// Where those of each part begin, and where the last end.
+    starts: Vec<usize>,
+}
+
+impl Shared {
+    fn new(ranks: &Ranks, experts: usize, slots: &[u16]) -> Self {
+        let mut counts = vec![0_u16; experts];
+        for &expert in slots {
+            counts[usize::from(expert)] += 1;
+        }
+        let mut shared = Self { experts: Vec::with_capacity(slots.len()), starts: Vec::with_capacity(ranks.len() + 1) };
+        for part in 0..ranks.len() {
+            shared.starts.push(shared.experts.len());
+            let held = slots[ranks.slots(part)].iter().copied();
+            shared.experts.extend(held.filter(|&expert| counts[usize::from(expert)] > 1));
+        }
+        shared.starts.push(shared.experts.len());
+        shared
+    }
+
+    fn of(&self, part: usize) -> &[u16] {
+        &self.experts[self.starts[part]..self.starts[part + 1]]
+    }
+
+    fn weight(&self, part: usize, weights: &[f64]) -> f64 {
+        self.of(part).iter().map(|&expert| weights[usize::from(expert)]).sum()
+    }
+}
+
+/// Ranks that have no part yet.
+struct Seats {
+    rows: Vec<Row>,
+    /// The row of each rank.
+    row_of: Vec<usize>,
+}
+
+/// Ranks that nothing tells apart, node by node.
+struct Row {
+    slots: usize,
+    pace: u64,
+    /// Node and its free ranks, the last first.
+    nodes: Vec<(usize, Vec<usize>)>,
+}
+
+impl Seats {
+    fn new(ranks: &Ranks) -> Self {
+        let mut seats = Self { rows: Vec::new(), row_of: vec![0; ranks.len()] };
+        for rank in (0..ranks.len()).rev() {
+            let (slots, pace) = (ranks.slots(rank).len(), ranks.pace(rank).to_bits());
+            let known = seats.rows.iter().position(|row| (row.slots, row.pace) == (slots, pace));
+            seats.row_of[rank] = known.unwrap_or_else(|| {
+                seats.rows.push(Row { slots, pace, nodes: Vec::new() });
+                seats.rows.len() - 1
+            });
+            let nodes = &mut seats.rows[seats.row_of[rank]].nodes;
+            match nodes.iter_mut().find(|(node, _)| *node == ranks.node(rank)) {
+                Some((_, free)) => free.push(rank),
+                None => nodes.push((ranks.node(rank), vec![rank])),
+            }
+        }
+        for row in &mut seats.rows {
+            row.nodes.sort_unstable_by_key(|(node, _)| *node);
+        }
+        seats
+    }
+
+    /// A free rank like the one that a part comes from, on the node with the lowest cost, the first of equals.
+    fn take(&mut self, part: usize, cost: impl Fn(usize) -> f64) -> usize {
+        let row = &mut self.rows[self.row_of[part]];
+        let free = row.nodes.iter_mut().filter(|(_, free)| !free.is_empty());
+        let lowest = free.map(|(node, free)| (cost(*node), free)).min_by(|a, b| a.0.total_cmp(&b.0));
+        lowest.and_then(|(_, free)| free.pop()).expect("as many ranks of a kind as parts")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::tests::{Layer, copies, layers};
+    use super::*;
+    use crate::ids::NodeId;
+    use crate::topology::Topology;
+
+    fn on(ranks: Ranks, nodes: &[u32]) -> Ranks {
+        ranks.on_nodes(&Topology::new(nodes.iter().copied().map(NodeId).collect(), 1))
+    }
+
+    fn nodes_of(ranks: &Ranks, slots: &[u16], expert: u16) -> usize {
+        let mut nodes: Vec<usize> = (0..ranks.len())
+            .filter(|&rank| slots[ranks.slots(rank)].contains(&expert))
+            .map(|rank| ranks.node(rank))
+            .collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes.len()
+    }
+
+    #[test]
+    fn parts_with_experts_in_common_go_to_different_nodes() {
+        let ranks = on(Ranks::even(4, 2), &[0, 0, 1, 1]);
+        let slots = [0, 1, 0, 2, 3, 4, 3, 5];
+        let seated = take(&ranks, &[4.0, 1.0, 1.0, 2.0, 1.0, 1.0], &slots);
+        assert_eq!((nodes_of(&ranks, &seated, 0), nodes_of(&ranks, &seated, 3)), (2, 2), "{seated:?}");
+    }
+
+    #[test]
+    fn what_carries_most_comes_first() {
+        // Three parts share expert 0 or 1 with another one, and there are two nodes.
+        let ranks = on(Ranks::new(&[2, 2, 2], &[1.0; 3]), &[0, 0, 1]);
+        let weights = |first: f64, second: f64| [first, second, 1.0, 1.0];
+        let slots = [0, 2, 0, 1, 1, 3];
+        let nodes = |weights: [f64; 4]| {
+            let seated = take(&ranks, &weights, &slots);
+            (nodes_of(&ranks, &seated, 0), nodes_of(&ranks, &seated, 1))
+        };
+        assert_eq!((nodes(weights(8.0, 4.0)).0, nodes(weights(4.0, 8.0)).1), (2, 2));
+    }
+
+    #[test]
+    fn on_one_node_all_stay_where_they_are() {
+        let slots = [0, 1, 0, 2];
+        assert_eq!(take(&Ranks::even(2, 2), &[3.0, 2.0, 1.0], &slots), slots);
+    }
+
+    proptest! {
+        #[test]
+        fn no_rank_has_more_load_or_slots_than_one_like_it_had(
+            layer in layers(), nodes in prop::collection::vec(0..3_u32, 7),
+        ) {
+            let Layer { ranks, weights, slots, .. } = layer;
+            let ranks = on(ranks.clone(), &nodes[..ranks.len()]);
+            let seated = take(&ranks, &weights, &slots);
+            prop_assert_eq!(copies(&ranks, weights.len(), &seated), copies(&ranks, weights.len(), &slots));
+            let parts = |slots: &[u16]| {
+                let part = |rank: usize| (ranks.pace(rank).to_bits(), slots[ranks.slots(rank)].to_vec());
+                let mut parts: Vec<_> = (0..ranks.len()).map(part).collect();
+                parts.sort_unstable();
+                parts
+            };
+            prop_assert_eq!(parts(&seated), parts(&slots));
+        }
+    }
+}
