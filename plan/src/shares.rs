@@ -15,8 +15,8 @@ pub(crate) use levelled::{Copy, Levelled, level};
 pub(crate) use rounding::Rounding;
 
 /// Passes over a layer's replicated experts after which the shares are taken as they are. A pass hands load on along one
-/// more copy of a chain, so only long chains of copies are left short of the best, and by less than windows differ.
-pub(crate) const PASSES: usize = 8;
+/// more copy of a chain, so only long chains of copies are left short of the best: the longest are what a loss leaves.
+const PASSES: usize = 24;
 
 /// What shares must take off a layer's busiest rank, as a part of it: less is what whole parts of an expert round.
 const WORTH: f64 = 0.0005;

@@ -7,7 +7,7 @@ use super::ranks::Ranks;
 use super::relabel::relabel;
 use super::scratch;
 use super::search::{Change, Choice, Limits, ROUNDING, search};
-use crate::shares::{LEAST_UNCERTAINTY, Levelled, PASSES};
+use crate::shares::{LEAST_UNCERTAINTY, Levelled};
 
 /// A layer is left alone, or improved no further, when its busiest rank is within this many standard deviations of what a
 /// rank's load will differ from its forecast: the next window undoes finer work.
@@ -18,6 +18,9 @@ const WITHIN_NOISE_BY_SHARES: f64 = 0.4;
 
 /// What is left of the way to the goal when it is looked at whether shares can do the rest.
 const STAGES: [f64; 3] = [0.45, 0.18, 0.0];
+
+/// Passes over shares after which they have done what they can nearly always.
+const PASSES: usize = 8;
 
 /// A change must take at least this share of the same standard deviation off the busiest rank for each page.
 const WORTH_A_PAGE: f64 = 0.02;

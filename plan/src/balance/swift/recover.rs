@@ -11,7 +11,7 @@ use crate::holders::Holders;
 
 /// How far above the bound ranks may be: until the loads of the windows to come are seen, finer work is not worth the time
 /// that its pages keep those waiting that were lost.
-const LEVEL: f64 = 0.0185;
+const LEVEL: f64 = 0.0195;
 
 /// Where few pages do not get within this share of the bound, many are moved: what ranks' loads are taken to differ by from
 /// window to window, at least.

@@ -100,12 +100,15 @@ impl Seats {
         seats
     }
 
-    /// A free rank like the one that a part comes from, on the node with the lowest cost, the first of equals.
+    /// A free rank like the one that a part comes from, on the node with the lowest cost, the first of equals: there that very
+    /// one if it is free, or the first.
     fn take(&mut self, part: usize, cost: impl Fn(usize) -> f64) -> usize {
         let row = &mut self.rows[self.row_of[part]];
         let free = row.nodes.iter_mut().filter(|(_, free)| !free.is_empty());
         let lowest = free.map(|(node, free)| (cost(*node), free)).min_by(|a, b| a.0.total_cmp(&b.0));
-        lowest.and_then(|(_, free)| free.pop()).expect("as many ranks of a kind as parts")
+        let (_, free) = lowest.expect("as many ranks of a kind as parts");
+        let own = free.iter().position(|&rank| rank == part);
+        free.remove(own.unwrap_or(free.len() - 1))
     }
 }
 
