@@ -22,7 +22,7 @@ pub use offline::OfflineError;
 
 /// Looks into MoEDeployments and their expert maps, and plans without a cluster
 ///
-/// status, map NAME and rebalance ask the cluster; plan, simulate, size, map convert and map check need none. The exit status
+/// status, map NAME, load and rebalance ask the cluster; plan, simulate, size, map convert and map check need none. The exit status
 /// is 0 when the command did its work, 1 when something was refused or failed, which is then said, and 2 when the command line
 /// is wrong.
 #[derive(Debug, Parser)]
@@ -51,6 +51,14 @@ enum Command {
     },
     /// Prints the expert map in force, or the one recorded last; converts and checks files
     Map(MapArguments),
+    /// Prints the load of the window that closed last, as plan, simulate and size read it
+    Load {
+        /// Name of the MoEDeployment
+        name: String,
+        /// Replica whose load is printed
+        #[arg(long, default_value_t = 0)]
+        replica: usize,
+    },
     /// Closes the current window and rebalances now
     Rebalance {
         /// Name of the MoEDeployment
@@ -133,6 +141,16 @@ pub enum PluginError {
         /// Why.
         source: Box<kube::Error>,
     },
+    /// A coordinator does not do what it is asked for, or not yet.
+    #[error("coordinator {pod} answers {path} with: {message}")]
+    Refused {
+        /// Its pod.
+        pod: String,
+        /// What was asked for.
+        path: &'static str,
+        /// Why, in its words.
+        message: String,
+    },
     /// A coordinator's answer cannot be read.
     #[error("the answer of coordinator {pod} cannot be read")]
     Document {
@@ -178,6 +196,7 @@ pub async fn run(arguments: Arguments, now: impl Fn() -> Duration) -> Result<Str
             Asked::Map { name, replica, recorded, output }
         }
         Command::Status { name } => Asked::Status { name },
+        Command::Load { name, replica } => Asked::Load { name, replica },
         Command::Rebalance { name, replica } => Asked::Rebalance { name, replica },
     };
     let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
@@ -193,6 +212,7 @@ pub async fn run(arguments: Arguments, now: impl Fn() -> Duration) -> Result<Str
         Asked::Map { name, replica, recorded, output } => {
             print_map(&plugin.map(&name, replica, recorded).await?, output)
         }
+        Asked::Load { name, replica } => plugin.load(&name, replica).await,
         Asked::Rebalance { name, replica } => plugin.rebalance(&name, replica).await,
     }
 }
@@ -201,6 +221,7 @@ pub async fn run(arguments: Arguments, now: impl Fn() -> Duration) -> Result<Str
 enum Asked {
     Status { name: String },
     Map { name: String, replica: usize, recorded: bool, output: Format },
+    Load { name: String, replica: usize },
     Rebalance { name: String, replica: usize },
 }
 
@@ -242,6 +263,11 @@ impl Plugin {
         let coordinator = self.coordinator(name, replica).await?;
         let document = if recorded { coordinator.recorded_map().await?.map } else { coordinator.map().await? };
         Ok((document, coordinator))
+    }
+
+    async fn load(&self, name: &str, replica: usize) -> Result<String, PluginError> {
+        let document = self.coordinator(name, replica).await?.load().await?;
+        Ok(serde_json::to_string(&document).expect("a load document is plain data") + "\n")
     }
 
     async fn rebalance(&self, name: &str, replica: usize) -> Result<String, PluginError> {

@@ -116,14 +116,21 @@ impl Cluster {
         self.script.down()
     }
 
+    /// A kubeconfig with all rights, for programs outside the cluster's network.
+    ///
+    /// # Errors
+    /// If the cluster is gone.
+    pub fn kubeconfig(&self) -> Result<String> {
+        let kubeconfig = fs::read_to_string(self.script.state().join("pki/admin.kubeconfig"))?;
+        Ok(kubeconfig.replace(&API_SERVER.to_string(), &self.api_server.address().to_string()))
+    }
+
     /// A client with all rights, for the runtime that calls this.
     ///
     /// # Errors
     /// If the cluster is gone.
     pub async fn client(&self) -> Result<Client> {
-        let kubeconfig = fs::read_to_string(self.script.state().join("pki/admin.kubeconfig"))?;
-        let kubeconfig = kubeconfig.replace(&API_SERVER.to_string(), &self.api_server.address().to_string());
-        let kubeconfig = Kubeconfig::from_yaml(&kubeconfig)?;
+        let kubeconfig = Kubeconfig::from_yaml(&self.kubeconfig()?)?;
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         Ok(Client::try_from(config)?)
     }

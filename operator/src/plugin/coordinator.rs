@@ -1,8 +1,11 @@
 //! A coordinator's admin API, asked through the API server's pod proxy: it works from wherever kubectl works.
 
-use http::Request;
+use http::{Request, StatusCode};
 use kube::Client;
-use plan::wire::{self, MapDocument, RecordedMap, State, WireError};
+use kube::client::Body;
+use kube::core::Status;
+use plan::wire::{self, LoadDocument, MapDocument, RecordedMap, State, WireError};
+use serde::Deserialize;
 
 use super::PluginError;
 use crate::names;
@@ -30,6 +33,10 @@ impl Coordinator {
         self.read(wire::path::RECORDED_MAP, RecordedMap::from_json).await
     }
 
+    pub async fn load(&self) -> Result<LoadDocument, PluginError> {
+        self.read(wire::path::LOAD, LoadDocument::from_json).await
+    }
+
     pub async fn rebalance(&self) -> Result<(), PluginError> {
         self.ask("create", wire::path::REBALANCE).await.map(drop)
     }
@@ -47,12 +54,34 @@ impl Coordinator {
         let Self { client, namespace, pod } = self;
         let url = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{}/proxy{path}", names::ADMIN_PORT);
         let request = if verb == "get" { Request::get(url) } else { Request::post(url) };
-        let request = request.body(Vec::new()).expect("the names of objects are valid in a URL");
-        client.request_text(request).await.map_err(|source| PluginError::Coordinator {
-            pod: pod.clone(),
-            path,
-            verb,
-            source: Box::new(source),
+        let request = request.body(Body::empty()).expect("the names of objects are valid in a URL");
+        let failed = |source| PluginError::Coordinator { pod: pod.clone(), path, verb, source: Box::new(source) };
+        let response = client.send(request).await.map_err(failed)?;
+        let status = response.status();
+        let body = response.into_body().collect_bytes().await.map_err(failed)?;
+        let text = String::from_utf8_lossy(&body).into_owned();
+        if status.is_success() {
+            return Ok(text);
+        }
+        Err(match serde_json::from_str(&text) {
+            Ok(Refusal { error: Reason { message } }) => PluginError::Refused { pod: pod.clone(), path, message },
+            Err(_) => failed(kube::Error::Api(Box::new(said_by_api_server(&text, status)))),
         })
     }
+}
+
+/// How a coordinator says that it does not do what it was asked for.
+#[derive(Deserialize)]
+struct Refusal {
+    error: Reason,
+}
+
+#[derive(Deserialize)]
+struct Reason {
+    message: String,
+}
+
+fn said_by_api_server(text: &str, status: StatusCode) -> Status {
+    let other = || Status::failure(text.trim(), "no Status").with_code(status.as_u16());
+    serde_json::from_str(text).unwrap_or_else(|_| other())
 }

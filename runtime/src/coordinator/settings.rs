@@ -169,7 +169,7 @@ pub enum SettingsError {
     /// The map does not fit the group.
     #[error(
         "the expert map {path} is for {found_ranks} ranks of {found_slots} slots per layer, this group has \
-         {ranks} ranks of {slots}"
+         {ranks} ranks of {slots}; plan one for these with 'kubectl moe plan' from the load of a window"
     )]
     MapShape {
         /// Its file.

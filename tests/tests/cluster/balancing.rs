@@ -1,13 +1,16 @@
 //! Traffic shifts, the map follows, is recorded, and a second deployment starts from it.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::Parser as _;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
+use operator::plugin::{self, Arguments};
 use plan::wire::WindowReport;
-use serde_json::json;
-use tests::namespace::in_namespace;
+use serde_json::{Value, json};
+use tests::namespace::{Namespace, in_namespace};
 use tests::traffic::{Domain, Traffic};
 use tests::{admin, wait};
 
@@ -71,8 +74,54 @@ pub fn recorded_map(suite: &Suite) -> Result<()> {
             format_args!("{:.3} ({tokens} tokens)", window.ratio),
         )?;
         ensure!(window.ratio >= 0.94, "{window:?}");
-        Ok(())
+        resized(suite, namespace, &first).await
     }))
+}
+
+/// A deployment with fewer ranks starts from what `kubectl moe` plans for the load that it has seen with more.
+async fn resized(suite: &Suite, namespace: &Namespace<'_>, deployment: &Deployment<'_>) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = |name: &str| folder.path().join(name);
+    fs::write(file("kubeconfig"), namespace.cluster.kubeconfig()?)?;
+    let moe = async |arguments: &str| {
+        let [kubeconfig, load, map] =
+            ["kubeconfig", "load.json", "map.json"].map(|name| file(name).display().to_string());
+        let arguments = arguments.replace("LOAD", &load).replace("MAP", &map);
+        let command = format!("kubectl-moe --kubeconfig {kubeconfig} --namespace {} {arguments}", namespace.name);
+        let arguments = Arguments::try_parse_from(command.split(' '))?;
+        plugin::run(arguments, || Duration::ZERO).await.with_context(|| command.clone())
+    };
+    let status = moe(&format!("status {}", deployment.name)).await?;
+    ensure!(status.contains("Ready"), "{status}");
+    fs::write(file("load.json"), moe(&format!("load {}", deployment.name)).await?)?;
+    let planned = moe("plan --load LOAD --ranks 2 --redundancy 2 --out MAP --output json").await?;
+    let planned: Value = serde_json::from_str(&planned)?;
+    let even = planned["ratio_before"].as_f64().context("no ratio_before")?;
+    namespace.apply(&serde_json::to_string(&json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "for-2-ranks" },
+        "data": { "map.json": fs::read_to_string(file("map.json"))? },
+    }))?)?;
+    let resized = Deployment::apply(namespace, "tiny-moe.yaml", |object| {
+        object["spec"]["parallelism"]["data"] = json!(2);
+        object["spec"]["eplb"]["initRedundancyExpert"] = json!(2);
+        object["spec"]["eplb"]["expertMapRef"] = json!({ "name": "for-2-ranks" });
+    })?;
+    resized.ready().await?;
+    let refused = moe(&format!("load {}", deployment.name)).await.map_err(|error| format!("{error:#}"));
+    ensure!(refused.as_ref().is_err_and(|error| error.contains("no window has closed yet")), "{refused:?}");
+    resized.answer(1, || {}).await?;
+    let service = resized.service(1).await?;
+    let admin = resized.admin().await?;
+    let traffic = Traffic::start(target(&service.url()), Domain::load("scripture")?);
+    let window = window_after(&admin.url(), 0).await?;
+    let seen = traffic.stop().await;
+    ensure!(seen.failures.is_empty(), "{} requests failed: {:?}", seen.failures.len(), seen.failures.first());
+    suite.figure(
+        "ratio of the first window of 2 ranks started from a plan for the load that 4 have seen",
+        format_args!("{:.3}, {even:.3} without it", window.ratio),
+    )?;
+    ensure!(window.ratio >= 0.94 && window.ratio > even, "{window:?}, {even} without a plan");
+    Ok(())
 }
 
 /// The first closed window with a number above `number`.
