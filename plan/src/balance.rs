@@ -3,6 +3,7 @@
 
 mod deepseek;
 mod forecast;
+mod relabel;
 mod swift;
 
 use std::fmt;
@@ -28,7 +29,8 @@ pub enum Policy {
     /// The published EPLB algorithm of DeepSeek: from scratch at every call, hierarchical where the router has groups
     /// that divide by the nodes, otherwise global. It may put two copies of an expert on one rank, which no
     /// [`ExpertMap`] has: the first takes the shares of both, which leaves every rank its load, and in the slot of the
-    /// other an expert that the rank lacks stands by.
+    /// other an expert that the rank lacks stands by. Each rank takes the part that it holds most of, among those of the ranks
+    /// of its node.
     DeepSeek,
     /// From the placement in force: copies for the experts that stand out, then the busiest rank is improved by the
     /// change that gains most for each page it moves, until the layer is close to the best possible or no change is
@@ -131,7 +133,11 @@ fn target(request: &Request<'_>, load: &ExpertLoad) -> Result<ExpertMap, Balance
         Policy::DeepSeek => {
             let per_rank = of_ranks.per_rank().ok_or(BalanceError::UnequalSlots { policy })?;
             let (slots, shares) = deepseek::balance(&total(windows), topology, per_rank);
-            arranged(placed(slots).with_shares(&shares).expect("copies that are joined take all shares"))
+            let target = placed(slots).with_shares(&shares).expect("copies that are joined take all shares");
+            arranged(match in_force {
+                Some(current) => relabel::all_layers(current, target, topology),
+                None => target,
+            })
         }
         Policy::Swift => {
             let forecast = Forecast::new(windows);

@@ -7,7 +7,6 @@ mod layer;
 mod lists;
 mod order;
 mod random;
-mod relabel;
 mod sources;
 
 use serde::{Deserialize, Serialize};
@@ -20,7 +19,6 @@ pub(crate) use apply::LayerState;
 pub use error::MoveError;
 pub use order::best_first;
 pub use random::random_transaction;
-pub use relabel::relabel;
 
 /// One slot gets another expert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -12,7 +12,6 @@ mod outlook;
 mod packing;
 mod ranks;
 mod recover;
-mod relabel;
 mod scratch;
 mod search;
 mod seats;

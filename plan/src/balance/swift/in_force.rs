@@ -4,9 +4,9 @@ use super::counts::{counts, largest_copy};
 use super::kept::Kept;
 use super::packing::Packing;
 use super::ranks::Ranks;
-use super::relabel::relabel;
-use super::scratch;
 use super::search::{Change, Choice, Limits, ROUNDING, search};
+use super::{scratch, seats};
+use crate::balance::relabel;
 use crate::shares::{LEAST_UNCERTAINTY, Levelled};
 
 /// A layer is left alone, or improved no further, when its busiest rank is within this many standard deviations of what a
@@ -76,7 +76,19 @@ pub(in crate::balance) fn pack(ranks: &Ranks, weights: &[f64], kept: &Kept, leas
     if packing.top() <= fresh.top() * (1.0 + SCRATCH_GAIN) {
         return packing.into_slots();
     }
-    relabel(ranks, slots, fresh.slots())
+    relabelled(ranks, slots, &seats::take(ranks, weights, fresh.slots()))
+}
+
+/// The slots `fresh` with the content of ranks exchanged where that moves fewer pages: among ranks of one node, since it is
+/// settled which nodes have copies of what.
+fn relabelled(ranks: &Ranks, in_force: &[u16], fresh: &[u16]) -> Vec<u16> {
+    let kinds: Vec<_> =
+        (0..ranks.len()).map(|rank| (ranks.node(rank), ranks.slots(rank).len(), ranks.pace(rank).to_bits())).collect();
+    let content = |slots: &'_ [u16]| -> Vec<Vec<u16>> {
+        (0..ranks.len()).map(|rank| slots[ranks.slots(rank)].to_vec()).collect()
+    };
+    let (held, parts) = (content(in_force), content(fresh));
+    relabel::parts(&kinds, &held, &parts).into_iter().flat_map(|part| parts[part].clone()).collect()
 }
 
 /// Whether shares can level the ranks of a packing down to a limit without a move.
