@@ -20,6 +20,7 @@ mod spread;
 
 use self::kept::Kept;
 use self::ranks::Ranks;
+use self::seats::Rows;
 use super::forecast::Forecast;
 use super::same_ranks;
 use crate::coverage::Coverage;
@@ -38,6 +39,7 @@ pub(super) fn balance(
 ) -> (Vec<ExpertId>, Vec<LayerId>) {
     let slots_of_ranks: Vec<usize> = topology.slots().counts().collect();
     let ranks = Ranks::new(&slots_of_ranks, topology.speeds()).on_nodes(topology);
+    let rows = Rows::new(&ranks);
     let least = min_coverage.copies().min(ranks.physical() / forecast.experts()).min(ranks.open());
     let noise = forecast.noise_of_ranks(ranks.open(), ranks.physical());
     let in_force = same_ranks(current, topology);
@@ -63,7 +65,7 @@ pub(super) fn balance(
             bursty.push(layer);
         }
         if current.is_none() {
-            target = seats::take(&ranks, weights, &target);
+            target = seats::take(&ranks, &rows, weights, &target);
         }
         if min_coverage.nodes > 0 {
             target = spread::apart(&ranks, weights, &target, min_coverage.nodes.saturating_add(1));

@@ -4,8 +4,9 @@ use super::counts::{counts, largest_copy};
 use super::kept::Kept;
 use super::packing::Packing;
 use super::ranks::Ranks;
+use super::scratch;
 use super::search::{Change, Choice, Limits, ROUNDING, search};
-use super::{scratch, seats};
+use super::seats::{self, Rows};
 use crate::balance::relabel;
 use crate::shares::{LEAST_UNCERTAINTY, Levelled};
 
@@ -76,7 +77,7 @@ pub(in crate::balance) fn pack(ranks: &Ranks, weights: &[f64], kept: &Kept, leas
     if packing.top() <= fresh.top() * (1.0 + SCRATCH_GAIN) {
         return packing.into_slots();
     }
-    relabelled(ranks, slots, &seats::take(ranks, weights, fresh.slots()))
+    relabelled(ranks, slots, &seats::take(ranks, &Rows::new(ranks), weights, fresh.slots()))
 }
 
 /// The slots `fresh` with the content of ranks exchanged where that moves fewer pages: among ranks of one node, since it is

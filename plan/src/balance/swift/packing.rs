@@ -87,7 +87,8 @@ impl<'a> Packing<'a> {
             // Of equal loads the first expert comes first.
             let load_and_expert = |expert: &u16| key(self.copies[usize::from(*expert)], usize::from(!expert));
             sorted.clear();
-            sorted.extend(self.experts[slots.clone()].iter().map(load_and_expert));
+            // What was packed heaviest first is sorted already when it is read backwards.
+            sorted.extend(self.experts[slots.clone()].iter().rev().map(load_and_expert));
             sorted.sort_unstable();
             for (slot, &key) in slots.zip(sorted.iter().rev()) {
                 self.experts[slot] = !(number_of(key) as u16);

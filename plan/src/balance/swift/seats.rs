@@ -5,7 +5,7 @@ use super::ranks::Ranks;
 
 /// The slots with the content of ranks exchanged among those with equally many slots and equal speed: part by part, those with
 /// most load in experts with several copies first, each to the node that has least of it.
-pub(super) fn take(ranks: &Ranks, weights: &[f64], slots: &[u16]) -> Vec<u16> {
+pub(super) fn take(ranks: &Ranks, rows: &Rows, weights: &[f64], slots: &[u16]) -> Vec<u16> {
     let experts = weights.len();
     let shared = Shared::new(ranks, experts, slots);
     if ranks.nodes() < 2 || shared.experts.is_empty() {
@@ -13,21 +13,26 @@ pub(super) fn take(ranks: &Ranks, weights: &[f64], slots: &[u16]) -> Vec<u16> {
     }
     let mut heaviest: Vec<(f64, usize)> = (0..ranks.len()).map(|part| (shared.weight(part, weights), part)).collect();
     heaviest.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    let mut seats = Seats::new(ranks);
+    let mut taken = vec![false; ranks.len()];
     let mut present = vec![false; ranks.nodes() * experts];
     let mut part_of = vec![0; ranks.len()];
     for (_, part) in heaviest {
-        let rank = seats.take(part, |node| {
+        let cost = |node: usize| -> f64 {
             let of_node = &present[node * experts..][..experts];
             let there = shared.of(part).iter().filter(|&&expert| of_node[usize::from(expert)]);
             there.map(|&expert| weights[usize::from(expert)]).sum()
-        });
-        part_of[rank] = part;
+        };
+        let rank = rows.seat(part, &taken, cost);
+        (taken[rank], part_of[rank]) = (true, part);
         for &expert in shared.of(part) {
             present[ranks.node(rank) * experts + usize::from(expert)] = true;
         }
     }
-    part_of.into_iter().flat_map(|part| slots[ranks.slots(part)].iter().copied()).collect()
+    let mut seated = Vec::with_capacity(slots.len());
+    for part in part_of {
+        seated.extend_from_slice(&slots[ranks.slots(part)]);
+    }
+    seated
 }
 
 /// The experts of each part of which others have copies too.
@@ -63,52 +68,44 @@ impl Shared {
     }
 }
 
-/// Ranks that have no part yet.
-struct Seats {
-    rows: Vec<Row>,
-    /// The row of each rank.
-    row_of: Vec<usize>,
+/// Ranks that nothing tells apart, node by node: among them parts may be exchanged.
+pub(super) struct Rows {
+    /// Of each kind of rank, each node with its ranks of that kind, both ascending.
+    kinds: Vec<Vec<(usize, Vec<usize>)>>,
+    /// The kind of each rank.
+    kind_of: Vec<usize>,
 }
 
-/// Ranks that nothing tells apart, node by node.
-struct Row {
-    slots: usize,
-    pace: u64,
-    /// Node and its free ranks, the last first.
-    nodes: Vec<(usize, Vec<usize>)>,
-}
-
-impl Seats {
-    fn new(ranks: &Ranks) -> Self {
-        let mut seats = Self { rows: Vec::new(), row_of: vec![0; ranks.len()] };
-        for rank in (0..ranks.len()).rev() {
-            let (slots, pace) = (ranks.slots(rank).len(), ranks.pace(rank).to_bits());
-            let known = seats.rows.iter().position(|row| (row.slots, row.pace) == (slots, pace));
-            seats.row_of[rank] = known.unwrap_or_else(|| {
-                seats.rows.push(Row { slots, pace, nodes: Vec::new() });
-                seats.rows.len() - 1
+impl Rows {
+    pub(super) fn new(ranks: &Ranks) -> Self {
+        let mut rows = Self { kinds: Vec::new(), kind_of: Vec::with_capacity(ranks.len()) };
+        let mut known: Vec<(usize, u64)> = Vec::new();
+        for rank in 0..ranks.len() {
+            let key = (ranks.slots(rank).len(), ranks.pace(rank).to_bits());
+            let kind = known.iter().position(|other| *other == key).unwrap_or_else(|| {
+                known.push(key);
+                rows.kinds.push(Vec::new());
+                rows.kinds.len() - 1
             });
-            let nodes = &mut seats.rows[seats.row_of[rank]].nodes;
-            match nodes.iter_mut().find(|(node, _)| *node == ranks.node(rank)) {
-                Some((_, free)) => free.push(rank),
-                None => nodes.push((ranks.node(rank), vec![rank])),
+            rows.kind_of.push(kind);
+            let nodes = &mut rows.kinds[kind];
+            match nodes.binary_search_by_key(&ranks.node(rank), |(node, _)| *node) {
+                Ok(place) => nodes[place].1.push(rank),
+                Err(place) => nodes.insert(place, (ranks.node(rank), vec![rank])),
             }
         }
-        for row in &mut seats.rows {
-            row.nodes.sort_unstable_by_key(|(node, _)| *node);
-        }
-        seats
+        rows
     }
 
-    /// A free rank like the one that a part comes from, on the node with the lowest cost, the first of equals: there that very
-    /// one if it is free, or the first.
-    fn take(&mut self, part: usize, cost: impl Fn(usize) -> f64) -> usize {
-        let row = &mut self.rows[self.row_of[part]];
-        let free = row.nodes.iter_mut().filter(|(_, free)| !free.is_empty());
-        let lowest = free.map(|(node, free)| (cost(*node), free)).min_by(|a, b| a.0.total_cmp(&b.0));
-        let (_, free) = lowest.expect("as many ranks of a kind as parts");
-        let own = free.iter().position(|&rank| rank == part);
-        free.remove(own.unwrap_or(free.len() - 1))
+    /// A rank without a part, like the one that a part comes from, on the node with the lowest cost, the first of equals: there
+    /// that very one if it has none, or the first.
+    fn seat(&self, part: usize, taken: &[bool], cost: impl Fn(usize) -> f64) -> usize {
+        let first_free = |row: &[usize]| row.iter().copied().find(|&rank| !taken[rank]);
+        let nodes = self.kinds[self.kind_of[part]].iter();
+        let free = nodes.filter_map(|(node, row)| Some((cost(*node), first_free(row)?, row)));
+        let lowest = free.min_by(|a, b| a.0.total_cmp(&b.0));
+        let (_, first, row) = lowest.expect("as many ranks of a kind as parts");
+        if !taken[part] && row.contains(&part) { part } else { first }
     }
 }
 
@@ -120,6 +117,10 @@ mod tests {
     use super::*;
     use crate::ids::NodeId;
     use crate::topology::Topology;
+
+    fn take(ranks: &Ranks, weights: &[f64], slots: &[u16]) -> Vec<u16> {
+        super::take(ranks, &Rows::new(ranks), weights, slots)
+    }
 
     fn on(ranks: Ranks, nodes: &[u32]) -> Ranks {
         ranks.on_nodes(&Topology::new(nodes.iter().copied().map(NodeId).collect(), 1))
