@@ -3,6 +3,7 @@
 
 mod bursts;
 mod counts;
+mod cover;
 mod deepen;
 mod fill;
 mod in_force;
@@ -58,7 +59,7 @@ pub(super) fn balance(
         let start = held.as_ref().map(|held| match least {
             // Every map has a copy of each expert.
             0 | 1 => held.clone(),
-            _ => in_force::covered(&ranks, weights, held, least),
+            _ => cover::covered(&ranks, weights, held, least),
         });
         let (mut target, for_bursts) = bursts::plan_or(calm, (windows, layer), &ranks, start.as_deref(), least);
         if for_bursts {

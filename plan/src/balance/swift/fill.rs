@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 
-use super::in_force::cover;
+use super::cover::cover;
 use super::packing::Packing;
 use super::ranks::Ranks;
 

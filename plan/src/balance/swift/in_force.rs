@@ -1,6 +1,7 @@
 //! A packing of one layer from the placement in force, by few moves.
 
 use super::counts::{counts, largest_copy};
+use super::cover::{cover, spare_slot};
 use super::kept::Kept;
 use super::packing::Packing;
 use super::ranks::Ranks;
@@ -164,24 +165,6 @@ impl Home {
     }
 }
 
-/// The slots with `least` copies of each expert, which there are slots for.
-pub(in crate::balance) fn covered(ranks: &Ranks, weights: &[f64], slots: &[u16], least: usize) -> Vec<u16> {
-    let mut packing = Packing::new(ranks, weights, slots, least);
-    cover(&mut packing, least);
-    packing.into_slots()
-}
-
-/// Gives copies to experts that have fewer than `least`, as far as others have copies to spare: one of those has more
-/// copies, so one of its ranks lacks the expert.
-pub(super) fn cover(packing: &mut Packing<'_>, least: usize) {
-    for expert in 0..packing.experts() {
-        while packing.count(expert) < least {
-            let Some((rank, old)) = spare_slot(packing, expert, f64::INFINITY) else { break };
-            packing.replace(rank, old, expert);
-        }
-    }
-}
-
 /// Gives copies to experts whose copies carry more than `limit`, as long as that of the expert which makes place stays
 /// lighter.
 fn refresh(packing: &mut Packing<'_>, limit: f64) {
@@ -196,25 +179,6 @@ fn refresh(packing: &mut Packing<'_>, limit: f64) {
             hot.push(old);
         }
     }
-}
-
-/// (rank, expert): the copy, of an expert that has one to spare and whose copies carry less than `limit` without it, that
-/// is missed least, on the lowest of the ranks that lack `new`.
-fn spare_slot(packing: &Packing<'_>, new: usize, limit: f64) -> Option<(usize, usize)> {
-    let mut best: Option<(f64, f64, usize, usize)> = None;
-    for old in packing.spare().iter().map(|&old| usize::from(old)).filter(|&old| old != new) {
-        let without = packing.load_with(old, packing.count(old) - 1);
-        if without >= limit {
-            continue;
-        }
-        for rank in packing.holders(old).filter(|&rank| !packing.holds(rank, new)) {
-            let level = packing.level(rank);
-            if best.is_none_or(|best| (without, level) < (best.0, best.1)) {
-                best = Some((without, level, rank, old));
-            }
-        }
-    }
-    best.map(|(_, _, rank, old)| (rank, old))
 }
 
 /// The change with the highest gain for a page so far.

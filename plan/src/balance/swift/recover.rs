@@ -6,7 +6,7 @@ use super::kept::{self, Kept};
 use super::outlook::{Outlook, Step, above};
 use super::ranks::Ranks;
 use super::sharing::Sharing;
-use super::{in_force, scratch};
+use super::{cover, in_force, scratch};
 use crate::holders::Holders;
 
 /// How far above the bound ranks may be: until the loads of the windows to come are seen, finer work is not worth the time
@@ -34,7 +34,7 @@ const BUSIEST: usize = 6;
 pub(super) fn pack(ranks: &Ranks, weights: &[f64], content: &[Vec<u16>], least: usize, noise: f64) -> Vec<u16> {
     let mut slots = kept::fit(ranks, weights, content);
     if least > 1 {
-        slots = in_force::covered(ranks, weights, &slots, least);
+        slots = cover::covered(ranks, weights, &slots, least);
     }
     let noise = noise.max(NOISE);
     // Ranks with slots that held nothing get a page for each whatever comes, so nothing is saved by looking for few.

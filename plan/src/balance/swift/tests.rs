@@ -74,3 +74,11 @@ fn ranks_without_slots_offer_nothing() {
     assert_eq!((ranks.len(), ranks.open(), ranks.physical()), (3, 2, 3));
     assert!((ranks.speed() - 1.5).abs() < 1e-12);
 }
+
+/// Experts that ranks hold and did not hold before.
+pub(super) fn moved(ranks: &Ranks, old: &[u16], new: &[u16]) -> usize {
+    let of_rank = |rank: usize| {
+        new[ranks.slots(rank)].iter().filter(move |expert| !old[ranks.slots(rank)].contains(expert)).count()
+    };
+    (0..ranks.len()).map(of_rank).sum()
+}

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::tests::{copies, layers, levels};
+use super::super::tests::{copies, layers, levels, moved};
 use super::*;
 use crate::ids::NodeId;
 use crate::topology::Topology;
@@ -9,14 +9,6 @@ use crate::topology::Topology;
 fn pack(ranks: &Ranks, weights: &[f64], slots: &[u16], least: usize, noise: f64) -> Vec<u16> {
     let kept = Kept { slots: slots.to_vec(), held: vec![true; slots.len()] };
     super::pack(ranks, weights, &kept, least, noise)
-}
-
-/// Experts that ranks hold and did not hold before.
-fn moved(ranks: &Ranks, old: &[u16], new: &[u16]) -> usize {
-    let of_rank = |rank: usize| {
-        new[ranks.slots(rank)].iter().filter(move |expert| !old[ranks.slots(rank)].contains(expert)).count()
-    };
-    (0..ranks.len()).map(of_rank).sum()
 }
 
 #[test]
@@ -117,16 +109,6 @@ proptest! {
         prop_assert!(copies.is_some(), "{packed:?}");
         let copies = copies.unwrap_or_default();
         prop_assert!(copies.iter().all(|&count| count >= layer.least), "{copies:?} of {}", layer.least);
-    }
-
-    #[test]
-    fn covering_moves_a_page_for_each_copy_that_is_missing(layer in layers()) {
-        let before = copies(&layer.ranks, layer.weights.len(), &layer.slots).unwrap_or_default();
-        let covered = covered(&layer.ranks, &layer.weights, &layer.slots, layer.least);
-        let after = copies(&layer.ranks, layer.weights.len(), &covered).unwrap_or_default();
-        prop_assert!(after.iter().all(|&count| count >= layer.least), "{after:?} of {}", layer.least);
-        let missing: usize = before.iter().map(|&count| layer.least.saturating_sub(count)).sum();
-        prop_assert_eq!(moved(&layer.ranks, &layer.slots, &covered), missing);
     }
 
     #[test]
