@@ -11,16 +11,10 @@ const EXACT: usize = 64;
 /// The part of a target that each rank takes, `[ranks]`, given what ranks hold and what each part holds. Parts are exchanged
 /// among ranks of one kind, so whatever the load, every rank's changes places with that of a rank like it. Among up to 64 of a
 /// kind the pages that move are the fewest that any exchange leaves.
-pub(super) fn parts<K: PartialEq, E: PartialEq>(
-    kinds: &[K],
-    held: &[impl AsRef<[E]>],
-    parts: &[impl AsRef<[E]>],
-) -> Vec<usize> {
+pub(super) fn parts<K: PartialEq, E: PartialEq>(kinds: &[K], held: &[&[E]], parts: &[&[E]]) -> Vec<usize> {
     let mut part_of: Vec<usize> = (0..kinds.len()).collect();
     for class in classes(kinds).iter().filter(|class| class.len() > 1) {
-        let keeps = |rank: usize, part: usize| {
-            parts[part].as_ref().iter().filter(|expert| held[rank].as_ref().contains(expert)).count()
-        };
+        let keeps = |rank: usize, part: usize| parts[part].iter().filter(|expert| held[rank].contains(expert)).count();
         let kept: Vec<Vec<u32>> =
             class.iter().map(|&rank| class.iter().map(|&part| keeps(rank, part) as u32).collect()).collect();
         let taken = if class.len() <= EXACT { best(&kept) } else { greedy(&kept) };
@@ -42,8 +36,9 @@ pub(super) fn all_layers(current: &ExpertMap, mut target: ExpertMap, topology: &
     let kind = |&rank: &RankId| (topology.node(rank), of_ranks.count(rank), topology.speeds()[rank.index()].to_bits());
     let kinds: Vec<_> = ranks.iter().map(kind).collect();
     for layer in target.layers() {
-        let content = |map: &ExpertMap| ranks.iter().map(|&rank| map.rank(layer, rank).to_vec()).collect::<Vec<_>>();
-        let part_of = parts(&kinds, &content(current), &content(&target));
+        let held: Vec<_> = ranks.iter().map(|&rank| current.rank(layer, rank)).collect();
+        let fresh: Vec<_> = ranks.iter().map(|&rank| target.rank(layer, rank)).collect();
+        let part_of = parts(&kinds, &held, &fresh);
         let order = || part_of.iter().flat_map(|&part| of_ranks.of(part.into()));
         let experts: Vec<ExpertId> = order().map(|slot| target.layer(layer)[slot]).collect();
         let shares = target.shares(layer).map(|shares| order().map(|slot| shares[slot]).collect());

@@ -84,13 +84,10 @@ pub(in crate::balance) fn pack(ranks: &Ranks, weights: &[f64], kept: &Kept, leas
 /// The slots `fresh` with the content of ranks exchanged where that moves fewer pages: among ranks of one node, since it is
 /// settled which nodes have copies of what.
 fn relabelled(ranks: &Ranks, in_force: &[u16], fresh: &[u16]) -> Vec<u16> {
-    let kinds: Vec<_> =
-        (0..ranks.len()).map(|rank| (ranks.node(rank), ranks.slots(rank).len(), ranks.pace(rank).to_bits())).collect();
-    let content = |slots: &'_ [u16]| -> Vec<Vec<u16>> {
-        (0..ranks.len()).map(|rank| slots[ranks.slots(rank)].to_vec()).collect()
-    };
-    let (held, parts) = (content(in_force), content(fresh));
-    relabel::parts(&kinds, &held, &parts).into_iter().flat_map(|part| parts[part].clone()).collect()
+    let kinds: Vec<_> = (0..ranks.len()).map(|rank| (ranks.node(rank), ranks.kind(rank))).collect();
+    let parts = ranks.contents(fresh);
+    let part_of = relabel::parts(&kinds, &ranks.contents(in_force), &parts);
+    part_of.into_iter().map(|part| parts[part]).collect::<Vec<_>>().concat()
 }
 
 /// Whether shares can level the ranks of a packing down to a limit without a move.

@@ -93,6 +93,16 @@ impl Ranks {
         self.far_page
     }
 
+    /// What tells a rank apart from others of its node.
+    pub(in crate::balance) fn kind(&self, rank: usize) -> (usize, u64) {
+        (self.slots(rank).len(), self.pace(rank).to_bits())
+    }
+
+    /// What each rank holds, `[ranks]`.
+    pub(in crate::balance) fn contents<'a>(&self, slots: &'a [u16]) -> Vec<&'a [u16]> {
+        (0..self.len()).map(|rank| &slots[self.slots(rank)]).collect()
+    }
+
     /// Number of ranks with slots: the most copies that an expert can have.
     pub(in crate::balance) const fn open(&self) -> usize {
         self.open

@@ -6,9 +6,12 @@ use super::ranks::Ranks;
 /// The slots with the content of ranks exchanged among those with equally many slots and equal speed: part by part, those with
 /// most load in experts with several copies first, each to the node that has least of it.
 pub(super) fn take(ranks: &Ranks, rows: &Rows, weights: &[f64], slots: &[u16]) -> Vec<u16> {
+    if ranks.nodes() < 2 {
+        return slots.to_vec();
+    }
     let experts = weights.len();
     let shared = Shared::new(ranks, experts, slots);
-    if ranks.nodes() < 2 || shared.experts.is_empty() {
+    if shared.experts.is_empty() {
         return slots.to_vec();
     }
     let mut heaviest: Vec<(f64, usize)> = (0..ranks.len()).map(|part| (shared.weight(part, weights), part)).collect();
@@ -28,11 +31,8 @@ pub(super) fn take(ranks: &Ranks, rows: &Rows, weights: &[f64], slots: &[u16]) -
             present[ranks.node(rank) * experts + usize::from(expert)] = true;
         }
     }
-    let mut seated = Vec::with_capacity(slots.len());
-    for part in part_of {
-        seated.extend_from_slice(&slots[ranks.slots(part)]);
-    }
-    seated
+    let parts = ranks.contents(slots);
+    part_of.into_iter().map(|part| parts[part]).collect::<Vec<_>>().concat()
 }
 
 /// The experts of each part of which others have copies too.
@@ -81,9 +81,8 @@ impl Rows {
         let mut rows = Self { kinds: Vec::new(), kind_of: Vec::with_capacity(ranks.len()) };
         let mut known: Vec<(usize, u64)> = Vec::new();
         for rank in 0..ranks.len() {
-            let key = (ranks.slots(rank).len(), ranks.pace(rank).to_bits());
-            let kind = known.iter().position(|other| *other == key).unwrap_or_else(|| {
-                known.push(key);
+            let kind = known.iter().position(|other| *other == ranks.kind(rank)).unwrap_or_else(|| {
+                known.push(ranks.kind(rank));
                 rows.kinds.push(Vec::new());
                 rows.kinds.len() - 1
             });
