@@ -9,6 +9,7 @@ mod fields;
 mod generation;
 mod generation_config;
 mod health;
+mod intake;
 mod metrics;
 mod models;
 mod options;
@@ -35,6 +36,7 @@ use rand::Rng as _;
 
 use crate::coordinator::handle::DriverHandle;
 use error::{ApiError, Code};
+pub use intake::Intake;
 pub use metrics::{Route, ServerMetrics};
 pub use served::{ModelLimits, SamplingDefaults, ServedError, ServedModel};
 
@@ -45,6 +47,8 @@ pub struct App {
     pub driver: DriverHandle,
     /// The model that is served.
     pub model: Arc<ServedModel>,
+    /// The threads that read requests.
+    pub intake: Arc<Intake>,
     /// The HTTP side's own metrics.
     pub metrics: Arc<ServerMetrics>,
     /// All metrics of the process.
@@ -89,13 +93,21 @@ pub fn admin(app: App, body_limit: usize) -> Router {
 }
 
 async fn complete(State(app): State<App>, body: Result<Bytes, BytesRejection>) -> Result<Response, ApiError> {
-    let answer = completions::answer(&app, &read(body)?).await;
-    answer.inspect_err(|error| app.metrics.refused(Route::Completions, error))
+    let (model, body) = (Arc::clone(&app.model), read(body)?);
+    let answer = async {
+        let request = app.intake.run(move || completions::read(&body, &model)).await??;
+        completions::answer(&app, request).await
+    };
+    answer.await.inspect_err(|error| app.metrics.refused(Route::Completions, error))
 }
 
 async fn chat(State(app): State<App>, body: Result<Bytes, BytesRejection>) -> Result<Response, ApiError> {
-    let answer = chat::answer(&app, &read(body)?).await;
-    answer.inspect_err(|error| app.metrics.refused(Route::Chat, error))
+    let (model, body) = (Arc::clone(&app.model), read(body)?);
+    let answer = async {
+        let request = app.intake.run(move || chat::read(&body, &model)).await??;
+        chat::answer(&app, request).await
+    };
+    answer.await.inspect_err(|error| app.metrics.refused(Route::Chat, error))
 }
 
 fn read(body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {

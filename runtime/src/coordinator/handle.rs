@@ -203,6 +203,13 @@ impl DriverHandle {
         let _ = self.commands.send(Command::Stop);
     }
 
+    /// Commands that the driver has not looked at.
+    #[cfg(test)]
+    #[must_use]
+    pub fn commands_waiting(&self) -> usize {
+        self.commands.len()
+    }
+
     fn send(&self, command: Command) -> Result<(), HandleError> {
         self.commands.try_send(command).map_err(|error| match error {
             TrySendError::Full(_) => HandleError::Busy,

@@ -22,7 +22,7 @@ use super::handle::DriverHandle;
 use super::metrics::DriverMetrics;
 use super::settings::{CoordinatorSettings, Prepared, SettingsError};
 use crate::experts::record::record;
-use crate::server::{self, App, ServerMetrics};
+use crate::server::{self, App, Intake, ServerMetrics};
 
 /// Why a coordinator ends other than by being told to.
 #[derive(Debug, Error)]
@@ -95,7 +95,8 @@ impl Coordinator {
         let (driver, handle) = Driver::new(driver, fleet, events, DriverMetrics::new(&registry)?);
         let driver = spawn("driver", move || driver.run())?;
         let metrics = Arc::new(ServerMetrics::new(&registry)?);
-        let app = App { driver: handle, model: Arc::new(served), metrics, registry };
+        let intake = Arc::new(Intake::start().map_err(StartError::Thread)?);
+        let app = App { driver: handle, model: Arc::new(served), intake, metrics, registry };
         let CoordinatorSettings { body_limit, leave, grace, .. } = settings;
         Ok(Self { app, public, admin, control, driver, body_limit, leave, grace })
     }

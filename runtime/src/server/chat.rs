@@ -5,5 +5,5 @@ mod template;
 mod types;
 mod validate;
 
-pub use convert::answer;
+pub use convert::{answer, read};
 pub use template::{ChatTemplate, TemplateError};

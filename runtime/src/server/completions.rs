@@ -4,4 +4,4 @@ mod convert;
 mod types;
 mod validate;
 
-pub use convert::answer;
+pub use convert::{answer, read};

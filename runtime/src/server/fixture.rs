@@ -11,7 +11,7 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 
 use super::text::Tokenizer;
-use super::{App, ModelLimits, ServedModel, ServerMetrics};
+use super::{App, Intake, ModelLimits, ServedModel, ServerMetrics};
 use crate::coordinator::fake::{Fake, Remote, Script};
 
 /// The small model that the repository ships.
@@ -74,7 +74,8 @@ impl Server {
         let limits = ModelLimits { max_model_len: 1024, vocab_size: 1792 };
         let model = ServedModel::load(&model_directory(), "tiny".to_owned(), &limits, 1_700_000_000).unwrap();
         let metrics = Arc::new(ServerMetrics::new(&registry).unwrap());
-        let app = App { driver, model: Arc::new(model), metrics, registry };
+        let intake = Arc::new(Intake::start().unwrap());
+        let app = App { driver, model: Arc::new(model), intake, metrics, registry };
         let router = super::public(app.clone(), 1 << 20).merge(Router::new());
         Self { app, remote, router }
     }

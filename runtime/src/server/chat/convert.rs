@@ -19,12 +19,19 @@ use crate::server::text::{PieceToken, Tokenizer};
 use crate::server::usage::{Usage, UsageField};
 use crate::server::{App, Route, new_seed, now};
 
-/// Serves a body.
+/// Checks a body and makes tokens of its text: all that takes long and never waits.
 ///
 /// # Errors
-/// If it is refused or cannot be served.
-pub async fn answer(app: &App, body: &[u8]) -> Result<Response, ApiError> {
-    let request = ChatRequest::parse(body, &app.model, new_seed())?;
+/// If it is refused.
+pub fn read(body: &[u8], model: &ServedModel) -> Result<ChatRequest, ApiError> {
+    ChatRequest::parse(body, model, new_seed())
+}
+
+/// Serves a request.
+///
+/// # Errors
+/// If it cannot be served.
+pub async fn answer(app: &App, request: ChatRequest) -> Result<Response, ApiError> {
     let mut generation =
         Generation::start(app, Route::Chat, sequences(&request, &app.model), &request.options.stops).await?;
     let stream = request.options.stream;

@@ -18,12 +18,19 @@ use crate::server::text::{Tokenizer, prompt_offsets};
 use crate::server::usage::{Usage, UsageField};
 use crate::server::{App, Route, new_seed, now};
 
-/// Serves a body.
+/// Checks a body and makes tokens of its text: all that takes long and never waits.
 ///
 /// # Errors
-/// If it is refused or cannot be served.
-pub async fn answer(app: &App, body: &[u8]) -> Result<Response, ApiError> {
-    let request = CompletionRequest::parse(body, &app.model, new_seed())?;
+/// If it is refused.
+pub fn read(body: &[u8], model: &ServedModel) -> Result<CompletionRequest, ApiError> {
+    CompletionRequest::parse(body, model, new_seed())
+}
+
+/// Serves a request.
+///
+/// # Errors
+/// If it cannot be served.
+pub async fn answer(app: &App, request: CompletionRequest) -> Result<Response, ApiError> {
     let mut generation =
         Generation::start(app, Route::Completions, sequences(&request, &app.model), &request.options.stops).await?;
     let stream = request.options.stream;

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::coordinator::fake::Fake;
 use crate::scheduler::Limits;
-use crate::server::fixture::Server;
+use crate::server::fixture::{Answer, Server};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -20,6 +20,17 @@ fn narrow() -> Fake {
     }
 }
 
+/// Lets a request go on until something holds.
+async fn until(request: &mut (impl Future<Output = Answer> + Unpin), holds: impl Fn() -> bool) {
+    let reached = async {
+        while !holds() {
+            assert!(poll!(&mut *request).is_pending());
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, reached).await.expect("in time");
+}
+
 #[tokio::test]
 async fn a_full_queue_answers_429_with_when_to_come_back_and_loses_nothing() {
     let server = Server::start(narrow());
@@ -27,11 +38,10 @@ async fn a_full_queue_answers_429_with_when_to_come_back_and_loses_nothing() {
         (json!({"prompt": "a", "max_tokens": 500, "ignore_eos": true}), json!({"prompt": "a", "max_tokens": 1}));
     let post = |body| Box::pin(server.post("/v1/completions", body));
     let (mut first, mut second, mut refused) = (post(&long), post(&short), post(&short));
-    assert!(poll!(&mut first).is_pending());
-    server.remote.begun.recv_timeout(PATIENCE).unwrap();
-    // The first runs; the step that computes it ends only when it is permitted to.
-    assert!(poll!(&mut second).is_pending());
-    assert!(poll!(&mut refused).is_pending());
+    // The first runs; the step that computes it ends only when it is permitted to. Then the second waits.
+    until(&mut first, || server.remote.begun.try_recv().is_ok()).await;
+    until(&mut second, || server.app.driver.commands_waiting() == 1).await;
+    until(&mut refused, || server.app.driver.commands_waiting() == 2).await;
     let permits = server.remote.permits.as_ref().unwrap();
     (0..600).for_each(|_| permits.send(()).unwrap());
     let refused = refused.await;

@@ -1,0 +1,138 @@
+//! Where bodies become requests: threads of their own for parsing, chat templates and tokenizing, which can take long and
+//! never wait. Knows nothing of what it runs.
+
+use std::io;
+use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::{self, available_parallelism};
+
+use axum::http::StatusCode;
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use super::error::{ApiError, Code};
+
+/// Threads, whatever the machine: two, so that a long request does not hold up a short one; no more than eight, since what
+/// they do is small beside the steps that they take processors from.
+const THREADS: std::ops::RangeInclusive<usize> = 2..=8;
+
+/// Requests that may wait for a thread.
+const WAITING: usize = 256;
+
+/// Why work was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum IntakeError {
+    /// A retry helps.
+    #[error("{WAITING} requests are waiting to be read already; try again in a moment")]
+    Full,
+    /// The work has panicked, which is this program's fault.
+    #[error("the request could not be read because of a defect of this server")]
+    Panicked,
+}
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// See the module's documentation. Its threads end when it is dropped.
+#[derive(Debug)]
+pub struct Intake(Sender<Work>);
+
+impl Intake {
+    /// Starts as many threads as suit this machine.
+    ///
+    /// # Errors
+    /// If the system gives none.
+    pub fn start() -> io::Result<Self> {
+        let cores = available_parallelism().map_or(1, NonZero::get);
+        Self::with(cores.clamp(*THREADS.start(), *THREADS.end()), WAITING)
+    }
+
+    fn with(threads: usize, waiting: usize) -> io::Result<Self> {
+        let (sender, works) = crossbeam_channel::bounded::<Work>(waiting);
+        for thread in 0..threads {
+            let works: Receiver<Work> = works.clone();
+            thread::Builder::new()
+                .name(format!("intake-{thread}"))
+                .spawn(move || works.iter().for_each(|work| work()))?;
+        }
+        Ok(Self(sender))
+    }
+
+    /// Does some work on one of the threads. Work is not begun once this future is dropped: whoever asked has left.
+    ///
+    /// # Errors
+    /// If too much waits, or the work panics.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, IntakeError> {
+        let (reply, result) = oneshot::channel();
+        let work = move || {
+            if reply.is_closed() {
+                return;
+            }
+            // A panic is reported by the hook; the thread goes on with the next request. Nothing of the work is left.
+            if let Ok(done) = catch_unwind(AssertUnwindSafe(work)) {
+                // Whoever asked may have left meanwhile.
+                let _ = reply.send(done);
+            }
+        };
+        self.0.try_send(Box::new(work)).map_err(|error| match error {
+            TrySendError::Full(_) => IntakeError::Full,
+            // The threads end with this value and not before.
+            TrySendError::Disconnected(_) => IntakeError::Panicked,
+        })?;
+        result.await.map_err(|_| IntakeError::Panicked)
+    }
+}
+
+impl From<IntakeError> for ApiError {
+    fn from(error: IntakeError) -> Self {
+        let message = error.to_string();
+        match error {
+            IntakeError::Full => Self {
+                retry_after: Some(1),
+                ..Self::other(StatusCode::TOO_MANY_REQUESTS, Code::RateLimitExceeded, message)
+            },
+            IntakeError::Panicked => Self::other(StatusCode::INTERNAL_SERVER_ERROR, Code::InternalError, message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use futures::poll;
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_refused_and_what_nobody_waits_for_is_not_begun() {
+        let intake = Intake::with(1, 1).unwrap();
+        let (go, wait) = mpsc::channel::<()>();
+        let (begin, order) = mpsc::channel();
+        let start = |name: &'static str| {
+            let begin = begin.clone();
+            move || begin.send(name).unwrap()
+        };
+        let first = start("first");
+        let mut first = Box::pin(intake.run(move || {
+            first();
+            wait.recv().unwrap();
+        }));
+        assert!(poll!(&mut first).is_pending());
+        assert_eq!(order.recv().unwrap(), "first", "the thread is taken, the queue is empty");
+        let mut second = Box::pin(intake.run(start("second")));
+        assert!(poll!(&mut second).is_pending());
+        assert_eq!(intake.run(start("third")).await, Err(IntakeError::Full));
+        drop(second);
+        go.send(()).unwrap();
+        assert_eq!(first.await, Ok(()));
+        assert_eq!(intake.run(start("fourth")).await, Ok(()));
+        assert_eq!(order.try_iter().collect::<Vec<_>>(), ["fourth"]);
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_costs_its_own_request_alone() {
+        let intake = Intake::with(1, 1).unwrap();
+        assert_eq!(intake.run(|| -> u32 { panic!("a defect") }).await, Err(IntakeError::Panicked));
+        assert_eq!(intake.run(|| 7).await, Ok(7));
+    }
+}
