@@ -31,6 +31,26 @@ pub mod path {
     pub const REBALANCE: &str = "/admin/v1/rebalance";
 }
 
+/// The keys of a deployment: which Secret holds them, where pods find them and how the admin token travels.
+pub mod keys {
+    /// Fewest bytes of either key.
+    pub const LEAST_BYTES: usize = 32;
+    /// Key of the Secret, and name of the file, that holds what the members of a group share.
+    pub const GROUP_SECRET: &str = "group-secret";
+    /// Key of the Secret, and name of the file, that holds the bearer token of the admin API.
+    pub const ADMIN_TOKEN: &str = "admin-token";
+    /// Folder of both files in a pod.
+    pub const FOLDER: &str = "/etc/swiftbalancer/keys";
+    /// Header of the admin token where `Authorization` does not arrive: the API server's proxy drops that one.
+    pub const ADMIN_TOKEN_HEADER: &str = "x-swiftbalancer-admin-token";
+
+    /// The Secret that the operator makes for a deployment.
+    #[must_use]
+    pub fn secret_name(deployment: &str) -> String {
+        format!("{deployment}-keys")
+    }
+}
+
 /// Which model a map or load belongs to. A map that was planned without the checkpoint at hand has no name and no digest;
 /// it fits every model with its layers and experts.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
