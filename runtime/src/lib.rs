@@ -9,6 +9,7 @@ pub mod fabric;
 pub mod local;
 pub mod model;
 pub mod protocol;
+pub mod quoted;
 pub mod scheduler;
 pub mod server;
 pub mod worker;
