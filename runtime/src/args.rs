@@ -9,6 +9,7 @@ use plan::balance::Policy;
 use plan::coverage::Coverage;
 use runtime::coordinator::settings::CoordinatorSettings;
 use runtime::experts::rebalance;
+use runtime::fabric::secret::{Secret, SecretError};
 use runtime::local::LocalSettings;
 use runtime::scheduler::Limits;
 use runtime::worker::{DeviceArguments, WorkerArguments};
@@ -60,6 +61,10 @@ pub struct CoordinatorArguments {
     /// Where ranks register
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8002")]
     control_listen: SocketAddr,
+    /// File with what coordinator and ranks prove by that they belong together: 32 bytes or more, the same everywhere; read
+    /// once, at the start
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -195,7 +200,7 @@ struct Addresses {
 }
 
 impl ServingArguments {
-    fn into_settings(self, addresses: &Addresses) -> CoordinatorSettings {
+    fn into_settings(self, addresses: &Addresses, secret: Option<Secret>) -> CoordinatorSettings {
         let &Addresses { listen, admin_listen, control_listen } = addresses;
         CoordinatorSettings {
             model: self.model,
@@ -204,6 +209,7 @@ impl ServingArguments {
             listen,
             admin_listen,
             control_listen,
+            secret,
             rebalance: self.eplb.settings(),
             policy: self.eplb.eplb_policy,
             minimum_gain: self.eplb.minimum_gain,
@@ -228,18 +234,24 @@ impl ServingArguments {
     }
 }
 
-impl From<CoordinatorArguments> for CoordinatorSettings {
-    fn from(arguments: CoordinatorArguments) -> Self {
-        let CoordinatorArguments { serving, listen, admin_listen, control_listen } = arguments;
-        serving.into_settings(&Addresses { listen, admin_listen, control_listen })
+impl TryFrom<CoordinatorArguments> for CoordinatorSettings {
+    type Error = SecretError;
+
+    fn try_from(arguments: CoordinatorArguments) -> Result<Self, SecretError> {
+        let CoordinatorArguments { serving, listen, admin_listen, control_listen, secret_file } = arguments;
+        let secret = secret_file.as_deref().map(Secret::read).transpose()?;
+        Ok(serving.into_settings(&Addresses { listen, admin_listen, control_listen }, secret))
     }
 }
 
-impl From<LocalArguments> for LocalSettings {
-    fn from(arguments: LocalArguments) -> Self {
+impl TryFrom<LocalArguments> for LocalSettings {
+    type Error = SecretError;
+
+    fn try_from(arguments: LocalArguments) -> Result<Self, SecretError> {
         let LocalArguments { serving, listen, admin_listen, device } = arguments;
         let control_listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { coordinator: serving.into_settings(&Addresses { listen, admin_listen, control_listen }), device }
+        let (addresses, secret) = (Addresses { listen, admin_listen, control_listen }, Secret::draw()?);
+        Ok(Self { coordinator: serving.into_settings(&addresses, Some(secret)), device })
     }
 }
 

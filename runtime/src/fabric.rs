@@ -5,6 +5,7 @@ pub mod framing;
 pub mod hello;
 pub mod in_process;
 pub mod mesh;
+pub mod secret;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -4,7 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::coordinator::settings::CoordinatorSettings;
 use crate::coordinator::start::{Coordinator, StartError};
+use crate::fabric::secret::Secret;
 use crate::worker::DeviceArguments;
 
 /// A rank that ends sooner than this after its start has not served.
@@ -66,12 +67,12 @@ pub enum LocalError {
 /// If a setting is wrong, an address is taken or a rank does not start.
 pub async fn run(settings: LocalSettings, stop: impl Future<Output = ()>) -> Result<(), LocalError> {
     let LocalSettings { coordinator, device } = settings;
-    let (model, ranks) = (coordinator.model.clone(), coordinator.ranks);
+    let (model, ranks, secret) = (coordinator.model.clone(), coordinator.ranks, coordinator.secret.clone());
     let coordinator = Coordinator::start(coordinator)?;
     let (failures, mut failed) = mpsc::channel(1);
     for rank in 0..ranks {
         let program = std::env::current_exe().map_err(|source| LocalError::Spawn { rank, source })?;
-        let worker = Worker { program, model: model.clone(), rank, device: device.clone() };
+        let worker = Worker { program, model: model.clone(), rank, device: device.clone(), secret: secret.clone() };
         let (control, failures) = (coordinator.control_address(), failures.clone());
         // The signal that ends a rank with its parent is sent when the thread that started it ends: this one does not.
         thread::Builder::new()
@@ -100,6 +101,7 @@ struct Worker {
     model: PathBuf,
     rank: usize,
     device: DeviceArguments,
+    secret: Option<Secret>,
 }
 
 impl Worker {
@@ -109,7 +111,7 @@ impl Worker {
         let mut quick_ends = 0;
         loop {
             let started = Instant::now();
-            let status = match self.command(coordinator).spawn().and_then(|mut child| child.wait()) {
+            let status = match self.start(coordinator).and_then(|mut child| child.wait()) {
                 Ok(status) => status,
                 Err(source) => return LocalError::Spawn { rank, source },
             };
@@ -119,6 +121,16 @@ impl Worker {
                 return LocalError::Fails { rank, status };
             }
         }
+    }
+
+    /// Starts the rank and hands it the secret, which is nowhere but in the two processes.
+    fn start(&self, coordinator: SocketAddr) -> io::Result<Child> {
+        let mut child = self.command(coordinator).stdin(Stdio::piped()).spawn()?;
+        if let (Some(secret), Some(input)) = (&self.secret, child.stdin.take()) {
+            // A rank that has ended already is heard of when it is waited for.
+            let _ = secret.write(input);
+        }
+        Ok(child)
     }
 
     fn command(&self, coordinator: SocketAddr) -> Command {
@@ -132,6 +144,7 @@ impl Worker {
             ("--move-listen", "127.0.0.1:0".to_owned()),
             ("--health-listen", "127.0.0.1:0".to_owned()),
             ("--advertise-address", "127.0.0.1".to_owned()),
+            ("--secret-file", "/dev/stdin".to_owned()),
             ("--threads", threads.to_string()),
             ("--kv-blocks", kv_blocks.to_string()),
             ("--block-tokens", block_tokens.to_string()),

@@ -33,12 +33,12 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Coordinator(arguments) => runtime()?.block_on(async {
             let stop = stop_signal()?;
-            Ok(Coordinator::start((*arguments).into())?.serve(stop).await?)
+            Ok(Coordinator::start((*arguments).try_into()?)?.serve(stop).await?)
         }),
-        Command::Worker(arguments) => Ok(worker::run_until_signal(arguments.into())?),
+        Command::Worker(arguments) => Ok(worker::run_until_signal(arguments.try_into()?)?),
         Command::Local(arguments) => runtime()?.block_on(async {
             let stop = stop_signal()?;
-            Ok(local::run((*arguments).into(), stop).await?)
+            Ok(local::run((*arguments).try_into()?, stop).await?)
         }),
         Command::Inspect { model } => inspect(&model),
     }

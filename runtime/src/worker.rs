@@ -30,6 +30,7 @@ use crate::experts::load::LoadError;
 use crate::experts::mover::{Faults, LoadPage, PageServer, Unreadable};
 use crate::experts::pages::HeldPages;
 use crate::fabric::framing::Closer;
+use crate::fabric::secret::Secret;
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::qwen3_moe::{CacheSize, Model, expert_shape, load_expert};
 use crate::protocol::{FromRank, PROTOCOL};
@@ -62,6 +63,8 @@ pub struct WorkerSettings {
     pub threads: usize,
     /// Its KV cache.
     pub cache: CacheSize,
+    /// What it proves by that it belongs to the deployment, and has others prove.
+    pub secret: Option<Secret>,
     /// What goes wrong on purpose.
     pub faults: Faults,
     /// The process that started it, if it shall end with that.

@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use crate::experts::planner::Planner;
 use crate::experts::rebalance::{self, Rebalancer};
+use crate::fabric::secret::Secret;
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::qwen3_moe::expert_shape;
 use crate::scheduler::Limits;
@@ -37,6 +38,8 @@ pub struct CoordinatorSettings {
     pub admin_listen: SocketAddr,
     /// Where ranks register.
     pub control_listen: SocketAddr,
+    /// What ranks prove by that they belong to the deployment, and have the coordinator prove.
+    pub secret: Option<Secret>,
     /// When experts move.
     pub rebalance: rebalance::Settings,
     /// How a target map is found.

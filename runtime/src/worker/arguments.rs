@@ -8,6 +8,7 @@ use plan::ids::RankId;
 
 use super::WorkerSettings;
 use crate::experts::mover::Faults;
+use crate::fabric::secret::{Secret, SecretError};
 use crate::model::qwen3_moe::CacheSize;
 
 /// Options of `worker`.
@@ -37,6 +38,10 @@ pub struct WorkerArguments {
     /// Name of the node that it is on: experts travel less between ranks of one node; the host's name if it is not given
     #[arg(long, value_name = "NAME", env = "SWIFTBALANCER_NODE")]
     pub node: Option<String>,
+    /// File with what coordinator and ranks prove by that they belong together: 32 bytes or more, the same everywhere; read
+    /// once, at the start
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
     /// Number of the process that started this one, to end with it
     #[arg(long, hide = true, value_name = "PID")]
     pub parent: Option<u32>,
@@ -72,12 +77,14 @@ fn host_name() -> String {
     name.trim().to_owned()
 }
 
-impl From<WorkerArguments> for WorkerSettings {
-    fn from(arguments: WorkerArguments) -> Self {
+impl TryFrom<WorkerArguments> for WorkerSettings {
+    type Error = SecretError;
+
+    fn try_from(arguments: WorkerArguments) -> Result<Self, SecretError> {
         let WorkerArguments { model, rank, coordinator, listen, move_listen, health_listen, .. } = arguments;
-        let WorkerArguments { advertise_address, node, parent, device, .. } = arguments;
+        let WorkerArguments { advertise_address, node, secret_file, parent, device, .. } = arguments;
         let DeviceArguments { threads, kv_blocks, block_tokens } = device;
-        Self {
+        Ok(Self {
             model,
             rank: RankId(rank),
             coordinator,
@@ -89,9 +96,10 @@ impl From<WorkerArguments> for WorkerSettings {
             node: node.filter(|node| !node.is_empty()).unwrap_or_else(host_name),
             threads: threads.into(),
             cache: CacheSize { blocks: kv_blocks as usize, block_tokens: block_tokens as usize },
+            secret: secret_file.as_deref().map(Secret::read).transpose()?,
             faults: Faults::default(),
             parent,
-        }
+        })
     }
 }
 
@@ -106,7 +114,7 @@ mod tests {
         let least = ["worker", "--model", "m", "--rank", "1", "--coordinator", "c:8002", "--advertise-address", "h"];
         let matches = command.try_get_matches_from(least.iter().chain(more)).map_err(|error| error.to_string())?;
         let arguments = WorkerArguments::from_arg_matches(&matches).map_err(|error| error.to_string())?;
-        Ok(arguments.into())
+        arguments.try_into().map_err(|error: SecretError| error.to_string())
     }
 
     #[test]

@@ -98,6 +98,7 @@ impl Worker {
                 blocks: (setup.sequences_per_rank * BLOCKS) as usize,
                 block_tokens: BLOCK_TOKENS as usize,
             },
+            secret: None,
             faults: setup.faults,
             parent: None,
         };

@@ -1,0 +1,194 @@
+//! What members share and nobody else knows: the secret of a deployment, and the one that is drawn for each group. Knows
+//! what is proved by it only as bytes.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hmac::{Hmac, Mac as _};
+use plan::wire::keys::LEAST_BYTES;
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use thiserror::Error;
+
+/// The longest secret, bytes: what is longer is some other file.
+const MOST_BYTES: usize = 4096;
+
+/// Bytes that are drawn for a secret.
+const DRAWN_BYTES: usize = 32;
+
+/// Length of a proof, bytes.
+pub const PROOF_BYTES: usize = 32;
+
+/// A secret. Shown nowhere.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(Arc<[u8]>);
+
+/// Why there is no secret.
+#[derive(Debug, Error)]
+pub enum SecretError {
+    /// The file cannot be read.
+    #[error("the secret in {path} (--secret-file) cannot be read")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It can be guessed.
+    #[error(
+        "the secret in {path} (--secret-file) has {found} bytes, less than {LEAST_BYTES}; make one with `openssl rand -hex 32`"
+    )]
+    TooShort {
+        /// The file.
+        path: PathBuf,
+        /// Its bytes, without a newline at its end.
+        found: usize,
+    },
+    /// It is something else.
+    #[error(
+        "the secret in {path} (--secret-file) has more than {MOST_BYTES} bytes; name the file that holds only the secret"
+    )]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system has no random numbers.
+    #[error("the system gives no random numbers")]
+    Draw(#[from] getrandom::Error),
+}
+
+impl Secret {
+    /// The secret in a file, without a newline at its end.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or is too short or too long for a secret.
+    pub fn read(path: &Path) -> Result<Self, SecretError> {
+        let mut bytes = Vec::new();
+        // One byte more than there may be, and the newline.
+        let read = File::open(path).and_then(|file| file.take(MOST_BYTES as u64 + 2).read_to_end(&mut bytes));
+        read.map_err(|source| SecretError::Read { path: path.to_owned(), source })?;
+        let secret = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+        let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
+        match secret.len() {
+            0..LEAST_BYTES => Err(SecretError::TooShort { path: path.to_owned(), found: secret.len() }),
+            LEAST_BYTES..=MOST_BYTES => Ok(Self(secret.into())),
+            _ => Err(SecretError::TooLong { path: path.to_owned() }),
+        }
+    }
+
+    /// A secret that nobody else has: random bytes, as letters and digits, so that it can be written as a line.
+    ///
+    /// # Errors
+    /// If the system has no random numbers.
+    pub fn draw() -> Result<Self, SecretError> {
+        let bytes = random::<DRAWN_BYTES>()?;
+        Ok(Self(bytes.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()))
+    }
+
+    /// Writes it as [`Self::read`] reads it.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, mut to: impl Write) -> io::Result<()> {
+        to.write_all(&self.0)?;
+        to.write_all(b"\n")
+    }
+
+    /// What only who has the secret can say of these parts.
+    #[must_use]
+    pub fn prove(&self, parts: &[&[u8]]) -> [u8; PROOF_BYTES] {
+        self.code(parts).finalize().into_bytes().into()
+    }
+
+    /// Whether `proof` was made with the secret of the same parts. Takes as long for every wrong proof.
+    #[must_use]
+    pub fn is_proved(&self, parts: &[&[u8]], proof: &[u8; PROOF_BYTES]) -> bool {
+        self.code(parts).verify_slice(proof).is_ok()
+    }
+
+    fn code(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
+        let mut code = Hmac::<Sha256>::new_from_slice(&self.0).expect("a key of any length will do");
+        for part in parts {
+            // Its length too, so that no other parts give the same bytes.
+            code.update(&(part.len() as u64).to_le_bytes());
+            code.update(part);
+        }
+        code
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret")
+    }
+}
+
+/// Random bytes of the system.
+///
+/// # Errors
+/// If it has none.
+pub fn random<const BYTES: usize>() -> Result<[u8; BYTES], getrandom::Error> {
+    let mut bytes = [0; BYTES];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<Secret, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        Secret::read(file.path()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_secret_is_what_its_file_holds_without_the_newline_at_its_end() {
+        let plain = read(&[b'k'; 32]).unwrap();
+        assert_eq!(read(&[&[b'k'; 32][..], b"\n"].concat()).unwrap(), plain);
+        assert_eq!(read(&[&[b'k'; 32][..], b"\r\n"].concat()).unwrap(), plain);
+        assert_ne!(read(&[&[b'k'; 32][..], b"\n\n"].concat()).unwrap(), plain);
+        assert_eq!(format!("{plain:?}"), "Secret");
+    }
+
+    #[test]
+    fn a_file_that_holds_no_secret_is_refused_with_what_to_do() {
+        for (bytes, expected) in [
+            (vec![], "has 0 bytes, less than 32"),
+            (vec![b'k'; 31], "has 31 bytes, less than 32"),
+            ([&[b'k'; 31][..], b"\n"].concat(), "has 31 bytes, less than 32"),
+            (vec![b'k'; 5000], "has more than 4096 bytes"),
+            (vec![b'k'; 4097], "has more than 4096 bytes"),
+        ] {
+            let error = read(&bytes).unwrap_err();
+            assert!(error.contains(expected) && error.contains("--secret-file"), "{error}");
+        }
+        assert!(read(&[b'k'; 4096]).is_ok());
+        let error = Secret::read(Path::new("/no/such/file")).unwrap_err();
+        assert!(error.to_string().contains("/no/such/file"), "{error}");
+    }
+
+    #[test]
+    fn a_drawn_secret_is_read_as_it_was_written_and_no_two_are_alike() {
+        let (secret, other) = (Secret::draw().unwrap(), Secret::draw().unwrap());
+        let mut written = Vec::new();
+        secret.write(&mut written).unwrap();
+        assert_eq!(read(&written).unwrap(), secret);
+        assert_ne!(secret, other);
+    }
+
+    #[test]
+    fn a_proof_holds_for_its_secret_and_its_parts_alone() {
+        let (secret, other) = (Secret::draw().unwrap(), Secret::draw().unwrap());
+        let proof = secret.prove(&[b"ab", b"c"]);
+        assert!(secret.is_proved(&[b"ab", b"c"], &proof));
+        assert!(!other.is_proved(&[b"ab", b"c"], &proof));
+        assert!(!secret.is_proved(&[b"a", b"bc"], &proof) && !secret.is_proved(&[b"abc"], &proof));
+        assert!(!secret.is_proved(&[b"ab", b"c"], &[0; PROOF_BYTES]));
+    }
+}
