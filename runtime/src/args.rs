@@ -37,7 +37,7 @@ pub enum Command {
     /// Serves the OpenAI API and drives the ranks that register
     Coordinator(Box<CoordinatorArguments>),
     /// Holds and computes one rank's experts
-    Worker(WorkerArguments),
+    Worker(Box<WorkerArguments>),
     /// Runs a coordinator and its ranks on this machine
     Local(Box<LocalArguments>),
     /// Prints what a checkpoint holds, or why it cannot be served
