@@ -35,6 +35,7 @@ use axum::routing::{get, post};
 use rand::Rng as _;
 
 use crate::coordinator::handle::DriverHandle;
+use crate::quoted::Quoted;
 use error::{ApiError, Code};
 pub use intake::Intake;
 pub use metrics::{Route, ServerMetrics};
@@ -121,10 +122,10 @@ fn read(body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
 }
 
 async fn no_route(uri: axum::http::Uri) -> ApiError {
-    ApiError::other(StatusCode::NOT_FOUND, Code::NotFound, format!("no such route: {}", uri.path()))
+    ApiError::other(StatusCode::NOT_FOUND, Code::NotFound, format!("no such route: {}", Quoted::<64>::from(uri.path())))
 }
 
 async fn other_method(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {
-    let message = format!("{} does not take {method}", uri.path());
+    let message = format!("{} does not take {}", Quoted::<64>::from(uri.path()), Quoted::<64>::from(method));
     ApiError::other(StatusCode::METHOD_NOT_ALLOWED, Code::MethodNotAllowed, message)
 }

@@ -1,6 +1,7 @@
 //! `/v1/completions`.
 
 mod convert;
+mod prompts;
 mod types;
 mod validate;
 

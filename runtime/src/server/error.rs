@@ -5,7 +5,14 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::coordinator::handle::{HandleError, SequenceError};
+use crate::quoted::shortened;
 use crate::scheduler::SubmitError;
+
+/// Characters of a message at most: what it quotes is shortened where it is written, and this holds whatever was missed.
+const MESSAGE_AT_MOST: usize = 1000;
+
+/// Characters of a field's name at most.
+const PARAM_AT_MOST: usize = 128;
 
 /// A refusal as OpenAI's clients read it.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,12 +68,16 @@ impl ApiError {
     /// A refusal for one field of the request.
     #[must_use]
     pub fn field(param: &str, code: Code, message: String) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, message, param: Some(param.to_owned()), code, retry_after: None }
+        let refusal = Self::other(StatusCode::BAD_REQUEST, code, message);
+        Self { param: Some(shortened(param, PARAM_AT_MOST)), ..refusal }
     }
 
     /// A refusal that no one field is to blame for.
     #[must_use]
-    pub const fn other(status: StatusCode, code: Code, message: String) -> Self {
+    pub fn other(status: StatusCode, code: Code, mut message: String) -> Self {
+        if message.len() > MESSAGE_AT_MOST {
+            message = shortened(&message, MESSAGE_AT_MOST);
+        }
         Self { status, message, param: None, code, retry_after: None }
     }
 

@@ -1,10 +1,17 @@
 //! The fields of a request's body, taken one by one so that an error names the one at fault and none is ignored.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use axum::http::StatusCode;
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde::de::{DeserializeSeed, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::error::{ApiError, Code};
+use crate::quoted::{Quoted, shortened};
 
 /// Fields that say nothing about the result.
 const HARMLESS: [&str; 9] = [
@@ -51,34 +58,71 @@ fn unsupported() -> [(&'static str, Vec<Value>); 26] {
     ]
 }
 
-/// What a body holds and no one has taken yet.
-#[derive(Debug)]
-pub struct Fields(Map<String, Value>);
+/// Fields that one body may have: more than all that have a meaning.
+const FIELDS_AT_MOST: usize = 256;
 
-impl Fields {
-    /// Reads a body.
+/// Bytes of the longest neutral value; what is longer is none and is not looked at.
+const NEUTRAL_BYTES: usize = 64;
+
+/// What a body holds and no one has taken yet. Values are slices of the body until they are taken, so that each is read
+/// once, straight into its type.
+#[derive(Debug)]
+pub struct Fields<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    /// Finds the fields of a body. Where a name is there twice, the last one counts.
     ///
     /// # Errors
-    /// If it is no JSON object.
-    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        serde_json::from_slice(body).map(Self).map_err(|error| {
-            let message = format!("the request body is not a JSON object: {error}");
-            ApiError::other(StatusCode::BAD_REQUEST, Code::InvalidJson, message)
-        })
+    /// If it is no JSON object, or has more fields than any request.
+    pub fn parse(body: &'a [u8]) -> Result<Self, ApiError> {
+        let refuse = |message| ApiError::other(StatusCode::BAD_REQUEST, Code::InvalidJson, message);
+        serde_json::from_slice(body)
+            .map_err(|error| refuse(format!("the request body is not a JSON object: {}", Quoted::<200>::new(error))))
+    }
+
+    /// Takes a field as it is written; null is as good as none.
+    pub fn take_raw(&mut self, name: &str) -> Option<&'a RawValue> {
+        let mut value = None;
+        self.0.retain(|(found, raw)| {
+            let taken = found == name;
+            if taken {
+                value = Some(*raw);
+            }
+            !taken
+        });
+        value.filter(|value| value.get() != "null")
     }
 
     /// Takes a field; null is as good as none.
     ///
     /// # Errors
     /// If its type is wrong; `expected` says in words what it should be.
-    pub fn take<T: DeserializeOwned>(&mut self, name: &str, expected: &str) -> Result<Option<T>, ApiError> {
-        match self.0.remove(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => serde_json::from_value(value.clone()).map(Some).map_err(|_| {
-                let message = format!("{name} must be {expected}, not {}", shortened(&value));
-                ApiError::field(name, Code::InvalidType, message)
-            }),
-        }
+    pub fn take<T: Deserialize<'a>>(&mut self, name: &str, expected: &str) -> Result<Option<T>, ApiError> {
+        self.take_with(name, expected, PhantomData)
+    }
+
+    /// Takes a field whose reading depends on more than its type; null is as good as none.
+    ///
+    /// # Errors
+    /// If its type is wrong; `expected` says in words what it should be.
+    pub fn take_with<S: DeserializeSeed<'a>>(
+        &mut self,
+        name: &str,
+        expected: &str,
+        seed: S,
+    ) -> Result<Option<S::Value>, ApiError> {
+        let Some(value) = self.take_raw(name) else { return Ok(None) };
+        let read = seed.deserialize(&mut serde_json::Deserializer::from_str(value.get()));
+        read.map(Some).map_err(|error| {
+            let message = match error.classify() {
+                Category::Data => format!("{name} must be {expected}, not {}", Quoted::<64>::from(value.get())),
+                Category::Io | Category::Syntax | Category::Eof => {
+                    let message = format!("{name} is no valid JSON: {}", Quoted::<200>::new(error));
+                    return ApiError::field(name, Code::InvalidJson, message);
+                }
+            };
+            ApiError::field(name, Code::InvalidType, message)
+        })
     }
 
     /// Takes a field that has to be within bounds.
@@ -92,11 +136,11 @@ impl Fields {
         valid: impl FnOnce(&T) -> bool,
     ) -> Result<Option<T>, ApiError>
     where
-        T: DeserializeOwned + std::fmt::Display,
+        T: Deserialize<'a> + std::fmt::Display,
     {
         match self.take::<T>(name, expected)? {
             Some(value) if !valid(&value) => {
-                let message = format!("{name} must be {expected}, not {value}");
+                let message = format!("{name} must be {expected}, not {}", Quoted::<64>::new(value));
                 Err(ApiError::field(name, Code::InvalidValue, message))
             }
             value => Ok(value),
@@ -114,13 +158,14 @@ impl Fields {
                 continue;
             }
             match unsupported.iter().find(|(known, _)| known == name) {
-                Some((_, neutral)) if value.is_null() || neutral.contains(value) => {}
+                Some((_, neutral)) if is_neutral(value, neutral) => {}
                 Some(_) => {
                     let message = format!("{name} is not supported; leave it out");
                     return Err(ApiError::field(name, Code::UnsupportedParameter, message));
                 }
                 None => {
-                    return Err(ApiError::field(name, Code::UnknownParameter, format!("unknown parameter: {name}")));
+                    let name = shortened(name, 64);
+                    return Err(ApiError::field(&name, Code::UnknownParameter, format!("unknown parameter: {name}")));
                 }
             }
         }
@@ -128,9 +173,65 @@ impl Fields {
     }
 }
 
-/// A value as an error shows it: whole if it is short.
-fn shortened(value: &Value) -> String {
-    const LONGEST: usize = 60;
-    let text = value.to_string();
-    if text.chars().count() <= LONGEST { text } else { text.chars().take(LONGEST).chain("...".chars()).collect() }
+fn is_neutral(value: &RawValue, neutral: &[Value]) -> bool {
+    let short = value.get().len() <= NEUTRAL_BYTES;
+    let value = short.then(|| serde_json::from_str::<Value>(value.get()).ok()).flatten();
+    value.is_some_and(|value| value.is_null() || neutral.contains(&value))
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor(PhantomData))
+    }
+}
+
+struct FieldsVisitor<'a>(PhantomData<&'a ()>);
+
+impl<'de: 'a, 'a> Visitor<'de> for FieldsVisitor<'a> {
+    type Value = Fields<'a>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(field) = map.next_entry()? {
+            if fields.len() == FIELDS_AT_MOST {
+                return Err(A::Error::custom(format_args!("it has more than {FIELDS_AT_MOST} fields")));
+            }
+            fields.push(field);
+        }
+        Ok(Fields(fields))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_of_equal_names_counts_and_null_is_none() {
+        let mut fields = Fields::parse(br#"{"n": 1, "seed": 3, "n": 2, "top_k": null}"#).unwrap();
+        assert_eq!(fields.take::<u32>("n", "a number").unwrap(), Some(2));
+        assert_eq!(fields.take::<u32>("n", "a number").unwrap(), None);
+        assert_eq!(fields.take::<u32>("top_k", "a number").unwrap(), None);
+        assert_eq!(fields.finish().unwrap_err().message, "unknown parameter: seed");
+    }
+
+    #[test]
+    fn half_a_character_and_endless_nesting_are_bad_json_of_their_field_not_of_a_wrong_type() {
+        for value in [r#""\ud800""#.to_owned(), format!("{}{}", "[".repeat(200_000), "]".repeat(200_000))] {
+            let body = format!(r#"{{"prompt": {value}}}"#);
+            let error = Fields::parse(body.as_bytes()).unwrap().take::<Value>("prompt", "text").unwrap_err();
+            assert_eq!((error.code, error.param.as_deref()), (Code::InvalidJson, Some("prompt")));
+        }
+    }
+
+    #[test]
+    fn more_fields_than_any_request_has_are_refused_before_they_are_kept() {
+        let fields: Vec<String> = (0..=FIELDS_AT_MOST).map(|field| format!("\"f{field}\":0")).collect();
+        let error = Fields::parse(format!("{{{}}}", fields.join(",")).as_bytes()).unwrap_err();
+        assert!(error.message.contains("more than 256 fields"), "{error}");
+    }
 }

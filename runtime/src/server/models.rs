@@ -39,11 +39,8 @@ pub async fn list(State(app): State<App>) -> Response {
 /// `GET /v1/models/{name}`
 pub async fn one(State(app): State<App>, Path(name): Path<String>) -> Result<Response, ApiError> {
     if name != app.model.name {
-        let message = format!("the model {name:?} is not served here, only {:?}", app.model.name);
-        return Err(ApiError {
-            status: StatusCode::NOT_FOUND,
-            ..ApiError::field("model", Code::ModelNotFound, message)
-        });
+        let refusal = ApiError::field("model", Code::ModelNotFound, app.model.other_name(&name));
+        return Err(ApiError { status: StatusCode::NOT_FOUND, ..refusal });
     }
     Ok(Json(model(&app)).into_response())
 }

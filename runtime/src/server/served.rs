@@ -13,6 +13,7 @@ use super::error::{ApiError, Code};
 use super::fields::Fields;
 use super::generation_config::{GenerationConfig, OneOrMore};
 use super::text::{Tokenizer, TokenizerError};
+use crate::quoted::Quoted;
 
 /// Why a checkpoint cannot be served as text.
 #[derive(Debug, Error)]
@@ -135,14 +136,16 @@ impl ServedModel {
         match fields.take::<String>("model", "a string")? {
             Some(name) if name != self.name => Err(ApiError {
                 status: axum::http::StatusCode::NOT_FOUND,
-                ..ApiError::field(
-                    "model",
-                    Code::ModelNotFound,
-                    format!("the model {name:?} is not served here, only {:?}", self.name),
-                )
+                ..ApiError::field("model", Code::ModelNotFound, self.other_name(&name))
             }),
             _ => Ok(()),
         }
+    }
+
+    /// Why a request for another model is refused.
+    #[must_use]
+    pub fn other_name(&self, name: &str) -> String {
+        format!("the model \"{}\" is not served here, only \"{}\"", Quoted::<64>::from(name), self.name)
     }
 
     /// Tokens that may follow a prompt: those asked for, or what the context leaves.

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::types::Message;
+use crate::quoted::Quoted;
 use crate::server::error::{ApiError, Code};
 use crate::server::fields::Fields;
 use crate::server::options::{Options, TOP_LOGPROBS_AT_MOST};
@@ -110,7 +111,8 @@ fn message_of(path: &str, mut message: Map<String, Value>) -> Result<Message, Ap
         Some(role) if role == "user" => "user",
         Some(role) if role == "assistant" => "assistant",
         Some(role) => {
-            let message = format!("{field} must be system, developer, user or assistant, not {role}");
+            let message =
+                format!("{field} must be system, developer, user or assistant, not {}", Quoted::<64>::new(role));
             return Err(ApiError::field(&field, Code::InvalidValue, message));
         }
     };
@@ -125,7 +127,7 @@ fn message_of(path: &str, mut message: Map<String, Value>) -> Result<Message, Ap
     };
     match message.iter().find(|(_, value)| !value.is_null()) {
         Some((other, _)) => {
-            let field = format!("{path}.{other}");
+            let field = format!("{path}.{}", Quoted::<64>::from(other));
             let message = format!("{field} is not supported; leave it out");
             Err(ApiError::field(&field, Code::UnsupportedParameter, message))
         }
@@ -151,7 +153,7 @@ fn content_of(field: &str, content: Option<Value>) -> Result<String, ApiError> {
 
 fn text_of(field: &str, part: &Value) -> Result<String, ApiError> {
     if part["type"] != "text" {
-        let message = format!("{field}.type must be text, not {}", part["type"]);
+        let message = format!("{field}.type must be text, not {}", Quoted::<64>::new(&part["type"]));
         return Err(ApiError::field(&format!("{field}.type"), Code::UnsupportedParameter, message));
     }
     part["text"].as_str().map(str::to_owned).ok_or_else(|| {

@@ -2,19 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::server::usage::UsageField;
-
-/// `prompt`: text or tokens, one or more.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub enum Prompts {
-    Text(String),
-    Tokens(Vec<u32>),
-    Texts(Vec<String>),
-    TokenLists(Vec<Vec<u32>>),
-}
 
 #[derive(Debug, Serialize)]
 pub struct Completion<'a> {

@@ -1,6 +1,6 @@
 //! From a body to a request that can be served.
 
-use super::types::Prompts;
+use super::prompts::{PROMPTS_AT_MOST, Prompts, ReadPrompts, TokenList};
 use crate::server::error::{ApiError, Code};
 use crate::server::fields::Fields;
 use crate::server::options::{Options, TOP_LOGPROBS_AT_MOST};
@@ -21,10 +21,11 @@ pub struct CompletionRequest {
     pub logprobs: Option<u32>,
 }
 
-/// A prompt in both forms.
+/// A prompt.
 #[derive(Debug)]
 pub struct Prompt {
     pub tokens: Vec<u32>,
+    /// Empty unless it is to be echoed.
     pub text: String,
 }
 
@@ -37,8 +38,9 @@ impl CompletionRequest {
         let mut fields = Fields::parse(body)?;
         model.check_name(&mut fields)?;
         let expected = "a string, a list of strings, a list of tokens or a list of lists of tokens";
-        let prompts: Prompts = fields
-            .take("prompt", expected)?
+        let kept = ReadPrompts { tokens_at_most: model.max_model_len };
+        let prompts = fields
+            .take_with("prompt", expected, kept)?
             .ok_or_else(|| ApiError::field("prompt", Code::MissingRequiredParameter, "prompt is missing".to_owned()))?;
         let echo = fields.take("echo", "true or false")?.unwrap_or(false);
         let logprobs =
@@ -49,10 +51,7 @@ impl CompletionRequest {
         let options = Options::take(&mut fields, model.defaults, seed)?;
         check_best_of(&mut fields, options.choices)?;
         fields.finish()?;
-        let prompts = read_prompts(prompts, model)?;
-        for prompt in &prompts {
-            model.tokens_after(prompt.tokens.len(), Some(max_tokens), "max_tokens")?;
-        }
+        let prompts = read_prompts(prompts, max_tokens, echo, model)?;
         Ok(Self { prompts, max_tokens, options, echo, logprobs })
     }
 }
@@ -77,32 +76,41 @@ fn check_best_of(fields: &mut Fields, choices: u32) -> Result<(), ApiError> {
     }
 }
 
-fn read_prompts(prompts: Prompts, model: &ServedModel) -> Result<Vec<Prompt>, ApiError> {
-    let prompts = match prompts {
-        Prompts::Text(text) => vec![of_text(text, model)?],
-        Prompts::Texts(texts) => texts.into_iter().map(|text| of_text(text, model)).collect::<Result<_, _>>()?,
-        Prompts::Tokens(tokens) => vec![of_tokens(tokens, model)?],
-        Prompts::TokenLists(lists) => {
-            lists.into_iter().map(|tokens| of_tokens(tokens, model)).collect::<Result<_, _>>()?
+fn read_prompts(prompts: Prompts, max_tokens: u32, echo: bool, model: &ServedModel) -> Result<Vec<Prompt>, ApiError> {
+    let refuse = |message: String| ApiError::field("prompt", Code::InvalidValue, message);
+    match prompts.count() {
+        0 => return Err(refuse("prompt is an empty list".to_owned())),
+        1..=PROMPTS_AT_MOST => {}
+        _ => return Err(refuse(format!("prompt has more than {PROMPTS_AT_MOST} prompts; send several requests"))),
+    }
+    let prompts: Vec<Prompt> = match prompts {
+        Prompts::Texts(texts) => texts.into_iter().map(|text| of_text(text, echo, model)).collect::<Result<_, _>>()?,
+        Prompts::Tokens(lists) => {
+            // Before anything is made of them: of a list that is too long only the beginning is here.
+            for list in &lists {
+                model.tokens_after(list.count, Some(max_tokens), "max_tokens")?;
+            }
+            lists.into_iter().map(|list| of_tokens(list, echo, model)).collect::<Result<_, _>>()?
         }
     };
-    if prompts.is_empty() {
-        return Err(ApiError::field("prompt", Code::InvalidValue, "prompt is an empty list".to_owned()));
+    for prompt in &prompts {
+        model.tokens_after(prompt.tokens.len(), Some(max_tokens), "max_tokens")?;
     }
     Ok(prompts)
 }
 
-fn of_text(text: String, model: &ServedModel) -> Result<Prompt, ApiError> {
+fn of_text(text: String, echo: bool, model: &ServedModel) -> Result<Prompt, ApiError> {
     let tokens = model
         .tokenizer
         .encode(&text, true)
         .map_err(|error| ApiError::field("prompt", Code::InvalidValue, error.to_string()))?;
     model.check_prompt(&tokens, "prompt")?;
-    Ok(Prompt { tokens, text })
+    Ok(Prompt { tokens, text: if echo { text } else { String::new() } })
 }
 
-fn of_tokens(tokens: Vec<u32>, model: &ServedModel) -> Result<Prompt, ApiError> {
+fn of_tokens(list: TokenList, echo: bool, model: &ServedModel) -> Result<Prompt, ApiError> {
+    let tokens = list.tokens;
     model.check_prompt(&tokens, "prompt")?;
-    let text = model.tokenizer.text_of_prompt(&tokens);
+    let text = if echo { model.tokenizer.text_of_prompt(&tokens) } else { String::new() };
     Ok(Prompt { tokens, text })
 }
