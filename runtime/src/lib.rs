@@ -3,6 +3,7 @@
 
 pub mod cancel;
 pub mod coordinator;
+pub mod draws;
 pub mod engine;
 pub mod experts;
 pub mod fabric;

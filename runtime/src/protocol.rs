@@ -10,7 +10,7 @@ use plan::wire::{MapDocument, ModelIdentity};
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol; coordinator and ranks of one group must be of one version.
-pub const PROTOCOL: u16 = 3;
+pub const PROTOCOL: u16 = 4;
 
 /// A request's sequence, as the coordinator numbers them; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -279,6 +279,8 @@ pub struct SequenceOutput {
     pub token: Option<TokenScore>,
     /// Scores asked for, in the order of `tokens`; `None` where none was.
     pub scores: Vec<Option<TokenScore>>,
+    /// Logits that it asked for were no numbers: nothing can be chosen or scored by them, now or later.
+    pub no_numbers: bool,
 }
 
 /// A token and how likely it was.

@@ -4,6 +4,10 @@
 //! Sequences are served in the order of their numbers. One that has to wait is never overtaken by a later one, and when
 //! the blocks of a rank run out the latest sequence there goes back to its place in the queue and computes its tokens
 //! again later.
+//!
+//! When a group is lost, every sequence that was in the step may be what its rank died of. Those that were in two such
+//! steps without giving anything in between are computed alone, one after the other and before all others, until they
+//! give something: so whoever is to blame is lost alone, and ends when it has been lost too often.
 
 mod blocks;
 mod sequence;
@@ -16,10 +20,21 @@ use thiserror::Error;
 
 use crate::protocol::{SequenceId, SequenceOutput, SequenceStep};
 
-use blocks::BlockPool;
 pub use blocks::CacheSize;
-pub use sequence::{Finish, NewSequence, Output};
-use sequence::{Running, Sequence};
+use blocks::{BlockPool, Blocks};
+pub use sequence::{Finish, Length, NewSequence, Output};
+use sequence::{Losses, Running, Sequence};
+
+/// Lost groups in a row after which a sequence that was computed in each of them is computed alone.
+const LOSSES_BEFORE_ALONE: u32 = 2;
+
+/// Lost groups in a row, nothing given in between, after which a sequence that was computed in each of them ends.
+pub const LOSSES_IN_A_ROW: u32 = 3;
+
+/// Lost groups altogether after which a sequence that was computed in each of them ends, though it gave something in
+/// between: what kills a rank every few tokens would otherwise do so until its answer is complete. As many as this come
+/// together only where ranks are lost all the time.
+pub const LOSSES_IN_ALL: u32 = 16;
 
 /// Bounds of the scheduler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +67,11 @@ pub enum SubmitError {
         /// The bound.
         limit: usize,
     },
-    /// A sequence could outgrow the KV cache of a rank.
-    #[error("a sequence of up to {tokens} tokens does not fit the {capacity} tokens of a rank's KV cache")]
+    /// A sequence could outgrow the KV cache of a rank. Begins as clients know it from other servers.
+    #[error(
+        "This model's maximum context length is {capacity} tokens, as much as a rank's KV cache holds. However, prompt \
+         and answer need room for {tokens}; shorten one of them"
+    )]
     OutgrowsCache {
         /// Tokens it may grow to.
         tokens: usize,
@@ -69,6 +87,8 @@ pub struct Scheduler {
     waiting: BTreeMap<SequenceId, Sequence>,
     ranks: Vec<Rank>,
     next: u64,
+    /// A sequence may have to be computed alone.
+    suspected: bool,
 }
 
 #[derive(Debug)]
@@ -81,7 +101,7 @@ impl Scheduler {
     /// A scheduler without ranks: sequences wait until [`Self::form`].
     #[must_use]
     pub const fn new(limits: Limits) -> Self {
-        Self { limits, waiting: BTreeMap::new(), ranks: Vec::new(), next: 0 }
+        Self { limits, waiting: BTreeMap::new(), ranks: Vec::new(), next: 0, suspected: false }
     }
 
     /// Queues sequences, all or none, and names them.
@@ -93,7 +113,7 @@ impl Scheduler {
         if count > limit {
             return Err(SubmitError::TooMany { count, limit });
         }
-        let tokens = sequences.iter().map(NewSequence::tokens_at_most).max().unwrap_or(0);
+        let tokens = sequences.iter().map(NewSequence::least_room).max().unwrap_or(0);
         let capacity = self.capacity();
         if tokens > capacity {
             return Err(SubmitError::OutgrowsCache { tokens, capacity });
@@ -101,18 +121,19 @@ impl Scheduler {
         if waiting + count > limit {
             return Err(SubmitError::QueueFull { waiting, limit });
         }
-        Ok(sequences.into_iter().map(|sequence| self.enqueue(sequence)).collect())
+        Ok(sequences.into_iter().map(|sequence| self.enqueue(sequence, capacity)).collect())
     }
 
-    fn enqueue(&mut self, sequence: NewSequence) -> SequenceId {
+    fn enqueue(&mut self, sequence: NewSequence, capacity: usize) -> SequenceId {
         let id = SequenceId(self.next);
         self.next += 1;
-        self.waiting.insert(id, Sequence::new(sequence));
+        self.waiting.insert(id, Sequence::new(sequence, capacity));
         id
     }
 
     /// Tokens of the longest sequence that every rank can hold; no bound while there are no ranks.
-    fn capacity(&self) -> usize {
+    #[must_use]
+    pub fn capacity(&self) -> usize {
         self.ranks.iter().map(|rank| rank.pool.size().tokens()).min().unwrap_or(usize::MAX)
     }
 
@@ -121,20 +142,38 @@ impl Scheduler {
         self.waiting.remove(&id).is_some() || self.ranks.iter_mut().any(|rank| rank.running.remove(&id).is_some())
     }
 
-    /// Puts every sequence back into the queue, its KV forgotten, and starts over with these ranks, empty. No ranks
-    /// means that everything waits. Gives the sequences that are dropped because they would outgrow the new caches.
-    pub fn form(&mut self, ranks: &[CacheSize]) -> Vec<SequenceId> {
+    /// The ranks are lost: puts every sequence back into the queue, its KV forgotten, where it waits for [`Self::form`].
+    /// Gives those that end because too many groups were lost while they were computed.
+    pub fn lose(&mut self) -> Vec<SequenceId> {
+        self.put_back();
+        self.suspected = true;
+        let too_many = |Losses { in_a_row, in_all }| in_a_row >= LOSSES_IN_A_ROW || in_all >= LOSSES_IN_ALL;
+        self.waiting.extract_if(.., |_, sequence| too_many(sequence.losses)).map(|(id, _)| id).collect()
+    }
+
+    fn put_back(&mut self) {
         for rank in std::mem::take(&mut self.ranks) {
-            self.waiting.extend(rank.running.into_iter().map(|(id, running)| (id, running.sequence)));
+            self.waiting.extend(rank.running.into_iter().map(|(id, running)| (id, running.put_back())));
         }
+    }
+
+    /// Starts over with these ranks, empty. Gives the sequences that are dropped because they would outgrow the caches.
+    pub fn form(&mut self, ranks: &[CacheSize]) -> Vec<SequenceId> {
+        self.put_back();
         self.ranks = ranks.iter().map(|&size| Rank::new(size)).collect();
         let capacity = self.capacity();
-        self.waiting.extract_if(.., |_, sequence| sequence.tokens_at_most() > capacity).map(|(id, _)| id).collect()
+        self.waiting.extract_if(.., |_, sequence| !sequence.fit(capacity)).map(|(id, _)| id).collect()
     }
 
     /// The work of the next step, one batch for each rank; `None` if there is none.
     #[must_use]
     pub fn next_batches(&mut self) -> Option<Vec<Vec<SequenceStep>>> {
+        if self.suspected {
+            match self.suspect() {
+                Some(id) => return self.alone(id),
+                None => self.suspected = false,
+            }
+        }
         let mut budgets = vec![self.limits.step_tokens; self.ranks.len()];
         let mut batches = vec![Vec::new(); self.ranks.len()];
         for ((rank, budget), batch) in self.ranks.iter_mut().zip(&mut budgets).zip(&mut batches) {
@@ -162,6 +201,46 @@ impl Scheduler {
             budgets[least] -= count;
             batches[least].push(running.work(id, count));
             rank.running.insert(id, running);
+        }
+    }
+
+    /// The first sequence that has to be computed alone.
+    fn suspect(&self) -> Option<SequenceId> {
+        let is_suspect = |sequence: &Sequence| sequence.losses.in_a_row >= LOSSES_BEFORE_ALONE;
+        let running = self.ranks.iter().flat_map(|rank| &rank.running).map(|(id, running)| (id, &running.sequence));
+        let suspects = running.chain(&self.waiting).filter(|(_, sequence)| is_suspect(sequence));
+        suspects.map(|(&id, _)| id).min()
+    }
+
+    /// A step of one sequence and nothing else; `None` while there are no ranks.
+    fn alone(&mut self, id: SequenceId) -> Option<Vec<Vec<SequenceStep>>> {
+        if let Some(sequence) = self.waiting.remove(&id) {
+            match self.make_room(sequence.tokens()) {
+                Some((rank, blocks)) => drop(self.ranks[rank].running.insert(id, Running::new(sequence, blocks))),
+                None => drop(self.waiting.insert(id, sequence)),
+            }
+        }
+        let mut batches = vec![Vec::new(); self.ranks.len()];
+        for (rank, batch) in self.ranks.iter_mut().zip(&mut batches) {
+            if let Some(running) = rank.running.get_mut(&id) {
+                let count = running.pending().min(self.limits.step_tokens);
+                batch.push(running.work(id, count));
+            }
+        }
+        batches.iter().any(|batch| !batch.is_empty()).then_some(batches)
+    }
+
+    /// Blocks for a sequence of `tokens` tokens on the rank that has most of them free, which gives back its latest
+    /// sequences if those are too few. `None` while there are no ranks.
+    fn make_room(&mut self, tokens: usize) -> Option<(usize, Blocks)> {
+        let most = (0..self.ranks.len()).max_by_key(|&rank| self.ranks[rank].pool.free())?;
+        loop {
+            let rank = &mut self.ranks[most];
+            if let Some(blocks) = rank.pool.take(tokens) {
+                return Some((most, blocks));
+            }
+            let (id, latest) = rank.running.pop_last()?;
+            self.waiting.insert(id, latest.sequence);
         }
     }
 
@@ -247,7 +326,7 @@ impl Rank {
     fn take(&mut self, output: SequenceOutput) -> Option<Output> {
         let id = output.sequence;
         let output = self.running.get_mut(&id)?.take(output);
-        if output.finish.is_some() {
+        if output.finish.is_some() || output.no_numbers {
             self.running.remove(&id);
         }
         Some(output)

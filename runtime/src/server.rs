@@ -2,6 +2,7 @@
 //! experts; it asks the driver.
 
 mod admin;
+mod bounds;
 mod chat;
 mod completions;
 mod error;
@@ -56,6 +57,14 @@ pub struct App {
     pub registry: prometheus::Registry,
 }
 
+impl App {
+    /// What one request may ask for now.
+    fn bounds(&self) -> bounds::Bounds {
+        let Self { driver, model, .. } = self;
+        bounds::Bounds::new(model.max_model_len, driver.capacity(), driver.sequences_at_most())
+    }
+}
+
 /// A seed for a request that gives none.
 fn new_seed() -> u64 {
     rand::rng().random()
@@ -94,18 +103,18 @@ pub fn admin(app: App, body_limit: usize) -> Router {
 }
 
 async fn complete(State(app): State<App>, body: Result<Bytes, BytesRejection>) -> Result<Response, ApiError> {
-    let (model, body) = (Arc::clone(&app.model), read(body)?);
+    let (model, bounds, body) = (Arc::clone(&app.model), app.bounds(), read(body)?);
     let answer = async {
-        let request = app.intake.run(move || completions::read(&body, &model)).await??;
+        let request = app.intake.run(move || completions::read(&body, &model, bounds)).await??;
         completions::answer(&app, request).await
     };
     answer.await.inspect_err(|error| app.metrics.refused(Route::Completions, error))
 }
 
 async fn chat(State(app): State<App>, body: Result<Bytes, BytesRejection>) -> Result<Response, ApiError> {
-    let (model, body) = (Arc::clone(&app.model), read(body)?);
+    let (model, bounds, body) = (Arc::clone(&app.model), app.bounds(), read(body)?);
     let answer = async {
-        let request = app.intake.run(move || chat::read(&body, &model)).await??;
+        let request = app.intake.run(move || chat::read(&body, &model, bounds)).await??;
         chat::answer(&app, request).await
     };
     answer.await.inspect_err(|error| app.metrics.refused(Route::Chat, error))

@@ -32,6 +32,8 @@ const PAUSE_WHILE_MOVING: Duration = Duration::from_millis(5);
 pub struct DriverSettings {
     /// Bounds of the scheduler.
     pub limits: Limits,
+    /// Tokens of prompt and answer together that the model and the options allow.
+    pub context: usize,
     /// The model that is served.
     pub model: ModelIdentity,
     /// Decides when experts move; holds the map in force.
@@ -63,6 +65,7 @@ pub struct Driver<R: Ranks> {
     commands: Receiver<Command>,
     events: Receiver<FleetEvent<R::Group>>,
     health: Arc<watch::Sender<Health>>,
+    capacity: watch::Sender<Option<usize>>,
     metrics: DriverMetrics,
 }
 
@@ -92,6 +95,8 @@ impl<R: Ranks> Driver<R> {
         let (sender, commands) = crossbeam_channel::bounded(COMMANDS);
         let reason = "waiting for every rank to register".to_owned();
         let health = Arc::new(watch::Sender::new(Health::NotFormed { reason }));
+        let (capacity, known_capacity) = watch::channel(None);
+        let queued = settings.limits.queued;
         let shape = settings.rebalancer.map().shape();
         let driver = Self {
             topology: Arc::new(Topology::single_node(shape.ranks, shape.slots_per_rank)),
@@ -107,9 +112,10 @@ impl<R: Ranks> Driver<R> {
             commands,
             events,
             health: Arc::clone(&health),
+            capacity,
             metrics,
         };
-        (driver, DriverHandle::new(sender, health))
+        (driver, DriverHandle::new(sender, health, known_capacity, queued))
     }
 
     /// Runs steps until it is told to stop.
@@ -235,12 +241,22 @@ impl<R: Ranks> Driver<R> {
 
     fn serve(&mut self, group: R::Group) {
         let generation = group.generation();
-        tracing::info!(generation, "serving");
-        for id in self.scheduler.form(&group.caches()) {
-            if let Some(reader) = self.readers.remove(&id) {
-                // A reader that is gone or full does not hear it; its channel ends all the same.
-                let _ = reader.updates.try_send(Update::Failed(SequenceError::OutgrowsCache));
-            }
+        let outgrow = self.scheduler.form(&group.caches());
+        let capacity = self.scheduler.capacity();
+        let context_tokens = capacity.min(self.settings.context);
+        tracing::info!(generation, context_tokens, "serving");
+        if capacity < self.settings.context {
+            let model_tokens = self.settings.context;
+            tracing::warn!(
+                context_tokens,
+                model_tokens,
+                "a rank's KV cache holds less than the model's context: prompt and answer together may be as long as the \
+                 cache; raise --kv-blocks of the ranks, or lower --max-model-len"
+            );
+        }
+        self.capacity.send_replace(Some(capacity));
+        for id in outgrow {
+            self.end(id, SequenceError::OutgrowsCache { capacity });
         }
         self.group = Some(group);
         let states = self.ranks.states();
@@ -255,12 +271,25 @@ impl<R: Ranks> Driver<R> {
         if self.group.as_ref().is_some_and(|group| group.generation() == generation) {
             tracing::warn!(generation, reason, "the group is lost");
             self.group = None;
-            self.metrics.lost(self.scheduler.running());
-            self.scheduler.form(&[]);
+            let running = self.scheduler.running();
+            let ended = self.scheduler.lose();
+            self.metrics.lost(running - ended.len());
+            for id in ended {
+                self.end(id, SequenceError::LostGroups);
+            }
             self.tell_rebalancer(Event::GroupLost);
         }
         if self.group.is_none() {
             self.set_health(Health::NotFormed { reason: format!("{reason}; waiting for every rank to register") });
+        }
+    }
+
+    /// Tells whoever waits for a sequence why it goes no further.
+    fn end(&mut self, id: SequenceId, error: SequenceError) {
+        self.metrics.failed(&error);
+        if let Some(reader) = self.readers.remove(&id) {
+            // A reader that is gone or full does not hear it; its channel ends all the same.
+            let _ = reader.updates.try_send(Update::Failed(error));
         }
     }
 
@@ -270,7 +299,7 @@ impl<R: Ranks> Driver<R> {
         if let Some(reason) = &self.failure {
             for (id, reader) in std::mem::take(&mut self.readers) {
                 self.scheduler.abort(id);
-                // As in `serve`.
+                // As in `end`.
                 let _ = reader.updates.try_send(Update::Failed(SequenceError::Failing { reason: reason.clone() }));
             }
         }
@@ -306,7 +335,11 @@ impl<R: Ranks> Driver<R> {
     fn emit(&mut self, answers: &mut [StepDone]) {
         let now = Instant::now();
         let outputs = answers.iter_mut().map(|answer| std::mem::take(&mut answer.outputs)).collect();
-        for Output { sequence, prompt_scores, token, finish } in self.scheduler.take(outputs) {
+        for Output { sequence, prompt_scores, token, finish, no_numbers } in self.scheduler.take(outputs) {
+            if no_numbers {
+                self.end(sequence, SequenceError::NoNumbers);
+                continue;
+            }
             let Some(reader) = self.readers.get_mut(&sequence) else { continue };
             if token.is_some() {
                 match reader.last_token.replace(now) {
@@ -357,7 +390,7 @@ impl<R: Ranks> Driver<R> {
     fn stop(self) {
         self.health.send_replace(Health::Stopping);
         for reader in self.readers.into_values() {
-            // As in `serve`.
+            // As in `end`.
             let _ = reader.updates.try_send(Update::Failed(SequenceError::ShuttingDown));
         }
         // A bounded channel keeps what is sent while its receiver goes, and whoever sent it would wait for an answer for

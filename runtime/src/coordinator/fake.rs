@@ -47,6 +47,11 @@ impl Remote {
         self.shared.events.send(FleetEvent::Failing(reason.map(str::to_owned))).unwrap();
     }
 
+    /// Number of the last group.
+    pub fn generation(&self) -> u64 {
+        self.shared.generation.load(Ordering::SeqCst)
+    }
+
     /// Every rank registers; the driver forms the group.
     pub fn complete(&self) {
         self.shared.events.send(FleetEvent::Complete).unwrap();
@@ -58,6 +63,8 @@ struct Shared {
     ranks: usize,
     cache: CacheSize,
     script: Script,
+    poison: Option<u32>,
+    no_numbers_after: Option<u32>,
     events: Sender<FleetEvent<FakeGroup>>,
     generation: Arc<AtomicU64>,
     permits: Option<Receiver<()>>,
@@ -81,6 +88,10 @@ pub struct Fake {
     pub script: Script,
     /// Whether steps wait for permits.
     pub gated: bool,
+    /// A step that computes this token loses a rank.
+    pub poison: Option<u32>,
+    /// What follows this token is no number.
+    pub no_numbers_after: Option<u32>,
     pub rebalance: Settings,
 }
 
@@ -92,6 +103,8 @@ impl Default for Fake {
             limits: Limits { queued: 256, running_per_rank: 64, step_tokens: 256 },
             script: Arc::new(|token, position| (token.wrapping_mul(31) + position) % 200),
             gated: false,
+            poison: None,
+            no_numbers_after: None,
             rebalance: Settings {
                 dynamic: false,
                 window_steps: 400,
@@ -110,7 +123,7 @@ impl Default for Fake {
 impl Fake {
     /// Starts a driver on scripted ranks that have not registered yet.
     pub fn start(self, registry: &prometheus::Registry) -> (DriverHandle, Remote) {
-        let Self { ranks, cache, limits, script, gated, rebalance } = self;
+        let Self { ranks, cache, limits, script, gated, poison, no_numbers_after, rebalance } = self;
         let (events, received) = crossbeam_channel::unbounded();
         let (announce, begun) = crossbeam_channel::unbounded();
         let (permit, permits) = crossbeam_channel::unbounded();
@@ -118,6 +131,8 @@ impl Fake {
             ranks,
             cache,
             script,
+            poison,
+            no_numbers_after,
             events,
             generation: Arc::default(),
             permits: gated.then_some(permits),
@@ -136,6 +151,7 @@ impl Fake {
         };
         let settings = DriverSettings {
             limits,
+            context: 1024,
             rebalancer: Rebalancer::new(rebalance, model.clone(), map, 0).unwrap(),
             model,
             static_map: false,
@@ -198,7 +214,9 @@ impl RankGroup for FakeGroup {
         if let Some(permits) = &self.shared.permits {
             let _ = permits.recv();
         }
-        if self.shared.lose.swap(false, Ordering::SeqCst) {
+        let tokens = || batches.iter().flatten().flat_map(|step| &step.tokens);
+        let poisoned = self.shared.poison.is_some_and(|poison| tokens().any(|&token| token == poison));
+        if poisoned || self.shared.lose.swap(false, Ordering::SeqCst) {
             let (generation, rank, reason) = (self.generation, RankId(1), "connection reset".to_owned());
             self.shared.events.send(FleetEvent::Lost { generation, rank, reason: reason.clone() }).unwrap();
             self.shared.events.send(FleetEvent::Complete).unwrap();
@@ -227,10 +245,13 @@ impl FakeGroup {
             TokenScore { token, logprob: -0.5, top }
         };
         let end = step.position + step.tokens.len() as u32;
-        let next = || (self.shared.script)(*step.tokens.last().unwrap(), end);
+        let last = *step.tokens.last().unwrap();
+        let no_numbers = self.shared.no_numbers_after == Some(last);
+        let next = || (self.shared.script)(last, end);
         SequenceOutput {
             sequence: step.sequence,
-            token: step.sample.map(|_| score(next())),
+            no_numbers,
+            token: step.sample.filter(|_| !no_numbers).map(|_| score(next())),
             scores: step.score.iter().map(|wanted| wanted.map(score)).collect(),
         }
     }

@@ -8,7 +8,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::protocol::TokenScore;
-use crate::scheduler::{Finish, NewSequence, SubmitError};
+use crate::scheduler::{Finish, LOSSES_IN_A_ROW, LOSSES_IN_ALL, NewSequence, SubmitError};
 
 /// Steps that a reader may fall behind before its sequence is cancelled: far more than a connection that is alive ever
 /// does, and a few hundred kilobytes at most.
@@ -36,9 +36,24 @@ pub enum Update {
 /// Why a sequence was ended before its time.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SequenceError {
-    /// The group came back with smaller caches.
-    #[error("the ranks came back with KV caches too small for this request")]
-    OutgrowsCache,
+    /// The ranks' caches turned out to be smaller than it may become.
+    #[error(
+        "This model's maximum context length is {capacity} tokens, as much as the KV cache of the ranks that serve now \
+         holds; shorten prompt or answer"
+    )]
+    OutgrowsCache {
+        /// Tokens of the smallest cache.
+        capacity: usize,
+    },
+    /// What the model computed for it is no answer.
+    #[error("the model gave results that are no numbers for this request, so that there is no answer to it")]
+    NoNumbers,
+    /// It may be what the ranks die of.
+    #[error(
+        "a rank was lost {LOSSES_IN_A_ROW} times in a row, or {LOSSES_IN_ALL} times in all, while it computed this \
+         request, which is not tried again"
+    )]
+    LostGroups,
     /// A rank has failed for good.
     #[error("{reason}")]
     Failing {
@@ -142,13 +157,32 @@ pub enum HandleError {
 pub struct DriverHandle {
     commands: Sender<Command>,
     health: Arc<watch::Sender<Health>>,
+    capacity: watch::Receiver<Option<usize>>,
+    queued: usize,
 }
 
 impl DriverHandle {
-    /// A handle on the driver that reads `commands` and writes `health`.
+    /// A handle on the driver that reads `commands`, writes `health` and `capacity`, and lets `queued` sequences wait.
     #[must_use]
-    pub const fn new(commands: Sender<Command>, health: Arc<watch::Sender<Health>>) -> Self {
-        Self { commands, health }
+    pub const fn new(
+        commands: Sender<Command>,
+        health: Arc<watch::Sender<Health>>,
+        capacity: watch::Receiver<Option<usize>>,
+        queued: usize,
+    ) -> Self {
+        Self { commands, health, capacity, queued }
+    }
+
+    /// Tokens of the longest sequence that the ranks' KV caches hold, as the last group said; `None` before the first.
+    #[must_use]
+    pub fn capacity(&self) -> Option<usize> {
+        *self.capacity.borrow()
+    }
+
+    /// Sequences of one request, at most: as many as may wait.
+    #[must_use]
+    pub const fn sequences_at_most(&self) -> usize {
+        self.queued
     }
 
     /// Submits the sequences of one request, all or none. Dropping a receiver cancels its sequence.

@@ -8,12 +8,23 @@ use std::time::{Duration, Instant};
 
 use plan::wire::Phase;
 use prometheus::core::Collector;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use strum::IntoEnumIterator as _;
 
 use self::moving::MovingMetrics;
 use self::scraped::{Scraped, ScrapedGauges};
+use super::handle::SequenceError;
 use crate::experts::rebalance::Report;
 use crate::protocol::StepDone;
+
+/// Why a sequence ended without an answer while the ranks serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::EnumIter)]
+#[strum(serialize_all = "snake_case")]
+enum FailureReason {
+    OutgrowsCache,
+    NoNumbers,
+    LostGroups,
+}
 
 /// The driver's metrics.
 pub struct DriverMetrics {
@@ -23,6 +34,7 @@ pub struct DriverMetrics {
     prompt_tokens: IntCounter,
     completion_tokens: IntCounter,
     put_back: IntCounter,
+    failed: IntCounterVec,
     waiting: IntGauge,
     running: IntGauge,
     blocks_used: IntGaugeVec,
@@ -66,6 +78,18 @@ impl DriverMetrics {
                 "swiftbalancer_sequences_put_back_total",
                 "Sequences that run again from their first token because a group was lost.",
             )?,
+            failed: {
+                let failed = Opts::new(
+                    "swiftbalancer_sequences_failed_total",
+                    "Sequences that ended without an answer while the ranks serve, by reason.",
+                );
+                let failed = register(registry, IntCounterVec::new(failed, &["reason"])?)?;
+                // A counter that starts to exist with its first event has no rate for it.
+                for reason in FailureReason::iter() {
+                    failed.with_label_values(&[<&str>::from(reason)]);
+                }
+                failed
+            },
             waiting: gauge(registry, "swiftbalancer_sequences_waiting", "Sequences in the queue.")?,
             running: gauge(registry, "swiftbalancer_sequences_running", "Sequences that hold KV blocks.")?,
             blocks_used: register(registry, IntGaugeVec::new(blocks, &["rank"])?)?,
@@ -130,6 +154,18 @@ impl DriverMetrics {
     pub fn lost(&self, running: usize) {
         self.groups_lost.inc();
         self.put_back.inc_by(running as u64);
+    }
+
+    /// A sequence ended without an answer.
+    pub fn failed(&self, error: &SequenceError) {
+        let reason = match error {
+            SequenceError::OutgrowsCache { .. } => FailureReason::OutgrowsCache,
+            SequenceError::NoNumbers => FailureReason::NoNumbers,
+            SequenceError::LostGroups => FailureReason::LostGroups,
+            // Nothing is served then, which other metrics and `/health` tell.
+            SequenceError::Failing { .. } | SequenceError::ShuttingDown => return,
+        };
+        self.failed.with_label_values(&[<&str>::from(reason)]).inc();
     }
 
     /// How full everything is.

@@ -86,6 +86,7 @@ impl Coordinator {
         let registry = prometheus::Registry::new();
         let driver = DriverSettings {
             limits: settings.limits,
+            context: served.max_model_len,
             model: identity,
             rebalancer,
             static_map,

@@ -1,7 +1,12 @@
 //! What is done with logits: the next token, and how likely tokens were. Equal inputs give the equal token: randomness is
 //! a function of the request's seed and the position.
 
+use crate::draws::{INCREMENT, mix};
 use crate::protocol::{Sampling, SequenceOutput, SequenceStep, TokenScore};
+
+/// What is told of a token that cannot come, whose log-probability is minus infinity and so no number in JSON. Other
+/// servers and their clients know the value with this meaning.
+const LEAST_LOGPROB: f32 = -9999.0;
 
 /// Whether a step asks for the logits of its token `index`.
 pub(super) fn wants(step: &SequenceStep, index: usize) -> bool {
@@ -26,6 +31,7 @@ impl<'a> Outputs<'a> {
             sequence: step.sequence,
             token: None,
             scores: vec![None; step.score.len()],
+            no_numbers: false,
         };
         Self { batch, finished: batch.iter().map(empty).collect(), at: (0, 0), scratch: Vec::new() }
     }
@@ -46,6 +52,10 @@ impl<'a> Outputs<'a> {
         self.at = (sequence, token + 1);
         let step = &self.batch[sequence];
         let output = &mut self.finished[sequence];
+        if !are_numbers(logits) {
+            output.no_numbers = true;
+            return;
+        }
         if let Some(next) = step.score.get(token).copied().flatten() {
             output.scores[token] = Some(score(logits, next, step.top_logprobs));
         }
@@ -66,11 +76,28 @@ impl<'a> Outputs<'a> {
     }
 }
 
-/// Log-probability of a token, and the `top` best tokens, under unmodified logits.
+/// Whether tokens can be chosen by these logits: none is NaN or plus infinity, and one is more than minus infinity.
+fn are_numbers(logits: &[f32]) -> bool {
+    const LANES: usize = 16;
+    let (parts, rest) = logits.as_chunks::<LANES>();
+    // Whatever is compared with NaN is false.
+    let is_less = |logit: f32| logit < f32::INFINITY;
+    let (mut fine, mut some) = ([true; LANES], [false; LANES]);
+    for part in parts {
+        for ((fine, some), logit) in fine.iter_mut().zip(&mut some).zip(part) {
+            *fine &= is_less(*logit);
+            *some |= *logit > f32::NEG_INFINITY;
+        }
+    }
+    let fine = !fine.contains(&false) && rest.iter().all(|logit| is_less(*logit));
+    fine && (some.contains(&true) || rest.iter().any(|logit| *logit > f32::NEG_INFINITY))
+}
+
+/// Log-probability of a token, and the `top` best tokens, under unmodified logits; always finite.
 fn score(logits: &[f32], token: u32, top: u32) -> TokenScore {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
-    let logprob = |logit: f32| (f64::from(logit - largest) - sum.ln()) as f32;
+    let logprob = |logit: f32| ((f64::from(logit - largest) - sum.ln()) as f32).max(LEAST_LOGPROB);
     let mut best: Vec<(u32, f32)> = Vec::new();
     if top > 0 {
         best.extend((0..).zip(logits.iter().copied()));
@@ -150,15 +177,9 @@ fn nucleus(tokens: &mut Vec<(u32, f32)>, top_p: f32) {
     tokens.truncate(count);
 }
 
-/// A number in [0, 1) for a position: the finaliser of `SplitMix64` over a counter that starts at the seed's.
+/// A number in [0, 1) for a position: `SplitMix64`, which starts where the seed says.
 fn uniform(seed: u64, position: u32) -> f64 {
-    let mix = |value: u64| {
-        let value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        value ^ (value >> 31)
-    };
-    let start = mix(seed.wrapping_add(0x9E37_79B9_7F4A_7C15));
-    let bits = mix(start.wrapping_add(u64::from(position).wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+    let bits = mix(mix(seed).wrapping_add(u64::from(position).wrapping_mul(INCREMENT)));
     (bits >> 11) as f64 / (1_u64 << 53) as f64
 }
 

@@ -9,10 +9,10 @@ use super::blocks::Blocks;
 /// What a request asks of one sequence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewSequence {
-    /// The prompt; at least one token.
-    pub prompt: Vec<u32>,
-    /// Tokens to generate at most; 0 only scores the prompt.
-    pub max_tokens: u32,
+    /// The prompt, at least one token; shared by the choices of one prompt.
+    pub prompt: Arc<[u32]>,
+    /// How many tokens it may give.
+    pub length: Length,
     /// Tokens that end it.
     pub stop_tokens: Arc<[u32]>,
     /// How to choose tokens.
@@ -23,11 +23,32 @@ pub struct NewSequence {
     pub top_logprobs: u32,
 }
 
+/// How many tokens a sequence may give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// As many as were asked for; 0 only scores the prompt. What could outgrow the caches is refused.
+    Asked(u32),
+    /// As many as the caches leave room for, and at most so many; at least one.
+    Open(u32),
+}
+
 impl NewSequence {
-    /// Tokens that it can grow to.
+    /// Tokens of prompt and answer for which it needs room whatever the caches hold.
     #[must_use]
-    pub fn tokens_at_most(&self) -> usize {
-        self.prompt.len() + self.max_tokens as usize
+    pub fn least_room(&self) -> usize {
+        self.prompt.len()
+            + match self.length {
+                Length::Asked(tokens) => tokens as usize,
+                Length::Open(_) => 1,
+            }
+    }
+
+    /// Tokens that it may give where a sequence has `room` for tokens of prompt and answer.
+    fn tokens_in(&self, room: usize) -> usize {
+        match self.length {
+            Length::Asked(tokens) => tokens as usize,
+            Length::Open(most) => room.saturating_sub(self.prompt.len()).min(most as usize),
+        }
     }
 }
 
@@ -51,34 +72,57 @@ pub struct Output {
     pub token: Option<TokenScore>,
     /// Whether it ended with this.
     pub finish: Option<Finish>,
+    /// The model gave results that are no numbers: it has ended, and nothing was given.
+    pub no_numbers: bool,
 }
 
 /// A sequence that has not ended.
 #[derive(Debug)]
 pub(super) struct Sequence {
     request: NewSequence,
-    /// The prompt and every token given so far: a sequence that was put back computes all of them again and gives
-    /// none of them again.
-    tokens: Vec<u32>,
+    /// Tokens that it may give in the group that it is in.
+    most: usize,
+    /// Tokens given so far: a sequence that was put back computes them again behind its prompt and gives none of them
+    /// again.
+    given: Vec<u32>,
     /// Tokens of the prompt that have been scored, the first counted as one.
     scored: usize,
+    pub(super) losses: Losses,
+}
+
+/// Lost groups that a sequence was computed in when they were lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Losses {
+    /// Since it last gave something.
+    pub in_a_row: u32,
+    /// Altogether.
+    pub in_all: u32,
 }
 
 impl Sequence {
-    pub(super) fn new(request: NewSequence) -> Self {
-        Self { tokens: request.prompt.clone(), request, scored: 1 }
+    /// A sequence where there is `room` for so many tokens of prompt and answer.
+    pub(super) fn new(request: NewSequence, room: usize) -> Self {
+        let most = request.tokens_in(room);
+        Self { given: Vec::new(), request, most, scored: 1, losses: Losses::default() }
     }
 
+    /// Tokens that are known of it: its prompt and what it has given.
     pub(super) fn tokens(&self) -> usize {
-        self.tokens.len()
+        self.request.prompt.len() + self.given.len()
     }
 
-    pub(super) fn tokens_at_most(&self) -> usize {
-        self.request.tokens_at_most()
+    /// Whether it can go on where there is `room` for so many tokens of prompt and answer; adapts an open length to it.
+    pub(super) fn fit(&mut self, room: usize) -> bool {
+        self.most = self.request.tokens_in(room);
+        match self.request.length {
+            Length::Asked(_) => self.request.least_room() <= room,
+            Length::Open(_) => self.given.len() < self.most,
+        }
     }
 
-    fn generated(&self) -> usize {
-        self.tokens.len() - self.request.prompt.len()
+    fn token(&self, position: usize) -> u32 {
+        let prompt = &self.request.prompt;
+        prompt.get(position).copied().unwrap_or_else(|| self.given[position - prompt.len()])
     }
 }
 
@@ -110,11 +154,11 @@ impl Running {
         let request = &sequence.request;
         let end = self.computed + count;
         let at_end = end == sequence.tokens();
-        let samples = at_end && sequence.generated() < request.max_tokens as usize;
+        let samples = at_end && sequence.given.len() < sequence.most;
         SequenceStep {
             sequence: id,
             position: self.computed as u32,
-            tokens: sequence.tokens[self.computed..end].to_vec(),
+            tokens: (self.computed..end).map(|position| sequence.token(position)).collect(),
             blocks: self.blocks.of(end).to_vec(),
             sample: samples.then_some(request.sampling),
             score: self.wanted_scores(end),
@@ -123,29 +167,46 @@ impl Running {
     }
 
     fn wanted_scores(&self, end: usize) -> Vec<Option<u32>> {
-        let Sequence { request, tokens, scored } = &self.sequence;
+        let Sequence { request, scored, .. } = &self.sequence;
         let wanted = |next: usize| request.score_prompt && next >= *scored && next < request.prompt.len();
         if !(self.computed + 1..=end).any(wanted) {
             return Vec::new();
         }
-        (self.computed + 1..=end).map(|next| wanted(next).then(|| tokens[next])).collect()
+        (self.computed + 1..=end).map(|next| wanted(next).then(|| request.prompt[next])).collect()
+    }
+
+    /// The sequence as it waits again when its ranks are gone, perhaps in the middle of a step.
+    pub(super) fn put_back(self) -> Sequence {
+        let mut sequence = self.sequence;
+        if self.in_step > 0 {
+            sequence.losses.in_a_row += 1;
+            sequence.losses.in_all += 1;
+        }
+        sequence
     }
 
     /// Takes in what the step gave.
     pub(super) fn take(&mut self, output: SequenceOutput) -> Output {
         self.computed += std::mem::take(&mut self.in_step);
-        let SequenceOutput { sequence: id, token, scores } = output;
+        let SequenceOutput { sequence: id, token, scores, no_numbers } = output;
         let prompt_scores: Vec<TokenScore> = scores.into_iter().flatten().collect();
+        let is_number =
+            |score: &TokenScore| score.logprob.is_finite() && score.top.iter().all(|(_, logprob)| logprob.is_finite());
+        if no_numbers || !prompt_scores.iter().chain(&token).all(is_number) {
+            return Output { sequence: id, prompt_scores: Vec::new(), token: None, finish: None, no_numbers: true };
+        }
         let sequence = &mut self.sequence;
         sequence.scored += prompt_scores.len();
+        if token.is_some() || !prompt_scores.is_empty() {
+            sequence.losses.in_a_row = 0;
+        }
         if let Some(token) = &token {
-            sequence.tokens.push(token.token);
+            sequence.given.push(token.token);
         }
         let stopped = token.as_ref().is_some_and(|token| sequence.request.stop_tokens.contains(&token.token));
         // With no token to give at all, the end of the prompt is the end.
-        let complete = sequence.generated() >= sequence.request.max_tokens as usize
-            && (token.is_some() || self.computed == sequence.tokens.len());
+        let complete = sequence.given.len() >= sequence.most && (token.is_some() || self.computed == sequence.tokens());
         let finish = if stopped { Some(Finish::Stop) } else { complete.then_some(Finish::Length) };
-        Output { sequence: id, prompt_scores, token, finish }
+        Output { sequence: id, prompt_scores, token, finish, no_numbers: false }
     }
 }

@@ -14,8 +14,8 @@ fn sampling() -> Sampling {
 
 fn asks(prompt: &[u32], max_tokens: u32) -> NewSequence {
     NewSequence {
-        prompt: prompt.to_vec(),
-        max_tokens,
+        prompt: prompt.into(),
+        length: Length::Asked(max_tokens),
         stop_tokens: Arc::from([STOP]),
         sampling: sampling(),
         score_prompt: false,
@@ -59,14 +59,16 @@ impl FakeRank {
             sequence: step.sequence,
             token: step.sample.map(|_| score(follows(last, end))),
             scores: step.score.iter().map(|wanted| wanted.map(score)).collect(),
+            no_numbers: false,
         }
     }
 }
 
 /// What a sequence must give, computed alone.
 fn alone(request: &NewSequence) -> (Vec<u32>, Finish) {
-    let mut tokens = request.prompt.clone();
-    for _ in 0..request.max_tokens {
+    let Length::Asked(max_tokens) = request.length else { panic!("its length is not known") };
+    let mut tokens = request.prompt.to_vec();
+    for _ in 0..max_tokens {
         tokens.push(follows(*tokens.last().expect("not empty"), tokens.len() as u32));
         if tokens.last() == Some(&STOP) {
             return (tokens[request.prompt.len()..].to_vec(), Finish::Stop);
@@ -125,7 +127,7 @@ impl Group {
     }
 
     fn lose_a_rank(&mut self) {
-        self.scheduler.form(&[]);
+        assert_eq!(self.scheduler.lose(), []);
         assert!(self.scheduler.next_batches().is_none());
         self.scheduler.form(&vec![self.size; self.ranks.len()]);
         self.ranks.iter_mut().for_each(|rank| rank.written.clear());
@@ -233,7 +235,7 @@ fn a_group_formed_with_smaller_caches_names_what_it_cannot_serve_any_more() {
 fn every_token_of_a_prompt_but_the_first_is_scored_once_though_its_rank_is_lost() {
     let mut group = Group::new(2, SIZE, LIMITS);
     let prompt: Vec<u32> = (1..=19).collect();
-    let request = NewSequence { score_prompt: true, max_tokens: 0, ..asks(&prompt, 0) };
+    let request = NewSequence { score_prompt: true, ..asks(&prompt, 0) };
     let id = group.scheduler.submit(vec![request]).unwrap()[0];
     group.step();
     group.lose_a_rank();
@@ -241,6 +243,108 @@ fn every_token_of_a_prompt_but_the_first_is_scored_once_though_its_rank_is_lost(
     assert_eq!(group.scored[&id], prompt[1..]);
     assert!(group.given[&id].is_empty());
     assert_eq!(group.finished[&id], Finish::Length);
+}
+
+/// Loses the group in the middle of a step; gives who ends with it.
+fn lose_in_a_step(group: &mut Group) -> Vec<SequenceId> {
+    assert!(group.scheduler.next_batches().is_some());
+    let ended = group.scheduler.lose();
+    group.scheduler.form(&vec![group.size; group.ranks.len()]);
+    group.ranks.iter_mut().for_each(|rank| rank.written.clear());
+    ended
+}
+
+#[test]
+fn a_loss_counts_for_those_in_the_step_and_is_forgotten_when_something_is_given() {
+    let mut group = Group::new(1, SIZE, LIMITS);
+    let ids = group.scheduler.submit(vec![asks(&[1], 8)]).unwrap();
+    for _ in 0..5 {
+        group.step();
+        // Between steps nobody is to blame.
+        group.lose_a_rank();
+        assert_eq!(lose_in_a_step(&mut group), []);
+        assert_eq!(lose_in_a_step(&mut group), []);
+    }
+    group.run_to_the_end(20);
+    assert_eq!(group.given[&ids[0]], alone(&asks(&[1], 8)).0);
+    let ids = group.scheduler.submit(vec![asks(&[1], 8)]).unwrap();
+    assert_eq!(lose_in_a_step(&mut group), []);
+    assert_eq!(lose_in_a_step(&mut group), []);
+    assert_eq!(lose_in_a_step(&mut group), ids);
+    assert!(group.scheduler.is_idle());
+}
+
+#[test]
+fn a_sequence_that_loses_its_group_every_few_tokens_ends_too() {
+    let mut group = Group::new(1, CacheSize { blocks: 32, block_tokens: 4 }, Limits { step_tokens: 64, ..LIMITS });
+    let endless = NewSequence { stop_tokens: Arc::default(), ..asks(&[1], 100) };
+    let ids = group.scheduler.submit(vec![endless]).unwrap();
+    for _ in 1..LOSSES_IN_ALL {
+        group.step();
+        assert_eq!(lose_in_a_step(&mut group), []);
+    }
+    group.step();
+    assert_eq!(lose_in_a_step(&mut group), ids);
+}
+
+#[test]
+fn those_who_were_in_two_lost_steps_are_computed_alone_first_until_they_give_something() {
+    let mut group = Group::new(2, SIZE, LIMITS);
+    let requests = vec![asks(&[1; 20], 4), asks(&[2; 3], 4), asks(&[3; 3], 4)];
+    let ids = group.scheduler.submit(requests.clone()).unwrap();
+    assert_eq!(lose_in_a_step(&mut group), []);
+    assert_eq!(lose_in_a_step(&mut group), []);
+    let late = group.scheduler.submit(vec![asks(&[4; 3], 4)]).unwrap()[0];
+    let mut order = Vec::new();
+    while !group.started.contains(&late) {
+        let before: BTreeMap<_, _> = group.given.iter().map(|(&id, given)| (id, given.len())).collect();
+        group.step();
+        let gave = group.given.iter().filter(|(id, given)| given.len() > before.get(id).copied().unwrap_or(0));
+        order.push(gave.map(|(&id, _)| id).collect::<Vec<_>>());
+    }
+    // The first takes three steps for its prompt; then everybody is computed again.
+    assert_eq!(order[..5], [vec![], vec![], vec![ids[0]], vec![ids[1]], vec![ids[2]]]);
+    assert!(order[5].len() > 1, "{order:?}");
+    group.run_to_the_end(20);
+    for (id, request) in ids.iter().zip(&requests) {
+        assert_eq!(group.given[id], alone(request).0);
+    }
+}
+
+#[test]
+fn a_sequence_without_numbers_ends_and_gives_nothing() {
+    let mut scheduler = Scheduler::new(LIMITS);
+    scheduler.form(&[SIZE]);
+    for (no_numbers, logprob) in [(true, 0.0), (false, f32::NAN), (false, f32::NEG_INFINITY)] {
+        let sequence = scheduler.submit(vec![asks(&[1], 8)]).unwrap()[0];
+        scheduler.next_batches().unwrap();
+        let token = Some(TokenScore { token: 3, logprob, top: Vec::new() });
+        let given = scheduler.take(vec![vec![SequenceOutput { sequence, token, scores: Vec::new(), no_numbers }]]);
+        let nothing = Output { sequence, prompt_scores: Vec::new(), token: None, finish: None, no_numbers: true };
+        assert_eq!(given, [nothing]);
+        assert!(scheduler.is_idle());
+        assert_eq!(scheduler.blocks_used().collect::<Vec<_>>(), [0]);
+    }
+}
+
+#[test]
+fn an_open_length_follows_the_caches() {
+    let open = |prompt: &[u32], most| NewSequence { length: Length::Open(most), ..asks(prompt, 0) };
+    let mut group = Group::new(1, SIZE, LIMITS);
+    let error = group.scheduler.submit(vec![open(&[1; 32], 100)]).unwrap_err();
+    assert_eq!(error, SubmitError::OutgrowsCache { tokens: 33, capacity: 32 });
+    let ids = group.scheduler.submit(vec![open(&[1; 4], 100), open(&[2; 28], 100), open(&[3; 4], 5)]).unwrap();
+    group.run_to_the_end(100);
+    assert_eq!(ids.iter().map(|id| group.given[id].len()).collect::<Vec<_>>(), [28, 4, 5]);
+    // A group with other caches: what has room for one token more goes on.
+    let ids = group.scheduler.submit(vec![open(&[1; 4], 100), open(&[2; 28], 100)]).unwrap();
+    group.step();
+    group.scheduler.lose();
+    group.size = CacheSize { blocks: 4, block_tokens: 4 };
+    assert_eq!(group.scheduler.form(&[group.size]), [ids[1]]);
+    group.ranks[0].written.clear();
+    group.run_to_the_end(100);
+    assert_eq!(group.given[&ids[0]].len(), 12);
 }
 
 #[derive(Clone, Debug)]

@@ -138,12 +138,20 @@ impl From<HandleError> for ApiError {
 
 impl From<SequenceError> for ApiError {
     fn from(error: SequenceError) -> Self {
-        let retry_after = match error {
-            SequenceError::OutgrowsCache | SequenceError::ShuttingDown => Some(1),
-            SequenceError::Failing { .. } => None,
-        };
-        let unavailable = Self::other(StatusCode::SERVICE_UNAVAILABLE, Code::ServiceUnavailable, error.to_string());
-        Self { retry_after, ..unavailable }
+        let message = error.to_string();
+        match error {
+            SequenceError::OutgrowsCache { .. } => Self::field("max_tokens", Code::ContextLengthExceeded, message),
+            SequenceError::NoNumbers | SequenceError::LostGroups => {
+                Self::other(StatusCode::INTERNAL_SERVER_ERROR, Code::InternalError, message)
+            }
+            SequenceError::Failing { .. } => {
+                Self::other(StatusCode::SERVICE_UNAVAILABLE, Code::ServiceUnavailable, message)
+            }
+            SequenceError::ShuttingDown => Self {
+                retry_after: Some(1),
+                ..Self::other(StatusCode::SERVICE_UNAVAILABLE, Code::ServiceUnavailable, message)
+            },
+        }
     }
 }
 

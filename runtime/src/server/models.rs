@@ -16,7 +16,7 @@ struct Model<'a> {
     object: &'static str,
     created: i64,
     owned_by: &'static str,
-    /// What vLLM's clients read.
+    /// Tokens of prompt and answer together; vLLM's clients read it.
     max_model_len: usize,
 }
 
@@ -27,7 +27,7 @@ fn model(app: &App) -> Model<'_> {
         object: "model",
         created: model.created,
         owned_by: "swiftbalancer",
-        max_model_len: model.max_model_len,
+        max_model_len: app.bounds().context,
     }
 }
 

@@ -6,6 +6,7 @@ use super::error::{ApiError, Code};
 use super::fields::Fields;
 use super::served::SamplingDefaults;
 use super::text::StopStrings;
+use crate::draws::mix;
 use crate::protocol::Sampling;
 
 /// The most choices of one prompt.
@@ -20,7 +21,7 @@ pub const TOP_LOGPROBS_AT_MOST: u32 = 20;
 pub struct Options {
     /// Choices of each prompt.
     pub choices: u32,
-    /// How to choose tokens; the seed is the first choice's.
+    /// How to choose tokens; the seed is the request's.
     pub sampling: Sampling,
     /// Strings that end a choice.
     pub stops: StopStrings,
@@ -86,11 +87,17 @@ impl Options {
         Ok(Self { choices, sampling, stops: take_stops(fields)?, ignore_eos, stream: take_stream(fields)? })
     }
 
-    /// How the tokens of one choice are chosen: choices of one prompt differ by their seed.
+    /// How the tokens of one choice of one prompt are chosen: by draws of their own.
     #[must_use]
-    pub const fn sampling_of(&self, choice: u32, logprob: bool) -> Sampling {
-        Sampling { seed: self.sampling.seed.wrapping_add(choice as u64), logprob, ..self.sampling }
+    pub fn sampling_of(&self, prompt: u32, choice: u32, logprob: bool) -> Sampling {
+        Sampling { seed: seed_of(self.sampling.seed, prompt, choice), logprob, ..self.sampling }
     }
+}
+
+/// The seed of one choice of one prompt, as good as drawn. Neighbouring seeds and places have nothing in common: the
+/// second choice under one seed is not the first under the next.
+fn seed_of(seed: u64, prompt: u32, choice: u32) -> u64 {
+    [prompt, choice].into_iter().fold(seed, |seed, place| mix(mix(seed).wrapping_add(u64::from(place))))
 }
 
 fn take_stops(fields: &mut Fields) -> Result<StopStrings, ApiError> {

@@ -148,29 +148,6 @@ impl ServedModel {
         format!("the model \"{}\" is not served here, only \"{}\"", Quoted::<64>::from(name), self.name)
     }
 
-    /// Tokens that may follow a prompt: those asked for, or what the context leaves.
-    ///
-    /// # Errors
-    /// If prompt and answer together could be longer than the context.
-    pub fn tokens_after(&self, prompt: usize, asked: Option<u32>, field: &str) -> Result<u32, ApiError> {
-        let context = self.max_model_len;
-        let left = context.saturating_sub(prompt);
-        let wanted = asked.map_or(left.max(1), |asked| asked as usize);
-        if wanted > left || prompt > context {
-            let message = match asked {
-                Some(asked) => format!(
-                    "the prompt has {prompt} tokens and {field} is {asked}, together more than the model's context of \
-                     {context} tokens; shorten one of them"
-                ),
-                None => {
-                    format!("the prompt has {prompt} tokens, which leaves none of the model's context of {context}")
-                }
-            };
-            return Err(ApiError::field(field, Code::ContextLengthExceeded, message));
-        }
-        Ok(wanted as u32)
-    }
-
     /// Checks a prompt given as tokens.
     ///
     /// # Errors

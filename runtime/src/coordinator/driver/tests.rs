@@ -6,7 +6,7 @@ use crate::coordinator::fake::{Fake, Remote};
 use crate::coordinator::handle::{AdminCommand, AdminError, HandleError};
 use crate::experts::rebalance::Settings;
 use crate::protocol::Sampling;
-use crate::scheduler::{CacheSize, Finish, NewSequence, SubmitError};
+use crate::scheduler::{CacheSize, Finish, LOSSES_IN_A_ROW, Length, NewSequence, SubmitError};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -18,8 +18,8 @@ fn start(fake: Fake) -> (DriverHandle, Remote) {
 
 fn asks(prompt: &[u32], max_tokens: u32) -> NewSequence {
     NewSequence {
-        prompt: prompt.to_vec(),
-        max_tokens,
+        prompt: prompt.into(),
+        length: Length::Asked(max_tokens),
         stop_tokens: Arc::default(),
         sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0, logprob: false },
         score_prompt: false,
@@ -70,6 +70,57 @@ async fn a_sequence_whose_group_is_lost_goes_on_with_the_tokens_it_gives_undistu
     assert_eq!(undisturbed.0[5..], seen);
     assert_eq!(finish, undisturbed.1);
     assert_eq!(handle.health(), Health::Serving);
+}
+
+/// Poison among others: a rank is lost in each step that computes it.
+#[tokio::test]
+async fn a_sequence_that_kills_its_ranks_ends_after_some_lost_groups_and_those_beside_it_go_on() {
+    const POISON: u32 = 1000;
+    let registry = prometheus::Registry::new();
+    let (handle, remote) = Fake { poison: Some(POISON), gated: true, ..Fake::default() }.start(&registry);
+    let requests = vec![asks(&[1], 9), asks(&[2, POISON], 9), asks(&[3; 20], 9), asks(&[4], 0)];
+    let mut updates = handle.submit(requests.clone()).await.unwrap();
+    remote.complete();
+    let permits = remote.permits.as_ref().unwrap();
+    (0..200).for_each(|_| permits.send(()).unwrap());
+    let failed = updates[1].recv().await;
+    assert_eq!(failed, Some(Update::Failed(SequenceError::LostGroups)));
+    let (healthy, _other) = start(Fake::default());
+    for index in [0, 2, 3] {
+        let undisturbed = read(&mut one(&healthy, requests[index].clone()).await).await;
+        assert_eq!(read(&mut updates[index]).await, undisturbed, "sequence {index}");
+    }
+    assert_eq!(remote.generation(), u64::from(LOSSES_IN_A_ROW) + 1);
+    assert_eq!(handle.health(), Health::Serving);
+    let counted = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    let line = "swiftbalancer_sequences_failed_total{reason=\"lost_groups\"} 1";
+    assert!(counted.lines().any(|counted| counted == line), "{counted}");
+}
+
+#[tokio::test]
+async fn a_sequence_without_numbers_fails_alone() {
+    const POISON: u32 = 1000;
+    let (handle, _remote) = start(Fake { no_numbers_after: Some(POISON), ..Fake::default() });
+    let mut updates = handle.submit(vec![asks(&[1], 9), asks(&[POISON], 9)]).await.unwrap();
+    assert_eq!(updates[1].recv().await, Some(Update::Failed(SequenceError::NoNumbers)));
+    assert_eq!(updates[1].recv().await, None);
+    assert_eq!(read(&mut updates[0]).await.1, Some(Finish::Length));
+}
+
+#[tokio::test]
+async fn a_sequence_of_open_length_fills_the_caches_that_turn_out_to_be_there() {
+    let cache = CacheSize { blocks: 4, block_tokens: 16 };
+    let (handle, remote) = Fake { cache, ..Fake::default() }.start(&prometheus::Registry::new());
+    let open = NewSequence { length: Length::Open(1000), ..asks(&[1; 10], 0) };
+    let mut updates = handle.submit(vec![open.clone(), asks(&[1; 10], 55)]).await.unwrap();
+    assert_eq!(handle.capacity(), None);
+    remote.complete();
+    assert_eq!(updates[1].recv().await, Some(Update::Failed(SequenceError::OutgrowsCache { capacity: 64 })));
+    let (tokens, finish) = read(&mut updates[0]).await;
+    assert_eq!((tokens.len(), finish), (54, Some(Finish::Length)));
+    assert_eq!(handle.capacity(), Some(64));
+    let short = NewSequence { length: Length::Open(7), ..open };
+    assert_eq!(read(&mut one(&handle, short).await).await.0.len(), 7);
 }
 
 #[tokio::test]
@@ -175,7 +226,7 @@ async fn one_thousand_sequences_at_once_end_one_by_one_with_their_own_tokens() {
     let all = handle.submit(requests.clone()).await.unwrap();
     for (request, mut updates) in requests.iter().zip(all) {
         let (tokens, finish) = read(&mut updates).await;
-        assert_eq!((tokens.len() as u32, finish), (request.max_tokens, Some(Finish::Length)));
+        assert_eq!((Length::Asked(tokens.len() as u32), finish), (request.length, Some(Finish::Length)));
         assert_eq!(tokens[0], 31 + 2);
     }
 }

@@ -74,6 +74,41 @@ fn scores_are_log_probabilities_of_the_unmodified_logits_best_first() {
     assert_eq!(super::score(&[1.0; 4], 0, 2).top.iter().map(|(token, _)| *token).collect::<Vec<_>>(), [0, 1]);
 }
 
+#[test]
+fn logits_that_are_no_numbers_choose_and_score_nothing_and_leave_the_others_alone() {
+    for wrong in [f32::NAN, -f32::NAN, f32::INFINITY] {
+        for place in [0, 5, 16, 36] {
+            let mut logits = vec![0.5; 37];
+            assert!(are_numbers(&logits));
+            logits[place] = wrong;
+            assert!(!are_numbers(&logits), "{wrong} at {place}");
+        }
+    }
+    assert!(!are_numbers(&[f32::NEG_INFINITY; 37]));
+    let batch = [step(1, 1, true, vec![Some(1)]), step(2, 1, true, vec![Some(1)])];
+    let mut outputs = Outputs::new(&batch);
+    outputs.take(&[0.0, f32::NAN]);
+    outputs.take(&[0.0, 1.0]);
+    let outputs = outputs.finish();
+    assert_eq!((outputs[0].no_numbers, outputs[1].no_numbers), (true, false));
+    assert_eq!((&outputs[0].token, &outputs[0].scores[0]), (&None, &None));
+    assert_eq!(outputs[1].token.as_ref().map(|token| token.token), Some(1));
+}
+
+#[test]
+fn a_token_that_cannot_come_has_a_logprob_that_is_a_number() {
+    let mut logits = logits();
+    logits[1] = f32::NEG_INFINITY;
+    assert!(are_numbers(&logits));
+    let score = score(&logits, 1, 4);
+    let is_least = |logprob: f32| logprob.to_bits() == LEAST_LOGPROB.to_bits();
+    assert!(is_least(score.logprob));
+    assert!(score.top[3].0 == 1 && is_least(score.top[3].1));
+    assert!(is_least(super::score(&[0.0, f32::MAX], 0, 0).logprob));
+    let greedy = choose(&[f32::NEG_INFINITY, f32::MIN], &sampling(1.0, 1.0, 0, 0), 0, &mut Vec::new());
+    assert_eq!(greedy, 1);
+}
+
 fn step(sequence: u64, tokens: usize, sample: bool, score: Vec<Option<u32>>) -> SequenceStep {
     SequenceStep {
         sequence: SequenceId(sequence),

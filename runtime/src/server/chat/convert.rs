@@ -10,6 +10,7 @@ use super::types::{
 };
 use super::validate::ChatRequest;
 use crate::scheduler::NewSequence;
+use crate::server::bounds::Bounds;
 use crate::server::error::ApiError;
 use crate::server::generation::{Generation, Growth, new_id};
 use crate::server::options::Stream;
@@ -23,8 +24,8 @@ use crate::server::{App, Route, new_seed, now};
 ///
 /// # Errors
 /// If it is refused.
-pub fn read(body: &[u8], model: &ServedModel) -> Result<ChatRequest, ApiError> {
-    ChatRequest::parse(body, model, new_seed())
+pub fn read(body: &[u8], model: &ServedModel, bounds: Bounds) -> Result<ChatRequest, ApiError> {
+    ChatRequest::parse(body, model, bounds, new_seed())
 }
 
 /// Serves a request.
@@ -57,10 +58,10 @@ pub async fn answer(app: &App, request: ChatRequest) -> Result<Response, ApiErro
 fn sequences(request: &ChatRequest, model: &ServedModel) -> Vec<(NewSequence, usize)> {
     let stop_tokens = if request.options.ignore_eos { Arc::default() } else { Arc::clone(&model.end_tokens) };
     let sequence = |choice| NewSequence {
-        prompt: request.prompt.clone(),
-        max_tokens: request.max_tokens,
+        prompt: Arc::clone(&request.prompt),
+        length: request.length,
         stop_tokens: Arc::clone(&stop_tokens),
-        sampling: request.options.sampling_of(choice, request.logprobs.is_some()),
+        sampling: request.options.sampling_of(0, choice, request.logprobs.is_some()),
         score_prompt: false,
         top_logprobs: request.logprobs.unwrap_or(0),
     };
@@ -97,7 +98,7 @@ impl Writer {
         tokens.iter().map(entry).collect()
     }
 
-    const fn usage(&self, given: usize) -> Usage {
+    fn usage(&self, given: usize) -> Usage {
         Usage::new(self.request.prompt.len(), given)
     }
 }

@@ -1,9 +1,13 @@
 //! From a body to a request that can be served.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::types::Message;
 use crate::quoted::Quoted;
+use crate::scheduler::Length;
+use crate::server::bounds::Bounds;
 use crate::server::error::{ApiError, Code};
 use crate::server::fields::Fields;
 use crate::server::options::{Options, TOP_LOGPROBS_AT_MOST};
@@ -12,8 +16,8 @@ use crate::server::served::ServedModel;
 /// A checked request.
 #[derive(Debug)]
 pub struct ChatRequest {
-    pub prompt: Vec<u32>,
-    pub max_tokens: u32,
+    pub prompt: Arc<[u32]>,
+    pub length: Length,
     pub options: Options,
     /// Whether to report log-probabilities, and of how many best tokens.
     pub logprobs: Option<u32>,
@@ -24,19 +28,20 @@ impl ChatRequest {
     ///
     /// # Errors
     /// If anything in it is wrong or not supported.
-    pub fn parse(body: &[u8], model: &ServedModel, seed: u64) -> Result<Self, ApiError> {
+    pub fn parse(body: &[u8], model: &ServedModel, bounds: Bounds, seed: u64) -> Result<Self, ApiError> {
         let mut fields = Fields::parse(body)?;
         model.check_name(&mut fields)?;
         let messages = take_messages(&mut fields)?;
         let arguments = take_template_arguments(&mut fields)?;
-        let (max_tokens, max_tokens_field) = take_max_tokens(&mut fields)?;
+        let max_tokens = take_max_tokens(&mut fields)?;
         let options = Options::take(&mut fields, model.defaults, seed)?;
         let logprobs = take_logprobs(&mut fields)?;
         fields.finish()?;
         let prompt = prompt_of(&messages, &arguments, model)?;
         model.check_prompt(&prompt, "messages")?;
-        let max_tokens = model.tokens_after(prompt.len(), max_tokens, max_tokens_field)?;
-        Ok(Self { prompt, max_tokens, options, logprobs })
+        let length = bounds.length((prompt.len(), "messages"), max_tokens, u32::MAX)?;
+        bounds.check_sequences(1, options.choices)?;
+        Ok(Self { prompt: prompt.into(), length, options, logprobs })
     }
 }
 
@@ -59,7 +64,7 @@ fn take_template_arguments(fields: &mut Fields) -> Result<Map<String, Value>, Ap
 }
 
 /// `max_completion_tokens`, or `max_tokens` as it was named before.
-fn take_max_tokens(fields: &mut Fields) -> Result<(Option<u32>, &'static str), ApiError> {
+fn take_max_tokens(fields: &mut Fields) -> Result<Option<(u32, &'static str)>, ApiError> {
     const EXPECTED: &str = "a whole number from 1";
     let old = fields.take_valid("max_tokens", EXPECTED, |&tokens: &u32| tokens > 0)?;
     let new = fields.take_valid("max_completion_tokens", EXPECTED, |&tokens: &u32| tokens > 0)?;
@@ -68,8 +73,8 @@ fn take_max_tokens(fields: &mut Fields) -> Result<(Option<u32>, &'static str), A
             let message = format!("max_completion_tokens is {new} and max_tokens is {old}; give one of them");
             Err(ApiError::field("max_completion_tokens", Code::InvalidValue, message))
         }
-        (Some(new), _) => Ok((Some(new), "max_completion_tokens")),
-        (None, old) => Ok((old, "max_tokens")),
+        (Some(new), _) => Ok(Some((new, "max_completion_tokens"))),
+        (None, old) => Ok(old.map(|old| (old, "max_tokens"))),
     }
 }
 

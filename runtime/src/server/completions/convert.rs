@@ -9,6 +9,7 @@ use super::types::{Completion, CompletionChoice, Logprobs};
 use super::validate::{CompletionRequest, Prompt};
 use crate::protocol::TokenScore;
 use crate::scheduler::NewSequence;
+use crate::server::bounds::Bounds;
 use crate::server::error::ApiError;
 use crate::server::generation::{Generation, Growth, new_id};
 use crate::server::options::Stream;
@@ -22,8 +23,8 @@ use crate::server::{App, Route, new_seed, now};
 ///
 /// # Errors
 /// If it is refused.
-pub fn read(body: &[u8], model: &ServedModel) -> Result<CompletionRequest, ApiError> {
-    CompletionRequest::parse(body, model, new_seed())
+pub fn read(body: &[u8], model: &ServedModel, bounds: Bounds) -> Result<CompletionRequest, ApiError> {
+    CompletionRequest::parse(body, model, bounds, new_seed())
 }
 
 /// Serves a request.
@@ -56,19 +57,20 @@ pub async fn answer(app: &App, request: CompletionRequest) -> Result<Response, A
 /// A sequence for each choice of each prompt, with the characters that are shown before its text.
 fn sequences(request: &CompletionRequest, model: &ServedModel) -> Vec<(NewSequence, usize)> {
     let stop_tokens = if request.options.ignore_eos { Arc::default() } else { Arc::clone(&model.end_tokens) };
-    let sequence = |prompt: &Prompt, choice| {
+    let sequence = |index, prompt: &Prompt, choice| {
         let sequence = NewSequence {
-            prompt: prompt.tokens.clone(),
-            max_tokens: request.max_tokens,
+            prompt: Arc::clone(&prompt.tokens),
+            length: prompt.length,
             stop_tokens: Arc::clone(&stop_tokens),
-            sampling: request.options.sampling_of(choice, request.logprobs.is_some()),
+            sampling: request.options.sampling_of(index, choice, request.logprobs.is_some()),
             score_prompt: request.echo && request.logprobs.is_some(),
             top_logprobs: request.logprobs.unwrap_or(0),
         };
         (sequence, if request.echo { prompt.text.chars().count() } else { 0 })
     };
     let choices = 0..request.options.choices;
-    request.prompts.iter().flat_map(|prompt| choices.clone().map(move |choice| sequence(prompt, choice))).collect()
+    let prompts = (0..).zip(&request.prompts);
+    prompts.flat_map(|(index, prompt)| choices.clone().map(move |choice| sequence(index, prompt, choice))).collect()
 }
 
 /// Writes the choices of one request.

@@ -1,6 +1,10 @@
 //! From a body to a request that can be served.
 
+use std::sync::Arc;
+
 use super::prompts::{PROMPTS_AT_MOST, Prompts, ReadPrompts, TokenList};
+use crate::scheduler::Length;
+use crate::server::bounds::Bounds;
 use crate::server::error::{ApiError, Code};
 use crate::server::fields::Fields;
 use crate::server::options::{Options, TOP_LOGPROBS_AT_MOST};
@@ -12,21 +16,20 @@ const DEFAULT_MAX_TOKENS: u32 = 16;
 /// A checked request.
 #[derive(Debug)]
 pub struct CompletionRequest {
-    /// Each with the text that `echo` shows.
     pub prompts: Vec<Prompt>,
-    pub max_tokens: u32,
     pub options: Options,
     pub echo: bool,
     /// Whether to report log-probabilities, and of how many best tokens.
     pub logprobs: Option<u32>,
 }
 
-/// A prompt.
+/// A prompt, and how long its answers may get.
 #[derive(Debug)]
 pub struct Prompt {
-    pub tokens: Vec<u32>,
+    pub tokens: Arc<[u32]>,
     /// Empty unless it is to be echoed.
     pub text: String,
+    pub length: Length,
 }
 
 impl CompletionRequest {
@@ -34,11 +37,11 @@ impl CompletionRequest {
     ///
     /// # Errors
     /// If anything in it is wrong or not supported.
-    pub fn parse(body: &[u8], model: &ServedModel, seed: u64) -> Result<Self, ApiError> {
+    pub fn parse(body: &[u8], model: &ServedModel, bounds: Bounds, seed: u64) -> Result<Self, ApiError> {
         let mut fields = Fields::parse(body)?;
         model.check_name(&mut fields)?;
         let expected = "a string, a list of strings, a list of tokens or a list of lists of tokens";
-        let kept = ReadPrompts { tokens_at_most: model.max_model_len };
+        let kept = ReadPrompts { tokens_at_most: bounds.context };
         let prompts = fields
             .take_with("prompt", expected, kept)?
             .ok_or_else(|| ApiError::field("prompt", Code::MissingRequiredParameter, "prompt is missing".to_owned()))?;
@@ -51,14 +54,15 @@ impl CompletionRequest {
         let options = Options::take(&mut fields, model.defaults, seed)?;
         check_best_of(&mut fields, options.choices)?;
         fields.finish()?;
-        let prompts = read_prompts(prompts, max_tokens, echo, model)?;
-        Ok(Self { prompts, max_tokens, options, echo, logprobs })
+        let reader = Reader { model, bounds, max_tokens, echo };
+        let prompts = reader.read(prompts, options.choices)?;
+        Ok(Self { prompts, options, echo, logprobs })
     }
 }
 
-fn take_max_tokens(fields: &mut Fields, echo: bool) -> Result<u32, ApiError> {
-    let max_tokens = fields.take("max_tokens", "a whole number from 0")?.unwrap_or(DEFAULT_MAX_TOKENS);
-    if max_tokens == 0 && !echo {
+fn take_max_tokens(fields: &mut Fields, echo: bool) -> Result<Option<u32>, ApiError> {
+    let max_tokens = fields.take("max_tokens", "a whole number from 0")?;
+    if max_tokens == Some(0) && !echo {
         let message = "max_tokens = 0 gives nothing unless echo is true".to_owned();
         return Err(ApiError::field("max_tokens", Code::InvalidValue, message));
     }
@@ -76,41 +80,55 @@ fn check_best_of(fields: &mut Fields, choices: u32) -> Result<(), ApiError> {
     }
 }
 
-fn read_prompts(prompts: Prompts, max_tokens: u32, echo: bool, model: &ServedModel) -> Result<Vec<Prompt>, ApiError> {
-    let refuse = |message: String| ApiError::field("prompt", Code::InvalidValue, message);
-    match prompts.count() {
-        0 => return Err(refuse("prompt is an empty list".to_owned())),
-        1..=PROMPTS_AT_MOST => {}
-        _ => return Err(refuse(format!("prompt has more than {PROMPTS_AT_MOST} prompts; send several requests"))),
-    }
-    let prompts: Vec<Prompt> = match prompts {
-        Prompts::Texts(texts) => texts.into_iter().map(|text| of_text(text, echo, model)).collect::<Result<_, _>>()?,
-        Prompts::Tokens(lists) => {
-            // Before anything is made of them: of a list that is too long only the beginning is here.
-            for list in &lists {
-                model.tokens_after(list.count, Some(max_tokens), "max_tokens")?;
-            }
-            lists.into_iter().map(|list| of_tokens(list, echo, model)).collect::<Result<_, _>>()?
+/// What a prompt becomes under the rest of its request.
+struct Reader<'a> {
+    model: &'a ServedModel,
+    bounds: Bounds,
+    max_tokens: Option<u32>,
+    echo: bool,
+}
+
+impl Reader<'_> {
+    /// Everything that can be counted is counted before anything is made of a prompt.
+    fn read(&self, prompts: Prompts, choices: u32) -> Result<Vec<Prompt>, ApiError> {
+        let refuse = |message: String| ApiError::field("prompt", Code::InvalidValue, message);
+        match prompts.count() {
+            0 => return Err(refuse("prompt is an empty list".to_owned())),
+            1..=PROMPTS_AT_MOST => {}
+            _ => return Err(refuse(format!("prompt has more than {PROMPTS_AT_MOST} prompts; send several requests"))),
         }
-    };
-    for prompt in &prompts {
-        model.tokens_after(prompt.tokens.len(), Some(max_tokens), "max_tokens")?;
+        self.bounds.check_sequences(prompts.count(), choices)?;
+        match prompts {
+            Prompts::Texts(texts) => texts.into_iter().map(|text| self.of_text(text)).collect(),
+            Prompts::Tokens(lists) => {
+                // Of a list that is too long only the beginning is here.
+                lists.iter().try_for_each(|list| self.length(list.count).map(drop))?;
+                lists.into_iter().map(|list| self.of_tokens(list)).collect()
+            }
+        }
     }
-    Ok(prompts)
-}
 
-fn of_text(text: String, echo: bool, model: &ServedModel) -> Result<Prompt, ApiError> {
-    let tokens = model
-        .tokenizer
-        .encode(&text, true)
-        .map_err(|error| ApiError::field("prompt", Code::InvalidValue, error.to_string()))?;
-    model.check_prompt(&tokens, "prompt")?;
-    Ok(Prompt { tokens, text: if echo { text } else { String::new() } })
-}
+    fn of_text(&self, text: String) -> Result<Prompt, ApiError> {
+        let tokens = self
+            .model
+            .tokenizer
+            .encode(&text, true)
+            .map_err(|error| ApiError::field("prompt", Code::InvalidValue, error.to_string()))?;
+        self.model.check_prompt(&tokens, "prompt")?;
+        let length = self.length(tokens.len())?;
+        Ok(Prompt { tokens: tokens.into(), length, text: if self.echo { text } else { String::new() } })
+    }
 
-fn of_tokens(list: TokenList, echo: bool, model: &ServedModel) -> Result<Prompt, ApiError> {
-    let tokens = list.tokens;
-    model.check_prompt(&tokens, "prompt")?;
-    let text = if echo { model.tokenizer.text_of_prompt(&tokens) } else { String::new() };
-    Ok(Prompt { tokens, text })
+    fn of_tokens(&self, list: TokenList) -> Result<Prompt, ApiError> {
+        let tokens = list.tokens;
+        self.model.check_prompt(&tokens, "prompt")?;
+        let length = self.length(tokens.len())?;
+        let text = if self.echo { self.model.tokenizer.text_of_prompt(&tokens) } else { String::new() };
+        Ok(Prompt { tokens: tokens.into(), length, text })
+    }
+
+    fn length(&self, prompt: usize) -> Result<Length, ApiError> {
+        let asked = self.max_tokens.map(|asked| (asked, "max_tokens"));
+        self.bounds.length((prompt, "prompt"), asked, DEFAULT_MAX_TOKENS)
+    }
 }

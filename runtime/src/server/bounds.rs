@@ -1,0 +1,125 @@
+//! How much one request may ask for: tokens of prompt and answer together, and sequences. Decides from numbers that the
+//! model, the options and the ranks gave.
+
+use super::error::{ApiError, Code};
+use crate::scheduler::Length;
+
+/// What one request may ask for at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Tokens of prompt and answer together: the least of what the model was made for, what the server was told and
+    /// what the ranks' KV caches hold.
+    pub context: usize,
+    /// Sequences: prompts times the choices of each.
+    pub sequences: usize,
+}
+
+impl Bounds {
+    /// Bounds where the model and the options allow a context of `model` tokens and the ranks' caches hold `caches`, if
+    /// that is known yet.
+    #[must_use]
+    pub fn new(model: usize, caches: Option<usize>, sequences: usize) -> Self {
+        Self { context: caches.map_or(model, |caches| caches.min(model)), sequences }
+    }
+
+    /// How long the answer to a prompt of `prompt` tokens in the field `prompt_field` may get: as long as `asked`, with
+    /// the name of the field that asks, and otherwise as long as fits, up to `usual`.
+    ///
+    /// # Errors
+    /// If prompt and answer together could be longer than the context.
+    pub fn length(
+        &self,
+        (prompt, prompt_field): (usize, &str),
+        asked: Option<(u32, &str)>,
+        usual: u32,
+    ) -> Result<Length, ApiError> {
+        let left = self.context.checked_sub(prompt);
+        match (asked, left) {
+            (Some((asked, _)), Some(left)) if asked as usize <= left => Ok(Length::Asked(asked)),
+            (None, Some(left @ 1..)) => Ok(Length::Open(usual.min(u32::try_from(left).unwrap_or(u32::MAX)))),
+            (Some((asked, field)), Some(_)) => {
+                let together = prompt + asked as usize;
+                Err(self.overflow(
+                    field,
+                    &format!("the prompt has {prompt} tokens and {field} is {asked}, together {together}; shorten one of them"),
+                ))
+            }
+            (None, Some(0)) => Err(self.overflow(
+                prompt_field,
+                &format!("the prompt has {prompt} tokens, which leaves none for an answer; shorten it"),
+            )),
+            (_, None) => Err(self.overflow(prompt_field, &format!("the prompt has {prompt} tokens; shorten it"))),
+        }
+    }
+
+    /// A refusal of what is longer than the context. Begins as OpenAI's servers and vLLM begin it, since clients know the
+    /// case by these words.
+    #[must_use]
+    pub fn overflow(&self, field: &str, however: &str) -> ApiError {
+        let message = format!("This model's maximum context length is {} tokens. However, {however}", self.context);
+        ApiError::field(field, Code::ContextLengthExceeded, message)
+    }
+
+    /// Checks the number of sequences before anything is built for them.
+    ///
+    /// # Errors
+    /// If there are more than may wait.
+    pub fn check_sequences(&self, prompts: usize, choices: u32) -> Result<(), ApiError> {
+        let sequences = prompts.saturating_mul(choices as usize);
+        if sequences <= self.sequences {
+            return Ok(());
+        }
+        let most = self.sequences;
+        let (field, message) = if choices == 1 {
+            ("prompt", format!("prompt has {prompts} prompts, at most {most} are taken in one request"))
+        } else {
+            (
+                "n",
+                format!(
+                    "n = {choices} choices of {prompts} prompts are {sequences} answers, at most {most} are given in one request"
+                ),
+            )
+        };
+        Err(ApiError::field(field, Code::InvalidValue, message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { context: 100, sequences: 256 };
+
+    #[test]
+    fn the_context_is_the_least_of_all_that_bound_it() {
+        assert_eq!(Bounds::new(40_960, None, 1).context, 40_960);
+        assert_eq!(Bounds::new(40_960, Some(32_768), 1).context, 32_768);
+        assert_eq!(Bounds::new(40_960, Some(65_536), 1).context, 40_960);
+    }
+
+    #[test]
+    fn what_does_not_say_gets_what_is_left_and_what_asks_for_more_is_refused() {
+        let length = |prompt, asked: Option<u32>| {
+            BOUNDS.length((prompt, "prompt"), asked.map(|asked| (asked, "max_tokens")), u32::MAX).map_err(|error| {
+                assert!(error.message.starts_with("This model's maximum context length is 100 tokens"), "{error}");
+                error.param
+            })
+        };
+        assert_eq!(length(60, None), Ok(Length::Open(40)));
+        assert_eq!(length(99, None), Ok(Length::Open(1)));
+        assert_eq!(length(60, Some(40)), Ok(Length::Asked(40)));
+        assert_eq!(length(100, Some(0)), Ok(Length::Asked(0)));
+        assert_eq!(length(60, Some(41)), Err(Some("max_tokens".to_owned())));
+        assert_eq!(length(100, None), Err(Some("prompt".to_owned())));
+        assert_eq!(length(101, Some(1)), Err(Some("prompt".to_owned())));
+        assert_eq!(BOUNDS.length((1, "prompt"), None, 16), Ok(Length::Open(16)));
+    }
+
+    #[test]
+    fn answers_are_counted_without_overflow() {
+        assert!(BOUNDS.check_sequences(2, 128).is_ok());
+        assert_eq!(BOUNDS.check_sequences(3, 128).unwrap_err().param.as_deref(), Some("n"));
+        assert_eq!(BOUNDS.check_sequences(257, 1).unwrap_err().param.as_deref(), Some("prompt"));
+        assert!(BOUNDS.check_sequences(usize::MAX, 128).is_err());
+    }
+}
