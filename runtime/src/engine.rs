@@ -4,10 +4,11 @@
 mod membership;
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, SendError, Sender, bounded};
 use kernels::Backend;
 use thiserror::Error;
 
@@ -16,6 +17,7 @@ use crate::experts::table::CommitError;
 use crate::fabric::framing::{Closer, ConnectionError};
 use crate::model::qwen3_moe::{ForwardError, ForwardTiming, Model};
 use crate::protocol::{Step, StepDone, StepTiming, TransactionId};
+use crate::threads::VitalThreads;
 
 /// Why a rank stopped running steps. Its group is lost; all help is to form another.
 #[derive(Debug, Error)]
@@ -70,11 +72,12 @@ impl<B: Backend> Engine<B> {
     /// Starts the thread and waits until the model is loaded.
     ///
     /// # Errors
-    /// What `make` says.
-    ///
-    /// # Panics
-    /// If the system gives no thread.
-    pub fn start<E: Send + 'static>(make: MakeModel<B, E>, observer: impl StepObserver) -> Result<Self, E> {
+    /// What `make` says, or that the system gives no thread. One that panics while it loads has been told of by then.
+    pub fn start<E: From<io::Error> + Send + 'static>(
+        make: MakeModel<B, E>,
+        observer: impl StepObserver,
+        threads: &VitalThreads,
+    ) -> Result<Self, E> {
         let (groups, jobs) = bounded(0);
         let (outcome, loading) = bounded(1);
         let run = move || match make() {
@@ -84,9 +87,13 @@ impl<B: Backend> Engine<B> {
                 serve_groups(&mut model, &jobs, &observer);
             }
         };
-        std::thread::Builder::new().name("engine".to_owned()).spawn(run).expect("a process can have an engine");
-        let backend = loading.recv().expect("the engine says how loading went")?;
-        Ok(Self { backend, groups })
+        let thread = threads.spawn("engine", run)?;
+        let Ok(loaded) = loading.recv() else {
+            // It has told why when it has ended.
+            drop(thread.join());
+            return Err(io::Error::other("the engine ended while it loaded the model").into());
+        };
+        Ok(Self { backend: loaded?, groups })
     }
 
     /// The device.
@@ -96,14 +103,13 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Joins a group and runs its steps; when that ends it closes `session`, and the reason arrives. Waits until the
-    /// group before has ended.
-    ///
-    /// # Panics
-    /// If the engine's thread has panicked.
+    /// group before has ended. An engine whose thread has ended joins none: the session is closed, and no reason arrives.
     #[must_use]
     pub fn join(&self, membership: Membership<B>, session: Closer) -> Receiver<EngineError> {
         let (ended, reason) = bounded(1);
-        self.groups.send(Job { membership, session, ended }).expect("the engine runs as long as it is held");
+        if let Err(SendError(Job { session, .. })) = self.groups.send(Job { membership, session, ended }) {
+            session.close();
+        }
         reason
     }
 }
@@ -143,5 +149,28 @@ fn timing(total: Duration, commit: Duration, forward: ForwardTiming) -> StepTimi
         commit: micros(commit),
         exchange: micros(forward.exchange),
         experts: micros(forward.experts),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kernels::cpu::Cpu;
+
+    use super::*;
+
+    struct Unobserved;
+
+    impl StepObserver for Unobserved {
+        fn step(&self, _: &StepTiming, _: usize) {}
+    }
+
+    #[test]
+    fn an_engine_that_panics_while_it_loads_has_told_when_the_start_fails() {
+        let (tell, told) = bounded(1);
+        let threads = VitalThreads::new(move |thread| tell.send(thread).unwrap());
+        let make: MakeModel<Cpu, io::Error> = Box::new(|| panic!("a hole"));
+        let Err(error) = Engine::start(make, Unobserved, &threads) else { panic!("it started") };
+        assert_eq!(error.to_string(), "the engine ended while it loaded the model");
+        assert_eq!(told.try_recv().unwrap().to_string().split(": ").nth(1), Some("it panicked"));
     }
 }

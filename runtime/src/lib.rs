@@ -13,4 +13,5 @@ pub mod protocol;
 pub mod quoted;
 pub mod scheduler;
 pub mod server;
+pub mod threads;
 pub mod worker;

@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -75,14 +74,13 @@ pub async fn run(settings: LocalSettings, stop: impl Future<Output = ()>) -> Res
         let worker = Worker { program, model: model.clone(), rank, device: device.clone(), secret: secret.clone() };
         let (control, failures) = (coordinator.control_address(), failures.clone());
         // The signal that ends a rank with its parent is sent when the thread that started it ends: this one does not.
-        thread::Builder::new()
-            .name(format!("rank-{rank}"))
-            .spawn(move || {
-                let error = worker.keep_running(control);
-                // Another rank's failure is as good a reason to end.
-                let _ = failures.blocking_send(error);
-            })
-            .map_err(|source| LocalError::Spawn { rank, source })?;
+        let run = move || {
+            let error = worker.keep_running(control);
+            // Another rank's failure is as good a reason to end.
+            let _ = failures.blocking_send(error);
+        };
+        let spawned = coordinator.threads().spawn(&format!("rank-{rank}"), run);
+        spawned.map_err(|source| LocalError::Spawn { rank, source })?;
     }
     let (mut failure, driver) = (None, coordinator.driver());
     let stop = async {

@@ -94,6 +94,8 @@ pub enum MoveFailure {
     Deadline,
     /// The coordinator aborted it.
     Aborted,
+    /// The rank's own fault.
+    Internal,
 }
 
 /// To a rank, on the control connection.

@@ -10,7 +10,7 @@ mod session;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use kernels::Backend;
@@ -34,6 +34,7 @@ use crate::fabric::secret::Secret;
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::qwen3_moe::{CacheSize, Model, expert_shape, load_expert};
 use crate::protocol::{FromRank, PROTOCOL};
+use crate::threads::{ThreadEnded, VitalThreads};
 
 /// The first wait before a lost coordinator is tried again.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
@@ -94,6 +95,9 @@ pub enum WorkerError {
     /// The system gives no threads.
     #[error("the system gives no threads")]
     System(#[from] io::Error),
+    /// A thread that it cannot do without has ended.
+    #[error(transparent)]
+    Thread(#[from] ThreadEnded),
     /// The coordinator does not want it.
     #[error("the coordinator refused this rank: {reason}")]
     Refused {
@@ -108,7 +112,7 @@ impl WorkerError {
         match self {
             Self::Checkpoint(error) => error.is_permanent(),
             Self::Experts(error) => error.is_permanent(),
-            Self::Device(_) | Self::Listen { .. } | Self::System(_) | Self::Refused { .. } => false,
+            Self::Device(_) | Self::Listen { .. } | Self::System(_) | Self::Thread(_) | Self::Refused { .. } => false,
         }
     }
 }
@@ -118,6 +122,8 @@ impl WorkerError {
 pub struct Stop {
     cancel: Cancel,
     control: Mutex<Option<Closer>>,
+    /// The thread whose end ends it.
+    ended: OnceLock<ThreadEnded>,
 }
 
 impl Stop {
@@ -130,6 +136,16 @@ impl Stop {
         if let Some(control) = &*self.control.lock().expect("no thread panics while it holds the connection") {
             control.close();
         }
+    }
+
+    /// Threads whose end stops it.
+    fn threads(self: &Arc<Self>) -> VitalThreads {
+        let stop = Arc::clone(self);
+        VitalThreads::new(move |thread| {
+            // The first is the cause.
+            let _ = stop.ended.set(thread);
+            stop.stop();
+        })
     }
 
     /// Has `control` closed by [`Self::stop`], at once if that was before.
@@ -152,6 +168,7 @@ struct Worker {
     steps: TcpListener,
     step_address: SocketAddr,
     server: PageServer<Cpu>,
+    threads: VitalThreads,
     metrics: WorkerMetrics,
     /// Tells the coordinator that this process is the one that was there before.
     process: u64,
@@ -169,7 +186,7 @@ pub fn run_until_signal(settings: WorkerSettings) -> Result<(), WorkerError> {
         let _context = runtime.enter();
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
     };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+    stop.threads().spawn("signals", move || {
         runtime.block_on(async {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -197,13 +214,13 @@ fn end_with(parent: u32, stop: &Stop) -> io::Result<()> {
 /// Serves as a rank until `stop` says otherwise. One that finds that it never can says so until then.
 ///
 /// # Errors
-/// If it cannot serve, or the coordinator refuses it.
-pub fn run(settings: WorkerSettings, stop: &Stop) -> Result<(), WorkerError> {
-    let process = crate::fabric::hello::draw();
+/// If it cannot serve, or the coordinator refuses it, or a thread that it needs has ended.
+pub fn run(settings: WorkerSettings, stop: &Arc<Stop>) -> Result<(), WorkerError> {
+    let (process, threads) = (crate::fabric::hello::draw(), stop.threads());
     let (coordinator, rank) = (settings.coordinator.clone(), settings.rank);
     let metrics = WorkerMetrics::default();
-    let health = HealthServer::start(listen(settings.health_listen)?, &metrics)?;
-    let ended = Worker::start(settings, process, metrics).and_then(|worker| {
+    let health = HealthServer::start(listen(settings.health_listen)?, &metrics, &threads)?;
+    let ended = Worker::start(settings, process, metrics, threads).and_then(|worker| {
         health.loaded();
         worker.serve(stop)
     });
@@ -215,7 +232,7 @@ pub fn run(settings: WorkerSettings, stop: &Stop) -> Result<(), WorkerError> {
         health.failed(&reason);
         Failure { coordinator, rank, process, reason }.tell_until(stop);
     }
-    ended
+    stop.ended.get().map_or(ended, |thread| Err(thread.clone().into()))
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, WorkerError> {
@@ -223,14 +240,19 @@ fn listen(address: SocketAddr) -> Result<TcpListener, WorkerError> {
 }
 
 impl Worker {
-    fn start(settings: WorkerSettings, process: u64, metrics: WorkerMetrics) -> Result<Self, WorkerError> {
+    fn start(
+        settings: WorkerSettings,
+        process: u64,
+        metrics: WorkerMetrics,
+        threads: VitalThreads,
+    ) -> Result<Self, WorkerError> {
         let checkpoint = Arc::new(Checkpoint::open(&settings.model)?);
         let steps = listen(settings.listen)?;
         let step_address = steps.local_addr()?;
-        let server = PageServer::start(listen(settings.move_listen)?, settings.faults)?;
-        let (threads, cache, loading) = (settings.threads, settings.cache, Arc::clone(&checkpoint));
-        let make = move || Ok::<_, WorkerError>(Model::load(Arc::new(Cpu::new(threads)?), &loading, cache)?);
-        let engine = Engine::start(Box::new(make), metrics.clone())?;
+        let server = PageServer::start(listen(settings.move_listen)?, settings.faults, &threads)?;
+        let (compute, cache, loading) = (settings.threads, settings.cache, Arc::clone(&checkpoint));
+        let make = move || Ok::<_, WorkerError>(Model::load(Arc::new(Cpu::new(compute)?), &loading, cache)?);
+        let engine = Engine::start(Box::new(make), metrics.clone(), &threads)?;
         let (backend, reading) = (Arc::clone(engine.backend()), Arc::clone(&checkpoint));
         let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert| {
             load_expert(&*backend, &reading, layer, expert)
@@ -239,7 +261,19 @@ impl Worker {
         let page_bytes = engine.backend().page_bytes(expert_shape(&checkpoint));
         tracing::info!(rank = settings.rank.0, page_bytes, "model loaded");
         let held = HeldPages::<Cpu>::new();
-        Ok(Self { settings, checkpoint, engine, load_page, held, steps, step_address, server, metrics, process })
+        Ok(Self {
+            settings,
+            checkpoint,
+            engine,
+            load_page,
+            held,
+            steps,
+            step_address,
+            server,
+            threads,
+            metrics,
+            process,
+        })
     }
 
     /// Keeps a place in the coordinator's group until it is stopped.
@@ -293,5 +327,38 @@ impl Worker {
         if let Some(held) = session.end() {
             self.held = held;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn a_rank_that_has_lost_a_thread_ends_and_says_which() {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let settings = WorkerSettings {
+            model: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-moe"),
+            secret: None,
+            rank: RankId(0),
+            // Nobody listens there: the rank tries again and again until it is stopped.
+            coordinator: "127.0.0.1:1".to_owned(),
+            listen: any,
+            move_listen: any,
+            health_listen: any,
+            advertise_address: "127.0.0.1".to_owned(),
+            node: "here".to_owned(),
+            threads: 1,
+            cache: CacheSize { blocks: 4, block_tokens: 16 },
+            faults: Faults::default(),
+            parent: None,
+        };
+        let stop = Arc::new(Stop::default());
+        stop.threads().spawn("signals", || Err("no signals")).unwrap();
+        let error = run(settings, &stop).unwrap_err();
+        assert_eq!(in_full(&error), "the thread 'signals' ended, which this process cannot do without: no signals");
+        assert!(!error.is_permanent());
     }
 }

@@ -56,7 +56,9 @@ pub struct Driver<R: Ranks> {
     /// Where the ranks of the last group are.
     topology: Arc<Topology>,
     scheduler: Scheduler,
-    readers: BTreeMap<SequenceId, Reader>,
+    /// Dropped before the readers: whoever is told that the server stops finds it so.
+    health: Shown,
+    readers: Readers,
     /// Steps sent since the start.
     steps: u64,
     started: Instant,
@@ -64,9 +66,30 @@ pub struct Driver<R: Ranks> {
     last_step: Instant,
     commands: Receiver<Command>,
     events: Receiver<FleetEvent<R::Group>>,
-    health: Arc<watch::Sender<Health>>,
     capacity: watch::Sender<Option<usize>>,
     metrics: DriverMetrics,
+}
+
+/// What `/health` shows. It is never better than what is: a driver that ends, however it ends, serves nobody.
+struct Shown(Arc<watch::Sender<Health>>);
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.0.send_replace(Health::Stopping);
+    }
+}
+
+/// Who waits for tokens, by sequence. Those who are left when the driver ends, however it ends, are told so.
+#[derive(Default)]
+struct Readers(BTreeMap<SequenceId, Reader>);
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        for reader in self.0.values() {
+            // As in `Driver::end`.
+            let _ = reader.updates.try_send(Update::Failed(SequenceError::ShuttingDown));
+        }
+    }
 }
 
 /// Who waits for a sequence's tokens.
@@ -105,13 +128,13 @@ impl<R: Ranks> Driver<R> {
             ranks,
             group: None,
             failure: None,
-            readers: BTreeMap::new(),
+            readers: Readers::default(),
             steps: 0,
             started: Instant::now(),
             last_step: Instant::now(),
             commands,
             events,
-            health: Arc::clone(&health),
+            health: Shown(Arc::clone(&health)),
             capacity,
             metrics,
         };
@@ -198,7 +221,7 @@ impl<R: Ranks> Driver<R> {
         let submitted = self.scheduler.submit(sequences).map(|ids| {
             let now = Instant::now();
             let reader = |updates| Reader { updates, submitted: now, last_token: None };
-            self.readers.extend(ids.into_iter().zip(updates.into_iter().map(reader)));
+            self.readers.0.extend(ids.into_iter().zip(updates.into_iter().map(reader)));
             self.metrics.taken(prompt_tokens);
         });
         // A client that is gone already is noticed by its closed channels.
@@ -287,7 +310,7 @@ impl<R: Ranks> Driver<R> {
     /// Tells whoever waits for a sequence why it goes no further.
     fn end(&mut self, id: SequenceId, error: SequenceError) {
         self.metrics.failed(&error);
-        if let Some(reader) = self.readers.remove(&id) {
+        if let Some(reader) = self.readers.0.remove(&id) {
             // A reader that is gone or full does not hear it; its channel ends all the same.
             let _ = reader.updates.try_send(Update::Failed(error));
         }
@@ -297,7 +320,7 @@ impl<R: Ranks> Driver<R> {
     fn fail(&mut self, failure: Option<String>) {
         self.failure = failure;
         if let Some(reason) = &self.failure {
-            for (id, reader) in std::mem::take(&mut self.readers) {
+            for (id, reader) in std::mem::take(&mut self.readers.0) {
                 self.scheduler.abort(id);
                 // As in `end`.
                 let _ = reader.updates.try_send(Update::Failed(SequenceError::Failing { reason: reason.clone() }));
@@ -340,7 +363,7 @@ impl<R: Ranks> Driver<R> {
                 self.end(sequence, SequenceError::NoNumbers);
                 continue;
             }
-            let Some(reader) = self.readers.get_mut(&sequence) else { continue };
+            let Some(reader) = self.readers.0.get_mut(&sequence) else { continue };
             if token.is_some() {
                 match reader.last_token.replace(now) {
                     None => self.metrics.first_token(now, now - reader.submitted),
@@ -352,7 +375,7 @@ impl<R: Ranks> Driver<R> {
             }
             let sent = reader.updates.try_send(Update::Output { prompt_scores, token, finish });
             if sent.is_err() || finish.is_some() {
-                self.readers.remove(&sequence);
+                self.readers.0.remove(&sequence);
                 self.scheduler.abort(sequence);
             }
         }
@@ -361,7 +384,7 @@ impl<R: Ranks> Driver<R> {
     /// Cancels the sequences whose reader has gone away.
     fn cancel_unread(&mut self) {
         let Self { readers, scheduler, .. } = self;
-        readers.retain(|&id, reader| {
+        readers.0.retain(|&id, reader| {
             let read = !reader.updates.is_closed();
             if !read {
                 scheduler.abort(id);
@@ -378,7 +401,7 @@ impl<R: Ranks> Driver<R> {
     /// Tells how things are; a failure and a stop are told before anything else.
     fn set_health(&self, health: Health) {
         let health = self.failure.clone().map_or(health, |reason| Health::Failing { reason });
-        self.health.send_if_modified(|shown| {
+        self.health.0.send_if_modified(|shown| {
             let changed = *shown != Health::Stopping && *shown != health;
             if changed {
                 *shown = health;
@@ -388,11 +411,8 @@ impl<R: Ranks> Driver<R> {
     }
 
     fn stop(self) {
-        self.health.send_replace(Health::Stopping);
-        for reader in self.readers.into_values() {
-            // As in `end`.
-            let _ = reader.updates.try_send(Update::Failed(SequenceError::ShuttingDown));
-        }
+        self.health.0.send_replace(Health::Stopping);
+        drop(self.readers);
         // A bounded channel keeps what is sent while its receiver goes, and whoever sent it would wait for an answer for
         // ever. So commands are taken, and dropped, until nobody can send any.
         let commands = self.commands;

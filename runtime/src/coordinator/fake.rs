@@ -21,6 +21,7 @@ use crate::experts::planner::Planner;
 use crate::experts::rebalance::{Rebalancer, Settings};
 use crate::protocol::{Commit, SequenceOutput, SequenceStep, StepDone, StepTiming, ToRank, TokenScore};
 use crate::scheduler::{CacheSize, Limits};
+use crate::threads::VitalThreads;
 
 /// Experts of the one layer.
 const EXPERTS: usize = 4;
@@ -93,6 +94,8 @@ pub struct Fake {
     /// What follows this token is no number.
     pub no_numbers_after: Option<u32>,
     pub rebalance: Settings,
+    /// What its threads are among.
+    pub threads: VitalThreads,
 }
 
 impl Default for Fake {
@@ -116,6 +119,7 @@ impl Default for Fake {
                 forced_interval: None,
                 forced_seed: 0,
             },
+            threads: VitalThreads::new(drop),
         }
     }
 }
@@ -123,7 +127,7 @@ impl Default for Fake {
 impl Fake {
     /// Starts a driver on scripted ranks that have not registered yet.
     pub fn start(self, registry: &prometheus::Registry) -> (DriverHandle, Remote) {
-        let Self { ranks, cache, limits, script, gated, poison, no_numbers_after, rebalance } = self;
+        let Self { ranks, cache, limits, script, gated, poison, no_numbers_after, rebalance, threads } = self;
         let (events, received) = crossbeam_channel::unbounded();
         let (announce, begun) = crossbeam_channel::unbounded();
         let (permit, permits) = crossbeam_channel::unbounded();
@@ -155,12 +159,12 @@ impl Fake {
             rebalancer: Rebalancer::new(rebalance, model.clone(), map, 0).unwrap(),
             model,
             static_map: false,
-            planner: planner.start().unwrap(),
+            planner: planner.start(&threads).unwrap(),
             recorder: None,
         };
         let metrics = DriverMetrics::new(registry).unwrap();
         let (driver, handle) = Driver::new(settings, FakeRanks(shared.clone()), received, metrics);
-        std::thread::spawn(move || driver.run());
+        threads.spawn("driver", move || driver.run()).unwrap();
         let (lose, steps) = (Arc::clone(&shared.lose), Arc::clone(&shared.steps));
         (handle, Remote { permits: gated.then_some(permit), begun, lose, steps, shared })
     }

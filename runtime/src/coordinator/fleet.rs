@@ -22,6 +22,7 @@ use thiserror::Error;
 pub use self::group::{Group, RankLost};
 use self::members::Members;
 use crate::protocol::{MoveFailure, ToRank, TransactionId};
+use crate::threads::VitalThreads;
 
 /// What a fleet is made of and how patient it is.
 #[derive(Clone, Debug)]
@@ -125,19 +126,19 @@ impl Fleet {
     ///
     /// # Errors
     /// If the system gives no threads or no address.
-    pub fn start(settings: FleetSettings, listener: TcpListener) -> std::io::Result<(Self, Receiver<FleetEvent>)> {
+    pub fn start(
+        settings: FleetSettings,
+        listener: TcpListener,
+        threads: &VitalThreads,
+    ) -> std::io::Result<(Self, Receiver<FleetEvent>)> {
         let address = listener.local_addr()?;
         let (events, received) = crossbeam_channel::unbounded();
         let members = Arc::new(Members::new(settings, events));
         let accepting = Arc::clone(&members);
-        std::thread::Builder::new()
-            .name("fleet-accept".to_owned())
-            .spawn(move || registration::accept(&accepting, &listener))?;
+        threads.spawn("fleet-accept", move || registration::accept(&accepting, &listener))?;
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let watched = Arc::clone(&members);
-        std::thread::Builder::new()
-            .name("fleet-watch".to_owned())
-            .spawn(move || registration::watch_for_silence(&watched, &stopped))?;
+        threads.spawn("fleet-watch", move || registration::watch_for_silence(&watched, &stopped))?;
         Ok((Self { members, address, _stop: stop }, received))
     }
 

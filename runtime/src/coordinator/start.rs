@@ -15,6 +15,7 @@ use crossbeam_channel::Sender;
 use plan::wire::RecordedMap;
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio::task::JoinError;
 
 use super::driver::{Driver, DriverSettings};
 use super::fleet::{Fleet, FleetSettings};
@@ -23,6 +24,10 @@ use super::metrics::DriverMetrics;
 use super::settings::{CoordinatorSettings, Prepared, SettingsError};
 use crate::experts::record::record;
 use crate::server::{self, App, Intake, ServerMetrics};
+use crate::threads::{ThreadEnded, VitalThreads, panic_words};
+
+/// How long what is being answered may go on when the process ends because something in it has failed: enough to say so.
+const FAILED_GRACE: Duration = Duration::from_secs(2);
 
 /// Why a coordinator ends other than by being told to.
 #[derive(Debug, Error)]
@@ -42,10 +47,16 @@ pub enum StartError {
     },
     /// The system gives no thread.
     #[error("the system gives no thread")]
-    Thread(#[source] io::Error),
-    /// The HTTP server ended.
-    #[error("the HTTP server failed")]
-    Serve(#[source] io::Error),
+    System(#[from] io::Error),
+    /// A thread that it cannot do without has ended.
+    #[error(transparent)]
+    Thread(#[from] ThreadEnded),
+    /// An HTTP server ended.
+    #[error("an HTTP server ended: {reason}")]
+    Serve {
+        /// Why.
+        reason: String,
+    },
     /// A metric is there twice.
     #[error("a metric cannot be registered")]
     Metrics(#[from] prometheus::Error),
@@ -58,6 +69,8 @@ pub struct Coordinator {
     admin: TcpListener,
     control: SocketAddr,
     driver: std::thread::JoinHandle<()>,
+    threads: VitalThreads,
+    ended: watch::Receiver<Option<ThreadEnded>>,
     body_limit: usize,
     leave: Duration,
     grace: Duration,
@@ -81,7 +94,9 @@ impl Coordinator {
             move_bytes_per_second: settings.move_bytes_per_second,
             silence_limit: FleetSettings::SILENCE_LIMIT,
         };
-        let (fleet, events) = Fleet::start(fleet, control).map_err(StartError::Thread)?;
+        let (tell, ended) = watch::channel(None);
+        let threads = VitalThreads::new(move |thread| drop(tell.send_replace(Some(thread))));
+        let (fleet, events) = Fleet::start(fleet, control, &threads)?;
         let control = fleet.address();
         let registry = prometheus::Registry::new();
         let driver = DriverSettings {
@@ -90,16 +105,16 @@ impl Coordinator {
             model: identity,
             rebalancer,
             static_map,
-            planner: planner.start().map_err(StartError::Thread)?,
-            recorder: settings.record_path.map(start_recorder).transpose().map_err(StartError::Thread)?,
+            planner: planner.start(&threads)?,
+            recorder: settings.record_path.map(|path| start_recorder(path, &threads)).transpose()?,
         };
         let (driver, handle) = Driver::new(driver, fleet, events, DriverMetrics::new(&registry)?);
-        let driver = spawn("driver", move || driver.run())?;
+        let driver = threads.spawn("driver", move || driver.run())?;
         let metrics = Arc::new(ServerMetrics::new(&registry)?);
-        let intake = Arc::new(Intake::start().map_err(StartError::Thread)?);
+        let intake = Arc::new(Intake::start()?);
         let app = App { driver: handle, model: Arc::new(served), intake, metrics, registry };
         let CoordinatorSettings { body_limit, leave, grace, .. } = settings;
-        Ok(Self { app, public, admin, control, driver, body_limit, leave, grace })
+        Ok(Self { app, public, admin, control, driver, threads, ended, body_limit, leave, grace })
     }
 
     /// Where requests are served.
@@ -124,6 +139,12 @@ impl Coordinator {
         self.control
     }
 
+    /// The threads that it cannot do without: [`Self::serve`] ends with the first of them.
+    #[must_use]
+    pub const fn threads(&self) -> &VitalThreads {
+        &self.threads
+    }
+
     /// Its driver.
     #[must_use]
     pub fn driver(&self) -> DriverHandle {
@@ -134,12 +155,12 @@ impl Coordinator {
     /// allow.
     ///
     /// # Errors
-    /// If a server fails.
+    /// If a thread that it cannot do without or a server ends; it does not wait for requests then.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), StartError> {
         if let (Ok(requests), Ok(admin)) = (self.address(), self.admin_address()) {
             tracing::info!(%requests, %admin, ranks = %self.control, "listening");
         }
-        let Self { app, public, admin, driver, body_limit, leave, grace, .. } = self;
+        let Self { app, public, admin, driver, mut ended, body_limit, leave, grace, .. } = self;
         let handle = app.driver.clone();
         let (leaving, is_leaving) = watch::channel(false);
         let (stopping, stopped) = watch::channel(false);
@@ -152,8 +173,10 @@ impl Coordinator {
         serving.spawn(serve(server::admin(app, body_limit), admin, stopped));
         let failed = tokio::select! {
             () = stop => None,
-            ended = serving.join_next() => ended,
+            thread = thread_ended(&mut ended) => Some(thread.into()),
+            ended = serving.join_next() => Some(server_ended(ended)),
         };
+        let grace = if failed.is_none() { grace } else { grace.min(FAILED_GRACE) };
         if failed.is_none() && !leave.is_zero() {
             tracing::info!(seconds = leave.as_secs(), "stopping: connections are closed after their answer");
             leaving.send_replace(true);
@@ -168,15 +191,12 @@ impl Coordinator {
         }
         let stopped = tokio::task::spawn_blocking(move || {
             handle.stop();
-            driver.join()
+            // However it ended, it has been told.
+            drop(driver.join());
         });
-        if !matches!(stopped.await, Ok(Ok(()))) {
-            tracing::error!("the driver's thread panicked");
-        }
-        match failed {
-            Some(Ok(Err(error))) => Err(StartError::Serve(error)),
-            _ => Ok(()),
-        }
+        drop(stopped.await);
+        let thread = ended.borrow().clone().map(StartError::from);
+        thread.or(failed).map_or(Ok(()), Err)
     }
 }
 
@@ -196,18 +216,37 @@ async fn serve(router: Router, listener: TcpListener, mut stopped: watch::Receiv
     axum::serve(listener, router).with_graceful_shutdown(stop).await
 }
 
+/// Waits until a thread that the process cannot do without has ended.
+async fn thread_ended(ended: &mut watch::Receiver<Option<ThreadEnded>>) -> ThreadEnded {
+    loop {
+        if let Some(thread) = &*ended.borrow_and_update() {
+            return thread.clone();
+        }
+        if ended.changed().await.is_err() {
+            // Nobody is left who could tell.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Why a server ended before it was told to.
+fn server_ended(ended: Option<Result<io::Result<()>, JoinError>>) -> StartError {
+    let reason = match ended {
+        Some(Ok(Err(error))) => error.to_string(),
+        Some(Err(error)) if error.is_panic() => panic_words(&*error.into_panic()),
+        Some(Ok(Ok(())) | Err(_)) | None => "it was not told to".to_owned(),
+    };
+    StartError::Serve { reason }
+}
+
 fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).map_err(|source| StartError::Listen { address, purpose, source })
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>, StartError> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(StartError::Thread)
-}
-
 /// The thread that writes recorded maps.
-fn start_recorder(path: PathBuf) -> io::Result<Sender<RecordedMap>> {
+fn start_recorder(path: PathBuf, threads: &VitalThreads) -> io::Result<Sender<RecordedMap>> {
     let (maps, incoming) = crossbeam_channel::unbounded::<RecordedMap>();
-    std::thread::Builder::new().name("recorder".to_owned()).spawn(move || {
+    threads.spawn("recorder", move || {
         for map in incoming {
             match record(&path, &map) {
                 Ok(()) => tracing::info!(path = %path.display(), epoch = map.provenance.epoch, "map recorded"),
@@ -216,4 +255,73 @@ fn start_recorder(path: PathBuf) -> io::Result<Sender<RecordedMap>> {
         }
     })?;
     Ok(maps)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+    use crate::coordinator::fake::Fake;
+    use crate::server::fixture;
+
+    /// A coordinator whose ranks are a script.
+    fn coordinator(fake: Fake) -> Coordinator {
+        let (tell, ended) = watch::channel(None);
+        let threads = VitalThreads::new(move |thread| drop(tell.send_replace(Some(thread))));
+        let app = fixture::Server::start(Fake { threads: threads.clone(), ..fake }).app;
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Coordinator {
+            app,
+            public: listen(any, "requests").unwrap(),
+            admin: listen(any, "the admin API").unwrap(),
+            control: any,
+            driver: std::thread::spawn(|| ()),
+            threads,
+            ended,
+            body_limit: 1 << 20,
+            leave: Duration::from_hours(1),
+            grace: Duration::from_hours(1),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_coordinator_whose_driver_panics_ends_and_says_why() {
+        let coordinator = coordinator(Fake { script: Arc::new(|_, _| panic!("a hole")), ..Fake::default() });
+        let (address, driver) = (coordinator.address().unwrap(), coordinator.driver());
+        let serving = tokio::spawn(coordinator.serve(pending()));
+        let request = reqwest::Client::new().post(format!("http://{address}/v1/completions"));
+        let answer = request.body(r#"{"prompt": "Once"}"#).send().await.unwrap();
+        assert_eq!(answer.status(), 503);
+        assert_eq!(driver.health(), crate::coordinator::handle::Health::Stopping);
+        let error = serving.await.unwrap().unwrap_err();
+        let words = "the thread 'driver' ended, which this process cannot do without: it panicked: a hole";
+        assert_eq!(error.to_string(), words);
+        assert!(reqwest::get(format!("http://{address}/health")).await.is_err(), "nothing listens any more");
+    }
+
+    #[tokio::test]
+    async fn any_thread_that_ends_untold_ends_the_coordinator() {
+        let coordinator = coordinator(Fake::default());
+        let fails = || Err("the port is gone");
+        coordinator.threads().spawn("fleet-accept", fails).unwrap().join().unwrap();
+        let error = coordinator.serve(pending()).await.unwrap_err().to_string();
+        assert!(error.contains("'fleet-accept'") && error.ends_with("the port is gone"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_coordinator_that_is_told_to_stop_ends_without_an_error() {
+        let mut coordinator = coordinator(Fake::default());
+        coordinator.leave = Duration::ZERO;
+        coordinator.serve(async {}).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_server_that_ends_by_itself_says_why() {
+        let panicked = tokio::spawn(async { panic!("a hole") }).await;
+        assert_eq!(server_ended(Some(panicked)).to_string(), "an HTTP server ended: it panicked: a hole");
+        let failed = server_ended(Some(Ok(Err(io::Error::other("no port")))));
+        assert_eq!(failed.to_string(), "an HTTP server ended: no port");
+        assert!(server_ended(Some(Ok(Ok(())))).to_string().ends_with("it was not told to"));
+    }
 }

@@ -23,6 +23,7 @@ use super::pages::{NotReserved, Pages, Reserved, StagedPage};
 use crate::cancel::Cancel;
 use crate::fabric::hello::GroupId;
 use crate::protocol::{FromRank, MoveFailure, RankAddress, TransactionId};
+use crate::threads::{VitalThreads, survive};
 
 /// Bytes that are sent, received and paid for at a time: little enough that a step never waits behind one.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -89,6 +90,8 @@ pub struct MoverSetup<B: Backend> {
     pub bytes_per_second: u64,
     /// Where reports go.
     pub reports: Sender<FromRank>,
+    /// What its threads are among.
+    pub threads: VitalThreads,
 }
 
 /// Receives pages for one rank in one group. Dropping it cancels what is under way.
@@ -131,11 +134,18 @@ impl<B: Backend> Mover<B> {
         let shared = Arc::new(Shared { setup, started: Instant::now(), budget, engine, open: Mutex::default() });
         for number in 0..FETCHERS {
             let (shared, incoming) = (Arc::clone(&shared), incoming.clone());
-            std::thread::Builder::new().name(format!("mover-{number}")).spawn(move || {
+            let threads = shared.setup.threads.clone();
+            threads.spawn(&format!("mover-{number}"), move || {
                 Yield::Moving.apply();
                 let mut fetcher = Fetcher::new(&shared);
                 for order in incoming {
-                    shared.carry_out(&mut fetcher, &order);
+                    let received = survive(|| shared.receive(&mut fetcher, &order));
+                    let staged = received.unwrap_or_else(|message| {
+                        // Its connections may be in the middle of a page.
+                        fetcher = Fetcher::new(&shared);
+                        Err(NotStaged { reason: MoveFailure::Internal, message })
+                    });
+                    shared.hand_on(order.transaction, staged);
                 }
             })?;
         }
@@ -146,7 +156,9 @@ impl<B: Backend> Mover<B> {
     pub fn stage(&self, transaction: TransactionId, work: Transaction, deadline: Duration) {
         let cancel = Arc::new(Cancel::default());
         self.shared.open().insert(transaction, Arc::clone(&cancel));
-        let order = Order { transaction, work, deadline: Instant::now() + deadline, cancel };
+        let now = Instant::now();
+        // A clock that cannot tell so late a time does not refuse the order: it is late when it comes.
+        let order = Order { transaction, work, deadline: now.checked_add(deadline).unwrap_or(now), cancel };
         // If the fetchers are gone, so is the process.
         let _ = self.orders.send(order);
     }
@@ -178,9 +190,8 @@ impl<B: Backend> Shared<B> {
         let _ = self.engine.send(hand_over);
     }
 
-    fn carry_out(&self, fetcher: &mut Fetcher<'_, B>, order: &Order) {
-        let (transaction, generation) = (order.transaction, self.setup.group.generation);
-        let staged = self.receive(fetcher, order);
+    fn hand_on(&self, transaction: TransactionId, staged: Result<(NewPages<B>, u64), NotStaged>) {
+        let generation = self.setup.group.generation;
         // Whoever takes the order out of the list decides: here it is handed over, in `abort` it is dropped.
         let mut open = self.open();
         if open.remove(&transaction).is_none() {

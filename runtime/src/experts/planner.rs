@@ -11,6 +11,7 @@ use plan::proposal::{Proposal, Rules, Situation, propose};
 use plan::topology::Topology;
 
 use super::rebalance::{Goal, PlanOutcome, PlanRequest};
+use crate::threads::{VitalThreads, survive};
 
 /// What is asked for, and where the ranks are.
 pub type Wanted = (PlanRequest, Arc<Topology>);
@@ -67,19 +68,28 @@ impl Planner {
     ///
     /// # Errors
     /// If the system gives no thread.
-    pub fn start(self) -> std::io::Result<(Sender<Wanted>, Receiver<Planned>)> {
+    pub fn start(self, threads: &VitalThreads) -> std::io::Result<(Sender<Wanted>, Receiver<Planned>)> {
         let (requests, incoming) = unbounded::<Wanted>();
         let (outgoing, outcomes) = unbounded();
-        std::thread::Builder::new().name("planner".to_owned()).spawn(move || {
+        threads.spawn("planner", move || {
             super::Yield::Planning.apply();
-            for (request, topology) in incoming {
-                let outcome = self.plan(&request, &topology);
-                if outgoing.send((request.number, outcome)).is_err() {
-                    return;
-                }
-            }
+            answer(&incoming, &outgoing, |request, topology| self.plan(request, topology));
         })?;
         Ok((requests, outcomes))
+    }
+}
+
+/// Answers every request. A plan that panics is one that could not be made: the placement in force serves on.
+fn answer(
+    requests: &Receiver<Wanted>,
+    outcomes: &Sender<Planned>,
+    plan: impl Fn(&PlanRequest, &Topology) -> PlanOutcome,
+) {
+    for (request, topology) in requests {
+        let outcome = survive(|| plan(&request, &topology)).unwrap_or_else(|reason| PlanOutcome::Failed { reason });
+        if outcomes.send((request.number, outcome)).is_err() {
+            return;
+        }
     }
 }
 
@@ -176,12 +186,29 @@ mod tests {
 
     #[test]
     fn the_thread_answers_in_order_and_ends_with_its_requests() {
-        let (requests, outcomes) = planner().start().unwrap();
+        let (requests, outcomes) = planner().start(&VitalThreads::new(drop)).unwrap();
         let topology = Arc::new(topology());
         requests.send((balance_for([50, 50, 1, 1]), Arc::clone(&topology))).unwrap();
         requests.send((PlanRequest { number: 2, map: map(), goal: Goal::Reach(map()) }, topology)).unwrap();
         drop(requests);
         let numbers: Vec<u64> = outcomes.iter().map(|(number, _)| number).collect();
         assert_eq!(numbers, [1, 2]);
+    }
+
+    #[test]
+    fn a_plan_that_panics_is_one_plan_that_could_not_be_made() {
+        let (requests, incoming) = unbounded();
+        let (outgoing, outcomes) = unbounded();
+        for number in [1, 2] {
+            requests.send((PlanRequest { number, ..balance_for([50, 50, 1, 1]) }, Arc::new(topology()))).unwrap();
+        }
+        drop(requests);
+        answer(&incoming, &outgoing, |request, topology| {
+            assert!(request.number > 1, "a hole");
+            planner().plan(request, topology)
+        });
+        let outcomes: Vec<Planned> = outcomes.try_iter().collect();
+        assert_eq!(outcomes[0], (1, PlanOutcome::Failed { reason: "it panicked: a hole".to_owned() }));
+        assert!(matches!(outcomes[1], (2, PlanOutcome::Move { .. })), "{outcomes:?}");
     }
 }

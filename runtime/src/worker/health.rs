@@ -10,6 +10,7 @@ use axum::routing::get;
 use tokio::sync::oneshot;
 
 use super::metrics::WorkerMetrics;
+use crate::threads::VitalThreads;
 
 /// How far a rank has come.
 #[derive(Clone, Debug)]
@@ -32,7 +33,7 @@ pub(super) struct HealthServer {
 
 impl HealthServer {
     /// Starts to serve on `listener`.
-    pub fn start(listener: TcpListener, metrics: &WorkerMetrics) -> std::io::Result<Self> {
+    pub fn start(listener: TcpListener, metrics: &WorkerMetrics, threads: &VitalThreads) -> std::io::Result<Self> {
         let (address, progress) = (listener.local_addr()?, Arc::new(Mutex::new(Progress::Loading)));
         let routes = routes(metrics, &progress);
         listener.set_nonblocking(true)?;
@@ -43,11 +44,7 @@ impl HealthServer {
             let stopped = async { drop(stopped.await) };
             axum::serve(listener, routes).with_graceful_shutdown(stopped).await
         };
-        std::thread::Builder::new().name("health".to_owned()).spawn(move || {
-            if let Err(error) = runtime.block_on(serve) {
-                tracing::error!(%error, "health is not served any more");
-            }
-        })?;
+        threads.spawn("health", move || runtime.block_on(serve))?;
         Ok(Self { progress, address, _stop: stop })
     }
 
@@ -90,7 +87,8 @@ mod tests {
     #[tokio::test]
     async fn a_rank_lives_at_once_and_is_ready_when_it_is_loaded_and_part_of_a_group() {
         let metrics = WorkerMetrics::default();
-        let server = HealthServer::start(TcpListener::bind("127.0.0.1:0").unwrap(), &metrics).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = HealthServer::start(listener, &metrics, &VitalThreads::new(drop)).unwrap();
         let status = async |path: &str| {
             let url = format!("http://{}{path}", server.address);
             reqwest::get(url).await.unwrap().status().as_u16()

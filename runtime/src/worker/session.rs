@@ -167,6 +167,7 @@ impl Session {
             load_page,
             bytes_per_second: move_bytes_per_second,
             reports: link.reports.clone(),
+            threads: worker.threads.clone(),
         };
         let (mover, incoming) = Mover::start(setup)?;
         let generation = group.generation;

@@ -24,6 +24,7 @@ use runtime::experts::rebalance::{Effect, Event, Rebalancer, Report, Settings};
 use runtime::model::checkpoint::Checkpoint;
 use runtime::model::qwen3_moe::CacheSize;
 use runtime::protocol::{Commit, Sampling, SequenceId, SequenceStep, StepDone};
+use runtime::threads::VitalThreads;
 use runtime::worker::{Stop, WorkerError, WorkerSettings};
 
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -161,7 +162,7 @@ impl Deployment {
         let workers = (0..setup.ranks).map(|rank| Some(Worker::start(rank, fleet.address(), &setup))).collect();
         let mut deployment = Self {
             rebalancer: Rebalancer::new(setup.settings, model, map, 0).unwrap(),
-            planner: planner.start().unwrap(),
+            planner: planner.start(&VitalThreads::new(drop)).unwrap(),
             topology,
             setup,
             fleet,
@@ -310,7 +311,7 @@ fn start_fleet(setup: &Setup, address: &str) -> (Fleet, Receiver<FleetEvent>) {
         move_bytes_per_second: setup.move_bytes_per_second,
         silence_limit: FleetSettings::SILENCE_LIMIT,
     };
-    Fleet::start(settings, TcpListener::bind(address).unwrap()).unwrap()
+    Fleet::start(settings, TcpListener::bind(address).unwrap(), &VitalThreads::new(drop)).unwrap()
 }
 
 impl Drop for Deployment {

@@ -15,7 +15,7 @@ fn model() -> ModelIdentity {
 
 fn fleet(ranks: usize, silence_limit: Duration) -> (Fleet, Receiver<FleetEvent>) {
     let settings = FleetSettings { ranks, model: model(), staging_pages: 2, move_bytes_per_second: 0, silence_limit };
-    Fleet::start(settings, TcpListener::bind("127.0.0.1:0").unwrap()).unwrap()
+    Fleet::start(settings, TcpListener::bind("127.0.0.1:0").unwrap(), &VitalThreads::new(drop)).unwrap()
 }
 
 fn map(ranks: usize) -> MapDocument {

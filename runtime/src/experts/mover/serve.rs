@@ -15,6 +15,7 @@ use crate::experts::pages::Pages;
 use crate::fabric::framing::{Connection, ConnectionError};
 use crate::fabric::hello::{GroupId, Purpose};
 use crate::protocol::{PageHead, PageRequest};
+use crate::threads::VitalThreads;
 
 /// What goes wrong on purpose while pages are served; nothing by default. Pages are counted from 1 over all requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,12 +60,12 @@ impl<B: Backend> PageServer<B> {
     ///
     /// # Errors
     /// If the system gives no thread or no address.
-    pub fn start(listener: TcpListener, faults: Faults) -> std::io::Result<Self> {
+    pub fn start(listener: TcpListener, faults: Faults, threads: &VitalThreads) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
         let (current, served, stopped) = (ArcSwapOption::empty(), AtomicU64::new(0), AtomicBool::new(false));
         let shared = Arc::new(Shared { current, faults, served, stopped });
         let accepting = Arc::clone(&shared);
-        std::thread::Builder::new().name("page-accept".to_owned()).spawn(move || accept(&accepting, &listener))?;
+        threads.spawn("page-accept", move || accept(&accepting, &listener))?;
         Ok(Self { shared, address })
     }
 

@@ -24,25 +24,36 @@ struct Options {
     faults: Faults,
     staging_pages: u32,
     bytes_per_second: u64,
-    checkpoint: bool,
+    checkpoint: Checkpoint,
+}
+
+/// What comes of reading a page from the checkpoint.
+#[derive(Clone, Copy, PartialEq)]
+enum Checkpoint {
+    Readable,
+    Unreadable,
+    /// The first time; after that it is readable.
+    Panics,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { faults: Faults::default(), staging_pages: 2, bytes_per_second: 0, checkpoint: false }
+        Self { faults: Faults::default(), staging_pages: 2, bytes_per_second: 0, checkpoint: Checkpoint::Unreadable }
     }
 }
 
 fn bench(options: &Options) -> Bench {
-    let server = PageServer::start(TcpListener::bind("127.0.0.1:0").unwrap(), options.faults).unwrap();
+    let server =
+        PageServer::start(TcpListener::bind("127.0.0.1:0").unwrap(), options.faults, &VitalThreads::new(drop)).unwrap();
     server.set(Some(Serving { group: GROUP, pages: pages(1, 1) }));
     let pages = pages(0, options.staging_pages);
     let from_checkpoint = Arc::new(AtomicU64::new(0));
     let (loaded, readable, backend) = (Arc::clone(&from_checkpoint), options.checkpoint, Arc::clone(&pages));
     let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert| {
-        loaded.fetch_add(1, Ordering::Relaxed);
+        let before = loaded.fetch_add(1, Ordering::Relaxed);
+        assert!(readable != Checkpoint::Panics || before > 0, "a hole");
         let hole = Unreadable { reason: "no checkpoint".to_owned(), is_permanent: true };
-        if readable { Ok(page(backend.backend(), layer, expert)) } else { Err(hole) }
+        if readable == Checkpoint::Unreadable { Err(hole) } else { Ok(page(backend.backend(), layer, expert)) }
     });
     let address =
         |rank: u32, moves: String| RankAddress { rank: RankId(rank), step: String::new(), moves, node: String::new() };
@@ -55,6 +66,7 @@ fn bench(options: &Options) -> Bench {
         load_page,
         bytes_per_second: options.bytes_per_second,
         reports,
+        threads: VitalThreads::new(drop),
     };
     let (mover, staged) = Mover::start(setup).unwrap();
     Bench { mover, pages, staged, reports: received, from_checkpoint, server }
@@ -124,7 +136,7 @@ fn a_corrupt_page_is_never_handed_over_and_its_staging_page_is_free_again() {
 #[test]
 fn a_corrupt_page_is_read_from_the_checkpoint_instead() {
     let faults = Faults { corrupt: Some(1), ..Faults::default() };
-    let bench = bench(&Options { faults, checkpoint: true, ..Options::default() });
+    let bench = bench(&Options { faults, checkpoint: Checkpoint::Readable, ..Options::default() });
     bench.stage(1, PATIENCE);
     assert_eq!(bench.report(), FromRank::Staged { generation: 3, transaction: TransactionId(1), bytes: 0 });
     assert_eq!(bench.from_checkpoint.load(Ordering::Relaxed), 1);
@@ -240,4 +252,24 @@ fn pages_arrive_within_the_budget() {
     }
     // 6 pages at 10 pages a second, less one burst of 50 ms.
     assert!(started.elapsed() >= Duration::from_millis(540), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_thread_that_panics_over_one_transaction_receives_the_next() {
+    let bench = bench(&Options { checkpoint: Checkpoint::Panics, ..Options::default() });
+    // Rank 1 has nothing to give, so the page is to come from the checkpoint.
+    bench.server.set(None);
+    bench.stage(1, PATIENCE);
+    let FromRank::MoveFailed { reason, message, .. } = bench.report() else { panic!() };
+    assert_eq!((reason, message.as_str()), (MoveFailure::Internal, "it panicked: a hole"));
+    bench.all_free(2);
+    for transaction in 2..6 {
+        bench.stage(transaction, PATIENCE);
+        assert!(matches!(bench.report(), FromRank::Staged { .. }));
+        bench.mover.abort(TransactionId(transaction));
+        while let Ok(handed) = bench.staged.try_recv() {
+            drop(handed);
+        }
+        bench.all_free(2);
+    }
 }
