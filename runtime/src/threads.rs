@@ -105,6 +105,8 @@ mod tests {
 
     use super::*;
 
+    type Run = Box<dyn FnOnce() -> Result<(), String> + Send>;
+
     fn vital() -> (VitalThreads, Receiver<ThreadEnded>) {
         let (sender, ended) = unbounded();
         (VitalThreads::new(move |thread| sender.send(thread).unwrap()), ended)
@@ -113,7 +115,6 @@ mod tests {
     #[test]
     fn a_thread_that_panics_or_fails_is_told_with_its_name_and_words() {
         let number: Option<u32> = None;
-        type Run = Box<dyn FnOnce() -> Result<(), String> + Send>;
         let cases: [(Run, &str); 4] = [
             (Box::new(|| panic!("a hole")), "it panicked: a hole"),
             (Box::new(move || panic!("{number:?} is none")), "it panicked: None is none"),
