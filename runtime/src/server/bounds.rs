@@ -30,15 +30,17 @@ impl Bounds {
     pub fn length(
         &self,
         (prompt, prompt_field): (usize, &str),
-        asked: Option<(u32, &str)>,
+        asked: Option<(u64, &str)>,
         usual: u32,
     ) -> Result<Length, ApiError> {
         let left = self.context.checked_sub(prompt);
         match (asked, left) {
-            (Some((asked, _)), Some(left)) if asked as usize <= left => Ok(Length::Asked(asked)),
+            (Some((asked, _)), Some(left)) if asked <= left as u64 => {
+                Ok(Length::Asked(u32::try_from(asked).unwrap_or(u32::MAX)))
+            }
             (None, Some(left @ 1..)) => Ok(Length::Open(usual.min(u32::try_from(left).unwrap_or(u32::MAX)))),
             (Some((asked, field)), Some(_)) => {
-                let together = prompt + asked as usize;
+                let together = asked.saturating_add(prompt as u64);
                 Err(self.overflow(
                     field,
                     &format!("the prompt has {prompt} tokens and {field} is {asked}, together {together}; shorten one of them"),
@@ -99,7 +101,7 @@ mod tests {
 
     #[test]
     fn what_does_not_say_gets_what_is_left_and_what_asks_for_more_is_refused() {
-        let length = |prompt, asked: Option<u32>| {
+        let length = |prompt, asked: Option<u64>| {
             BOUNDS.length((prompt, "prompt"), asked.map(|asked| (asked, "max_tokens")), u32::MAX).map_err(|error| {
                 assert!(error.message.starts_with("This model's maximum context length is 100 tokens"), "{error}");
                 error.param

@@ -1,6 +1,7 @@
 //! `/v1/chat/completions`.
 
 mod convert;
+mod messages;
 mod template;
 mod types;
 mod validate;

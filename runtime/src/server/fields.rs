@@ -1,73 +1,42 @@
 //! The fields of a request's body, taken one by one so that an error names the one at fault and none is ignored.
 
+pub mod known;
+mod number;
+
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::RangeInclusive;
 
 use axum::http::StatusCode;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
+use self::known::{Rule, rule};
+use self::number::{Whole, real, whole};
+use super::Route;
 use super::error::{ApiError, Code};
 use crate::quoted::{Quoted, shortened};
-
-/// Fields that say nothing about the result.
-const HARMLESS: [&str; 9] = [
-    "user",
-    "metadata",
-    "store",
-    "service_tier",
-    "safety_identifier",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "parallel_tool_calls",
-    "verbosity",
-];
-
-/// Fields that other servers know and that would change the result. Each with the values, beside null, that would not.
-fn unsupported() -> [(&'static str, Vec<Value>); 26] {
-    [
-        ("suffix", vec![json!("")]),
-        ("presence_penalty", vec![json!(0), json!(0.0)]),
-        ("frequency_penalty", vec![json!(0), json!(0.0)]),
-        ("repetition_penalty", vec![json!(1), json!(1.0)]),
-        ("length_penalty", vec![json!(1), json!(1.0)]),
-        ("min_p", vec![json!(0), json!(0.0)]),
-        ("min_tokens", vec![json!(0)]),
-        ("logit_bias", vec![json!({})]),
-        ("use_beam_search", vec![json!(false)]),
-        ("stop_token_ids", vec![json!([])]),
-        ("bad_words", vec![json!([])]),
-        ("include_stop_str_in_output", vec![json!(false)]),
-        ("skip_special_tokens", vec![json!(true)]),
-        ("add_special_tokens", vec![]),
-        ("continue_final_message", vec![json!(false)]),
-        ("prompt_logprobs", vec![]),
-        ("tools", vec![json!([])]),
-        ("tool_choice", vec![json!("none"), json!("auto")]),
-        ("functions", vec![json!([])]),
-        ("function_call", vec![json!("none"), json!("auto")]),
-        ("response_format", vec![json!({"type": "text"})]),
-        ("guided_json", vec![]),
-        ("structured_outputs", vec![]),
-        ("modalities", vec![json!(["text"])]),
-        ("reasoning_effort", vec![json!("none")]),
-        ("web_search_options", vec![]),
-    ]
-}
 
 /// Fields that one body may have: more than all that have a meaning.
 const FIELDS_AT_MOST: usize = 256;
 
+/// What some programs write before JSON, to say that it is UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Bytes of the longest neutral value; what is longer is none and is not looked at.
 const NEUTRAL_BYTES: usize = 64;
 
-/// What a body holds and no one has taken yet. Values are slices of the body until they are taken, so that each is read
-/// once, straight into its type.
+/// What an object of a body holds and no one has taken yet. Values are slices of the body until they are taken, so that
+/// each is read once, straight into its type.
 #[derive(Debug)]
-pub struct Fields<'a>(Vec<(String, &'a RawValue)>);
+pub struct Fields<'a> {
+    /// Where the object is in the body, as errors begin the names of its fields.
+    path: String,
+    values: Vec<(String, &'a RawValue)>,
+}
 
 impl<'a> Fields<'a> {
     /// Finds the fields of a body. Where a name is there twice, the last one counts.
@@ -76,15 +45,30 @@ impl<'a> Fields<'a> {
     /// If it is no JSON object, or has more fields than any request.
     pub fn parse(body: &'a [u8]) -> Result<Self, ApiError> {
         let refuse = |message| ApiError::other(StatusCode::BAD_REQUEST, Code::InvalidJson, message);
-        serde_json::from_slice(body)
+        serde_json::from_slice(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body))
             .map_err(|error| refuse(format!("the request body is not a JSON object: {}", Quoted::<200>::new(error))))
     }
 
+    /// Finds the fields of a value within a body, which is named `name`.
+    ///
+    /// # Errors
+    /// If it is no object.
+    pub fn of(name: &str, value: &'a RawValue, expected: &str) -> Result<Self, ApiError> {
+        let fields: Self = read(name, value, expected, PhantomData)?;
+        Ok(Self { path: format!("{name}."), ..fields })
+    }
+
+    /// A field's name as errors say it.
+    #[must_use]
+    pub fn name(&self, field: &str) -> String {
+        format!("{}{field}", self.path)
+    }
+
     /// Takes a field as it is written; null is as good as none.
-    pub fn take_raw(&mut self, name: &str) -> Option<&'a RawValue> {
+    pub fn take_raw(&mut self, field: &str) -> Option<&'a RawValue> {
         let mut value = None;
-        self.0.retain(|(found, raw)| {
-            let taken = found == name;
+        self.values.retain(|(found, raw)| {
+            let taken = found == field;
             if taken {
                 value = Some(*raw);
             }
@@ -97,8 +81,16 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// If its type is wrong; `expected` says in words what it should be.
-    pub fn take<T: Deserialize<'a>>(&mut self, name: &str, expected: &str) -> Result<Option<T>, ApiError> {
-        self.take_with(name, expected, PhantomData)
+    pub fn take<T: Deserialize<'a>>(&mut self, field: &str, expected: &str) -> Result<Option<T>, ApiError> {
+        self.take_with(field, expected, PhantomData)
+    }
+
+    /// Takes a field that is true or false; null is as good as none.
+    ///
+    /// # Errors
+    /// If it is neither.
+    pub fn take_bool(&mut self, field: &str) -> Result<Option<bool>, ApiError> {
+        self.take(field, "true or false")
     }
 
     /// Takes a field whose reading depends on more than its type; null is as good as none.
@@ -107,76 +99,118 @@ impl<'a> Fields<'a> {
     /// If its type is wrong; `expected` says in words what it should be.
     pub fn take_with<S: DeserializeSeed<'a>>(
         &mut self,
-        name: &str,
+        field: &str,
         expected: &str,
         seed: S,
     ) -> Result<Option<S::Value>, ApiError> {
-        let Some(value) = self.take_raw(name) else { return Ok(None) };
-        let read = seed.deserialize(&mut serde_json::Deserializer::from_str(value.get()));
-        read.map(Some).map_err(|error| {
-            let message = match error.classify() {
-                Category::Data => format!("{name} must be {expected}, not {}", Quoted::<64>::from(value.get())),
-                Category::Io | Category::Syntax | Category::Eof => {
-                    let message = format!("{name} is no valid JSON: {}", Quoted::<200>::new(error));
-                    return ApiError::field(name, Code::InvalidJson, message);
-                }
-            };
-            ApiError::field(name, Code::InvalidType, message)
-        })
+        let Some(value) = self.take_raw(field) else { return Ok(None) };
+        read(&self.name(field), value, expected, seed).map(Some)
     }
 
-    /// Takes a field that has to be within bounds.
+    /// Takes a whole number, whole by value however it is written; null is as good as none.
     ///
     /// # Errors
-    /// If its type is wrong or `valid` does not hold; `expected` says in words what it should be.
-    pub fn take_valid<T>(
+    /// If it is none, or out of range.
+    pub fn take_whole(&mut self, field: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, ApiError> {
+        let Some(value) = self.take_raw(field) else { return Ok(None) };
+        let code = match whole(value.get()) {
+            Whole::Value(value) if range.contains(&value) => return Ok(Some(value)),
+            Whole::Value(_) | Whole::Beyond => Code::InvalidValue,
+            Whole::No => Code::InvalidType,
+        };
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        Err(mismatch(&self.name(field), value, &expected, code))
+    }
+
+    /// Takes a number that `valid` says is within bounds; null is as good as none.
+    ///
+    /// # Errors
+    /// If it is none, or out of bounds; `expected` says in words what it should be.
+    pub fn take_number(
         &mut self,
-        name: &str,
+        field: &str,
         expected: &str,
-        valid: impl FnOnce(&T) -> bool,
-    ) -> Result<Option<T>, ApiError>
-    where
-        T: Deserialize<'a> + std::fmt::Display,
-    {
-        match self.take::<T>(name, expected)? {
-            Some(value) if !valid(&value) => {
-                let message = format!("{name} must be {expected}, not {}", Quoted::<64>::new(value));
-                Err(ApiError::field(name, Code::InvalidValue, message))
-            }
-            value => Ok(value),
+        valid: impl FnOnce(f64) -> bool,
+    ) -> Result<Option<f64>, ApiError> {
+        let Some(value) = self.take_raw(field) else { return Ok(None) };
+        match real(value.get()) {
+            Some(number) if valid(number) => Ok(Some(number)),
+            Some(_) => Err(mismatch(&self.name(field), value, expected, Code::InvalidValue)),
+            None => Err(mismatch(&self.name(field), value, expected, Code::InvalidType)),
         }
     }
 
-    /// Checks what nobody took: harmless and neutral values pass, everything else is refused by name.
+    /// Checks what nobody took of a request: what says nothing passes, everything else is refused by name.
     ///
     /// # Errors
     /// If a field would change the result or is not known.
-    pub fn finish(self) -> Result<(), ApiError> {
-        let unsupported = unsupported();
-        for (name, value) in &self.0 {
-            if HARMLESS.contains(&name.as_str()) {
+    pub fn finish(self, route: Route) -> Result<(), ApiError> {
+        self.check_left(|name| rule(route, name), Code::UnknownParameter)
+    }
+
+    /// Checks what nobody took of an object within a request, of which these fields are known.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub fn finish_part(self, known: &[(&str, Rule)]) -> Result<(), ApiError> {
+        let rule = |name: &str| known.iter().find(|(known, _)| *known == name).map(|&(_, rule)| rule);
+        self.check_left(rule, Code::UnsupportedParameter)
+    }
+
+    fn check_left(self, rule: impl Fn(&str) -> Option<Rule>, unknown: Code) -> Result<(), ApiError> {
+        for (name, value) in &self.values {
+            let rule = rule(name);
+            if value.get() == "null" && (rule.is_some() || unknown == Code::UnsupportedParameter) {
                 continue;
             }
-            match unsupported.iter().find(|(known, _)| known == name) {
-                Some((_, neutral)) if is_neutral(value, neutral) => {}
-                Some(_) => {
-                    let message = format!("{name} is not supported; leave it out");
-                    return Err(ApiError::field(name, Code::UnsupportedParameter, message));
-                }
-                None => {
-                    let name = shortened(name, 64);
-                    return Err(ApiError::field(&name, Code::UnknownParameter, format!("unknown parameter: {name}")));
-                }
+            if matches!(rule, Some(Rule::Ignored)) || rule.is_some_and(|rule| passes(rule, value)) {
+                continue;
             }
+            let name = self.name(&shortened(name, 64));
+            return Err(match rule {
+                None | Some(Rule::Elsewhere | Rule::Read) if unknown == Code::UnknownParameter => {
+                    ApiError::field(&name, unknown, format!("unknown parameter: {name}"))
+                }
+                _ => {
+                    let message = format!("{name} is not supported; leave it out");
+                    ApiError::field(&name, Code::UnsupportedParameter, message)
+                }
+            });
         }
         Ok(())
     }
 }
 
-fn is_neutral(value: &RawValue, neutral: &[Value]) -> bool {
+/// Reads a value within a body, which is named `name`.
+///
+/// # Errors
+/// If its type is wrong; `expected` says in words what it should be.
+pub fn read<'a, S: DeserializeSeed<'a>>(
+    name: &str,
+    value: &'a RawValue,
+    expected: &str,
+    seed: S,
+) -> Result<S::Value, ApiError> {
+    let read = seed.deserialize(&mut serde_json::Deserializer::from_str(value.get()));
+    read.map_err(|error| match error.classify() {
+        Category::Data => mismatch(name, value, expected, Code::InvalidType),
+        Category::Io | Category::Syntax | Category::Eof => {
+            let message = format!("{name} is no valid JSON: {}", Quoted::<200>::new(error));
+            ApiError::field(name, Code::InvalidJson, message)
+        }
+    })
+}
+
+/// A refusal of a value that is not what it should be.
+pub fn mismatch(name: &str, value: &RawValue, expected: &str, code: Code) -> ApiError {
+    let message = format!("{name} must be {expected}, not {}", Quoted::<64>::from(value.get()));
+    ApiError::field(name, code, message)
+}
+
+fn passes(rule: Rule, value: &RawValue) -> bool {
     let short = value.get().len() <= NEUTRAL_BYTES;
     let value = short.then(|| serde_json::from_str::<Value>(value.get()).ok()).flatten();
-    value.is_some_and(|value| value.is_null() || neutral.contains(&value))
+    value.is_some_and(|value| rule.passes(&value))
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
@@ -202,7 +236,7 @@ impl<'de: 'a, 'a> Visitor<'de> for FieldsVisitor<'a> {
             }
             fields.push(field);
         }
-        Ok(Fields(fields))
+        Ok(Fields { path: String::new(), values: fields })
     }
 }
 
@@ -212,11 +246,11 @@ mod tests {
 
     #[test]
     fn the_last_of_equal_names_counts_and_null_is_none() {
-        let mut fields = Fields::parse(br#"{"n": 1, "seed": 3, "n": 2, "top_k": null}"#).unwrap();
-        assert_eq!(fields.take::<u32>("n", "a number").unwrap(), Some(2));
-        assert_eq!(fields.take::<u32>("n", "a number").unwrap(), None);
-        assert_eq!(fields.take::<u32>("top_k", "a number").unwrap(), None);
-        assert_eq!(fields.finish().unwrap_err().message, "unknown parameter: seed");
+        let mut fields = Fields::parse(br#"{"n": 1, "sed": 3, "n": 2, "top_k": null}"#).unwrap();
+        assert_eq!(fields.take_whole("n", 1..=9).unwrap(), Some(2));
+        assert_eq!(fields.take_whole("n", 1..=9).unwrap(), None);
+        assert_eq!(fields.take_whole("top_k", 1..=9).unwrap(), None);
+        assert_eq!(fields.finish(Route::Chat).unwrap_err().message, "unknown parameter: sed");
     }
 
     #[test]

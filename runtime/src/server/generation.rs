@@ -27,6 +27,8 @@ pub struct Growth {
     pub piece: Piece,
     /// OpenAI's `finish_reason`, if it ended.
     pub finish: Option<&'static str>,
+    /// Tokens that the choice has given so far.
+    pub given: usize,
 }
 
 /// Choices that grow. Dropping it cancels those that have not ended; so does a stop string for its own.
@@ -35,7 +37,8 @@ pub struct Generation {
     updates: StreamMap<usize, ReceiverStream<Update>>,
     texts: Vec<GrowingText>,
     unfinished: usize,
-    given: usize,
+    /// Tokens that each choice has given.
+    given: Vec<usize>,
     in_flight: InFlight,
 }
 
@@ -56,7 +59,8 @@ impl Generation {
         let receivers = app.driver.submit(sequences).await?;
         let updates = receivers.into_iter().map(ReceiverStream::new).enumerate().collect();
         let in_flight = app.metrics.start(route);
-        Ok(Self { model: Arc::clone(&app.model), updates, texts, unfinished, given: 0, in_flight })
+        let given = vec![0; unfinished];
+        Ok(Self { model: Arc::clone(&app.model), updates, texts, unfinished, given, in_flight })
     }
 
     /// What comes next, of whichever choice; `None` when all have ended.
@@ -95,7 +99,7 @@ impl Generation {
         finish: Option<Finish>,
     ) -> Growth {
         let text = &mut self.texts[choice];
-        self.given += usize::from(token.is_some());
+        self.given[choice] += usize::from(token.is_some());
         let mut piece = token.map(|token| text.push(&self.model.tokenizer, token)).unwrap_or_default();
         if finish.is_some() && !piece.stopped {
             let rest = text.finish();
@@ -112,18 +116,18 @@ impl Generation {
             self.updates.remove(&choice);
             self.unfinished -= 1;
         }
-        Growth { choice, prompt_scores, piece, finish }
+        Growth { choice, prompt_scores, piece, finish, given: self.given[choice] }
     }
 
     /// Tokens given so far, over all choices.
     #[must_use]
-    pub const fn given(&self) -> usize {
-        self.given
+    pub fn given(&self) -> usize {
+        self.given.iter().sum()
     }
 }
 
-/// A name for an answer that no other has.
+/// The name of an answer: what its request calls itself, or else one that no other has.
 #[must_use]
-pub fn new_id(prefix: &str) -> String {
-    format!("{prefix}-{:032x}", rand::rng().random::<u128>())
+pub fn new_id(prefix: &str, request: Option<&str>) -> String {
+    request.map_or_else(|| format!("{prefix}-{:032x}", rand::rng().random::<u128>()), |id| format!("{prefix}-{id}"))
 }

@@ -6,6 +6,7 @@ mod disconnect;
 mod documentation;
 mod overload;
 mod refusals;
+mod requests;
 
 use axum::http::StatusCode;
 use serde_json::json;

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::options::StreamUsage;
+
 /// OpenAI's `usage`.
 #[expect(clippy::struct_field_names, reason = "the names are the API's")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -41,9 +43,13 @@ impl UsageField {
         matches!(self, Self::Absent)
     }
 
-    /// Of a chunk that is not the last.
+    /// Of a chunk that is not the last, whose choice has used `so_far`.
     #[must_use]
-    pub const fn of_chunk(included: bool) -> Self {
-        if included { Self::Null } else { Self::Absent }
+    pub const fn of_chunk(asked: StreamUsage, so_far: Usage) -> Self {
+        match asked {
+            StreamUsage::No => Self::Absent,
+            StreamUsage::AtEnd => Self::Null,
+            StreamUsage::InEachChunk => Self::Given(so_far),
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::scheduler::NewSequence;
 use crate::server::bounds::Bounds;
 use crate::server::error::ApiError;
 use crate::server::generation::{Generation, Growth, new_id};
-use crate::server::options::Stream;
+use crate::server::options::{Stream, StreamUsage};
 use crate::server::served::ServedModel;
 use crate::server::stream::{self, Chunks};
 use crate::server::text::{PieceToken, Tokenizer};
@@ -36,9 +36,10 @@ pub async fn answer(app: &App, request: ChatRequest) -> Result<Response, ApiErro
     let mut generation =
         Generation::start(app, Route::Chat, sequences(&request, &app.model), &request.options.stops).await?;
     let stream = request.options.stream;
-    let writer = Writer { model: Arc::clone(&app.model), id: new_id("chatcmpl"), created: now(), request };
-    if let Stream::Yes { include_usage } = stream {
-        return Ok(stream::stream(generation, StreamWriter { writer, include_usage }));
+    let id = new_id("chatcmpl", request.options.request_id.as_deref());
+    let writer = Writer { model: Arc::clone(&app.model), id, created: now(), request };
+    if let Stream::Yes(usage) = stream {
+        return Ok(stream::stream(generation, StreamWriter { writer, usage }));
     }
     let mut choices: Vec<ChatChoice> = (0..writer.choices()).map(|index| writer.begin(index)).collect();
     while let Some(growth) = generation.next().await? {
@@ -109,7 +110,7 @@ fn named(tokenizer: &Tokenizer, token: u32, logprob: f32) -> NamedToken {
 
 struct StreamWriter {
     writer: Writer,
-    include_usage: bool,
+    usage: StreamUsage,
 }
 
 impl StreamWriter {
@@ -125,8 +126,9 @@ impl StreamWriter {
         })
     }
 
-    const fn usage(&self) -> UsageField {
-        UsageField::of_chunk(self.include_usage)
+    /// Of a chunk of a choice that has given so many tokens.
+    fn usage(&self, given: usize) -> UsageField {
+        UsageField::of_chunk(self.usage, self.writer.usage(given))
     }
 }
 
@@ -138,11 +140,11 @@ impl Chunks for StreamWriter {
             logprobs: None,
             finish_reason: None,
         };
-        (0..self.writer.choices()).map(|index| self.chunk(vec![first(index)], self.usage())).collect()
+        (0..self.writer.choices()).map(|index| self.chunk(vec![first(index)], self.usage(0))).collect()
     }
 
     fn grow(&mut self, growth: Growth) -> Option<String> {
-        let Growth { choice: index, piece, finish, .. } = growth;
+        let Growth { choice: index, piece, finish, given, .. } = growth;
         if piece.text.is_empty() && piece.tokens.is_empty() && finish.is_none() {
             return None;
         }
@@ -150,11 +152,11 @@ impl Chunks for StreamWriter {
         let logprobs = logprobs.map(|_| Logprobs { content: self.writer.named(&piece.tokens), refusal: None });
         let content = (!piece.text.is_empty()).then_some(piece.text);
         let choice = ChunkChoice { index, delta: Delta { role: None, content }, logprobs, finish_reason: finish };
-        Some(self.chunk(vec![choice], self.usage()))
+        Some(self.chunk(vec![choice], self.usage(given)))
     }
 
     fn end(&mut self, given: usize) -> Option<String> {
         let usage = self.writer.usage(given);
-        self.include_usage.then(|| self.chunk(Vec::new(), UsageField::Given(usage)))
+        (self.usage != StreamUsage::No).then(|| self.chunk(Vec::new(), UsageField::Given(usage)))
     }
 }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::messages::take_messages;
 use super::types::Message;
 use crate::quoted::Quoted;
 use crate::scheduler::Length;
+use crate::server::Route;
 use crate::server::bounds::Bounds;
 use crate::server::error::{ApiError, Code};
 use crate::server::fields::Fields;
@@ -36,39 +38,73 @@ impl ChatRequest {
         let max_tokens = take_max_tokens(&mut fields)?;
         let options = Options::take(&mut fields, model.defaults, seed)?;
         let logprobs = take_logprobs(&mut fields)?;
-        fields.finish()?;
-        let prompt = prompt_of(&messages, &arguments, model)?;
+        let special_tokens = fields.take_bool("add_special_tokens")?.unwrap_or(false);
+        fields.finish(Route::Chat)?;
+        bounds.check_sequences(1, options.choices)?;
+        let prompt = prompt_of(&messages, &arguments, special_tokens, model)?;
         model.check_prompt(&prompt, "messages")?;
         let length = bounds.length((prompt.len(), "messages"), max_tokens, u32::MAX)?;
-        bounds.check_sequences(1, options.choices)?;
         Ok(Self { prompt: prompt.into(), length, options, logprobs })
     }
 }
 
-fn prompt_of(messages: &[Message], arguments: &Map<String, Value>, model: &ServedModel) -> Result<Vec<u32>, ApiError> {
+fn prompt_of(
+    messages: &[Message],
+    arguments: &Map<String, Value>,
+    special_tokens: bool,
+    model: &ServedModel,
+) -> Result<Vec<u32>, ApiError> {
     let refuse = |message: String| ApiError::field("messages", Code::InvalidValue, message);
     let template = model
         .chat
         .as_ref()
         .ok_or_else(|| refuse(format!("the model {} has no chat template; use /v1/completions", model.name)))?;
     let text = template.render(&messages, arguments).map_err(|error| refuse(error.to_string()))?;
-    model.tokenizer.encode(&text, false).map_err(|error| refuse(error.to_string()))
+    model.tokenizer.encode(&text, special_tokens).map_err(|error| refuse(error.to_string()))
 }
 
-fn take_template_arguments(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
-    if let Some(false) = fields.take("add_generation_prompt", "true or false")? {
-        let message = "add_generation_prompt = false is not supported; leave it out".to_owned();
-        return Err(ApiError::field("add_generation_prompt", Code::UnsupportedParameter, message));
+/// Variables of a template that say what the conversation is, or that its renderer sets or reads itself; so do all names
+/// of special tokens.
+const OWN_VARIABLES: &[&str] = &[
+    "add_generation_prompt",
+    "chat_template",
+    "continue_final_message",
+    "conversation",
+    "documents",
+    "max_length",
+    "messages",
+    "padding",
+    "raise_exception",
+    "return_assistant_tokens_mask",
+    "return_dict",
+    "return_tensors",
+    "strftime_now",
+    "tokenize",
+    "tokenizer_kwargs",
+    "tools",
+    "truncation",
+];
+
+/// Further variables of the template. Whoever inspects a request looks at its messages, so those are not replaced here.
+fn take_template_arguments(fields: &mut Fields<'_>) -> Result<Map<String, Value>, ApiError> {
+    let arguments: Map<String, Value> = fields.take("chat_template_kwargs", "an object")?.unwrap_or_default();
+    let is_own = |name: &&String| {
+        OWN_VARIABLES.contains(&name.as_str()) || name.ends_with("_token") || name.ends_with("_tokens")
+    };
+    match arguments.keys().find(is_own) {
+        Some(name) => {
+            let field = format!("chat_template_kwargs.{}", Quoted::<64>::from(name));
+            let message = format!("{field} is set by the server itself; leave it out");
+            Err(ApiError::field(&field, Code::UnsupportedParameter, message))
+        }
+        None => Ok(arguments),
     }
-    Ok(fields.take("chat_template_kwargs", "an object")?.unwrap_or_default())
 }
 
 /// `max_completion_tokens`, or `max_tokens` as it was named before.
-fn take_max_tokens(fields: &mut Fields) -> Result<Option<(u32, &'static str)>, ApiError> {
-    const EXPECTED: &str = "a whole number from 1";
-    let old = fields.take_valid("max_tokens", EXPECTED, |&tokens: &u32| tokens > 0)?;
-    let new = fields.take_valid("max_completion_tokens", EXPECTED, |&tokens: &u32| tokens > 0)?;
-    match (new, old) {
+fn take_max_tokens(fields: &mut Fields<'_>) -> Result<Option<(u64, &'static str)>, ApiError> {
+    let mut take = |name| fields.take_whole(name, 1..=i64::MAX).map(|tokens| tokens.map(i64::cast_unsigned));
+    match (take("max_completion_tokens")?, take("max_tokens")?) {
         (Some(new), Some(old)) if new != old => {
             let message = format!("max_completion_tokens is {new} and max_tokens is {old}; give one of them");
             Err(ApiError::field("max_completion_tokens", Code::InvalidValue, message))
@@ -78,91 +114,12 @@ fn take_max_tokens(fields: &mut Fields) -> Result<Option<(u32, &'static str)>, A
     }
 }
 
-fn take_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
-    let logprobs = fields.take("logprobs", "true or false")?.unwrap_or(false);
-    let top =
-        fields.take_valid("top_logprobs", &format!("a whole number from 0 to {TOP_LOGPROBS_AT_MOST}"), |top| {
-            (0..=TOP_LOGPROBS_AT_MOST).contains(top)
-        })?;
-    match (logprobs, top) {
-        (false, Some(1..)) => {
-            let message = "top_logprobs needs logprobs = true".to_owned();
-            Err(ApiError::field("top_logprobs", Code::InvalidValue, message))
-        }
-        (logprobs, top) => Ok(logprobs.then_some(top.unwrap_or(0))),
+fn take_logprobs(fields: &mut Fields<'_>) -> Result<Option<u32>, ApiError> {
+    let logprobs = fields.take_bool("logprobs")?.unwrap_or(false);
+    let top = fields.take_whole("top_logprobs", 0..=TOP_LOGPROBS_AT_MOST.into())?.map_or(0, |top| top as u32);
+    if top > 0 && !logprobs {
+        let message = "top_logprobs needs logprobs = true".to_owned();
+        return Err(ApiError::field("top_logprobs", Code::InvalidValue, message));
     }
-}
-
-fn take_messages(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
-    let messages: Vec<Map<String, Value>> = fields
-        .take("messages", "a list of objects")?
-        .ok_or_else(|| ApiError::field("messages", Code::MissingRequiredParameter, "messages is missing".to_owned()))?;
-    if messages.is_empty() {
-        return Err(ApiError::field("messages", Code::InvalidValue, "messages is empty".to_owned()));
-    }
-    messages
-        .into_iter()
-        .enumerate()
-        .map(|(index, message)| message_of(&format!("messages[{index}]"), message))
-        .collect()
-}
-
-fn message_of(path: &str, mut message: Map<String, Value>) -> Result<Message, ApiError> {
-    let field = format!("{path}.role");
-    let role = match message.remove("role") {
-        None => return Err(ApiError::field(&field, Code::MissingRequiredParameter, format!("{field} is missing"))),
-        // `developer` is what newer clients call the system's message; templates know only the old name.
-        Some(role) if role == "system" || role == "developer" => "system",
-        Some(role) if role == "user" => "user",
-        Some(role) if role == "assistant" => "assistant",
-        Some(role) => {
-            let message =
-                format!("{field} must be system, developer, user or assistant, not {}", Quoted::<64>::new(role));
-            return Err(ApiError::field(&field, Code::InvalidValue, message));
-        }
-    };
-    let content = content_of(&format!("{path}.content"), message.remove("content"))?;
-    let name = match message.remove("name") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(name)) => Some(name),
-        Some(_) => {
-            let field = format!("{path}.name");
-            return Err(ApiError::field(&field, Code::InvalidType, format!("{field} must be a string")));
-        }
-    };
-    match message.iter().find(|(_, value)| !value.is_null()) {
-        Some((other, _)) => {
-            let field = format!("{path}.{}", Quoted::<64>::from(other));
-            let message = format!("{field} is not supported; leave it out");
-            Err(ApiError::field(&field, Code::UnsupportedParameter, message))
-        }
-        None => Ok(Message { role, content, name }),
-    }
-}
-
-fn content_of(field: &str, content: Option<Value>) -> Result<String, ApiError> {
-    match content {
-        Some(Value::String(text)) => Ok(text),
-        Some(Value::Array(parts)) => {
-            parts.iter().enumerate().map(|(index, part)| text_of(&format!("{field}[{index}]"), part)).collect()
-        }
-        None | Some(Value::Null) => {
-            Err(ApiError::field(field, Code::MissingRequiredParameter, format!("{field} is missing")))
-        }
-        Some(_) => {
-            let message = format!("{field} must be a string or a list of text parts");
-            Err(ApiError::field(field, Code::InvalidType, message))
-        }
-    }
-}
-
-fn text_of(field: &str, part: &Value) -> Result<String, ApiError> {
-    if part["type"] != "text" {
-        let message = format!("{field}.type must be text, not {}", Quoted::<64>::new(&part["type"]));
-        return Err(ApiError::field(&format!("{field}.type"), Code::UnsupportedParameter, message));
-    }
-    part["text"].as_str().map(str::to_owned).ok_or_else(|| {
-        let field = format!("{field}.text");
-        ApiError::field(&field, Code::InvalidType, format!("{field} must be a string"))
-    })
+    Ok(logprobs.then_some(top))
 }

@@ -12,7 +12,7 @@ use crate::scheduler::NewSequence;
 use crate::server::bounds::Bounds;
 use crate::server::error::ApiError;
 use crate::server::generation::{Generation, Growth, new_id};
-use crate::server::options::Stream;
+use crate::server::options::{Stream, StreamUsage};
 use crate::server::served::ServedModel;
 use crate::server::stream::{self, Chunks};
 use crate::server::text::{Tokenizer, prompt_offsets};
@@ -36,8 +36,8 @@ pub async fn answer(app: &App, request: CompletionRequest) -> Result<Response, A
         Generation::start(app, Route::Completions, sequences(&request, &app.model), &request.options.stops).await?;
     let stream = request.options.stream;
     let mut writer = Writer::new(Arc::clone(&app.model), request, now());
-    if let Stream::Yes { include_usage } = stream {
-        return Ok(stream::stream(generation, StreamWriter { writer, include_usage }));
+    if let Stream::Yes(usage) = stream {
+        return Ok(stream::stream(generation, StreamWriter { writer, usage }));
     }
     let mut choices = writer.begin();
     while let Some(growth) = generation.next().await? {
@@ -86,7 +86,8 @@ struct Writer {
 impl Writer {
     fn new(model: Arc<ServedModel>, request: CompletionRequest, created: i64) -> Self {
         let choices = request.prompts.len() * request.options.choices as usize;
-        Self { model, id: new_id("cmpl"), created, request, scored: vec![1; choices] }
+        let id = new_id("cmpl", request.options.request_id.as_deref());
+        Self { model, id, created, request, scored: vec![1; choices] }
     }
 
     fn prompt(&self, choice: usize) -> &Prompt {
@@ -117,7 +118,7 @@ impl Writer {
 
     /// What one growth adds to its choice.
     fn grow(&mut self, growth: Growth) -> CompletionChoice {
-        let Growth { choice, prompt_scores, piece, finish } = growth;
+        let Growth { choice, prompt_scores, piece, finish, .. } = growth;
         let tokenizer = &self.model.tokenizer;
         let logprobs = self.request.logprobs.map(|_| {
             let mut logprobs = Logprobs::default();
@@ -157,31 +158,35 @@ fn add(logprobs: &mut Logprobs, tokenizer: &Tokenizer, offset: usize, score: &To
 
 struct StreamWriter {
     writer: Writer,
-    include_usage: bool,
+    usage: StreamUsage,
 }
 
 impl StreamWriter {
-    fn chunk(&self, choice: CompletionChoice) -> String {
-        stream::json(&self.writer.completion(vec![choice], UsageField::of_chunk(self.include_usage)))
+    /// A chunk of a choice that has given so many tokens.
+    fn chunk(&self, choice: CompletionChoice, given: usize) -> String {
+        let so_far = Usage::new(self.writer.prompt(choice.index).tokens.len(), given);
+        stream::json(&self.writer.completion(vec![choice], UsageField::of_chunk(self.usage, so_far)))
     }
 }
 
 impl Chunks for StreamWriter {
     fn begin(&mut self) -> Vec<String> {
         let choices = if self.writer.request.echo { self.writer.begin() } else { Vec::new() };
-        choices.into_iter().map(|choice| self.chunk(choice)).collect()
+        choices.into_iter().map(|choice| self.chunk(choice, 0)).collect()
     }
 
     fn grow(&mut self, growth: Growth) -> Option<String> {
+        let given = growth.given;
         let choice = self.writer.grow(growth);
         let says_something = !choice.text.is_empty()
             || choice.finish_reason.is_some()
             || choice.logprobs.as_ref().is_some_and(|logprobs| !logprobs.tokens.is_empty());
-        says_something.then(|| self.chunk(choice))
+        says_something.then(|| self.chunk(choice, given))
     }
 
     fn end(&mut self, given: usize) -> Option<String> {
         let usage = self.writer.usage(given);
-        self.include_usage.then(|| stream::json(&self.writer.completion(Vec::new(), UsageField::Given(usage))))
+        let asked = self.usage != StreamUsage::No;
+        asked.then(|| stream::json(&self.writer.completion(Vec::new(), UsageField::Given(usage))))
     }
 }

@@ -80,6 +80,12 @@ impl<'de> Visitor<'de> for Items {
         u32::try_from(token).map(Item::Token).map_err(|_| E::invalid_value(Unexpected::Unsigned(token), &self))
     }
 
+    /// A token is whole by value, however it is written.
+    fn visit_f64<E: Error>(self, token: f64) -> Result<Item, E> {
+        let whole = token.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&token);
+        whole.then_some(Item::Token(token as u32)).ok_or_else(|| E::invalid_value(Unexpected::Float(token), &self))
+    }
+
     fn visit_str<E: Error>(self, text: &str) -> Result<Item, E> {
         Ok(Item::Text(text.to_owned()))
     }
@@ -122,7 +128,8 @@ impl Prompts {
 impl Items {
     fn tokens<'de, A: SeqAccess<'de>>(self, first: u32, mut list: A) -> Result<TokenList, A::Error> {
         let (mut tokens, mut count) = (vec![first], 1);
-        while let Some(token) = list.next_element()? {
+        while let Some(item) = list.next_element_seed(Self { depth: self.depth + 1, ..self })? {
+            let Item::Token(token) = item else { return Err(A::Error::invalid_type(Unexpected::Seq, &self)) };
             count += 1;
             if tokens.len() < self.tokens_at_most {
                 tokens.push(token);
@@ -168,6 +175,7 @@ mod tests {
         assert_eq!(read(r#""a""#).unwrap(), Prompts::Texts(vec!["a".to_owned()]));
         assert_eq!(read(r#"["a", "b"]"#).unwrap(), Prompts::Texts(vec!["a".to_owned(), "b".to_owned()]));
         assert_eq!(read("[1, 2]").unwrap(), Prompts::Tokens(vec![list(&[1, 2], 2)]));
+        assert_eq!(read("[1.0, 2e0, -0]").unwrap(), Prompts::Tokens(vec![list(&[1, 2, 0], 3)]));
         assert_eq!(
             read("[[1], [], [2, 3]]").unwrap(),
             Prompts::Tokens(vec![list(&[1], 1), list(&[], 0), list(&[2, 3], 2)])

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::prompts::{PROMPTS_AT_MOST, Prompts, ReadPrompts, TokenList};
 use crate::scheduler::Length;
+use crate::server::Route;
 use crate::server::bounds::Bounds;
 use crate::server::error::{ApiError, Code};
 use crate::server::fields::Fields;
@@ -45,23 +46,21 @@ impl CompletionRequest {
         let prompts = fields
             .take_with("prompt", expected, kept)?
             .ok_or_else(|| ApiError::field("prompt", Code::MissingRequiredParameter, "prompt is missing".to_owned()))?;
-        let echo = fields.take("echo", "true or false")?.unwrap_or(false);
-        let logprobs =
-            fields.take_valid("logprobs", &format!("a whole number from 0 to {TOP_LOGPROBS_AT_MOST}"), |top| {
-                (0..=TOP_LOGPROBS_AT_MOST).contains(top)
-            })?;
+        let echo = fields.take_bool("echo")?.unwrap_or(false);
+        let logprobs = fields.take_whole("logprobs", 0..=TOP_LOGPROBS_AT_MOST.into())?.map(|top| top as u32);
         let max_tokens = take_max_tokens(&mut fields, echo)?;
+        let special_tokens = fields.take_bool("add_special_tokens")?.unwrap_or(true);
         let options = Options::take(&mut fields, model.defaults, seed)?;
         check_best_of(&mut fields, options.choices)?;
-        fields.finish()?;
-        let reader = Reader { model, bounds, max_tokens, echo };
+        fields.finish(Route::Completions)?;
+        let reader = Reader { model, bounds, max_tokens, echo, special_tokens };
         let prompts = reader.read(prompts, options.choices)?;
         Ok(Self { prompts, options, echo, logprobs })
     }
 }
 
-fn take_max_tokens(fields: &mut Fields, echo: bool) -> Result<Option<u32>, ApiError> {
-    let max_tokens = fields.take("max_tokens", "a whole number from 0")?;
+fn take_max_tokens(fields: &mut Fields<'_>, echo: bool) -> Result<Option<u64>, ApiError> {
+    let max_tokens = fields.take_whole("max_tokens", 0..=i64::MAX)?.map(i64::cast_unsigned);
     if max_tokens == Some(0) && !echo {
         let message = "max_tokens = 0 gives nothing unless echo is true".to_owned();
         return Err(ApiError::field("max_tokens", Code::InvalidValue, message));
@@ -70,9 +69,9 @@ fn take_max_tokens(fields: &mut Fields, echo: bool) -> Result<Option<u32>, ApiEr
 }
 
 /// Choosing the best of more choices than are returned is not offered.
-fn check_best_of(fields: &mut Fields, choices: u32) -> Result<(), ApiError> {
-    match fields.take::<u32>("best_of", "a whole number")? {
-        Some(best_of) if best_of != choices => {
+fn check_best_of(fields: &mut Fields<'_>, choices: u32) -> Result<(), ApiError> {
+    match fields.take_whole("best_of", 1..=i64::MAX)? {
+        Some(best_of) if best_of != i64::from(choices) => {
             let message = format!("best_of = {best_of} is not supported with n = {choices}; leave it out");
             Err(ApiError::field("best_of", Code::UnsupportedParameter, message))
         }
@@ -84,8 +83,9 @@ fn check_best_of(fields: &mut Fields, choices: u32) -> Result<(), ApiError> {
 struct Reader<'a> {
     model: &'a ServedModel,
     bounds: Bounds,
-    max_tokens: Option<u32>,
+    max_tokens: Option<u64>,
     echo: bool,
+    special_tokens: bool,
 }
 
 impl Reader<'_> {
@@ -112,7 +112,7 @@ impl Reader<'_> {
         let tokens = self
             .model
             .tokenizer
-            .encode(&text, true)
+            .encode(&text, self.special_tokens)
             .map_err(|error| ApiError::field("prompt", Code::InvalidValue, error.to_string()))?;
         self.model.check_prompt(&tokens, "prompt")?;
         let length = self.length(tokens.len())?;

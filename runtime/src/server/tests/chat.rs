@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use crate::server::fixture::{Server, tokenizer};
 
 const ROUTE: &str = "/v1/chat/completions";
-const PROMPT: &str = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n";
+const PROMPT: &str =
+    "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nH\ni<|im_end|>\n<|im_start|>assistant\n";
 
 fn messages() -> Value {
     json!([

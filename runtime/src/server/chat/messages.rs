@@ -1,0 +1,117 @@
+//! The messages of a chat, as a template sees them.
+
+use std::marker::PhantomData;
+
+use serde_json::value::RawValue;
+
+use super::types::Message;
+use crate::quoted::Quoted;
+use crate::server::error::{ApiError, Code};
+use crate::server::fields::known::{OF_MESSAGES, OF_PARTS};
+use crate::server::fields::{Fields, mismatch, read};
+
+/// Takes the messages of a request.
+///
+/// # Errors
+/// If there is none, or one is wrong.
+pub fn take_messages(fields: &mut Fields<'_>) -> Result<Vec<Message>, ApiError> {
+    let messages: Vec<&RawValue> = fields
+        .take("messages", "a list of objects")?
+        .ok_or_else(|| ApiError::field("messages", Code::MissingRequiredParameter, "messages is missing".to_owned()))?;
+    if messages.is_empty() {
+        return Err(ApiError::field("messages", Code::InvalidValue, "messages is empty".to_owned()));
+    }
+    let numbered = messages.into_iter().enumerate();
+    numbered.map(|(index, message)| message_of(&format!("messages[{index}]"), message)).collect()
+}
+
+fn message_of(path: &str, message: &RawValue) -> Result<Message, ApiError> {
+    let mut fields = Fields::of(path, message, "an object")?;
+    let role = take_role(&mut fields)?;
+    refuse_tool_calls(&mut fields)?;
+    let content = take_content(&mut fields, role)?;
+    let name = fields.take("name", "a string")?;
+    let reasoning_content: Option<String> = fields.take("reasoning_content", "a string")?;
+    let reasoning = fields.take("reasoning", "a string")?.or(reasoning_content);
+    fields.finish_part(OF_MESSAGES)?;
+    Ok(Message { role, content, name, reasoning_content: reasoning.clone(), reasoning })
+}
+
+fn take_role(fields: &mut Fields<'_>) -> Result<&'static str, ApiError> {
+    let field = fields.name("role");
+    let Some(role) = fields.take::<String>("role", "a string")? else {
+        return Err(ApiError::field(&field, Code::MissingRequiredParameter, format!("{field} is missing")));
+    };
+    match role.as_str() {
+        // `developer` is what newer clients call the system's message; templates know only the old name.
+        "system" | "developer" => Ok("system"),
+        "user" => Ok("user"),
+        "assistant" => Ok("assistant"),
+        "tool" | "function" => {
+            let message = format!("{field} is {role}, but tools are not supported; leave the messages of tools out");
+            Err(ApiError::field(&field, Code::UnsupportedParameter, message))
+        }
+        _ => {
+            let message =
+                format!("{field} must be system, developer, user or assistant, not \"{}\"", Quoted::<64>::from(role));
+            Err(ApiError::field(&field, Code::InvalidValue, message))
+        }
+    }
+}
+
+/// A message that calls tools often has no content, which is not what is wrong with it.
+fn refuse_tool_calls(fields: &mut Fields<'_>) -> Result<(), ApiError> {
+    let Some(calls) = fields.take_raw("tool_calls") else { return Ok(()) };
+    let field = fields.name("tool_calls");
+    let calls: Vec<&RawValue> = read(&field, calls, "a list", PhantomData)?;
+    if calls.is_empty() {
+        return Ok(());
+    }
+    let message = format!("{field} is not supported, since tools are not; leave the messages that call tools out");
+    Err(ApiError::field(&field, Code::UnsupportedParameter, message))
+}
+
+fn take_content(fields: &mut Fields<'_>, role: &str) -> Result<String, ApiError> {
+    let field = fields.name("content");
+    match fields.take_raw("content") {
+        Some(content) if content.get().starts_with('"') => read(&field, content, "a string", PhantomData),
+        Some(content) if content.get().starts_with('[') => {
+            let parts: Vec<&RawValue> = read(&field, content, "a list", PhantomData)?;
+            let numbered = parts.into_iter().enumerate();
+            let texts = numbered.map(|(index, part)| text_of(&format!("{field}[{index}]"), part));
+            // As vLLM joins them.
+            Ok(texts.collect::<Result<Vec<String>, _>>()?.join("\n"))
+        }
+        Some(content) => Err(mismatch(&field, content, "a string or a list of text parts", Code::InvalidType)),
+        // An answer may have had none, when its bound was reached while the model still thought.
+        None if role == "assistant" => Ok(String::new()),
+        None => Err(ApiError::field(&field, Code::MissingRequiredParameter, format!("{field} is missing"))),
+    }
+}
+
+fn text_of(path: &str, part: &RawValue) -> Result<String, ApiError> {
+    if part.get().starts_with('"') {
+        return read(path, part, "a string", PhantomData);
+    }
+    let mut fields = Fields::of(path, part, "a text part")?;
+    let (kind_field, text_field) = (fields.name("type"), fields.name("text"));
+    match fields.take::<String>("type", "a string")?.as_deref() {
+        Some("text" | "input_text" | "output_text") => {}
+        Some(kind) => {
+            let message = format!("{kind_field} must be text, not \"{}\"", Quoted::<64>::from(kind));
+            return Err(ApiError::field(&kind_field, Code::UnsupportedParameter, message));
+        }
+        None => {
+            return Err(ApiError::field(
+                &kind_field,
+                Code::MissingRequiredParameter,
+                format!("{kind_field} is missing"),
+            ));
+        }
+    }
+    let text = fields.take("text", "a string")?.ok_or_else(|| {
+        ApiError::field(&text_field, Code::MissingRequiredParameter, format!("{text_field} is missing"))
+    })?;
+    fields.finish_part(OF_PARTS)?;
+    Ok(text)
+}
