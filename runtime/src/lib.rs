@@ -9,6 +9,7 @@ pub mod experts;
 pub mod fabric;
 pub mod local;
 pub mod model;
+pub mod model_file;
 pub mod protocol;
 pub mod quoted;
 pub mod scheduler;

@@ -24,6 +24,12 @@ pub fn tokenizer() -> Tokenizer {
     Tokenizer::load(&model_directory()).unwrap()
 }
 
+/// It as it is served.
+pub fn model() -> ServedModel {
+    let limits = ModelLimits { max_model_len: 1024, vocab_size: 1792 };
+    ServedModel::load(&model_directory(), "tiny".to_owned(), &limits, 1_700_000_000).unwrap()
+}
+
 /// A server whose ranks always answer with a text.
 pub struct Server {
     pub app: App,
@@ -68,11 +74,13 @@ impl Server {
     }
 
     pub fn start(fake: Fake) -> Self {
+        Self::serving(fake, model())
+    }
+
+    pub fn serving(fake: Fake, model: ServedModel) -> Self {
         let registry = prometheus::Registry::new();
         let (driver, remote) = fake.start(&registry);
         remote.complete();
-        let limits = ModelLimits { max_model_len: 1024, vocab_size: 1792 };
-        let model = ServedModel::load(&model_directory(), "tiny".to_owned(), &limits, 1_700_000_000).unwrap();
         let metrics = Arc::new(ServerMetrics::new(&registry).unwrap());
         let intake = Arc::new(Intake::start().unwrap());
         let app = App { driver, model: Arc::new(model), intake, metrics, registry };

@@ -100,7 +100,14 @@ impl Generation {
     ) -> Growth {
         let text = &mut self.texts[choice];
         self.given[choice] += usize::from(token.is_some());
-        let mut piece = token.map(|token| text.push(&self.model.tokenizer, token)).unwrap_or_default();
+        let mut piece = match token {
+            Some(token) if finish == Some(Finish::Stop) => {
+                text.push_silent(token);
+                Piece::default()
+            }
+            Some(token) => text.push(&self.model.tokenizer, token),
+            None => Piece::default(),
+        };
         if finish.is_some() && !piece.stopped {
             let rest = text.finish();
             piece.text.push_str(&rest.text);

@@ -1,6 +1,6 @@
 //! What the server knows of the model it serves: its name, its text, how it ends and how long it may get.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,22 +12,23 @@ use super::chat::{ChatTemplate, TemplateError};
 use super::error::{ApiError, Code};
 use super::fields::Fields;
 use super::generation_config::{GenerationConfig, OneOrMore};
-use super::text::{Tokenizer, TokenizerError};
+use super::text::{Tokenizer, TokenizerError, TokenizerFiles};
+use crate::model_file::{self, FileError};
 use crate::quoted::Quoted;
 
 /// Why a checkpoint cannot be served as text.
 #[derive(Debug, Error)]
 pub enum ServedError {
     /// A file cannot be read.
-    #[error("cannot read {path}")]
+    #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: FileError,
     },
     /// A file is not what it should be.
-    #[error("cannot parse {path}")]
+    #[error("cannot parse {}", path.display())]
     Parse {
         /// The file.
         path: PathBuf,
@@ -37,9 +38,6 @@ pub enum ServedError {
     /// The tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// The chat template.
-    #[error(transparent)]
-    Template(#[from] TemplateError),
 }
 
 /// A model as requests see it.
@@ -52,8 +50,8 @@ pub struct ServedModel {
     pub vocab_size: usize,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// Its chat template, if it has one.
-    pub chat: Option<ChatTemplate>,
+    /// Its chat template, or why it cannot chat.
+    pub chat: Result<ChatTemplate, TemplateError>,
     /// Tokens that end an answer.
     pub end_tokens: Arc<[u32]>,
     /// How tokens are chosen where a request does not say.
@@ -82,23 +80,6 @@ pub struct ModelLimits {
     pub vocab_size: usize,
 }
 
-/// `tokenizer_config.json`, as far as texts are concerned.
-#[derive(Default, Deserialize)]
-pub(super) struct TokenizerConfig {
-    pub(super) chat_template: Option<serde_json::Value>,
-    /// Special tokens among much else.
-    #[serde(flatten)]
-    rest: BTreeMap<String, serde_json::Value>,
-}
-
-impl TokenizerConfig {
-    /// A special token's text; it is written as a string or as an object with `content`.
-    pub(super) fn text_of(&self, name: &str) -> Option<&str> {
-        let value = self.rest.get(name)?;
-        value.as_str().or_else(|| value.get("content")?.as_str())
-    }
-}
-
 #[derive(Deserialize)]
 struct EndTokens {
     eos_token_id: Option<OneOrMore>,
@@ -110,9 +91,12 @@ impl ServedModel {
     /// # Errors
     /// If a file is missing or not what it should be.
     pub fn load(directory: &Path, name: String, limits: &ModelLimits, created: i64) -> Result<Self, ServedError> {
-        let tokenizer = Tokenizer::load(directory)?;
-        let texts: TokenizerConfig = read_json(&directory.join("tokenizer_config.json"))?.unwrap_or_default();
-        let chat = ChatTemplate::load(directory, &texts)?;
+        let files = TokenizerFiles::read(directory)?;
+        let tokenizer = Tokenizer::new(&files)?;
+        let chat = ChatTemplate::load(directory, files.chat_template(), tokenizer.named_tokens());
+        if let Err(reason) = &chat {
+            tracing::warn!(%reason, "the model cannot chat; /v1/completions is served");
+        }
         let generation: GenerationConfig = read_json(&directory.join("generation_config.json"))?.unwrap_or_default();
         let config: Option<EndTokens> = read_json(&directory.join("config.json"))?;
         for (key, value) in generation.without_effect() {
@@ -120,7 +104,7 @@ impl ServedModel {
         }
         let defaults = generation.defaults();
         let ends = generation.eos_token_id.or_else(|| config.and_then(|config| config.eos_token_id));
-        let of_tokenizer = texts.text_of("eos_token").and_then(|token| tokenizer.token(token));
+        let of_tokenizer = tokenizer.named_token("eos_token").and_then(|token| tokenizer.token(token));
         let end_tokens: BTreeSet<u32> =
             ends.map(OneOrMore::into_vec).into_iter().flatten().chain(of_tokenizer).collect();
         let end_tokens = end_tokens.into_iter().collect();
@@ -169,10 +153,10 @@ impl ServedModel {
 
 /// Reads a JSON file; `None` if there is none.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ServedError> {
-    let json = match std::fs::read(path) {
-        Ok(json) => json,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(ServedError::Read { path: path.to_owned(), source }),
+    let Some(json) = model_file::read(path).map_err(|source| ServedError::Read { path: path.to_owned(), source })?
+    else {
+        return Ok(None);
     };
-    serde_json::from_slice(&json).map(Some).map_err(|source| ServedError::Parse { path: path.to_owned(), source })
+    let parse = |json: &[u8]| serde_json::from_value(model_file::parse_json(json)?).map(Some);
+    parse(&json).map_err(|source| ServedError::Parse { path: path.to_owned(), source })
 }

@@ -7,6 +7,7 @@ mod documentation;
 mod overload;
 mod refusals;
 mod requests;
+mod texts;
 
 use axum::http::StatusCode;
 use serde_json::json;

@@ -7,4 +7,4 @@ mod tokenizer;
 
 pub use growing::{GrowingText, Piece, PieceToken, prompt_offsets};
 pub use stop::StopStrings;
-pub use tokenizer::{Tokenizer, TokenizerError};
+pub use tokenizer::{Tokenizer, TokenizerError, TokenizerFiles};

@@ -1,6 +1,8 @@
 //! The checkpoint's chat template: a Jinja template, rendered as the transformers library does.
 
-use std::path::{Path, PathBuf};
+mod source;
+
+use std::path::Path;
 
 use minijinja::{Environment, ErrorKind, Value, context};
 use minijinja_contrib::pycompat;
@@ -8,24 +10,22 @@ use serde::Serialize;
 use serde_json::ser::Formatter;
 use thiserror::Error;
 
-use crate::server::served::TokenizerConfig;
-
-/// Special tokens that templates name.
-const TOKENS: [&str; 3] = ["bos_token", "eos_token", "pad_token"];
-
 /// Why there is no rendered chat.
 #[derive(Debug, Error)]
 pub enum TemplateError {
+    /// The checkpoint has none.
+    #[error("it has no chat template")]
+    None,
     /// The file cannot be read.
-    #[error("cannot read {path}")]
+    #[error("cannot read {file}: {reason}")]
     Read {
         /// The file.
-        path: PathBuf,
+        file: &'static str,
         /// Why.
-        source: std::io::Error,
+        reason: String,
     },
-    /// `chat_template` of `tokenizer_config.json` is neither a template nor a list with one named `default`.
-    #[error("chat_template of tokenizer_config.json is no template and has none named \"default\"")]
+    /// There are several and none is called `default`.
+    #[error("it has several chat templates and none of them is named \"default\"")]
     NoDefault,
     /// The template is wrong, or refuses the messages.
     #[error("the chat template fails: {}", render_error(.0))]
@@ -35,26 +35,24 @@ pub enum TemplateError {
 /// The template of one checkpoint.
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    tokens: Vec<(&'static str, String)>,
+    tokens: Vec<(String, String)>,
 }
 
 impl ChatTemplate {
-    /// Reads `chat_template.jinja`, or else what `tokenizer_config.json` has; `None` if the checkpoint has neither.
+    /// Finds the template of a checkpoint. `in_config` is what `tokenizer_config.json` has, `tokens` are the special
+    /// tokens that templates name.
     ///
     /// # Errors
-    /// If there is one that cannot be read or compiled.
-    pub(in crate::server) fn load(directory: &Path, config: &TokenizerConfig) -> Result<Option<Self>, TemplateError> {
-        let path = directory.join("chat_template.jinja");
-        let source = match std::fs::read_to_string(&path) {
-            Ok(source) => Some(source),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => source_in(config)?,
-            Err(source) => return Err(TemplateError::Read { path, source }),
-        };
-        let tokens = TOKENS.into_iter().filter_map(|name| Some((name, config.text_of(name)?.to_owned()))).collect();
-        source.map(|source| Self::new(source, tokens)).transpose()
+    /// If there is none, or one that cannot be read or compiled.
+    pub fn load(
+        directory: &Path,
+        in_config: Option<&serde_json::Value>,
+        tokens: &[(String, String)],
+    ) -> Result<Self, TemplateError> {
+        Self::new(source::find(directory, in_config)?, tokens.to_vec())
     }
 
-    fn new(source: String, tokens: Vec<(&'static str, String)>) -> Result<Self, TemplateError> {
+    fn new(source: String, tokens: Vec<(String, String)>) -> Result<Self, TemplateError> {
         let mut environment = Environment::new();
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
@@ -80,23 +78,11 @@ impl ChatTemplate {
         messages: &impl Serialize,
         arguments: &serde_json::Map<String, serde_json::Value>,
     ) -> Result<String, TemplateError> {
-        let tokens: Value = self.tokens.iter().map(|(name, text)| (*name, Value::from(text.as_str()))).collect();
+        let tokens: Value =
+            self.tokens.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str()))).collect();
         let own = context! { messages, add_generation_prompt => true };
         let values = context! { ..Value::from_serialize(arguments), ..own, ..tokens };
         Ok(self.environment.get_template("chat")?.render(values)?)
-    }
-}
-
-fn source_in(config: &TokenizerConfig) -> Result<Option<String>, TemplateError> {
-    match &config.chat_template {
-        None | Some(serde_json::Value::Null) => Ok(None),
-        Some(serde_json::Value::String(source)) => Ok(Some(source.clone())),
-        Some(several) => {
-            let named_default = |entry: &&serde_json::Value| entry["name"] == "default";
-            let default = several.as_array().and_then(|list| list.iter().find(named_default));
-            let source = default.and_then(|entry| entry["template"].as_str()).ok_or(TemplateError::NoDefault)?;
-            Ok(Some(source.to_owned()))
-        }
     }
 }
 
@@ -136,7 +122,7 @@ mod tests {
     use serde_json::json;
 
     fn render(source: &str, messages: &serde_json::Value) -> Result<String, TemplateError> {
-        let tokens = vec![("bos_token", "<s>".to_owned())];
+        let tokens = vec![("bos_token".to_owned(), "<s>".to_owned())];
         ChatTemplate::new(source.to_owned(), tokens)?.render(messages, &serde_json::Map::new())
     }
 
@@ -157,16 +143,5 @@ mod tests {
     fn json_in_a_template_is_pythons() {
         let text = render("{{ messages | tojson }}", &json!([{"a": [1, "<é>"], "b": {}}])).unwrap();
         assert_eq!(text, r#"[{"a": [1, "<é>"], "b": {}}]"#);
-    }
-
-    #[test]
-    fn a_list_of_templates_is_searched_for_the_default_one() {
-        let config = |json: serde_json::Value| serde_json::from_value::<TokenizerConfig>(json).unwrap();
-        let named =
-            config(json!({"chat_template": [{"name": "tool", "template": "t"}, {"name": "default", "template": "d"}]}));
-        assert_eq!(source_in(&named).unwrap().as_deref(), Some("d"));
-        let other = config(json!({"chat_template": [{"name": "tool", "template": "t"}]}));
-        assert!(matches!(source_in(&other), Err(TemplateError::NoDefault)));
-        assert_eq!(source_in(&config(json!({}))).unwrap(), None);
     }
 }

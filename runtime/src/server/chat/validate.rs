@@ -58,7 +58,7 @@ fn prompt_of(
     let template = model
         .chat
         .as_ref()
-        .ok_or_else(|| refuse(format!("the model {} has no chat template; use /v1/completions", model.name)))?;
+        .map_err(|reason| refuse(format!("the model {} cannot chat: {reason}; use /v1/completions", model.name)))?;
     let text = template.render(&messages, arguments).map_err(|error| refuse(error.to_string()))?;
     model.tokenizer.encode(&text, special_tokens).map_err(|error| refuse(error.to_string()))
 }

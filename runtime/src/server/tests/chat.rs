@@ -1,7 +1,10 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::server::fixture::{Server, tokenizer};
+use crate::server::ServedModel;
+
+use crate::coordinator::fake::Fake;
+use crate::server::fixture::{Server, model, says, tokenizer};
 
 const ROUTE: &str = "/v1/chat/completions";
 const PROMPT: &str =
@@ -60,6 +63,25 @@ async fn a_stream_begins_with_the_role_and_ends_with_the_reason_the_usage_and_do
     assert_eq!(deltas.last().unwrap()["choices"][0]["finish_reason"], "stop");
     assert_eq!(usage["choices"], json!([]));
     assert!(usage["usage"]["completion_tokens"].as_u64() > Some(0));
+}
+
+#[tokio::test]
+async fn a_plain_word_that_ends_an_answer_is_no_part_of_it() {
+    let prompt = tokenizer().encode(PROMPT, false).unwrap().len();
+    let tokens = tokenizer().encode("Hello, 語!", false).unwrap();
+    let end = tokens[tokens.len() - 1];
+    assert_eq!(tokenizer().name(end), "!");
+    let model = || ServedModel { end_tokens: [tokenizer().token("<|im_end|>").unwrap(), end].into(), ..model() };
+    let server = || Server::serving(Fake { script: says(prompt, tokens.clone()), ..Fake::default() }, model());
+    let json = server().post(ROUTE, &json!({"messages": messages(), "logprobs": true})).await.json();
+    let choice = &json["choices"][0];
+    assert_eq!((&choice["message"]["content"], &choice["finish_reason"]), (&json!("Hello, 語"), &json!("stop")));
+    assert_eq!(json["usage"]["completion_tokens"], tokens.len());
+    assert_eq!(choice["logprobs"]["content"].as_array().unwrap().len(), tokens.len());
+    let events = server().post(ROUTE, &json!({"messages": messages(), "stream": true})).await.events();
+    assert!(events.iter().all(|event| !event.contains('!')), "{events:?}");
+    let going_on = json!({"messages": messages(), "ignore_eos": true, "max_tokens": tokens.len()});
+    assert_eq!(server().post(ROUTE, &going_on).await.json()["choices"][0]["message"]["content"], "Hello, 語!");
 }
 
 #[tokio::test]

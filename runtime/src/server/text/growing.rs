@@ -48,9 +48,8 @@ impl GrowingText {
 
     /// Adds a token.
     pub fn push(&mut self, tokenizer: &Tokenizer, score: TokenScore) -> Piece {
-        let offset = self.shown + self.held.chars().count();
         self.partial.extend_from_slice(tokenizer.shown_bytes(score.token));
-        self.tokens.push_back(PieceToken { score, offset });
+        self.push_silent(score);
         take_whole(&mut self.partial, &mut self.held);
         match self.stops.find(&self.held) {
             Some(end) => {
@@ -59,6 +58,12 @@ impl GrowingText {
             }
             None => self.show(self.stops.safe_length(&self.held)),
         }
+    }
+
+    /// Adds a token without its text: the one that ended the text is no part of it, even if it is a plain word.
+    pub fn push_silent(&mut self, score: TokenScore) {
+        let offset = self.shown + self.held.chars().count();
+        self.tokens.push_back(PieceToken { score, offset });
     }
 
     /// What is left when no token follows; the part of a last, incomplete character is dropped.
@@ -79,11 +84,11 @@ impl GrowingText {
 #[must_use]
 pub fn prompt_offsets(tokenizer: &Tokenizer, tokens: &[u32]) -> Vec<usize> {
     let (mut partial, mut text, mut before) = (Vec::new(), String::new(), 0);
-    tokens
-        .iter()
-        .map(|&token| {
+    tokenizer
+        .bytes_of_text(tokens)
+        .map(|bytes| {
             let offset = before;
-            partial.extend_from_slice(tokenizer.bytes(token));
+            partial.extend_from_slice(bytes);
             take_whole(&mut partial, &mut text);
             before += text.drain(..).count();
             offset

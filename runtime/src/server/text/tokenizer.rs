@@ -1,66 +1,130 @@
-//! The checkpoint's tokenizer: text to tokens, and the bytes of each token.
+//! The checkpoint's tokenizer: text to tokens as transformers' `AutoTokenizer` of the same folder gives them, and the
+//! bytes of each token.
 
-use std::path::{Path, PathBuf};
+mod added;
+mod class;
+mod files;
+mod spelling;
 
+use std::path::Path;
+
+use serde_json::Value;
 use thiserror::Error;
-use tokenizers::DecoderWrapper;
+use tokenizers::ModelWrapper;
+
+use self::class::Class;
+pub use self::files::TokenizerFiles;
+use self::spelling::{Spelling, byte_of_char};
+use crate::model_file::FileError;
+use crate::quoted::Quoted;
 
 /// Why a checkpoint's tokenizer cannot be used.
 #[derive(Debug, Error)]
 pub enum TokenizerError {
-    /// The file is missing or is none.
-    #[error("cannot read the tokenizer {path}")]
+    /// A file cannot be read.
+    #[error("cannot read {file}: {source}")]
     Read {
         /// The file.
-        path: PathBuf,
+        file: &'static str,
         /// Why.
-        source: tokenizers::Error,
+        source: FileError,
     },
-    /// Its tokens are not pieces of UTF-8 written as GPT-2 writes them.
-    #[error("the tokenizer {path} has a decoder that is not supported; only ByteLevel is")]
-    Decoder {
+    /// There is no `tokenizer.json`.
+    #[error(
+        "tokenizer.json is missing; make it with AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of \
+         transformers"
+    )]
+    Missing,
+    /// A file is no JSON.
+    #[error("{file} is no JSON: {source}")]
+    Json {
         /// The file.
-        path: PathBuf,
+        file: &'static str,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// A file says something that makes no tokenizer.
+    #[error("{file} makes no tokenizer: {}", Quoted::<160>::from(.reason))]
+    Wrong {
+        /// The file.
+        file: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// transformers would load it with a class that is not known here.
+    #[error(
+        "tokenizer_class {} is not supported, only Qwen2Tokenizer, GPT2Tokenizer, LlamaTokenizer and \
+         PreTrainedTokenizerFast are; take the last one if tokenizer.json alone says how to tokenize",
+        Quoted::<64>::from(.name)
+    )]
+    Class {
+        /// The class.
+        name: String,
+    },
+    /// Its tokens have no bytes of their own.
+    #[error(
+        "tokenizer.json has a decoder that is not supported, {}; ByteLevel, Metaspace and Sequence of Replace, \
+         ByteFallback, Fuse and Strip are",
+        Quoted::<64>::from(.name)
+    )]
+    Decoder {
+        /// What is not supported.
+        name: String,
+    },
+    /// A setting that would give other tokens or another text and is not done.
+    #[error("{file} asks for {setting}, which is not supported; leave it out if the model can do without")]
+    Setting {
+        /// The file.
+        file: &'static str,
+        /// The setting.
+        setting: &'static str,
     },
     /// A text could not be split.
     #[error("cannot tokenize the text: {0}")]
     Encode(tokenizers::Error),
 }
 
-/// A byte-level tokenizer with the bytes of every token at hand.
+/// A tokenizer with the bytes of every token at hand.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// By token; empty where there is none.
     bytes: Vec<Vec<u8>>,
     /// By token: it never shows in text.
     special: Vec<bool>,
+    spelling: Spelling,
+    named: Vec<(String, String)>,
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` of a checkpoint.
+    /// Reads the tokenizer of a checkpoint.
     ///
     /// # Errors
-    /// If it cannot be read, or is no byte-level tokenizer.
+    /// See [`Self::new`].
     pub fn load(directory: &Path) -> Result<Self, TokenizerError> {
-        let path = directory.join("tokenizer.json");
-        let inner = tokenizers::Tokenizer::from_file(&path)
-            .map_err(|source| TokenizerError::Read { path: path.clone(), source })?;
-        if !matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
-            return Err(TokenizerError::Decoder { path });
-        }
-        let vocabulary = inner.get_vocab(true);
-        let size = vocabulary.values().max().map_or(0, |&last| last as usize + 1);
-        let mut bytes = vec![Vec::new(); size];
-        let mut special = vec![false; size];
-        let alphabet = byte_of_char();
-        for (token, id) in vocabulary {
-            bytes[id as usize] = bytes_of(&token, &alphabet);
-        }
-        for (id, token) in inner.get_added_tokens_decoder() {
-            bytes[id as usize] = token.content.into_bytes();
-            special[id as usize] = token.special;
-        }
-        Ok(Self { inner, bytes, special })
+        Self::new(&TokenizerFiles::read(directory)?)
+    }
+
+    /// Makes the tokenizer that files describe.
+    ///
+    /// # Errors
+    /// If they describe none, or one that cannot be the same as transformers'.
+    pub fn new(files: &TokenizerFiles) -> Result<Self, TokenizerError> {
+        let wrong = |reason: String| TokenizerError::Wrong { file: "tokenizer.json", reason };
+        let class = Class::of(files)?;
+        let mut inner =
+            tokenizers::Tokenizer::from_bytes(class.parts(files)?).map_err(|error| wrong(error.to_string()))?;
+        check_settings(files, &inner)?;
+        // transformers turns both off for a text that it is not asked to cut or to fill.
+        inner.with_truncation(None).map_err(|error| wrong(error.to_string()))?;
+        inner.with_padding(None);
+        let splits = files.config.get("split_special_tokens").and_then(Value::as_bool);
+        inner.set_encode_special_tokens(splits.unwrap_or(false));
+        let named = added::add_tokens(&mut inner, files, class)?.named();
+        let decoder = serde_json::to_value(inner.get_decoder())
+            .map_err(|source| TokenizerError::Json { file: "tokenizer.json", source })?;
+        let spelling = Spelling::of(&decoder).map_err(|name| TokenizerError::Decoder { name })?;
+        let (bytes, special) = table(&inner, &spelling)?;
+        Ok(Self { inner, bytes, special, spelling, named })
     }
 
     /// The tokens of a text, with those that the tokenizer puts around every text if `whole` says that it is one.
@@ -78,6 +142,24 @@ impl Tokenizer {
         self.inner.token_to_id(text)
     }
 
+    /// Names and texts of the special tokens, as chat templates see them.
+    #[must_use]
+    pub fn named_tokens(&self) -> &[(String, String)] {
+        &self.named
+    }
+
+    /// The text of a named special token.
+    #[must_use]
+    pub fn named_token(&self, name: &str) -> Option<&str> {
+        self.named.iter().find(|(known, _)| known == name).map(|(_, text)| text.as_str())
+    }
+
+    /// Bytes of the longest token.
+    #[must_use]
+    pub fn longest_token(&self) -> usize {
+        self.bytes.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
     /// What a token adds to a text; nothing for special ones.
     #[must_use]
     pub fn shown_bytes(&self, token: u32) -> &[u8] {
@@ -89,6 +171,15 @@ impl Tokenizer {
     #[must_use]
     pub fn bytes(&self, token: u32) -> &[u8] {
         self.bytes.get(token as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// The bytes of each token of a whole text, special tokens written out. Some tokenizers put a space before every
+    /// text, which is left out again.
+    pub fn bytes_of_text<'a>(&'a self, tokens: &'a [u32]) -> impl Iterator<Item = &'a [u8]> {
+        tokens.iter().enumerate().map(|(index, &token)| {
+            let bytes = self.bytes(token);
+            if index == 0 { self.spelling.at_beginning(bytes) } else { bytes }
+        })
     }
 
     /// A token as OpenAI's API names it: its text, or `bytes:\xe2\x82` if it is only part of a character.
@@ -108,41 +199,55 @@ impl Tokenizer {
     /// The text of a prompt, special tokens written out; bytes that are no UTF-8 become U+FFFD.
     #[must_use]
     pub fn text_of_prompt(&self, tokens: &[u32]) -> String {
-        let bytes: Vec<u8> = tokens.iter().flat_map(|&token| self.bytes(token)).copied().collect();
+        let bytes: Vec<u8> = self.bytes_of_text(tokens).flatten().copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 }
 
-/// A vocabulary entry's bytes. One with a character outside the alphabet is taken as it is written.
-fn bytes_of(token: &str, alphabet: &[Option<u8>]) -> Vec<u8> {
-    let bytes: Option<Vec<u8>> = token.chars().map(|char| *alphabet.get(char as usize)?).collect();
-    bytes.unwrap_or_else(|| token.as_bytes().to_vec())
+/// The bytes of each token, and whether it is special.
+fn table(inner: &tokenizers::Tokenizer, spelling: &Spelling) -> Result<(Vec<Vec<u8>>, Vec<bool>), TokenizerError> {
+    /// The largest vocabularies have some 260,000 tokens; a file that names one beyond would cost memory for nothing.
+    const LARGEST: usize = 1 << 24;
+    let vocabulary = inner.get_vocab(true);
+    let size = vocabulary.values().max().map_or(0, |&last| last as usize + 1);
+    if size > LARGEST {
+        let reason = format!("its last token is {}, more than the {LARGEST} that are supported", size - 1);
+        return Err(TokenizerError::Wrong { file: "tokenizer.json", reason });
+    }
+    let mut bytes = vec![Vec::new(); size];
+    let mut special = vec![false; size];
+    let alphabet = byte_of_char();
+    for (token, id) in vocabulary {
+        bytes[id as usize] = spelling.bytes(&token, false, &alphabet);
+    }
+    for (id, token) in inner.get_added_tokens_decoder() {
+        bytes[id as usize] = spelling.bytes(&token.content, true, &alphabet);
+        special[id as usize] = inner.get_added_vocabulary().is_special_token(&token.content);
+    }
+    Ok((bytes, special))
 }
 
-/// The byte that each character stands for in a byte-level vocabulary: printable Latin-1 characters stand for
-/// themselves, and the other bytes, in order, are written as the characters from U+0100 on (GPT-2, `bytes_to_unicode`).
-fn byte_of_char() -> Vec<Option<u8>> {
-    let mut byte_of = vec![None; 0x144];
-    let mut others = 0x100..;
-    for byte in 0..=u8::MAX {
-        let printable = matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-        let char = if printable { usize::from(byte) } else { others.next().expect("endless") };
-        byte_of[char] = Some(byte);
+/// Refuses what would give other tokens or another text and is not done.
+fn check_settings(files: &TokenizerFiles, inner: &tokenizers::Tokenizer) -> Result<(), TokenizerError> {
+    let is_set = |name: &str| files.config.get(name).is_some_and(|value| value == true);
+    let of_config = |setting| Err(TokenizerError::Setting { file: "tokenizer_config.json", setting });
+    let is_bpe = match inner.get_model() {
+        ModelWrapper::BPE(model) if model.dropout.is_some_and(|dropout| dropout > 0.0) => {
+            return Err(TokenizerError::Setting { file: "tokenizer.json", setting: "dropout" });
+        }
+        ModelWrapper::BPE(_) => true,
+        ModelWrapper::Unigram(_) | ModelWrapper::WordLevel(_) | ModelWrapper::WordPiece(_) => false,
+    };
+    if is_set("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output") {
+        return of_config("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output");
     }
-    byte_of
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_byte_alphabet_is_the_one_of_the_tokenizers_crate() {
-        let ours: std::collections::BTreeSet<char> =
-            (0u32..0x144).filter(|&char| byte_of_char()[char as usize].is_some()).filter_map(char::from_u32).collect();
-        let theirs = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect();
-        assert_eq!(ours, theirs);
-        assert_eq!(bytes_of("Ġa", &byte_of_char()), b" a");
-        assert_eq!(bytes_of("Ċ", &byte_of_char()), b"\n");
+    if !is_bpe && is_set("clean_up_tokenization_spaces") {
+        return of_config("clean_up_tokenization_spaces");
     }
+    let versions = files.config.get("fast_tokenizer_files").and_then(Value::as_array);
+    let names = versions.into_iter().flatten().filter_map(Value::as_str);
+    if names.into_iter().any(|name| name != "tokenizer.json") {
+        return of_config("fast_tokenizer_files");
+    }
+    Ok(())
 }

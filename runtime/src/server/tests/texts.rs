@@ -1,0 +1,120 @@
+//! Prompts are those of transformers: rows that tests/models/scripts/texts.py wrote down, through the real loader.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::server::fixture::model_directory;
+use crate::server::{ModelLimits, ServedModel};
+
+fn rows(file: &str) -> Value {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/models/texts").join(file);
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn load(directory: &Path) -> Result<ServedModel, String> {
+    let limits = ModelLimits { max_model_len: 1024, vocab_size: 1792 };
+    ServedModel::load(directory, "tiny".to_owned(), &limits, 0).map_err(|error| error.to_string())
+}
+
+/// Writes a row's folder: a base with members put and dropped.
+fn write(row: &Value, bases: &Value) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let mut documents = Map::new();
+    documents.insert("config.json".to_owned(), read(&model_directory().join("config.json")));
+    match row["base"].as_str() {
+        None => {
+            for name in ["tokenizer.json", "tokenizer_config.json"] {
+                documents.insert(name.to_owned(), read(&model_directory().join(name)));
+            }
+        }
+        Some(base) => {
+            documents.insert("tokenizer.json".to_owned(), bases[base].clone());
+            let class = json!({"tokenizer_class": "PreTrainedTokenizerFast"});
+            documents.insert("tokenizer_config.json".to_owned(), class);
+        }
+    }
+    for (name, change) in row["files"].as_object().into_iter().flatten() {
+        let path = directory.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        if let Some(text) = change.as_str() {
+            documents.remove(name);
+            std::fs::write(path, text).unwrap();
+            continue;
+        }
+        let document = documents.entry(name.as_str()).or_insert_with(|| json!({}));
+        for (path, value) in change["put"].as_object().into_iter().flatten() {
+            let (parents, last) = path.rsplit_once('.').map_or((None, path.as_str()), |(all, last)| (Some(all), last));
+            let place =
+                parents.into_iter().flat_map(|all| all.split('.')).fold(&mut *document, |at, name| &mut at[name]);
+            place[last] = value.clone();
+        }
+        for member in change["drop"].as_array().into_iter().flatten() {
+            document.as_object_mut().unwrap().remove(member.as_str().unwrap());
+        }
+    }
+    for (name, document) in documents {
+        std::fs::write(directory.path().join(name), document.to_string()).unwrap();
+    }
+    directory
+}
+
+fn check_tokenizer(row: &Value, bases: &Value) -> Result<(), String> {
+    let directory = write(row, bases);
+    let loaded = load(directory.path());
+    if let Some(refused) = row["refused"].as_str() {
+        let message = loaded.err().ok_or("it is accepted")?;
+        let is_short = message.chars().count() <= 300 && !message.contains('\n');
+        return if message.contains(refused) && is_short { Ok(()) } else { Err(message) };
+    }
+    let model = loaded?;
+    for text in row["texts"].as_array().unwrap() {
+        for (whole, kind) in [(true, "whole"), (false, "part")] {
+            let ids = model.tokenizer.encode(text["text"].as_str().unwrap(), whole).unwrap();
+            if json!(ids) != text[kind] {
+                return Err(format!("{} ({kind}) is {ids:?}, not {}", text["text"], text[kind]));
+            }
+        }
+    }
+    let named: Map<String, Value> =
+        model.tokenizer.named_tokens().iter().map(|(name, text)| (name.clone(), json!(text))).collect();
+    if Value::Object(named.clone()) != row["named"] {
+        return Err(format!("named tokens are {named:?}, not {}", row["named"]));
+    }
+    if row["chat"].is_null() { Ok(()) } else { check_chat(&model, &row["chat"]) }
+}
+
+fn check_chat(model: &ServedModel, case: &Value) -> Result<(), String> {
+    let arguments = case["arguments"].as_object().cloned().unwrap_or_default();
+    let template = model.chat.as_ref().map_err(ToString::to_string)?;
+    let rendered = template.render(&case["messages"], &arguments);
+    if !case["fails"].is_null() {
+        return match rendered {
+            Ok(text) => Err(format!("gives {text:?}, but transformers fails: {}", case["fails"])),
+            Err(_) => Ok(()),
+        };
+    }
+    let text = rendered.map_err(|error| error.to_string())?;
+    if text != case["text"] {
+        return Err(format!("gives {text:?}, not {}", case["text"]));
+    }
+    let ids = model.tokenizer.encode(&text, false).unwrap();
+    if json!(ids) == case["ids"] { Ok(()) } else { Err(format!("{text:?} is {ids:?}, not {}", case["ids"])) }
+}
+
+fn report(wrong: &[String], rows: usize, at_least: usize) {
+    assert!(wrong.is_empty(), "{} of {rows} rows are wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(rows >= at_least, "only {rows} rows");
+}
+
+#[test]
+fn tokens_are_those_of_transformers_for_every_tokenizer_that_is_accepted() {
+    let (bases, rows) = (rows("bases.json"), rows("tokenizers.json"));
+    let rows = rows.as_array().unwrap();
+    let wrong = |row: &Value| check_tokenizer(row, &bases).err().map(|error| format!("{}: {error}", row["name"]));
+    report(&rows.iter().filter_map(wrong).collect::<Vec<_>>(), rows.len(), 90);
+}

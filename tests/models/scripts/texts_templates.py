@@ -1,0 +1,2 @@
+CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
+ROWS = []
