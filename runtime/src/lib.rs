@@ -7,6 +7,7 @@ pub mod draws;
 pub mod engine;
 pub mod experts;
 pub mod fabric;
+pub mod http;
 pub mod local;
 pub mod model;
 pub mod model_file;

@@ -1,0 +1,162 @@
+//! Connections that behave badly, on real sockets.
+
+use std::net::TcpListener as StdListener;
+
+use axum::routing::{get, post};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, watch};
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server of `/livez`, of `/body`, which answers with the length of what it is sent, of `/slow`, which waits for a word,
+/// and of `/endless`, which sends without end.
+struct Server {
+    address: SocketAddr,
+    go: Arc<Notify>,
+    stop: watch::Sender<bool>,
+    ended: tokio::task::JoinHandle<io::Result<()>>,
+    given_up: Arc<std::sync::Mutex<Option<Reader>>>,
+}
+
+impl Server {
+    fn start(bounds: Bounds) -> Self {
+        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (go, given_up) = (Arc::new(Notify::new()), Arc::new(std::sync::Mutex::new(None)));
+        let (wait, reader) = (Arc::clone(&go), Arc::clone(&given_up));
+        let endless = async move |axum::Extension(found): axum::Extension<Reader>| {
+            *reader.lock().unwrap() = Some(found);
+            Body::from_stream(futures::stream::repeat_with(|| Ok::<_, Infallible>(vec![b'x'; 1 << 16])))
+        };
+        let router = Router::new()
+            .route("/livez", get(async || "ok"))
+            .route("/body", post(async |body: bytes::Bytes| body.len().to_string()))
+            .route("/endless", get(endless))
+            .route("/slow", get(async move || wait.notified().await));
+        let (stop, stopped) = watch::channel(false);
+        let ended = tokio::spawn(serve(router, listener, bounds, stopped));
+        Self { address, go, stop, ended, given_up }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    async fn send(&self, request: &str) -> TcpStream {
+        let mut stream = self.connect().await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn is_alive(&self) -> bool {
+        let mut stream = self.send("GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        all(&mut stream).await.ends_with("ok")
+    }
+}
+
+/// What comes until the connection ends, however it ends.
+async fn all(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let read = async {
+        // A reset is an end as well.
+        let _ = stream.read_to_end(&mut bytes).await;
+    };
+    tokio::time::timeout(PATIENCE, read).await.expect("the connection ends");
+    String::from_utf8(bytes).unwrap()
+}
+
+fn bounds(connections: usize) -> Bounds {
+    Bounds { head: Duration::from_millis(300), idle: Duration::from_millis(300), ..Bounds::of(connections) }
+}
+
+#[tokio::test]
+async fn who_sends_no_whole_head_is_closed_and_so_is_who_says_nothing_more() {
+    let server = Server::start(bounds(8));
+    let mut silent = server.connect().await;
+    let mut half = server.send("GET /livez HTTP/1.1\r\nho").await;
+    let mut idle = server.send("GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert_eq!(all(&mut silent).await, "");
+    assert_eq!(all(&mut half).await, "");
+    assert!(all(&mut idle).await.ends_with("ok"), "answered, and closed later");
+    assert!(server.is_alive().await);
+}
+
+#[tokio::test]
+async fn many_who_wait_keep_nobody_out() {
+    let server = Server::start(Bounds::of(4));
+    let mut waiting = Vec::new();
+    for number in 0..40 {
+        let part = ["", "GET /livez HTTP/1.1\r\n", "POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nabc"];
+        waiting.push(server.send(part[number % part.len()]).await);
+        assert!(server.is_alive().await, "after {number}");
+    }
+    assert_eq!(all(&mut waiting[0]).await, "", "the first ones were closed");
+}
+
+#[tokio::test]
+async fn where_all_are_being_answered_the_next_one_is_told_so_and_they_are_answered() {
+    let server = Server::start(Bounds::of(2));
+    let slow = "GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let mut two = [server.send(slow).await, server.send(slow).await];
+    let mut refused = String::new();
+    // The two may not have been read yet.
+    while !refused.starts_with("HTTP/1.1 503") {
+        refused = all(&mut server.send("GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await).await;
+    }
+    assert!(refused.contains("retry-after: 1") && refused.contains("\"code\":\"service_unavailable\""), "{refused}");
+    for stream in &mut two {
+        server.go.notify_one();
+        assert!(all(stream).await.starts_with("HTTP/1.1 200"));
+    }
+    assert!(server.is_alive().await);
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_answers_and_for_nobody_who_has_not_asked() {
+    let server = Server::start(Bounds::of(8));
+    let mut slow = server.send("GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let _others = [
+        server.connect().await,
+        server.send("GET /livez HTTP/1.1\r\n").await,
+        server.send("POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nabc").await,
+    ];
+    assert!(server.is_alive().await);
+    server.stop.send_replace(true);
+    server.go.notify_one();
+    assert!(all(&mut slow).await.starts_with("HTTP/1.1 200"));
+    let started = Instant::now();
+    tokio::time::timeout(PATIENCE, server.ended).await.expect("it ends").unwrap().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_given_up() {
+    let server = Server::start(Bounds { unread: Duration::from_millis(300), ..Bounds::of(8) });
+    let mut stream = server.send("GET /endless HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut head = [0; 15];
+    stream.read_exact(&mut head).await.unwrap();
+    let given_up = async {
+        while !server.given_up.lock().unwrap().as_ref().unwrap().is_given_up() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, given_up).await.expect("it is given up");
+}
+
+#[tokio::test]
+async fn several_requests_share_a_connection_and_bytes_that_are_no_http_are_refused() {
+    let server = Server::start(Bounds::of(8));
+    let request = "POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc";
+    let last = "GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let answers = all(&mut server.send(&format!("{request}{request}{last}")).await).await;
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 3, "{answers}");
+    assert!(all(&mut server.send("\x16\x03\x01\r\n\r\n").await).await.starts_with("HTTP/1.1 400"));
+    let long = format!("GET /livez HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(2 * HEAD_BYTES));
+    let mut stream = server.connect().await;
+    // It may be closed before all is sent.
+    let _ = stream.write_all(long.as_bytes()).await;
+    assert!(!all(&mut stream).await.contains("200 OK"));
+}
