@@ -105,9 +105,15 @@ struct ServingArguments {
     /// Tokens that each rank computes in one step
     #[arg(long, value_name = "T", default_value_t = 512)]
     max_step_tokens: usize,
-    /// Bytes of a request's body
-    #[arg(long, value_name = "B", default_value_t = 32 << 20)]
-    max_body_bytes: usize,
+    /// Bytes of a request's body; what the context can hold if it is not given, see docs/limits.md
+    #[arg(long, value_name = "B")]
+    max_body_bytes: Option<usize>,
+    /// File with the bearer token of the admin API, at least 32 bytes; needed unless the admin API listens on loopback
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// File with the keys of the public API, one a line; without it the API needs none
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
     /// Seconds to serve on after the process was told to stop, closing each connection after its answer: the time that a load
     /// balancer needs to notice
     #[arg(long, value_name = "S", default_value_t = 0)]
@@ -228,6 +234,8 @@ impl ServingArguments {
             },
             max_model_len: self.max_model_len,
             body_limit: self.max_body_bytes,
+            admin_token_path: self.admin_token_file,
+            api_keys_path: self.api_key_file,
             leave: Duration::from_secs(self.shutdown_delay_seconds),
             grace: Duration::from_secs(self.shutdown_grace_seconds),
         }

@@ -1,7 +1,10 @@
 //! The HTTP side of the coordinator: OpenAI's API, the admin API, health and metrics. Decides nothing about steps or
 //! experts; it asks the driver.
 
+mod access;
 mod admin;
+mod asked;
+mod body;
 mod bounds;
 mod chat;
 mod completions;
@@ -11,6 +14,7 @@ mod generation;
 mod generation_config;
 mod health;
 mod intake;
+mod keys;
 mod metrics;
 mod models;
 mod options;
@@ -27,18 +31,21 @@ mod tests;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use rand::Rng as _;
 
 use crate::coordinator::handle::DriverHandle;
 use crate::quoted::Quoted;
+pub use access::AdminAccess;
+pub use asked::Asked;
+pub use body::Bodies;
 use error::{ApiError, Code};
 pub use intake::Intake;
+pub use keys::{Keys, KeysError};
 pub use metrics::{Route, ServerMetrics};
 pub use served::{ModelLimits, SamplingDefaults, ServedError, ServedModel};
 
@@ -49,6 +56,8 @@ pub struct App {
     pub driver: DriverHandle,
     /// The model that is served.
     pub model: Arc<ServedModel>,
+    /// The room for bodies of requests.
+    pub bodies: Bodies,
     /// The threads that read requests.
     pub intake: Arc<Intake>,
     /// The HTTP side's own metrics.
@@ -75,59 +84,49 @@ fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
-/// The routes that users reach. Bodies longer than `body_limit` bytes are refused.
-pub fn public(app: App, body_limit: usize) -> Router {
-    Router::new()
+/// The routes that users reach. With keys, those of the API are for whoever shows one of them.
+pub fn public(app: App, keys: Option<Arc<Keys>>) -> Router {
+    let api = Router::new()
         .route("/v1/completions", post(complete))
         .route("/v1/chat/completions", post(chat))
         .route("/v1/models", get(models::list))
-        .route("/v1/models/{*name}", get(models::one))
-        .route("/health", get(health::health))
-        .route("/metrics", get(metrics::metrics))
-        .fallback(no_route)
-        .method_not_allowed_fallback(other_method)
-        .layer(DefaultBodyLimit::max(body_limit))
-        .with_state(app)
+        .route("/v1/models/{*name}", get(models::one));
+    let api = match keys {
+        Some(keys) => api.route_layer(from_fn_with_state(keys, access::check_api_key)),
+        None => api,
+    };
+    finish(api.route("/health", get(health::health)).route("/metrics", get(metrics::metrics)), app)
 }
 
 /// The routes for operators.
-pub fn admin(app: App, body_limit: usize) -> Router {
-    admin::routes()
-        .route("/livez", get(health::livez))
-        .route("/health", get(health::health))
-        .route("/metrics", get(metrics::metrics))
-        .fallback(no_route)
-        .method_not_allowed_fallback(other_method)
-        .layer(DefaultBodyLimit::max(body_limit))
-        .with_state(app)
+pub fn admin(app: App, access: AdminAccess) -> Router {
+    let api = admin::routes().route_layer(from_fn_with_state(access, access::check_admin));
+    let probes = Router::new().route("/livez", get(health::livez)).route("/health", get(health::health));
+    finish(api.merge(probes).route("/metrics", get(metrics::metrics)), app)
 }
 
-async fn complete(State(app): State<App>, body: Result<Bytes, BytesRejection>) -> Result<Response, ApiError> {
-    let (model, bounds, body) = (Arc::clone(&app.model), app.bounds(), read(body)?);
+fn finish(routes: Router<App>, app: App) -> Router {
+    routes.fallback(no_route).method_not_allowed_fallback(other_method).layer(from_fn(asked::name)).with_state(app)
+}
+
+async fn complete(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+    let asked = Asked::of(&request, Route::Completions);
     let answer = async {
+        let (body, model, bounds) = (app.bodies.take(request).await?, Arc::clone(&app.model), app.bounds());
         let request = app.intake.run(move || completions::read(&body, &model, bounds)).await??;
-        completions::answer(&app, request).await
+        completions::answer(&app, &asked, request).await
     };
     answer.await.inspect_err(|error| app.metrics.refused(Route::Completions, error))
 }
 
-async fn chat(State(app): State<App>, body: Result<Bytes, BytesRejection>) -> Result<Response, ApiError> {
-    let (model, bounds, body) = (Arc::clone(&app.model), app.bounds(), read(body)?);
+async fn chat(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+    let asked = Asked::of(&request, Route::Chat);
     let answer = async {
+        let (body, model, bounds) = (app.bodies.take(request).await?, Arc::clone(&app.model), app.bounds());
         let request = app.intake.run(move || chat::read(&body, &model, bounds)).await??;
-        chat::answer(&app, request).await
+        chat::answer(&app, &asked, request).await
     };
     answer.await.inspect_err(|error| app.metrics.refused(Route::Chat, error))
-}
-
-fn read(body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
-    body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let message = "the request body is longer than this server takes".to_owned();
-            ApiError::other(StatusCode::PAYLOAD_TOO_LARGE, Code::RequestTooLarge, message)
-        }
-        status => ApiError::other(status, Code::InvalidJson, rejection.body_text()),
-    })
 }
 
 async fn no_route(uri: axum::http::Uri) -> ApiError {

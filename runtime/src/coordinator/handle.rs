@@ -10,9 +10,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::protocol::TokenScore;
 use crate::scheduler::{Finish, LOSSES_IN_A_ROW, LOSSES_IN_ALL, NewSequence, SubmitError};
 
-/// Steps that a reader may fall behind before its sequence is cancelled: far more than a connection that is alive ever
-/// does, and a few hundred kilobytes at most.
-const UNREAD_UPDATES: usize = 1024;
+/// Bytes of one request's answers that may wait to be read before they are ended: some 10,000 tokens. Their memory is
+/// what a reader that pauses costs.
+pub const UNREAD_BYTES: usize = 1 << 20;
+
+/// Bytes of an update of one token, and of each other token that is reported beside it.
+const UPDATE_BYTES: usize = 96;
+const REPORTED_BYTES: usize = 8;
+
+/// Updates that one choice may have unread, however many choices share the bound: a reader that is there is never so far
+/// behind.
+const LEAST_UNREAD: usize = 64;
 
 /// Commands that may wait for the next step boundary.
 pub const COMMANDS: usize = 1024;
@@ -190,7 +198,12 @@ impl DriverHandle {
     /// # Errors
     /// If they are refused.
     pub async fn submit(&self, sequences: Vec<NewSequence>) -> Result<Vec<mpsc::Receiver<Update>>, HandleError> {
-        let (senders, receivers): (Vec<_>, Vec<_>) = sequences.iter().map(|_| mpsc::channel(UNREAD_UPDATES)).unzip();
+        let share = UNREAD_BYTES / sequences.len().max(1);
+        let channel = |sequence: &NewSequence| {
+            let update = UPDATE_BYTES + REPORTED_BYTES * sequence.top_logprobs as usize;
+            mpsc::channel((share / update).max(LEAST_UNREAD))
+        };
+        let (senders, receivers): (Vec<_>, Vec<_>) = sequences.iter().map(channel).unzip();
         let (reply, answer) = oneshot::channel();
         let sequences = sequences.into_iter().zip(senders).collect();
         self.send(Command::Submit(Submission { sequences, reply }))?;

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kernels::backend::PageShape;
@@ -13,6 +14,7 @@ use plan::formats::{self, FormatError};
 use plan::map::{ExpertMap, MapError, MapShape};
 use plan::policy::Terms;
 use plan::wire::ModelIdentity;
+use plan::wire::keys::LEAST_BYTES;
 use thiserror::Error;
 
 use crate::experts::planner::Planner;
@@ -21,7 +23,7 @@ use crate::fabric::secret::Secret;
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::qwen3_moe::expert_shape;
 use crate::scheduler::Limits;
-use crate::server::{ModelLimits, ServedError, ServedModel};
+use crate::server::{AdminAccess, Keys, KeysError, ModelLimits, ServedError, ServedModel};
 
 /// What a coordinator is told.
 #[derive(Clone, Debug)]
@@ -66,8 +68,12 @@ pub struct CoordinatorSettings {
     pub limits: Limits,
     /// Tokens of prompt and answer together; the model's own bound if there is none.
     pub max_model_len: Option<usize>,
-    /// Bytes of a request's body.
-    pub body_limit: usize,
+    /// Bytes of a request's body; what the context can hold if there is none.
+    pub body_limit: Option<usize>,
+    /// The file with the token of the admin API; without one, whoever reaches the admin port over loopback may use it.
+    pub admin_token_path: Option<PathBuf>,
+    /// The file with the keys of the public API; without one, whoever reaches it may use it.
+    pub api_keys_path: Option<PathBuf>,
     /// How long it serves on after it was told to stop, so that whoever sends it requests can turn to another.
     pub leave: Duration,
     /// How long requests may go on after that.
@@ -95,6 +101,15 @@ pub enum SettingsError {
         /// Sequences that run.
         sequences: usize,
     },
+    /// Anybody could move experts.
+    #[error("the admin API would be open to everybody on {address}; give --admin-token-file, or listen on 127.0.0.1")]
+    OpenAdmin {
+        /// Where it would listen.
+        address: SocketAddr,
+    },
+    /// The keys of callers are refused.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// A share is none.
     #[error("minimum-gain must be from 0 to below 1, not {0}")]
     Gain(f64),
@@ -194,6 +209,10 @@ pub struct Prepared {
     pub identity: ModelIdentity,
     /// The same as requests see it.
     pub served: ServedModel,
+    /// Who may use the admin API.
+    pub admin: AdminAccess,
+    /// Who may use the public one, if not everybody.
+    pub api_keys: Option<Arc<Keys>>,
     /// With the map to start with.
     pub rebalancer: Rebalancer,
     /// How plans are made.
@@ -238,7 +257,8 @@ impl CoordinatorSettings {
             },
         };
         let rebalancer = Rebalancer::new(self.rebalance, identity.clone(), map, 0)?;
-        Ok(Prepared { identity, served, rebalancer, planner, static_map: self.map_path.is_some() })
+        let (admin, api_keys) = (self.admin_access()?, self.api_keys()?);
+        Ok(Prepared { identity, served, admin, api_keys, rebalancer, planner, static_map: self.map_path.is_some() })
     }
 
     fn check_alone(&self) -> Result<(), SettingsError> {
@@ -248,7 +268,7 @@ impl CoordinatorSettings {
             ("max-queued-requests", queued),
             ("max-running-sequences", running_per_rank),
             ("max-step-tokens", step_tokens),
-            ("max-body-bytes", self.body_limit),
+            ("max-body-bytes", self.body_limit.unwrap_or(1)),
             ("max-model-len", self.max_model_len.unwrap_or(1)),
         ] {
             if found == 0 {
@@ -268,6 +288,19 @@ impl CoordinatorSettings {
             }
             _ => Ok(()),
         }
+    }
+
+    fn admin_access(&self) -> Result<AdminAccess, SettingsError> {
+        match &self.admin_token_path {
+            Some(path) => Ok(AdminAccess::Token(Arc::new(Keys::load(path, LEAST_BYTES)?))),
+            None if self.admin_listen.ip().is_loopback() => Ok(AdminAccess::Loopback),
+            None => Err(SettingsError::OpenAdmin { address: self.admin_listen }),
+        }
+    }
+
+    fn api_keys(&self) -> Result<Option<Arc<Keys>>, SettingsError> {
+        let load = |path: &PathBuf| Keys::load(path, 1).map(Arc::new);
+        Ok(self.api_keys_path.as_ref().map(load).transpose()?)
     }
 
     fn max_model_len(&self, most: usize) -> Result<usize, SettingsError> {

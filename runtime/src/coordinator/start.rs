@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::http::HeaderValue;
 use axum::http::header::CONNECTION;
 use axum::middleware::map_response;
@@ -14,7 +13,7 @@ use axum::response::Response;
 use crossbeam_channel::Sender;
 use plan::wire::RecordedMap;
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinError;
 
 use super::driver::{Driver, DriverSettings};
@@ -23,7 +22,8 @@ use super::handle::DriverHandle;
 use super::metrics::DriverMetrics;
 use super::settings::{CoordinatorSettings, Prepared, SettingsError};
 use crate::experts::record::record;
-use crate::server::{self, App, Intake, ServerMetrics};
+use crate::http::{self, Bounds, Places};
+use crate::server::{self, AdminAccess, App, Bodies, Intake, Keys, ServerMetrics};
 use crate::threads::{ThreadEnded, VitalThreads, panic_words};
 
 /// How long what is being answered may go on when the process ends because something in it has failed: enough to say so.
@@ -71,7 +71,9 @@ pub struct Coordinator {
     driver: std::thread::JoinHandle<()>,
     threads: VitalThreads,
     ended: watch::Receiver<Option<ThreadEnded>>,
-    body_limit: usize,
+    access: AdminAccess,
+    api_keys: Option<Arc<Keys>>,
+    places: Places,
     leave: Duration,
     grace: Duration,
 }
@@ -82,7 +84,7 @@ impl Coordinator {
     /// # Errors
     /// If a setting is wrong or the system refuses.
     pub fn start(settings: CoordinatorSettings) -> Result<Self, StartError> {
-        let Prepared { identity, served, rebalancer, planner, static_map } =
+        let Prepared { identity, served, admin: access, api_keys, rebalancer, planner, static_map } =
             settings.prepare(jiff::Timestamp::now().as_second())?;
         let public = listen(settings.listen, "requests")?;
         let admin = listen(settings.admin_listen, "the admin API")?;
@@ -112,9 +114,12 @@ impl Coordinator {
         let driver = threads.spawn("driver", move || driver.run())?;
         let metrics = Arc::new(ServerMetrics::new(&registry)?);
         let intake = Arc::new(Intake::start()?);
-        let app = App { driver: handle, model: Arc::new(served), intake, metrics, registry };
-        let CoordinatorSettings { body_limit, leave, grace, .. } = settings;
-        Ok(Self { app, public, admin, control, driver, threads, ended, body_limit, leave, grace })
+        let longest = || Bodies::longest(served.max_model_len, served.tokenizer.longest_token());
+        let bodies = Bodies::of_at_most(settings.body_limit.unwrap_or_else(longest));
+        let app = App { driver: handle, model: Arc::new(served), bodies, intake, metrics, registry };
+        let places = Places::of_this_process(settings.ranks);
+        let CoordinatorSettings { leave, grace, .. } = settings;
+        Ok(Self { app, public, admin, control, driver, threads, ended, access, api_keys, places, leave, grace })
     }
 
     /// Where requests are served.
@@ -160,17 +165,18 @@ impl Coordinator {
         if let (Ok(requests), Ok(admin)) = (self.address(), self.admin_address()) {
             tracing::info!(%requests, %admin, ranks = %self.control, "listening");
         }
-        let Self { app, public, admin, driver, mut ended, body_limit, leave, grace, .. } = self;
+        let Self { app, public, admin, driver, threads, mut ended, access, api_keys, places, leave, grace, .. } = self;
         let handle = app.driver.clone();
         let (leaving, is_leaving) = watch::channel(false);
         let (stopping, stopped) = watch::channel(false);
         let mut serving = tokio::task::JoinSet::new();
-        let requests = server::public(app.clone(), body_limit).layer(map_response(move |response| {
+        let requests = server::public(app.clone(), api_keys).layer(map_response(move |response| {
             let closes = *is_leaving.borrow();
             async move { if closes { closing(response) } else { response } }
         }));
-        serving.spawn(serve(requests, public, stopped.clone()));
-        serving.spawn(serve(server::admin(app, body_limit), admin, stopped));
+        serving.spawn(http::serve(requests, public, Bounds::of(places.public), stopped.clone()));
+        let admin = http::serve(server::admin(app, access), admin, Bounds::of(places.admin), stopped);
+        serving.spawn(serve_apart(admin, &threads)?);
         let failed = tokio::select! {
             () = stop => None,
             thread = thread_ended(&mut ended) => Some(thread.into()),
@@ -206,14 +212,24 @@ fn closing(mut response: Response) -> Response {
     response
 }
 
-async fn serve(router: Router, listener: TcpListener, mut stopped: watch::Receiver<bool>) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let stop = async move {
-        // An error means that whoever could say so is gone.
-        let _ = stopped.wait_for(|&stopped| stopped).await;
-    };
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
+/// Runs the admin API's server on a thread of its own, where it answers whatever the public port is doing; gives what
+/// waits for its end.
+fn serve_apart(
+    server: impl Future<Output = io::Result<()>> + Send + 'static,
+    threads: &VitalThreads,
+) -> io::Result<impl Future<Output = io::Result<()>> + Send + 'static> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (ends, ended) = oneshot::channel::<()>();
+    threads.spawn("admin", move || {
+        let result = runtime.block_on(server);
+        drop(ends);
+        result
+    })?;
+    Ok(async move {
+        // How it ended is told by the thread.
+        drop(ended.await);
+        Ok(())
+    })
 }
 
 /// Waits until a thread that the process cannot do without has ended.
@@ -279,7 +295,9 @@ mod tests {
             driver: std::thread::spawn(|| ()),
             threads,
             ended,
-            body_limit: 1 << 20,
+            access: AdminAccess::Loopback,
+            api_keys: None,
+            places: Places::within(1024, 2),
             leave: Duration::from_hours(1),
             grace: Duration::from_hours(1),
         }

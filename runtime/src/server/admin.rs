@@ -1,8 +1,6 @@
 //! The admin API: what the rebalancer sees and does, and what it is told. Documents are `plan::wire`'s.
 
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -10,9 +8,13 @@ use axum::{Json, Router};
 use plan::wire::{MapDocument, path};
 use serde_json::json;
 
+use super::App;
+use super::body::Bodies;
 use super::error::{ApiError, Code};
-use super::{App, read};
 use crate::coordinator::handle::{AdminCommand, AdminError};
+
+/// Bytes of a map at most: one of 100 layers and 1,000 slots in each has one.
+const MAP_BYTES: usize = 8 << 20;
 
 /// The routes, without their state.
 pub fn routes() -> Router<App> {
@@ -40,8 +42,11 @@ async fn load(State(app): State<App>) -> Result<Response, ApiError> {
     found(app.driver.ask(AdminCommand::Load).await?, "no window has closed yet")
 }
 
-async fn apply_map(State(app): State<App>, body: Result<Bytes, BytesRejection>) -> Result<Response, ApiError> {
-    let map = MapDocument::from_json(&read(body)?).map_err(AdminError::from)?;
+async fn apply_map(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+    let body = Bodies::of_at_most(MAP_BYTES).take(request).await?;
+    // The thread that answers probes does not read documents.
+    let read = tokio::task::spawn_blocking(move || MapDocument::from_json(&body)).await;
+    let map = read.map_err(|_| unreadable())?.map_err(AdminError::from)?;
     app.driver.ask(|reply| AdminCommand::ApplyMap(Box::new(map), reply)).await??;
     Ok(accepted())
 }
@@ -49,6 +54,12 @@ async fn apply_map(State(app): State<App>, body: Result<Bytes, BytesRejection>) 
 async fn rebalance(State(app): State<App>) -> Result<Response, ApiError> {
     app.driver.ask(AdminCommand::Rebalance).await??;
     Ok(accepted())
+}
+
+/// Reading has panicked.
+fn unreadable() -> ApiError {
+    let message = "the map could not be read because of a defect of this server".to_owned();
+    ApiError::other(StatusCode::INTERNAL_SERVER_ERROR, Code::InternalError, message)
 }
 
 fn accepted() -> Response {

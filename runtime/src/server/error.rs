@@ -56,6 +56,14 @@ pub enum Code {
     MethodNotAllowed,
     /// The body is too long.
     RequestTooLarge,
+    /// The body comes too slowly.
+    RequestTimeout,
+    /// The body is of a type that is not taken.
+    UnsupportedMediaType,
+    /// No key, or a wrong one.
+    InvalidApiKey,
+    /// The route is not for whoever asks.
+    Forbidden,
     /// Too many requests wait.
     RateLimitExceeded,
     /// Requests are not served now.
@@ -161,6 +169,8 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        // For the log.
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 
 use super::text::Tokenizer;
-use super::{App, Intake, ModelLimits, ServedModel, ServerMetrics};
+use super::{AdminAccess, App, Bodies, Intake, ModelLimits, ServedModel, ServerMetrics};
 use crate::coordinator::fake::{Fake, Remote, Script};
 
 /// The small model that the repository ships.
@@ -83,13 +83,14 @@ impl Server {
         remote.complete();
         let metrics = Arc::new(ServerMetrics::new(&registry).unwrap());
         let intake = Arc::new(Intake::start().unwrap());
-        let app = App { driver, model: Arc::new(model), intake, metrics, registry };
-        let router = super::public(app.clone(), 1 << 20).merge(Router::new());
+        let bodies = Bodies::of_at_most(1 << 20);
+        let app = App { driver, model: Arc::new(model), bodies, intake, metrics, registry };
+        let router = super::public(app.clone(), None);
         Self { app, remote, router }
     }
 
     pub fn admin(&self) -> Router {
-        super::admin(self.app.clone(), 1 << 20)
+        super::admin(self.app.clone(), AdminAccess::Loopback)
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Answer {

@@ -7,11 +7,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{StreamExt as _, StreamMap};
 
 use super::App;
+use super::asked::Asked;
 use super::error::{ApiError, Code};
-use super::metrics::{InFlight, Route};
+use super::metrics::InFlight;
 use super::served::ServedModel;
 use super::text::{GrowingText, Piece, StopStrings};
-use crate::coordinator::handle::Update;
+use crate::coordinator::handle::{UNREAD_BYTES, Update};
 use crate::protocol::TokenScore;
 use crate::scheduler::{Finish, NewSequence};
 use axum::http::StatusCode;
@@ -49,7 +50,7 @@ impl Generation {
     /// If they are refused.
     pub async fn start(
         app: &App,
-        route: Route,
+        asked: &Asked,
         sequences: Vec<(NewSequence, usize)>,
         stops: &StopStrings,
     ) -> Result<Self, ApiError> {
@@ -58,7 +59,7 @@ impl Generation {
         let sequences = sequences.into_iter().map(|(sequence, _)| sequence).collect();
         let receivers = app.driver.submit(sequences).await?;
         let updates = receivers.into_iter().map(ReceiverStream::new).enumerate().collect();
-        let in_flight = app.metrics.start(route);
+        let in_flight = app.metrics.start(asked.clone());
         let given = vec![0; unfinished];
         Ok(Self { model: Arc::clone(&app.model), updates, texts, unfinished, given, in_flight })
     }
@@ -78,8 +79,8 @@ impl Generation {
             }
             Some((_, Update::Failed(error))) => error.into(),
             None => {
-                let message = "the answer was read too slowly and was cancelled".to_owned();
-                ApiError::other(StatusCode::REQUEST_TIMEOUT, Code::ServiceUnavailable, message)
+                let message = format!("more than {UNREAD_BYTES} bytes of the answer waited to be read; it was ended");
+                ApiError::other(StatusCode::SERVICE_UNAVAILABLE, Code::ServiceUnavailable, message)
             }
         };
         self.in_flight.failed();

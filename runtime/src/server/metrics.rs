@@ -9,7 +9,8 @@ use prometheus::{IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 use strum::IntoEnumIterator as _;
 
 use super::App;
-use super::error::ApiError;
+use super::asked::Asked;
+use super::error::{ApiError, Code};
 
 /// A route that generates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::EnumIter)]
@@ -80,9 +81,9 @@ impl ServerMetrics {
 
     /// Counts a request as being answered, until the guard is dropped.
     #[must_use]
-    pub fn start(self: &Arc<Self>, route: Route) -> InFlight {
+    pub fn start(self: &Arc<Self>, asked: Asked) -> InFlight {
         self.in_flight.inc();
-        InFlight { metrics: Arc::clone(self), route, outcome: Some(Outcome::Cancelled) }
+        InFlight { metrics: Arc::clone(self), asked, outcome: Some(Outcome::Cancelled) }
     }
 }
 
@@ -90,7 +91,7 @@ impl ServerMetrics {
 #[derive(Debug)]
 pub struct InFlight {
     metrics: Arc<ServerMetrics>,
-    route: Route,
+    asked: Asked,
     outcome: Option<Outcome>,
 }
 
@@ -105,17 +106,27 @@ impl InFlight {
         self.outcome = None;
     }
 
-    /// Its error goes into the stream: counts it.
+    /// Its error goes into the stream: counts and logs it.
     pub fn failed_in_stream(&self, error: &ApiError) {
-        self.metrics.refused(self.route, error);
+        self.metrics.refused(self.asked.route, error);
+        self.asked.log_failure(error);
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.metrics.in_flight.dec();
-        if let Some(outcome) = self.outcome {
-            self.metrics.ended(self.route, outcome);
+        match self.outcome {
+            Some(Outcome::Cancelled) if self.asked.reader.is_given_up() => {
+                let message = "the client has not read for too long; its connection was closed".to_owned();
+                self.failed_in_stream(&ApiError::other(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    Code::ServiceUnavailable,
+                    message,
+                ));
+            }
+            Some(outcome) => self.metrics.ended(self.asked.route, outcome),
+            None => {}
         }
     }
 }

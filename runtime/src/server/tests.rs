@@ -72,7 +72,11 @@ async fn the_metrics_that_users_of_eplb_watch_are_there_by_name() {
 async fn the_admin_api_tells_the_state_and_says_what_is_not_there_yet() {
     let server = Server::start(Fake::default());
     server.post("/v1/completions", &json!({"prompt": "a", "max_tokens": 1})).await;
-    let get = |path: &str| send(server.admin(), Request::get(path).body(Body::empty()).unwrap());
+    let here = ("host", "localhost:8001");
+    let get = |path: &str| {
+        let request = Request::get(path).header(here.0, here.1);
+        send(server.admin(), request.body(Body::empty()).unwrap())
+    };
     let state = get(plan::wire::path::STATE).await;
     let state = plan::wire::State::from_json(&state.body).unwrap();
     assert!(state.ready);
@@ -81,8 +85,11 @@ async fn the_admin_api_tells_the_state_and_says_what_is_not_there_yet() {
         assert_eq!(get(path).await.status, StatusCode::NOT_FOUND, "{path}");
     }
     let map = get(plan::wire::path::MAP).await.body;
-    let post =
-        |body: Vec<u8>| send(server.admin(), Request::post(plan::wire::path::MAP).body(Body::from(body)).unwrap());
+    let post = |body: Vec<u8>| {
+        let request = Request::post(plan::wire::path::MAP).header(here.0, here.1);
+        let request = request.header("content-type", "application/json");
+        send(server.admin(), request.body(Body::from(body)).unwrap())
+    };
     assert_eq!(post(map).await.status, StatusCode::ACCEPTED);
     let refused = post(b"{\"version\": \"swiftbalancer.io/v2\"}".to_vec()).await;
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);

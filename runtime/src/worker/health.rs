@@ -7,9 +7,10 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
 use super::metrics::WorkerMetrics;
+use crate::http::{self, Bounds, Places};
 use crate::threads::VitalThreads;
 
 /// How far a rank has come.
@@ -28,7 +29,7 @@ pub(super) struct HealthServer {
     #[cfg_attr(not(test), expect(dead_code, reason = "tests ask where it listens"))]
     address: SocketAddr,
     /// Dropped with the server, which ends its thread.
-    _stop: oneshot::Sender<()>,
+    _stop: watch::Sender<bool>,
 }
 
 impl HealthServer {
@@ -36,15 +37,11 @@ impl HealthServer {
     pub fn start(listener: TcpListener, metrics: &WorkerMetrics, threads: &VitalThreads) -> std::io::Result<Self> {
         let (address, progress) = (listener.local_addr()?, Arc::new(Mutex::new(Progress::Loading)));
         let routes = routes(metrics, &progress);
-        listener.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (stop, stopped) = oneshot::channel();
-        let serve = async move {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            let stopped = async { drop(stopped.await) };
-            axum::serve(listener, routes).with_graceful_shutdown(stopped).await
-        };
-        threads.spawn("health", move || runtime.block_on(serve))?;
+        let (stop, stopped) = watch::channel(false);
+        // A rank has one port for HTTP, as the admin port of a coordinator.
+        let bounds = Bounds::of(Places::of_this_process(1).admin);
+        threads.spawn("health", move || runtime.block_on(http::serve(routes, listener, bounds, stopped)))?;
         Ok(Self { progress, address, _stop: stop })
     }
 

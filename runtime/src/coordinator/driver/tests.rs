@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::coordinator::fake::{Fake, Remote};
-use crate::coordinator::handle::{AdminCommand, AdminError, HandleError};
+use crate::coordinator::handle::{AdminCommand, AdminError, HandleError, UNREAD_BYTES};
 use crate::experts::rebalance::Settings;
 use crate::protocol::Sampling;
 use crate::scheduler::{CacheSize, Finish, LOSSES_IN_A_ROW, Length, NewSequence, SubmitError};
@@ -192,7 +192,7 @@ async fn a_reader_that_goes_away_frees_its_place() {
 async fn a_reader_that_never_reads_is_cancelled_and_the_others_get_all_their_tokens() {
     let cache = CacheSize { blocks: 1024, block_tokens: 16 };
     let (handle, _remote) = start(Fake { cache, ..Fake::default() });
-    let mut slow = one(&handle, asks(&[1], 5000)).await;
+    let mut slow = one(&handle, asks(&[1], 12_000)).await;
     let mut reader = one(&handle, asks(&[1], 1)).await;
     assert_eq!(read(&mut reader).await.1, Some(Finish::Length));
     // Nobody reads `slow` until its sequence is gone, which the queue's end tells.
@@ -200,7 +200,7 @@ async fn a_reader_that_never_reads_is_cancelled_and_the_others_get_all_their_tok
         read(&mut one(&handle, asks(&[1], 20)).await).await;
     }
     let (tokens, finish) = read(&mut slow).await;
-    assert_eq!((tokens.len(), finish), (1024, None));
+    assert_eq!((tokens.len(), finish), (UNREAD_BYTES / 96, None));
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use crate::server::served::ServedModel;
 use crate::server::stream::{self, Chunks};
 use crate::server::text::{PieceToken, Tokenizer};
 use crate::server::usage::{Usage, UsageField};
-use crate::server::{App, Route, new_seed, now};
+use crate::server::{App, Asked, new_seed, now};
 
 /// Checks a body and makes tokens of its text: all that takes long and never waits.
 ///
@@ -32,9 +32,8 @@ pub fn read(body: &[u8], model: &ServedModel, bounds: Bounds) -> Result<ChatRequ
 ///
 /// # Errors
 /// If it cannot be served.
-pub async fn answer(app: &App, request: ChatRequest) -> Result<Response, ApiError> {
-    let mut generation =
-        Generation::start(app, Route::Chat, sequences(&request, &app.model), &request.options.stops).await?;
+pub async fn answer(app: &App, asked: &Asked, request: ChatRequest) -> Result<Response, ApiError> {
+    let mut generation = Generation::start(app, asked, sequences(&request, &app.model), &request.options.stops).await?;
     let stream = request.options.stream;
     let id = new_id("chatcmpl", request.options.request_id.as_deref());
     let writer = Writer { model: Arc::clone(&app.model), id, created: now(), request };

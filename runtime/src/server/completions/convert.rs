@@ -17,7 +17,7 @@ use crate::server::served::ServedModel;
 use crate::server::stream::{self, Chunks};
 use crate::server::text::{Tokenizer, prompt_offsets};
 use crate::server::usage::{Usage, UsageField};
-use crate::server::{App, Route, new_seed, now};
+use crate::server::{App, Asked, new_seed, now};
 
 /// Checks a body and makes tokens of its text: all that takes long and never waits.
 ///
@@ -31,9 +31,8 @@ pub fn read(body: &[u8], model: &ServedModel, bounds: Bounds) -> Result<Completi
 ///
 /// # Errors
 /// If it cannot be served.
-pub async fn answer(app: &App, request: CompletionRequest) -> Result<Response, ApiError> {
-    let mut generation =
-        Generation::start(app, Route::Completions, sequences(&request, &app.model), &request.options.stops).await?;
+pub async fn answer(app: &App, asked: &Asked, request: CompletionRequest) -> Result<Response, ApiError> {
+    let mut generation = Generation::start(app, asked, sequences(&request, &app.model), &request.options.stops).await?;
     let stream = request.options.stream;
     let mut writer = Writer::new(Arc::clone(&app.model), request, now());
     if let Stream::Yes(usage) = stream {

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 async fn send(server: &Server, body: &str) -> TcpStream {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let router = crate::server::public(server.app.clone(), 1 << 20);
+    let router = crate::server::public(server.app.clone(), None);
     tokio::spawn(async move { axum::serve(listener, router).await });
     let mut client = TcpStream::connect(address).await.unwrap();
     let head = format!("POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
