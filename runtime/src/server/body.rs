@@ -44,7 +44,7 @@ pub struct Bodies {
 #[derive(Debug)]
 pub struct Received {
     bytes: Vec<u8>,
-    _room: Option<OwnedSemaphorePermit>,
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl std::ops::Deref for Received {
@@ -85,7 +85,7 @@ impl Bodies {
         if announced > self.most as u64 {
             return Err(if waits_to_send { self.too_long() } else { self.throw_away(body).await });
         }
-        let mut received = Received { bytes: Vec::new(), _room: None };
+        let mut received = Received { bytes: Vec::new(), room: None };
         let started = Instant::now();
         while let Some(bytes) = self.next(&mut body, started, received.bytes.len()).await? {
             if received.bytes.len() + bytes.len() > self.most {
@@ -106,7 +106,7 @@ impl Bodies {
         };
         let more = u32::try_from(bytes).map_err(|_| full())?;
         let more = Arc::clone(&self.room).try_acquire_many_owned(more).map_err(|_| full())?;
-        match &mut received._room {
+        match &mut received.room {
             Some(room) => room.merge(more),
             none => *none = Some(more),
         }
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bodies_share_their_room_and_give_it_back() {
+    async fn bodies_share_theirroom_and_give_it_back() {
         let bodies = Bodies::of_at_most(LEAST_ROOM);
         let held: Vec<Received> = futures::future::join_all((0..4).map(|_| bodies.take(request(vec![LEAST_ROOM]))))
             .await
