@@ -54,7 +54,7 @@ impl Generation {
         sequences: Vec<(NewSequence, usize)>,
         stops: &StopStrings,
     ) -> Result<Self, ApiError> {
-        let texts = sequences.iter().map(|&(_, offset)| GrowingText::new(stops.clone(), offset)).collect();
+        let texts = sequences.iter().map(|&(_, offset)| GrowingText::new(stops, offset)).collect();
         let unfinished = sequences.len();
         let sequences = sequences.into_iter().map(|(sequence, _)| sequence).collect();
         let receivers = app.driver.submit(sequences).await?;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::protocol::TokenScore;
 
+use super::stop::{Seen, StopSearch};
 use super::{StopStrings, Tokenizer};
 
 /// A token of a choice and where its text begins.
@@ -28,7 +29,7 @@ pub struct Piece {
 
 /// Text that grows token by token.
 pub struct GrowingText {
-    stops: StopStrings,
+    stops: StopSearch,
     /// Bytes at the end that are not a whole character yet.
     partial: Vec<u8>,
     /// Text that could be the beginning of a stop string.
@@ -42,21 +43,22 @@ pub struct GrowingText {
 impl GrowingText {
     /// An empty text that begins after `offset` characters.
     #[must_use]
-    pub const fn new(stops: StopStrings, offset: usize) -> Self {
-        Self { stops, partial: Vec::new(), held: String::new(), shown: offset, tokens: VecDeque::new() }
+    pub fn new(stops: &StopStrings, offset: usize) -> Self {
+        Self { stops: stops.search(), partial: Vec::new(), held: String::new(), shown: offset, tokens: VecDeque::new() }
     }
 
     /// Adds a token.
     pub fn push(&mut self, tokenizer: &Tokenizer, score: TokenScore) -> Piece {
         self.partial.extend_from_slice(tokenizer.shown_bytes(score.token));
         self.push_silent(score);
+        let read = self.held.len();
         take_whole(&mut self.partial, &mut self.held);
-        match self.stops.find(&self.held) {
-            Some(end) => {
-                let piece = self.show(end);
+        match self.stops.read(&self.held[read..]) {
+            Seen::Stop(before_end) => {
+                let piece = self.show(self.held.len() - before_end);
                 Piece { stopped: true, ..piece }
             }
-            None => self.show(self.stops.safe_length(&self.held)),
+            Seen::Beginning(held) => self.show(self.held.len() - held),
         }
     }
 
@@ -137,12 +139,12 @@ mod tests {
     fn a_character_is_shown_when_its_last_byte_is_there() {
         let tokens = tokenizer().encode("a→語é🦀", false).unwrap();
         assert!(tokens.len() > 5, "the tokenizer splits these characters into bytes");
-        let mut text = GrowingText::new(StopStrings::default(), 0);
+        let mut text = GrowingText::new(&StopStrings::default(), 0);
         let pieces = grow(&mut text, &tokens);
         assert!(pieces.iter().all(|piece| !piece.text.contains(char::REPLACEMENT_CHARACTER)));
         assert_eq!(pieces.iter().map(|piece| piece.text.as_str()).collect::<String>(), "a→語é🦀");
         let cut = &tokens[..tokens.len() - 1];
-        let mut text = GrowingText::new(StopStrings::default(), 0);
+        let mut text = GrowingText::new(&StopStrings::default(), 0);
         let shown: String = grow(&mut text, cut).into_iter().map(|piece| piece.text).collect();
         assert_eq!((shown.as_str(), text.finish().text.as_str()), ("a→語é", ""));
     }
@@ -158,7 +160,7 @@ mod tests {
     #[test]
     fn no_part_of_a_stop_string_is_shown_though_tokens_cut_it() {
         let tokens = tokenizer().encode("one two\n\nthree", false).unwrap();
-        let mut text = GrowingText::new(stops(&["o\n\nth"]), 0);
+        let mut text = GrowingText::new(&stops(&["o\n\nth"]), 0);
         let pieces = grow(&mut text, &tokens);
         let end = pieces.iter().position(|piece| piece.stopped).expect("the stop string is there");
         let shown: String = pieces[..=end].iter().map(|piece| piece.text.as_str()).collect();
@@ -168,7 +170,7 @@ mod tests {
     #[test]
     fn what_looked_like_a_stop_string_is_shown_once_it_is_none() {
         let tokens = tokenizer().encode("one two", false).unwrap();
-        let mut text = GrowingText::new(stops(&["two three"]), 0);
+        let mut text = GrowingText::new(&stops(&["two three"]), 0);
         let mut shown: String = grow(&mut text, &tokens).into_iter().map(|piece| piece.text).collect();
         assert_eq!(shown, "one ");
         shown.push_str(&text.finish().text);
@@ -178,7 +180,7 @@ mod tests {
     #[test]
     fn every_token_comes_out_once_with_the_text_that_it_begins() {
         let tokens = tokenizer().encode("naïve café 語", false).unwrap();
-        let mut text = GrowingText::new(stops(&["café au lait"]), 10);
+        let mut text = GrowingText::new(&stops(&["café au lait"]), 10);
         let mut pieces = grow(&mut text, &tokens);
         pieces.push(text.finish());
         let out: Vec<PieceToken> = pieces.into_iter().flat_map(|piece| piece.tokens).collect();
