@@ -4,6 +4,7 @@ mod chat;
 mod completions;
 mod disconnect;
 mod documentation;
+mod meaning;
 mod overload;
 mod refusals;
 mod requests;

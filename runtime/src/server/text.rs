@@ -2,9 +2,11 @@
 //! or of ranks.
 
 mod growing;
+mod offsets;
 mod stop;
 mod tokenizer;
 
-pub use growing::{GrowingText, Piece, PieceToken, prompt_offsets};
+pub use growing::{GrowingText, Piece, PieceToken};
+pub use offsets::{offsets_in_given_text, offsets_in_own_text};
 pub use stop::StopStrings;
 pub use tokenizer::{Tokenizer, TokenizerError, TokenizerFiles};

@@ -115,3 +115,33 @@ fn text_of(path: &str, part: &RawValue) -> Result<String, ApiError> {
     fields.finish_part(OF_PARTS)?;
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn seen(messages: &Value) -> Value {
+        let body = json!({"messages": messages}).to_string();
+        let messages = take_messages(&mut Fields::parse(body.as_bytes()).unwrap()).unwrap();
+        serde_json::to_value(messages).unwrap()
+    }
+
+    #[test]
+    fn what_a_template_reads_reaches_it_and_what_says_nothing_does_not() {
+        let messages = json!([
+            {"role": "developer", "content": [{"type": "text", "text": "A"}, {"type": "text", "text": "B"}], "name": "n"},
+            {"role": "assistant", "content": "C", "reasoning_content": "because", "tool_calls": [], "refusal": ""},
+            {"role": "assistant", "content": null, "reasoning": "so", "reasoning_content": "not this"},
+            {"role": "user", "content": "D", "type": "text", "reasoning_content": null},
+        ]);
+        let expected = json!([
+            {"role": "system", "content": "A\nB", "name": "n"},
+            {"role": "assistant", "content": "C", "reasoning": "because", "reasoning_content": "because"},
+            {"role": "assistant", "content": "", "reasoning": "so", "reasoning_content": "so"},
+            {"role": "user", "content": "D"},
+        ]);
+        assert_eq!(seen(&messages), expected);
+    }
+}

@@ -15,7 +15,7 @@ use crate::server::generation::{Generation, Growth, new_id};
 use crate::server::options::{Stream, StreamUsage};
 use crate::server::served::ServedModel;
 use crate::server::stream::{self, Chunks};
-use crate::server::text::{Tokenizer, prompt_offsets};
+use crate::server::text::Tokenizer;
 use crate::server::usage::{Usage, UsageField};
 use crate::server::{App, Asked, new_seed, now};
 
@@ -122,10 +122,9 @@ impl Writer {
         let logprobs = self.request.logprobs.map(|_| {
             let mut logprobs = Logprobs::default();
             if !prompt_scores.is_empty() {
-                let offsets = prompt_offsets(tokenizer, &self.prompt(choice).tokens);
                 let scored = self.scored[choice];
-                for (offset, score) in offsets[scored..].iter().zip(&prompt_scores) {
-                    add(&mut logprobs, tokenizer, *offset, score);
+                for (offset, score) in self.prompt(choice).offsets[scored..].iter().zip(&prompt_scores) {
+                    add(&mut logprobs, tokenizer, *offset as usize, score);
                 }
             }
             for token in &piece.tokens {

@@ -10,6 +10,7 @@ use crate::server::error::{ApiError, Code};
 use crate::server::fields::Fields;
 use crate::server::options::{Options, TOP_LOGPROBS_AT_MOST};
 use crate::server::served::ServedModel;
+use crate::server::text::{offsets_in_given_text, offsets_in_own_text};
 
 /// Tokens to generate where a request does not say, as OpenAI's API has it.
 const DEFAULT_MAX_TOKENS: u32 = 16;
@@ -30,6 +31,8 @@ pub struct Prompt {
     pub tokens: Arc<[u32]>,
     /// Empty unless it is to be echoed.
     pub text: String,
+    /// Where the tokens begin in the text, in characters; empty unless they are to be scored.
+    pub offsets: Vec<u32>,
     pub length: Length,
 }
 
@@ -53,7 +56,7 @@ impl CompletionRequest {
         let options = Options::take(&mut fields, model.defaults, seed)?;
         check_best_of(&mut fields, options.choices)?;
         fields.finish(Route::Completions)?;
-        let reader = Reader { model, bounds, max_tokens, echo, special_tokens };
+        let reader = Reader { model, bounds, max_tokens, echo, scored: echo && logprobs.is_some(), special_tokens };
         let prompts = reader.read(prompts, options.choices)?;
         Ok(Self { prompts, options, echo, logprobs })
     }
@@ -85,6 +88,8 @@ struct Reader<'a> {
     bounds: Bounds,
     max_tokens: Option<u64>,
     echo: bool,
+    /// Whether the tokens of what is echoed are scored.
+    scored: bool,
     special_tokens: bool,
 }
 
@@ -116,15 +121,19 @@ impl Reader<'_> {
             .map_err(|error| ApiError::field("prompt", Code::InvalidValue, error.to_string()))?;
         self.model.check_prompt(&tokens, "prompt")?;
         let length = self.length(tokens.len())?;
-        Ok(Prompt { tokens: tokens.into(), length, text: if self.echo { text } else { String::new() } })
+        let scored = || offsets_in_given_text(&self.model.tokenizer, &text, &tokens);
+        let offsets = if self.scored { scored() } else { Vec::new() };
+        Ok(Prompt { tokens: tokens.into(), length, text: if self.echo { text } else { String::new() }, offsets })
     }
 
     fn of_tokens(&self, list: TokenList) -> Result<Prompt, ApiError> {
         let tokens = list.tokens;
         self.model.check_prompt(&tokens, "prompt")?;
         let length = self.length(tokens.len())?;
-        let text = if self.echo { self.model.tokenizer.text_of_prompt(&tokens) } else { String::new() };
-        Ok(Prompt { tokens: tokens.into(), length, text })
+        let tokenizer = &self.model.tokenizer;
+        let text = if self.echo { tokenizer.text_of_prompt(&tokens) } else { String::new() };
+        let offsets = if self.scored { offsets_in_own_text(tokenizer, &tokens) } else { Vec::new() };
+        Ok(Prompt { tokens: tokens.into(), length, text, offsets })
     }
 
     fn length(&self, prompt: usize) -> Result<Length, ApiError> {

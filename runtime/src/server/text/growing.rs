@@ -82,24 +82,8 @@ impl GrowingText {
     }
 }
 
-/// Characters before each token of a prompt, special tokens written out.
-#[must_use]
-pub fn prompt_offsets(tokenizer: &Tokenizer, tokens: &[u32]) -> Vec<usize> {
-    let (mut partial, mut text, mut before) = (Vec::new(), String::new(), 0);
-    tokenizer
-        .bytes_of_text(tokens)
-        .map(|bytes| {
-            let offset = before;
-            partial.extend_from_slice(bytes);
-            take_whole(&mut partial, &mut text);
-            before += text.drain(..).count();
-            offset
-        })
-        .collect()
-}
-
 /// Moves whole characters from `bytes` to `text`; bytes that can never become one are shown as U+FFFD.
-fn take_whole(bytes: &mut Vec<u8>, text: &mut String) {
+pub(super) fn take_whole(bytes: &mut Vec<u8>, text: &mut String) {
     loop {
         match std::str::from_utf8(bytes) {
             Ok(whole) => {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use thiserror::Error;
-use tokenizers::ModelWrapper;
+use tokenizers::{ModelWrapper, NormalizedString, Normalizer as _};
 
 use self::class::Class;
 pub use self::files::TokenizerFiles;
@@ -134,6 +134,16 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, whole: bool) -> Result<Vec<u32>, TokenizerError> {
         let encoding = self.inner.encode_fast(text, whole).map_err(TokenizerError::Encode)?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// A text as it is before tokens are made of it; as it was given if the tokenizer cannot say.
+    #[must_use]
+    pub fn normalized(&self, text: &str) -> NormalizedString {
+        let mut normalized = NormalizedString::from(text);
+        match self.inner.get_normalizer().map(|normalizer| normalizer.normalize(&mut normalized)) {
+            None | Some(Ok(())) => normalized,
+            Some(Err(_)) => NormalizedString::from(text),
+        }
     }
 
     /// The token that is written as `text`, if there is one.
