@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bodies_share_theirroom_and_give_it_back() {
+    async fn bodies_share_their_room_and_give_it_back() {
         let bodies = Bodies::of_at_most(LEAST_ROOM);
         let held: Vec<Received> = futures::future::join_all((0..4).map(|_| bodies.take(request(vec![LEAST_ROOM]))))
             .await

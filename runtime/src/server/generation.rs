@@ -28,6 +28,8 @@ pub struct Growth {
     pub piece: Piece,
     /// OpenAI's `finish_reason`, if it ended.
     pub finish: Option<&'static str>,
+    /// Whether this is what a token gave, though it may show nothing yet.
+    pub of_token: bool,
     /// Tokens that the choice has given so far.
     pub given: usize,
 }
@@ -100,7 +102,8 @@ impl Generation {
         finish: Option<Finish>,
     ) -> Growth {
         let text = &mut self.texts[choice];
-        self.given[choice] += usize::from(token.is_some());
+        let of_token = token.is_some();
+        self.given[choice] += usize::from(of_token);
         let mut piece = match token {
             Some(token) if finish == Some(Finish::Stop) => {
                 text.push_silent(token);
@@ -124,7 +127,7 @@ impl Generation {
             self.updates.remove(&choice);
             self.unfinished -= 1;
         }
-        Growth { choice, prompt_scores, piece, finish, given: self.given[choice] }
+        Growth { choice, prompt_scores, piece, finish, of_token, given: self.given[choice] }
     }
 
     /// Tokens given so far, over all choices.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use super::bounds::Bounds;
 use super::chat::{ChatTemplate, TemplateError};
 use super::error::{ApiError, Code};
 use super::fields::Fields;
@@ -130,6 +131,31 @@ impl ServedModel {
     #[must_use]
     pub fn other_name(&self, name: &str) -> String {
         format!("the model \"{}\" is not served here, only \"{}\"", Quoted::<64>::from(name), self.name)
+    }
+
+    /// Checks a text by its length, before it costs anything.
+    ///
+    /// # Errors
+    /// If no context could hold it, however long its tokens are.
+    pub fn check_text(&self, text: &str, field: &str, bounds: &Bounds) -> Result<(), ApiError> {
+        let longest = self.tokenizer.longest_token();
+        if text.len() > bounds.context.saturating_mul(longest) {
+            let bytes = text.len();
+            let however =
+                format!("{field} has {bytes} bytes of text, and no token has more than {longest}; shorten it");
+            return Err(bounds.overflow(field, &however));
+        }
+        Ok(())
+    }
+
+    /// The tokens of a text, with those that the tokenizer puts around every text if `whole` says that it is one.
+    ///
+    /// # Errors
+    /// If it is too long for any context, or cannot be made tokens of.
+    pub fn tokens(&self, text: &str, whole: bool, field: &str, bounds: &Bounds) -> Result<Vec<u32>, ApiError> {
+        self.check_text(text, field, bounds)?;
+        let refuse = |error: TokenizerError| ApiError::field(field, Code::InvalidValue, error.to_string());
+        self.tokenizer.encode(text, whole).map_err(refuse)
     }
 
     /// Checks a prompt given as tokens.

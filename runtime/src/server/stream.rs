@@ -11,9 +11,9 @@ use super::generation::{Generation, Growth};
 
 /// How a route writes what comes in.
 pub trait Chunks: Send + 'static {
-    /// What is sent before anything has come in.
+    /// What is sent before the first growth: whoever times the first event times the first token.
     fn begin(&mut self) -> Vec<String>;
-    /// What is sent for one growth.
+    /// What is sent for one growth; something for each token, so that whoever times events times tokens.
     fn grow(&mut self, growth: Growth) -> Option<String>;
     /// What is sent after `given` tokens, when all choices have ended.
     fn end(&mut self, given: usize) -> Option<String>;
@@ -28,23 +28,30 @@ pub fn json(chunk: &impl Serialize) -> String {
 }
 
 enum Progress<C> {
+    Waiting(Box<Generation>, C),
     Growing(Box<Generation>, C),
     Ended,
 }
 
 /// The events of an answer. Dropping the response cancels what has not ended.
-pub fn stream<C: Chunks>(generation: Generation, mut chunks: C) -> Response {
-    let first = chunks.begin();
-    let rest = stream::unfold(Progress::Growing(Box::new(generation), chunks), |progress| async {
-        let Progress::Growing(mut generation, mut chunks) = progress else { return None };
-        match generation.next().await {
+pub fn stream<C: Chunks>(generation: Generation, chunks: C) -> Response {
+    let events = stream::unfold(Progress::Waiting(Box::new(generation), chunks), |progress| async {
+        let (mut generation, mut chunks, begins) = match progress {
+            Progress::Waiting(generation, chunks) => (generation, chunks, true),
+            Progress::Growing(generation, chunks) => (generation, chunks, false),
+            Progress::Ended => return None,
+        };
+        let next = generation.next().await;
+        let mut events = if begins && next.is_ok() { chunks.begin() } else { Vec::new() };
+        match next {
             Ok(Some(growth)) => {
-                let chunk = chunks.grow(growth);
-                Some((chunk.into_iter().collect(), Progress::Growing(generation, chunks)))
+                events.extend(chunks.grow(growth));
+                Some((events, Progress::Growing(generation, chunks)))
             }
             Ok(None) => {
-                let last = chunks.end(generation.given()).into_iter().chain(["[DONE]".to_owned()]);
-                Some((last.collect(), Progress::Ended))
+                events.extend(chunks.end(generation.given()));
+                events.push("[DONE]".to_owned());
+                Some((events, Progress::Ended))
             }
             Err(error) => {
                 generation.failed_in_stream(&error);
@@ -52,7 +59,6 @@ pub fn stream<C: Chunks>(generation: Generation, mut chunks: C) -> Response {
             }
         }
     });
-    let chunks = stream::iter([first]).chain(rest).flat_map(stream::iter);
-    let events = chunks.map(|chunk| Ok::<_, Infallible>(Event::default().data(chunk)));
+    let events = events.flat_map(stream::iter).map(|chunk| Ok::<_, Infallible>(Event::default().data(chunk)));
     Sse::new(events).keep_alive(KeepAlive::default()).into_response()
 }

@@ -8,6 +8,7 @@ mod meaning;
 mod overload;
 mod refusals;
 mod requests;
+mod streams;
 mod texts;
 
 use axum::http::StatusCode;

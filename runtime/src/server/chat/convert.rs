@@ -143,13 +143,13 @@ impl Chunks for StreamWriter {
     }
 
     fn grow(&mut self, growth: Growth) -> Option<String> {
-        let Growth { choice: index, piece, finish, given, .. } = growth;
-        if piece.text.is_empty() && piece.tokens.is_empty() && finish.is_none() {
+        let Growth { choice: index, piece, finish, of_token, given, .. } = growth;
+        if !of_token && finish.is_none() {
             return None;
         }
         let logprobs = self.writer.request.logprobs.filter(|_| !piece.tokens.is_empty());
         let logprobs = logprobs.map(|_| Logprobs { content: self.writer.named(&piece.tokens), refusal: None });
-        let content = (!piece.text.is_empty()).then_some(piece.text);
+        let content = (finish.is_none() || !piece.text.is_empty()).then_some(piece.text);
         let choice = ChunkChoice { index, delta: Delta { role: None, content }, logprobs, finish_reason: finish };
         Some(self.chunk(vec![choice], self.usage(given)))
     }

@@ -41,7 +41,7 @@ impl ChatRequest {
         let special_tokens = fields.take_bool("add_special_tokens")?.unwrap_or(false);
         fields.finish(Route::Chat)?;
         bounds.check_sequences(1, options.choices)?;
-        let prompt = prompt_of(&messages, &arguments, special_tokens, model)?;
+        let prompt = prompt_of(&messages, &arguments, special_tokens, (model, &bounds))?;
         model.check_prompt(&prompt, "messages")?;
         let length = bounds.length((prompt.len(), "messages"), max_tokens, u32::MAX)?;
         Ok(Self { prompt: prompt.into(), length, options, logprobs })
@@ -52,7 +52,7 @@ fn prompt_of(
     messages: &[Message],
     arguments: &Map<String, Value>,
     special_tokens: bool,
-    model: &ServedModel,
+    (model, bounds): (&ServedModel, &Bounds),
 ) -> Result<Vec<u32>, ApiError> {
     let refuse = |message: String| ApiError::field("messages", Code::InvalidValue, message);
     let template = model
@@ -60,7 +60,7 @@ fn prompt_of(
         .as_ref()
         .map_err(|reason| refuse(format!("the model {} cannot chat: {reason}; use /v1/completions", model.name)))?;
     let text = template.render(&messages, arguments).map_err(|error| refuse(error.to_string()))?;
-    model.tokenizer.encode(&text, special_tokens).map_err(|error| refuse(error.to_string()))
+    model.tokens(&text, special_tokens, "messages", bounds)
 }
 
 /// Variables of a template that say what the conversation is, or that its renderer sets or reads itself; so do all names

@@ -174,9 +174,9 @@ impl Chunks for StreamWriter {
     }
 
     fn grow(&mut self, growth: Growth) -> Option<String> {
-        let given = growth.given;
+        let (given, of_token) = (growth.given, growth.of_token);
         let choice = self.writer.grow(growth);
-        let says_something = !choice.text.is_empty()
+        let says_something = of_token
             || choice.finish_reason.is_some()
             || choice.logprobs.as_ref().is_some_and(|logprobs| !logprobs.tokens.is_empty());
         says_something.then(|| self.chunk(choice, given))

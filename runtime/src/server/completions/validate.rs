@@ -104,7 +104,10 @@ impl Reader<'_> {
         }
         self.bounds.check_sequences(prompts.count(), choices)?;
         match prompts {
-            Prompts::Texts(texts) => texts.into_iter().map(|text| self.of_text(text)).collect(),
+            Prompts::Texts(texts) => {
+                texts.iter().try_for_each(|text| self.model.check_text(text, "prompt", &self.bounds))?;
+                texts.into_iter().map(|text| self.of_text(text)).collect()
+            }
             Prompts::Tokens(lists) => {
                 // Of a list that is too long only the beginning is here.
                 lists.iter().try_for_each(|list| self.length(list.count).map(drop))?;
@@ -114,11 +117,7 @@ impl Reader<'_> {
     }
 
     fn of_text(&self, text: String) -> Result<Prompt, ApiError> {
-        let tokens = self
-            .model
-            .tokenizer
-            .encode(&text, self.special_tokens)
-            .map_err(|error| ApiError::field("prompt", Code::InvalidValue, error.to_string()))?;
+        let tokens = self.model.tokens(&text, self.special_tokens, "prompt", &self.bounds)?;
         self.model.check_prompt(&tokens, "prompt")?;
         let length = self.length(tokens.len())?;
         let scored = || offsets_in_given_text(&self.model.tokenizer, &text, &tokens);

@@ -138,3 +138,60 @@ async fn fields_that_change_nothing_are_taken() {
     let answer = server.post("/v1/chat/completions", &body).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
 }
+
+/// Text that no context could hold costs no tokenizing: the same text is refused whatever its length.
+#[tokio::test]
+async fn text_that_no_context_could_hold_is_refused_by_its_length() {
+    let server = Server::start(Fake::default());
+    let text = "many words ".repeat(80_000);
+    let chat = json!({"messages": [{"role": "user", "content": text}]});
+    for (path, body) in [("/v1/completions", json!({"prompt": text})), ("/v1/chat/completions", chat)] {
+        let answer = server.post(path, &body).await;
+        let error = answer.json()["error"].clone();
+        assert_eq!((answer.status, &error["code"]), (StatusCode::BAD_REQUEST, &json!("context_length_exceeded")));
+        let message = error["message"].as_str().unwrap();
+        assert!(message.starts_with("This model's maximum context length is 1024 tokens. However, "), "{message}");
+        assert!(message.contains("bytes of text"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_gets_its_name_back_or_one_that_is_made_for_it() {
+    let server = Server::start(Fake::default());
+    let send = |id: Option<&str>, path: &str| {
+        let request = Request::get(path);
+        let request = id.map_or_else(|| Request::get(path), |id| request.header("x-request-id", id));
+        server.respond(request.body(Body::empty()).unwrap())
+    };
+    assert_eq!(send(Some("trace-7"), "/v1/models").await.headers()["x-request-id"], "trace-7");
+    assert_eq!(send(Some("trace-8"), "/nowhere").await.headers()["x-request-id"], "trace-8");
+    let made = [send(None, "/v1/models").await, send(Some("two words"), "/v1/models").await];
+    let made = made.map(|answer| answer.headers()["x-request-id"].to_str().unwrap().to_owned());
+    assert!(made[0].len() == 32 && made[1].len() == 32 && made[0] != made[1], "{made:?}");
+}
+
+#[tokio::test]
+async fn what_errors_quote_is_short_whatever_was_sent() {
+    let server = Server::start(Fake::default());
+    let long = "x".repeat(500_000);
+    let user = json!({"role": "user", "content": "a"});
+    for (path, body) in [
+        ("/v1/completions", json!({"prompt": "a", "model": long})),
+        ("/v1/completions", json!({"prompt": "a", long.clone(): 1})),
+        ("/v1/completions", json!({"prompt": {"a": long}})),
+        ("/v1/completions", json!({"prompt": "a", "temperature": long})),
+        ("/v1/completions", json!({"prompt": "a", "stop": [[long]]})),
+        ("/v1/completions", json!(long)),
+        ("/v1/chat/completions", json!({"messages": [{"role": long, "content": "a"}]})),
+        ("/v1/chat/completions", json!({"messages": [{"role": "user", "content": [{"type": long}]}]})),
+        ("/v1/chat/completions", json!({"messages": [{"role": "user", "content": "a", long.clone(): 1}]})),
+        ("/v1/chat/completions", json!({"messages": [user], "chat_template_kwargs": long})),
+    ] {
+        let answer = server.post(path, &body).await;
+        assert!(answer.status.is_client_error(), "{}", answer.status);
+        assert!(answer.body.len() < 1500, "{} bytes: {}", answer.body.len(), &answer.text()[..1000]);
+    }
+    let path = format!("/{}", "y".repeat(20_000));
+    assert!(server.get(&path).await.body.len() < 500);
+    assert!(server.get(&format!("/v1/models{path}")).await.body.len() < 500);
+}

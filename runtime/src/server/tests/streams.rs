@@ -1,0 +1,68 @@
+//! What the events of a stream mean to whoever times them.
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use futures::poll;
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+
+use crate::coordinator::fake::Fake;
+use crate::server::fixture::{Server, tokenizer};
+
+const CHAT: &str = "/v1/chat/completions";
+const COMPLETIONS: &str = "/v1/completions";
+
+fn request(path: &str, body: &Value) -> Request<Body> {
+    Request::post(path).body(Body::from(body.to_string())).unwrap()
+}
+
+/// The headers tell at once that the request was taken; the first event, that its first token is there.
+#[tokio::test]
+async fn the_first_event_of_a_stream_is_its_first_token() {
+    for (path, body) in [
+        (CHAT, json!({"messages": [{"role": "user", "content": "a"}], "max_tokens": 2, "stream": true})),
+        (COMPLETIONS, json!({"prompt": "a", "max_tokens": 2, "ignore_eos": true, "echo": true, "stream": true})),
+    ] {
+        let server = Server::start(Fake { gated: true, ..Fake::default() });
+        let mut response = server.respond(request(path, &body)).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let mut first = Box::pin(response.body_mut().frame());
+        // The step that gives the token has begun and waits for a permit.
+        server.remote.begun.recv().unwrap();
+        assert!(poll!(&mut first).is_pending(), "{path}: nothing has been given yet");
+        server.remote.permits.as_ref().unwrap().send(()).unwrap();
+        let first = first.await.unwrap().unwrap().into_data().unwrap();
+        assert!(first.starts_with(b"data: {"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn each_token_is_an_event_though_it_shows_nothing_yet() {
+    // Characters of several tokens, and a beginning that could be the stop string's.
+    let text = "語é🦀 one two";
+    let tokens = tokenizer().encode(text, false).unwrap().len();
+    assert!(tokens > text.chars().count() / 2);
+    let prompt = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n";
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    let stop = json!("two three");
+    for (server, path, body, before) in [
+        (Server::answering(prompt, text), CHAT, json!({"messages": messages, "stream": true, "stop": stop}), 1),
+        (
+            Server::answering("Say: ", text),
+            COMPLETIONS,
+            json!({"prompt": "Say: ", "max_tokens": 100, "stream": true, "stop": stop}),
+            0,
+        ),
+    ] {
+        let events = server.post(path, &body).await.events();
+        // The role, each token, the token that ends the answer, and the end.
+        assert_eq!(events.len(), before + tokens + 1 + 1, "{events:?}");
+        let chunks = events[..events.len() - 1].iter().map(|event| serde_json::from_str::<Value>(event).unwrap());
+        let choices: Vec<Value> = chunks.map(|chunk| chunk["choices"][0].clone()).collect();
+        let shown = choices.iter().map(|choice| {
+            choice["delta"]["content"].as_str().or(choice["text"].as_str()).unwrap_or_default().to_owned()
+        });
+        assert_eq!(shown.collect::<String>(), text);
+        assert!(choices.iter().any(|choice| choice["delta"]["content"] == "" || choice["text"] == ""));
+    }
+}
