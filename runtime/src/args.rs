@@ -7,16 +7,17 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use plan::balance::Policy;
 use plan::coverage::Coverage;
-use runtime::coordinator::settings::CoordinatorSettings;
+use runtime::coordinator::settings::{CoordinatorSettings, MinimumGain};
 use runtime::experts::rebalance;
 use runtime::fabric::secret::{Secret, SecretError};
 use runtime::local::LocalSettings;
 use runtime::scheduler::Limits;
 use runtime::worker::{DeviceArguments, WorkerArguments};
+use runtime::{address, bounds};
 
 /// Serves Mixture-of-Experts models over N ranks and moves experts while it serves
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "swiftbalancer-runtime", version)]
 pub struct Arguments {
     /// How logs are written to standard error; what is logged is `RUST_LOG`'s to say (default: info)
     #[arg(long, global = true, value_enum, default_value_t)]
@@ -53,13 +54,13 @@ pub struct CoordinatorArguments {
     #[command(flatten)]
     serving: ServingArguments,
     /// Where the OpenAI API, /health and /metrics are served
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8000")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value = "0.0.0.0:8000")]
     listen: SocketAddr,
     /// Where the admin API, /livez and /metrics are served
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8001")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value = "0.0.0.0:8001")]
     admin_listen: SocketAddr,
     /// Where ranks register
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8002")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value = "0.0.0.0:8002")]
     control_listen: SocketAddr,
     /// File with what coordinator and ranks prove by that they belong together: 32 bytes or more, the same everywhere; read
     /// once, at the start
@@ -72,10 +73,10 @@ pub struct LocalArguments {
     #[command(flatten)]
     serving: ServingArguments,
     /// Where the OpenAI API, /health and /metrics are served
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
     /// Where the admin API, /livez and /metrics are served
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8001")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value = "127.0.0.1:8001")]
     admin_listen: SocketAddr,
     #[command(flatten)]
     device: DeviceArguments,
@@ -91,22 +92,22 @@ struct ServingArguments {
     #[arg(long, value_name = "NAME")]
     served_model_name: Option<String>,
     /// Ranks that the experts are spread over
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = bounds::RANKS.parser::<usize>())]
     ranks: usize,
     /// Requests that may wait; further ones get status 429
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, allow_hyphen_values = true, value_parser = bounds::QUEUED.parser::<usize>())]
     max_queued_requests: usize,
     /// Tokens of prompt and answer together; the model's own bound if it is not given
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_hyphen_values = true, value_parser = bounds::MODEL_LEN.parser::<usize>())]
     max_model_len: Option<usize>,
     /// Sequences that each rank serves at a time
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, allow_hyphen_values = true, value_parser = bounds::RUNNING.parser::<usize>())]
     max_running_sequences: usize,
     /// Tokens that each rank computes in one step
-    #[arg(long, value_name = "T", default_value_t = 512)]
+    #[arg(long, value_name = "T", default_value_t = 512, allow_hyphen_values = true, value_parser = bounds::STEP_TOKENS.parser::<usize>())]
     max_step_tokens: usize,
     /// Bytes of a request's body; what the context can hold if it is not given, see docs/limits.md
-    #[arg(long, value_name = "B")]
+    #[arg(long, value_name = "B", allow_hyphen_values = true, value_parser = bounds::BODY.parser::<usize>())]
     max_body_bytes: Option<usize>,
     /// File with the bearer token of the admin API, at least 32 bytes; needed unless the admin API listens on loopback
     #[arg(long, value_name = "FILE")]
@@ -116,10 +117,10 @@ struct ServingArguments {
     api_key_file: Option<PathBuf>,
     /// Seconds to serve on after the process was told to stop, closing each connection after its answer: the time that a load
     /// balancer needs to notice
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, allow_hyphen_values = true, value_parser = bounds::LEAVE.parser::<u64>())]
     shutdown_delay_seconds: u64,
     /// Seconds that requests may go on after that
-    #[arg(long, value_name = "S", default_value_t = 25)]
+    #[arg(long, value_name = "S", default_value_t = 25, allow_hyphen_values = true, value_parser = bounds::GRACE.parser::<u64>())]
     shutdown_grace_seconds: u64,
     #[command(flatten)]
     eplb: EplbArguments,
@@ -133,13 +134,13 @@ struct EplbArguments {
     #[arg(long)]
     dynamic_eplb: bool,
     /// Steps of a window
-    #[arg(long, value_name = "STEPS", default_value_t = 400)]
+    #[arg(long, value_name = "STEPS", default_value_t = 400, allow_hyphen_values = true, value_parser = bounds::WINDOW.parser::<u64>())]
     num_iterations_eplb_update: u64,
     /// Steps after the start, and after a window has closed, before a plan may be applied; at least 30
-    #[arg(long, value_name = "STEPS", default_value_t = 30)]
+    #[arg(long, value_name = "STEPS", default_value_t = 30, allow_hyphen_values = true, value_parser = bounds::WAIT.parser::<u64>())]
     num_wait_worker_iterations: u64,
     /// Physical experts of each layer beyond one copy of each; as in the given map, or 0
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", allow_hyphen_values = true, value_parser = bounds::REDUNDANCY.parser::<usize>())]
     init_redundancy_expert: Option<usize>,
     /// How a placement is found: swift or deepseek
     #[arg(long, value_name = "POLICY", default_value = "swift")]
@@ -151,34 +152,34 @@ struct EplbArguments {
     #[arg(long, value_name = "FILE")]
     expert_map_record_path: Option<PathBuf>,
     /// Refuse a model that has another number of experts in each layer
-    #[arg(long, value_name = "E")]
+    #[arg(long, value_name = "E", allow_hyphen_values = true, value_parser = bounds::EXPERTS.parser::<usize>())]
     expect_experts: Option<usize>,
     /// Least gain in balance ratio for which experts move
-    #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
-    minimum_gain: f64,
+    #[arg(long, value_name = "SHARE", default_value_t, allow_hyphen_values = true)]
+    minimum_gain: MinimumGain,
     /// Pages that each rank can receive before they are in use
-    #[arg(long, value_name = "PAGES", default_value_t = 16)]
+    #[arg(long, value_name = "PAGES", default_value_t = 16, allow_hyphen_values = true, value_parser = bounds::STAGING.parser::<u32>())]
     staging_pages: u32,
     /// Bytes per second that moves to one rank may use; 0 is no limit
-    #[arg(long, value_name = "B", default_value_t = 0)]
+    #[arg(long, value_name = "B", default_value_t = 0, allow_hyphen_values = true, value_parser = bounds::MOVE_BYTES.parser::<u64>())]
     move_bytes_per_second: u64,
     /// Bytes that one rebalance may move, those first that pay most; 0 is no limit
-    #[arg(long, value_name = "B", default_value_t = 0)]
+    #[arg(long, value_name = "B", default_value_t = 0, allow_hyphen_values = true, value_parser = bounds::REBALANCE_BYTES.parser::<u64>())]
     max_rebalance_bytes: u64,
     /// Windows after one that moved experts in which none move
-    #[arg(long, value_name = "WINDOWS", default_value_t = 0)]
+    #[arg(long, value_name = "WINDOWS", default_value_t = 0, allow_hyphen_values = true, value_parser = bounds::COOL_DOWN.parser::<u64>())]
     cool_down_windows: u64,
     /// Ranks of which any may be lost with every expert still present, where the slots allow it
-    #[arg(long, value_name = "RANKS", default_value_t = 0)]
+    #[arg(long, value_name = "RANKS", default_value_t = 0, allow_hyphen_values = true, value_parser = bounds::COVERAGE.parser::<usize>())]
     min_coverage: usize,
     /// Nodes of which any may be lost with every expert still present, where the slots allow it
-    #[arg(long, value_name = "NODES", default_value_t = 0)]
+    #[arg(long, value_name = "NODES", default_value_t = 0, allow_hyphen_values = true, value_parser = bounds::NODE_COVERAGE.parser::<usize>())]
     min_node_coverage: usize,
     /// Seconds that a rank may take to receive the pages of one transaction
-    #[arg(long, value_name = "S", default_value_t = 30)]
+    #[arg(long, value_name = "S", default_value_t = 30, allow_hyphen_values = true, value_parser = bounds::MOVE_DEADLINE.parser::<u64>())]
     move_deadline_seconds: u64,
     /// For tests: commit a random transaction every so many steps
-    #[arg(long, value_name = "STEPS", hide = true)]
+    #[arg(long, value_name = "STEPS", hide = true, allow_hyphen_values = true, value_parser = bounds::FORCED.parser::<u64>())]
     forced_move_interval: Option<u64>,
 }
 
@@ -270,6 +271,134 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         <Arguments as clap::CommandFactory>::command().debug_assert();
+    }
+
+    /// The least of each command, and the options that take a number.
+    fn numeric(command: &str) -> (Vec<&str>, Vec<String>) {
+        let start = match command {
+            "worker" => vec!["x", "worker", "--advertise-address", "h", "--model", "m", "--coordinator", "c:1"],
+            _ => vec!["x", command, "--model", "m"],
+        };
+        let all = <Arguments as clap::CommandFactory>::command();
+        let options = all.find_subcommand(command).unwrap().get_arguments();
+        let words = ["DIR", "FILE", "NAME", "HOST", "HOST:PORT", "POLICY", "LOG_FORMAT"];
+        let numbers = options.filter(|option| option.get_action().takes_values());
+        let numbers = numbers.filter(|option| !words.contains(&option.get_value_names().unwrap()[0].as_str()));
+        (start, numbers.map(|option| format!("--{}", option.get_long().unwrap())).collect())
+    }
+
+    fn refusal(start: &[&str], option: &str, value: &str) -> Option<String> {
+        let required = [("--ranks", "2"), ("--rank", "1")].into_iter().filter(|&(name, _)| {
+            let needs = if start[1] == "worker" { "--rank" } else { "--ranks" };
+            name == needs && name != option
+        });
+        let required = required.flat_map(|(name, value)| [name, value]);
+        let line = start.iter().copied().chain(required).chain([option, value]);
+        Arguments::try_parse_from(line).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_number_is_refused_out_of_its_bounds_and_taken_within_them() {
+        for command in ["coordinator", "local", "worker"] {
+            let (start, options) = numeric(command);
+            assert!(options.len() >= 5, "{options:?}");
+            for option in options.iter().filter(|option| *option != "--minimum-gain") {
+                for value in [
+                    "-1",
+                    "NaN",
+                    "inf",
+                    "-inf",
+                    "",
+                    "1.5",
+                    "1e3",
+                    "some",
+                    "18446744073709551615",
+                    "18446744073709551616",
+                ] {
+                    let error = refusal(&start, option, value).unwrap_or_else(|| panic!("{option} {value} is taken"));
+                    assert!(error.contains(option.as_str()) && error.contains(" from "), "{option} {value}: {error}");
+                    let quoted = format!("'{value}'");
+                    assert!(value.is_empty() || error.contains(&quoted), "{option} {value}: {error}");
+                }
+                let error = refusal(&start, option, "x").unwrap();
+                let bounds = error.lines().next().unwrap().rsplit_once(" from ").unwrap().1;
+                let (first, last) = bounds.split_once(" to ").unwrap();
+                let (first, last): (u64, u64) = (first.parse().unwrap(), last.parse().unwrap());
+                for (number, taken) in [(Some(first), true), (Some(last), true), (first.checked_sub(1), false)] {
+                    let Some(number) = number else { continue };
+                    let found = refusal(&start, option, &number.to_string());
+                    assert_eq!(found.is_none(), taken, "{option} {number}: {found:?}");
+                }
+                assert!(refusal(&start, option, &(last + 1).to_string()).is_some(), "{option} {last} + 1");
+            }
+        }
+    }
+
+    #[test]
+    fn a_gain_is_a_share() {
+        let (start, _) = numeric("local");
+        for value in ["-0.1", "1", "1.5", "NaN", "inf", "-inf", "", "some", "18446744073709551615"] {
+            let error = refusal(&start, "--minimum-gain", value).unwrap();
+            assert!(
+                error.contains("--minimum-gain") && error.contains("must be a number from 0 to below 1"),
+                "{error}"
+            );
+        }
+        for value in ["0", "0.999", "1e-300"] {
+            assert_eq!(refusal(&start, "--minimum-gain", value), None);
+        }
+    }
+
+    #[test]
+    fn both_commands_that_serve_take_the_same_numbers() {
+        assert!(numeric("coordinator").1.iter().all(|option| numeric("local").1.contains(option)));
+    }
+
+    #[test]
+    fn what_is_within_the_bounds_of_the_command_line_is_within_those_of_the_settings() {
+        let (start, options) = numeric("local");
+        for option in &options {
+            let error = refusal(&start, option, "x").unwrap();
+            let bounds = error.lines().next().unwrap().rsplit_once(" from ").unwrap().1;
+            let Some((first, last)) = bounds.split_once(" to ") else { continue };
+            for value in [first, last].into_iter().filter(|value| value.parse::<u64>().is_ok()) {
+                let ranks = ["--ranks", "2"].into_iter().filter(|_| option != "--ranks");
+                let line = start.iter().copied().chain(ranks).chain([option.as_str(), value]);
+                let Command::Local(arguments) = Arguments::try_parse_from(line).unwrap().command else { panic!() };
+                let settings = LocalSettings::try_from(*arguments).unwrap().coordinator;
+                let refused = settings.prepare(0).err().map(|error| error.to_string()).unwrap_or_default();
+                assert!(!refused.contains("whole number"), "{option} {value}: {refused}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_addresses_to_listen_on() {
+        for (command, option) in [
+            ("local", "--listen"),
+            ("local", "--admin-listen"),
+            ("coordinator", "--listen"),
+            ("coordinator", "--admin-listen"),
+            ("coordinator", "--control-listen"),
+            ("worker", "--listen"),
+            ("worker", "--move-listen"),
+            ("worker", "--health-listen"),
+        ] {
+            let (start, _) = numeric(command);
+            for value in ["localhost:0", "[::1]:0", "ip6-localhost:0", ":0", "127.0.0.1:65535"] {
+                assert_eq!(refusal(&start, option, value), None, "{command} {option} {value}");
+            }
+            for value in ["localhost", "8000", "localhost:65536", "no-such-name.invalid:1"] {
+                let error = refusal(&start, option, value).unwrap();
+                assert!(error.contains(option) && error.contains(value), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_version_is_the_programs() {
+        let version = Arguments::try_parse_from(["x", "--version"]).unwrap_err().to_string();
+        assert_eq!(version, format!("swiftbalancer-runtime {}\n", env!("CARGO_PKG_VERSION")));
     }
 
     #[test]

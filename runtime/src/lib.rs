@@ -1,6 +1,8 @@
 #![forbid(unsafe_code)]
 //! Serves Mixture-of-Experts models over N ranks and moves experts while it serves.
 
+pub mod address;
+pub mod bounds;
 pub mod cancel;
 pub mod coordinator;
 pub mod draws;

@@ -2,28 +2,28 @@
 //! The SwiftBalancer runtime: a coordinator, a rank, or both on one machine.
 
 mod args;
+mod log;
 
-use std::io::IsTerminal as _;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use args::{Arguments, Command, LogFormat};
+use args::{Arguments, Command};
 use clap::Parser as _;
 use runtime::coordinator::start::Coordinator;
 use runtime::local;
 use runtime::model::checkpoint::Checkpoint;
 use runtime::worker;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let Arguments { log_format, command } = Arguments::parse();
-    start_log(log_format);
+    log::start(log_format);
     match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!(target: log::ALWAYS, "{error:#}");
             ExitCode::FAILURE
         }
     }
@@ -54,17 +54,16 @@ fn inspect(model: &Path) -> anyhow::Result<()> {
         "parameters": checkpoint.parameters(),
         "bytes": checkpoint.bytes(),
     });
-    println!("{}", serde_json::to_string_pretty(&report)?);
-    Ok(())
+    print(&serde_json::to_string_pretty(&report)?)
 }
 
-fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let colours = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
+/// Prints a line to standard output. Whoever reads it may have read enough, as `head` has.
+fn print(line: &str) -> anyhow::Result<()> {
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("standard output cannot be written to")
+        }
+        _ => Ok(()),
     }
 }
 

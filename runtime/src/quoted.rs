@@ -54,6 +54,12 @@ pub fn shortened(text: &str, most: usize) -> String {
     format!("{}{GAP}{}", head.concat(), tail.concat())
 }
 
+/// `text` on one line, whole.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    escaped(text.chars()).concat()
+}
+
 /// As many of `parts` as fit in `room` characters.
 fn fitting(parts: Vec<String>, room: usize) -> Vec<String> {
     let mut used = 0;

@@ -1,8 +1,10 @@
 //! What a coordinator is told, and what it makes of it: everything that can be wrong with a setting, the checkpoint or
 //! the map is found here, before a socket is opened or a rank is asked for anything.
 
+use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use plan::wire::ModelIdentity;
 use plan::wire::keys::LEAST_BYTES;
 use thiserror::Error;
 
+use crate::bounds::{self, OutOfBounds};
 use crate::experts::planner::Planner;
 use crate::experts::rebalance::{self, Rebalancer};
 use crate::fabric::secret::Secret;
@@ -47,7 +50,7 @@ pub struct CoordinatorSettings {
     /// How a target map is found.
     pub policy: Policy,
     /// Least gain in balance ratio for which experts move.
-    pub minimum_gain: f64,
+    pub minimum_gain: MinimumGain,
     /// Bytes per second that moves to one rank may use; 0 is no limit.
     pub move_bytes_per_second: u64,
     /// Bytes that one rebalance may move; 0 is no limit.
@@ -80,19 +83,43 @@ pub struct CoordinatorSettings {
     pub grace: Duration,
 }
 
+/// A share of the balance ratio: from 0 to below 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MinimumGain(f64);
+
+/// A number is no [`MinimumGain`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("must be a number from 0 to below 1")]
+pub struct NoGain;
+
+impl FromStr for MinimumGain {
+    type Err = NoGain;
+
+    fn from_str(text: &str) -> Result<Self, NoGain> {
+        let number = text.parse().ok().filter(|number| (0.0..1.0).contains(number));
+        number.map(Self).ok_or(NoGain)
+    }
+}
+
+impl Display for MinimumGain {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl Default for MinimumGain {
+    /// Less is within what a load varies by from window to window.
+    fn default() -> Self {
+        Self(0.02)
+    }
+}
+
 /// Why a coordinator cannot start so.
 #[derive(Debug, Error)]
 pub enum SettingsError {
-    /// A number is out of range.
-    #[error("{name} must be at least {least}, not {found}")]
-    TooSmall {
-        /// Which.
-        name: &'static str,
-        /// The bound.
-        least: usize,
-        /// The value given.
-        found: usize,
-    },
+    /// A number is out of bounds.
+    #[error(transparent)]
+    Bounds(#[from] OutOfBounds),
     /// A sequence that generates needs one token of every step.
     #[error("max-step-tokens is {tokens}, less than the {sequences} of max-running-sequences; raise it")]
     StepTooSmall {
@@ -110,9 +137,6 @@ pub enum SettingsError {
     /// The keys of callers are refused.
     #[error(transparent)]
     Keys(#[from] KeysError),
-    /// A share is none.
-    #[error("minimum-gain must be from 0 to below 1, not {0}")]
-    Gain(f64),
     /// The rebalancer refuses.
     #[error(transparent)]
     Rebalance(#[from] rebalance::SettingsError),
@@ -249,7 +273,7 @@ impl CoordinatorSettings {
             staging_pages: self.rebalance.staging_pages,
             min_coverage: self.min_coverage,
             terms: Terms {
-                minimum_gain: self.minimum_gain,
+                minimum_gain: self.minimum_gain.0,
                 bytes_per_second: limit(self.move_bytes_per_second).map(|bytes| bytes as f64),
                 byte_budget: limit(self.rebalance_bytes),
                 cool_down: self.cool_down_windows,
@@ -263,23 +287,27 @@ impl CoordinatorSettings {
 
     fn check_alone(&self) -> Result<(), SettingsError> {
         let Limits { queued, running_per_rank, step_tokens } = self.limits;
-        for (name, found) in [
-            ("ranks", self.ranks),
-            ("max-queued-requests", queued),
-            ("max-running-sequences", running_per_rank),
-            ("max-step-tokens", step_tokens),
-            ("max-body-bytes", self.body_limit.unwrap_or(1)),
-            ("max-model-len", self.max_model_len.unwrap_or(1)),
+        for (bounds, found) in [
+            (bounds::RANKS, self.ranks),
+            (bounds::QUEUED, queued),
+            (bounds::RUNNING, running_per_rank),
+            (bounds::STEP_TOKENS, step_tokens),
+            (bounds::BODY, self.body_limit.unwrap_or(1)),
+            (bounds::MODEL_LEN, self.max_model_len.unwrap_or(1)),
+            (bounds::REDUNDANCY, self.redundancy.unwrap_or(0)),
+            (bounds::EXPERTS, self.expect_experts.unwrap_or(1)),
+            (bounds::COVERAGE, self.min_coverage.ranks),
+            (bounds::NODE_COVERAGE, self.min_coverage.nodes),
         ] {
-            if found == 0 {
-                return Err(SettingsError::TooSmall { name, least: 1, found });
-            }
+            bounds.check(found as u64)?;
         }
+        bounds::MOVE_BYTES.check(self.move_bytes_per_second)?;
+        bounds::REBALANCE_BYTES.check(self.rebalance_bytes)?;
+        bounds::COOL_DOWN.check(self.cool_down_windows)?;
+        bounds::LEAVE.check(self.leave.as_secs())?;
+        bounds::GRACE.check(self.grace.as_secs())?;
         if step_tokens < running_per_rank {
             return Err(SettingsError::StepTooSmall { tokens: step_tokens, sequences: running_per_rank });
-        }
-        if !(0.0..1.0).contains(&self.minimum_gain) {
-            return Err(SettingsError::Gain(self.minimum_gain));
         }
         self.rebalance.check()?;
         match self.record_path.as_deref().map(|path| (path, folder_of(path))) {

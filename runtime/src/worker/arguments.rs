@@ -10,6 +10,7 @@ use super::WorkerSettings;
 use crate::experts::mover::Faults;
 use crate::fabric::secret::{Secret, SecretError};
 use crate::model::qwen3_moe::CacheSize;
+use crate::{address, bounds};
 
 /// Options of `worker`.
 #[derive(Args, Clone, Debug)]
@@ -18,19 +19,19 @@ pub struct WorkerArguments {
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Number of this rank, from 0
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", allow_hyphen_values = true, value_parser = bounds::RANK.parser::<u32>())]
     pub rank: u32,
     /// Where the coordinator accepts ranks
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::connect)]
     pub coordinator: String,
     /// Where other ranks reach this one's step path
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8003")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value = "0.0.0.0:8003")]
     pub listen: SocketAddr,
     /// Where other ranks ask this one for pages
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8004")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value = "0.0.0.0:8004")]
     pub move_listen: SocketAddr,
     /// Where /livez, /readyz and /metrics are served
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8005")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value = "0.0.0.0:8005")]
     pub health_listen: SocketAddr,
     /// Host or address by which other ranks reach this one
     #[arg(long, value_name = "HOST", env = "POD_IP")]
@@ -43,7 +44,7 @@ pub struct WorkerArguments {
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
     /// Number of the process that started this one, to end with it
-    #[arg(long, hide = true, value_name = "PID")]
+    #[arg(long, hide = true, value_name = "PID", allow_hyphen_values = true, value_parser = bounds::PARENT.parser::<u32>())]
     pub parent: Option<u32>,
     /// What it uses of its machine
     #[command(flatten)]
@@ -54,21 +55,21 @@ pub struct WorkerArguments {
 #[derive(Args, Clone, Debug)]
 pub struct DeviceArguments {
     /// Compute threads of each rank
-    #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "T", default_value_t = 1, allow_hyphen_values = true, value_parser = bounds::THREADS.parser::<u16>())]
     pub threads: u16,
     /// Blocks of each rank's KV cache
-    #[arg(long, value_name = "B", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "B", default_value_t = 2048, allow_hyphen_values = true, value_parser = bounds::KV_BLOCKS.parser::<u32>())]
     pub kv_blocks: u32,
     /// Tokens of a block, a multiple of 16
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = block_tokens)]
+    #[arg(long, value_name = "N", default_value_t = 16, allow_hyphen_values = true, value_parser = block_tokens)]
     pub block_tokens: u32,
 }
 
 fn block_tokens(text: &str) -> Result<u32, String> {
     let tile = kernels::backend::CACHE_TILE as u32;
-    match text.parse::<u32>() {
-        Ok(tokens) if tokens > 0 && tokens.is_multiple_of(tile) => Ok(tokens),
-        _ => Err(format!("must be a positive multiple of {tile}")),
+    match bounds::BLOCK_TOKENS.parser::<u32>()(text) {
+        Ok(tokens) if tokens.is_multiple_of(tile) => Ok(tokens),
+        _ => Err(format!("must be a multiple of {tile} from {tile} to {}", bounds::BLOCK_TOKENS.most)),
     }
 }
 
@@ -127,7 +128,7 @@ mod tests {
     #[test]
     fn a_block_that_is_no_multiple_of_a_tile_is_refused() {
         let error = parse(&["--block-tokens", "24"]).unwrap_err();
-        assert!(error.contains("must be a positive multiple of 16"), "{error}");
+        assert!(error.contains("must be a multiple of 16 from 16 to 1048576"), "{error}");
         assert!(parse(&["--threads", "0"]).is_err());
     }
 }

@@ -8,11 +8,15 @@ use crate::group::{Group, MODEL, program};
 
 /// What the program says about these options when it ends.
 fn refusal(options: &[&str]) -> String {
-    let least = ["--ranks", "2", "--admin-listen", "127.0.0.1:0", "--log-format", "json"];
-    let listen = if options.contains(&"--listen") { &[][..] } else { &["--listen", "127.0.0.1:0"] };
-    let output = program().arg("local").args(least).args(listen).args(options).stdout(Stdio::null()).output().unwrap();
+    let least =
+        [("--ranks", "2"), ("--admin-listen", "127.0.0.1:0"), ("--listen", "127.0.0.1:0"), ("--log-format", "json")];
+    let least = least.into_iter().filter(|(name, _)| !options.contains(name)).flat_map(|(name, value)| [name, value]);
+    let output = program().arg("local").args(least).args(options).stdout(Stdio::null()).output().unwrap();
     assert!(!output.status.success(), "{options:?} were taken");
     let log = String::from_utf8(output.stderr).unwrap();
+    if let Some(refused) = log.lines().find_map(|line| line.strip_prefix("error: ")) {
+        return refused.to_owned();
+    }
     let line = log.lines().last().unwrap_or_default();
     let fields = serde_json::from_str::<serde_json::Value>(line).map(|line| line["fields"].clone());
     fields.map_or(log.clone(), |fields| fields["message"].as_str().unwrap_or_default().to_owned())
@@ -44,6 +48,10 @@ async fn wrong_settings_are_refused_before_anything_is_started() {
         &["--max-queued-requests", "0"],
         &["--max-step-tokens", "8"],
         &["--minimum-gain", "1.5"],
+        &["--move-deadline-seconds", "18446744073709551615"],
+        &["--shutdown-grace-seconds", "-1"],
+        &["--ranks", "three"],
+        &["--admin-listen", "localhost"],
         &["--expert-map-path", &four_ranks],
         &["--expert-map-path", &other],
         &["--expert-map-path", &broken],
@@ -69,4 +77,49 @@ fn a_checkpoint_is_inspected_without_being_served() {
     let output = program().args(["inspect", "--model", "/nowhere"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("/nowhere"));
+}
+
+#[test]
+fn a_failed_start_is_told_whatever_is_logged() {
+    for (filter, also) in [("off", None), ("runtime=off", None), ("info=loud=1", Some("which is no filter"))] {
+        for command in ["coordinator", "local", "worker", "inspect"] {
+            let mut process = program();
+            process.args([command, "--model", "/nowhere"]).env("RUST_LOG", filter);
+            match command {
+                "worker" => process.args(["--rank", "0", "--coordinator", "127.0.0.1:1", "--advertise-address", "h"]),
+                "inspect" => &mut process,
+                _ => process.args(["--ranks", "2", "--listen", "localhost:0", "--admin-listen", "[::1]:0"]),
+            };
+            if command == "worker" {
+                process.args(["--listen", ":0", "--move-listen", ":0", "--health-listen", "localhost:0"]);
+                // It is not its parent's child, so that it ends instead of telling its failure for ever.
+                process.args(["--parent", "1"]);
+            }
+            let output = process.output().unwrap();
+            let log = String::from_utf8(output.stderr).unwrap();
+            assert!(output.status.code() == Some(1) && log.contains("checkpoint"), "{command} {filter}: {log}");
+            assert!(also.is_none_or(|also| log.contains(also)), "{command} {filter}: {log}");
+        }
+    }
+}
+
+#[test]
+fn whoever_reads_the_first_lines_only_makes_nothing_panic() {
+    for arguments in
+        [&["inspect", "--model", MODEL][..], &["--help"], &["local", "--help"], &["worker", "--help"], &["--version"]]
+    {
+        let (reader, writer) = std::io::pipe().unwrap();
+        // Nobody reads, from the first byte on.
+        drop(reader);
+        let output = program().args(arguments).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        let output = output.wait_with_output().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && log.is_empty(), "{arguments:?}: {log}");
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = program();
+    command.args(["local", "--ranks", "2", "--model", "/nowhere", "--listen", "127.0.0.1:0"]);
+    let status = command.args(["--admin-listen", "127.0.0.1:0"]).stderr(writer).status().unwrap();
+    assert_eq!(status.code(), Some(1), "a log that nobody reads is no reason to panic");
 }

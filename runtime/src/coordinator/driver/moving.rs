@@ -58,6 +58,11 @@ impl<R: Ranks> Driver<R> {
     }
 }
 
+/// A ratio as people read it.
+fn short(ratio: f64) -> f64 {
+    (ratio * 1e4).round() / 1e4
+}
+
 fn log(report: &Report) {
     match report {
         Report::WindowClosed(window) => {
@@ -65,16 +70,17 @@ fn log(report: &Report) {
                 window = window.number,
                 steps = window.steps,
                 pairs = window.pairs,
-                ratio = window.ratio,
+                ratio = short(window.ratio),
                 "window closed"
             );
         }
         Report::Decided(decision) => {
-            // Everything that it was decided from, as one document: what is logged can be decided again.
-            let document = serde_json::to_string(decision).unwrap_or_default();
             let (reason, figures) = (<&str>::from(decision.reason), &decision.figures);
-            let (ratio_before, ratio_after) = (figures.ratio_before, figures.ratio_after);
-            tracing::info!(reason, ratio_before, ratio_after, bytes = figures.bytes, decision = document, "decided");
+            let (ratio_before, ratio_after) = (short(figures.ratio_before), short(figures.ratio_after));
+            tracing::info!(reason, ratio_before, ratio_after, pages = figures.pages, bytes = figures.bytes, "decided");
+            // Everything that it was decided from: what is logged can be decided again. The state has the last.
+            let document = || serde_json::to_string(decision).unwrap_or_default();
+            tracing::debug!(decision = document(), "decided from");
         }
         Report::Planned { transactions, pages } => tracing::info!(transactions, pages, "experts will move"),
         Report::Kept { reason } => tracing::info!(reason, "the placement stays"),

@@ -10,6 +10,7 @@ use plan::policy::{Decision, History};
 use plan::wire::{RecordedMap, WindowReport};
 use thiserror::Error;
 
+use crate::bounds::{self, OutOfBounds};
 use crate::protocol::{MoveFailure, StepDone, ToRank, TransactionId};
 
 /// How the rebalancer is set up.
@@ -37,22 +38,16 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Fewest steps of [`Self::wait_steps`]: the first steps of a group and of a new placement are not typical.
-    pub const LEAST_WAIT: u64 = 30;
-
+    /// Whether every number is within its bounds.
     pub(crate) fn check(&self) -> Result<(), SettingsError> {
-        if self.wait_steps < Self::LEAST_WAIT {
-            return Err(SettingsError::Wait { found: self.wait_steps });
-        }
-        for (name, value) in [
-            ("num_iterations_eplb_update", self.window_steps),
-            ("staging pages", self.staging_pages.into()),
-            ("failures of a transaction", self.max_failures.into()),
-            ("steps between forced transactions", self.forced_interval.unwrap_or(1)),
-        ] {
-            if value == 0 {
-                return Err(SettingsError::Zero { name });
-            }
+        bounds::WAIT.check(self.wait_steps)?;
+        bounds::WINDOW.check(self.window_steps)?;
+        bounds::STAGING.check(self.staging_pages.into())?;
+        self.forced_interval.map_or(Ok(()), |steps| bounds::FORCED.check(steps))?;
+        // Tests are less patient than a whole second.
+        bounds::MOVE_DEADLINE.check(self.deadline.as_secs().max(1))?;
+        if self.max_failures == 0 {
+            return Err(SettingsError::NoAttempt);
         }
         Ok(())
     }
@@ -61,18 +56,12 @@ impl Settings {
 /// Why the rebalancer cannot be set up so.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SettingsError {
-    /// Plans would be applied too early.
-    #[error("num_wait_worker_iterations must be at least {}, not {found}", Settings::LEAST_WAIT)]
-    Wait {
-        /// The value given.
-        found: u64,
-    },
-    /// Something would never happen.
-    #[error("{name} must be at least 1")]
-    Zero {
-        /// Which setting.
-        name: &'static str,
-    },
+    /// A number is out of bounds.
+    #[error(transparent)]
+    Bounds(#[from] OutOfBounds),
+    /// No transaction would ever be tried.
+    #[error("failures of a transaction must be at least 1")]
+    NoAttempt,
 }
 
 /// What happened.

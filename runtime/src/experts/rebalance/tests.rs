@@ -595,6 +595,7 @@ fn settings_out_of_range_are_refused() {
         refuse(Settings { staging_pages: 0, ..settings() }),
         refuse(Settings { max_failures: 0, ..settings() }),
         refuse(Settings { forced_interval: Some(0), ..settings() }),
+        refuse(Settings { deadline: Duration::MAX, ..settings() }),
     ];
     insta::assert_yaml_snapshot!(errors);
 }
