@@ -1,15 +1,15 @@
 //! Makes the cluster what it should be. Writes only: it decides nothing but whether a write is needed.
 //!
 //! API calls (the chart's `ClusterRole` grants these and no others; a test compares):
-//! `get`, `patch`, `delete` on services, serviceaccounts, poddisruptionbudgets; `get`, `create`, `delete` on pods;
-//! `get`, `create`, `patch`, `delete` on configmaps.
+//! `get`, `patch`, `delete` on services, serviceaccounts, poddisruptionbudgets; `get`, `create`, `delete` on pods and
+//! secrets; `get`, `create`, `patch`, `delete` on configmaps.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt as _};
@@ -18,11 +18,13 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::api::MoEDeployment;
-use crate::build::{self, Desired};
+use crate::build::{self, Desired, KeysSecret};
 use crate::context::Context;
-use crate::decide::{Cause, Decision, MapChanges, Removal};
+use crate::decide::{Cause, Decision, KeysChange, MapChanges, Removal};
 use crate::error::ApplyError;
+use crate::keys::Keys;
 use crate::names;
+use crate::observe::controls;
 use crate::observed::Observed;
 
 /// Cause that the API server names when it creates nothing more in a namespace.
@@ -52,12 +54,15 @@ pub async fn apply(
     desired: Desired,
 ) -> Result<Applied, ApplyError> {
     // No `..`: a kind of object that is added must be applied here before this compiles.
-    let Desired { accounts, services, budgets, map, pods } = desired;
+    let Desired { accounts, services, budgets, keys, map, pods } = desired;
     let writer = Writer { context, deployment };
     let mut applied = Applied::default();
     writer.ensure_all(&accounts, &observed.accounts).await?;
     writer.ensure_all(&services, &observed.services).await?;
     writer.ensure_all(&budgets, &observed.budgets).await?;
+    if let Some(keys) = keys {
+        writer.store_keys(&keys, decision.keys.as_ref()).await?;
+    }
     if let Some(map) = map {
         applied.map = Some(writer.create(&map).await?);
     }
@@ -92,6 +97,7 @@ impl Kind for Service {}
 impl Kind for PodDisruptionBudget {}
 impl Kind for ConfigMap {}
 impl Kind for Pod {}
+impl Kind for Secret {}
 
 struct Writer<'a> {
     context: &'a Context,
@@ -114,18 +120,11 @@ impl Writer<'_> {
         self.context.metrics.wrote(&K::kind(&()), verb);
     }
 
-    /// Whether this deployment controls an object.
-    fn controls(&self, object: &impl Resource) -> bool {
-        let uid = self.deployment.metadata.uid.as_deref();
-        let owners = object.meta().owner_references.as_deref().unwrap_or_default();
-        owners.iter().any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == uid)
-    }
-
     /// Refuses to go on if an object of that name exists and belongs to somebody else.
     async fn refuse_foreign<K: Kind>(&self, name: &str) -> Result<Option<K>, ApplyError> {
         let found = self.api::<K>().get_opt(name).await.map_err(|error| Self::call::<K>("get", name, error))?;
         match found {
-            Some(object) if !self.controls(&object) => {
+            Some(object) if !controls(self.deployment, &object) => {
                 Err(ApplyError::NameConflict { kind: K::kind(&()).into_owned(), name: name.to_owned() })
             }
             found => Ok(found),
@@ -175,6 +174,25 @@ impl Writer<'_> {
             }
             Err(error) => Err(Self::call::<K>("create", &name, error)),
         }
+    }
+
+    /// Stores keys in the place of those that go. Whoever has stored others meanwhile is an error and not overwritten: pods are
+    /// made from the keys that are read, so the next pass takes those.
+    async fn store_keys(&self, desired: &KeysSecret, change: Option<&KeysChange>) -> Result<(), ApplyError> {
+        let KeysSecret(secret) = desired;
+        let name = secret.name_any();
+        match change {
+            Some(KeysChange::Replace { uid, .. }) => self.remove::<Secret>(&name, Some(uid), false).await?,
+            Some(KeysChange::Create(_)) | None => drop(self.refuse_foreign::<Secret>(&name).await?),
+        }
+        let parameters = PostParams { field_manager: Some(names::MANAGER.to_owned()), ..PostParams::default() };
+        let created = self.api::<Secret>().create(&parameters, secret).await;
+        created.map_err(|error| Self::call::<Secret>("create", &name, error))?;
+        self.wrote::<Secret>("create");
+        if let (Some(keys), Some(uid)) = (Keys::read(secret), &self.deployment.metadata.uid) {
+            self.context.admin_tokens.set(uid, keys.admin_token());
+        }
+        Ok(())
     }
 
     /// Removes an object, if it is still the one of that identity.

@@ -4,6 +4,7 @@ mod account;
 mod budget;
 mod coordinator;
 mod expert_map;
+mod keys;
 mod pod;
 mod ranks;
 mod service;
@@ -15,9 +16,11 @@ use kube::{Resource as _, ResourceExt as _};
 use serde::Serialize;
 
 use crate::api::MoEDeployment;
-use crate::decide::{Decision, pod_names};
+use crate::decide::{Decision, KeysChange, pod_names};
 use crate::names::{self, Role};
 use crate::validate::{Checked, Refused};
+
+pub use keys::KeysSecret;
 
 /// Objects that should exist.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -28,6 +31,8 @@ pub struct Desired {
     pub services: Vec<Service>,
     /// What evictions respect.
     pub budgets: Vec<PodDisruptionBudget>,
+    /// Keys to store.
+    pub keys: Option<KeysSecret>,
     /// The map to record.
     pub map: Option<ConfigMap>,
     /// Pods to create; those that exist are not repeated, since a pod is never changed.
@@ -38,12 +43,15 @@ pub struct Desired {
 #[must_use]
 pub fn build(deployment: &MoEDeployment, verdict: &Result<Checked, Refused>, decision: &Decision) -> Desired {
     let map = decision.maps.record.as_deref().map(|recorded| expert_map::build(deployment, recorded));
-    let (Ok(checked), None, Some(revision)) = (verdict, decision.hold, decision.revision.as_deref()) else {
+    let (Ok(checked), None) = (verdict, decision.hold) else {
         return Desired { map, ..Desired::default() };
     };
     let mut desired = Desired {
         accounts: vec![account::build(checked)],
         services: vec![service::api(checked)],
+        keys: decision.keys.as_ref().map(|change| match change {
+            KeysChange::Create(keys) | KeysChange::Replace { uid: _, keys } => keys::build(deployment, keys),
+        }),
         map,
         ..Desired::default()
     };
@@ -52,7 +60,7 @@ pub fn build(deployment: &MoEDeployment, verdict: &Result<Checked, Refused>, dec
         desired.budgets.push(budget::build(checked, group));
         let pods = pod_names(checked, group.index).into_iter().filter(|(name, _)| group.create.contains(name));
         desired.pods.extend(pods.map(|(name, (role, rank))| {
-            let identity = pod::Identity { name, role, group: group.index, revision, image: &group.image };
+            let identity = pod::Identity { name, role, group: group.index, wanted: &group.wanted, image: &group.image };
             match role {
                 Role::Coordinator => coordinator::build(checked, &identity),
                 Role::Rank => ranks::build(checked, &identity, rank),

@@ -12,8 +12,10 @@ use kube::runtime::reflector::Store;
 use kube::runtime::reflector::store::WriterDropped;
 use kube::{Client, Resource};
 
+use crate::admin_tokens::AdminTokens;
 use crate::api::MoEDeployment;
 use crate::backoff;
+use crate::host_paths::AllowedHostPaths;
 use crate::metrics::Metrics;
 use crate::names;
 use crate::runtime_watch::RuntimeViews;
@@ -28,6 +30,8 @@ pub struct Settings {
     pub runtime_image: String,
     /// Namespace that is served; all if `None`.
     pub namespace: Option<String>,
+    /// Folders of nodes that deployments may mount; none if there are none.
+    pub allowed_host_paths: AllowedHostPaths,
     /// Pace at which coordinators are asked for their state.
     pub poll: Duration,
 }
@@ -82,6 +86,15 @@ where
     }
 }
 
+/// What reconciles and the watch of coordinators tell each other.
+#[derive(Clone, Default)]
+pub struct Heard {
+    /// What coordinators say.
+    pub runtimes: RuntimeViews,
+    /// Tokens of the coordinators' admin APIs.
+    pub admin_tokens: AdminTokens,
+}
+
 /// What every reconcile shares.
 pub struct Context {
     /// Talks to the API server.
@@ -92,6 +105,8 @@ pub struct Context {
     pub stores: Stores,
     /// What coordinators say.
     pub runtimes: RuntimeViews,
+    /// Tokens of the coordinators' admin APIs.
+    pub admin_tokens: AdminTokens,
     /// Settings.
     pub settings: Settings,
     /// Metrics.
@@ -103,19 +118,15 @@ pub struct Context {
 impl Context {
     /// Puts together what every reconcile shares.
     #[must_use]
-    pub fn new(
-        client: Client,
-        stores: Stores,
-        runtimes: RuntimeViews,
-        settings: Settings,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn new(client: Client, stores: Stores, heard: Heard, settings: Settings, metrics: Arc<Metrics>) -> Self {
+        let Heard { runtimes, admin_tokens } = heard;
         let recorder = Recorder::new(client.clone(), Reporter::from(names::MANAGER));
         Self {
             client,
             recorder,
             stores,
             runtimes,
+            admin_tokens,
             settings,
             metrics,
             failures: Mutex::default(),

@@ -15,13 +15,13 @@ use kube::runtime::{Controller, WatchStreamExt as _, reflector, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
-use crate::context::{Context, Guarded, Settings, Stores};
+use crate::context::{Context, Guarded, Heard, Settings, Stores};
 use crate::error::chain;
 use crate::metrics::Metrics;
 use crate::names;
 use crate::reconcile::{error_policy, reconcile};
 use crate::runtime_client::RuntimeClient;
-use crate::runtime_watch::{self, RuntimeViews};
+use crate::runtime_watch::{self, Coordinators};
 
 /// Deployments that are reconciled at a time.
 const CONCURRENCY: u16 = 8;
@@ -40,13 +40,14 @@ pub async fn run(
     let deployments = Controller::new(deployments, watcher::Config::default())
         .with_config(kube::runtime::controller::Config::default().concurrency(CONCURRENCY));
     let (stores, mut triggers) = watches(&client, &settings, deployments.store());
-    let views = RuntimeViews::default();
+    let heard = Heard::default();
     let (sender, changes) = mpsc::unbounded();
     triggers.push(changes.boxed());
     let poll = settings.poll;
-    let asking = tokio::spawn(runtime_watch::watch(stores.pods.clone(), runtime_client, views.clone(), sender, poll));
+    let coordinators = Coordinators { pods: stores.pods.clone(), deployments: stores.deployments.clone() };
+    let asking = tokio::spawn(runtime_watch::watch(coordinators, runtime_client, heard.clone(), sender, poll));
     let ready = tokio::spawn(announce(stores.clone(), Arc::clone(&metrics)));
-    let context = Arc::new(Context::new(client, stores, views, settings, metrics));
+    let context = Arc::new(Context::new(client, stores, heard, settings, metrics));
     deployments
         .reconcile_on(triggers)
         .graceful_shutdown_on(stop)

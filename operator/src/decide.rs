@@ -10,11 +10,12 @@ use kube::ResourceExt as _;
 use plan::wire::RecordedMap;
 
 use crate::api::MoEDeployment;
+use crate::keys::Keys;
 use crate::names::{self, Role};
 use crate::nodes::{self, Reach};
 use crate::observed::{Observed, RuntimeView};
 use crate::pods::Member;
-use crate::revision::revision;
+use crate::revision::{Revisions, Wanted};
 use crate::validate::{Checked, Refused, StartMap};
 
 /// How soon a pod that has ended may be replaced after it was created: one that ends at once is replaced at this pace.
@@ -64,12 +65,28 @@ pub struct Removal {
 pub struct Group {
     /// Its number.
     pub index: usize,
+    /// What its pods are made from.
+    pub wanted: Wanted,
     /// Image of its pods: that of those it has, so that a pod that is replaced agrees with the others.
     pub image: String,
     /// Pods to create.
     pub create: BTreeSet<String>,
     /// Pods of it that an eviction must leave: all while another replica is out, none otherwise.
     pub min_available: usize,
+}
+
+/// What to do about the keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeysChange {
+    /// None are stored: these are.
+    Create(Keys),
+    /// Those in the Secret of this identity are incomplete, or others are asked for: these take their place.
+    Replace {
+        /// Identity of the Secret that goes.
+        uid: String,
+        /// What comes.
+        keys: Keys,
+    },
 }
 
 /// What to do about recorded maps.
@@ -79,8 +96,8 @@ pub struct MapChanges {
     pub record: Option<Arc<RecordedMap>>,
     /// The replica whose map was recorded last has one of this content hash.
     pub current: Option<String>,
-    /// A map that is too large to record: bytes.
-    pub too_large: Option<usize>,
+    /// Whether a map is too large to record.
+    pub too_large: bool,
     /// Recorded maps to delete.
     pub prune: Vec<String>,
     /// Recorded map to hold on to, as this deployment starts from it.
@@ -94,8 +111,10 @@ pub struct MapChanges {
 pub struct Decision {
     /// Why pods stay as they are, if so.
     pub hold: Option<Hold>,
-    /// Revision that pods should have; `None` if the deployment may not be built.
-    pub revision: Option<String>,
+    /// Revisions that pods may have; `None` if the deployment may not be built.
+    pub revisions: Option<Revisions>,
+    /// Keys to store before any pod is made.
+    pub keys: Option<KeysChange>,
     /// Replicas that should exist.
     pub groups: Vec<Group>,
     /// Pods that go.
@@ -114,23 +133,54 @@ pub fn decide(deployment: &MoEDeployment, verdict: &Result<Checked, Refused>, ob
         Ok(checked) if !deployment.spec.paused => checked,
         kept => {
             let hold = Some(if kept.is_err() { Hold::Refused } else { Hold::Paused });
-            let revision = kept.as_ref().ok().map(revision);
+            // What pods are made from stays with them: new keys wait until pods may be replaced.
+            let revisions = kept.as_ref().ok().map(|checked| revisions(checked, observed));
             let look_again = if kept.is_err() { BLOCKED } else { SETTLED };
-            return Decision { hold, revision, groups: Vec::new(), remove: Vec::new(), maps, look_again };
+            let (groups, remove) = (Vec::new(), Vec::new());
+            return Decision { hold, revisions, keys: None, groups, remove, maps, look_again };
         }
     };
-    let revision = revision(accepted);
+    let keys = keys(deployment, observed);
+    let revisions = revisions(accepted, observed);
     let (mut remove, doubtful) = broken(observed);
-    remove.extend(unwanted(accepted, observed, &revision, &remove));
+    remove.extend(unwanted(accepted, observed, &revisions, &remove));
     remove.sort_by(|a, b| a.name.cmp(&b.name));
-    let groups = (0..accepted.replicas).map(|index| group(accepted, observed, index, &revision)).collect();
+    let groups = (0..accepted.replicas).map(|index| group(accepted, observed, index, &revisions)).collect();
     let settled = if accepted.concern.is_some() { BLOCKED } else { SETTLED };
     let look_again = [doubtful, record_due]
         .into_iter()
         .flatten()
         .map(|at| Duration::try_from(at.duration_since(observed.now)).unwrap_or_default() + Duration::from_millis(100))
         .fold(settled, Duration::min);
-    Decision { hold: None, revision: Some(revision), groups, remove, maps, look_again }
+    Decision { hold: None, revisions: Some(revisions), keys, groups, remove, maps, look_again }
+}
+
+/// Stored keys that are complete and for which no others are asked.
+fn kept_keys<'a>(deployment: &MoEDeployment, observed: &'a Observed) -> Option<&'a Keys> {
+    let stored = observed.keys.as_ref()?;
+    let asked = deployment.annotations().get(names::ROTATE_KEYS);
+    stored.keys.as_ref().filter(|_| asked.is_none() || asked == stored.rotation.as_ref())
+}
+
+fn keys(deployment: &MoEDeployment, observed: &Observed) -> Option<KeysChange> {
+    let keys = || observed.fresh_keys.clone();
+    match (kept_keys(deployment, observed), &observed.keys) {
+        (Some(_), _) => None,
+        (None, Some(stored)) => Some(KeysChange::Replace { uid: stored.uid.clone(), keys: keys() }),
+        (None, None) => Some(KeysChange::Create(keys())),
+    }
+}
+
+/// Revisions with the keys that are stored when this pass is over.
+#[must_use]
+pub fn revisions(checked: &Checked, observed: &Observed) -> Revisions {
+    Revisions::new(checked, kept_keys(&checked.deployment, observed).unwrap_or(&observed.fresh_keys))
+}
+
+/// What the pods of a replica are to be made from.
+#[must_use]
+pub fn wanted(revisions: &Revisions, observed: &Observed, group: usize) -> Wanted {
+    revisions.of(observed.members.values().filter(|member| member.group == group))
 }
 
 /// Names of all pods of a replica, with what they are and their first rank.
@@ -184,13 +234,14 @@ fn removal(member: &Member, cause: Cause) -> Removal {
 }
 
 /// Pods of replicas that are no longer asked for, and outdated pods of the replicas whose turn it is.
-fn unwanted(checked: &Checked, observed: &Observed, revision: &str, going: &[Removal]) -> Vec<Removal> {
-    let rolling = rolling(checked, observed, revision);
+fn unwanted(checked: &Checked, observed: &Observed, revisions: &Revisions, going: &[Removal]) -> Vec<Removal> {
+    let rolling = rolling(checked, observed, revisions);
     let cause = |member: &Member| {
         if member.group >= checked.replicas {
             return Some(Cause::Surplus);
         }
-        (rolling.contains(&member.group) && member.revision != revision).then_some(Cause::Outdated)
+        let wanted = rolling.get(&member.group)?;
+        (member.revision != wanted.revision).then_some(Cause::Outdated)
     };
     let goes = |member: &&Member| {
         !member.deleting && !is_needed(member, observed) && !going.iter().any(|removal| removal.uid == member.uid)
@@ -207,21 +258,26 @@ fn is_needed(rank: &Member, observed: &Observed) -> bool {
 }
 
 /// Replicas whose outdated pods are replaced now: each that does not serve, and one that does if all others serve too.
-fn rolling(checked: &Checked, observed: &Observed, revision: &str) -> BTreeSet<usize> {
-    let outdated =
-        |group: usize| observed.members.values().any(|member| member.group == group && member.revision != revision);
+fn rolling(checked: &Checked, observed: &Observed, revisions: &Revisions) -> BTreeMap<usize, Wanted> {
+    let outdated = |group: usize| {
+        let wanted = wanted(revisions, observed, group);
+        let mut members = observed.members.values().filter(|member| member.group == group);
+        members.any(|member| member.revision != wanted.revision).then_some((group, wanted))
+    };
     let out: BTreeSet<usize> = (0..checked.replicas).filter(|&group| !serves(observed, group)).collect();
-    let mut rolling: BTreeSet<usize> = out.iter().copied().filter(|&group| outdated(group)).collect();
+    let mut rolling: BTreeMap<usize, Wanted> = out.iter().copied().filter_map(outdated).collect();
     if out.is_empty() {
-        rolling.extend((0..checked.replicas).find(|&group| outdated(group)));
+        rolling.extend((0..checked.replicas).find_map(outdated));
     }
     rolling
 }
 
-fn group(checked: &Checked, observed: &Observed, index: usize, revision: &str) -> Group {
+fn group(checked: &Checked, observed: &Observed, index: usize, revisions: &Revisions) -> Group {
     let spec = &checked.deployment.spec;
     let members = || observed.members.values().filter(move |member| member.group == index);
-    // Pods of two revisions would not agree on ranks or settings: new ones come when the last old one goes.
+    let wanted = wanted(revisions, observed, index);
+    let revision = wanted.revision.as_str();
+    // Pods of two revisions would not agree on ranks, settings or keys: new ones come when the last old one goes.
     let outdated = members().any(|member| member.revision != revision && !member.deleting);
     // It reads the checkpoint and the map first of all: ranks, which may hold GPUs, come when both have been found right.
     let accepted = coordinator(observed, index).is_some_and(|coordinator| coordinator.started);
@@ -238,6 +294,7 @@ fn group(checked: &Checked, observed: &Observed, index: usize, revision: &str) -
         index,
         image: spec.runtime.image.clone().or(kept).unwrap_or_else(|| observed.runtime_image.clone()),
         create,
+        wanted,
         min_available: if others_serve { 0 } else { 1 + checked.shape.rank_pods() },
     }
 }
@@ -272,6 +329,7 @@ fn maps(deployment: &MoEDeployment, checked: Option<&Checked>, observed: &Observ
     let own = own_maps(deployment, observed);
     let mut changes = MapChanges::default();
     let mut wait = None;
+    changes.too_large = record.enabled && speaker(observed).is_some_and(|view| view.recorded_too_large);
     if let Some(found) = speaker(observed).filter(|_| record.enabled).and_then(|view| view.recorded.clone()) {
         let hash = found.map.content_hash();
         let stored = observed.maps.contains_key(&names::recorded_map(&deployment.name_any(), &hash));
@@ -280,7 +338,7 @@ fn maps(deployment: &MoEDeployment, checked: Option<&Checked>, observed: &Observ
         let due = own.first().and_then(|map| map.metadata.creation_timestamp.as_ref()).map(|time| time.0 + interval);
         match due {
             _ if stored => changes.current = Some(hash),
-            _ if bytes > LARGEST_MAP => changes.too_large = Some(bytes),
+            _ if bytes > LARGEST_MAP => changes.too_large = true,
             Some(due) if due > observed.now => wait = Some(due),
             _ => {
                 changes.current = Some(hash);

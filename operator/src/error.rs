@@ -25,6 +25,9 @@ pub enum Error {
         /// Why.
         source: Box<kube::Error>,
     },
+    /// The machine gives no randomness.
+    #[error("no keys can be made: the machine gives no randomness")]
+    Randomness(#[source] getrandom::Error),
     /// The operator is stopping.
     #[error("the operator is stopping")]
     Stopping,
@@ -36,7 +39,9 @@ impl Error {
     pub const fn is_permanent(&self) -> bool {
         match self {
             Self::Invalid(_) => true,
-            Self::Read { .. } | Self::Apply(_) | Self::WriteStatus { .. } | Self::Stopping => false,
+            Self::Read { .. } | Self::Apply(_) | Self::WriteStatus { .. } | Self::Randomness(_) | Self::Stopping => {
+                false
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! The MoEDeployment operator. One pass of [`reconcile::reconcile`] goes observe, validate, decide, build, apply, report,
 //! write status: one module each, of which only the first and the two that write talk to the API server.
 
+pub mod admin_tokens;
 pub mod api;
 pub mod apply;
 mod backoff;
@@ -11,6 +12,8 @@ pub mod controller;
 pub mod decide;
 pub mod error;
 pub mod health;
+pub mod host_paths;
+pub mod keys;
 pub mod metrics;
 pub mod names;
 pub mod nodes;
@@ -26,4 +29,5 @@ pub mod revision;
 pub mod runtime_client;
 pub mod runtime_watch;
 pub mod validate;
+mod words;
 pub mod write_status;

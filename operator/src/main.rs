@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use kube::{Client, CustomResourceExt as _};
 use operator::api::MoEDeployment;
 use operator::context::Settings;
+use operator::host_paths::{AllowedHostPaths, HostPath};
 use operator::metrics::Metrics;
 use operator::runtime_client::HttpRuntimeClient;
 use operator::{controller, health};
@@ -44,6 +45,10 @@ struct Run {
     /// Serve one namespace instead of all.
     #[arg(long, env = "WATCH_NAMESPACE")]
     namespace: Option<String>,
+    /// Folder of nodes that deployments may mount, with what is below it; give it again for each further one. Without any,
+    /// a deployment that mounts one is refused.
+    #[arg(long = "allow-host-path", value_name = "FOLDER")]
+    allowed_host_paths: Vec<HostPath>,
     /// Address of /livez, /readyz and /metrics.
     #[arg(long, default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
@@ -79,6 +84,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     let settings = Settings {
         runtime_image: arguments.runtime_image,
         namespace: arguments.namespace.filter(|namespace| !namespace.is_empty()),
+        allowed_host_paths: AllowedHostPaths::new(arguments.allowed_host_paths),
         poll: Duration::from_secs(arguments.poll_seconds),
     };
     controller::run(client, runtime_client, settings, metrics, stopped()?).await;

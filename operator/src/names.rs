@@ -23,6 +23,9 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const REVISION: &str = "swiftbalancer.io/revision";
 /// Annotation of a deployment: a new value restarts its pods, one replica after the other.
 pub const RESTARTED_AT: &str = "swiftbalancer.io/restarted-at";
+/// Annotation of a deployment: a new value makes new keys and with them new pods, one replica after the other. On the Secret
+/// with the keys it is the value for which they were made.
+pub const ROTATE_KEYS: &str = "swiftbalancer.io/rotate-keys";
 /// Annotation of recorded maps: content hash.
 pub const MAP_HASH: &str = "swiftbalancer.io/map-hash";
 /// Annotation of recorded maps: the model's served name.
@@ -85,6 +88,12 @@ pub fn service(deployment: &str) -> String {
 #[must_use]
 pub fn account(deployment: &str) -> String {
     format!("{deployment}-runtime")
+}
+
+/// Secret with the keys.
+#[must_use]
+pub fn keys(deployment: &str) -> String {
+    plan::wire::keys::secret_name(deployment)
 }
 
 /// Coordinator pod of a replica, and the headless Service by which its ranks find it.

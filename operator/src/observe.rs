@@ -1,34 +1,42 @@
 //! Reads everything that a decision needs. Reads only; from the caches of watches, except for a ConfigMap of the user's
-//! that no watch covers.
+//! that no watch covers, and for the Secret with the keys: a watch of Secrets would need the right to read all of them.
+//!
+//! API calls: `get` on configmaps, secrets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::runtime::reflector::Store;
 use kube::{Api, Resource, ResourceExt as _};
 
 use crate::api::MoEDeployment;
 use crate::context::Context;
 use crate::error::Error;
+use crate::keys::{Keys, RANDOM_BYTES, StoredKeys};
+use crate::names;
 use crate::observed::{Observed, Reference};
 use crate::pods::Member;
 
 /// Reads.
 ///
 /// # Errors
-/// If the API server cannot be asked for a ConfigMap, or the operator is stopping.
+/// If the API server cannot be asked for a ConfigMap or the keys, the machine gives no randomness, or the operator is stopping.
 pub async fn observe(context: &Context, deployment: &MoEDeployment, now: Timestamp) -> Result<Observed, Error> {
     let stores = &context.stores;
     stores.wait_until_ready().await.map_err(|_| Error::Stopping)?;
     let namespace = deployment.namespace().unwrap_or_default();
     let maps = named(stores.maps.state().into_iter().filter(|map| map.namespace().as_ref() == Some(&namespace)));
     let reference = reference(context, deployment, &maps).await?;
+    let keys = keys(context, deployment).await?;
     Ok(Observed {
         now,
         runtime_image: context.settings.runtime_image.clone(),
+        allowed_host_paths: context.settings.allowed_host_paths.clone(),
+        keys,
+        fresh_keys: draw_keys()?,
         members: owned(&stores.pods, deployment)
             .into_iter()
             .filter_map(|(name, pod)| Some((name, Member::read(&pod)?)))
@@ -48,16 +56,42 @@ fn named<K: Resource<DynamicType = ()>>(objects: impl IntoIterator<Item = Arc<K>
     objects.into_iter().map(|object| (object.name_any(), object)).collect()
 }
 
-/// Objects that a deployment controls: by its identity, not by labels, which anybody can set.
+/// Objects that a deployment controls.
 fn owned<K>(store: &Store<K>, deployment: &MoEDeployment) -> BTreeMap<String, Arc<K>>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + 'static,
 {
+    named(store.state().into_iter().filter(|object| controls(deployment, object.as_ref())))
+}
+
+/// The keys of a deployment, if it controls a Secret of their name. What is somebody else's is not looked at.
+async fn keys(context: &Context, deployment: &MoEDeployment) -> Result<Option<StoredKeys>, Error> {
+    let name = names::keys(&deployment.name_any());
+    let api: Api<Secret> = Api::namespaced(context.client.clone(), &deployment.namespace().unwrap_or_default());
+    let found = api
+        .get_opt(&name)
+        .await
+        .map_err(|source| Error::Read { what: format!("Secret {name}"), source: Box::new(source) })?;
+    let Some(secret) = found.filter(|secret| controls(deployment, secret)) else { return Ok(None) };
+    let keys = Keys::read(&secret);
+    if let (Some(keys), Some(uid)) = (&keys, &deployment.metadata.uid) {
+        context.admin_tokens.set(uid, keys.admin_token());
+    }
+    let rotation = secret.annotations().get(names::ROTATE_KEYS).cloned();
+    Ok(Some(StoredKeys { uid: secret.uid().unwrap_or_default(), keys, rotation }))
+}
+
+fn draw_keys() -> Result<Keys, Error> {
+    let mut bytes = [0; RANDOM_BYTES];
+    getrandom::fill(&mut bytes).map_err(Error::Randomness)?;
+    Ok(Keys::from_random(&bytes))
+}
+
+/// Whether a deployment controls an object: by its identity, not by labels, which anybody can set.
+pub(crate) fn controls(deployment: &MoEDeployment, object: &impl Resource) -> bool {
     let uid = deployment.metadata.uid.as_deref();
-    let controlled = |object: &Arc<K>| {
-        object.owner_references().iter().any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == uid)
-    };
-    named(store.state().into_iter().filter(controlled))
+    let owners = object.meta().owner_references.as_deref().unwrap_or_default();
+    owners.iter().any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == uid)
 }
 
 /// Recorded maps that other deployments of the namespace start from.

@@ -8,6 +8,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use plan::wire::{RecordedMap, State};
 
+use crate::host_paths::AllowedHostPaths;
+use crate::keys::{Keys, StoredKeys};
 use crate::pods::Member;
 
 /// What was read.
@@ -17,6 +19,12 @@ pub struct Observed {
     pub now: Timestamp,
     /// Image of the runtime that the operator was configured with.
     pub runtime_image: String,
+    /// Folders of nodes that the operator allows to be mounted.
+    pub allowed_host_paths: AllowedHostPaths,
+    /// Keys of the deployment, if it controls a Secret of their name.
+    pub keys: Option<StoredKeys>,
+    /// Keys drawn for this pass, for where new ones are needed.
+    pub fresh_keys: Keys,
     /// Pods that the deployment controls, by name.
     pub members: BTreeMap<String, Member>,
     /// Services that the deployment controls, by name.
@@ -65,4 +73,6 @@ pub struct RuntimeView {
     pub state: Arc<State>,
     /// The map it recorded last.
     pub recorded: Option<Arc<RecordedMap>>,
+    /// Whether that map is larger than is read, and left out here.
+    pub recorded_too_large: bool,
 }

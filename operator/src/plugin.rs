@@ -9,6 +9,7 @@ mod table;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use k8s_openapi::api::core::v1::Secret;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt as _};
 use offline::{CheckArguments, ConvertArguments, PlanArguments, SimulateArguments, SizeArguments};
@@ -17,6 +18,9 @@ use plan::wire::MapDocument;
 use thiserror::Error;
 
 use crate::api::MoEDeployment;
+use crate::keys::{AdminToken, Keys};
+use crate::names;
+use crate::observe::controls;
 use coordinator::Coordinator;
 pub use offline::OfflineError;
 
@@ -141,6 +145,41 @@ pub enum PluginError {
         /// Why.
         source: Box<kube::Error>,
     },
+    /// The token of the coordinators cannot be read.
+    #[error(
+        "the coordinators of {name} ask for a token, and the Secret {secret} that holds it cannot be read: this needs the right \
+         to get secrets {secret} in namespace {namespace}"
+    )]
+    Token {
+        /// The deployment.
+        name: String,
+        /// Its namespace.
+        namespace: String,
+        /// The Secret.
+        secret: String,
+        /// Why.
+        source: Box<kube::Error>,
+    },
+    /// A coordinator answers with more than is read.
+    #[error("coordinator {pod} answers {path} with more than {most} bytes, as no coordinator does")]
+    TooLarge {
+        /// Its pod.
+        pod: String,
+        /// What was asked for.
+        path: &'static str,
+        /// Bytes that are read.
+        most: usize,
+    },
+    /// A coordinator does not come to an end.
+    #[error("coordinator {pod} has not answered {path} within {seconds} s")]
+    TooSlow {
+        /// Its pod.
+        pod: String,
+        /// What was asked for.
+        path: &'static str,
+        /// Seconds that are waited.
+        seconds: u64,
+    },
     /// A coordinator does not do what it is asked for, or not yet.
     #[error("coordinator {pod} answers {path} with: {message}")]
     Refused {
@@ -246,15 +285,42 @@ impl Plugin {
             let replicas = deployment.spec.replicas;
             return Err(PluginError::NoReplica { name: deployment.name_any(), replicas, replica });
         }
-        Ok(Coordinator::new(&self.client, &self.namespace, name, replica))
+        let token = self.token(&deployment).await?;
+        Ok(Coordinator::new(&self.client, &self.namespace, name, replica).with(token))
+    }
+
+    /// The token of a deployment's coordinators, read with the rights of whoever calls; none if it has no keys, as under a
+    /// release that knew none.
+    async fn token(&self, deployment: &MoEDeployment) -> Result<Option<AdminToken>, PluginError> {
+        let name = deployment.name_any();
+        let secret = names::keys(&name);
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let found = api.get_opt(&secret).await.map_err(|source| PluginError::Token {
+            name,
+            namespace: self.namespace.clone(),
+            secret,
+            source: Box::new(source),
+        })?;
+        let own = found.filter(|secret| controls(deployment, secret));
+        Ok(own.as_ref().and_then(Keys::read).map(|keys| keys.admin_token().clone()))
     }
 
     async fn status(&self, name: &str) -> Result<String, PluginError> {
         let deployment = self.deployment(name).await?;
+        let replicas = 0..usize::try_from(deployment.spec.replicas).unwrap_or(0);
+        let token = match self.token(&deployment).await {
+            Ok(token) => token,
+            // What the status tells is there without the coordinators.
+            Err(error) => {
+                let states: Vec<_> = replicas.map(|_| None).collect();
+                return Ok(format!("{}\nFrom the status alone: {error}\n", status::render(&deployment, &states)));
+            }
+        };
         let mut states = Vec::new();
-        for replica in 0..usize::try_from(deployment.spec.replicas).unwrap_or(0) {
+        for replica in replicas {
             // One that does not answer is shown as such; the others are still of interest.
-            states.push(Coordinator::new(&self.client, &self.namespace, name, replica).state().await.ok());
+            let coordinator = Coordinator::new(&self.client, &self.namespace, name, replica).with(token.clone());
+            states.push(coordinator.state().await.ok());
         }
         Ok(status::render(&deployment, &states))
     }
@@ -285,11 +351,4 @@ fn print_map((document, coordinator): &(MapDocument, Coordinator), format: Forma
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        <Arguments as clap::CommandFactory>::command().debug_assert();
-    }
-}
+mod tests;

@@ -5,9 +5,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt as _;
 
 use crate::names::{self, Role};
-
-/// Longest part of a container's last words that goes into a message.
-const LAST_WORDS: usize = 400;
+use crate::words::shorten;
 
 /// A pod of a deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +77,7 @@ impl Member {
                 .find(|condition| {
                     condition.type_ == "PodScheduled" && condition.reason.as_deref() == Some("Unschedulable")
                 })
-                .and_then(|condition| condition.message.clone()),
+                .and_then(|condition| condition.message.as_deref().map(shorten)),
         })
     }
 }
@@ -116,14 +114,7 @@ fn error_of(log: &str) -> String {
     let printed = || log.rfind("Error: ").map(|at| &log[at..]);
     let last = || log.lines().rfind(|line| !line.trim().is_empty());
     let text = logged().or_else(printed).or_else(last).unwrap_or_default();
-    shorten(&text.split_whitespace().collect::<Vec<_>>().join(" "))
-}
-
-fn shorten(text: &str) -> String {
-    match text.char_indices().nth(LAST_WORDS) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text.to_owned(),
-    }
+    shorten(text)
 }
 
 #[cfg(test)]

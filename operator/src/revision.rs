@@ -3,6 +3,8 @@
 //!
 //! A field that is added to the specification must be left out of its serialized form while it has its default
 //! (`skip_serializing_if`), or every pod restarts when the operator is upgraded; a test pins the hash of an example.
+//!
+//! The keys go in too, since the members of a group must have the same: new keys replace pods as a new specification does.
 
 use std::fmt::Write as _;
 
@@ -14,7 +16,9 @@ use crate::api::eplb::{Eplb, Policy};
 use crate::api::model::Model;
 use crate::api::placement::{Coordinator, Placement, Ranks, Runtime};
 use crate::api::{MoEDeploymentSpec, Parallelism};
+use crate::keys::Keys;
 use crate::names;
+use crate::pods::Member;
 use crate::validate::{Checked, StartMap};
 
 #[derive(Serialize)]
@@ -39,12 +43,61 @@ struct Inputs<'a> {
     expert_map_record_path: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     restarted_at: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<String>,
+}
+
+/// Revisions that the pods of a deployment may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revisions {
+    with_keys: String,
+    /// Of pods that a release made which knew no keys; `None` if these are to go.
+    without_keys: Option<String>,
+}
+
+/// What the pods of one replica are made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Their revision.
+    pub revision: String,
+    /// Whether they have keys. A release that knew none made the others: an upgrade of the operator does not restart them, and
+    /// one that is lost comes back as it was, since with the others it has its image from that release.
+    pub with_keys: bool,
+}
+
+impl Revisions {
+    /// Of the pods of a deployment with these keys.
+    #[must_use]
+    pub fn new(checked: &Checked, keys: &Keys) -> Self {
+        let asked_for_keys = checked.deployment.annotations().contains_key(names::ROTATE_KEYS);
+        Self {
+            with_keys: revision(checked, Some(keys)),
+            without_keys: (!asked_for_keys).then(|| revision(checked, None)),
+        }
+    }
+
+    /// What the pods of a replica are made from, of which these are there.
+    #[must_use]
+    pub fn of<'a>(&self, members: impl IntoIterator<Item = &'a Member>) -> Wanted {
+        let mut members = members.into_iter().peekable();
+        let is_there = members.peek().is_some();
+        match &self.without_keys {
+            Some(revision) if is_there && members.all(|member| member.revision == *revision) => {
+                Wanted { revision: revision.clone(), with_keys: false }
+            }
+            _ => Wanted { revision: self.with_keys.clone(), with_keys: true },
+        }
+    }
+
+    /// Whether a pod is of one of these revisions.
+    #[must_use]
+    pub fn include(&self, member: &Member) -> bool {
+        member.revision == self.with_keys || Some(&member.revision) == self.without_keys.as_ref()
+    }
 }
 
 /// Hash of everything that the pods of a deployment are made from.
-#[must_use]
-#[expect(clippy::missing_panics_doc, reason = "plain data always serializes")]
-pub fn revision(checked: &Checked) -> String {
+fn revision(checked: &Checked, keys: Option<&Keys>) -> String {
     // No `..`: a new setting has to be counted in or out here before this compiles.
     let MoEDeploymentSpec {
         model,
@@ -92,6 +145,7 @@ pub fn revision(checked: &Checked) -> String {
         },
         expert_map_record_path: expert_map_record_path.as_deref(),
         restarted_at: checked.deployment.annotations().get(names::RESTARTED_AT).map(String::as_str),
+        keys: keys.map(Keys::identity),
     };
     let json = serde_json::to_vec(&inputs).expect("the inputs are plain data");
     Sha256::digest(json).iter().take(8).fold(String::new(), |mut text, byte| {

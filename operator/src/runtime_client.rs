@@ -1,23 +1,41 @@
-//! The coordinator's admin API, as the operator uses it.
+//! The coordinator's admin API, as the operator uses it. Whoever answers may mean harm: what an answer costs is bounded in
+//! bytes and in time, and none leads elsewhere.
 
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use http::header::AUTHORIZATION;
 use plan::wire::{self, RecordedMap, State, WireError};
+use reqwest::redirect::Policy;
 use thiserror::Error;
 
+use crate::decide::LARGEST_MAP;
 use crate::error::chain;
+use crate::keys::AdminToken;
 
 /// A coordinator on the same network answers in milliseconds; one that takes this long is as good as silent.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// Largest state: one of 512 ranks and 1,000 layers has a quarter of it.
+const LARGEST_STATE: usize = 512 * 1024;
+/// Largest answer with a recorded map: the map itself, and where it comes from.
+const LARGEST_RECORDED: usize = LARGEST_MAP + 16 * 1024;
 
-/// What coordinators can be asked. `address` is host and port of the admin API.
+/// Where a coordinator's admin API is, and what it asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Host and port.
+    pub address: String,
+    /// Its token. A release that asked for none ignores it.
+    pub token: AdminToken,
+}
+
+/// What coordinators can be asked.
 pub trait RuntimeClient: Send + Sync + 'static {
     /// The coordinator's state.
-    fn state<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<State, RuntimeError>>;
+    fn state<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<State, RuntimeError>>;
 
     /// The map it recorded last, if there is one.
-    fn recorded_map<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<Option<RecordedMap>, RuntimeError>>;
+    fn recorded_map<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Option<RecordedMap>, RuntimeError>>;
 }
 
 /// Why a coordinator did not answer.
@@ -39,6 +57,14 @@ pub enum RuntimeError {
         /// The answer.
         status: u16,
     },
+    /// It answered with more than is read.
+    #[error("the answer to GET {path} has more than {most} bytes")]
+    TooLarge {
+        /// What was asked for.
+        path: &'static str,
+        /// Bytes that are read.
+        most: usize,
+    },
     /// It answered something else.
     #[error("the answer to GET {path} cannot be read: {source}")]
     Document {
@@ -54,40 +80,56 @@ pub enum RuntimeError {
 pub struct HttpRuntimeClient(reqwest::Client);
 
 impl HttpRuntimeClient {
-    /// A client without proxies: coordinators are addressed by pod address.
+    /// A client without proxies: coordinators are addressed by pod address. It follows no redirect, which would let any pod
+    /// have anything asked in the operator's name, and unpacks nothing, so that what arrives is what is kept.
     ///
     /// # Errors
     /// If the HTTP client cannot be set up.
     pub fn new() -> Result<Self, reqwest::Error> {
-        Ok(Self(reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()?))
+        let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().redirect(Policy::none()).http1_only();
+        Ok(Self(client.no_gzip().no_brotli().no_zstd().no_deflate().pool_max_idle_per_host(1).build()?))
     }
 
-    async fn get(&self, address: &str, path: &'static str) -> Result<Option<Vec<u8>>, RuntimeError> {
+    async fn get(&self, to: &Endpoint, path: &'static str, most: usize) -> Result<Option<Vec<u8>>, RuntimeError> {
         let unreachable = |source| RuntimeError::Unreachable { path, source };
-        let answer = self.0.get(format!("http://{address}{path}")).send().await.map_err(unreachable)?;
+        let request = self.0.get(format!("http://{}{path}", to.address));
+        let mut answer = request.header(AUTHORIZATION, to.token.authorization()).send().await.map_err(unreachable)?;
         match answer.status().as_u16() {
-            200 => Ok(Some(answer.bytes().await.map_err(unreachable)?.into())),
-            404 => Ok(None),
-            status => Err(RuntimeError::Status { path, status }),
+            200 => {}
+            404 => return Ok(None),
+            status => return Err(RuntimeError::Status { path, status }),
         }
+        // No length that is only announced reserves memory.
+        let mut bytes = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
+            if bytes.len() + chunk.len() > most {
+                return Err(RuntimeError::TooLarge { path, most });
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Some(bytes))
     }
 }
 
 impl RuntimeClient for HttpRuntimeClient {
-    fn state<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<State, RuntimeError>> {
+    fn state<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<State, RuntimeError>> {
         Box::pin(async move {
             let path = wire::path::STATE;
-            let json = self.get(address, path).await?.ok_or(RuntimeError::Status { path, status: 404 })?;
+            let json = self.get(endpoint, path, LARGEST_STATE).await?;
+            let json = json.ok_or(RuntimeError::Status { path, status: 404 })?;
             State::from_json(&json).map_err(|source| RuntimeError::Document { path, source })
         })
     }
 
-    fn recorded_map<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<Option<RecordedMap>, RuntimeError>> {
+    fn recorded_map<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Option<RecordedMap>, RuntimeError>> {
         Box::pin(async move {
             let path = wire::path::RECORDED_MAP;
-            let Some(json) = self.get(address, path).await? else { return Ok(None) };
+            let Some(json) = self.get(endpoint, path, LARGEST_RECORDED).await? else { return Ok(None) };
             let recorded = RecordedMap::from_json(&json).map_err(|source| RuntimeError::Document { path, source })?;
             Ok(Some(recorded))
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

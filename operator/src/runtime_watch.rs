@@ -1,8 +1,14 @@
 //! Asks every coordinator for its state at a fixed pace, and asks for a reconcile only when the answer changes what the
 //! status shows: load that wavers, or experts on the move, cause no write.
+//!
+//! A pod is a coordinator only if it is the one that a deployment that exists controls under the name of one: labels alone,
+//! which anybody can give to any pod, are not believed.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+mod patience;
+mod views;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -10,110 +16,85 @@ use futures::channel::mpsc::UnboundedSender;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
-use plan::wire::{Phase, State};
+use plan::wire::State;
+use tokio::time::Instant;
 
-use crate::context::Guarded;
+use crate::context::{Guarded, Heard};
+use crate::keys::AdminToken;
 use crate::names::{self, Role};
 use crate::observed::RuntimeView;
 use crate::pods::Member;
-use crate::ratio;
-use crate::runtime_client::RuntimeClient;
+use crate::runtime_client::{Endpoint, RuntimeClient, RuntimeError};
+use crate::words;
+
+use patience::Patience;
+pub use views::RuntimeViews;
+use views::{Key, Known};
 
 /// Coordinators asked at a time.
 const CONCURRENCY: usize = 32;
 
-/// What coordinators said last, by namespace, deployment and replica.
-#[derive(Clone, Debug, Default)]
-pub struct RuntimeViews(Arc<Mutex<BTreeMap<Key, Entry>>>);
-
-type Key = (String, String, usize);
-
-#[derive(Clone, Debug)]
-struct Entry {
-    view: RuntimeView,
-    shown: Shown,
+/// Where coordinators are found.
+pub struct Coordinators {
+    /// Pods of deployments.
+    pub pods: Store<Pod>,
+    /// Deployments.
+    pub deployments: Store<Guarded>,
 }
 
-/// The part of a state that a status shows.
-#[derive(Clone, Debug, PartialEq)]
-struct Shown {
-    ready: bool,
-    epoch: u64,
-    ratio: Option<String>,
-    recorded: Option<String>,
-    degraded: Option<String>,
-    failure: Option<String>,
-}
+impl Coordinators {
+    /// Those that have an address, with the uid of their deployment.
+    fn found(&self) -> BTreeMap<Key, (Member, String)> {
+        let deployment = |namespace: &str, name: &str| {
+            let found = self.deployments.get(&ObjectRef::new(name).within(namespace))?;
+            found.uid()
+        };
+        self.pods.state().iter().filter_map(|pod| coordinator(pod, &deployment)).collect()
+    }
 
-impl Shown {
-    fn after(previous: Option<&Self>, state: &State, recorded: Option<String>) -> Self {
-        let measured = state.last_window.as_ref().map(|window| window.ratio);
-        Self {
-            ready: state.ready,
-            epoch: match (state.phase, previous) {
-                (Phase::Moving, Some(previous)) => previous.epoch,
-                _ => state.epoch,
-            },
-            ratio: measured
-                .and_then(|ratio| ratio::settle(previous.and_then(|shown| shown.ratio.as_deref()), Some(ratio))),
-            recorded,
-            degraded: state.degraded.clone(),
-            failure: state.failure.clone(),
-        }
+    fn deployment_uids(&self) -> BTreeSet<String> {
+        self.deployments.state().iter().filter_map(|deployment| deployment.uid()).collect()
     }
 }
 
-impl RuntimeViews {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What the coordinators of a deployment said last.
-    #[must_use]
-    pub fn of(&self, namespace: &str, deployment: &str) -> BTreeMap<usize, RuntimeView> {
-        let from = (namespace.to_owned(), deployment.to_owned(), 0);
-        let views = self.lock();
-        let own = views.range(from..).take_while(|((space, name, _), _)| space == namespace && name == deployment);
-        own.map(|((_, _, group), entry)| (*group, entry.view.clone())).collect()
-    }
-
-    /// Takes an answer in; whether it changes what is shown.
-    fn take(&self, key: &Key, view: RuntimeView) -> bool {
-        let mut views = self.lock();
-        let previous = views.get(key).filter(|entry| entry.view.pod_uid == view.pod_uid).map(|entry| &entry.shown);
-        let recorded = view.recorded.as_ref().map(|recorded| recorded.map.content_hash());
-        let shown = Shown::after(previous, &view.state, recorded);
-        let changed = previous != Some(&shown);
-        views.insert(key.clone(), Entry { view, shown });
-        changed
-    }
-
-    fn recorded_of(&self, key: &Key, pod_uid: &str) -> Option<RuntimeView> {
-        self.lock().get(key).filter(|entry| entry.view.pod_uid == pod_uid).map(|entry| entry.view.clone())
-    }
-
-    /// Forgets coordinators that are gone.
-    fn keep(&self, living: &BTreeMap<Key, Member>) {
-        self.lock().retain(|key, entry| living.get(key).is_some_and(|member| member.uid == entry.view.pod_uid));
-    }
+/// A pod as the coordinator of a deployment of this uid, if it is that. `deployment` tells the uid of the one of a namespace
+/// and a name.
+fn coordinator(pod: &Pod, deployment: &impl Fn(&str, &str) -> Option<String>) -> Option<(Key, (Member, String))> {
+    let member = Member::read(pod).filter(|member| member.role == Role::Coordinator && !member.deleting)?;
+    member.address.as_ref()?;
+    let (namespace, name) = (pod.namespace()?, pod.labels().get(names::DEPLOYMENT)?);
+    let uid = deployment(&namespace, name)?;
+    let is_controlled = pod.owner_references().iter().any(|owner| {
+        owner.controller == Some(true) && owner.uid == uid && owner.kind == "MoEDeployment" && owner.name == *name
+    });
+    let is_named = member.name == names::coordinator(name, member.group);
+    (is_controlled && is_named).then(|| ((namespace, name.clone(), member.group), (member, uid)))
 }
 
 /// Asks for ever; `changed` gets each deployment whose status is to be looked at.
 pub async fn watch(
-    pods: Store<Pod>,
+    coordinators: Coordinators,
     client: Arc<dyn RuntimeClient>,
-    views: RuntimeViews,
+    heard: Heard,
     changed: UnboundedSender<ObjectRef<Guarded>>,
     period: Duration,
 ) {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let patience = Patience::default();
+    let asking = Asking { client: client.as_ref(), heard: &heard, changed: &changed, patience: &patience };
     loop {
         ticks.tick().await;
-        let coordinators = coordinators(&pods);
-        views.keep(&coordinators);
-        futures::stream::iter(&coordinators)
-            .for_each_concurrent(CONCURRENCY, |(key, member)| ask(client.as_ref(), &views, &changed, (key, member)))
+        let found = coordinators.found();
+        heard.runtimes.keep(|key, uid| found.get(key).is_some_and(|(member, _)| member.uid == uid));
+        heard.admin_tokens.keep(&coordinators.deployment_uids());
+        patience.keep(|uid| found.values().any(|(member, _)| member.uid == uid));
+        let now = Instant::now();
+        let due = found.iter().filter(|(_, (member, _))| patience.is_due(&member.uid, now));
+        // Until a pass over the deployment has read its keys there is no token, and nothing is asked without one.
+        let due = due.filter_map(|(key, (member, uid))| Some((key, member, heard.admin_tokens.of(uid)?)));
+        futures::stream::iter(due)
+            .for_each_concurrent(CONCURRENCY, |(key, member, token)| asking.ask(key, member, token))
             .await;
         if changed.is_closed() {
             return;
@@ -121,57 +102,88 @@ pub async fn watch(
     }
 }
 
-/// Coordinators that have an address.
-fn coordinators(pods: &Store<Pod>) -> BTreeMap<Key, Member> {
-    let read = |pod: Arc<Pod>| {
-        let member = Member::read(&pod).filter(|member| member.role == Role::Coordinator && !member.deleting)?;
-        member.address.as_ref()?;
-        let deployment = pod.labels().get(names::DEPLOYMENT)?.clone();
-        Some(((pod.namespace()?, deployment, member.group), member))
-    };
-    pods.state().into_iter().filter_map(read).collect()
+struct Asking<'a> {
+    client: &'a dyn RuntimeClient,
+    heard: &'a Heard,
+    changed: &'a UnboundedSender<ObjectRef<Guarded>>,
+    patience: &'a Patience,
 }
 
-async fn ask(
-    client: &dyn RuntimeClient,
-    views: &RuntimeViews,
-    changed: &UnboundedSender<ObjectRef<Guarded>>,
-    (key, member): (&Key, &Member),
-) {
-    let host = member.address.as_deref().unwrap_or_default();
-    let address = if host.contains(':') {
-        format!("[{host}]:{}", names::ADMIN_PORT)
-    } else {
-        format!("{host}:{}", names::ADMIN_PORT)
-    };
-    match look(client, views, key, member, &address).await {
-        Ok(view) => {
-            if views.take(key, view) {
-                // A closed channel means that the operator stops.
-                let _ = changed.unbounded_send(ObjectRef::new(&key.1).within(&key.0));
+impl Asking<'_> {
+    async fn ask(&self, key: &Key, member: &Member, token: AdminToken) {
+        let endpoint = Endpoint { address: address(member), token };
+        let began = Instant::now();
+        let outcome = self.look(key, member, &endpoint).await;
+        self.patience.asked(&member.uid, began, Instant::now(), outcome.is_ok());
+        match outcome {
+            Ok(view) => {
+                if self.heard.runtimes.take(key, view) {
+                    // A closed channel means that the operator stops.
+                    let _ = self.changed.unbounded_send(ObjectRef::new(&key.1).within(&key.0));
+                }
+            }
+            // A coordinator that is starting or ending does not answer; its pod's readiness says so where it matters.
+            Err(error) => {
+                let error = words::shorten(&error.to_string());
+                tracing::debug!(
+                    namespace = key.0,
+                    deployment = key.1,
+                    group = key.2,
+                    error,
+                    "no answer of a coordinator"
+                );
             }
         }
-        // A coordinator that is starting or ending does not answer; its pod's readiness says so where it matters.
-        Err(error) => {
-            tracing::debug!(namespace = key.0, deployment = key.1, group = key.2, %error, "coordinator does not answer");
+    }
+
+    async fn look(&self, key: &Key, member: &Member, endpoint: &Endpoint) -> Result<RuntimeView, RuntimeError> {
+        let state = in_short(self.client.state(endpoint).await?);
+        let pod_uid = member.uid.clone();
+        let view = |recorded, recorded_too_large| RuntimeView {
+            pod_uid,
+            state: Arc::new(state.clone()),
+            recorded,
+            recorded_too_large,
+        };
+        let Some(hash) = &state.recorded_map_hash else { return Ok(view(None, false)) };
+        // Replicas share traffic and one speaks for all: the maps of the others are of no use.
+        if !self.heard.runtimes.may_speak(key) {
+            return Ok(view(None, false));
+        }
+        match self.heard.runtimes.known_map(key, &member.uid, hash) {
+            Known::Map(map) => Ok(view(Some(map), false)),
+            Known::TooLarge => Ok(view(None, true)),
+            Known::Not => match self.client.recorded_map(endpoint).await {
+                Ok(map) => Ok(view(map.map(Arc::new), false)),
+                Err(RuntimeError::TooLarge { .. }) => Ok(view(None, true)),
+                Err(error) => Err(error),
+            },
         }
     }
 }
 
-async fn look(
-    client: &dyn RuntimeClient,
-    views: &RuntimeViews,
-    key: &Key,
-    member: &Member,
-    address: &str,
-) -> Result<RuntimeView, crate::runtime_client::RuntimeError> {
-    let state = client.state(address).await?;
-    let known = views.recorded_of(key, &member.uid);
-    let known_hash = known.as_ref().and_then(|view| view.state.recorded_map_hash.clone());
-    let recorded = match (&state.recorded_map_hash, known) {
-        (None, _) => None,
-        (Some(hash), Some(view)) if Some(hash) == known_hash.as_ref() && view.recorded.is_some() => view.recorded,
-        (Some(_), _) => client.recorded_map(address).await?.map(Arc::new),
-    };
-    Ok(RuntimeView { pod_uid: member.uid.clone(), state: Arc::new(state), recorded })
+fn address(member: &Member) -> String {
+    let host = member.address.as_deref().unwrap_or_default();
+    if host.contains(':') { format!("[{host}]:{}", names::ADMIN_PORT) } else { format!("{host}:{}", names::ADMIN_PORT) }
 }
+
+/// A state without what no status shows, and with words as they are shown: it is kept for each replica of the cluster.
+fn in_short(mut state: State) -> State {
+    let short = |words: Option<String>| words.map(|words| words::shorten(&words)).filter(|words| !words.is_empty());
+    state.ranks = Vec::new();
+    state.last_decision = None;
+    state.first_window = None;
+    if let Some(window) = &mut state.last_window {
+        window.ratio_per_layer = Vec::new();
+    }
+    for text in [&mut state.model.name, &mut state.model.digest, &mut state.map_hash] {
+        *text = words::shorten(text);
+    }
+    state.recorded_map_hash = state.recorded_map_hash.map(|hash| words::shorten(&hash));
+    state.degraded = short(state.degraded);
+    state.failure = short(state.failure);
+    state
+}
+
+#[cfg(test)]
+mod tests;

@@ -13,10 +13,11 @@ use plan::wire::MapDocument;
 use crate::api::MoEDeployment;
 use crate::api::eplb::ExpertMapRef;
 use crate::api::status::StartMapStatus;
+use crate::decide::revisions;
+use crate::host_paths::AllowedHostPaths;
 use crate::names;
 use crate::nodes;
 use crate::observed::{Observed, Reference};
-use crate::revision::revision;
 
 /// Dimensions of each replica; they fit each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +99,13 @@ pub struct Refused {
 pub enum Refusal {
     /// It breaks rules of the schema: their messages.
     Specification(Vec<String>),
+    /// It mounts a folder of nodes that the operator does not allow.
+    HostPathNotAllowed {
+        /// The folder.
+        path: String,
+        /// Those that are allowed.
+        allowed: AllowedHostPaths,
+    },
     /// The ConfigMap to start from does not exist.
     MapMissing {
         /// Its name.
@@ -136,7 +144,8 @@ pub enum Refusal {
 }
 
 /// Checks a deployment against its own rules, the map it starts from, the GPUs of the cluster and what the runtime can use.
-/// All but its own rules are for new pods: what runs as specified is kept up, since it needs neither again.
+/// All but its own rules and the folders of nodes are for new pods: what runs as specified is kept up, since it needs neither
+/// again. A folder is mounted by each pod, so it must be allowed when a pod is made, whatever ran before.
 ///
 /// # Errors
 /// The first reason why it may not be built.
@@ -148,6 +157,9 @@ pub fn validate(deployment: &MoEDeployment, observed: &Observed) -> Result<Check
         return Err(refuse(Refusal::Specification(broken), None, None));
     }
     let shape = shape(deployment);
+    if let Err(refusal) = host_path(deployment, &observed.allowed_host_paths) {
+        return Err(refuse(refusal, Some(shape), None));
+    }
     let checked = |start_map, concern| Checked {
         name: deployment.name_any(),
         deployment: deployment.clone(),
@@ -179,8 +191,8 @@ fn started(deployment: &MoEDeployment) -> Option<StartMap> {
 
 /// Whether there are pods of just this specification.
 fn runs(checked: &Checked, observed: &Observed) -> bool {
-    let revision = revision(checked);
-    observed.members.values().any(|member| member.revision == revision)
+    let revisions = revisions(checked, observed);
+    observed.members.values().any(|member| revisions.include(member))
 }
 
 static SCHEMA: LazyLock<CompiledSchema> = LazyLock::new(|| {
@@ -206,6 +218,15 @@ fn shape(deployment: &MoEDeployment) -> Shape {
         gpus_per_rank: usize::from(spec.gpus_per_pod > 0),
         experts: size(spec.model.experts),
         redundancy: size(spec.eplb.init_redundancy_expert),
+    }
+}
+
+fn host_path(deployment: &MoEDeployment, allowed: &AllowedHostPaths) -> Result<(), Refusal> {
+    match &deployment.spec.model.source.host_path {
+        Some(host) if !allowed.allows(&host.path) => {
+            Err(Refusal::HostPathNotAllowed { path: host.path.clone(), allowed: allowed.clone() })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -68,6 +68,8 @@ pub enum Reason {
     Valid,
     /// The specification breaks a rule.
     Invalid,
+    /// The checkpoint is in a folder of the nodes that the operator does not allow.
+    HostPathNotAllowed,
     /// No map is asked for: experts start evenly spread.
     NotRequested,
     /// The map is found and fits.

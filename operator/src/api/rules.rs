@@ -49,11 +49,12 @@ pub const GPUS: Rule = Rule {
               change gpusPerPod or data",
 };
 
-/// Only what can be written to can be recorded to.
+/// Only what can be written to can be recorded to. Folders of nodes are not: a link that is written into an allowed folder
+/// would lead out of it.
 pub const RECORD_PATH_WRITABLE: Rule = Rule {
-    expression: "!has(self.eplb.expertMapRecordPath) || self.model.source.type != 'Image'",
-    message: "eplb.expertMapRecordPath is a file in model.source, and an image cannot be written to: leave it out (maps \
-              are recorded as ConfigMaps by eplb.record), or serve from a PersistentVolumeClaim or HostPath",
+    expression: "!has(self.eplb.expertMapRecordPath) || self.model.source.type == 'PersistentVolumeClaim'",
+    message: "eplb.expertMapRecordPath is a file in model.source, and an image or a folder of nodes is not written to: \
+              leave it out (maps are recorded as ConfigMaps by eplb.record), or serve from a PersistentVolumeClaim",
 };
 
 /// Two writers of one file would overwrite each other.

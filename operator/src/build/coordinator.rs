@@ -14,7 +14,7 @@ const LEAVE_SECONDS: u32 = 3;
 pub(super) fn build(checked: &Checked, identity: &Identity<'_>) -> Pod {
     let spec = &checked.deployment.spec;
     let mut container = pod::container(checked, identity, "coordinator".to_owned(), &spec.coordinator.resources);
-    container.args = Some(arguments(checked));
+    container.args = Some(arguments(checked, identity));
     container.ports = Some(vec![
         pod::port("http".to_owned(), names::API_PORT),
         pod::port("admin".to_owned(), names::ADMIN_PORT),
@@ -54,7 +54,7 @@ fn map_volume(config_map: &str) -> Volume {
     }
 }
 
-fn arguments(checked: &Checked) -> Vec<String> {
+fn arguments(checked: &Checked, identity: &Identity<'_>) -> Vec<String> {
     let spec = &checked.deployment.spec;
     let eplb = &spec.eplb;
     let mut arguments = vec!["coordinator".to_owned()];
@@ -88,5 +88,6 @@ fn arguments(checked: &Checked) -> Vec<String> {
     if eplb.dynamic_eplb {
         arguments.push("--dynamic-eplb".to_owned());
     }
+    arguments.extend(pod::keys_arguments(identity));
     arguments
 }

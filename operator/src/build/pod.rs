@@ -2,28 +2,33 @@
 
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EmptyDirVolumeSource, HTTPGetAction, HostPathVolumeSource,
-    ImageVolumeSource, LocalObjectReference, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec,
-    Probe, ResourceRequirements, SeccompProfile, SecurityContext, Toleration, Volume, VolumeMount,
+    ImageVolumeSource, KeyToPath, LocalObjectReference, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext,
+    PodSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Toleration, Volume,
+    VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use plan::wire::keys::{ADMIN_TOKEN, FOLDER, GROUP_SECRET};
 
 use super::metadata;
 use crate::api::model::{ModelSource, ModelSourceType};
 use crate::api::placement::{Placement, Resources};
 use crate::names::{self, Role};
+use crate::revision::Wanted;
 use crate::validate::Checked;
 
 /// Where the model's volume is mounted.
 const MODEL: &str = "/model";
 /// The user that distroless images call nonroot.
 const USER: i64 = 65532;
+/// Readable by its owner, root, and by the group of the pod's volumes, which is that of [`USER`].
+const KEYS_MODE: i32 = 0o440;
 
 /// Which pod is built, and from what.
 pub(super) struct Identity<'a> {
     pub name: String,
     pub role: Role,
     pub group: usize,
-    pub revision: &'a str,
+    pub wanted: &'a Wanted,
     pub image: &'a str,
 }
 
@@ -36,7 +41,7 @@ pub(super) fn pod(checked: &Checked, identity: &Identity<'_>, containers: Vec<Co
         (names::ROLE.to_owned(), role.to_owned()),
         (names::GROUP.to_owned(), identity.group.to_string()),
     ]);
-    metadata.annotations = Some([(names::REVISION.to_owned(), identity.revision.to_owned())].into());
+    metadata.annotations = Some([(names::REVISION.to_owned(), identity.wanted.revision.clone())].into());
     let spec = &checked.deployment.spec;
     let Placement { node_selector, tolerations, priority_class_name, runtime_class_name: _ } = &spec.placement;
     let secrets = &spec.runtime.image_pull_secrets;
@@ -48,7 +53,12 @@ pub(super) fn pod(checked: &Checked, identity: &Identity<'_>, containers: Vec<Co
             enable_service_links: Some(false),
             restart_policy: Some("Always".to_owned()),
             containers,
-            volumes: Some(vec![model(&spec.model.source), scratch()]),
+            volumes: Some(
+                [Some(model(&spec.model.source)), Some(scratch()), keys(checked, identity)]
+                    .into_iter()
+                    .flatten()
+                    .collect(),
+            ),
             node_selector: (!node_selector.is_empty()).then(|| node_selector.clone()),
             tolerations: (!tolerations.is_empty()).then(|| tolerations.iter().map(toleration).collect()),
             priority_class_name: priority_class_name.clone(),
@@ -95,7 +105,12 @@ pub(super) fn container(checked: &Checked, identity: &Identity<'_>, name: String
         }),
         // The runtime's last lines say which part of a checkpoint it refuses; the status repeats them.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
-        volume_mounts: Some(vec![mount("model", MODEL, true), mount("scratch", "/tmp", false)]),
+        volume_mounts: Some(
+            [Some(mount("model", MODEL, true)), Some(mount("scratch", "/tmp", false)), keys_mount(identity)]
+                .into_iter()
+                .flatten()
+                .collect(),
+        ),
         ..Container::default()
     }
 }
@@ -169,6 +184,39 @@ fn model(source: &ModelSource) -> Volume {
         }),
         ..Volume::default()
     }
+}
+
+/// The keys that a pod needs, and no others: a rank has no use for the token of the admin API.
+fn keys(checked: &Checked, identity: &Identity<'_>) -> Option<Volume> {
+    let files: &[&str] = match identity.role {
+        Role::Coordinator => &[GROUP_SECRET, ADMIN_TOKEN],
+        Role::Rank => &[GROUP_SECRET],
+    };
+    let item = |key: &&str| KeyToPath { key: (*key).to_owned(), path: (*key).to_owned(), ..KeyToPath::default() };
+    let secret = SecretVolumeSource {
+        secret_name: Some(names::keys(&checked.name)),
+        items: Some(files.iter().map(item).collect()),
+        default_mode: Some(KEYS_MODE),
+        ..SecretVolumeSource::default()
+    };
+    identity.wanted.with_keys.then(|| Volume { name: "keys".to_owned(), secret: Some(secret), ..Volume::default() })
+}
+
+fn keys_mount(identity: &Identity<'_>) -> Option<VolumeMount> {
+    identity.wanted.with_keys.then(|| mount("keys", FOLDER, true))
+}
+
+/// The options that name the files of a pod's keys.
+pub(super) fn keys_arguments(identity: &Identity<'_>) -> Vec<String> {
+    let file = |option: &str, key: &str| [format!("--{option}"), format!("{FOLDER}/{key}")];
+    let mut arguments = Vec::new();
+    if identity.wanted.with_keys {
+        arguments.extend(file("secret-file", GROUP_SECRET));
+        if identity.role == Role::Coordinator {
+            arguments.extend(file("admin-token-file", ADMIN_TOKEN));
+        }
+    }
+    arguments
 }
 
 fn scratch() -> Volume {

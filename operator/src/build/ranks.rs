@@ -25,7 +25,7 @@ fn container(checked: &Checked, identity: &Identity<'_>, rank: usize, offset: us
     let health = names::HEALTH_PORT + ports;
     let spec = &checked.deployment.spec;
     let mut container = pod::container(checked, identity, format!("rank-{rank}"), &spec.ranks.resources);
-    container.args = Some(arguments(checked, identity.group, rank, ports));
+    container.args = Some(arguments(checked, identity, rank, ports));
     container.env = Some(vec![of_pod("POD_IP", "status.podIP"), of_pod(names::NODE_VARIABLE, "spec.nodeName")]);
     container.ports = Some(vec![
         pod::port(format!("step-{offset}"), names::STEP_PORT + ports),
@@ -44,13 +44,13 @@ fn container(checked: &Checked, identity: &Identity<'_>, rank: usize, offset: us
     container
 }
 
-fn arguments(checked: &Checked, group: usize, rank: usize, ports: i32) -> Vec<String> {
+fn arguments(checked: &Checked, identity: &Identity<'_>, rank: usize, ports: i32) -> Vec<String> {
     let spec = &checked.deployment.spec;
     let mut arguments = vec!["worker".to_owned()];
     let mut set = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
     set("model", pod::model_path(&spec.model.source));
     set("rank", rank.to_string());
-    set("coordinator", format!("{}:{}", names::coordinator(&checked.name, group), names::CONTROL_PORT));
+    set("coordinator", format!("{}:{}", names::coordinator(&checked.name, identity.group), names::CONTROL_PORT));
     set("listen", format!("0.0.0.0:{}", names::STEP_PORT + ports));
     set("move-listen", format!("0.0.0.0:{}", names::MOVE_PORT + ports));
     set("advertise-address", "$(POD_IP)".to_owned());
@@ -61,6 +61,7 @@ fn arguments(checked: &Checked, group: usize, rank: usize, ports: i32) -> Vec<St
     if let Some(blocks) = spec.ranks.kv_blocks {
         set("kv-blocks", blocks.to_string());
     }
+    arguments.extend(pod::keys_arguments(identity));
     arguments
 }
 

@@ -1,24 +1,43 @@
-//! A coordinator's admin API, asked through the API server's pod proxy: it works from wherever kubectl works.
+//! A coordinator's admin API, asked through the API server's pod proxy: it works from wherever kubectl works. Whatever answers
+//! there is not believed to be harmless: answers are bounded in bytes and time, and their words are shown without what a
+//! terminal obeys.
+
+use std::time::Duration;
 
 use http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
 use kube::Client;
 use kube::client::Body;
 use kube::core::Status;
+use plan::wire::keys::ADMIN_TOKEN_HEADER;
 use plan::wire::{self, LoadDocument, MapDocument, RecordedMap, State, WireError};
 use serde::Deserialize;
 
 use super::PluginError;
-use crate::names;
+use crate::keys::AdminToken;
+use crate::{names, words};
+
+/// Largest answer: a map of 512 ranks and 1,000 layers has some 20 MB.
+const LARGEST: usize = 64 << 20;
+/// Longest answer.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 pub(super) struct Coordinator {
     client: Client,
     namespace: String,
     pod: String,
+    token: Option<AdminToken>,
 }
 
 impl Coordinator {
     pub fn new(client: &Client, namespace: &str, deployment: &str, replica: usize) -> Self {
-        Self { client: client.clone(), namespace: namespace.to_owned(), pod: names::coordinator(deployment, replica) }
+        let pod = names::coordinator(deployment, replica);
+        Self { client: client.clone(), namespace: namespace.to_owned(), pod, token: None }
+    }
+
+    /// The same, asked with a token.
+    pub fn with(self, token: Option<AdminToken>) -> Self {
+        Self { token, ..self }
     }
 
     pub async fn state(&self) -> Result<State, PluginError> {
@@ -51,20 +70,39 @@ impl Coordinator {
     }
 
     async fn ask(&self, verb: &'static str, path: &'static str) -> Result<String, PluginError> {
-        let Self { client, namespace, pod } = self;
+        let late = || PluginError::TooSlow { pod: self.pod.clone(), path, seconds: TIMEOUT.as_secs() };
+        tokio::time::timeout(TIMEOUT, self.answer(verb, path)).await.map_err(|_| late())?
+    }
+
+    async fn answer(&self, verb: &'static str, path: &'static str) -> Result<String, PluginError> {
+        let Self { client, namespace, pod, token } = self;
         let url = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{}/proxy{path}", names::ADMIN_PORT);
-        let request = if verb == "get" { Request::get(url) } else { Request::post(url) };
+        let mut request = if verb == "get" { Request::get(url) } else { Request::post(url) };
+        if let Some(token) = token {
+            // The API server's proxy keeps `Authorization` for itself.
+            request = request.header(ADMIN_TOKEN_HEADER, token.header());
+        }
         let request = request.body(Body::empty()).expect("the names of objects are valid in a URL");
         let failed = |source| PluginError::Coordinator { pod: pod.clone(), path, verb, source: Box::new(source) };
         let response = client.send(request).await.map_err(failed)?;
         let status = response.status();
-        let body = response.into_body().collect_bytes().await.map_err(failed)?;
+        let mut frames = response.into_body();
+        let mut body = Vec::new();
+        while let Some(frame) = frames.frame().await {
+            let Ok(bytes) = frame.map_err(failed)?.into_data() else { continue };
+            if body.len() + bytes.len() > LARGEST {
+                return Err(PluginError::TooLarge { pod: pod.clone(), path, most: LARGEST });
+            }
+            body.extend_from_slice(&bytes);
+        }
         let text = String::from_utf8_lossy(&body).into_owned();
         if status.is_success() {
             return Ok(text);
         }
         Err(match serde_json::from_str(&text) {
-            Ok(Refusal { error: Reason { message } }) => PluginError::Refused { pod: pod.clone(), path, message },
+            Ok(Refusal { error: Reason { message } }) => {
+                PluginError::Refused { pod: pod.clone(), path, message: words::shorten(&message) }
+            }
             Err(_) => failed(kube::Error::Api(Box::new(said_by_api_server(&text, status)))),
         })
     }
@@ -82,6 +120,6 @@ struct Reason {
 }
 
 fn said_by_api_server(text: &str, status: StatusCode) -> Status {
-    let other = || Status::failure(text.trim(), "no Status").with_code(status.as_u16());
+    let other = || Status::failure(&words::shorten(text), "no Status").with_code(status.as_u16());
     serde_json::from_str(text).unwrap_or_else(|_| other())
 }

@@ -7,8 +7,9 @@ use super::{Facts, groups};
 use crate::api::conditions::{Reason, Type};
 use crate::decide::{Cause, Hold, LARGEST_MAP};
 use crate::error::ApplyError;
+use crate::host_paths::AllowedHostPaths;
 use crate::names;
-use crate::validate::{Refusal, StartMap};
+use crate::validate::{Refusal, Refused, StartMap};
 
 /// From here on the load counts as even.
 const EVEN: f64 = 0.90;
@@ -187,7 +188,7 @@ fn degraded(facts: &Facts<'_>) -> Finding {
     if let Some(why) = facts.groups.iter().find_map(|group| group.runtime?.state.degraded.as_deref()) {
         return yes(Reason::RebalancingDegraded, why);
     }
-    if facts.decision.maps.too_large.is_some() {
+    if facts.decision.maps.too_large {
         return yes(
             Reason::ExpertMapTooLarge,
             format!(
@@ -201,8 +202,10 @@ fn degraded(facts: &Facts<'_>) -> Finding {
 
 fn spec_valid(facts: &Facts<'_>) -> Finding {
     match facts.verdict {
-        Err(refused) if matches!(refused.refusal, Refusal::Specification(_)) => {
-            let (reason, message) = describe(&refused.refusal);
+        Err(Refused {
+            refusal: refusal @ (Refusal::Specification(_) | Refusal::HostPathNotAllowed { .. }), ..
+        }) => {
+            let (reason, message) = describe(refusal);
             no(reason, message)
         }
         _ => yes(Reason::Valid, "the specification is consistent"),
@@ -224,7 +227,13 @@ fn expert_map_ready(facts: &Facts<'_>) -> Finding {
             let (reason, message) = describe(refusal);
             return no(reason, message);
         }
-        Some(Refusal::Specification(_) | Refusal::InsufficientGpus { .. } | Refusal::GpusNotSupported) | None => {}
+        Some(
+            Refusal::Specification(_)
+            | Refusal::HostPathNotAllowed { .. }
+            | Refusal::InsufficientGpus { .. }
+            | Refusal::GpusNotSupported,
+        )
+        | None => {}
     }
     match start_map {
         None => unknown(Reason::NotChecked, "the specification is not consistent"),
@@ -261,6 +270,7 @@ fn balanced(facts: &Facts<'_>) -> Finding {
 pub(super) fn describe(refusal: &Refusal) -> (Reason, String) {
     match refusal {
         Refusal::Specification(broken) => (Reason::Invalid, broken.join("; ")),
+        Refusal::HostPathNotAllowed { path, allowed } => (Reason::HostPathNotAllowed, not_allowed(path, allowed)),
         Refusal::MapMissing { config_map } => (
             Reason::ExpertMapMissing,
             format!("ConfigMap {config_map} of eplb.expertMapRef does not exist in this namespace"),
@@ -290,4 +300,30 @@ pub(super) fn describe(refusal: &Refusal) -> (Reason, String) {
                 .to_owned(),
         ),
     }
+}
+
+/// Longest part of a path, and most allowed folders, that a message repeats.
+const LONGEST_PATH: usize = 80;
+const MOST_FOLDERS: usize = 2;
+
+fn not_allowed(path: &str, allowed: &AllowedHostPaths) -> String {
+    let quoted: String = path.chars().take(LONGEST_PATH).collect();
+    let quoted = if quoted.len() < path.len() { format!("{quoted:?}...") } else { format!("{quoted:?}") };
+    let folders = allowed.folders();
+    let named: Vec<String> = folders
+        .iter()
+        .take(MOST_FOLDERS)
+        .map(|folder| folder.to_string().chars().take(LONGEST_PATH / 2).collect())
+        .collect();
+    let (which, remedy) = match folders.len() {
+        0 => ("allows no folder of nodes".to_owned(), String::new()),
+        count if count > MOST_FOLDERS => {
+            (format!("allows {} and {} more", named.join(", "), count - MOST_FOLDERS), "name one below, ".to_owned())
+        }
+        _ => (format!("allows only {}", named.join(" and ")), "name one below, ".to_owned()),
+    };
+    format!(
+        "model.source.hostPath.path is {quoted} and the operator {which}: {remedy}use a claim or an image, or have it added \
+         to allowedHostPaths of the chart"
+    )
 }

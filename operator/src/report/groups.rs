@@ -94,6 +94,10 @@ pub(super) fn groups<'a>(
     let Some(shape) = shape else { return Vec::new() };
     let replicas = usize::try_from(deployment.spec.replicas).unwrap_or(0);
     let removed = |member: &Member| decision.remove.iter().any(|removal| removal.uid == member.uid);
+    let is_updated = |members: &[&Member]| {
+        let wanted = decision.revisions.as_ref().map(|revisions| revisions.of(members.iter().copied()));
+        wanted.is_some_and(|wanted| members.iter().all(|member| member.revision == wanted.revision))
+    };
     let group = |index: usize| {
         let members: Vec<&Member> =
             observed.members.values().filter(|member| member.group == index && !removed(member)).collect();
@@ -102,8 +106,7 @@ pub(super) fn groups<'a>(
         Group {
             index,
             serves: !removed_coordinator && decide::serves(observed, index),
-            updated: !members.is_empty()
-                && members.iter().all(|member| Some(&member.revision) == decision.revision.as_ref()),
+            updated: !members.is_empty() && is_updated(&members),
             rank_pods: shape.rank_pods(),
             ready_rank_pods: members.iter().filter(ready).count(),
             runtime: observed.runtimes.get(&index),

@@ -36,6 +36,10 @@ async fn the_chart_grants_what_the_operator_calls_and_no_more() {
     world.ready(&name).await;
     world.api.delete("pods", "tiny-moe-0-rank-1");
     world.ready(&name).await;
+    world.api.edit("moedeployments", &name, |object| {
+        object["metadata"]["annotations"]["swiftbalancer.io/rotate-keys"] = "1".into();
+    });
+    world.ready(&name).await;
     world.record("tiny-moe-0-coordinator");
     let second = world.apply(WARM);
     world.ready(&second).await;

@@ -12,7 +12,9 @@ use operator::api::MoEDeployment;
 use operator::api::status::MoEDeploymentStatus;
 use operator::apply::Applied;
 use operator::build::{Desired, build};
-use operator::decide::{Decision, decide};
+use operator::decide::{Decision, KeysChange, decide};
+use operator::host_paths::AllowedHostPaths;
+use operator::keys::{Keys, StoredKeys};
 use operator::names;
 use operator::observed::{Observed, Reference, RuntimeView};
 use operator::pods::Member;
@@ -30,6 +32,8 @@ pub struct Cluster {
     pub maps: BTreeMap<String, ConfigMap>,
     pub reference: Reference,
     pub runtimes: BTreeMap<usize, RuntimeView>,
+    pub keys: Option<StoredKeys>,
+    pub allowed_host_paths: AllowedHostPaths,
     created: usize,
 }
 
@@ -56,6 +60,8 @@ impl Cluster {
             maps: BTreeMap::new(),
             reference: Reference::None,
             runtimes: BTreeMap::new(),
+            keys: None,
+            allowed_host_paths: AllowedHostPaths::default(),
             created: 0,
         };
         for node in ["node-1", "node-2", "node-3"] {
@@ -88,6 +94,9 @@ impl Cluster {
         Observed {
             now: self.now,
             runtime_image: "docker.io/swiftbalancer/runtime:1".to_owned(),
+            allowed_host_paths: self.allowed_host_paths.clone(),
+            keys: self.keys.clone(),
+            fresh_keys: keys(self.drawn()),
             members: self.pods.iter().map(|(name, pod)| (name.clone(), Member::read(pod).unwrap())).collect(),
             services: BTreeMap::new(),
             accounts: BTreeMap::new(),
@@ -98,6 +107,11 @@ impl Cluster {
             nodes: self.nodes.iter().map(|(name, node)| (name.clone(), Arc::new(node.clone()))).collect(),
             runtimes: self.runtimes.clone(),
         }
+    }
+
+    /// How many keys were stored: those drawn next differ from them.
+    fn drawn(&self) -> u8 {
+        self.keys.as_ref().map_or(0, |stored| stored.uid.strip_prefix("secret-").unwrap().parse().unwrap())
     }
 
     /// Runs one pass and does what it decided.
@@ -114,6 +128,11 @@ impl Cluster {
     }
 
     fn apply(&mut self, decision: &Decision, desired: &Desired) -> Applied {
+        if let Some(KeysChange::Create(keys) | KeysChange::Replace { uid: _, keys }) = &decision.keys {
+            let rotation = self.deployment.annotations().get(names::ROTATE_KEYS).cloned();
+            let uid = format!("secret-{}", self.drawn() + 1);
+            self.keys = Some(StoredKeys { uid, keys: Some(keys.clone()), rotation });
+        }
         for removal in &decision.remove {
             self.pods.remove(&removal.name);
         }
@@ -185,6 +204,11 @@ fn running(is_ready: bool) -> serde_json::Value {
         "conditions": [{"type": "Ready", "status": if is_ready { "True" } else { "False" }}],
         "containerStatuses": [started_container()],
     })
+}
+
+/// Keys that differ from those of another number.
+pub fn keys(number: u8) -> Keys {
+    Keys::from_random(&[number; operator::keys::RANDOM_BYTES])
 }
 
 /// `True`, `False` or `Unknown`, the reason, and the message of a condition.

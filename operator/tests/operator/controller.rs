@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use operator::context::Settings;
+use operator::host_paths::AllowedHostPaths;
 use operator::metrics::Metrics;
-use operator::runtime_client::{RuntimeClient, RuntimeError};
+use operator::runtime_client::{Endpoint, RuntimeClient, RuntimeError};
 use plan::wire::{RecordedMap, State};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -18,27 +19,35 @@ use crate::fake_runtime::{recorded, state};
 
 /// Coordinators, by address.
 #[derive(Default)]
-struct Runtimes(Mutex<BTreeMap<String, (State, Option<RecordedMap>)>>);
+struct Runtimes {
+    said: Mutex<BTreeMap<String, (State, Option<RecordedMap>)>>,
+    asked: Mutex<Vec<Endpoint>>,
+}
 
 impl Runtimes {
     fn set(&self, pod: &str, epoch: u64, ratio: f64, map: Option<RecordedMap>) {
         let said = (state(epoch, Some(ratio), map.as_ref()), map);
-        self.0.lock().unwrap().insert(format!("{pod}.test:8001"), said);
+        self.said.lock().unwrap().insert(format!("{pod}.test:8001"), said);
     }
 
-    fn get(&self, address: &str) -> Result<(State, Option<RecordedMap>), RuntimeError> {
+    fn get(&self, endpoint: &Endpoint) -> Result<(State, Option<RecordedMap>), RuntimeError> {
         let silent = RuntimeError::Status { path: "/admin/v1/state", status: 503 };
-        self.0.lock().unwrap().get(address).cloned().ok_or(silent)
+        self.asked.lock().unwrap().push(endpoint.clone());
+        self.said.lock().unwrap().get(&endpoint.address).cloned().ok_or(silent)
+    }
+
+    fn asked(&self) -> Vec<Endpoint> {
+        self.asked.lock().unwrap().clone()
     }
 }
 
 impl RuntimeClient for Runtimes {
-    fn state<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<State, RuntimeError>> {
-        Box::pin(async move { Ok(self.get(address)?.0) })
+    fn state<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<State, RuntimeError>> {
+        Box::pin(async move { Ok(self.get(endpoint)?.0) })
     }
 
-    fn recorded_map<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<Option<RecordedMap>, RuntimeError>> {
-        Box::pin(async move { Ok(self.get(address)?.1) })
+    fn recorded_map<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Option<RecordedMap>, RuntimeError>> {
+        Box::pin(async move { Ok(self.get(endpoint)?.1) })
     }
 }
 
@@ -61,6 +70,7 @@ impl World {
         let settings = Settings {
             runtime_image: "docker.io/swiftbalancer/runtime:1".to_owned(),
             namespace: None,
+            allowed_host_paths: AllowedHostPaths::default(),
             poll: Duration::from_secs(2),
         };
         let (stop, stopped) = oneshot::channel::<()>();
@@ -142,7 +152,7 @@ async fn a_deployment_becomes_ready_is_then_quiet_and_leaves_nothing() {
     world
         .api
         .until("nothing is left", |api| {
-            ["pods", "services", "serviceaccounts", "poddisruptionbudgets", "configmaps"]
+            ["secrets", "pods", "services", "serviceaccounts", "poddisruptionbudgets", "configmaps"]
                 .iter()
                 .all(|kind| api.names(kind).is_empty())
         })
@@ -275,5 +285,159 @@ async fn a_deployment_that_cannot_be_read_does_not_stop_the_others() {
     world.api.put("moedeployments", json!({"metadata": {"name": "odd", "namespace": "default"}, "spec": {"model": 3}}));
     let name = world.apply(TINY);
     world.ready(&name).await;
+    world.stop().await;
+}
+
+/// What a person does to a cluster.
+type Change = fn(&FakeApi);
+
+fn key(api: &FakeApi, secret: &str, key: &str) -> String {
+    api.get("secrets", secret).unwrap()["data"][key].as_str().unwrap().to_owned()
+}
+
+fn uids(api: &FakeApi) -> Vec<Value> {
+    api.names("pods").iter().map(|pod| api.get("pods", pod).unwrap()["metadata"]["uid"].clone()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_are_made_once_and_the_coordinator_is_asked_with_their_token() {
+    let world = World::start();
+    let name = world.apply(TINY);
+    world.ready(&name).await;
+    let secret = world.api.get("secrets", "tiny-moe-keys").unwrap();
+    let keys: Vec<&String> = secret["data"].as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["admin-token", "group-secret"]);
+    let owner = &secret["metadata"]["ownerReferences"][0];
+    let deployment = world.api.get("moedeployments", &name).unwrap();
+    assert_eq!((&owner["uid"], &owner["controller"]), (&deployment["metadata"]["uid"], &json!(true)));
+    world.quiet().await;
+    assert_eq!(world.api.get("secrets", "tiny-moe-keys").unwrap(), secret);
+    let stored: k8s_openapi::api::core::v1::Secret = serde_json::from_value(secret).unwrap();
+    let token = operator::keys::Keys::read(&stored).unwrap().admin_token().clone();
+    let asked = world.runtimes.asked();
+    assert!(!asked.is_empty() && asked.iter().all(|endpoint| endpoint.token == token));
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_keys_come_when_they_are_asked_for_deleted_or_incomplete_and_every_pod_gets_them() {
+    let world = World::start();
+    let name = world.apply(TINY);
+    world.ready(&name).await;
+    let changes: [(&str, Change); 3] = [
+        ("a rotation is asked for", |api| {
+            api.edit("moedeployments", "tiny-moe", |object| {
+                object["metadata"]["annotations"]["swiftbalancer.io/rotate-keys"] = json!("2026-01-01");
+            });
+        }),
+        ("the Secret is deleted", |api| api.delete("secrets", "tiny-moe-keys")),
+        ("a key is missing", |api| {
+            api.edit("secrets", "tiny-moe-keys", |object| {
+                object["data"].as_object_mut().unwrap().remove("group-secret");
+            });
+        }),
+    ];
+    for (what, change) in changes {
+        let before = (uids(&world.api), key(&world.api, "tiny-moe-keys", "admin-token"));
+        change(&world.api);
+        world
+            .api
+            .until(what, |api| {
+                let pods = uids(api);
+                api.get("secrets", "tiny-moe-keys")
+                    .is_some_and(|_| key(api, "tiny-moe-keys", "admin-token") != before.1)
+                    && pods.len() == 5
+                    && pods.iter().all(|uid| !before.0.contains(uid))
+            })
+            .await;
+        world.ready(&name).await;
+        world.quiet().await;
+    }
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_of_somebody_else_is_refused_not_read_and_left_as_it_is() {
+    let world = World::start();
+    let data = json!({"group-secret": "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=", "admin-token": "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="});
+    let foreign = json!({"metadata": {"name": "tiny-moe-keys", "namespace": "default"}, "data": data});
+    world.api.put("secrets", foreign);
+    let name = world.apply(TINY);
+    world.condition(&name, "Degraded", "True", "NameConflict").await;
+    assert!(world.api.names("pods").is_empty());
+    assert_eq!(world.api.get("secrets", "tiny-moe-keys").unwrap()["data"], data);
+    world.api.delete("secrets", "tiny-moe-keys");
+    world.ready(&name).await;
+    world.condition(&name, "Degraded", "False", "AsExpected").await;
+    // The same while it serves: nothing is taken away from what runs.
+    let pods = uids(&world.api);
+    world.api.delete("secrets", "tiny-moe-keys");
+    world.api.put("secrets", json!({"metadata": {"name": "tiny-moe-keys", "namespace": "default"}, "data": data}));
+    world.condition(&name, "Degraded", "True", "NameConflict").await;
+    assert_eq!(uids(&world.api), pods);
+    world.stop().await;
+}
+
+/// Each pod differs from the coordinator of a deployment in one thing that a stranger could not make true.
+#[tokio::test(start_paused = true)]
+async fn only_the_coordinators_of_deployments_that_exist_are_asked() {
+    let world = World::start();
+    let name = world.apply(TINY);
+    world.ready(&name).await;
+    let genuine = world.api.get("pods", "tiny-moe-0-coordinator").unwrap();
+    let forged = |pod: &str, change: &dyn Fn(&mut Value)| {
+        let mut object = genuine.clone();
+        object["metadata"]["name"] = json!(pod);
+        object["metadata"]["uid"] = json!(format!("uid-of-{pod}"));
+        object["status"]["podIP"] = json!(format!("{pod}.test"));
+        change(&mut object);
+        // No kubelet of this cluster: it has its address already, and stays as it is.
+        world.api.put("pods", object);
+    };
+    forged("labels-only", &|pod| pod["metadata"]["ownerReferences"] = json!([]));
+    forged("other-uid", &|pod| pod["metadata"]["ownerReferences"][0]["uid"] = json!("uid-of-another"));
+    forged("no-controller", &|pod| pod["metadata"]["ownerReferences"][0]["controller"] = json!(false));
+    forged("other-name", &|pod| pod["metadata"]["labels"]["swiftbalancer.io/group"] = json!("7"));
+    forged("absent-0-coordinator", &|pod| {
+        pod["metadata"]["labels"]["swiftbalancer.io/deployment"] = json!("absent");
+        pod["metadata"]["ownerReferences"][0]["name"] = json!("absent");
+    });
+    forged("tiny-moe-0-coordinator", &|pod| {
+        pod["metadata"]["namespace"] = json!("elsewhere");
+        pod["status"]["podIP"] = json!("elsewhere.test");
+    });
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    let asked: std::collections::BTreeSet<String> =
+        world.runtimes.asked().into_iter().map(|endpoint| endpoint.address).collect();
+    assert_eq!(asked, ["tiny-moe-0-coordinator.test:8001".to_owned()].into());
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn words_that_differ_each_time_write_nothing() {
+    let world = World::start();
+    let name = world.apply(TINY);
+    world.ready(&name).await;
+    let say = |words: &str| {
+        let mut said = state(2, Some(0.95), None);
+        said.degraded = Some(words.to_owned());
+        world.runtimes.said.lock().unwrap().insert("tiny-moe-0-coordinator.test:8001".to_owned(), (said, None));
+    };
+    say("failed at first");
+    world.condition(&name, "Degraded", "True", "RebalancingDegraded").await;
+    world.quiet().await;
+    let before = world.api.writes();
+    for number in 0..100 {
+        say(&format!("failed at {number}\u{1b}[2J"));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    assert_eq!(world.api.writes(), before);
+    say(&"failed for good \n".repeat(100_000));
+    world.api.until("the last words are shown", |api| api.writes() > before).await;
+    let object = world.api.get("moedeployments", &name).unwrap();
+    let degraded =
+        object["status"]["conditions"].as_array().unwrap().iter().find(|one| one["type"] == "Degraded").unwrap();
+    let message = degraded["message"].as_str().unwrap();
+    assert!(message.starts_with("failed for good failed for good") && message.len() < 420, "{message}");
     world.stop().await;
 }

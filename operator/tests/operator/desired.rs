@@ -6,6 +6,7 @@ use insta::assert_yaml_snapshot;
 use k8s_openapi::api::core::v1::ConfigMap;
 use operator::build::build;
 use operator::decide::{decide, pod_names};
+use operator::host_paths::AllowedHostPaths;
 use operator::names;
 use operator::observed::Reference;
 use operator::validate::{Checked, Shape, StartMap};
@@ -29,10 +30,11 @@ pub fn config_map(name: &str, json: &str) -> ConfigMap {
 #[test]
 fn the_example_becomes_a_coordinator_four_ranks_and_what_they_need() {
     let mut cluster = Cluster::new(TINY);
-    let coordinator = cluster.pass().desired.pods;
+    let first = cluster.pass().desired;
     cluster.run_pods();
     let mut desired = cluster.pass().desired;
-    desired.pods.splice(0..0, coordinator);
+    desired.pods.splice(0..0, first.pods);
+    desired.keys = first.keys;
     assert_yaml_snapshot!(desired);
 }
 
@@ -45,7 +47,9 @@ fn coordinator_with(source: &str, eplb: &str) -> (serde_json::Value, bool, Vec<S
         text.contains(source) && text.contains(eplb),
         "the example has the source and the setting that are replaced"
     );
-    let pods = Cluster::new(&text).pass().desired.pods;
+    let mut cluster = Cluster::new(&text);
+    cluster.allowed_host_paths = AllowedHostPaths::new(vec!["/srv".parse().unwrap()]);
+    let pods = cluster.pass().desired.pods;
     let coordinator = pods.into_iter().find(|pod| pod.metadata.name.as_deref() == Some("tiny-moe-0-coordinator"));
     let spec = coordinator.unwrap().spec.unwrap();
     let volume = spec.volumes.unwrap().into_iter().find(|volume| volume.name == "model").unwrap();

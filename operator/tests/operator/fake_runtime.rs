@@ -63,5 +63,6 @@ pub fn view(epoch: u64, ratio: Option<f64>, recorded: Option<RecordedMap>) -> Ru
         pod_uid: "pod-1".to_owned(),
         state: Arc::new(state(epoch, ratio, recorded.as_ref())),
         recorded: recorded.map(Arc::new),
+        recorded_too_large: false,
     }
 }

@@ -100,6 +100,17 @@ fn a_specification_that_cannot_work_is_refused_with_what_to_do() {
         ),
         ("a reference to itself", vec![("/spec/eplb/expertMapRef", json!({"fromDeployment": "tiny-moe"}))]),
         ("a record in an image", vec![path("map.json")]),
+        (
+            "a record in a folder of nodes",
+            vec![
+                ("/spec/model/source", json!({"type": "HostPath", "hostPath": {"path": "/srv/models"}})),
+                path("map.json"),
+            ],
+        ),
+        (
+            "a host path that leads out",
+            vec![("/spec/model/source", json!({"type": "HostPath", "hostPath": {"path": "/srv/../etc"}}))],
+        ),
         ("a record of several replicas", vec![claim(), path("map.json"), ("/spec/replicas", json!(2))]),
         ("a record without balancing", vec![claim(), path("map.json"), ("/spec/eplb/dynamicEplb", json!(false))]),
         (

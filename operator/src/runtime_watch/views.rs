@@ -1,0 +1,162 @@
+//! What coordinators said last, and which of it a status shows.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use plan::wire::{Phase, RecordedMap, State};
+
+use crate::observed::RuntimeView;
+use crate::{ratio, words};
+
+/// Memory that maps may take which coordinators say they have recorded, over all deployments: each is at most 1 MB as text and
+/// several times that as a map. One that does not fit is not recorded for now.
+const HELD_MAPS: usize = 64 << 20;
+
+/// Namespace, deployment and replica.
+pub(super) type Key = (String, String, usize);
+
+/// What coordinators said last, by namespace, deployment and replica.
+#[derive(Clone, Debug, Default)]
+pub struct RuntimeViews(Arc<Mutex<BTreeMap<Key, Entry>>>);
+
+#[derive(Clone, Debug)]
+struct Entry {
+    view: RuntimeView,
+    shown: Shown,
+    /// The words of the last answer, which are shown when they are said again.
+    said: Words,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Words {
+    degraded: Option<String>,
+    failure: Option<String>,
+}
+
+impl Words {
+    fn of(state: &State) -> Self {
+        Self { degraded: state.degraded.clone(), failure: state.failure.clone() }
+    }
+
+    /// What is shown after `shown` of a coordinator that said `before` and says this now.
+    fn settle(&self, shown: Option<&Self>, before: Option<&Self>) -> Self {
+        let settle = |field: fn(&Self) -> Option<&str>| {
+            words::settle(shown.and_then(field), before.and_then(field), field(self))
+        };
+        Self { degraded: settle(|words| words.degraded.as_deref()), failure: settle(|words| words.failure.as_deref()) }
+    }
+}
+
+/// The part of a state that a status shows.
+#[derive(Clone, Debug, PartialEq)]
+struct Shown {
+    ready: bool,
+    epoch: u64,
+    ratio: Option<String>,
+    recorded: Option<String>,
+    recorded_too_large: bool,
+    words: Words,
+}
+
+impl Shown {
+    fn after(previous: Option<&Entry>, view: &RuntimeView) -> Self {
+        let state = view.state.as_ref();
+        let shown = previous.map(|entry| &entry.shown);
+        let measured = state.last_window.as_ref().map(|window| window.ratio);
+        Self {
+            ready: state.ready,
+            epoch: match (state.phase, shown) {
+                (Phase::Moving, Some(shown)) => shown.epoch,
+                _ => state.epoch,
+            },
+            ratio: measured
+                .and_then(|ratio| ratio::settle(shown.and_then(|shown| shown.ratio.as_deref()), Some(ratio))),
+            recorded: view.recorded.as_ref().map(|recorded| recorded.map.content_hash()),
+            recorded_too_large: view.recorded_too_large,
+            words: Words::of(state).settle(shown.map(|shown| &shown.words), previous.map(|entry| &entry.said)),
+        }
+    }
+}
+
+/// What is known of a map that a coordinator says it has recorded.
+pub(super) enum Known {
+    /// It has been read.
+    Map(Arc<RecordedMap>),
+    /// It is larger than is read.
+    TooLarge,
+    /// Nothing.
+    Not,
+}
+
+impl RuntimeViews {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the coordinators of a deployment said last.
+    #[must_use]
+    pub fn of(&self, namespace: &str, deployment: &str) -> BTreeMap<usize, RuntimeView> {
+        let from = (namespace.to_owned(), deployment.to_owned(), 0);
+        let views = self.lock();
+        let own = views.range(from..).take_while(|((space, name, _), _)| space == namespace && name == deployment);
+        own.map(|((_, _, group), entry)| (*group, entry.view.clone())).collect()
+    }
+
+    /// Takes an answer in; whether it changes what is shown.
+    pub(super) fn take(&self, key: &Key, mut view: RuntimeView) -> bool {
+        let mut views = self.lock();
+        let others: usize = views.iter().filter(|(other, _)| *other != key).map(|(_, entry)| held(&entry.view)).sum();
+        if others + held(&view) > HELD_MAPS {
+            tracing::warn!(namespace = key.0, deployment = key.1, "too many recorded maps wait to be stored");
+            view.recorded = None;
+        }
+        let previous = views.get(key).filter(|entry| entry.view.pod_uid == view.pod_uid);
+        let shown = Shown::after(previous, &view);
+        let changed = previous.map(|entry| &entry.shown) != Some(&shown);
+        let said = Words::of(&view.state);
+        // A status is made from the view, so the view has the words that are shown.
+        let Words { degraded, failure } = shown.words.clone();
+        view.state = Arc::new(State { degraded, failure, ..view.state.as_ref().clone() });
+        views.insert(key.clone(), Entry { view, shown, said });
+        changed
+    }
+
+    /// Whether no replica before this one serves: the first that does speaks for all.
+    pub(super) fn may_speak(&self, (namespace, deployment, group): &Key) -> bool {
+        let views = self.lock();
+        let before =
+            views.range((namespace.clone(), deployment.clone(), 0)..(namespace.clone(), deployment.clone(), *group));
+        !before.into_iter().any(|(_, entry)| entry.view.state.ready)
+    }
+
+    /// What is known of the map of that content hash, as the coordinator in a pod says.
+    pub(super) fn known_map(&self, key: &Key, pod_uid: &str, hash: &str) -> Known {
+        let views = self.lock();
+        let said = |entry: &&Entry| {
+            entry.view.pod_uid == pod_uid && entry.view.state.recorded_map_hash.as_deref() == Some(hash)
+        };
+        match views.get(key).filter(said).map(|entry| &entry.view) {
+            Some(RuntimeView { recorded: Some(map), .. }) => Known::Map(Arc::clone(map)),
+            Some(RuntimeView { recorded_too_large: true, .. }) => Known::TooLarge,
+            _ => Known::Not,
+        }
+    }
+
+    /// Forgets coordinators that are gone; `exists` is asked by replica and pod.
+    pub(super) fn keep(&self, exists: impl Fn(&Key, &str) -> bool) {
+        self.lock().retain(|key, entry| exists(key, &entry.view.pod_uid));
+    }
+}
+
+/// Bytes that the map of a view takes, about.
+fn held(view: &RuntimeView) -> usize {
+    let Some(recorded) = &view.recorded else { return 0 };
+    let lists = |layers: &[Vec<Vec<u32>>]| -> usize {
+        let list = |numbers: &Vec<u32>| 40 + 4 * numbers.capacity();
+        layers.iter().map(|ranks| 24 + ranks.iter().map(list).sum::<usize>()).sum()
+    };
+    let map = &recorded.map;
+    lists(&map.placement)
+        + map.shares.as_deref().map_or(0, lists)
+        + map.slots_of_ranks.as_ref().map_or(0, |counts| 8 * counts.len())
+}

@@ -1,0 +1,76 @@
+//! Words of pods, as conditions, logs and terminals repeat them: on one line, of bounded length, with nothing in them that a
+//! terminal obeys. Pure.
+
+/// Longest words of a pod that a message repeats.
+const LONGEST: usize = 400;
+
+/// Words on one line, no longer than a message repeats.
+#[must_use]
+pub fn shorten(text: &str) -> String {
+    // What is left out need not be looked at: a pod may say megabytes.
+    let start: String = text.chars().take(2 * LONGEST).map(|c| if hides(c) { ' ' } else { c }).collect();
+    let line = start.split_whitespace().collect::<Vec<_>>().join(" ");
+    let is_cut = text.chars().nth(2 * LONGEST).is_some();
+    match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None if is_cut => format!("{line}..."),
+        None => line,
+    }
+}
+
+/// Controls a terminal, or turns the direction of what follows.
+fn hides(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// What to show after `shown` of a pod that says `now` and said `before`: words that are new are shown when they have been
+/// said twice, so that a pod that says something else each time is shown by its first words and causes no write.
+#[must_use]
+pub fn settle(shown: Option<&str>, before: Option<&str>, now: Option<&str>) -> Option<String> {
+    match (shown, now) {
+        (Some(shown), Some(now)) if before != Some(now) => Some(shown.to_owned()),
+        (_, now) => now.map(str::to_owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_one_line_that_controls_no_terminal() {
+        assert_eq!(shorten("a \u{1b}[2Jb\r\n\tc\u{202e}d\u{0}"), "a [2Jb c d");
+        assert_eq!(shorten("  "), "");
+    }
+
+    #[test]
+    fn words_of_any_length_are_bounded() {
+        for text in ["x".repeat(401), "\u{1d11e}".repeat(5000), " ".repeat(5000), "x ".repeat(1 << 20)] {
+            let shown = shorten(&text);
+            assert!(shown.chars().count() <= 403 && shown.ends_with("..."), "{} of {}", shown.len(), text.len());
+        }
+        assert_eq!(shorten(&"x".repeat(400)).len(), 400);
+    }
+
+    #[test]
+    fn words_that_differ_each_time_are_shown_as_they_were_first() {
+        let mut shown = None;
+        let mut before = None;
+        for number in 0..100 {
+            let now = format!("failed at {number}");
+            shown = settle(shown.as_deref(), before.as_deref(), Some(&now));
+            before = Some(now);
+            assert_eq!(shown.as_deref(), Some("failed at 0"));
+        }
+    }
+
+    #[test]
+    fn other_words_are_shown_when_they_are_said_again_and_none_at_once() {
+        assert_eq!(settle(None, None, Some("a")).as_deref(), Some("a"));
+        assert_eq!(settle(Some("a"), Some("a"), Some("b")).as_deref(), Some("a"));
+        assert_eq!(settle(Some("a"), Some("b"), Some("b")).as_deref(), Some("b"));
+        assert_eq!(settle(Some("a"), Some("a"), None), None);
+        assert_eq!(settle(None, None, None), None);
+    }
+}
