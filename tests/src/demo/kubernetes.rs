@@ -100,7 +100,8 @@ impl Deployment {
         stages.say("ready");
         let openai = site.reach_service(name, 80)?;
         let admin = site.reach_pod(&format!("{name}-0-coordinator"), 8001)?;
-        let endpoints = Endpoints { openai: openai.url(), admin: admin.url() };
+        let token = Some(site.admin_token(name)?);
+        let endpoints = Endpoints { openai: openai.url(), admin: admin::Endpoint { url: admin.url(), token } };
         Ok(Self { endpoints, applied, _ways: [openai, admin] })
     }
 

@@ -68,7 +68,10 @@ impl Runtime {
             .kill_on_drop(true)
             .spawn()
             .context("starting the runtime")?;
-        let endpoints = Endpoints { openai: format!("http://{openai}"), admin: format!("http://{admin}") };
+        let endpoints = Endpoints {
+            openai: format!("http://{openai}"),
+            admin: admin::Endpoint { url: format!("http://{admin}"), token: None },
+        };
         wait::until("the runtime serves", Duration::from_secs(30), async || {
             ensure!(admin::state(&endpoints.admin).await?.ready, "its group is not formed");
             Ok(())

@@ -25,7 +25,7 @@ pub struct Endpoints {
     /// OpenAI API.
     pub openai: String,
     /// Admin API of its coordinator.
-    pub admin: String,
+    pub admin: admin::Endpoint,
 }
 
 /// The traffic of the demo.

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use plan::wire::keys::{ADMIN_TOKEN, secret_name};
 
 use crate::chart;
 use crate::cluster::{Cluster, Forward, From};
@@ -112,6 +113,13 @@ impl Site {
             }
             Self::Context(context) => Reach::port_forward(context, &format!("service/{service}"), port),
         }
+    }
+
+    /// The token of a deployment's admin API.
+    pub fn admin_token(&self, deployment: &str) -> Result<String> {
+        let template = format!("go-template={{{{index .data \"{ADMIN_TOKEN}\" | base64decode}}}}");
+        let secret = secret_name(deployment);
+        self.kubectl(&["get", "secret", &secret, "--namespace", NAMESPACE, "--output", &template])
     }
 
     /// A field of an object of the demo's namespace.

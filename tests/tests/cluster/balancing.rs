@@ -31,20 +31,20 @@ pub fn recorded_map(suite: &Suite) -> Result<()> {
         let service = first.service(1).await?;
         let admin = first.admin().await?;
         let traffic = Traffic::start(target(&service.url()), Domain::load("python")?);
-        balanced(&admin.url(), 0).await?;
+        balanced(&admin.endpoint, 0).await?;
         traffic.shift(Domain::load("scripture")?);
-        let before = admin::state(&admin.url()).await?.last_window.map_or(0, |window| window.number);
+        let before = admin::state(&admin.endpoint).await?.last_window.map_or(0, |window| window.number);
         // The window in which the shift happens has traffic of both; the next is the first of the new domain alone.
-        let shifted = window_after(&admin.url(), before).await?;
+        let shifted = window_after(&admin.endpoint, before).await?;
         suite.figure("ratio of the window in which traffic shifts, 4 ranks", format_args!("{:.3}", shifted.ratio))?;
-        let windows = balanced(&admin.url(), before + 1).await?;
+        let windows = balanced(&admin.endpoint, before + 1).await?;
         suite.figure("ratios of the windows after a shift until one is 0.94, 4 ranks", in_short(&windows))?;
         let seen = traffic.stop().await;
         ensure!(seen.failures.is_empty(), "{} requests failed: {:?}", seen.failures.len(), seen.failures.first());
 
         // The last window may still change shares, and with them the map that is recorded.
         let map = wait::until("the map is a ConfigMap", Duration::from_secs(90), async || {
-            let recorded = admin::state(&admin.url()).await?.recorded_map_hash.context("no map was recorded")?;
+            let recorded = admin::state(&admin.endpoint).await?.recorded_map_hash.context("no map was recorded")?;
             let object = first.object().await?;
             let status = &object.data["status"]["expertMap"];
             ensure!(status["hash"] == recorded, "status.expertMap is {status}, not {recorded}");
@@ -63,10 +63,10 @@ pub fn recorded_map(suite: &Suite) -> Result<()> {
         let service = second.service(2).await?;
         let admin = second.admin().await?;
         let traffic = Traffic::start(target(&service.url()), Domain::load("scripture")?);
-        let window = window_after(&admin.url(), 0).await?;
+        let window = window_after(&admin.endpoint, 0).await?;
         let seen = traffic.stop().await;
         ensure!(seen.failures.is_empty(), "{} requests failed: {:?}", seen.failures.len(), seen.failures.first());
-        let state = admin::state(&admin.url()).await?;
+        let state = admin::state(&admin.endpoint).await?;
         ensure!(state.static_map, "it did not start from the map");
         let tokens = window.pairs / (state.model.layers as u64 * 4);
         suite.figure(
@@ -113,7 +113,7 @@ async fn resized(suite: &Suite, namespace: &Namespace<'_>, deployment: &Deployme
     let service = resized.service(1).await?;
     let admin = resized.admin().await?;
     let traffic = Traffic::start(target(&service.url()), Domain::load("scripture")?);
-    let window = window_after(&admin.url(), 0).await?;
+    let window = window_after(&admin.endpoint, 0).await?;
     let seen = traffic.stop().await;
     ensure!(seen.failures.is_empty(), "{} requests failed: {:?}", seen.failures.len(), seen.failures.first());
     suite.figure(
@@ -125,7 +125,7 @@ async fn resized(suite: &Suite, namespace: &Namespace<'_>, deployment: &Deployme
 }
 
 /// The first closed window with a number above `number`.
-async fn window_after(admin: &str, number: u64) -> Result<WindowReport> {
+async fn window_after(admin: &admin::Endpoint, number: u64) -> Result<WindowReport> {
     wait::until("a window has closed", WINDOW, async || {
         let state = admin::state(admin).await?;
         match state.last_window {
@@ -137,7 +137,7 @@ async fn window_after(admin: &str, number: u64) -> Result<WindowReport> {
 }
 
 /// The windows after `number` up to the first with a ratio of 0.94.
-async fn balanced(admin: &str, number: u64) -> Result<Vec<WindowReport>> {
+async fn balanced(admin: &admin::Endpoint, number: u64) -> Result<Vec<WindowReport>> {
     let mut windows: Vec<WindowReport> = Vec::new();
     while windows.len() < MOST_WINDOWS {
         let window = window_after(admin, windows.last().map_or(number, |last| last.number)).await?;

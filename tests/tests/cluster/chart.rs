@@ -20,10 +20,13 @@ pub fn lints_and_renders(suite: &Suite) -> Result<()> {
     }
     let restricted = render("networkPolicy.enabled=true", &["--set-json=networkPolicy.from=[{\"podSelector\":{}}]"])?;
     ensure!(restricted.contains("kind: NetworkPolicy"), "{restricted}");
+    let folders = render("allowedHostPaths={/srv/models,/mnt/with a space}", &[])?;
+    ensure!(folders.contains(r#"- "--allow-host-path=/mnt/with a space""#), "{folders}");
     let monitor = "metrics.serviceMonitor.enabled=true";
     let monitored = render(monitor, &["--api-versions=monitoring.coreos.com/v1"])?;
     ensure!(monitored.contains("kind: ServiceMonitor"), "{monitored}");
-    for refused in ["pollSeconds=soon", "unknown=1", monitor] {
+    let folder = ["allowedHostPaths={models}", "allowedHostPaths={/srv/../etc}", "allowedHostPaths=/srv"];
+    for refused in ["pollSeconds=soon", "unknown=1", monitor].into_iter().chain(folder) {
         let rendered: Result<String> = render(refused, &[]);
         ensure!(rendered.is_err(), "{refused} was accepted");
     }

@@ -5,10 +5,11 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, ResourceExt};
 use plan::wire::State;
+use plan::wire::keys::{ADMIN_TOKEN, secret_name};
 use serde_json::Value;
 use tests::cluster::Forward;
 use tests::namespace::Namespace;
@@ -21,6 +22,12 @@ pub struct Deployment<'a> {
     namespace: &'a Namespace<'a>,
     pub name: String,
     pub applied: Instant,
+}
+
+/// A coordinator's admin API, reached as long as this lives.
+pub struct Admin {
+    pub endpoint: admin::Endpoint,
+    _forward: Forward,
 }
 
 impl<'a> Deployment<'a> {
@@ -75,11 +82,21 @@ impl<'a> Deployment<'a> {
     /// What its coordinator says of itself.
     pub async fn state(&self) -> Result<State> {
         let admin = self.admin().await?;
-        admin::state(&admin.url()).await
+        admin::state(&admin.endpoint).await
     }
 
-    pub async fn admin(&self) -> Result<Forward> {
-        self.namespace.forward_to_pod(&self.coordinator(), 8001).await
+    /// Its admin API, with the token of now.
+    pub async fn admin(&self) -> Result<Admin> {
+        let forward = self.namespace.forward_to_pod(&self.coordinator(), 8001).await?;
+        let secret = self.keys().await?;
+        let token = secret.data.and_then(|mut data| data.remove(ADMIN_TOKEN)).context("no token is stored")?;
+        let endpoint = admin::Endpoint { url: forward.url(), token: Some(String::from_utf8(token.0)?) };
+        Ok(Admin { endpoint, _forward: forward })
+    }
+
+    /// The Secret with its keys.
+    pub async fn keys(&self) -> Result<Secret> {
+        Ok(self.namespace.api::<Secret>().get(&secret_name(&self.name)).await?)
     }
 
     /// The OpenAI API through its service, as a client on `node` reaches it.

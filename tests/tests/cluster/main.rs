@@ -6,6 +6,7 @@ mod balancing;
 mod chart;
 mod deployment;
 mod harness;
+mod keys;
 mod refusals;
 mod serving;
 mod sources;
@@ -33,6 +34,8 @@ const TESTS: &[Test] = &[
     ("serving::a_changed_spec_rolls", serving::changed_spec_rolls),
     ("serving::two_replicas_that_roll_under_traffic_lose_no_request", serving::roll_under_traffic),
     ("serving::an_idle_deployment_writes_nothing_to_the_api_server", serving::idle),
+    ("keys::they_are_made_asked_for_rotated_and_told_nowhere", keys::made_and_rotated),
+    ("keys::a_pod_that_only_looks_like_a_coordinator_is_not_believed", keys::strangers_are_not_believed),
     ("balancing::a_deployment_that_starts_from_a_recorded_map_is_balanced_at_once", balancing::recorded_map),
     ("sources::a_checkpoint_on_a_claim_is_served_and_maps_are_recorded_beside_it", sources::claim),
     ("sources::a_checkpoint_that_cannot_be_served_holds_no_rank_pod", sources::bad_checkpoints),

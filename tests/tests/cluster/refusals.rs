@@ -11,7 +11,7 @@ use tests::namespace::{Namespace, in_namespace};
 use tests::wait;
 
 use crate::deployment::{Deployment, condition};
-use crate::suite::{Suite, block_on};
+use crate::suite::{HOST_PATHS, Suite, block_on};
 
 /// Where, the value, and part of the error.
 type Case = (&'static str, fn() -> Value, &'static str);
@@ -42,6 +42,16 @@ const BY_THE_API_SERVER: &[Case] = &[
 /// Refused by the operator, in a condition: where, the value, type and reason of the condition, part of its message.
 const BY_THE_OPERATOR: &[(Case, &str, &str)] = &[
     (("/spec/gpusPerPod", || json!(1), "nvidia.com/gpu"), "Ready", "InsufficientGPUs"),
+    (
+        ("/spec/model/source", || host_path("/var/lib/kubelet"), "the operator allows only"),
+        "SpecValid",
+        "HostPathNotAllowed",
+    ),
+    (
+        ("/spec/model/source", || host_path(&format!("{HOST_PATHS}-2")), "or have it added to allowedHostPaths"),
+        "SpecValid",
+        "HostPathNotAllowed",
+    ),
     (("/spec/eplb/expertMapRef", || json!({ "name": "absent" }), "absent"), "ExpertMapReady", "ExpertMapMissing"),
     (
         ("/spec/eplb/expertMapRef", || json!({ "fromDeployment": "absent" }), "absent"),
@@ -104,6 +114,10 @@ fn offer_gpus(cluster: &Cluster, number: &Value) -> Result<()> {
 fn refusal(error: &str) -> String {
     let said = error.split_once("exit status: 1: ").map_or(error, |(_, said)| said);
     said.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn host_path(path: &str) -> Value {
+    json!({ "type": "HostPath", "hostPath": { "path": path } })
 }
 
 /// Sets a value; objects on the way to it are made.

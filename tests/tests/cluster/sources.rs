@@ -13,7 +13,7 @@ use tests::traffic::{Domain, Traffic};
 use tests::{wait, workspace};
 
 use crate::deployment::{Deployment, condition, target};
-use crate::suite::{Suite, block_on, seconds};
+use crate::suite::{HOST_PATHS, Suite, block_on, seconds};
 
 /// Name, what is done to the folder, settings that go with it, part of the error.
 type Case = (&'static str, fn(&Path) -> Result<()>, fn(&mut Value), &'static str);
@@ -166,7 +166,8 @@ fn model() -> std::path::PathBuf {
 
 /// A copy of the small model that pods may read, in a folder that goes when the test ends.
 fn checkpoint() -> Result<TempDir> {
-    let folder = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir()?;
+    fs::create_dir_all(HOST_PATHS)?;
+    let folder = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir_in(HOST_PATHS)?;
     for file in fs::read_dir(model())? {
         let file = file?;
         fs::copy(file.path(), folder.path().join(file.file_name()))?;

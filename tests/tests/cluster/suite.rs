@@ -10,6 +10,9 @@ use tests::namespace::collect_evidence;
 use tests::workspace::Binaries;
 use tests::{chart, image};
 
+/// Folder of the nodes that deployments may mount: every node of the test cluster has that of this machine.
+pub const HOST_PATHS: &str = "/tmp/swiftbalancer-models";
+
 /// Name and function of a test.
 pub type Test = (&'static str, fn(&Suite) -> Result<()>);
 
@@ -49,7 +52,9 @@ impl Suite {
         let images = image::build_all(&Binaries::build()?)?;
         cluster.load(&images)?;
         let began = Instant::now();
-        cluster.helm(chart::install_arguments(&images).iter().map(String::as_str)).map_err(|error| {
+        let mut arguments = chart::install_arguments(&images);
+        arguments.extend(["--set".to_owned(), format!("allowedHostPaths[0]={HOST_PATHS}")]);
+        cluster.helm(arguments.iter().map(String::as_str)).map_err(|error| {
             let folder = collect_evidence(cluster, chart::NAMESPACE, "install");
             error.context(format!("evidence is in {}", folder.display()))
         })?;
