@@ -46,6 +46,9 @@ pub enum Command {
         /// Folder of the checkpoint
         #[arg(long, value_name = "DIR")]
         model: PathBuf,
+        /// Read every weight too, as the ranks do together: a damaged one is found before they load it
+        #[arg(long)]
+        weights: bool,
     },
 }
 

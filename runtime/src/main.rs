@@ -13,7 +13,6 @@ use args::{Arguments, Command};
 use clap::Parser as _;
 use runtime::coordinator::start::Coordinator;
 use runtime::local;
-use runtime::model::checkpoint::Checkpoint;
 use runtime::worker;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -40,21 +39,13 @@ fn run(command: Command) -> anyhow::Result<()> {
             let stop = stop_signal()?;
             Ok(local::run((*arguments).try_into()?, stop).await?)
         }),
-        Command::Inspect { model } => inspect(&model),
+        Command::Inspect { model, weights } => inspect(&model, weights),
     }
 }
 
-/// Prints a checkpoint's identity and sizes.
-fn inspect(model: &Path) -> anyhow::Result<()> {
-    let checkpoint = Checkpoint::open(model).with_context(|| format!("{} cannot be served", model.display()))?;
-    let name = model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let report = serde_json::json!({
-        "model": checkpoint.identity(&name),
-        "maxModelLen": checkpoint.config().max_positions,
-        "parameters": checkpoint.parameters(),
-        "bytes": checkpoint.bytes(),
-    });
-    print(&serde_json::to_string_pretty(&report)?)
+/// Prints what a checkpoint holds.
+fn inspect(model: &Path, reads_weights: bool) -> anyhow::Result<()> {
+    print(&serde_json::to_string_pretty(&runtime::inspect::inspect(model, reads_weights)?)?)
 }
 
 /// Prints a line to standard output. Whoever reads it may have read enough, as `head` has.

@@ -6,6 +6,8 @@
 pub mod checkpoint;
 pub mod config;
 mod dispatch;
+pub mod folder;
+pub mod json;
 pub mod qwen3_moe;
 pub mod sampling;
 mod weights;

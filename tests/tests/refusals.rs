@@ -49,8 +49,9 @@ const SNAPSHOTS: [(&str, &str, &str); 8] = [
     ),
     (
         "Checkpoints",
-        "Before any weight is used; in a cluster the condition `Ready` repeats it.",
-        "runtime/tests/model/snapshots/model__checkpoints__a_bad_checkpoint_is_refused_with_an_error_that_names_what_is_wrong.snap",
+        "When the runtime starts, before any weight is used, and by `swiftbalancer-runtime inspect`; in a cluster the condition \
+         `Ready` repeats it.",
+        "runtime/tests/serving/snapshots/serving__folders__a_folder_that_cannot_be_served_is_refused_in_one_sentence_by_start_and_by_inspect.snap",
     ),
     (
         "Requests for completions",

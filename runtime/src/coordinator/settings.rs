@@ -25,6 +25,7 @@ use crate::experts::rebalance::{self, Rebalancer};
 use crate::fabric::secret::Secret;
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::qwen3_moe::expert_shape;
+use crate::quoted::Quoted;
 use crate::scheduler::Limits;
 use crate::server::{AdminAccess, Keys, KeysError, ModelLimits, ServedError, ServedModel};
 
@@ -152,7 +153,7 @@ pub enum SettingsError {
     #[error("the model in {path} cannot be served")]
     Checkpoint {
         /// Its folder.
-        path: PathBuf,
+        path: Quoted,
         /// Why.
         source: CheckpointError,
     },
@@ -160,7 +161,7 @@ pub enum SettingsError {
     #[error("the model in {path} cannot be served")]
     Served {
         /// Its folder.
-        path: PathBuf,
+        path: Quoted,
         /// Why.
         source: ServedError,
     },
@@ -253,8 +254,7 @@ impl CoordinatorSettings {
     /// If anything is wrong.
     pub fn prepare(&self, now: i64) -> Result<Prepared, SettingsError> {
         self.check_alone()?;
-        let checkpoint = Checkpoint::open(&self.model)
-            .map_err(|source| SettingsError::Checkpoint { path: self.model.clone(), source })?;
+        let checkpoint = open_checkpoint(&self.model)?;
         let name = self.served_name.clone().unwrap_or_else(|| folder_name(&self.model));
         let identity = checkpoint.identity(&name);
         let config = checkpoint.config();
@@ -266,8 +266,7 @@ impl CoordinatorSettings {
             return Err(SettingsError::Experts { found: identity.experts, expected });
         }
         let map = self.map(&identity)?;
-        let served = ServedModel::load(&self.model, name, &limits, now)
-            .map_err(|source| SettingsError::Served { path: self.model.clone(), source })?;
+        let served = load_texts(&self.model, name, &limits, now)?;
         let planner = Planner {
             policy: self.policy,
             staging_pages: self.rebalance.staging_pages,
@@ -364,11 +363,28 @@ impl CoordinatorSettings {
     }
 }
 
+/// The checkpoint in `folder`, all but its weights and texts checked.
+pub(crate) fn open_checkpoint(folder: &Path) -> Result<Checkpoint, SettingsError> {
+    Checkpoint::open(folder).map_err(|source| SettingsError::Checkpoint { path: Quoted::path(folder), source })
+}
+
+/// The texts of the checkpoint in `folder`.
+pub(crate) fn load_texts(
+    folder: &Path,
+    name: String,
+    limits: &ModelLimits,
+    now: i64,
+) -> Result<ServedModel, SettingsError> {
+    ServedModel::load(folder, name, limits, now)
+        .map_err(|source| SettingsError::Served { path: Quoted::path(folder), source })
+}
+
 fn limit(bytes: u64) -> Option<u64> {
     (bytes > 0).then_some(bytes)
 }
 
-fn folder_name(path: &Path) -> String {
+/// The name that a model has where none is given.
+pub(crate) fn folder_name(path: &Path) -> String {
     let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     whole.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
 }

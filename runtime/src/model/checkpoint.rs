@@ -3,22 +3,31 @@
 
 mod error;
 mod files;
+mod header;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use half::{bf16, f16};
 use kernels::tensor::{MatrixView, Values, WeightKind};
 use plan::wire::ModelIdentity;
+use rayon::prelude::*;
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
 
 pub use self::error::CheckpointError;
-use self::files::{open_file, read, weight_files};
+use self::files::weight_files;
 use super::config::Config;
+use super::folder::{self, FileError};
 use super::weights::{self, ExpertLayout};
+
+/// Bytes of the largest `config.json` that is read; those with a list of every module have some 100 kB.
+const MAX_CONFIG: u64 = 4 << 20;
+/// Elements that are read at a time where a tensor is not needed whole.
+const PART: usize = 4 << 20;
 
 /// A checkpoint whose every tensor has been found, with the right shape and a supported type.
 #[derive(Debug)]
@@ -30,6 +39,7 @@ pub struct Checkpoint {
     experts: ExpertLayout,
     expert_kind: WeightKind,
     digest: String,
+    read: AtomicU64,
 }
 
 /// Where a tensor lies.
@@ -79,30 +89,37 @@ impl Checkpoint {
     /// If a file is missing, truncated or corrupt, the configuration is not supported, or a tensor is missing, too many,
     /// of another shape or of an unsupported type. The error names it.
     pub fn open(directory: &Path) -> Result<Self, CheckpointError> {
-        let config_json = read(directory, "config.json")?;
+        let config_json =
+            folder::read(directory, "config.json", MAX_CONFIG).map_err(|error| folder::explained(error, directory))?;
         let config = Config::from_json(&config_json).map_err(CheckpointError::Config)?;
-        let mut files = Vec::new();
-        let mut tensors = BTreeMap::new();
-        let index = weight_files(directory)?;
-        for name in index.files() {
-            let file = files.len();
-            let (handle, header) = open_file(directory, &name)?;
+        let most = config.most_tensors();
+        let mut files: Vec<(String, File)> = Vec::new();
+        let mut tensors: BTreeMap<String, Place> = BTreeMap::new();
+        let index = weight_files(directory, most)?;
+        for (file, name) in index.names.iter().enumerate() {
+            let (handle, header) = header::open(directory, name, most)?;
             for (tensor, place) in header {
-                if index.names_another(&tensor, &name) {
-                    return Err(CheckpointError::Index { tensor, file: name });
+                if let Some(other) = tensors.get(&tensor) {
+                    let (first, second) = (files[other.file].0.as_str().into(), name.into());
+                    return Err(CheckpointError::Duplicate { tensor: tensor.into(), first, second });
                 }
-                if tensors.insert(tensor.clone(), Place { file, ..place }).is_some() {
-                    return Err(CheckpointError::Duplicate { tensor });
+                if index.names_another(&tensor, file) {
+                    return Err(CheckpointError::Index { tensor: tensor.into(), file: name.into() });
                 }
+                tensors.insert(tensor, Place { file, ..place });
             }
-            files.push((name, handle));
+            if tensors.len() > most {
+                return Err(CheckpointError::TooMany { file: name.into(), most });
+            }
+            files.push((name.clone(), handle));
         }
         if let Some(tensor) = index.tensors().find(|tensor| !tensors.contains_key(*tensor)) {
-            return Err(CheckpointError::Missing { tensor: tensor.to_owned() });
+            return Err(CheckpointError::Missing { tensor: tensor.into() });
         }
         let (experts, expert_kind) = weights::check(&config, &tensors)?;
         let digest = digest(&config_json, &tensors);
-        let checkpoint = Self { directory: directory.to_owned(), config, files, tensors, experts, expert_kind, digest };
+        let (directory, read) = (directory.to_owned(), AtomicU64::new(0));
+        let checkpoint = Self { directory, config, files, tensors, experts, expert_kind, digest, read };
         checkpoint.check_tied()?;
         Ok(checkpoint)
     }
@@ -152,6 +169,32 @@ impl Checkpoint {
         self.tensors.values().map(|place| elements(&place.shape) * place.dtype.bitsize() as u64 / 8).sum()
     }
 
+    /// Bytes of weights that were read from disk, by whoever did.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    /// Names of the files with weights.
+    pub fn weight_files(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Reads every weight that ranks read, all together, and keeps none.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or a weight is infinite or not a number.
+    pub fn check_weights(&self) -> Result<(), CheckpointError> {
+        let read = self.tensors.iter().filter(|(name, _)| !weights::is_derived(name));
+        let parts = read.flat_map(|(name, place)| {
+            let len = elements(&place.shape) as usize;
+            (0..len).step_by(PART).map(move |first| (name.as_str(), first, PART.min(len - first)))
+        });
+        let parts: Vec<_> = parts.collect();
+        let wrong = parts.into_par_iter().find_map_first(|(name, first, len)| self.part(name, first, len).err());
+        wrong.map_or(Ok(()), Err)
+    }
+
     /// Reads a whole tensor.
     pub(super) fn tensor(&self, name: &str) -> Result<Loaded, CheckpointError> {
         let len = elements(&self.place(name)?.shape);
@@ -165,7 +208,8 @@ impl Checkpoint {
         let width = place.dtype.bitsize() / 8;
         let start = place.start + (first * width) as u64;
         let read = |bytes: &mut [u8]| {
-            file.read_exact_at(bytes, start).map_err(|source| CheckpointError::Read { file: file_name.clone(), source })
+            let failed = |source| FileError::Read { file: file_name.into(), source };
+            file.read_exact_at(bytes, start).map_err(failed)
         };
         let loaded = match place.dtype {
             Dtype::BF16 => {
@@ -184,8 +228,9 @@ impl Checkpoint {
                 Loaded::F32(values)
             }
         };
+        self.read.fetch_add((len * width) as u64, Ordering::Relaxed);
         match loaded.first_not_finite() {
-            Some(at) => Err(CheckpointError::NotFinite { tensor: name.to_owned(), element: first + at }),
+            Some(at) => Err(CheckpointError::NotFinite { tensor: name.into(), element: first + at }),
             None => Ok(loaded),
         }
     }
@@ -195,7 +240,7 @@ impl Checkpoint {
     }
 
     fn place(&self, name: &str) -> Result<&Place, CheckpointError> {
-        self.tensors.get(name).ok_or_else(|| CheckpointError::Missing { tensor: name.to_owned() })
+        self.tensors.get(name).ok_or_else(|| CheckpointError::Missing { tensor: name.into() })
     }
 
     /// A tied checkpoint may store the output matrix too; then both must be the same.

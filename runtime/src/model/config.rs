@@ -11,6 +11,7 @@ use serde_json::Value;
 
 pub use self::error::ConfigError;
 use self::keys::Keys;
+use super::json::{self, Document};
 
 /// A Qwen3-MoE model.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,22 +56,35 @@ pub enum LayerKind {
 }
 
 impl Config {
-    /// Reads `config.json`.
+    /// Reads `config.json`. Another family is told before anything else is.
     ///
     /// # Errors
     /// If it is no JSON object, of another architecture, lacks a key, has a value out of range, or asks for something
     /// that is not supported; the error names the key and the value.
     pub fn from_json(json: &[u8]) -> Result<Self, ConfigError> {
-        let value = serde_json::from_slice(json).map_err(|error| ConfigError::Json { reason: error.to_string() })?;
+        let Document { value, twice } =
+            json::parse(json).map_err(|error| ConfigError::Json { reason: error.to_string().into() })?;
         let Value::Object(object) = value else {
-            return Err(ConfigError::Json { reason: "not an object".to_owned() });
+            return Err(ConfigError::Json { reason: "it is another JSON value".into() });
         };
         let mut keys = Keys::of(object);
         keys.architecture()?;
+        if let Some(key) = twice {
+            return Err(ConfigError::Twice { key: key.into() });
+        }
+        keys.quantization()?;
         keys.features()?;
         let config = keys.model()?;
         keys.none_left()?;
         Ok(config)
+    }
+
+    /// More tensors than any way to store such a model has: its own in the finest form, some times over, so that one
+    /// tensor too many is still told by its name.
+    pub(super) fn most_tensors(&self) -> usize {
+        const MOST: usize = 1_000_000;
+        let each = self.experts.saturating_mul(3).saturating_add(20);
+        self.layers.len().saturating_mul(each).saturating_mul(4).saturating_add(1000).min(MOST)
     }
 
     /// Number of MoE layers.

@@ -1,7 +1,7 @@
 //! What the server knows of the model it serves: its name, its text, how it ends and how long it may get.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -14,27 +14,23 @@ use super::error::{ApiError, Code};
 use super::fields::Fields;
 use super::generation_config::{GenerationConfig, OneOrMore};
 use super::text::{Tokenizer, TokenizerError, TokenizerFiles};
-use crate::model_file::{self, FileError};
+use crate::model::folder::{self, FileError};
+use crate::model::json;
 use crate::quoted::Quoted;
 
 /// Why a checkpoint cannot be served as text.
 #[derive(Debug, Error)]
 pub enum ServedError {
-    /// A file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: FileError,
-    },
+    /// A file cannot be had.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A file is not what it should be.
-    #[error("cannot parse {}", path.display())]
+    #[error("{file} cannot be used: {reason}")]
     Parse {
         /// The file.
-        path: PathBuf,
+        file: &'static str,
         /// Why.
-        source: serde_json::Error,
+        reason: Quoted<100>,
     },
     /// The tokenizer.
     #[error(transparent)]
@@ -98,8 +94,8 @@ impl ServedModel {
         if let Err(reason) = &chat {
             tracing::warn!(%reason, "the model cannot chat; /v1/completions is served");
         }
-        let generation: GenerationConfig = read_json(&directory.join("generation_config.json"))?.unwrap_or_default();
-        let config: Option<EndTokens> = read_json(&directory.join("config.json"))?;
+        let generation: GenerationConfig = read_json(directory, "generation_config.json")?.unwrap_or_default();
+        let config: Option<EndTokens> = read_json(directory, "config.json")?;
         for (key, value) in generation.without_effect() {
             tracing::warn!(%key, %value, "generation_config.json asks for what is not supported; requests are served without it");
         }
@@ -178,11 +174,8 @@ impl ServedModel {
 }
 
 /// Reads a JSON file; `None` if there is none.
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ServedError> {
-    let Some(json) = model_file::read(path).map_err(|source| ServedError::Read { path: path.to_owned(), source })?
-    else {
-        return Ok(None);
-    };
-    let parse = |json: &[u8]| serde_json::from_value(model_file::parse_json(json)?).map(Some);
-    parse(&json).map_err(|source| ServedError::Parse { path: path.to_owned(), source })
+pub(super) fn read_json<T: DeserializeOwned>(directory: &Path, file: &'static str) -> Result<Option<T>, ServedError> {
+    let Some(bytes) = folder::read_if_there(directory, file, folder::LARGEST_TEXT)? else { return Ok(None) };
+    let parsed = json::parse(&bytes).and_then(|document| serde_json::from_value(document.value));
+    parsed.map(Some).map_err(|error| ServedError::Parse { file, reason: error.to_string().into() })
 }

@@ -5,6 +5,7 @@
 mod client;
 mod failure;
 mod faults;
+mod folders;
 mod group;
 mod openai;
 mod recording;

@@ -101,7 +101,7 @@ fn exactly_the_models_tensors_must_be_there() {
         tensors.insert("model.layers.0.mlp.experts.down_proj".to_owned(), vec![2, 3, 6]);
     });
     assert!(turned.starts_with("tensor model.layers.0.mlp.experts.down_proj has shape [2, 3, 6]"), "{turned}");
-    assert!(turned.ends_with("asks for [2, 6, 3]"), "{turned}");
+    assert!(turned.contains("asks for [2, 6, 3]"), "{turned}");
 }
 
 #[test]
@@ -154,13 +154,15 @@ fn an_index_names_the_file_of_every_tensor_and_nothing_else() {
     Checkpoint::open(directory.path()).unwrap();
 
     index(&|map| drop(map.insert("lm_head.weight".to_owned(), json!("b.safetensors"))));
+    assert!(refusal(directory.path()).starts_with("there is no b.safetensors"));
+    std::fs::write(path("b.safetensors"), file(&Tensors::new(), "", 0.0)).unwrap();
     assert!(refusal(directory.path()).contains("does not name a.safetensors for tensor lm_head.weight"));
     index(&|map| drop(map.insert("other".to_owned(), json!("a.safetensors"))));
     assert!(refusal(directory.path()).starts_with("tensor other is missing"));
     index(&|map| drop(map.remove("lm_head.weight")));
     assert!(refusal(directory.path()).contains("does not name a.safetensors for tensor lm_head.weight"));
     index(&|map| map.values_mut().for_each(|file| *file = json!("gone.safetensors")));
-    assert!(refusal(directory.path()).starts_with("failed to read gone.safetensors"));
+    assert!(refusal(directory.path()).starts_with("there is no gone.safetensors, which model.safetensors.index.json"));
     for file in ["/etc/hostname", "../a.safetensors", "sub/a.safetensors", ".", ".."] {
         index(&|map| drop(map.insert("lm_head.weight".to_owned(), json!(file))));
         let message = refusal(directory.path());
@@ -201,17 +203,13 @@ fn damage_lasts_and_a_file_that_is_not_there_may_come() {
 
 #[test]
 fn only_regular_files_of_a_sane_size_are_read() {
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::create_dir(directory.path().join("config.json")).unwrap();
-    assert_eq!(refusal(directory.path()), "failed to read config.json of the checkpoint: not a regular file");
-
     let directory = write(&config(), &tensors());
     File::create(directory.path().join("config.json")).unwrap().set_len(1 << 40).unwrap();
-    assert!(refusal(directory.path()).starts_with("config.json is corrupt or truncated: 1099511627776 bytes"));
+    assert!(refusal(directory.path()).starts_with("config.json has 1099511627776 bytes, more than"));
 
     let directory = write(&config(), &tensors());
     std::os::unix::fs::symlink("/dev/zero", directory.path().join(INDEX)).unwrap();
-    assert!(refusal(directory.path()).ends_with("not a regular file"));
+    assert!(refusal(directory.path()).contains("not a regular file"));
 }
 
 #[test]

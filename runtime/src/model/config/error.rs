@@ -2,14 +2,16 @@
 
 use thiserror::Error;
 
+use crate::quoted::Quoted;
+
 /// Why a configuration is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ConfigError {
     /// It is no JSON object.
-    #[error("config.json cannot be read: {reason}")]
+    #[error("it is no JSON object: {reason}")]
     Json {
         /// What the parser says.
-        reason: String,
+        reason: Quoted<100>,
     },
     /// It is another model.
     #[error(
@@ -18,27 +20,43 @@ pub enum ConfigError {
     )]
     Architecture {
         /// `model_type`.
-        model_type: String,
+        model_type: Quoted<40>,
         /// `architectures`.
-        architectures: String,
+        architectures: Quoted<48>,
+    },
+    /// A key is there twice, and readers differ in which counts.
+    #[error("{key} is there twice: keep one")]
+    Twice {
+        /// The key.
+        key: Quoted,
+    },
+    /// Weights are quantized.
+    #[error(
+        "{key} says that weights are quantized by {method}, which is not supported: take the release with BF16 weights"
+    )]
+    Quantized {
+        /// The key that says so.
+        key: &'static str,
+        /// The method's name, or what there is of it.
+        method: Quoted,
     },
     /// It asks for something that is not supported.
     #[error("{key} = {value} is not supported, only {supported}")]
     Unsupported {
         /// The key.
-        key: String,
+        key: &'static str,
         /// Its value.
-        value: String,
+        value: Quoted,
         /// What it could be.
-        supported: String,
+        supported: &'static str,
     },
     /// A key is not known, so it might change the computation.
     #[error("{key} = {value}: this key is not known, and so neither is whether ignoring it would give wrong answers")]
     Unknown {
         /// The key.
-        key: String,
+        key: Quoted<40>,
         /// Its value.
-        value: String,
+        value: Quoted<48>,
     },
     /// A value is impossible.
     #[error("{key} = {value}, expected {expected}")]
@@ -46,7 +64,7 @@ pub enum ConfigError {
         /// The key.
         key: &'static str,
         /// Its value.
-        value: String,
+        value: Quoted,
         /// What it should be.
         expected: String,
     },
@@ -56,7 +74,7 @@ pub enum ConfigError {
         /// The keys.
         keys: &'static str,
         /// Their values.
-        values: String,
+        values: Quoted<100>,
     },
     /// More experts for each token than there are.
     #[error("num_experts_per_tok = {top_k} is more than the {experts} experts")]

@@ -29,11 +29,28 @@ impl Keys {
         let names = self.take("architectures");
         let right = kind.as_ref().is_some_and(|kind| kind == "qwen3_moe");
         let for_text = serde_json::json!(["Qwen3MoeForCausalLM"]);
-        if right && names.as_ref().is_none_or(|names| *names == for_text) {
+        let none = serde_json::json!([]);
+        if right && names.as_ref().is_none_or(|names| *names == for_text || *names == none) {
             return Ok(());
         }
         let text = |value: Option<Value>| value.map_or("none".to_owned(), |value| value.to_string());
-        Err(ConfigError::Architecture { model_type: text(kind), architectures: text(names) })
+        Err(ConfigError::Architecture { model_type: text(kind).into(), architectures: text(names).into() })
+    }
+
+    /// Quantized weights are told by their method: what describes them is long, and says nothing to who chose the release.
+    pub fn quantization(&mut self) -> Result<(), ConfigError> {
+        for key in ["quantization_config", "compression_config", "quantization"] {
+            let Some(value) = self.take(key) else { continue };
+            let named = ["quant_method", "quant_algo", "method"].iter().find_map(|name| value.get(name)?.as_str());
+            let loads = |name: &str| value.get(name).is_some();
+            let method = match named {
+                Some(method) => method.to_owned(),
+                None if loads("load_in_4bit") || loads("load_in_8bit") => "bitsandbytes".to_owned(),
+                None => value.to_string(),
+            };
+            return Err(ConfigError::Quantized { key, method: method.into() });
+        }
+        Ok(())
     }
 
     /// Features that change the computation and are not supported.
@@ -121,7 +138,7 @@ impl Keys {
         if dimension == 0 || !dimension.is_multiple_of(2) {
             return Err(ConfigError::Range {
                 key: "head_dim",
-                value: dimension.to_string(),
+                value: dimension.to_string().into(),
                 expected: "an even number (hidden_size / num_attention_heads where it is not given)".to_owned(),
             });
         }
@@ -138,7 +155,7 @@ impl Keys {
         match (old, new) {
             (Some(old), Some(new)) if old != new => Err(ConfigError::Contradiction {
                 keys: "num_experts and num_local_experts",
-                values: format!("{old} and {new}"),
+                values: format!("{old} and {new}").into(),
             }),
             (old, new) => Ok(old.or(new).unwrap_or(128)),
         }
@@ -150,7 +167,7 @@ impl Keys {
         if let Some(value) = self.take("mlp_only_layers") {
             let range = || ConfigError::Range {
                 key: "mlp_only_layers",
-                value: value.to_string(),
+                value: value.to_string().into(),
                 expected: format!("a list of layer numbers below {layers}"),
             };
             for layer in value.as_array().ok_or_else(range)? {
@@ -174,7 +191,7 @@ impl Keys {
         if let (Some(old), Some(new)) = (&old, &new) {
             return Err(ConfigError::Contradiction {
                 keys: "rope_scaling and rope_parameters",
-                values: format!("{old} and {new}; only one of them may be given"),
+                values: format!("{old} and {new}").into(),
             });
         }
         for (key, value) in [("rope_scaling", old), ("rope_parameters", new)] {
@@ -192,7 +209,7 @@ impl Keys {
                 (Some(outer), Some(inner)) if outer.to_bits() != inner.to_bits() => {
                     return Err(ConfigError::Contradiction {
                         keys: "rope_theta and the one inside rope_parameters",
-                        values: format!("{outer} and {inner}"),
+                        values: format!("{outer} and {inner}").into(),
                     });
                 }
                 (_, inner) => theta = inner.or(theta),
@@ -214,7 +231,7 @@ impl Keys {
     pub fn none_left(self) -> Result<(), ConfigError> {
         let unknown = |(key, value): &(String, Value)| !HARMLESS.contains(&key.as_str()) && !value.is_null();
         match self.object.into_iter().find(unknown) {
-            Some((key, value)) => Err(ConfigError::Unknown { key, value: value.to_string() }),
+            Some((key, value)) => Err(ConfigError::Unknown { key: key.into(), value: value.to_string().into() }),
             None => Ok(()),
         }
     }
@@ -229,7 +246,7 @@ impl Keys {
             Some(size) if (1..=max).contains(&size) => Ok(Some(size)),
             _ => Err(ConfigError::Range {
                 key,
-                value: value.to_string(),
+                value: value.to_string().into(),
                 expected: format!("a whole number from 1 to {max}"),
             }),
         }
@@ -242,7 +259,7 @@ impl Keys {
             Some(number) if (1e-30..=1e30).contains(&number) => Ok(Some(number)),
             _ => Err(ConfigError::Range {
                 key,
-                value: value.to_string(),
+                value: value.to_string().into(),
                 expected: "a number from 1e-30 to 1e30".to_owned(),
             }),
         }
@@ -252,11 +269,13 @@ impl Keys {
         let Some(value) = self.take(key) else { return Ok(None) };
         match value.as_bool() {
             Some(flag) => Ok(Some(flag)),
-            None => Err(ConfigError::Range { key, value: value.to_string(), expected: "true or false".to_owned() }),
+            None => {
+                Err(ConfigError::Range { key, value: value.to_string().into(), expected: "true or false".to_owned() })
+            }
         }
     }
 }
 
-fn unsupported(key: &str, value: &Value, supported: &str) -> ConfigError {
-    ConfigError::Unsupported { key: key.to_owned(), value: value.to_string(), supported: supported.to_owned() }
+fn unsupported(key: &'static str, value: &Value, supported: &'static str) -> ConfigError {
+    ConfigError::Unsupported { key, value: value.to_string().into(), supported }
 }

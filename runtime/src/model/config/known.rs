@@ -87,6 +87,5 @@ pub(super) const FIXED: &[(&str, &str)] = &[
     ("qkv_bias", "false"),
     ("shared_expert_intermediate_size", "0"),
     ("use_qk_norm", "true"),
-    ("quantization_config", "null"),
     ("tie_encoder_decoder", "false"),
 ];

@@ -83,6 +83,7 @@ fn values_that_say_what_the_model_does_anyway_are_accepted() {
         json!({"qkv_bias": false, "shared_expert_intermediate_size": 0, "use_qk_norm": true}),
         json!({"num_experts": 6, "num_local_experts": 6}),
         json!({"torch_dtype": "bfloat16", "dtype": "float32", "pruned_heads": {}, "quantization_config": null}),
+        json!({"architectures": []}),
         json!({"layer_types": ["full_attention", "full_attention", "full_attention"], "partial_rotary_factor": 1.0}),
         json!({"a_key_of_the_future": null}),
     ] {
@@ -115,7 +116,14 @@ fn what_is_not_supported_is_refused_by_its_name_and_value() {
         (json!({"layer_types": ["sliding_attention"]}), &["layer_types", "full_attention"]),
         (json!({"dtype": "float64"}), &["dtype = \"float64\"", "bfloat16"]),
         (json!({"torch_dtype": 32}), &["torch_dtype = 32"]),
-        (json!({"quantization_config": {"quant_method": "fp8"}}), &["quantization_config", "fp8"]),
+        (
+            json!({"quantization_config": {"quant_method": "fp8", "modules_to_not_convert": ["m", "n"]}}),
+            &["quantization_config says that weights are quantized by fp8, which", "BF16"],
+        ),
+        (json!({"quantization_config": {"load_in_4bit": true}}), &["by bitsandbytes,"]),
+        (json!({"quantization_config": {"bits": 4}}), &["by {\"bits\":4},"]),
+        (json!({"quantization": {"group_size": 64, "bits": 4}}), &["quantization says", "\"bits\":4"]),
+        (json!({"compression_config": {"quant_method": "compressed-tensors"}}), &["by compressed-tensors,"]),
         (json!({"qkv_bias": true}), &["qkv_bias = true", "only false"]),
         (json!({"shared_expert_intermediate_size": 64}), &["shared_expert_intermediate_size = 64"]),
         (json!({"per_layer_config": {"0": {}}}), &["per_layer_config"]),
@@ -156,11 +164,41 @@ fn what_is_not_supported_is_refused_by_its_name_and_value() {
 
 #[test]
 fn what_is_no_json_object_is_refused() {
-    for text in ["", "[]", "\u{feff}{}", "{\"model_type\": \"qwen3_moe\"", "{\"rope_theta\": NaN}", "{\"a\": 1e999}"] {
+    for text in ["", "[]", "3", "{\"model_type\": \"qwen3_moe\"", "{\"rope_theta\": nan}", "{\"a\": 1e}"] {
         let refused = matches!(Config::from_json(text.as_bytes()), Err(ConfigError::Json { .. }));
         assert!(refused, "{text:?}");
     }
     assert!(matches!(Config::from_json(&[0xff, 0xfe, 0]), Err(ConfigError::Json { .. })));
     let deep = "[".repeat(100_000);
     assert!(matches!(Config::from_json(deep.as_bytes()), Err(ConfigError::Json { .. })));
+}
+
+#[test]
+fn another_family_is_told_before_anything_that_is_wrong_with_it() {
+    let text =
+        r#"{"model_type": "llama", "a": NaN, "a": {"b": -Infinity}, "quantization_config": {"quant_method": "fp8"}}"#;
+    let message = Config::from_json(text.as_bytes()).unwrap_err().to_string();
+    assert!(message.starts_with("model_type \"llama\" with architectures none"), "{message}");
+}
+
+#[test]
+fn numbers_that_only_python_writes_are_refused_by_their_key_or_are_harmless() {
+    let said = |text: &str| {
+        let json = format!("\u{feff}{{\"model_type\": \"qwen3_moe\", {text}}}");
+        Config::from_json(json.as_bytes()).err().map(|error| error.to_string())
+    };
+    assert_eq!(said("\"initializer_range\": NaN, \"router_aux_loss_coef\": -Infinity"), None);
+    for (text, start) in [
+        ("\"rope_theta\": Infinity", "rope_theta = \"Infinity\", expected a number from"),
+        ("\"rms_norm_eps\": NaN", "rms_norm_eps = \"NaN\", expected a number from"),
+        ("\"vocab_size\": 1e999", "vocab_size = \"Infinity\", expected a whole number"),
+        ("\"norm_topk_prob\": NaN", "norm_topk_prob = \"NaN\", expected true or false"),
+        ("\"logit_scale\": -Infinity", "logit_scale = \"-Infinity\": this key is not known"),
+        ("\"rope_scaling\": {\"factor\": Infinity}", "rope_scaling = {\"factor\":\"Infinity\"} is not supported"),
+        ("\"num_experts\": 8, \"num_experts\": 8", "num_experts is there twice: keep one"),
+        ("\"rope_scaling\": {\"type\": 1, \"type\": 2}", "type is there twice: keep one"),
+    ] {
+        let message = said(text).expect(text);
+        assert!(message.starts_with(start), "{message}");
+    }
 }

@@ -10,19 +10,23 @@ use serde::Serialize;
 use serde_json::ser::Formatter;
 use thiserror::Error;
 
+use crate::model::folder::FileError;
+use crate::quoted::Quoted;
+
 /// Why there is no rendered chat.
 #[derive(Debug, Error)]
 pub enum TemplateError {
     /// The checkpoint has none.
     #[error("it has no chat template")]
     None,
-    /// The file cannot be read.
-    #[error("cannot read {file}: {reason}")]
-    Read {
+    /// A file cannot be had.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file is no text.
+    #[error("{file} is no UTF-8")]
+    NoText {
         /// The file.
-        file: &'static str,
-        /// Why.
-        reason: String,
+        file: Quoted,
     },
     /// There are several and none is called `default`.
     #[error("it has several chat templates and none of them is named \"default\"")]

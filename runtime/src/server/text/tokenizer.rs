@@ -15,20 +15,15 @@ use tokenizers::{ModelWrapper, NormalizedString, Normalizer as _};
 use self::class::Class;
 pub use self::files::TokenizerFiles;
 use self::spelling::{Spelling, byte_of_char};
-use crate::model_file::FileError;
+use crate::model::folder::FileError;
 use crate::quoted::Quoted;
 
 /// Why a checkpoint's tokenizer cannot be used.
 #[derive(Debug, Error)]
 pub enum TokenizerError {
-    /// A file cannot be read.
-    #[error("cannot read {file}: {source}")]
-    Read {
-        /// The file.
-        file: &'static str,
-        /// Why.
-        source: FileError,
-    },
+    /// A file cannot be had.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// There is no `tokenizer.json`.
     #[error(
         "tokenizer.json is missing; make it with AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of \
@@ -36,15 +31,15 @@ pub enum TokenizerError {
     )]
     Missing,
     /// A file is no JSON.
-    #[error("{file} is no JSON: {source}")]
+    #[error("{file} is no JSON: {reason}")]
     Json {
         /// The file.
         file: &'static str,
         /// What is wrong.
-        source: serde_json::Error,
+        reason: Quoted<100>,
     },
     /// A file says something that makes no tokenizer.
-    #[error("{file} makes no tokenizer: {}", Quoted::<160>::from(.reason))]
+    #[error("{file} makes no tokenizer: {}", Quoted::<120>::from(.reason))]
     Wrong {
         /// The file.
         file: &'static str,
@@ -55,7 +50,7 @@ pub enum TokenizerError {
     #[error(
         "tokenizer_class {} is not supported, only Qwen2Tokenizer, GPT2Tokenizer, LlamaTokenizer and \
          PreTrainedTokenizerFast are; take the last one if tokenizer.json alone says how to tokenize",
-        Quoted::<64>::from(.name)
+        Quoted::<40>::from(.name)
     )]
     Class {
         /// The class.
@@ -65,7 +60,7 @@ pub enum TokenizerError {
     #[error(
         "tokenizer.json has a decoder that is not supported, {}; ByteLevel, Metaspace and Sequence of Replace, \
          ByteFallback, Fuse and Strip are",
-        Quoted::<64>::from(.name)
+        Quoted::<40>::from(.name)
     )]
     Decoder {
         /// What is not supported.
@@ -121,7 +116,7 @@ impl Tokenizer {
         inner.set_encode_special_tokens(splits.unwrap_or(false));
         let named = added::add_tokens(&mut inner, files, class)?.named();
         let decoder = serde_json::to_value(inner.get_decoder())
-            .map_err(|source| TokenizerError::Json { file: "tokenizer.json", source })?;
+            .map_err(|error| TokenizerError::Json { file: "tokenizer.json", reason: error.to_string().into() })?;
         let spelling = Spelling::of(&decoder).map_err(|name| TokenizerError::Decoder { name })?;
         let (bytes, special) = table(&inner, &spelling)?;
         Ok(Self { inner, bytes, special, spelling, named })

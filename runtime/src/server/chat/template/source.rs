@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::TemplateError;
-use crate::model_file;
+use crate::model::folder;
 
 const FILE: &str = "chat_template.jinja";
 const FOLDER: &str = "additional_chat_templates";
@@ -17,14 +17,14 @@ const DEFAULT: &str = "default";
 /// `tokenizer_config.json`.
 pub(super) fn find(directory: &Path, in_config: Option<&Value>) -> Result<String, TemplateError> {
     let mut templates = BTreeMap::new();
-    if let Some(template) = read(&directory.join(FILE), FILE)? {
+    if let Some(template) = read(directory, FILE)? {
         templates.insert(DEFAULT.to_owned(), template);
     }
     // A folder that cannot be listed is one that transformers does not see either.
     for entry in std::fs::read_dir(directory.join(FOLDER)).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if let Some(name) = name.strip_suffix(".jinja")
-            && let Some(template) = read(&entry.path(), FOLDER)?
+            && let Some(template) = read(directory, &format!("{FOLDER}/{name}.jinja"))?
         {
             templates.insert(name.to_owned(), template);
         }
@@ -39,10 +39,9 @@ pub(super) fn find(directory: &Path, in_config: Option<&Value>) -> Result<String
     templates.remove(DEFAULT).ok_or(TemplateError::NoDefault)
 }
 
-fn read(path: &Path, file: &'static str) -> Result<Option<String>, TemplateError> {
-    let bytes = model_file::read(path).map_err(|source| TemplateError::Read { file, reason: source.to_string() })?;
-    let text = bytes.map(String::from_utf8).transpose();
-    text.map_err(|_| TemplateError::Read { file, reason: "it is no UTF-8".to_owned() })
+fn read(directory: &Path, file: &str) -> Result<Option<String>, TemplateError> {
+    let bytes = folder::read_if_there(directory, file, folder::LARGEST_TEXT)?;
+    bytes.map(|bytes| String::from_utf8(bytes).map_err(|_| TemplateError::NoText { file: file.into() })).transpose()
 }
 
 /// Several templates: a list of objects with name and template, or an object of templates by name.

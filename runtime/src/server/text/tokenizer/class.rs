@@ -64,7 +64,8 @@ impl Class {
         tokenizer["model"]["vocab"] = vocabulary.unwrap_or_default();
         tokenizer["model"]["merges"] = merges.unwrap_or_default();
         tokenizer.insert("added_tokens".to_owned(), json!([]));
-        serde_json::to_vec(&tokenizer).map_err(|source| TokenizerError::Json { file: "tokenizer.json", source })
+        serde_json::to_vec(&tokenizer)
+            .map_err(|error| TokenizerError::Json { file: "tokenizer.json", reason: error.to_string().into() })
     }
 
     /// What the class brings itself.

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::TokenizerError;
-use crate::model_file;
+use crate::model::{folder, json};
 
 /// What the files say.
 #[derive(Clone, Debug, Default)]
@@ -29,9 +29,8 @@ impl TokenizerFiles {
     /// If `tokenizer.json` is missing, or one cannot be read or is no JSON object.
     pub fn read(directory: &Path) -> Result<Self, TokenizerError> {
         const TOKENIZER: &str = "tokenizer.json";
-        let tokenizer = model_file::read(&directory.join(TOKENIZER))
-            .map_err(|source| TokenizerError::Read { file: TOKENIZER, source })?
-            .ok_or(TokenizerError::Missing)?;
+        let tokenizer = folder::read_if_there(directory, TOKENIZER, folder::LARGEST_TEXT)?;
+        let tokenizer = tokenizer.ok_or(TokenizerError::Missing)?;
         let model = read_object(directory, "config.json")?.unwrap_or_default();
         Ok(Self {
             tokenizer,
@@ -55,12 +54,14 @@ impl TokenizerFiles {
 }
 
 fn read_object(directory: &Path, file: &'static str) -> Result<Option<Map<String, Value>>, TokenizerError> {
-    let bytes = model_file::read(&directory.join(file)).map_err(|source| TokenizerError::Read { file, source })?;
+    let bytes = folder::read_if_there(directory, file, folder::LARGEST_TEXT)?;
     bytes.map(|bytes| object(file, &bytes)).transpose()
 }
 
 fn object(file: &'static str, bytes: &[u8]) -> Result<Map<String, Value>, TokenizerError> {
-    match model_file::parse_json(bytes).map_err(|source| TokenizerError::Json { file, source })? {
+    let document =
+        json::parse(bytes).map_err(|error| TokenizerError::Json { file, reason: error.to_string().into() })?;
+    match document.value {
         Value::Object(object) => Ok(object),
         _ => Err(TokenizerError::Wrong { file, reason: "it is no JSON object".to_owned() }),
     }

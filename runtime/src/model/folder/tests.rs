@@ -1,0 +1,110 @@
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+fn refusal(directory: &Path) -> String {
+    let error = read(directory, "config.json", 1000).expect_err("it should be refused");
+    let error = explained(error, directory);
+    let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+    format!("{error}{}", source.unwrap_or_default())
+}
+
+/// What is said of a file with these bytes.
+fn said_of(bytes: &[u8]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.json"), bytes).unwrap();
+    refusal(folder.path())
+}
+
+#[test]
+fn what_is_no_regular_file_is_not_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    fs::create_dir(&path).unwrap();
+    assert_eq!(refusal(folder.path()), "config.json is a folder, not a regular file: put the file itself there");
+    fs::remove_dir(&path).unwrap();
+    let device = "config.json is a pipe, socket or device, not a regular file: put the file itself there";
+    for target in ["/dev/zero", "/dev/null", "/dev/tty"] {
+        symlink(target, &path).unwrap();
+        assert_eq!(refusal(folder.path()), device, "{target}");
+        fs::remove_file(&path).unwrap();
+    }
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+    assert_eq!(refusal(folder.path()), device);
+    fs::remove_file(&path).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    assert_eq!(refusal(folder.path()), device);
+}
+
+#[test]
+fn a_link_is_followed_and_one_that_leads_nowhere_says_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    symlink("../../blobs/0123", &path).unwrap();
+    let dangling = "config.json is a link to ../../blobs/0123, which is not there: copy the folder with what its links \
+                    lead to (cp -rL)";
+    assert_eq!(refusal(folder.path()), dangling);
+    fs::write(folder.path().join("blob"), "{}").unwrap();
+    fs::remove_file(&path).unwrap();
+    symlink("blob", &path).unwrap();
+    assert_eq!(read(folder.path(), "config.json", 2).unwrap(), b"{}");
+    fs::remove_file(&path).unwrap();
+    symlink("config.json", &path).unwrap();
+    assert!(refusal(folder.path()).starts_with("failed to read config.json: Too many levels of symbolic links"));
+}
+
+#[test]
+fn what_a_file_is_instead_is_told_by_how_it_begins() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+    assert!(
+        said_of(pointer.as_bytes()).starts_with("config.json is a Git LFS pointer"),
+        "{}",
+        said_of(pointer.as_bytes())
+    );
+    for page in ["<!DOCTYPE html>", "\n <HTML lang=en>", "<?xml version='1.0'?><Error>", "Entry not found"] {
+        assert!(said_of(page.as_bytes()).contains("an answer of a web server"), "{page}");
+    }
+    assert_eq!(said_of(b""), "config.json is empty: download it again");
+    assert!(said_of(b"PK\x03\x04").contains("torch.save"));
+    assert!(said_of(b"\x80\x02}q\x00").contains("torch.save"));
+    assert!(said_of(b"GGUF\x03").contains("llama.cpp"));
+    assert!(said_of(&[0x1f, 0x8b, 8]).contains("compressed"));
+    assert!(said_of(&[0; 500]).contains("all zeros"));
+    assert_eq!(said_of(&[b' '; 1001]).split(',').next(), Some("config.json has 1001 bytes"));
+    for good in [&b"{}"[..], b"\xef\xbb\xbf{}", b"  {\"a\": 1}", &[0x80, 2, 0, 0, 0, 0, 0, 0, b'{']] {
+        assert_eq!(Foreign::of(good), None, "{good:?}");
+    }
+}
+
+#[test]
+fn a_folder_that_is_no_model_says_what_it_is_and_which_to_give() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "{}").unwrap();
+    };
+    let says = |what: &str| {
+        let said = refusal(folder.path());
+        assert!(said.contains(what), "{said}");
+    };
+    says("there is no config.json: the folder is empty");
+    place(".gitattributes");
+    says("the folder is empty");
+    place("tokenizer.json");
+    assert_eq!(refusal(folder.path()), "there is no config.json: this is no model, or its download has not ended");
+    place("qwen3/config.json");
+    says("its folder qwen3 has one; give that");
+    place("snapshots/0a1b/config.json");
+    says("its folder snapshots/0a1b has one; give that");
+    place("params.json");
+    says("the vendor's own form");
+    place("model-q4.gguf");
+    says("model-q4.gguf is of llama.cpp");
+    place("adapter_config.json");
+    says("this is a LoRA adapter");
+    let file = folder.path().join("params.json");
+    assert_eq!(refusal(&file), "there is no config.json: this is a file; give the folder that holds it");
+    assert_eq!(refusal(Path::new("/nowhere")), "there is no config.json: there is no such folder");
+}
