@@ -6,3 +6,5 @@ mod types;
 mod validate;
 
 pub use convert::{answer, read};
+#[cfg(test)]
+pub use prompts::PROMPTS_AT_MOST;

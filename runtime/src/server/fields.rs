@@ -21,7 +21,7 @@ use super::error::{ApiError, Code};
 use crate::quoted::{Quoted, shortened};
 
 /// Fields that one body may have: more than all that have a meaning.
-const FIELDS_AT_MOST: usize = 256;
+pub const FIELDS_AT_MOST: usize = 256;
 
 /// What some programs write before JSON, to say that it is UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();

@@ -12,6 +12,11 @@ use crate::group::{MODEL, PATIENCE, program};
 
 /// A copy of the model in which the first weight of a tensor is no number.
 fn spoilt(tensor: &str) -> TempDir {
+    with_weights(tensor, half::bf16::NAN, 1)
+}
+
+/// A copy of the model in which the first weights of a tensor are this one.
+pub fn with_weights(tensor: &str, weight: half::bf16, count: usize) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(MODEL).unwrap() {
         let entry = entry.unwrap();
@@ -22,7 +27,9 @@ fn spoilt(tensor: &str) -> TempDir {
     let size = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let header: Value = serde_json::from_slice(&bytes[8..8 + size]).unwrap();
     let start = 8 + size + header[tensor]["data_offsets"][0].as_u64().unwrap() as usize;
-    bytes[start..start + 2].copy_from_slice(&half::bf16::NAN.to_le_bytes());
+    for place in bytes[start..start + 2 * count].chunks_exact_mut(2) {
+        place.copy_from_slice(&weight.to_le_bytes());
+    }
     std::fs::write(file, bytes).unwrap();
     copy
 }

@@ -1,6 +1,7 @@
 //! A coordinator and its ranks, started by the program and ended with the test.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -31,8 +32,14 @@ pub struct Group {
 impl Group {
     /// Starts `local` with these options and waits until it serves.
     pub async fn start(ranks: usize, options: &[&str]) -> Self {
+        Self::of(Path::new(MODEL), ranks, options).await
+    }
+
+    /// The same with another model.
+    pub async fn of(model: &Path, ranks: usize, options: &[&str]) -> Self {
         let mut process = program()
-            .args(["--log-format", "json", "local", "--model", MODEL, "--served-model-name", "tiny"])
+            .args(["--log-format", "json", "local", "--served-model-name", "tiny", "--model"])
+            .arg(model)
             .args(["--ranks", &ranks.to_string(), "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
             .args(options)
             .stderr(Stdio::piped())

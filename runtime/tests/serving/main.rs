@@ -9,6 +9,7 @@ mod folders;
 mod group;
 mod openai;
 mod recording;
+mod requests;
 mod settings;
 
 use serde_json::{Value, json};

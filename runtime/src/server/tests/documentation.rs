@@ -1,6 +1,15 @@
-//! What the operations guide lists is what `/metrics` has.
+//! What the operations guide lists is what `/metrics` has, and what the page of the API says of fields and limits is so.
+
+use crate::scheduler::{LOSSES_IN_A_ROW, LOSSES_IN_ALL};
+use crate::server::completions::PROMPTS_AT_MOST;
+use crate::server::fields::FIELDS_AT_MOST;
+use crate::server::fields::known::{KNOWN, OF_MESSAGES, OF_PARTS, Rule};
+use crate::server::options::{
+    CHOICES_AT_MOST, REQUEST_ID_BYTES_AT_MOST, STOP_BYTES_AT_MOST, STOPS_AT_MOST, TOP_LOGPROBS_AT_MOST,
+};
 
 const PAGE: &str = include_str!("../../../../docs/operations.md");
+const API: &str = include_str!("../../../../docs/api.md");
 const COORDINATOR: &[&str] = &[
     include_str!("../../coordinator/metrics.rs"),
     include_str!("../../coordinator/metrics/moving.rs"),
@@ -36,5 +45,64 @@ fn every_metric_is_listed_once() {
         let registered = registered(sources);
         assert!(registered.len() > 5, "{registered:?}");
         assert_eq!(listed(heading), registered, "{heading}");
+    }
+}
+
+/// The cells of each row of the table of the API's page whose first heading is `heading`.
+fn rows_of(heading: &str) -> Vec<Vec<&'static str>> {
+    let rows = API.lines().skip_while(|line| !line.starts_with(&format!("| {heading} |"))).skip(2);
+    let rows = rows.take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect()).collect()
+}
+
+/// A rule in the page's words.
+fn words(rule: Rule) -> String {
+    match rule {
+        Rule::Read => "read".to_owned(),
+        Rule::Ignored => "any value".to_owned(),
+        Rule::Elsewhere => "no such field".to_owned(),
+        Rule::Neutral(values) => {
+            let values = std::iter::once(&"null").chain(values).map(|value| format!("`{value}`"));
+            values.collect::<Vec<_>>().join(", ")
+        }
+    }
+}
+
+#[test]
+fn the_page_of_the_api_lists_every_field_with_what_is_done_with_it() {
+    let listed: Vec<String> = rows_of("field").iter().map(|cells| cells[..3].join(" | ")).collect();
+    let known =
+        KNOWN.iter().map(|(name, chat, completions)| format!("`{name}` | {} | {}", words(*chat), words(*completions)));
+    assert_eq!(listed, known.collect::<Vec<_>>());
+    for (heading, known) in [("field of a message", OF_MESSAGES), ("field of a text part", OF_PARTS)] {
+        let listed: Vec<String> = rows_of(heading).iter().map(|cells| cells.join(" | ")).collect();
+        let known: Vec<String> = known.iter().map(|(name, rule)| format!("`{name}` | {}", words(*rule))).collect();
+        assert_eq!(listed, known);
+    }
+}
+
+#[test]
+fn the_page_of_the_api_tells_the_limits() {
+    let limits: Vec<String> = rows_of("what").iter().map(|cells| cells[1].to_owned()).collect();
+    let expected = [
+        PROMPTS_AT_MOST.to_string(),
+        CHOICES_AT_MOST.to_string(),
+        "`--max-queued-requests`".to_owned(),
+        STOPS_AT_MOST.to_string(),
+        STOP_BYTES_AT_MOST.to_string(),
+        TOP_LOGPROBS_AT_MOST.to_string(),
+        FIELDS_AT_MOST.to_string(),
+        REQUEST_ID_BYTES_AT_MOST.to_string(),
+    ];
+    assert_eq!(limits, expected);
+    for words in [
+        format!(
+            "ranks were lost {LOSSES_IN_A_ROW} times in a row without a token in between, or {LOSSES_IN_ALL} times"
+        ),
+        format!("`n`, 1 to {CHOICES_AT_MOST}").replace("`n`, ", "choices of each prompt, "),
+        format!("best tokens beside each, 0 to {TOP_LOGPROBS_AT_MOST}"),
+        format!("1 to {REQUEST_ID_BYTES_AT_MOST} visible ASCII characters"),
+    ] {
+        assert!(API.contains(&words), "{words}");
     }
 }

@@ -29,6 +29,21 @@ def several_prompts_and_choices():
     assert [choice.text for choice in answer.choices] == [choice.text for choice in again.choices], "equal seeds"
 
 
+def draws():
+    """Prompts, choices and requests are drawn independently unless a seed ties them."""
+    def texts(**more):
+        answer = client.completions.create(
+            model="tiny", prompt=["In the"] * 4, n=2, max_tokens=12, temperature=1.5, extra_body={"ignore_eos": True}, **more
+        )
+        return [choice.text for choice in answer.choices]
+
+    free = texts()
+    assert len(set(free)) == 8 and set(free).isdisjoint(texts()), free
+    seeded = texts(seed=7)
+    assert len(set(seeded)) == 8 and seeded == texts(seed=7), seeded
+    assert set(seeded).isdisjoint(texts(seed=8)), "a seed's choices are not those of its neighbour"
+
+
 def scores():
     answer = client.completions.create(model="tiny", prompt=TEXT, max_tokens=0, echo=True, logprobs=3, temperature=0)
     logprobs = answer.choices[0].logprobs
@@ -72,6 +87,30 @@ def chat():
     assert chunks[-1].usage == answer.usage
 
 
+def history():
+    """Messages as other servers return them, and fields that say nothing."""
+    messages = [
+        *MESSAGES,
+        {"role": "assistant", "content": "5", "tool_calls": [], "refusal": None, "reasoning_content": ""},
+        {"role": "user", "content": [{"type": "text", "text": "And"}, {"type": "text", "text": "4?"}], "type": "text"},
+    ]
+    neutral = {"audio": None, "include_reasoning": True, "truncate_prompt_tokens": None, "return_token_ids": False}
+    answer = client.chat.completions.create(model="tiny", messages=messages, max_tokens=2, extra_body=neutral)
+    assert answer.usage.completion_tokens == 2
+    longest = client.models.retrieve("tiny").max_model_len
+    open_ended = client.chat.completions.create(model="tiny", messages=messages, extra_body={"ignore_eos": True})
+    assert open_ended.usage.total_tokens == longest, "what does not say gets what is left"
+
+
+def usage_so_far():
+    stream = client.completions.create(
+        model="tiny", prompt=TEXT, max_tokens=12.0, temperature=0, stream=True,
+        stream_options={"include_usage": True, "continuous_usage_stats": True},
+    )
+    counts = [chunk.usage.completion_tokens for chunk in stream]
+    assert counts == sorted(counts) and counts[-1] <= 12 and counts[0] >= 1, counts
+
+
 def stop():
     whole = client.completions.create(model="tiny", prompt=TEXT, max_tokens=20, temperature=0).choices[0].text
     stop = whole[5:9]
@@ -83,6 +122,7 @@ def errors():
     for kind, param, arguments in [
         (openai.NotFoundError, "model", {"model": "gpt-4"}),
         (openai.BadRequestError, "max_tokens", {"max_tokens": 5000}),
+        (openai.BadRequestError, "prompt", {"prompt": [1] * 5000}),
         (openai.BadRequestError, "temperature", {"temperature": 3}),
         (openai.BadRequestError, "logit_bias", {"logit_bias": {"1": 5}}),
     ]:
@@ -91,8 +131,15 @@ def errors():
             raise AssertionError(f"{arguments} were taken")
         except kind as error:
             assert error.param == param and error.body["message"], error
+            if error.code == "context_length_exceeded":
+                # The words by which litellm, and so what is built on it, knows the case.
+                assert "this model's maximum context length is" in str(error).lower(), error
 
 
-for check in [models, completion, several_prompts_and_choices, scores, scores_of_what_was_generated, chat, stop, errors]:
+CHECKS = [
+    models, completion, several_prompts_and_choices, draws, scores, scores_of_what_was_generated, chat, history, usage_so_far,
+    stop, errors,
+]
+for check in CHECKS:
     check()
     print(f"{check.__name__}: passed", flush=True)
