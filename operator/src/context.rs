@@ -49,7 +49,7 @@ pub struct Stores {
     pub accounts: Store<ServiceAccount>,
     /// Disruption budgets of deployments.
     pub budgets: Store<PodDisruptionBudget>,
-    /// Recorded maps.
+    /// Recorded maps, without their content.
     pub maps: Store<ConfigMap>,
     /// Nodes.
     pub nodes: Store<Node>,

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use futures::channel::mpsc;
 use futures::stream::{BoxStream, SelectAll};
-use futures::{Stream, StreamExt as _};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{Controller, WatchStreamExt as _, reflector, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 
 use crate::context::{Context, Guarded, Heard, Settings, Stores};
 use crate::error::chain;
+use crate::lean::{Lean, without_data};
 use crate::metrics::Metrics;
 use crate::names;
 use crate::reconcile::{error_policy, reconcile};
@@ -25,6 +27,9 @@ use crate::runtime_watch::{self, Coordinators};
 
 /// Deployments that are reconciled at a time.
 const CONCURRENCY: u16 = 8;
+
+/// Objects that a list brings at a time: each may have more than a megabyte until it has been made lean.
+const PAGE: u32 = 50;
 
 type Triggers = SelectAll<BoxStream<'static, ObjectRef<Guarded>>>;
 
@@ -92,7 +97,9 @@ fn watches(client: &Client, settings: &Settings, deployments: Store<Guarded>) ->
     let (services, service_changes) = watched(scoped(client, settings), managed());
     let (accounts, account_changes) = watched(scoped(client, settings), managed());
     let (budgets, budget_changes) = watched(scoped(client, settings), managed());
-    let (maps, map_changes) = watched(scoped(client, settings), recorded);
+    // Maps are large, anybody can label a ConfigMap, and a pass that needs one map reads that one.
+    let maps = watcher(scoped::<PartialObjectMeta<ConfigMap>>(client, settings), recorded).map_ok(without_data);
+    let (maps, map_changes) = cached(maps);
     let (nodes, node_changes) = watched(Api::<Node>::all(client.clone()), watcher::Config::default());
     triggers.push(of_deployment(pod_changes));
     triggers.push(of_deployment(service_changes));
@@ -108,10 +115,20 @@ fn watches(client: &Client, settings: &Settings, deployments: Store<Guarded>) ->
 /// A cache of a kind and the stream of its changes, which keeps the cache filled as long as it is polled.
 fn watched<K>(api: Api<K>, config: watcher::Config) -> (Store<K>, impl Stream<Item = K> + Send + 'static)
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Resource<DynamicType = ()> + Lean + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    cached(watcher(api, config.page_size(PAGE)))
+}
+
+/// A cache of what is watched, without what no pass reads, and the stream of its changes.
+fn cached<K>(
+    events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+) -> (Store<K>, impl Stream<Item = K> + Send + 'static)
+where
+    K: Resource<DynamicType = ()> + Lean + Clone + Debug + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
-    let events = watcher(api, config).modify(|object| object.meta_mut().managed_fields = None).default_backoff();
+    let events = events.modify(Lean::make_lean).default_backoff();
     let changes = events.reflect(writer).touched_objects().filter_map(|object| async move {
         object
             .inspect_err(

@@ -14,6 +14,7 @@ pub mod error;
 pub mod health;
 pub mod host_paths;
 pub mod keys;
+mod lean;
 pub mod metrics;
 pub mod names;
 pub mod nodes;

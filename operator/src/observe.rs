@@ -1,5 +1,5 @@
-//! Reads everything that a decision needs. Reads only; from the caches of watches, except for a ConfigMap of the user's
-//! that no watch covers, and for the Secret with the keys: a watch of Secrets would need the right to read all of them.
+//! Reads everything that a decision needs. Reads only; from the caches of watches, except for the map that a deployment
+//! starts from, of which no cache has the content, and for the Secret with the keys: a watch of Secrets would need the right to read all of them.
 //!
 //! API calls: `get` on configmaps, secrets.
 
@@ -29,7 +29,7 @@ pub async fn observe(context: &Context, deployment: &MoEDeployment, now: Timesta
     stores.wait_until_ready().await.map_err(|_| Error::Stopping)?;
     let namespace = deployment.namespace().unwrap_or_default();
     let maps = named(stores.maps.state().into_iter().filter(|map| map.namespace().as_ref() == Some(&namespace)));
-    let reference = reference(context, deployment, &maps).await?;
+    let reference = reference(context, deployment).await?;
     let keys = keys(context, deployment).await?;
     Ok(Observed {
         now,
@@ -110,12 +110,8 @@ fn maps_in_use(context: &Context, namespace: &str, deployment: &MoEDeployment) -
         .collect()
 }
 
-/// Follows `expertMapRef`.
-async fn reference(
-    context: &Context,
-    deployment: &MoEDeployment,
-    maps: &BTreeMap<String, Arc<ConfigMap>>,
-) -> Result<Reference, Error> {
+/// Follows `expertMapRef`, to the map itself: no cache has more of it than its metadata.
+async fn reference(context: &Context, deployment: &MoEDeployment) -> Result<Reference, Error> {
     let Some(asked) = &deployment.spec.eplb.expert_map_ref else { return Ok(Reference::None) };
     let namespace = deployment.namespace().unwrap_or_default();
     let started = deployment.status.as_ref().and_then(|status| status.start_map.as_ref());
@@ -131,9 +127,6 @@ async fn reference(
         },
         (None, None) => return Ok(Reference::None),
     };
-    if let Some(map) = maps.get(&name) {
-        return Ok(Reference::Found(Arc::clone(map)));
-    }
     let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &namespace);
     let found = api
         .get_opt(&name)

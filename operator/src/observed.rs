@@ -33,7 +33,7 @@ pub struct Observed {
     pub accounts: BTreeMap<String, Arc<ServiceAccount>>,
     /// Disruption budgets that the deployment controls, by name.
     pub budgets: BTreeMap<String, Arc<PodDisruptionBudget>>,
-    /// Recorded maps of the namespace, whoever owns them, by name.
+    /// Recorded maps of the namespace, whoever owns them, by name; without their content.
     pub maps: BTreeMap<String, Arc<ConfigMap>>,
     /// Recorded maps that other deployments start from.
     pub maps_in_use: BTreeSet<String>,

@@ -82,6 +82,10 @@ impl Coordinator {
             // The API server's proxy keeps `Authorization` for itself.
             request = request.header(ADMIN_TOKEN_HEADER, token.header());
         }
+        if verb == "create" {
+            // A proxy that passes on a body of unknown length would else pass on one of unknown type.
+            request = request.header("content-type", "application/json");
+        }
         let request = request.body(Body::empty()).expect("the names of objects are valid in a URL");
         let failed = |source| PluginError::Coordinator { pod: pod.clone(), path, verb, source: Box::new(source) };
         let response = client.send(request).await.map_err(failed)?;
