@@ -8,3 +8,5 @@ mod validate;
 
 pub use convert::{answer, read};
 pub use template::{ChatTemplate, TemplateError};
+#[cfg(test)]
+pub use validate::TEMPLATE_ARGUMENT_BYTES_AT_MOST;

@@ -27,7 +27,7 @@ pub const FIELDS_AT_MOST: usize = 256;
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Bytes of the longest neutral value; what is longer is none and is not looked at.
-const NEUTRAL_BYTES: usize = 64;
+const NEUTRAL_BYTES: usize = 256;
 
 /// What an object of a body holds and no one has taken yet. Values are slices of the body until they are taken, so that
 /// each is read once, straight into its type.

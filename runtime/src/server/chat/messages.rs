@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::types::Message;
 use crate::quoted::Quoted;
+use crate::server::bounds::Bounds;
 use crate::server::error::{ApiError, Code};
 use crate::server::fields::known::{OF_MESSAGES, OF_PARTS};
 use crate::server::fields::{Fields, mismatch, read};
@@ -14,12 +15,16 @@ use crate::server::fields::{Fields, mismatch, read};
 ///
 /// # Errors
 /// If there is none, or one is wrong.
-pub fn take_messages(fields: &mut Fields<'_>) -> Result<Vec<Message>, ApiError> {
+pub fn take_messages(fields: &mut Fields<'_>, bounds: &Bounds) -> Result<Vec<Message>, ApiError> {
     let messages: Vec<&RawValue> = fields
         .take("messages", "a list of objects")?
         .ok_or_else(|| ApiError::field("messages", Code::MissingRequiredParameter, "messages is missing".to_owned()))?;
     if messages.is_empty() {
         return Err(ApiError::field("messages", Code::InvalidValue, "messages is empty".to_owned()));
+    }
+    // What a template makes of a message is a token at least.
+    if messages.len() > bounds.context {
+        return Err(bounds.overflow("messages", &format!("there are {} messages; send fewer", messages.len())));
     }
     let numbered = messages.into_iter().enumerate();
     numbered.map(|(index, message)| message_of(&format!("messages[{index}]"), message)).collect()
@@ -77,10 +82,15 @@ fn take_content(fields: &mut Fields<'_>, role: &str) -> Result<String, ApiError>
         Some(content) if content.get().starts_with('"') => read(&field, content, "a string", PhantomData),
         Some(content) if content.get().starts_with('[') => {
             let parts: Vec<&RawValue> = read(&field, content, "a list", PhantomData)?;
-            let numbered = parts.into_iter().enumerate();
-            let texts = numbered.map(|(index, part)| text_of(&format!("{field}[{index}]"), part));
-            // As vLLM joins them.
-            Ok(texts.collect::<Result<Vec<String>, _>>()?.join("\n"))
+            let mut whole = String::new();
+            for (index, part) in parts.into_iter().enumerate() {
+                // As vLLM joins them.
+                if index > 0 {
+                    whole.push('\n');
+                }
+                whole.push_str(&text_of(&format!("{field}[{index}]"), part)?);
+            }
+            Ok(whole)
         }
         Some(content) => Err(mismatch(&field, content, "a string or a list of text parts", Code::InvalidType)),
         // An answer may have had none, when its bound was reached while the model still thought.
@@ -124,7 +134,8 @@ mod tests {
 
     fn seen(messages: &Value) -> Value {
         let body = json!({"messages": messages}).to_string();
-        let messages = take_messages(&mut Fields::parse(body.as_bytes()).unwrap()).unwrap();
+        let bounds = Bounds { context: 100, sequences: 1 };
+        let messages = take_messages(&mut Fields::parse(body.as_bytes()).unwrap(), &bounds).unwrap();
         serde_json::to_value(messages).unwrap()
     }
 

@@ -1,5 +1,6 @@
 //! From a body to a request that can be served.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -11,7 +12,7 @@ use crate::scheduler::Length;
 use crate::server::Route;
 use crate::server::bounds::Bounds;
 use crate::server::error::{ApiError, Code};
-use crate::server::fields::Fields;
+use crate::server::fields::{Fields, read};
 use crate::server::options::{Options, TOP_LOGPROBS_AT_MOST};
 use crate::server::served::ServedModel;
 
@@ -33,7 +34,7 @@ impl ChatRequest {
     pub fn parse(body: &[u8], model: &ServedModel, bounds: Bounds, seed: u64) -> Result<Self, ApiError> {
         let mut fields = Fields::parse(body)?;
         model.check_name(&mut fields)?;
-        let messages = take_messages(&mut fields)?;
+        let messages = take_messages(&mut fields, &bounds)?;
         let arguments = take_template_arguments(&mut fields)?;
         let max_tokens = take_max_tokens(&mut fields)?;
         let options = Options::take(&mut fields, model.defaults, seed)?;
@@ -63,6 +64,9 @@ fn prompt_of(
     model.tokens(&text, special_tokens, "messages", bounds)
 }
 
+/// Bytes of the further variables of a template: what they become in memory is many times what they are in a body.
+pub const TEMPLATE_ARGUMENT_BYTES_AT_MOST: usize = 64 << 10;
+
 /// Variables of a template that say what the conversation is, or that its renderer sets or reads itself; so do all names
 /// of special tokens.
 const OWN_VARIABLES: &[&str] = &[
@@ -70,11 +74,17 @@ const OWN_VARIABLES: &[&str] = &[
     "chat_template",
     "continue_final_message",
     "conversation",
+    "cycler",
+    "dict",
     "documents",
+    "joiner",
+    "lipsum",
     "max_length",
     "messages",
+    "namespace",
     "padding",
     "raise_exception",
+    "range",
     "return_assistant_tokens_mask",
     "return_dict",
     "return_tensors",
@@ -87,7 +97,14 @@ const OWN_VARIABLES: &[&str] = &[
 
 /// Further variables of the template. Whoever inspects a request looks at its messages, so those are not replaced here.
 fn take_template_arguments(fields: &mut Fields<'_>) -> Result<Map<String, Value>, ApiError> {
-    let arguments: Map<String, Value> = fields.take("chat_template_kwargs", "an object")?.unwrap_or_default();
+    let name = "chat_template_kwargs";
+    let Some(arguments) = fields.take_raw(name) else { return Ok(Map::new()) };
+    let bytes = arguments.get().len();
+    if bytes > TEMPLATE_ARGUMENT_BYTES_AT_MOST {
+        let message = format!("{name} has {bytes} bytes, at most {TEMPLATE_ARGUMENT_BYTES_AT_MOST} are taken");
+        return Err(ApiError::field(name, Code::InvalidValue, message));
+    }
+    let arguments: Map<String, Value> = read(name, arguments, "an object", PhantomData)?;
     let is_own = |name: &&String| {
         OWN_VARIABLES.contains(&name.as_str()) || name.ends_with("_token") || name.ends_with("_tokens")
     };

@@ -1,6 +1,7 @@
 //! What the operations guide lists is what `/metrics` has, and what the page of the API says of fields and limits is so.
 
 use crate::scheduler::{LOSSES_IN_A_ROW, LOSSES_IN_ALL};
+use crate::server::chat::TEMPLATE_ARGUMENT_BYTES_AT_MOST;
 use crate::server::completions::PROMPTS_AT_MOST;
 use crate::server::fields::FIELDS_AT_MOST;
 use crate::server::fields::known::{KNOWN, OF_MESSAGES, OF_PARTS, Rule};
@@ -86,12 +87,14 @@ fn the_page_of_the_api_tells_the_limits() {
     let limits: Vec<String> = rows_of("what").iter().map(|cells| cells[1].to_owned()).collect();
     let expected = [
         PROMPTS_AT_MOST.to_string(),
+        "the context's tokens".to_owned(),
         CHOICES_AT_MOST.to_string(),
         "`--max-queued-requests`".to_owned(),
         STOPS_AT_MOST.to_string(),
         STOP_BYTES_AT_MOST.to_string(),
         TOP_LOGPROBS_AT_MOST.to_string(),
         FIELDS_AT_MOST.to_string(),
+        TEMPLATE_ARGUMENT_BYTES_AT_MOST.to_string(),
         REQUEST_ID_BYTES_AT_MOST.to_string(),
     ];
     assert_eq!(limits, expected);

@@ -36,9 +36,18 @@ impl Row {
         } else {
             ("/v1/completions", r#""prompt": "Hi""#)
         };
-        let body = format!(r#"{{{plain}, "max_tokens": 1, {}}}"#, self.fields);
+        let body = format!(r#"{{{plain}, "max_tokens": 1, {}}}"#, written_out(self.fields));
         Request::post(route).body(Body::from(body)).unwrap()
     }
+}
+
+/// Fields with what is `«3 of 1»` in the table as `1, 1, 1`.
+fn written_out(fields: &str) -> String {
+    let Some((before, rest)) = fields.split_once('«') else { return fields.to_owned() };
+    let (repeated, after) = rest.split_once('»').unwrap();
+    let (count, item) = repeated.split_once(" of ").unwrap();
+    let items = vec![item; count.parse().unwrap()].join(", ");
+    format!("{before}{items}{after}")
 }
 
 /// What was answered, in the words of the expectation.
