@@ -14,6 +14,7 @@ mod generation;
 mod generation_config;
 mod health;
 mod intake;
+mod jinja;
 mod keys;
 mod metrics;
 mod models;

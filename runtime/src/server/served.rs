@@ -18,6 +18,9 @@ use crate::model::folder::{self, FileError};
 use crate::model::json;
 use crate::quoted::Quoted;
 
+/// Bytes that any chat may have before its tokens are counted, however small the context is.
+const SHORTEST_CHAT: usize = 1 << 20;
+
 /// Why a checkpoint cannot be served as text.
 #[derive(Debug, Error)]
 pub enum ServedError {
@@ -90,7 +93,8 @@ impl ServedModel {
     pub fn load(directory: &Path, name: String, limits: &ModelLimits, created: i64) -> Result<Self, ServedError> {
         let files = TokenizerFiles::read(directory)?;
         let tokenizer = Tokenizer::new(&files)?;
-        let chat = ChatTemplate::load(directory, files.chat_template(), tokenizer.named_tokens());
+        let longest = limits.max_model_len.saturating_mul(tokenizer.longest_token()).max(SHORTEST_CHAT);
+        let chat = ChatTemplate::load(directory, files.chat_template(), tokenizer.named_tokens(), longest);
         if let Err(reason) = &chat {
             tracing::warn!(%reason, "the model cannot chat; /v1/completions is served");
         }

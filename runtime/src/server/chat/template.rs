@@ -1,17 +1,20 @@
-//! The checkpoint's chat template: a Jinja template, rendered as the transformers library does.
+//! The checkpoint's chat template, and what transformers gives to it beside the messages.
 
 mod source;
 
 use std::path::Path;
 
-use minijinja::{Environment, ErrorKind, Value, context};
-use minijinja_contrib::pycompat;
+use jiff::Zoned;
 use serde::Serialize;
-use serde_json::ser::Formatter;
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use crate::model::folder::FileError;
 use crate::quoted::Quoted;
+use crate::server::jinja::{JinjaError, Template};
+
+/// Names under which a message has what an assistant thought; the first is the one that templates read.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 /// Why there is no rendered chat.
 #[derive(Debug, Error)]
@@ -31,107 +34,103 @@ pub enum TemplateError {
     /// There are several and none is called `default`.
     #[error("it has several chat templates and none of them is named \"default\"")]
     NoDefault,
-    /// The template is wrong, or refuses the messages.
-    #[error("the chat template fails: {}", render_error(.0))]
-    Template(#[from] minijinja::Error),
+    /// The template is wrong.
+    #[error("its chat template cannot be used: {}", Quoted::<160>::new(.0))]
+    Template(JinjaError),
+    /// The template fails, or refuses the messages.
+    #[error("the chat template fails: {}", Quoted::<160>::new(.0))]
+    Render(JinjaError),
+    /// The messages are not what a template is given.
+    #[error("the messages are no list of objects")]
+    Messages,
+}
+
+impl TemplateError {
+    /// Whether there is more text than the context can hold.
+    #[must_use]
+    pub const fn is_too_long(&self) -> bool {
+        matches!(self, Self::Render(JinjaError::TooLong))
+    }
 }
 
 /// The template of one checkpoint.
+#[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    template: Template,
     tokens: Vec<(String, String)>,
+    longest: usize,
 }
 
 impl ChatTemplate {
     /// Finds the template of a checkpoint. `in_config` is what `tokenizer_config.json` has, `tokens` are the special
-    /// tokens that templates name.
+    /// tokens that templates name; chats may get `longest` bytes.
     ///
     /// # Errors
     /// If there is none, or one that cannot be read or compiled.
     pub fn load(
         directory: &Path,
-        in_config: Option<&serde_json::Value>,
+        in_config: Option<&Value>,
         tokens: &[(String, String)],
+        longest: usize,
     ) -> Result<Self, TemplateError> {
-        Self::new(source::find(directory, in_config)?, tokens.to_vec())
+        Self::new(&source::find(directory, in_config)?, tokens.to_vec(), longest)
     }
 
-    fn new(source: String, tokens: Vec<(String, String)>) -> Result<Self, TemplateError> {
-        let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_unknown_method_callback(pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
-        environment.add_function("strftime_now", |format: String| -> Result<String, minijinja::Error> {
-            jiff::fmt::strtime::format(format, &jiff::Zoned::now())
-                .map_err(|error| minijinja::Error::new(ErrorKind::InvalidOperation, error.to_string()))
-        });
-        environment.add_filter("tojson", |value: Value| python_json(&value));
-        environment.add_template_owned("chat", source)?;
-        Ok(Self { environment, tokens })
+    fn new(source: &str, tokens: Vec<(String, String)>, longest: usize) -> Result<Self, TemplateError> {
+        let template = Template::parse(source).map_err(TemplateError::Template)?;
+        Ok(Self { template, tokens, longest })
     }
 
-    /// The prompt of messages, ready for the answer. `arguments` are further variables of the template.
+    /// The prompt of messages, ready for the answer. `arguments` are further variables of the template; `now` is what it
+    /// may tell of the time.
     ///
     /// # Errors
-    /// If the template fails or refuses the messages.
+    /// If the template fails or refuses the messages, or takes too long for them.
     pub fn render(
         &self,
         messages: &impl Serialize,
-        arguments: &serde_json::Map<String, serde_json::Value>,
+        arguments: &Map<String, Value>,
+        now: &Zoned,
     ) -> Result<String, TemplateError> {
-        let tokens: Value =
-            self.tokens.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str()))).collect();
-        let own = context! { messages, add_generation_prompt => true };
-        let values = context! { ..Value::from_serialize(arguments), ..own, ..tokens };
-        Ok(self.environment.get_template("chat")?.render(values)?)
+        let Ok(Value::Array(messages)) = serde_json::to_value(messages) else { return Err(TemplateError::Messages) };
+        let messages = messages.into_iter().map(as_given).collect::<Option<Vec<Value>>>();
+        let mut variables: Map<String, Value> =
+            self.tokens.iter().map(|(name, text)| (name.clone(), json!(text))).collect();
+        variables.insert("tools".to_owned(), Value::Null);
+        variables.insert("documents".to_owned(), Value::Null);
+        variables.extend(arguments.clone());
+        variables.insert("messages".to_owned(), Value::Array(messages.ok_or(TemplateError::Messages)?));
+        variables.insert("add_generation_prompt".to_owned(), json!(true));
+        self.template.render(&variables, self.longest, now).map_err(TemplateError::Render)
     }
 }
 
-/// What the template says, and where it came from if it is not the template's own words.
-fn render_error(error: &minijinja::Error) -> String {
-    error.detail().map_or_else(|| error.to_string(), str::to_owned)
-}
-
-/// JSON as Python's `json.dumps(value, ensure_ascii=False)` writes it.
-fn python_json(value: &Value) -> Result<Value, minijinja::Error> {
-    struct Python;
-    impl Formatter for Python {
-        fn begin_array_value<W: ?Sized + std::io::Write>(
-            &mut self,
-            writer: &mut W,
-            first: bool,
-        ) -> std::io::Result<()> {
-            if first { Ok(()) } else { writer.write_all(b", ") }
-        }
-        fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
-            if first { Ok(()) } else { writer.write_all(b", ") }
-        }
-        fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
-            writer.write_all(b": ")
-        }
-    }
-    let mut json = Vec::new();
-    value
-        .serialize(&mut serde_json::Serializer::with_formatter(&mut json, Python))
-        .map_err(|error| minijinja::Error::new(ErrorKind::BadSerialization, error.to_string()))?;
-    Ok(Value::from_safe_string(String::from_utf8_lossy(&json).into_owned()))
+/// A message as transformers gives it to a template: without members that are null, and with what was thought under each
+/// of the names that templates look for.
+fn as_given(message: Value) -> Option<Value> {
+    let Value::Object(message) = message else { return None };
+    let message: Map<String, Value> = message.into_iter().filter(|(_, value)| !value.is_null()).collect();
+    let Some(thought) = REASONING.iter().find_map(|name| message.get(*name)).cloned() else {
+        return Some(Value::Object(message));
+    };
+    let mut given = Map::new();
+    given.insert("thinking".to_owned(), thought.clone());
+    given.extend(message);
+    given.insert("reasoning_content".to_owned(), thought);
+    Some(Value::Object(given))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
-    fn render(source: &str, messages: &serde_json::Value) -> Result<String, TemplateError> {
+    fn render(source: &str, messages: &Value) -> Result<String, TemplateError> {
         let tokens = vec![("bos_token".to_owned(), "<s>".to_owned())];
-        ChatTemplate::new(source.to_owned(), tokens)?.render(messages, &serde_json::Map::new())
+        ChatTemplate::new(source, tokens, 1 << 20)?.render(messages, &Map::new(), &Zoned::default())
     }
 
     #[test]
-    fn a_template_that_uses_python_methods_and_special_tokens_renders_as_in_transformers() {
+    fn a_template_sees_messages_and_special_tokens_and_may_refuse() {
         let source = "{{ bos_token }}{%- for m in messages %}\n\
             {%- if m.content.startswith('/') %}{{ raise_exception('no commands: ' + m.content) }}{% endif %}\n\
             {{- '<' + m.role + '>' + m.content.strip() }}\n\
@@ -144,8 +143,19 @@ mod tests {
     }
 
     #[test]
-    fn json_in_a_template_is_pythons() {
-        let text = render("{{ messages | tojson }}", &json!([{"a": [1, "<é>"], "b": {}}])).unwrap();
-        assert_eq!(text, r#"[{"a": [1, "<é>"], "b": {}}]"#);
+    fn what_a_refusal_quotes_is_short() {
+        let error = render("{{ raise_exception('x\\n' * 500) }}", &json!([{"role": "user"}])).unwrap_err().to_string();
+        assert!(error.chars().count() < 200 && !error.contains('\n'), "{error}");
+        let error = render(&format!("{{% {} %}}", "x".repeat(5000)), &json!([])).unwrap_err().to_string();
+        assert!(error.chars().count() < 300, "{error}");
+    }
+
+    #[test]
+    fn messages_that_are_longer_than_the_context_are_told_from_a_template_that_runs_away() {
+        let long = json!([{"role": "user", "content": "x".repeat(2 << 20)}]);
+        assert!(render("{{ messages[0].content }}", &long).unwrap_err().is_too_long());
+        let endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
+        let error = render(endless, &json!([])).unwrap_err();
+        assert!(!error.is_too_long() && error.to_string().contains("runs away"), "{error}");
     }
 }

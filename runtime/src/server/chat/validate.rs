@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use jiff::Zoned;
 use serde_json::{Map, Value};
 
 use super::messages::take_messages;
@@ -60,7 +61,12 @@ fn prompt_of(
         .chat
         .as_ref()
         .map_err(|reason| refuse(format!("the model {} cannot chat: {reason}; use /v1/completions", model.name)))?;
-    let text = template.render(&messages, arguments).map_err(|error| refuse(error.to_string()))?;
+    let text = template.render(&messages, arguments, &Zoned::now()).map_err(|error| {
+        if error.is_too_long() {
+            return bounds.overflow("messages", "the messages are longer than that; shorten them");
+        }
+        refuse(error.to_string())
+    })?;
     model.tokens(&text, special_tokens, "messages", bounds)
 }
 

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use crate::server::fixture::model_directory;
+use crate::server::chat::ChatTemplate;
+use crate::server::fixture::{model, model_directory};
 use crate::server::{ModelLimits, ServedModel};
 
 fn rows(file: &str) -> Value {
@@ -91,7 +92,8 @@ fn check_tokenizer(row: &Value, bases: &Value) -> Result<(), String> {
 fn check_chat(model: &ServedModel, case: &Value) -> Result<(), String> {
     let arguments = case["arguments"].as_object().cloned().unwrap_or_default();
     let template = model.chat.as_ref().map_err(ToString::to_string)?;
-    let rendered = template.render(&case["messages"], &arguments);
+    let now = jiff::civil::date(2026, 3, 4).at(15, 6, 7, 0).to_zoned(jiff::tz::TimeZone::UTC).unwrap();
+    let rendered = template.render(&case["messages"], &arguments, &now);
     if !case["fails"].is_null() {
         return match rendered {
             Ok(text) => Err(format!("gives {text:?}, but transformers fails: {}", case["fails"])),
@@ -117,4 +119,38 @@ fn tokens_are_those_of_transformers_for_every_tokenizer_that_is_accepted() {
     let rows = rows.as_array().unwrap();
     let wrong = |row: &Value| check_tokenizer(row, &bases).err().map(|error| format!("{}: {error}", row["name"]));
     report(&rows.iter().filter_map(wrong).collect::<Vec<_>>(), rows.len(), 90);
+}
+
+fn check_template(row: &Value, model: &mut ServedModel) -> Result<(), String> {
+    let nowhere = tempfile::tempdir().unwrap();
+    model.chat = ChatTemplate::load(nowhere.path(), Some(&row["template"]), model.tokenizer.named_tokens(), 1 << 20);
+    if let Some(refused) = row["refused"].as_str() {
+        let messages = json!([{"role": "user", "content": "Hi"}]);
+        let refusal = match &model.chat {
+            Err(error) => error.to_string(),
+            Ok(template) => match template.render(&messages, &Map::new(), &jiff::Zoned::default()) {
+                Err(error) => error.to_string(),
+                Ok(text) => return Err(format!("gives {text:.80?}")),
+            },
+        };
+        return if refusal.contains(refused) { Ok(()) } else { Err(refusal) };
+    }
+    for chat in row["chats"].as_array().unwrap() {
+        match (&model.chat, &chat["fails"]) {
+            (Err(_), Value::String(_)) => {}
+            _ => check_chat(model, chat)?,
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn chats_are_those_of_transformers_for_every_template_that_is_accepted() {
+    let (mut model, rows) = (model(), rows("templates.json"));
+    let rows = rows.as_array().unwrap();
+    let mut wrong = Vec::new();
+    for row in rows {
+        wrong.extend(check_template(row, &mut model).err().map(|error| format!("{}: {error}", row["name"])));
+    }
+    report(&wrong, rows.len(), 200);
 }

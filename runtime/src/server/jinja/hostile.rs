@@ -1,0 +1,157 @@
+//! Templates that try to take the process down: they end with an error, in bounded stack, time and memory.
+
+use jiff::Zoned;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde_json::{Map, Value, json};
+
+use super::{JinjaError, Template};
+
+fn render(source: &str) -> Result<String, JinjaError> {
+    let messages = json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "<think>x</think>y"}]);
+    let variables: Map<String, Value> = [("messages".to_owned(), messages)].into_iter().collect();
+    Template::parse(source)?.render(&variables, 1 << 18, &Zoned::default())
+}
+
+/// Runs with half of what threads have.
+fn with_little_stack<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
+    std::thread::Builder::new().stack_size(1 << 20).spawn(run).unwrap().join().unwrap()
+}
+
+#[test]
+fn what_lies_in_one_another_without_end_is_refused_before_the_stack_ends() {
+    let nested = |open: &str, inner: &str, close: &str, times: usize| {
+        format!("{}{inner}{}", open.repeat(times), close.repeat(times))
+    };
+    for times in [50, 119, 1_000, 20_000] {
+        let mut sources = vec![
+            format!("{{{{ {} }}}}", nested("(", "1", ")", times)),
+            format!("{{{{ {} }}}}", nested("[", "1", "]", times)),
+            format!("{{{{ {} }}}}", nested("{1: ", "1", "}", times)),
+            format!("{{{{ {}1 }}}}", "not ".repeat(times)),
+            format!("{{{{ {}1 }}}}", "- ".repeat(times)),
+            format!("{{{{ 1{} }}}}", " + 1".repeat(times)),
+            format!("{{{{ 1{} }}}}", " or 0".repeat(times)),
+            format!("{{{{ 1{} }}}}", " and 1".repeat(times)),
+            format!("{{{{ 1{} }}}}", " if 1".repeat(times)),
+            format!("{{{{ 1{} }}}}", " if 0 else 1".repeat(times)),
+            format!("{{{{ 'a'{} }}}}", "|upper".repeat(times)),
+            format!("{{{{ 'a'{} }}}}", ".upper()".repeat(times)),
+            format!("{{{{ 'a'{} }}}}", "[0]".repeat(times)),
+            format!("{{{{ {} }}}}", nested("'a'.join(", "'b'", ")", times)),
+            format!("{{{{ {} }}}}", nested("'a'|replace('b', ", "'b'", ")", times)),
+            nested("{% if 1 %}", "x", "{% endif %}", times),
+            nested("{% for a in [1] %}", "x", "{% endfor %}", times),
+            nested("{% filter upper %}", "x", "{% endfilter %}", times),
+            nested("{% generation %}", "x", "{% endgeneration %}", times),
+            format!("{{% set {} = 1 %}}", nested("(", "a, b", ")", times)),
+        ];
+        let call = |at| format!("{{% macro m{at}() %}}{{{{ m{}() }}}}{{% endmacro %}}", at + 1);
+        let calls = (0..times).map(call).collect::<Vec<_>>().concat();
+        sources.push(format!("{calls}{{{{ m0() }}}}"));
+        for source in sources {
+            let shown = source[..40].to_owned();
+            let result = with_little_stack(move || render(&source));
+            if times >= 1_000 {
+                assert!(result.is_err(), "{times} of {shown}");
+            }
+        }
+    }
+}
+
+#[test]
+fn recursion_and_lists_in_lists_end() {
+    for source in [
+        "{% macro m(x) %}{{ m([x]) }}{% endmacro %}{{ m(1) }}",
+        "{% macro m() %}{% call m() %}{{ caller() }}{% endcall %}{% endmacro %}{% call m() %}x{% endcall %}",
+        "{% for a in [1] recursive %}{{ loop([1]) }}{% endfor %}",
+        "{% macro m() %}{% for a in [1] if m() %}{% endfor %}{% endmacro %}{{ m() }}",
+        "{% macro m() %}{% set x %}{{ m() }}{% endset %}{% endmacro %}{{ m() }}",
+        "{% macro m() %}{% filter upper %}{% generation %}{{ m() ~ 'a' if true else m() }}{% endgeneration %}{% endfilter %}{% endmacro %}{{ m() }}",
+        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = (ns.x,) %}{% endfor %}{{ ns.x == ns.x }}",
+        "{% set ns = namespace(x={}) %}{% for i in range(99999) %}{% set ns.x = {'a': ns.x}.items() %}{% endfor %}",
+        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x]|map('list') %}{% endfor %}{{ ns.x|list }}",
+        "{% set ns = namespace(x='') %}{% for i in range(99999) %}{% set ns.x = ns.x.upper %}{% endfor %}",
+        "{{ '{:{}}'.format('{:{}}', 999999) }}",
+        "{{ [1]|map('map', 'map', 'map', 'map')|list }}",
+    ] {
+        assert!(with_little_stack(move || render(source)).is_err(), "{source}");
+    }
+    let itself = "{% set ns = namespace() %}{% set ns.me = ns %}{% set ns.all = [ns] %}{{ ns.me.me.all[0].me == ns }}";
+    assert_eq!(render(itself).as_deref(), Ok("True"));
+}
+
+/// Templates of the table, changed at random: whatever comes of them, it is text or an error.
+#[test]
+fn changed_templates_never_end_the_process() {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x7E3);
+    println!("seed {seed} (set SEED to run another)");
+    let mut random = StdRng::seed_from_u64(seed);
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/models/texts/templates.json");
+    let rows: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let is_quick = |row: &&Value| !row["name"].as_str().unwrap().starts_with("running away");
+    let sources: Vec<&str> =
+        rows.as_array().unwrap().iter().filter(is_quick).map(|row| row["template"].as_str().unwrap()).collect();
+    let pieces = [
+        "{{",
+        "}}",
+        "{%",
+        "%}",
+        "-",
+        "+",
+        "|",
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        "'",
+        "\"",
+        "\\",
+        "é",
+        "🦀",
+        "\u{0}",
+        "\n",
+        "*",
+        "**",
+        "%",
+        "~",
+        ":",
+        ",",
+        ".",
+        "=",
+        "0",
+        "99999999999",
+        "1e9",
+        " if ",
+        " else ",
+        " for ",
+        " in ",
+        " is ",
+        " not ",
+        "none",
+        "endfor",
+        "endif",
+        "messages",
+        "range(9)",
+        "#}",
+        "{#",
+        "{% raw %}",
+    ];
+    let mut texts = 0;
+    for _ in 0..2_000 {
+        let mut source: Vec<char> = sources[random.random_range(0..sources.len())].chars().collect();
+        for _ in 0..random.random_range(1..6) {
+            let at = random.random_range(0..=source.len());
+            let end = (at + random.random_range(0..6)).min(source.len());
+            let piece = match random.random_range(0..3) {
+                0 => "",
+                _ => pieces[random.random_range(0..pieces.len())],
+            };
+            source.splice(at..end, piece.chars());
+        }
+        texts += usize::from(render(&source.into_iter().collect::<String>()).is_ok());
+    }
+    assert!(texts > 100, "only {texts} of the changed templates still render");
+}

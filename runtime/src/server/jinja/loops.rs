@@ -1,0 +1,174 @@
+//! How far a loop has come, and what `loop` tells of it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::JinjaError;
+use super::ast::For;
+use super::call::Passed;
+use super::operators::equal;
+use super::render::{Rendered, Renderer, ScopeId};
+use super::value::Value;
+
+/// What comes next in a loop.
+#[derive(Clone, Debug)]
+enum Ahead {
+    Unknown,
+    Item(Value),
+    End,
+}
+
+/// A loop that runs or has run.
+#[derive(Debug)]
+pub(super) struct LoopState {
+    source: Arc<For>,
+    /// Where it stands in the template.
+    scope: ScopeId,
+    rest: VecDeque<Value>,
+    /// Whether what is left has to meet the loop's condition, which may depend on what the loop does.
+    filtered: bool,
+    length: Option<usize>,
+    /// Items begun.
+    index: usize,
+    /// What was taken ahead.
+    ahead: Ahead,
+    current: Option<Value>,
+    before: Option<Value>,
+    changed: Option<Vec<Value>>,
+    depth: usize,
+}
+
+impl LoopState {
+    pub fn new(source: &Arc<For>, scope: ScopeId, items: Vec<Value>, sized: bool, depth: usize) -> Self {
+        let filtered = source.condition.is_some();
+        Self {
+            source: Arc::clone(source),
+            scope,
+            length: (sized && !filtered).then_some(items.len()),
+            rest: items.into(),
+            filtered,
+            index: 0,
+            ahead: Ahead::Unknown,
+            current: None,
+            before: None,
+            changed: None,
+            depth,
+        }
+    }
+}
+
+impl Renderer<'_> {
+    /// The next item that meets the condition.
+    fn pull(&mut self, id: usize) -> Rendered<Option<Value>> {
+        loop {
+            self.budget.step()?;
+            let state = &mut self.loops[id];
+            let Some(item) = state.rest.pop_front() else { return Ok(None) };
+            if !state.filtered {
+                return Ok(Some(item));
+            }
+            let (source, scope) = (Arc::clone(&state.source), state.scope);
+            let Some(condition) = &source.condition else { return Ok(Some(item)) };
+            let inner = self.scope_in(scope)?;
+            self.assign(&source.target, item.clone(), inner)?;
+            let holds = self.evaluate(condition, inner)?.is_true();
+            self.leave_scope(inner);
+            if holds {
+                return Ok(Some(item));
+            }
+        }
+    }
+
+    /// Goes on to the next item.
+    pub(super) fn advance(&mut self, id: usize) -> Rendered<Option<Value>> {
+        let item = match std::mem::replace(&mut self.loops[id].ahead, Ahead::Unknown) {
+            Ahead::Unknown => self.pull(id)?,
+            Ahead::Item(item) => Some(item),
+            Ahead::End => None,
+        };
+        let Some(item) = item else { return Ok(None) };
+        let state = &mut self.loops[id];
+        state.index += 1;
+        state.before = state.current.replace(item.clone());
+        Ok(Some(item))
+    }
+
+    fn look_ahead(&mut self, id: usize) -> Rendered<Option<Value>> {
+        if matches!(self.loops[id].ahead, Ahead::Unknown) {
+            let ahead = self.pull(id)?;
+            self.loops[id].ahead = ahead.map_or(Ahead::End, Ahead::Item);
+        }
+        match &self.loops[id].ahead {
+            Ahead::Item(item) => Ok(Some(item.clone())),
+            Ahead::Unknown | Ahead::End => Ok(None),
+        }
+    }
+
+    fn loop_length(&mut self, id: usize) -> Rendered<usize> {
+        if let Some(length) = self.loops[id].length {
+            return Ok(length);
+        }
+        let mut rest = VecDeque::new();
+        while let Some(item) = self.pull(id)? {
+            rest.push_back(item);
+        }
+        let state = &mut self.loops[id];
+        let ahead = usize::from(matches!(state.ahead, Ahead::Item(_)));
+        let length = rest.len() + state.index + ahead;
+        (state.rest, state.filtered, state.length) = (rest, false, Some(length));
+        Ok(length)
+    }
+
+    /// `loop.name`; `None` if there is no such thing.
+    pub(super) fn loop_attribute(&mut self, id: usize, name: &str) -> Rendered<Option<Value>> {
+        let integer = |value: usize| Some(Value::Integer(value as i128));
+        let index = self.loops[id].index;
+        Ok(match name {
+            "index" => integer(index),
+            "index0" => integer(index.saturating_sub(1)),
+            "first" => Some(Value::Bool(index == 1)),
+            "last" => Some(Value::Bool(self.look_ahead(id)?.is_none())),
+            "length" => integer(self.loop_length(id)?),
+            "revindex" => integer((self.loop_length(id)? + 1).saturating_sub(index)),
+            "revindex0" => integer(self.loop_length(id)?.saturating_sub(index)),
+            "depth" => integer(self.loops[id].depth + 1),
+            "depth0" => integer(self.loops[id].depth),
+            "previtem" => {
+                let before = self.loops[id].before.clone().filter(|_| index > 1);
+                Some(before.unwrap_or_else(|| Value::undefined("there is no previous item")))
+            }
+            "nextitem" => Some(self.look_ahead(id)?.unwrap_or_else(|| Value::undefined("there is no next item"))),
+            "cycle" | "changed" => Some(Value::Method(std::rc::Rc::new((Value::Loop(id), name.to_owned())))),
+            _ => None,
+        })
+    }
+
+    /// `loop.cycle(...)` and `loop.changed(...)`.
+    pub(super) fn loop_method(&mut self, id: usize, name: &str, passed: Passed) -> Rendered<Value> {
+        let values = passed.positional;
+        let state = &mut self.loops[id];
+        if name == "cycle" {
+            let at = state.index.saturating_sub(1).checked_rem(values.len());
+            return at.map(|at| values[at].clone()).ok_or_else(|| JinjaError::failed("no items for cycling given"));
+        }
+        let same = |known: &Vec<Value>| {
+            known.len() == values.len() && known.iter().zip(&values).all(|(known, value)| equal(known, value))
+        };
+        let changed = !state.changed.as_ref().is_some_and(same);
+        if changed {
+            state.changed = Some(values);
+        }
+        Ok(Value::Bool(changed))
+    }
+
+    /// `loop(items)` of a recursive loop.
+    pub(super) fn recurse(&mut self, id: usize, items: &Value) -> Rendered<Value> {
+        let state = &self.loops[id];
+        if !state.source.recursive {
+            return Err(JinjaError::failed("the loop must be recursive to be called"));
+        }
+        let (source, scope, depth) = (Arc::clone(&state.source), state.scope, state.depth + 1);
+        let text = self.captured(|renderer| renderer.run_loop(&source, items, scope, depth))?;
+        Ok(Value::text(text))
+    }
+}

@@ -1,0 +1,279 @@
+//! Values of a template: Python's, as far as a template can make or be given them. Lists and dictionaries never change,
+//! since transformers' sandbox refuses to change them; only namespaces do.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::JinjaError;
+use super::functions::Function;
+use super::operators;
+
+/// Lists and dictionaries that may lie in one another: what is deeper could not be written out.
+const DEEPEST: u16 = 250;
+
+/// A value.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    /// Not there; it says why.
+    Undefined(Rc<str>),
+    None,
+    Bool(bool),
+    Integer(i128),
+    Float(f64),
+    Text(Arc<str>),
+    /// Text that is marked as safe, which only matters where it meets text that is not.
+    Markup(Arc<str>),
+    List(Rc<Items>),
+    Tuple(Rc<Items>),
+    /// What `groupby` gives: a tuple of which the first is `grouper` and the second `list`.
+    Group(Rc<Items>),
+    Dict(Rc<Dict>),
+    View(View, Rc<Items>),
+    Range(Range),
+    /// Given out once, item by item.
+    Generator(Rc<RefCell<VecDeque<Value>>>),
+    Namespace(usize),
+    Loop(usize),
+    Macro(usize),
+    Function(Function),
+    /// A method that has not been called, and what it is of.
+    Method(Rc<(Value, String)>),
+}
+
+/// What a dictionary's methods give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum View {
+    Items,
+    Keys,
+    Values,
+}
+
+/// Values in order, and how deep lists lie in them.
+#[derive(Debug)]
+pub(super) struct Items {
+    pub values: Vec<Value>,
+    depth: u16,
+}
+
+/// Pairs in the order in which their keys were first set.
+#[derive(Debug, Default)]
+pub(super) struct Dict {
+    entries: Vec<(Value, Value)>,
+    /// Places of keys that are text, which nearly all are.
+    by_text: HashMap<Arc<str>, usize>,
+    depth: u16,
+}
+
+/// Numbers from a first one on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    pub start: i128,
+    pub stop: i128,
+    pub step: i128,
+}
+
+impl Range {
+    pub const fn len(&self) -> usize {
+        let (span, step) =
+            if self.step > 0 { (self.stop - self.start, self.step) } else { (self.start - self.stop, -self.step) };
+        if span <= 0 { 0 } else { ((span + step - 1) / step) as usize }
+    }
+
+    pub const fn get(&self, index: usize) -> i128 {
+        self.start + self.step * index as i128
+    }
+}
+
+fn depth_of<'v>(values: impl IntoIterator<Item = &'v Value>) -> Result<u16, JinjaError> {
+    let deepest = values.into_iter().map(Value::depth).max().unwrap_or(0);
+    if deepest >= DEEPEST { Err(JinjaError::Limit("lists that lie in one another")) } else { Ok(deepest + 1) }
+}
+
+impl Items {
+    pub fn new(values: Vec<Value>) -> Result<Rc<Self>, JinjaError> {
+        let depth = depth_of(&values)?;
+        Ok(Rc::new(Self { values, depth }))
+    }
+}
+
+impl Dict {
+    pub fn new(pairs: impl IntoIterator<Item = (Value, Value)>) -> Result<Rc<Self>, JinjaError> {
+        let mut dict = Self::default();
+        for (key, value) in pairs {
+            dict.set(key, value)?;
+        }
+        dict.depth = depth_of(dict.entries.iter().flat_map(|(key, value)| [key, value]))?;
+        Ok(Rc::new(dict))
+    }
+
+    fn set(&mut self, key: Value, value: Value) -> Result<(), JinjaError> {
+        if let Some(index) = self.index_of(&key)? {
+            self.entries[index].1 = value;
+            return Ok(());
+        }
+        if let Value::Text(text) = &key {
+            self.by_text.insert(Arc::clone(text), self.entries.len());
+        }
+        self.entries.push((key, value));
+        Ok(())
+    }
+
+    fn index_of(&self, key: &Value) -> Result<Option<usize>, JinjaError> {
+        key.check_hashable()?;
+        if let Value::Text(text) | Value::Markup(text) = key {
+            return Ok(self.by_text.get(text).copied());
+        }
+        Ok(self.entries.iter().position(|(known, _)| operators::equal(known, key)))
+    }
+
+    pub fn get(&self, key: &Value) -> Result<Option<&Value>, JinjaError> {
+        Ok(self.index_of(key)?.map(|index| &self.entries[index].1))
+    }
+
+    pub fn get_text(&self, key: &str) -> Option<&Value> {
+        self.by_text.get(key).map(|&index| &self.entries[index].1)
+    }
+
+    pub fn entries(&self) -> &[(Value, Value)] {
+        &self.entries
+    }
+}
+
+impl Value {
+    pub fn text(text: impl AsRef<str>) -> Self {
+        Self::Text(Arc::from(text.as_ref()))
+    }
+
+    pub fn undefined(reason: impl AsRef<str>) -> Self {
+        Self::Undefined(Rc::from(reason.as_ref()))
+    }
+
+    pub fn list(values: Vec<Self>) -> Result<Self, JinjaError> {
+        Ok(Self::List(Items::new(values)?))
+    }
+
+    pub fn tuple(values: Vec<Self>) -> Result<Self, JinjaError> {
+        Ok(Self::Tuple(Items::new(values)?))
+    }
+
+    pub fn generator(values: impl IntoIterator<Item = Self>) -> Self {
+        Self::Generator(Rc::new(RefCell::new(values.into_iter().collect())))
+    }
+
+    /// A request's JSON.
+    pub fn of_json(json: &serde_json::Value) -> Result<Self, JinjaError> {
+        Ok(match json {
+            serde_json::Value::Null => Self::None,
+            serde_json::Value::Bool(value) => Self::Bool(*value),
+            serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+                (Some(value), _) => Self::Integer(value.into()),
+                (None, Some(value)) => Self::Integer(value.into()),
+                (None, None) => Self::Float(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            serde_json::Value::String(text) => Self::text(text),
+            serde_json::Value::Array(values) => {
+                Self::list(values.iter().map(Self::of_json).collect::<Result<_, _>>()?)?
+            }
+            serde_json::Value::Object(members) => {
+                let pair = |(key, value): (&String, _)| Ok((Self::text(key), Self::of_json(value)?));
+                Self::Dict(Dict::new(members.iter().map(pair).collect::<Result<Vec<_>, JinjaError>>()?)?)
+            }
+        })
+    }
+
+    fn depth(&self) -> u16 {
+        match self {
+            Self::List(items) | Self::Tuple(items) | Self::Group(items) | Self::View(_, items) => items.depth,
+            Self::Dict(dict) => dict.depth,
+            Self::Generator(items) => items.borrow().iter().map(Self::depth).max().unwrap_or(0) + 1,
+            Self::Method(method) => method.0.depth() + 1,
+            _ => 0,
+        }
+    }
+
+    fn check_hashable(&self) -> Result<(), JinjaError> {
+        match self {
+            Self::List(_) | Self::Dict(_) => {
+                Err(JinjaError::failed(format!("unhashable type: '{}'", self.type_name())))
+            }
+            Self::Tuple(items) | Self::Group(items) => items.values.iter().try_for_each(Self::check_hashable),
+            _ => Ok(()),
+        }
+    }
+
+    /// Python's name of its type.
+    pub const fn type_name(&self) -> &'static str {
+        match self {
+            Self::Undefined(_) => "Undefined",
+            Self::None => "NoneType",
+            Self::Bool(_) => "bool",
+            Self::Integer(_) => "int",
+            Self::Float(_) => "float",
+            Self::Text(_) => "str",
+            Self::Markup(_) => "Markup",
+            Self::List(_) => "list",
+            Self::Tuple(_) => "tuple",
+            Self::Group(_) => "_GroupTuple",
+            Self::Dict(_) => "dict",
+            Self::View(View::Items, _) => "dict_items",
+            Self::View(View::Keys, _) => "dict_keys",
+            Self::View(View::Values, _) => "dict_values",
+            Self::Range(_) => "range",
+            Self::Generator(_) => "generator",
+            Self::Namespace(_) => "TemplateNamespace",
+            Self::Loop(_) => "LoopContext",
+            Self::Macro(_) => "Macro",
+            Self::Function(_) => "function",
+            Self::Method(_) => "builtin_function_or_method",
+        }
+    }
+
+    /// Whether Python takes it as true.
+    pub fn is_true(&self) -> bool {
+        match self {
+            Self::Undefined(_) | Self::None => false,
+            Self::Bool(value) => *value,
+            Self::Integer(value) => *value != 0,
+            Self::Float(value) => *value != 0.0,
+            Self::Text(text) | Self::Markup(text) => !text.is_empty(),
+            Self::List(items) | Self::Tuple(items) | Self::Group(items) | Self::View(_, items) => {
+                !items.values.is_empty()
+            }
+            Self::Dict(dict) => !dict.entries.is_empty(),
+            Self::Range(range) => range.len() > 0,
+            Self::Generator(_)
+            | Self::Namespace(_)
+            | Self::Loop(_)
+            | Self::Macro(_)
+            | Self::Function(_)
+            | Self::Method(_) => true,
+        }
+    }
+
+    /// The text of a string.
+    pub fn as_text(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A whole number, of which true and false are two.
+    pub const fn as_integer(&self) -> Option<i128> {
+        match self {
+            Self::Bool(value) => Some(*value as i128),
+            Self::Integer(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// Items in a row: those of a list or a tuple.
+    pub fn as_items(&self) -> Option<&[Self]> {
+        match self {
+            Self::List(items) | Self::Tuple(items) | Self::Group(items) => Some(&items.values),
+            _ => None,
+        }
+    }
+}
