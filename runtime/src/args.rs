@@ -68,7 +68,7 @@ pub struct CoordinatorArguments {
     /// File with what coordinator and ranks prove by that they belong together: 32 bytes or more, the same everywhere; read
     /// once, at the start
     #[arg(long, value_name = "FILE")]
-    secret_file: Option<PathBuf>,
+    secret_file: PathBuf,
 }
 
 #[derive(Args, Debug)]
@@ -210,7 +210,7 @@ struct Addresses {
 }
 
 impl ServingArguments {
-    fn into_settings(self, addresses: &Addresses, secret: Option<Secret>) -> CoordinatorSettings {
+    fn into_settings(self, addresses: &Addresses, secret: Secret) -> CoordinatorSettings {
         let &Addresses { listen, admin_listen, control_listen } = addresses;
         CoordinatorSettings {
             model: self.model,
@@ -251,7 +251,7 @@ impl TryFrom<CoordinatorArguments> for CoordinatorSettings {
 
     fn try_from(arguments: CoordinatorArguments) -> Result<Self, SecretError> {
         let CoordinatorArguments { serving, listen, admin_listen, control_listen, secret_file } = arguments;
-        let secret = secret_file.as_deref().map(Secret::read).transpose()?;
+        let secret = Secret::read(&secret_file)?;
         Ok(serving.into_settings(&Addresses { listen, admin_listen, control_listen }, secret))
     }
 }
@@ -263,7 +263,7 @@ impl TryFrom<LocalArguments> for LocalSettings {
         let LocalArguments { serving, listen, admin_listen, device } = arguments;
         let control_listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let (addresses, secret) = (Addresses { listen, admin_listen, control_listen }, Secret::draw()?);
-        Ok(Self { coordinator: serving.into_settings(&addresses, Some(secret)), device })
+        Ok(Self { coordinator: serving.into_settings(&addresses, secret), device })
     }
 }
 

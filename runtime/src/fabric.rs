@@ -2,12 +2,12 @@
 //! which rank gets which frame.
 
 pub mod framing;
-pub mod hello;
+pub mod greeter;
+pub mod handshake;
 pub mod in_process;
 pub mod mesh;
+pub mod purpose;
 pub mod secret;
-
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use plan::ids::RankId;
 use thiserror::Error;
@@ -90,17 +90,6 @@ pub enum FabricError {
     /// The system cannot wait for connections.
     #[error("waiting for the other ranks failed")]
     Wait(#[source] std::io::Error),
-}
-
-/// Where a listener can be called from this machine.
-pub(crate) fn reachable(mut listening: SocketAddr) -> SocketAddr {
-    if listening.ip().is_unspecified() {
-        match listening {
-            SocketAddr::V4(_) => listening.set_ip(Ipv4Addr::LOCALHOST.into()),
-            SocketAddr::V6(_) => listening.set_ip(Ipv6Addr::LOCALHOST.into()),
-        }
-    }
-    listening
 }
 
 /// Two ends of a TCP connection within this process.

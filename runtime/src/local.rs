@@ -99,7 +99,7 @@ struct Worker {
     model: PathBuf,
     rank: usize,
     device: DeviceArguments,
-    secret: Option<Secret>,
+    secret: Secret,
 }
 
 impl Worker {
@@ -124,9 +124,9 @@ impl Worker {
     /// Starts the rank and hands it the secret, which is nowhere but in the two processes.
     fn start(&self, coordinator: SocketAddr) -> io::Result<Child> {
         let mut child = self.command(coordinator).stdin(Stdio::piped()).spawn()?;
-        if let (Some(secret), Some(input)) = (&self.secret, child.stdin.take()) {
+        if let Some(input) = child.stdin.take() {
             // A rank that has ended already is heard of when it is waited for.
-            let _ = secret.write(input);
+            let _ = self.secret.write(input);
         }
         Ok(child)
     }

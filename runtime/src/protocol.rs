@@ -9,8 +9,13 @@ use plan::moves::{ShareChange, SlotChange, Transaction};
 use plan::wire::{MapDocument, ModelIdentity};
 use serde::{Deserialize, Serialize};
 
+use crate::fabric::secret::Secret;
+
 /// Version of this protocol; coordinator and ranks of one group must be of one version.
 pub const PROTOCOL: u16 = 4;
+
+/// Characters of words from a peer that are logged or shown at most; a rank's own reasons have no more.
+pub const MOST_WORDS: usize = 1000;
 
 /// A request's sequence, as the coordinator numbers them; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,13 +27,19 @@ pub struct SequenceId(pub u64);
 #[serde(transparent)]
 pub struct TransactionId(pub u64);
 
+/// Number of a rank's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ProcessId(pub u128);
+
 /// From a rank, on the control connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromRank {
     /// The first message.
     Register {
-        /// [`PROTOCOL`].
-        protocol: u16,
+        /// Drawn by the rank's process when it starts and told to nobody but coordinators that have proved themselves: the same
+        /// process that registers again replaces itself, and has its place kept for a while.
+        process: ProcessId,
         /// The rank it wants to be.
         rank: RankId,
         /// The model it found on its disk.
@@ -46,6 +57,8 @@ pub enum FromRank {
     },
     /// The first message of a rank that cannot serve, and could not if it tried again.
     Failed {
+        /// As in [`Self::Register`].
+        process: ProcessId,
         /// The rank it was to be.
         rank: RankId,
         /// Why.
@@ -55,6 +68,8 @@ pub enum FromRank {
     Ready {
         /// The generation it was formed under.
         generation: u64,
+        /// Fingerprints of the pages of its slots, `[layers, slots_per_rank]`.
+        fingerprints: Vec<u128>,
     },
     /// Every page of a transaction that this rank receives has arrived and been checked.
     Staged {
@@ -105,8 +120,10 @@ pub enum ToRank {
     Form {
         /// Number of the group; only rises.
         generation: u64,
-        /// Drawn by the coordinator when it starts: with the generation it names the group, also across coordinators.
+        /// Drawn by the coordinator for each group: with the generation it names the group, also across coordinators.
         nonce: u64,
+        /// Drawn by the coordinator for each group: what its ranks prove themselves by, to each other and on step connections.
+        secret: Secret,
         /// Every rank of the group, in order.
         ranks: Vec<RankAddress>,
         /// The map in force, as JSON: fields of a document that are absent have no place in the encoding of messages.
@@ -118,6 +135,15 @@ pub enum ToRank {
         staging_pages: u32,
         /// Bytes per second that moves to this rank may use; 0 is no limit.
         move_bytes_per_second: u64,
+        /// Tokens that any rank computes in one step at most.
+        step_tokens: u32,
+    },
+    /// What every holder of a page says of it is the same; always before the first order of a generation to stage.
+    Agreed {
+        /// The generation.
+        generation: u64,
+        /// The fingerprint of each expert's page, `[layers, experts]`.
+        fingerprints: Vec<u128>,
     },
     /// Receive the pages of a transaction's changes that name this rank.
     Stage {
@@ -137,7 +163,7 @@ pub enum ToRank {
         /// The transaction.
         transaction: TransactionId,
     },
-    /// Registration refused; the rank exits with this message.
+    /// The rank has no place here; it exits with this message.
     Refused {
         /// Why, and what to do.
         reason: String,
@@ -307,14 +333,16 @@ pub struct PageRequest {
     pub expert: ExpertId,
 }
 
-/// Heads a page on the move path; `bytes` bytes follow.
+/// Heads a page on the move path; `bytes` bytes follow. What they should be is not the sender's to say, see
+/// [`ToRank::Agreed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageHead {
     /// Length of the page; 0 if the rank does not hold the expert.
     pub bytes: u64,
-    /// Fingerprint taken when the page was loaded from the checkpoint.
-    pub fingerprint: u128,
 }
 
 /// A slot of the group.
 pub type SlotAddress = (RankId, SlotIndex);
+
+#[cfg(test)]
+pub(crate) mod tests;

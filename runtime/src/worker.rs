@@ -30,10 +30,11 @@ use crate::experts::load::LoadError;
 use crate::experts::mover::{Faults, LoadPage, PageServer, Unreadable};
 use crate::experts::pages::HeldPages;
 use crate::fabric::framing::Closer;
-use crate::fabric::secret::Secret;
+use crate::fabric::mesh::StepPort;
+use crate::fabric::secret::{Secret, random};
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::qwen3_moe::{CacheSize, Model, expert_shape, load_expert};
-use crate::protocol::{FromRank, PROTOCOL};
+use crate::protocol::{FromRank, ProcessId};
 use crate::threads::{ThreadEnded, VitalThreads};
 
 /// The first wait before a lost coordinator is tried again.
@@ -65,7 +66,7 @@ pub struct WorkerSettings {
     /// Its KV cache.
     pub cache: CacheSize,
     /// What it proves by that it belongs to the deployment, and has others prove.
-    pub secret: Option<Secret>,
+    pub secret: Secret,
     /// What goes wrong on purpose.
     pub faults: Faults,
     /// The process that started it, if it shall end with that.
@@ -165,13 +166,12 @@ struct Worker {
     engine: Engine<Cpu>,
     load_page: LoadPage<Cpu>,
     held: HeldPages<Cpu>,
-    steps: TcpListener,
-    step_address: SocketAddr,
+    steps: StepPort,
     server: PageServer<Cpu>,
     threads: VitalThreads,
     metrics: WorkerMetrics,
     /// Tells the coordinator that this process is the one that was there before.
-    process: u64,
+    process: ProcessId,
 }
 
 /// Serves as a rank until the process is asked to end, by SIGTERM or SIGINT.
@@ -216,8 +216,9 @@ fn end_with(parent: u32, stop: &Stop) -> io::Result<()> {
 /// # Errors
 /// If it cannot serve, or the coordinator refuses it, or a thread that it needs has ended.
 pub fn run(settings: WorkerSettings, stop: &Arc<Stop>) -> Result<(), WorkerError> {
-    let (process, threads) = (crate::fabric::hello::draw(), stop.threads());
-    let (coordinator, rank) = (settings.coordinator.clone(), settings.rank);
+    let process = ProcessId(u128::from_le_bytes(random().map_err(io::Error::other)?));
+    let threads = stop.threads();
+    let (coordinator, rank, secret) = (settings.coordinator.clone(), settings.rank, settings.secret.clone());
     let metrics = WorkerMetrics::default();
     let health = HealthServer::start(listen(settings.health_listen)?, &metrics, &threads)?;
     let ended = Worker::start(settings, process, metrics, threads).and_then(|worker| {
@@ -230,7 +231,7 @@ pub fn run(settings: WorkerSettings, stop: &Arc<Stop>) -> Result<(), WorkerError
         let reason = in_full(error);
         tracing::error!(reason, "this rank cannot serve and does not try again");
         health.failed(&reason);
-        Failure { coordinator, rank, process, reason }.tell_until(stop);
+        Failure { coordinator, secret, rank, process, reason }.tell_until(stop);
     }
     stop.ended.get().map_or(ended, |thread| Err(thread.clone().into()))
 }
@@ -242,13 +243,12 @@ fn listen(address: SocketAddr) -> Result<TcpListener, WorkerError> {
 impl Worker {
     fn start(
         settings: WorkerSettings,
-        process: u64,
+        process: ProcessId,
         metrics: WorkerMetrics,
         threads: VitalThreads,
     ) -> Result<Self, WorkerError> {
         let checkpoint = Arc::new(Checkpoint::open(&settings.model)?);
-        let steps = listen(settings.listen)?;
-        let step_address = steps.local_addr()?;
+        let steps = StepPort::start(listen(settings.listen)?, &threads)?;
         let server = PageServer::start(listen(settings.move_listen)?, settings.faults, &threads)?;
         let (compute, cache, loading) = (settings.threads, settings.cache, Arc::clone(&checkpoint));
         let make = move || Ok::<_, WorkerError>(Model::load(Arc::new(Cpu::new(compute)?), &loading, cache)?);
@@ -261,19 +261,7 @@ impl Worker {
         let page_bytes = engine.backend().page_bytes(expert_shape(&checkpoint));
         tracing::info!(rank = settings.rank.0, page_bytes, "model loaded");
         let held = HeldPages::<Cpu>::new();
-        Ok(Self {
-            settings,
-            checkpoint,
-            engine,
-            load_page,
-            held,
-            steps,
-            step_address,
-            server,
-            threads,
-            metrics,
-            process,
-        })
+        Ok(Self { settings, checkpoint, engine, load_page, held, steps, server, threads, metrics, process })
     }
 
     /// Keeps a place in the coordinator's group until it is stopped.
@@ -309,10 +297,10 @@ impl Worker {
             }
         };
         FromRank::Register {
-            protocol: PROTOCOL,
+            process: self.process,
             rank: self.settings.rank,
             model: self.checkpoint.identity(""),
-            step_address: reach(self.step_address),
+            step_address: reach(self.steps.address()),
             move_address: reach(self.server.address()),
             kv_blocks: self.settings.cache.blocks as u32,
             block_tokens: self.settings.cache.block_tokens as u32,
@@ -341,7 +329,7 @@ mod tests {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let settings = WorkerSettings {
             model: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-moe"),
-            secret: None,
+            secret: Secret::draw().unwrap(),
             rank: RankId(0),
             // Nobody listens there: the rank tries again and again until it is stopped.
             coordinator: "127.0.0.1:1".to_owned(),

@@ -1,11 +1,14 @@
 //! The coordinator's ranks: who is registered, the group they form, the steps it runs and the orders it gets. Knows
 //! nothing of requests, and nothing of why an expert moves.
 //!
-//! A rank registers on its control connection. When all are registered the fleet says [`FleetEvent::Complete`] and
+//! Every connection begins with both ends proving that they belong, see [`crate::fabric::handshake`]. A rank then registers on
+//! its control connection. When all are registered the fleet says [`FleetEvent::Complete`] and
 //! the driver calls [`Fleet::form`]; when all are ready the driver receives a [`Group`] and runs steps on it. A rank
 //! that is lost ends its group: every connection of the group is closed, the ranks keep their experts, register again,
 //! and the story starts anew under the next generation.
 
+mod agreement;
+mod answer;
 mod group;
 mod members;
 mod registration;
@@ -21,6 +24,8 @@ use thiserror::Error;
 
 pub use self::group::{Group, RankLost};
 use self::members::Members;
+use crate::fabric::greeter::{Greeter, Stopper};
+use crate::fabric::secret::Secret;
 use crate::protocol::{MoveFailure, ToRank, TransactionId};
 use crate::threads::VitalThreads;
 
@@ -29,8 +34,16 @@ use crate::threads::VitalThreads;
 pub struct FleetSettings {
     /// Ranks of the group.
     pub ranks: usize,
+    /// What ranks and coordinator prove themselves by.
+    pub secret: Secret,
     /// The model that every rank must have found.
     pub model: ModelIdentity,
+    /// Tokens that the model has.
+    pub vocabulary: usize,
+    /// Experts that it sends each token to in each MoE layer.
+    pub top_k: usize,
+    /// Tokens that each rank computes in one step at most.
+    pub step_tokens: usize,
     /// Staging pages that each rank holds.
     pub staging_pages: u32,
     /// Bytes per second that moves to one rank may use; 0 is no limit.
@@ -109,6 +122,9 @@ pub enum FormError {
         /// Its generation.
         generation: u64,
     },
+    /// No secret can be drawn for it.
+    #[error("the system gives no random numbers")]
+    NoSecret,
 }
 
 /// The ranks of one coordinator. Everything that waits for a rank happens on threads of its own; its methods return
@@ -117,8 +133,8 @@ pub enum FormError {
 pub struct Fleet {
     members: Arc<Members>,
     address: SocketAddr,
-    /// Dropped with the fleet, which ends the thread that watches for silence.
-    _stop: Sender<()>,
+    /// Dropped with the fleet, which ends the threads that accept and that watch for silence.
+    _stop: (Stopper, Sender<()>),
 }
 
 impl Fleet {
@@ -135,11 +151,12 @@ impl Fleet {
         let (events, received) = crossbeam_channel::unbounded();
         let members = Arc::new(Members::new(settings, events));
         let accepting = Arc::clone(&members);
-        threads.spawn("fleet-accept", move || registration::accept(&accepting, &listener))?;
+        let (greeter, stop_greeter) = Greeter::new(listener, "control")?;
+        threads.spawn("fleet-accept", move || registration::accept(&accepting, greeter))?;
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let watched = Arc::clone(&members);
         threads.spawn("fleet-watch", move || registration::watch_for_silence(&watched, &stopped))?;
-        Ok((Self { members, address, _stop: stop }, received))
+        Ok((Self { members, address, _stop: (stop_greeter, stop) }, received))
     }
 
     /// Where ranks register.
@@ -177,7 +194,7 @@ impl Fleet {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        self.members.close(self.address);
+        self.members.close();
     }
 }
 

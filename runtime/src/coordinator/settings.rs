@@ -45,7 +45,7 @@ pub struct CoordinatorSettings {
     /// Where ranks register.
     pub control_listen: SocketAddr,
     /// What ranks prove by that they belong to the deployment, and have the coordinator prove.
-    pub secret: Option<Secret>,
+    pub secret: Secret,
     /// When experts move.
     pub rebalance: rebalance::Settings,
     /// How a target map is found.
@@ -242,6 +242,10 @@ pub struct Prepared {
     pub rebalancer: Rebalancer,
     /// How plans are made.
     pub planner: Planner,
+    /// Tokens that the model has.
+    pub vocabulary: usize,
+    /// Experts that it sends each token to in each MoE layer.
+    pub top_k: usize,
     /// Whether the map was given.
     pub static_map: bool,
 }
@@ -281,7 +285,8 @@ impl CoordinatorSettings {
         };
         let rebalancer = Rebalancer::new(self.rebalance, identity.clone(), map, 0)?;
         let (admin, api_keys) = (self.admin_access()?, self.api_keys()?);
-        Ok(Prepared { identity, served, admin, api_keys, rebalancer, planner, static_map: self.map_path.is_some() })
+        let (vocabulary, top_k, static_map) = (config.vocabulary, config.top_k, self.map_path.is_some());
+        Ok(Prepared { identity, vocabulary, top_k, served, admin, api_keys, rebalancer, planner, static_map })
     }
 
     fn check_alone(&self) -> Result<(), SettingsError> {

@@ -84,14 +84,18 @@ impl Coordinator {
     /// # Errors
     /// If a setting is wrong or the system refuses.
     pub fn start(settings: CoordinatorSettings) -> Result<Self, StartError> {
-        let Prepared { identity, served, admin: access, api_keys, rebalancer, planner, static_map } =
+        let Prepared { identity, vocabulary, top_k, served, admin: access, api_keys, rebalancer, planner, static_map } =
             settings.prepare(jiff::Timestamp::now().as_second())?;
         let public = listen(settings.listen, "requests")?;
         let admin = listen(settings.admin_listen, "the admin API")?;
         let control = listen(settings.control_listen, "ranks")?;
         let fleet = FleetSettings {
             ranks: settings.ranks,
+            secret: settings.secret.clone(),
             model: identity.clone(),
+            vocabulary,
+            top_k,
+            step_tokens: settings.limits.step_tokens,
             staging_pages: settings.rebalance.staging_pages,
             move_bytes_per_second: settings.move_bytes_per_second,
             silence_limit: FleetSettings::SILENCE_LIMIT,

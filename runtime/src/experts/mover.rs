@@ -21,7 +21,8 @@ pub use self::serve::{Faults, PageServer, Serving};
 use super::Yield;
 use super::pages::{NotReserved, Pages, Reserved, StagedPage};
 use crate::cancel::Cancel;
-use crate::fabric::hello::GroupId;
+use crate::fabric::purpose::GroupId;
+use crate::fabric::secret::Secret;
 use crate::protocol::{FromRank, MoveFailure, RankAddress, TransactionId};
 use crate::threads::{VitalThreads, survive};
 
@@ -78,6 +79,8 @@ pub enum HandOver<B: Backend> {
 pub struct MoverSetup<B: Backend> {
     /// The group.
     pub group: GroupId,
+    /// What its ranks prove themselves by.
+    pub secret: Secret,
     /// This rank.
     pub rank: RankId,
     /// Every rank in order.
@@ -112,6 +115,8 @@ struct Shared<B: Backend> {
 struct Order {
     transaction: TransactionId,
     work: Transaction,
+    /// The fingerprint of the page that each change brings.
+    fingerprints: Vec<u128>,
     deadline: Instant,
     cancel: Arc<Cancel>,
 }
@@ -152,13 +157,24 @@ impl<B: Backend> Mover<B> {
         Ok((Self { shared, orders }, staged))
     }
 
-    /// Starts to receive what a transaction brings this rank; a report follows.
-    pub fn stage(&self, transaction: TransactionId, work: Transaction, deadline: Duration) {
+    /// Starts to receive what a transaction brings this rank, the page of each change with the fingerprint that it must have; a
+    /// report follows.
+    ///
+    /// # Panics
+    /// If there is not one fingerprint for each change.
+    pub fn stage(
+        &self,
+        transaction: TransactionId,
+        (work, fingerprints): (Transaction, Vec<u128>),
+        deadline: Duration,
+    ) {
+        assert_eq!(work.changes.len(), fingerprints.len(), "one fingerprint for each change");
         let cancel = Arc::new(Cancel::default());
         self.shared.open().insert(transaction, Arc::clone(&cancel));
         let now = Instant::now();
         // A clock that cannot tell so late a time does not refuse the order: it is late when it comes.
-        let order = Order { transaction, work, deadline: now.checked_add(deadline).unwrap_or(now), cancel };
+        let order =
+            Order { transaction, work, fingerprints, deadline: now.checked_add(deadline).unwrap_or(now), cancel };
         // If the fetchers are gone, so is the process.
         let _ = self.orders.send(order);
     }
@@ -212,11 +228,11 @@ impl<B: Backend> Shared<B> {
     fn receive(&self, fetcher: &mut Fetcher<'_, B>, order: &Order) -> Result<(NewPages<B>, u64), NotStaged> {
         let Order { work: Transaction { layer, changes, shares: _ }, deadline, cancel, .. } = order;
         let rank = self.setup.rank;
-        let mine = changes.iter().filter(|change| change.rank == rank);
-        let count = mine.clone().filter(|change| change.source != rank).count();
+        let mine = changes.iter().zip(&order.fingerprints).filter(|(change, _)| change.rank == rank);
+        let count = mine.clone().filter(|(change, _)| change.source != rank).count();
         let mut reserved = self.setup.pages.reserve(count, *deadline, cancel).map_err(not_reserved)?;
         let (mut pages, mut bytes) = (Vec::with_capacity(count), 0);
-        for change in mine {
+        for (change, &expected) in mine {
             let page = if change.source == rank {
                 let held = self.setup.pages.page(*layer, change.to);
                 NewPage::Held(held.ok_or_else(|| NotStaged {
@@ -225,7 +241,7 @@ impl<B: Backend> Shared<B> {
                 })?)
             } else {
                 let into: Reserved<B> = reserved.pop().expect("one for each page from elsewhere");
-                let (page, length) = fetcher.fetch(order, change, into)?;
+                let (page, length) = fetcher.fetch(order, (change, expected), into)?;
                 bytes += length;
                 NewPage::Received(page)
             };

@@ -12,6 +12,9 @@ use thiserror::Error;
 /// The longest message, bytes: room for a step of 100,000 sequences, and little enough to hold.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
+/// Bytes that a message may have before it is received in parts.
+const LEAST_ROOM: usize = 64 << 10;
+
 /// How long sent bytes may stay unacknowledged, and an idle connection unanswered, before it counts as cut.
 pub const CUT_AFTER: Duration = Duration::from_secs(6);
 
@@ -61,19 +64,51 @@ pub enum ConnectionError {
         /// What the decoder says.
         source: postcard::Error,
     },
-    /// The peer belongs to something else.
-    #[error("{peer} introduced itself as {found}, expected {expected}")]
-    Stranger {
+    /// The peer has another secret.
+    #[error("{peer} cannot be trusted: the secret differs; both must read the same --secret-file")]
+    SecretDiffers {
         /// Who.
         peer: String,
-        /// What it said.
-        found: String,
-        /// What it should have said.
-        expected: String,
+    },
+    /// The peer speaks another version.
+    #[error("{peer} speaks protocol {found}, this process {expected}; run the same version everywhere")]
+    OtherVersion {
+        /// Who.
+        peer: String,
+        /// Its version.
+        found: u16,
+        /// The version here.
+        expected: u16,
+    },
+    /// The peer does not serve what it was called for, or not now.
+    #[error("{peer} does not expect this call now")]
+    NotExpected {
+        /// Who.
+        peer: String,
+    },
+    /// The peer is something else.
+    #[error("{peer} speaks something else, or a version before 4")]
+    NotOurs {
+        /// Who.
+        peer: String,
     },
 }
 
-/// One TCP connection that carries messages, with the buffer that they pass through.
+impl ConnectionError {
+    /// What the system says of a connection.
+    pub(super) fn of(peer: &str, source: io::Error) -> Self {
+        let peer = peer.to_owned();
+        match source.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                Self::Closed { peer }
+            }
+            _ => Self::Io { peer, source },
+        }
+    }
+}
+
+/// One TCP connection that carries messages, with the buffer that they pass through. Every byte between members passes one,
+/// or the stream that one was: this is where TLS would be put around it.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
@@ -189,7 +224,7 @@ impl Connection {
         self.receive_up_to(MAX_MESSAGE_BYTES)
     }
 
-    /// As [`Self::receive`], for a peer that has not proved yet that it knows the protocol.
+    /// As [`Self::receive`], where a message can only be so long.
     ///
     /// # Errors
     /// As [`Self::receive`], and if the message is longer than `limit`.
@@ -199,14 +234,25 @@ impl Connection {
         read.map_err(|source| self.io(source))?;
         let bytes = u32::from_le_bytes(length) as usize;
         self.check_length(bytes, limit)?;
-        self.buffer.resize(bytes, 0);
-        let read = self.stream.read_exact(&mut self.buffer);
-        read.map_err(|source| self.io(source))?;
+        self.fill(bytes).map_err(|source| self.io(source))?;
         match postcard::take_from_bytes(&self.buffer) {
             Ok((message, [])) => Ok(message),
             Ok(_) => Err(self.malformed(postcard::Error::DeserializeBadEncoding)),
             Err(source) => Err(self.malformed(source)),
         }
+    }
+
+    /// Receives so many bytes into the buffer. It grows as they arrive: a length that was only announced costs nothing.
+    fn fill(&mut self, bytes: usize) -> io::Result<()> {
+        let mut received = 0;
+        while received < bytes {
+            let room = self.buffer.capacity().max(received * 2).max(LEAST_ROOM);
+            self.buffer.resize(bytes.min(room), 0);
+            self.stream.read_exact(&mut self.buffer[received..])?;
+            received = self.buffer.len();
+        }
+        self.buffer.truncate(bytes);
+        Ok(())
     }
 
     /// Sends bytes that are no message.
@@ -239,13 +285,7 @@ impl Connection {
     }
 
     fn io(&self, source: io::Error) -> ConnectionError {
-        let peer = self.peer.clone();
-        match source.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                ConnectionError::Closed { peer }
-            }
-            _ => ConnectionError::Io { peer, source },
-        }
+        ConnectionError::of(&self.peer, source)
     }
 }
 
@@ -318,6 +358,17 @@ mod tests {
         let error = right.receive::<u64>().unwrap_err();
         assert!(matches!(&error, ConnectionError::TooLong { peer, .. } if peer == "browser"), "{error}");
         assert!(right.buffer.is_empty());
+    }
+
+    #[test]
+    fn a_length_that_is_only_announced_costs_no_memory() {
+        let (mut left, right) = loopback_pair();
+        let mut right = Connection::new(right, "left").unwrap();
+        left.write_all(&(MAX_MESSAGE_BYTES as u32).to_le_bytes()).unwrap();
+        left.write_all(&[1; 1000]).unwrap();
+        drop(left);
+        assert!(right.receive::<Vec<u8>>().is_err());
+        assert!(right.buffer.capacity() <= LEAST_ROOM, "{}", right.buffer.capacity());
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod peer;
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,10 +16,12 @@ use plan::ids::RankId;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use thiserror::Error;
 
-use self::meet::{answer, call, missing};
+pub use self::meet::StepPort;
+use self::meet::{CANCEL_CHECK, call_until};
 use self::peer::Peer;
 use super::framing::{Closer, ConnectionError};
-use super::hello::GroupId;
+use super::purpose::GroupId;
+use super::secret::Secret;
 use super::{Fabric, FabricError, Frame};
 use crate::cancel::Cancel;
 use crate::protocol::RankAddress;
@@ -80,15 +82,38 @@ impl Dissolver {
     }
 }
 
+/// The most that a rank sends another in one exchange; more is a broken peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Largest {
+    /// Indices of a frame.
+    pub indices: usize,
+    /// Values of a frame.
+    pub values: usize,
+}
+
+impl Largest {
+    /// The most that a rank of `tokens` tokens a step sends, each to `top_k` experts in rows of `width`: a row for each, of
+    /// one slot.
+    #[must_use]
+    pub const fn of_step(tokens: usize, top_k: usize, width: usize) -> Self {
+        let pairs = tokens.saturating_mul(top_k);
+        Self { indices: pairs.saturating_mul(2).saturating_add(1), values: pairs.saturating_mul(width) }
+    }
+}
+
 /// Who a mesh connects.
 #[derive(Clone, Copy, Debug)]
 pub struct Members<'a> {
     /// The group.
     pub group: GroupId,
+    /// What its ranks prove themselves by.
+    pub secret: &'a Secret,
     /// This rank.
     pub rank: RankId,
     /// Every rank in order.
     pub ranks: &'a [RankAddress],
+    /// What it may be sent.
+    pub largest: Largest,
 }
 
 impl Mesh {
@@ -98,36 +123,40 @@ impl Mesh {
     /// If the group does not come together within `timeout`, or `cancel` ends it.
     pub fn connect(
         members: Members<'_>,
-        listener: &TcpListener,
+        port: &StepPort,
         timeout: Duration,
         cancel: &Cancel,
     ) -> Result<Self, MeshError> {
         let deadline = Instant::now() + timeout;
         let own = members.rank.index();
+        let expecting = port.expect(members);
         let mut streams: Vec<Option<TcpStream>> = members.ranks.iter().map(|_| None).collect();
         for address in &members.ranks[..own] {
-            streams[address.rank.index()] = Some(call(members, address, deadline, cancel)?);
+            let connection = call_until(members, address, deadline, cancel)?;
+            streams[address.rank.index()] = Some(connection.into_stream());
         }
-        listener.set_nonblocking(true)?;
-        while let Some(missing) = missing(&streams, own) {
+        loop {
+            let missing: Vec<RankId> = missing(&streams, own).collect();
+            if missing.is_empty() {
+                return Self::new(members.rank, streams, members.largest);
+            }
             if cancel.is_cancelled() {
                 return Err(MeshError::Cancelled);
             }
             if Instant::now() >= deadline {
                 return Err(MeshError::Incomplete { missing, seconds: timeout.as_secs() });
             }
-            if let Some((from, stream)) = answer(members, listener)? {
-                streams[from.index()] = Some(stream);
+            if let Ok((from, connection)) = expecting.callers.recv_timeout(CANCEL_CHECK) {
+                streams[from.index()] = Some(connection.into_stream());
             }
         }
-        Self::new(members.rank, streams)
     }
 
     /// Takes streams that are connected, `[ranks]`, with `None` at this rank's own place.
     ///
     /// # Errors
     /// If the system refuses to watch them.
-    pub fn new(rank: RankId, streams: Vec<Option<TcpStream>>) -> Result<Self, MeshError> {
+    pub fn new(rank: RankId, streams: Vec<Option<TcpStream>>, largest: Largest) -> Result<Self, MeshError> {
         let readiness = epoll::create(CreateFlags::CLOEXEC).map_err(io::Error::from)?;
         let mut peers = Vec::with_capacity(streams.len());
         for (index, stream) in streams.into_iter().enumerate() {
@@ -139,7 +168,7 @@ impl Mesh {
             // Edge-triggered: watched once for both directions, and every use ends with the system saying "not now".
             let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
             epoll::add(&readiness, &stream, EventData::new_u64(index as u64), flags).map_err(io::Error::from)?;
-            peers.push(Some(Peer::new(index.into(), stream)));
+            peers.push(Some(Peer::new(index.into(), stream, largest)));
         }
         Ok(Self { rank, peers, readiness, exchange: 0, dissolved: Arc::default() })
     }
@@ -190,6 +219,11 @@ impl Mesh {
         }
         Ok(())
     }
+}
+
+/// The ranks that have no stream yet.
+fn missing(streams: &[Option<TcpStream>], own: usize) -> impl Iterator<Item = RankId> {
+    (0..streams.len()).filter(move |&rank| rank != own && streams[rank].is_none()).map(RankId::from)
 }
 
 impl Fabric for Mesh {

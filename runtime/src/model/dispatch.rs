@@ -135,13 +135,16 @@ impl Dispatch {
                 return Err(broken("a frame's rows are not as many as it says"));
             }
             for _ in 0..rows {
-                for _ in 0..indices.next().unwrap_or(0) {
+                for _ in 0..indices.next().ok_or_else(|| broken("a frame ends before its rows do"))? {
                     match indices.next() {
                         Some(slot) if (slot as usize) < slots => self.pairs.push((slot, row)),
                         _ => return Err(broken("a frame names a slot that does not exist")),
                     }
                 }
                 row += 1;
+            }
+            if indices.next().is_some() {
+                return Err(broken("a frame goes on after its rows"));
             }
             append(&frame.values);
         }

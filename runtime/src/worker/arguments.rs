@@ -42,7 +42,7 @@ pub struct WorkerArguments {
     /// File with what coordinator and ranks prove by that they belong together: 32 bytes or more, the same everywhere; read
     /// once, at the start
     #[arg(long, value_name = "FILE")]
-    pub secret_file: Option<PathBuf>,
+    pub secret_file: PathBuf,
     /// Number of the process that started this one, to end with it
     #[arg(long, hide = true, value_name = "PID", allow_hyphen_values = true, value_parser = bounds::PARENT.parser::<u32>())]
     pub parent: Option<u32>,
@@ -97,7 +97,7 @@ impl TryFrom<WorkerArguments> for WorkerSettings {
             node: node.filter(|node| !node.is_empty()).unwrap_or_else(host_name),
             threads: threads.into(),
             cache: CacheSize { blocks: kv_blocks as usize, block_tokens: block_tokens as usize },
-            secret: secret_file.as_deref().map(Secret::read).transpose()?,
+            secret: Secret::read(&secret_file)?,
             faults: Faults::default(),
             parent,
         })
@@ -112,8 +112,12 @@ mod tests {
 
     fn parse(more: &[&str]) -> Result<WorkerSettings, String> {
         let command = WorkerArguments::augment_args(Command::new("worker"));
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(secret.path(), [b'k'; 32]).unwrap();
         let least = ["worker", "--model", "m", "--rank", "1", "--coordinator", "c:8002", "--advertise-address", "h"];
-        let matches = command.try_get_matches_from(least.iter().chain(more)).map_err(|error| error.to_string())?;
+        let least = least.into_iter().chain(["--secret-file", secret.path().to_str().unwrap()]);
+        let matches =
+            command.try_get_matches_from(least.chain(more.iter().copied())).map_err(|error| error.to_string())?;
         let arguments = WorkerArguments::from_arg_matches(&matches).map_err(|error| error.to_string())?;
         arguments.try_into().map_err(|error: SecretError| error.to_string())
     }
@@ -123,6 +127,14 @@ mod tests {
         let settings = parse(&[]).unwrap();
         let ports = [settings.listen, settings.move_listen, settings.health_listen].map(|address| address.port());
         assert_eq!((ports, settings.cache.block_tokens), ([8003, 8004, 8005], 16));
+    }
+
+    #[test]
+    fn a_rank_without_a_secret_is_told_which_option_it_lacks() {
+        let command = WorkerArguments::augment_args(Command::new("worker"));
+        let least = ["worker", "--model", "m", "--rank", "1", "--coordinator", "c:8002", "--advertise-address", "h"];
+        let error = command.try_get_matches_from(least).unwrap_err().to_string();
+        assert!(error.contains("--secret-file <FILE>"), "{error}");
     }
 
     #[test]

@@ -6,18 +6,23 @@ use std::error::Error;
 use plan::ids::RankId;
 
 use super::{FIRST_BACK_OFF, LONGEST_BACK_OFF, Stop};
-use crate::fabric::framing::{CONNECT_TIMEOUT, Connection, ConnectionError};
-use crate::fabric::hello::Purpose;
-use crate::protocol::{FromRank, ToRank};
+use crate::fabric::framing::{CONNECT_TIMEOUT, ConnectionError};
+use crate::fabric::handshake::call;
+use crate::fabric::purpose::Purpose;
+use crate::fabric::secret::Secret;
+use crate::protocol::{FromRank, MOST_WORDS, ProcessId, ToRank};
+use crate::quoted::shortened;
 
 /// What is told, and to whom.
 pub(super) struct Failure {
     /// `host:port` of the coordinator's control connection.
     pub coordinator: String,
+    /// The deployment's.
+    pub secret: Secret,
     /// The rank it was to be.
     pub rank: RankId,
-    /// As in [`Purpose::Control`].
-    pub process: u64,
+    /// As in [`FromRank::Failed`].
+    pub process: ProcessId,
     /// Why it cannot serve.
     pub reason: String,
 }
@@ -28,9 +33,14 @@ impl Failure {
         let mut back_off = FIRST_BACK_OFF;
         while !stop.cancel.is_cancelled() {
             match self.tell(stop) {
-                Ok(ToRank::Refused { reason }) => tracing::warn!(reason, "the coordinator does not take note"),
+                Ok(ToRank::Refused { reason }) => {
+                    tracing::warn!(reason = shortened(&reason, MOST_WORDS), "the coordinator does not take note");
+                }
                 // The connection was held until the coordinator or this process ended.
                 Ok(_) | Err(ConnectionError::Closed { .. }) => back_off = FIRST_BACK_OFF,
+                Err(error @ (ConnectionError::SecretDiffers { .. } | ConnectionError::OtherVersion { .. })) => {
+                    tracing::warn!(%error, "the coordinator cannot be told");
+                }
                 Err(error) => tracing::debug!(%error, "the coordinator does not know yet"),
             }
             stop.cancel.wait(back_off);
@@ -40,10 +50,11 @@ impl Failure {
 
     /// Tells one coordinator and waits until it says something, or is gone.
     fn tell(&self, stop: &Stop) -> Result<ToRank, ConnectionError> {
-        let mut control = Connection::connect(&self.coordinator, "the coordinator", CONNECT_TIMEOUT)?;
+        let purpose = (Purpose::Control, &self.secret);
+        let mut control = call(&self.coordinator, "the coordinator", purpose, CONNECT_TIMEOUT)?;
         stop.guard(control.closer()?);
-        Purpose::Control { process: self.process }.introduce(&mut control)?;
-        control.send(&FromRank::Failed { rank: self.rank, reason: self.reason.clone() })?;
+        let Self { process, rank, .. } = *self;
+        control.send(&FromRank::Failed { process, rank, reason: shortened(&self.reason, MOST_WORDS) })?;
         control.receive()
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use kernels::Backend as _;
 use kernels::cpu::Cpu;
+use plan::moves::{SlotChange, Transaction};
 use plan::topology::Topology;
 use plan::wire::{MapDocument, WireError};
 use thiserror::Error;
@@ -20,10 +22,13 @@ use crate::experts::mover::{Mover, MoverSetup, Serving};
 use crate::experts::pages::{HeldPages, Pages};
 use crate::experts::table::ExpertTable;
 use crate::fabric::framing::{CONNECT_TIMEOUT, Closer, Connection, ConnectionError};
-use crate::fabric::hello::{GroupId, Purpose};
-use crate::fabric::mesh::{Dissolver, Members, Mesh, MeshError};
+use crate::fabric::handshake::call;
+use crate::fabric::mesh::{Dissolver, Largest, Members, Mesh, MeshError};
+use crate::fabric::purpose::{GroupId, Purpose};
+use crate::fabric::secret::Secret;
 use crate::model::qwen3_moe::expert_shape;
-use crate::protocol::{FromRank, RankAddress, ToRank};
+use crate::protocol::{FromRank, MOST_WORDS, RankAddress, ToRank};
+use crate::quoted::shortened;
 
 /// How often a rank says that it is alive.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -48,6 +53,8 @@ pub(super) enum SessionError {
     UnequalRanks,
     #[error("the experts cannot be loaded")]
     Load(#[from] LoadError),
+    #[error("the coordinator orders a move of pages that nobody has agreed upon")]
+    NotAgreed,
     #[error("the other ranks cannot be reached")]
     Mesh(#[from] MeshError),
     #[error("the system refuses")]
@@ -64,6 +71,10 @@ pub(super) struct Session {
 /// A rank's part in a group, beside what its engine has.
 struct Part {
     generation: u64,
+    /// Experts of each layer.
+    experts: usize,
+    /// The fingerprint that each expert's page must have, `[layers, experts]`; empty until it is known.
+    fingerprints: Vec<u128>,
     pages: Arc<Pages<Cpu>>,
     mover: Mover<Cpu>,
     dissolver: Dissolver,
@@ -82,11 +93,13 @@ struct Link {
 /// An order to form a group.
 struct Form {
     group: GroupId,
+    secret: Secret,
     ranks: Vec<RankAddress>,
     map: MapDocument,
     epoch: u64,
     staging_pages: u32,
     move_bytes_per_second: u64,
+    step_tokens: u32,
 }
 
 impl Session {
@@ -97,8 +110,8 @@ impl Session {
     /// Registers and obeys until the coordinator or the group is gone.
     pub fn run(&mut self, worker: &mut Worker, stop: &Stop) -> Result<Infallible, SessionError> {
         let address = &worker.settings.coordinator;
-        let mut control = Connection::connect(address, "the coordinator", CONNECT_TIMEOUT)?;
-        Purpose::Control { process: worker.process }.introduce(&mut control)?;
+        let purpose = (Purpose::Control, &worker.settings.secret);
+        let mut control = call(address, "the coordinator", purpose, CONNECT_TIMEOUT)?;
         control.send(&worker.registration())?;
         stop.guard(control.closer()?);
         let closer = control.closer()?;
@@ -109,14 +122,31 @@ impl Session {
         let link = Link { closer, reports, gone };
         for order in orders {
             match order? {
-                ToRank::Form { generation, nonce, ranks, map, epoch, staging_pages, move_bytes_per_second } => {
+                ToRank::Form {
+                    generation,
+                    nonce,
+                    secret,
+                    ranks,
+                    map,
+                    epoch,
+                    staging_pages,
+                    move_bytes_per_second,
+                    step_tokens,
+                } => {
                     let group = GroupId { generation, nonce };
-                    let form = Form { group, ranks, map, epoch, staging_pages, move_bytes_per_second };
+                    let form =
+                        Form { group, secret, ranks, map, epoch, staging_pages, move_bytes_per_second, step_tokens };
                     self.form(worker, form, &link)?;
+                }
+                ToRank::Agreed { generation, fingerprints } => {
+                    if let Some(part) = self.part.as_mut().filter(|part| part.generation == generation) {
+                        part.fingerprints = fingerprints;
+                    }
                 }
                 ToRank::Stage { generation, transaction, work, deadline_ms } => {
                     if let Some(part) = self.part_in(generation) {
-                        part.mover.stage(transaction, work, Duration::from_millis(deadline_ms));
+                        let expected = part.expected(&work).ok_or(SessionError::NotAgreed)?;
+                        part.mover.stage(transaction, (work, expected), Duration::from_millis(deadline_ms));
                     }
                 }
                 ToRank::Abort { generation, transaction } => {
@@ -124,7 +154,9 @@ impl Session {
                         part.mover.abort(transaction);
                     }
                 }
-                ToRank::Refused { reason } => return Err(SessionError::Refused { reason }),
+                ToRank::Refused { reason } => {
+                    return Err(SessionError::Refused { reason: shortened(&reason, MOST_WORDS) });
+                }
             }
         }
         Err(SessionError::Closed)
@@ -137,7 +169,7 @@ impl Session {
     /// Becomes part of a group.
     fn form(&mut self, worker: &mut Worker, form: Form, link: &Link) -> Result<(), SessionError> {
         let started = Instant::now();
-        let Form { group, ranks, map, epoch, staging_pages, move_bytes_per_second } = form;
+        let Form { group, secret, ranks, map, epoch, staging_pages, move_bytes_per_second, step_tokens } = form;
         let (rank, load_page) = (worker.settings.rank, Arc::clone(&worker.load_page));
         let map = map.to_map(&worker.checkpoint.identity(""))?;
         if map.slots_of_ranks().per_rank().is_none() {
@@ -150,17 +182,23 @@ impl Session {
         let slots = map.layers().flat_map(|layer| map.rank(layer, rank).iter().map(move |&expert| (layer, expert)));
         let held: HeldPages<Cpu> = slots.zip(loaded.iter().cloned()).collect();
         worker.held = held.clone();
+        let backend = Arc::clone(worker.engine.backend());
+        let fingerprints = loaded.iter().map(|page| backend.fingerprint(page)).collect();
         let nodes = Topology::named(ranks.iter().map(|rank| rank.node.as_str()), map.shape().slots_per_rank);
         let table = ExpertTable::new(&map, &nodes, rank, epoch, loaded);
-        let backend = Arc::clone(worker.engine.backend());
+        let (experts, config) = (map.shape().experts, worker.checkpoint.config());
+        let largest = Largest::of_step(step_tokens as usize, config.top_k, config.hidden);
         let pages = Pages::new(backend, expert_shape(&worker.checkpoint), map, held, staging_pages);
-        worker.server.set(Some(Serving { group, pages: Arc::clone(&pages) }));
-        let fabric = Mesh::connect(Members { group, rank, ranks: &ranks }, &worker.steps, MESH_TIMEOUT, &link.gone)?;
-        let mut steps = Connection::connect(&worker.settings.coordinator, "the coordinator", CONNECT_TIMEOUT)?;
-        Purpose::Steps { group, rank }.introduce(&mut steps)?;
+        let serving = Serving { group, secret: secret.clone(), rank, ranks: ranks.len(), pages: Arc::clone(&pages) };
+        worker.server.set(Some(serving));
+        let members = Members { group, secret: &secret, rank, ranks: &ranks, largest };
+        let fabric = Mesh::connect(members, &worker.steps, MESH_TIMEOUT, &link.gone)?;
+        let purpose = (Purpose::Steps { group, rank }, &secret);
+        let steps = call(&worker.settings.coordinator, "the coordinator", purpose, CONNECT_TIMEOUT)?;
         let (dissolver, closer) = (fabric.dissolver()?, steps.closer()?);
         let setup = MoverSetup {
             group,
+            secret,
             rank,
             ranks,
             pages: Arc::clone(&pages),
@@ -176,12 +214,13 @@ impl Session {
         let ended = worker.engine.join(Membership::new(generation, table, path, Arc::clone(&pages), incoming), session);
         // From now on the group's pages know what is held; what is kept here would never become staging memory.
         worker.held.clear();
-        self.part = Some(Part { generation, pages, mover, dissolver, steps: closer, ended });
+        self.part =
+            Some(Part { generation, experts, fingerprints: Vec::new(), pages, mover, dissolver, steps: closer, ended });
         self.ready = true;
         worker.metrics.formed(true);
         tracing::info!(generation, epoch, seconds = started.elapsed().as_secs_f64(), "part of a group");
         // If the coordinator is gone, the loop that reads its orders says so.
-        let _ = link.reports.send(FromRank::Ready { generation });
+        let _ = link.reports.send(FromRank::Ready { generation, fingerprints });
         Ok(())
     }
 
@@ -195,6 +234,18 @@ impl Session {
             tracing::info!(reason = &reason as &dyn std::error::Error, "the step path ended");
         }
         Some(pages.held())
+    }
+}
+
+impl Part {
+    /// The fingerprint of the page that each change of a transaction brings, if they are agreed upon.
+    fn expected(&self, work: &Transaction) -> Option<Vec<u128>> {
+        let of = |change: &SlotChange| {
+            let expert = change.to.index();
+            let place = work.layer.index() * self.experts + expert;
+            self.fingerprints.get(place).copied().filter(|_| expert < self.experts)
+        };
+        work.changes.iter().map(of).collect()
     }
 }
 

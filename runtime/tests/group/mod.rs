@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use runtime::coordinator::fleet::{Fleet, FleetEvent, FleetSettings, Group};
 use runtime::experts::mover::Faults;
 use runtime::experts::planner::{Planned, Planner, Wanted};
 use runtime::experts::rebalance::{Effect, Event, Rebalancer, Report, Settings};
+use runtime::fabric::secret::Secret;
 use runtime::model::checkpoint::Checkpoint;
 use runtime::model::qwen3_moe::CacheSize;
 use runtime::protocol::{Commit, Sampling, SequenceId, SequenceStep, StepDone};
@@ -34,6 +35,12 @@ pub const BLOCKS: u32 = 16;
 
 pub fn checkpoint() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-moe")
+}
+
+/// What the members of this process' groups share.
+pub fn secret() -> Secret {
+    static SECRET: LazyLock<Secret> = LazyLock::new(|| Secret::draw().unwrap());
+    SECRET.clone()
 }
 
 /// How a group is made.
@@ -99,7 +106,7 @@ impl Worker {
                 blocks: (setup.sequences_per_rank * BLOCKS) as usize,
                 block_tokens: BLOCK_TOKENS as usize,
             },
-            secret: None,
+            secret: secret(),
             faults: setup.faults,
             parent: None,
         };
@@ -133,6 +140,8 @@ pub struct Deployment {
     pub steps: u64,
     started: Instant,
     pub reports: Vec<Report>,
+    /// Why ranks were refused.
+    pub refusals: Vec<String>,
     /// Slots changed by each step that committed anything.
     pub committed: BTreeMap<u64, Vec<Commit>>,
 }
@@ -172,6 +181,7 @@ impl Deployment {
             steps: 0,
             started: Instant::now(),
             reports: Vec::new(),
+            refusals: Vec::new(),
             committed: BTreeMap::new(),
         };
         deployment.wait_for_group();
@@ -222,7 +232,7 @@ impl Deployment {
                 self.on(Event::GroupLost);
             }
             FleetEvent::Failing(reason) => panic!("a rank has failed: {reason:?}"),
-            FleetEvent::Refused { reason } => tracing::warn!(reason, "a rank was refused"),
+            FleetEvent::Refused { reason } => self.refusals.push(reason),
             FleetEvent::Staged { generation, rank, transaction, bytes } => {
                 self.on(Event::Staged { generation, rank, transaction, bytes });
             }
@@ -304,9 +314,15 @@ impl Deployment {
 }
 
 fn start_fleet(setup: &Setup, address: &str) -> (Fleet, Receiver<FleetEvent>) {
+    let opened = Checkpoint::open(&checkpoint()).unwrap();
     let settings = FleetSettings {
         ranks: setup.ranks,
-        model: Checkpoint::open(&checkpoint()).unwrap().identity("tiny-moe"),
+        secret: secret(),
+        model: opened.identity("tiny-moe"),
+        vocabulary: opened.config().vocabulary,
+        top_k: opened.config().top_k,
+        // Every sequence of a rank may be at its prompt.
+        step_tokens: (setup.sequences_per_rank * BLOCKS * BLOCK_TOKENS) as usize,
         staging_pages: setup.settings.staging_pages,
         move_bytes_per_second: setup.move_bytes_per_second,
         silence_limit: FleetSettings::SILENCE_LIMIT,

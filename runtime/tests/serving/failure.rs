@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use plan::wire::{State, path};
 use serde_json::{Value, json};
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::group::{MODEL, PATIENCE, program};
 
@@ -77,6 +77,7 @@ struct Apart {
     url: String,
     admin: String,
     control: String,
+    secret: NamedTempFile,
 }
 
 impl Apart {
@@ -86,8 +87,11 @@ impl Apart {
         let mut command = program();
         command.args(["coordinator", "--model", MODEL, "--served-model-name", "tiny", "--ranks", "1"]);
         command.args(["--listen", &listen, "--admin-listen", &admin, "--control-listen", &control]);
+        let secret = NamedTempFile::new().unwrap();
+        std::fs::write(secret.path(), "what coordinator and ranks share\n").unwrap();
+        command.arg("--secret-file").arg(secret.path());
         let coordinator = Process(command.spawn().unwrap());
-        Self { coordinator, url: format!("http://{listen}"), admin: format!("http://{admin}"), control }
+        Self { coordinator, secret, url: format!("http://{listen}"), admin: format!("http://{admin}"), control }
     }
 
     fn rank(&self, model: &Path) -> (Process, String) {
@@ -96,6 +100,7 @@ impl Apart {
         command.args(["worker", "--rank", "0", "--coordinator", &self.control, "--advertise-address", "127.0.0.1"]);
         command.args(["--listen", "127.0.0.1:0", "--move-listen", "127.0.0.1:0", "--health-listen", &health]);
         command.args(["--node", "node-7", "--model"]).arg(model);
+        command.arg("--secret-file").arg(self.secret.path());
         (Process(command.spawn().unwrap()), format!("http://{health}"))
     }
 

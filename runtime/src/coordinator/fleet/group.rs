@@ -1,10 +1,12 @@
 //! A group of ranks that runs steps.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use plan::ids::RankId;
 use thiserror::Error;
 
+use super::answer::Expected;
 use super::members::Members;
 use crate::fabric::framing::Connection;
 use crate::protocol::{Commit, SequenceStep, Step, StepDone};
@@ -27,18 +29,26 @@ pub struct Group {
     generation: u64,
     kv_blocks: Vec<u32>,
     block_tokens: u32,
+    expected: Expected,
     connections: Vec<Connection>,
     members: Arc<Members>,
 }
 
+/// What a group is made of.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub generation: u64,
+    pub kv_blocks: Vec<u32>,
+    pub block_tokens: u32,
+    pub expected: Expected,
+    /// To each rank.
+    pub connections: Vec<Connection>,
+}
+
 impl Group {
-    pub(super) fn new(
-        generation: u64,
-        (kv_blocks, block_tokens): (Vec<u32>, u32),
-        connections: Vec<Connection>,
-        members: Arc<Members>,
-    ) -> Self {
-        Self { generation, kv_blocks, block_tokens, connections, members }
+    pub(super) fn new(parts: Parts, members: Arc<Members>) -> Self {
+        let Parts { generation, kv_blocks, block_tokens, expected, connections } = parts;
+        Self { generation, kv_blocks, block_tokens, expected, connections, members }
     }
 
     /// Its generation.
@@ -86,22 +96,33 @@ impl Group {
         batches: Vec<Vec<SequenceStep>>,
         commits: &[Commit],
     ) -> Result<Vec<StepDone>, RankLost> {
-        let generation = self.generation;
+        let (generation, expected, sent) = (self.generation, self.expected, Instant::now());
         let lost = |rank: usize, reason: String| RankLost { rank: rank.into(), number, reason };
+        let mut steps = Vec::with_capacity(batches.len());
         for (rank, (connection, batch)) in self.connections.iter_mut().zip(batches).enumerate() {
             let step = Step { generation, number, commits: commits.to_vec(), batch };
             connection.send(&step).map_err(|error| lost(rank, error.to_string()))?;
+            steps.push(step);
         }
+        let tokens = steps.iter().flat_map(|step| &step.batch).map(|sequence| sequence.tokens.len()).sum();
         let mut answers = Vec::with_capacity(self.connections.len());
-        for (rank, connection) in self.connections.iter_mut().enumerate() {
-            let done: StepDone = connection.receive().map_err(|error| lost(rank, error.to_string()))?;
+        for (rank, (connection, Step { batch, .. })) in self.connections.iter_mut().zip(&steps).enumerate() {
+            let done = connection.receive_up_to(expected.most_bytes(batch));
+            let done: StepDone = done.map_err(|error| lost(rank, error.to_string()))?;
             if (done.generation, done.number) != (generation, number) {
                 let reason = format!("it answered step {} of generation {} instead", done.number, done.generation);
                 return Err(lost(rank, reason));
             }
+            if let Some(reason) = expected.wrong(&done, batch, tokens, sent.elapsed()) {
+                return Err(lost(rank, format!("it answered wrongly: {reason}")));
+            }
             answers.push(done);
         }
-        Ok(answers)
+        match expected.wrong_sum(&answers, tokens) {
+            // Nobody can tell whose count is wrong; whoever it is, none of them is believed.
+            Some(reason) => Err(lost(0, format!("it or another rank answered wrongly: {reason}"))),
+            None => Ok(answers),
+        }
     }
 }
 

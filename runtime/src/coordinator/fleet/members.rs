@@ -2,7 +2,6 @@
 //! anything waits for the network.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -10,16 +9,24 @@ use crossbeam_channel::Sender;
 use plan::ids::RankId;
 use plan::wire::{MapDocument, RankState};
 
+use super::agreement::{Agreement, Report, agree};
+use super::answer::Expected;
+use super::group::Parts;
 use super::{FleetEvent, FleetSettings, FormError, Group};
 use crate::fabric::framing::{Closer, Connection};
-use crate::fabric::hello::{GroupId, draw};
-use crate::protocol::{RankAddress, ToRank};
+use crate::fabric::purpose::GroupId;
+use crate::fabric::secret::{Secret, random};
+use crate::protocol::{ProcessId, RankAddress, ToRank};
+
+/// How long the place of a rank that was let go with its group is kept for its process: it comes back within the longest
+/// pause between two of its attempts.
+const KEPT_FOR: Duration = Duration::from_secs(8);
 
 /// A rank that is registered.
 #[derive(Debug)]
 pub(super) struct Member {
     /// The process that it is.
-    pub process: u64,
+    pub process: ProcessId,
     /// Where other ranks reach it.
     pub address: RankAddress,
     /// Blocks of its KV cache.
@@ -37,14 +44,53 @@ pub(super) struct Member {
 #[derive(Debug)]
 enum Formation {
     None,
-    Forming { id: GroupId, ready: Vec<bool>, steps: Vec<Option<Connection>> },
+    Forming(Forming),
     Formed { id: GroupId, steps: Vec<Closer> },
+}
+
+/// A group that comes together.
+#[derive(Debug)]
+struct Forming {
+    id: GroupId,
+    /// What its ranks prove themselves by.
+    secret: Secret,
+    /// Of its map: `[layers][ranks][slots]`.
+    placement: Vec<Vec<Vec<u32>>>,
+    /// What each rank that is ready says of its pages, `[ranks]`.
+    ready: Vec<Option<Vec<u128>>>,
+    steps: Vec<Option<Connection>>,
+}
+
+impl Forming {
+    fn slots_per_rank(&self) -> usize {
+        self.placement.first().and_then(|ranks| ranks.first()).map_or(0, Vec::len)
+    }
+}
+
+impl Formation {
+    const fn id(&self) -> Option<GroupId> {
+        match self {
+            Self::None => None,
+            Self::Forming(Forming { id, .. }) | Self::Formed { id, .. } => Some(*id),
+        }
+    }
+}
+
+/// A place that is kept for a process.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    process: ProcessId,
+    until: Instant,
 }
 
 #[derive(Debug)]
 struct State {
     /// `[ranks]`
     members: Vec<Option<Member>>,
+    /// For whom a free place is kept, `[ranks]`.
+    kept: Vec<Option<Kept>>,
+    /// What the last group agreed upon.
+    agreement: Option<Agreement>,
     /// Why a rank cannot serve; kept until its place is taken by one that can.
     failures: BTreeMap<RankId, String>,
     formation: Formation,
@@ -56,7 +102,6 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Members {
     pub settings: FleetSettings,
-    nonce: u64,
     events: Sender<FleetEvent>,
     state: Mutex<State>,
     changed: Condvar,
@@ -65,10 +110,9 @@ pub(super) struct Members {
 impl Members {
     pub fn new(settings: FleetSettings, events: Sender<FleetEvent>) -> Self {
         let members = (0..settings.ranks).map(|_| None).collect();
-        let (failures, formation) = (BTreeMap::new(), Formation::None);
-        let state = State { members, failures, formation, generation: 0, closed: false };
-        let nonce = draw();
-        Self { settings, nonce, events, state: Mutex::new(state), changed: Condvar::new() }
+        let (kept, failures, formation) = (vec![None; settings.ranks], BTreeMap::new(), Formation::None);
+        let state = State { members, kept, agreement: None, failures, formation, generation: 0, closed: false };
+        Self { settings, events, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -90,6 +134,7 @@ impl Members {
         member.heard = Instant::now();
         tracing::info!(%rank, address = member.address.moves, node = member.address.node, "rank registered");
         state.members[rank.index()] = Some(member);
+        state.kept[rank.index()] = None;
         if state.failures.remove(&rank).is_some() {
             self.tell_failure(&state);
         }
@@ -100,7 +145,7 @@ impl Members {
     }
 
     /// Takes note of a rank that cannot serve, if its place is free or gets free.
-    pub fn fail(&self, rank: RankId, process: u64, peer: &str, reason: &str) -> Result<(), String> {
+    pub fn fail(&self, rank: RankId, process: ProcessId, peer: &str, reason: &str) -> Result<(), String> {
         let mut state = self.free_place(rank, process, peer)?;
         tracing::error!(%rank, reason, "a rank cannot serve");
         state.failures.insert(rank, reason.to_owned());
@@ -110,28 +155,32 @@ impl Members {
 
     /// A rank's place, once nobody has it. Whoever wants a place that is taken waits until the rank there is lost, and
     /// is refused if that one shows that it lives: a process that is replaced may be noticed as gone only after its
-    /// successor has come.
-    fn free_place(&self, rank: RankId, process: u64, address: &str) -> Result<MutexGuard<'_, State>, String> {
+    /// successor has come. A place whose rank was let go with its group waits for that rank first.
+    fn free_place(&self, rank: RankId, process: ProcessId, address: &str) -> Result<MutexGuard<'_, State>, String> {
         let mut state = self.lock();
         if state.members[rank.index()].as_ref().is_some_and(|other| other.process == process) {
             self.lose_locked(&mut state, rank, "it registered again");
         }
         let limit = Instant::now() + self.settings.silence_limit + Duration::from_secs(1);
-        while let Some(other) = &state.members[rank.index()] {
-            let left = limit.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let other = &other.address.moves;
-                return Err(format!(
-                    "{rank} is alive at {other}, so {address} cannot be it; start each rank once, with a number of its own"
-                ));
-            }
+        loop {
+            let now = Instant::now();
+            let kept = state.kept[rank.index()].filter(|kept| kept.process != process && now < kept.until);
+            let until = match (&state.members[rank.index()], kept) {
+                _ if state.closed => return Err("the coordinator is shutting down".to_owned()),
+                (None, None) => return Ok(state),
+                (None, Some(kept)) => kept.until,
+                (Some(other), _) if limit <= now => {
+                    let other = &other.address.moves;
+                    return Err(format!(
+                        "{rank} is alive at {other}, so {address} cannot be it; start each rank once, with a number of its own"
+                    ));
+                }
+                (Some(_), _) => limit,
+            };
+            let left = until.saturating_duration_since(now);
             (state, _) =
                 self.changed.wait_timeout(state, left).expect("no thread panics while it holds the fleet's state");
         }
-        if state.closed {
-            return Err("the coordinator is shutting down".to_owned());
-        }
-        Ok(state)
     }
 
     fn tell_failure(&self, state: &State) {
@@ -151,7 +200,7 @@ impl Members {
         }
     }
 
-    pub fn heard(&self, rank: RankId, process: u64, now: Instant) {
+    pub fn heard(&self, rank: RankId, process: ProcessId, now: Instant) {
         if let Some(member) = &mut self.lock().members[rank.index()]
             && member.process == process
         {
@@ -172,7 +221,7 @@ impl Members {
     }
 
     /// Forgets a rank whose control connection ended, unless it has registered again meanwhile.
-    pub fn lose(&self, rank: RankId, process: u64, connection: &Sender<ToRank>, reason: &str) {
+    pub fn lose(&self, rank: RankId, process: ProcessId, connection: &Sender<ToRank>, reason: &str) {
         let mut state = self.lock();
         let is_this = |member: &Member| member.process == process && member.outbox.same_channel(connection);
         if state.members[rank.index()].as_ref().is_some_and(is_this) {
@@ -182,32 +231,50 @@ impl Members {
 
     pub fn lose_group(&self, generation: u64, rank: RankId, reason: &str) {
         let mut state = self.lock();
-        let current = match &state.formation {
-            Formation::None => None,
-            Formation::Forming { id, .. } | Formation::Formed { id, .. } => Some(id.generation),
-        };
-        if current == Some(generation) {
+        if state.formation.id().is_some_and(|id| id.generation == generation) {
             self.lose_locked(&mut state, rank, reason);
         }
     }
 
-    /// Drops a rank and the group that it is in. The others' connections are closed too: a rank then has one way
-    /// back from any state that the loss has left it in, which is to register again.
+    /// Drops a rank and the group that it is in.
     fn lose_locked(&self, state: &mut State, rank: RankId, reason: &str) {
-        tracing::warn!(%rank, reason, "rank lost");
         if let Some(member) = state.members[rank.index()].take() {
             member.closer.close();
         }
-        let generation = match std::mem::replace(&mut state.formation, Formation::None) {
-            Formation::None => None,
-            Formation::Forming { id, .. } => Some(id.generation),
-            Formation::Formed { id, steps } => {
-                steps.iter().for_each(Closer::close);
-                Some(id.generation)
+        self.end_group(state, rank, reason);
+    }
+
+    /// Drops ranks that have no place here, each told why, and the group that they are in.
+    fn refuse_locked(&self, state: &mut State, refused: &BTreeMap<RankId, String>) {
+        for (rank, reason) in refused {
+            if let Some(member) = state.members[rank.index()].take() {
+                // The thread that writes to it closes its connection when it has been told.
+                let _ = member.outbox.send(ToRank::Refused { reason: reason.clone() });
             }
-        };
+            self.tell(FleetEvent::Refused { reason: reason.clone() });
+        }
+        if let Some((rank, reason)) = refused.first_key_value() {
+            self.end_group(state, *rank, reason);
+        }
+    }
+
+    /// Ends the group that a lost rank was in. The others' connections are closed too: a rank then has one way back from any
+    /// state that the loss has left it in, which is to register again, and for a while its place is kept for it.
+    fn end_group(&self, state: &mut State, rank: RankId, reason: &str) {
+        tracing::warn!(%rank, reason, "rank lost");
+        let formation = std::mem::replace(&mut state.formation, Formation::None);
+        let generation = formation.id().map(|id| id.generation);
+        if let Formation::Formed { steps, .. } = formation {
+            steps.iter().for_each(Closer::close);
+        }
         if let Some(generation) = generation {
-            state.members.iter_mut().filter_map(Option::take).for_each(|member| member.closer.close());
+            let until = Instant::now() + KEPT_FOR;
+            for (member, kept) in state.members.iter_mut().zip(&mut state.kept) {
+                if let Some(member) = member.take() {
+                    *kept = Some(Kept { process: member.process, until });
+                    member.closer.close();
+                }
+            }
             self.tell(FleetEvent::Lost { generation, rank, reason: reason.to_owned() });
         }
         self.changed.notify_all();
@@ -220,69 +287,117 @@ impl Members {
         if !missing.is_empty() {
             return Err(FormError::Incomplete { missing });
         }
-        if let Formation::Forming { id, .. } | Formation::Formed { id, .. } = &state.formation {
+        if let Some(id) = state.formation.id() {
             return Err(FormError::Exists { generation: id.generation });
         }
+        let (Ok(nonce), Ok(secret)) = (random(), Secret::draw()) else { return Err(FormError::NoSecret) };
         state.generation += 1;
-        let id = GroupId { generation: state.generation, nonce: self.nonce };
+        let id = GroupId { generation: state.generation, nonce: u64::from_le_bytes(nonce) };
         let ranks: Vec<RankAddress> = state.members.iter().flatten().map(|member| member.address.clone()).collect();
         let order = ToRank::Form {
             generation: id.generation,
             nonce: id.nonce,
+            secret: secret.clone(),
             ranks,
             map: map.clone(),
             epoch,
             staging_pages: self.settings.staging_pages,
             move_bytes_per_second: self.settings.move_bytes_per_second,
+            step_tokens: u32::try_from(self.settings.step_tokens).unwrap_or(u32::MAX),
         };
         for member in state.members.iter().flatten() {
             // If its writer has ended, its reader is about to report the loss.
             let _ = member.outbox.send(order.clone());
         }
-        let (ready, steps) = (vec![false; self.settings.ranks], (0..self.settings.ranks).map(|_| None).collect());
-        state.formation = Formation::Forming { id, ready, steps };
+        let (ready, steps) = (vec![None; self.settings.ranks], (0..self.settings.ranks).map(|_| None).collect());
+        let placement = map.placement.clone();
+        state.formation = Formation::Forming(Forming { id, secret, placement, ready, steps });
         Ok(id.generation)
     }
 
-    pub fn ready(self: &Arc<Self>, rank: RankId, generation: u64) {
+    /// Takes note of what a rank that is ready holds; why it is lost, if that cannot be.
+    pub fn ready(self: &Arc<Self>, rank: RankId, generation: u64, fingerprints: Vec<u128>) -> Result<(), String> {
         let mut state = self.lock();
-        if let Formation::Forming { id, ready, .. } = &mut state.formation
-            && id.generation == generation
+        if let Formation::Forming(forming) = &mut state.formation
+            && forming.id.generation == generation
         {
-            ready[rank.index()] = true;
+            let slots = forming.placement.len() * forming.slots_per_rank();
+            if fingerprints.len() != slots {
+                return Err(format!("it is ready with {} pages instead of {slots}", fingerprints.len()));
+            }
+            forming.ready[rank.index()] = Some(fingerprints);
             self.complete(&mut state);
+        }
+        Ok(())
+    }
+
+    /// What who connects a rank's steps has to prove itself by.
+    pub fn secret_of(&self, group: GroupId, rank: RankId) -> Option<Secret> {
+        match &self.lock().formation {
+            Formation::Forming(forming) if forming.id == group && rank.index() < self.settings.ranks => {
+                Some(forming.secret.clone())
+            }
+            _ => None,
         }
     }
 
     pub fn attach_steps(self: &Arc<Self>, group: GroupId, rank: RankId, mut connection: Connection) {
         let mut state = self.lock();
-        if let Formation::Forming { id, steps, .. } = &mut state.formation
-            && *id == group
-            && rank.index() < steps.len()
+        if let Formation::Forming(forming) = &mut state.formation
+            && forming.id == group
+            && let Some(steps) = forming.steps.get_mut(rank.index())
         {
             connection.rename(rank.to_string());
-            steps[rank.index()] = Some(connection);
+            *steps = Some(connection);
             self.complete(&mut state);
         }
     }
 
+    /// Makes it a group once every rank is ready and connected, if they hold the same.
     fn complete(self: &Arc<Self>, state: &mut State) {
-        let Formation::Forming { id, ready, steps } = &mut state.formation else { return };
-        if !ready.iter().all(|&ready| ready) || !steps.iter().all(Option::is_some) {
+        let Formation::Forming(forming) = &mut state.formation else { return };
+        if !forming.ready.iter().all(Option::is_some) || !forming.steps.iter().all(Option::is_some) {
             return;
         }
-        let (id, connections): (GroupId, Vec<Connection>) = (*id, steps.iter_mut().filter_map(Option::take).collect());
+        let processes = state.members.iter().flatten().map(|member| member.process);
+        let ready = forming.ready.iter_mut().filter_map(Option::take);
+        let reports: Vec<Report> =
+            processes.zip(ready).map(|(process, fingerprints)| Report { process, fingerprints }).collect();
+        let experts = self.settings.model.experts;
+        let agreement = match agree(&forming.placement, experts, &reports, state.agreement.as_ref()) {
+            Ok(agreement) => agreement,
+            Err(wrong) => return self.refuse_locked(state, &wrong),
+        };
+        let (id, expected) = (forming.id, self.expected(forming));
+        let connections: Vec<Connection> = forming.steps.iter_mut().filter_map(Option::take).collect();
         let closers: Result<Vec<Closer>, _> = connections.iter().map(Connection::closer).collect();
         let steps = match closers {
             Ok(closers) => closers,
             Err(error) => return self.lose_locked(state, RankId(0), &error.to_string()),
         };
+        let (generation, fingerprints) = (id.generation, &agreement.fingerprints);
+        for member in state.members.iter().flatten() {
+            // As in `form`.
+            let _ = member.outbox.send(ToRank::Agreed { generation, fingerprints: fingerprints.clone() });
+        }
+        state.agreement = Some(agreement);
         let kv_blocks = state.members.iter().flatten().map(|member| member.kv_blocks).collect();
         let block_tokens = state.members.iter().flatten().next().map_or(0, |member| member.block_tokens);
         state.formation = Formation::Formed { id, steps };
-        tracing::info!(generation = id.generation, "group formed");
-        let group = Group::new(id.generation, (kv_blocks, block_tokens), connections, Arc::clone(self));
-        self.tell(FleetEvent::Formed(group));
+        tracing::info!(generation, "group formed");
+        let parts = Parts { generation, kv_blocks, block_tokens, expected, connections };
+        self.tell(FleetEvent::Formed(Group::new(parts, Arc::clone(self))));
+    }
+
+    fn expected(&self, forming: &Forming) -> Expected {
+        let FleetSettings { vocabulary, top_k, .. } = self.settings;
+        Expected { vocabulary, top_k, layers: forming.placement.len(), slots_per_rank: forming.slots_per_rank() }
+    }
+
+    /// The process that has a rank's place.
+    #[cfg(test)]
+    pub fn process_of(&self, rank: RankId) -> Option<ProcessId> {
+        self.lock().members[rank.index()].as_ref().map(|member| member.process)
     }
 
     pub fn report(&self, event: FleetEvent) {
@@ -312,12 +427,8 @@ impl Members {
         self.lock().generation
     }
 
-    pub fn is_closed(&self) -> bool {
-        self.lock().closed
-    }
-
     /// Ends the fleet: its threads, and every connection.
-    pub fn close(&self, listening: SocketAddr) {
+    pub fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
         if let Formation::Formed { steps, .. } = std::mem::replace(&mut state.formation, Formation::None) {
@@ -325,8 +436,5 @@ impl Members {
         }
         state.members.iter_mut().filter_map(Option::take).for_each(|member| member.closer.close());
         self.changed.notify_all();
-        drop(state);
-        // Wakes the thread that accepts, which then sees that the fleet is closed.
-        let _ = TcpStream::connect_timeout(&crate::fabric::reachable(listening), Duration::from_secs(1));
     }
 }

@@ -1,7 +1,7 @@
 //! The fleet's threads: one accepts, one watches for silence, and each rank has one that reads and one that writes.
 
-use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -11,30 +11,96 @@ use plan::wire::ModelIdentity;
 use super::FleetEvent;
 use super::members::{Member, Members};
 use crate::fabric::framing::{CUT_AFTER, Closer, Connection, ConnectionError};
-use crate::fabric::hello::Purpose;
-use crate::protocol::{FromRank, PROTOCOL, RankAddress, ToRank};
+use crate::fabric::greeter::Greeter;
+use crate::fabric::purpose::Purpose;
+use crate::protocol::{FromRank, MOST_WORDS, ProcessId, RankAddress, ToRank};
+use crate::quoted::shortened;
 
 /// How often silence is looked for.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Control connections beside two of each rank, which may have one that is about to end: those that are to be refused.
+const SPARE_CONNECTIONS: usize = 8;
+
+/// The longest first message: names, addresses and a reason.
+const MOST_FIRST_BYTES: usize = 16 << 10;
+
+/// The longest later message without the fingerprints of pages.
+const MOST_REPORT_BYTES: usize = 16 << 10;
+
+/// The most bytes of a fingerprint in a message.
+const FINGERPRINT_BYTES: usize = 19;
+
+/// The longest name of a host or node, and the longest `host:port`.
+const MOST_NAME_BYTES: usize = 253;
+const MOST_ADDRESS_BYTES: usize = MOST_NAME_BYTES + 8;
+
+/// The most blocks of a KV cache, and tokens of one of them: the coordinator keeps a list of the blocks.
+const MOST_BLOCKS: u32 = 1 << 24;
+const MOST_BLOCK_TOKENS: u32 = 1 << 16;
+
+/// The most bytes that one transaction brings a rank.
+const MOST_STAGED_BYTES: u64 = 1 << 44;
+
 /// Accepts ranks until the fleet is closed.
-pub(super) fn accept(members: &Arc<Members>, listener: &TcpListener) {
-    loop {
-        let accepted = listener.accept();
-        if members.is_closed() {
-            return;
+pub(super) fn accept(members: &Arc<Members>, greeter: Greeter) {
+    let places = Arc::new(Places { taken: AtomicUsize::new(0), all: members.settings.ranks * 2 + SPARE_CONNECTIONS });
+    let admit = |purpose: &Purpose| match *purpose {
+        Purpose::Control => Some(members.settings.secret.clone()),
+        Purpose::Steps { group, rank } => members.secret_of(group, rank),
+        Purpose::Mesh { .. } | Purpose::Moves { .. } => None,
+    };
+    greeter.run(admit, |purpose, connection| match purpose {
+        Purpose::Steps { group, rank } => members.attach_steps(group, rank, connection),
+        _ => spawn_control(members, &places, connection),
+    });
+}
+
+/// Gives a member a thread, if members have not too many.
+fn spawn_control(members: &Arc<Members>, places: &Arc<Places>, connection: Connection) {
+    let Some(place) = places.take() else {
+        tracing::warn!(
+            peer = connection.peer(),
+            limit = places.all,
+            "too many control connections; the last is closed"
+        );
+        return;
+    };
+    let serving = Arc::clone(members);
+    let serve = move || {
+        let _place = place;
+        if let Err(error) = serve_control(&serving, connection) {
+            tracing::info!(%error, "a control connection ended");
         }
-        let serving = Arc::clone(members);
-        let spawned = accepted.and_then(|(stream, address)| {
-            std::thread::Builder::new()
-                .name("fleet-rank".to_owned())
-                .spawn(move || serve(&serving, stream, &address.to_string()))
-        });
-        if let Err(error) = spawned {
-            tracing::warn!(%error, "a connection of a rank could not be accepted");
-            // Out of descriptors or threads: trying again at once would only burn a core.
-            std::thread::park_timeout(WATCH_INTERVAL);
-        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("fleet-rank".to_owned()).spawn(serve) {
+        tracing::warn!(%error, "a connection of a rank could not be accepted");
+    }
+}
+
+/// How many control connections there may be, and are.
+struct Places {
+    taken: AtomicUsize,
+    all: usize,
+}
+
+/// Free again when it is dropped.
+struct Place(Arc<Places>);
+
+impl Places {
+    fn take(self: &Arc<Self>) -> Option<Place> {
+        // Only the thread that accepts takes any.
+        let taken = self.taken.load(Ordering::Acquire);
+        (taken < self.all).then(|| {
+            self.taken.fetch_add(1, Ordering::AcqRel);
+            Place(Arc::clone(self))
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -45,30 +111,13 @@ pub(super) fn watch_for_silence(members: &Members, stopped: &Receiver<()>) {
     }
 }
 
-fn serve(members: &Arc<Members>, stream: TcpStream, address: &str) {
-    let served = Connection::new(stream, address).and_then(|mut connection| {
-        match Purpose::hear(&mut connection)? {
-            Purpose::Control { process } => return serve_control(members, process, connection),
-            Purpose::Steps { group, rank } => members.attach_steps(group, rank, connection),
-            purpose @ (Purpose::Mesh { .. } | Purpose::Moves { .. }) => {
-                let (found, expected) = (format!("{purpose:?}"), "a rank of this coordinator".to_owned());
-                return Err(ConnectionError::Stranger { peer: address.to_owned(), found, expected });
-            }
-        }
-        Ok(())
-    });
-    if let Err(error) = served {
-        tracing::info!(%error, "a connection ended");
-    }
-}
-
-fn serve_control(members: &Arc<Members>, process: u64, mut connection: Connection) -> Result<(), ConnectionError> {
+fn serve_control(members: &Arc<Members>, mut connection: Connection) -> Result<(), ConnectionError> {
     connection.set_timeout(Some(CUT_AFTER))?;
-    let first = connection.receive()?;
+    let first = connection.receive_up_to(MOST_FIRST_BYTES)?;
     let (outbox, orders) = crossbeam_channel::unbounded();
-    let control = Control { process, outbox: outbox.clone(), closer: connection.closer()? };
-    let rank = match introduce(members, first, control, connection.peer()) {
-        Ok(rank) => rank,
+    let control = Control { outbox: outbox.clone(), closer: connection.closer()? };
+    let (rank, process) = match introduce(members, first, control, connection.peer()) {
+        Ok(introduced) => introduced,
         Err(reason) => {
             tracing::warn!(peer = connection.peer(), reason, "registration refused");
             members.report(FleetEvent::Refused { reason: reason.clone() });
@@ -77,57 +126,80 @@ fn serve_control(members: &Arc<Members>, process: u64, mut connection: Connectio
     };
     connection.rename(rank.to_string());
     let writer = connection.share().and_then(|writer| spawn_writer(writer, orders));
+    let ModelIdentity { layers, experts, .. } = members.settings.model;
+    // A rank holds an expert once.
+    let most_bytes = MOST_REPORT_BYTES + layers * experts * FINGERPRINT_BYTES;
     // A rank that is there speaks every second; silence is the watcher's to judge.
-    let ended = writer.and_then(|()| connection.set_timeout(None)).and_then(|()| {
+    let served = writer.and_then(|()| connection.set_timeout(None)).and_then(|()| {
         loop {
-            let message = connection.receive()?;
+            let message = connection.receive_up_to(most_bytes)?;
             members.heard(rank, process, Instant::now());
-            hear(members, rank, message);
+            if let Err(reason) = hear(members, rank, message) {
+                return Ok(reason);
+            }
         }
     });
-    let ended: Result<std::convert::Infallible, _> = ended;
-    let Err(error) = ended;
-    members.lose(rank, process, &outbox, &error.to_string());
+    let reason = served.unwrap_or_else(|error| error.to_string());
+    members.lose(rank, process, &outbox, &reason);
     Ok(())
 }
 
 /// A control connection, as far as its rank's place needs it.
 struct Control {
-    process: u64,
     outbox: Sender<ToRank>,
     closer: Closer,
 }
 
 /// Takes a rank in, or takes note of why it can never be; otherwise why it is refused, and what to do.
-fn introduce(members: &Members, message: FromRank, control: Control, peer: &str) -> Result<RankId, String> {
-    let Control { process, outbox, closer } = control;
+fn introduce(
+    members: &Members,
+    message: FromRank,
+    control: Control,
+    peer: &str,
+) -> Result<(RankId, ProcessId), String> {
+    let Control { outbox, closer } = control;
     let ranks = members.settings.ranks;
     let exists = |rank: RankId| {
         let absent = || format!("{rank} does not exist: the group has ranks 0 to {}", ranks - 1);
         if rank.index() < ranks { Ok(rank) } else { Err(absent()) }
     };
     match message {
-        FromRank::Register { protocol, rank, .. } if protocol != PROTOCOL => Err(format!(
-            "{rank} speaks protocol {protocol}, this coordinator {PROTOCOL}; run the same version everywhere"
-        )),
-        FromRank::Register { rank, model, step_address, move_address, kv_blocks, block_tokens, node, .. } => {
+        FromRank::Register { process, rank, model, step_address, move_address, kv_blocks, block_tokens, node } => {
             let rank = exists(rank)?;
             check_model(rank, &model, &members.settings.model)?;
-            if kv_blocks == 0 || block_tokens == 0 {
-                return Err(format!("{rank} has no KV cache: {kv_blocks} blocks of {block_tokens} tokens"));
+            check_names(rank, [&step_address, &move_address], &node)?;
+            if !(1..=MOST_BLOCKS).contains(&kv_blocks) || !(1..=MOST_BLOCK_TOKENS).contains(&block_tokens) {
+                return Err(format!(
+                    "{rank} has a KV cache of {kv_blocks} blocks of {block_tokens} tokens; there must be 1 to {MOST_BLOCKS} \
+                     of 1 to {MOST_BLOCK_TOKENS}"
+                ));
             }
             let address = RankAddress { rank, step: step_address, moves: move_address, node };
             let heard = Instant::now();
             members.register(Member { process, address, kv_blocks, block_tokens, outbox, closer, heard })?;
-            Ok(rank)
+            Ok((rank, process))
         }
-        FromRank::Failed { rank, reason } => {
+        FromRank::Failed { process, rank, reason } => {
             let rank = exists(rank)?;
-            members.fail(rank, process, peer, &reason)?;
-            Ok(rank)
+            members.fail(rank, process, peer, &shortened(&reason, MOST_WORDS))?;
+            Ok((rank, process))
         }
         _ => Err("the first message must be a registration".to_owned()),
     }
+}
+
+/// Names and addresses go to other ranks and are shown to people: they are what they seem to be.
+fn check_names(rank: RankId, addresses: [&str; 2], node: &str) -> Result<(), String> {
+    for address in addresses {
+        let is_plain = address.len() <= MOST_ADDRESS_BYTES && address.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_plain || !address.contains(':') {
+            return Err(format!("{rank} gives {} as its address, which is no host:port", shortened(address, 64)));
+        }
+    }
+    if node.len() > MOST_NAME_BYTES || node.bytes().any(|byte| !(byte.is_ascii_graphic() || byte == b' ')) {
+        return Err(format!("{rank} gives {} as its node, which is no name of one (--node)", shortened(node, 64)));
+    }
+    Ok(())
 }
 
 fn check_model(rank: RankId, found: &ModelIdentity, expected: &ModelIdentity) -> Result<(), String> {
@@ -137,7 +209,13 @@ fn check_model(rank: RankId, found: &ModelIdentity, expected: &ModelIdentity) ->
     Err(format!(
         "{rank} found another model: {} MoE layers of {} experts, digest {}; the coordinator serves {} ({}, {}, {}); \
          give both the same checkpoint",
-        found.layers, found.experts, found.digest, expected.name, expected.layers, expected.experts, expected.digest
+        found.layers,
+        found.experts,
+        shortened(&found.digest, 64),
+        expected.name,
+        expected.layers,
+        expected.experts,
+        expected.digest
     ))
 }
 
@@ -149,24 +227,34 @@ fn spawn_writer(mut connection: Connection, orders: Receiver<ToRank>) -> Result<
             if connection.send(&order).is_err() {
                 return;
             }
+            if matches!(order, ToRank::Refused { .. }) {
+                connection.close();
+                return;
+            }
         }
     };
     let spawned = std::thread::Builder::new().name("fleet-orders".to_owned()).spawn(write);
     spawned.map(|_| ()).map_err(|source| ConnectionError::Io { peer, source })
 }
 
-fn hear(members: &Arc<Members>, rank: RankId, message: FromRank) {
+/// Takes note of what a rank says; why it is lost, if that cannot be.
+fn hear(members: &Arc<Members>, rank: RankId, message: FromRank) -> Result<(), String> {
     match message {
-        FromRank::Ready { generation } => members.ready(rank, generation),
+        FromRank::Ready { generation, fingerprints } => return members.ready(rank, generation, fingerprints),
+        FromRank::Staged { bytes, .. } if bytes > MOST_STAGED_BYTES => {
+            return Err(format!("it reports {bytes} bytes of one transaction"));
+        }
         FromRank::Staged { generation, transaction, bytes } => {
             members.report(FleetEvent::Staged { generation, rank, transaction, bytes });
         }
         FromRank::MoveFailed { generation, transaction, reason, message } => {
+            let message = shortened(&message, MOST_WORDS);
             members.report(FleetEvent::MoveFailed { generation, rank, transaction, reason, message });
         }
         FromRank::Alive => {}
         FromRank::Register { .. } | FromRank::Failed { .. } => {
-            tracing::warn!(%rank, "a rank that is registered introduces itself again; ignored");
+            return Err("it introduced itself again on the same connection".to_owned());
         }
     }
+    Ok(())
 }

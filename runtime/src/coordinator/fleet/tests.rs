@@ -1,11 +1,14 @@
 use std::time::Instant;
 
 use plan::map::{ExpertMap, MapShape};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::fabric::framing::Connection;
-use crate::fabric::hello::{GroupId, Purpose};
-use crate::protocol::{Commit, FromRank, PROTOCOL, Step, StepDone, StepTiming};
+use crate::fabric::handshake::call;
+use crate::fabric::purpose::{GroupId, Purpose};
+use crate::protocol::{Commit, FromRank, ProcessId, Step, StepDone, StepTiming};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -13,8 +16,24 @@ fn model() -> ModelIdentity {
     ModelIdentity { name: "tiny".to_owned(), digest: "abc".to_owned(), layers: 1, experts: 4 }
 }
 
+/// The same for every fleet and rank of a test.
+fn secret() -> Secret {
+    static SECRET: std::sync::LazyLock<Secret> = std::sync::LazyLock::new(|| Secret::draw().unwrap());
+    SECRET.clone()
+}
+
 fn fleet(ranks: usize, silence_limit: Duration) -> (Fleet, Receiver<FleetEvent>) {
-    let settings = FleetSettings { ranks, model: model(), staging_pages: 2, move_bytes_per_second: 0, silence_limit };
+    let settings = FleetSettings {
+        ranks,
+        secret: secret(),
+        model: model(),
+        vocabulary: 256,
+        top_k: 2,
+        step_tokens: 64,
+        staging_pages: 2,
+        move_bytes_per_second: 0,
+        silence_limit,
+    };
     Fleet::start(settings, TcpListener::bind("127.0.0.1:0").unwrap(), &VitalThreads::new(drop)).unwrap()
 }
 
@@ -31,12 +50,11 @@ struct Rank {
 }
 
 impl Rank {
-    fn register(fleet: &Fleet, rank: u32, process: u64, change: impl FnOnce(&mut FromRank)) -> Self {
+    fn register(fleet: &Fleet, rank: u32, process: u128, change: impl FnOnce(&mut FromRank)) -> Self {
         let address = fleet.address().to_string();
-        let mut control = Connection::connect(&address, "coordinator", PATIENCE).unwrap();
-        Purpose::Control { process }.introduce(&mut control).unwrap();
+        let mut control = call(&address, "coordinator", (Purpose::Control, &secret()), PATIENCE).unwrap();
         let mut registration = FromRank::Register {
-            protocol: PROTOCOL,
+            process: ProcessId(process),
             rank: RankId(rank),
             model: model(),
             step_address: format!("step:{rank}"),
@@ -51,19 +69,25 @@ impl Rank {
     }
 
     fn join(fleet: &Fleet, rank: u32) -> Self {
-        Self::register(fleet, rank, u64::from(rank), |_| {})
+        Self::register(fleet, rank, u128::from(rank), |_| {})
     }
 
-    /// Takes the order to form, connects its steps and says that it is ready.
+    /// Takes the order to form, connects its steps and says that it is ready, each page being what its expert's number says.
     fn form(&mut self) -> (GroupId, Connection) {
-        let ToRank::Form { generation, nonce, ranks, .. } = self.control.receive().unwrap() else {
+        self.form_with(|expert| u128::from(expert) + 1)
+    }
+
+    fn form_with(&mut self, fingerprint: impl Fn(u32) -> u128) -> (GroupId, Connection) {
+        let ToRank::Form { generation, nonce, secret, ranks, map, .. } = self.control.receive().unwrap() else {
             panic!("an order to form was expected")
         };
         assert_eq!(ranks[self.number.index()].moves, format!("moves:{}", self.number.0));
         let group = GroupId { generation, nonce };
-        let mut steps = Connection::connect(&self.address, "coordinator", PATIENCE).unwrap();
-        Purpose::Steps { group, rank: self.number }.introduce(&mut steps).unwrap();
-        self.control.send(&FromRank::Ready { generation }).unwrap();
+        let purpose = (Purpose::Steps { group, rank: self.number }, &secret);
+        let steps = call(&self.address, "coordinator", purpose, PATIENCE).unwrap();
+        let slots = map.placement.iter().flat_map(|layer| &layer[self.number.index()]);
+        let fingerprints = slots.map(|&expert| fingerprint(expert)).collect();
+        self.control.send(&FromRank::Ready { generation, fingerprints }).unwrap();
         (group, steps)
     }
 
@@ -89,9 +113,10 @@ fn formed(fleet: &Fleet, events: &Receiver<FleetEvent>, ranks: &mut [Rank]) -> (
     }
 }
 
-fn answer(step: &Step) -> StepDone {
+/// To a step of no sequences, on a rank of `slots` slots.
+fn answer(step: &Step, slots: usize) -> StepDone {
     let (generation, number) = (step.generation, step.number);
-    let slot_pairs = vec![step.commits.len() as u32];
+    let slot_pairs = vec![0; slots];
     StepDone { generation, number, outputs: Vec::new(), slot_pairs, timing: StepTiming::default() }
 }
 
@@ -108,14 +133,15 @@ fn a_group_forms_when_every_rank_is_there_and_runs_steps_on_all_of_them() {
     let workers = steps.into_iter().map(|mut steps| {
         std::thread::spawn(move || {
             let step: Step = steps.receive().unwrap();
-            steps.send(&answer(&step)).unwrap();
+            assert_eq!(step.commits.len(), 1);
+            steps.send(&answer(&step, 2)).unwrap();
         })
     });
     let workers: Vec<_> = workers.collect();
     let commit =
         Commit { transaction: TransactionId(1), epoch: 1, layer: 0.into(), changes: Vec::new(), shares: Vec::new() };
     let done = group.run_step(1, vec![Vec::new(); 2], &[commit]).unwrap();
-    assert_eq!(done.iter().map(|done| done.slot_pairs[0]).collect::<Vec<_>>(), [1, 1]);
+    assert_eq!(done.iter().map(|done| done.number).collect::<Vec<_>>(), [1, 1]);
     for worker in workers {
         worker.join().unwrap();
     }
@@ -130,7 +156,8 @@ fn a_lost_rank_ends_its_group_and_the_next_has_a_higher_generation() {
     assert!(matches!(next(&events), FleetEvent::Lost { generation: 1, rank: RankId(1), .. }));
     let error = group.run_step(1, vec![Vec::new(); 2], &[]).unwrap_err();
     assert_eq!(error.number, 1);
-    assert!(ranks[0].control.receive::<ToRank>().is_err(), "the survivor is told to register again");
+    let is_let_go = (0..2).any(|_| ranks[0].control.receive::<ToRank>().is_err());
+    assert!(is_let_go, "the survivor hears what was agreed, and then that it has to register again");
     drop((group, steps));
     let mut ranks = vec![Rank::join(&fleet, 0), Rank::join(&fleet, 1)];
     let (group, _steps) = formed(&fleet, &events, &mut ranks);
@@ -145,7 +172,7 @@ fn a_rank_that_dies_in_a_step_is_named_and_its_group_is_lost() {
     drop(steps.pop());
     let survivor = std::thread::spawn(move || {
         let step: Step = steps[0].receive().unwrap();
-        steps[0].send(&answer(&step)).unwrap();
+        steps[0].send(&answer(&step, 2)).unwrap();
         steps
     });
     let error = group.run_step(7, vec![Vec::new(); 2], &[]).unwrap_err();
@@ -213,12 +240,7 @@ fn a_rank_that_does_not_belong_here_is_refused_with_what_to_do() {
     let (fleet, _events) = fleet(2, PATIENCE);
     let _first = Rank::join(&fleet, 0);
     let refuse = |change: fn(&mut FromRank)| Rank::register(&fleet, 1, 5, change).refusal();
-    let field = |message: &mut FromRank| match message {
-        FromRank::Register { protocol, .. } => *protocol = 9,
-        _ => unreachable!(),
-    };
     let reasons = [
-        refuse(field),
         refuse(|message| match message {
             FromRank::Register { rank, .. } => *rank = RankId(2),
             _ => unreachable!(),
@@ -231,6 +253,18 @@ fn a_rank_that_does_not_belong_here_is_refused_with_what_to_do() {
             FromRank::Register { kv_blocks, .. } => *kv_blocks = 0,
             _ => unreachable!(),
         }),
+        refuse(|message| match message {
+            FromRank::Register { kv_blocks, .. } => *kv_blocks = u32::MAX,
+            _ => unreachable!(),
+        }),
+        refuse(|message| match message {
+            FromRank::Register { node, .. } => *node = "a\u{1b}[2Jnode".to_owned(),
+            _ => unreachable!(),
+        }),
+        refuse(|message| match message {
+            FromRank::Register { step_address, .. } => *step_address = "x".repeat(1000),
+            _ => unreachable!(),
+        }),
         refuse(|message| *message = FromRank::Alive),
     ];
     insta::assert_yaml_snapshot!(reasons);
@@ -241,8 +275,8 @@ fn ranks_that_cannot_serve_are_told_the_first_of_them_until_others_have_their_pl
     let (fleet, events) = fleet(3, PATIENCE);
     let fail = |rank: u32| {
         let reason = format!("hole {rank}");
-        Rank::register(&fleet, rank, u64::from(rank), |message| {
-            *message = FromRank::Failed { rank: RankId(rank), reason }
+        Rank::register(&fleet, rank, u128::from(rank), |message| {
+            *message = FromRank::Failed { process: ProcessId(rank.into()), rank: RankId(rank), reason }
         })
     };
     let told = || match next(&events) {
@@ -303,4 +337,158 @@ fn a_fleet_that_is_dropped_lets_its_ranks_go() {
     while std::net::TcpStream::connect(address).is_ok() {
         assert!(Instant::now() < deadline, "the listener must be closed");
     }
+}
+
+#[test]
+fn a_caller_with_another_secret_is_told_and_does_not_count() {
+    let (fleet, events) = fleet(1, PATIENCE);
+    let other = Secret::draw().unwrap();
+    let address = fleet.address().to_string();
+    let error = call(&address, "coordinator", (Purpose::Control, &other), PATIENCE).unwrap_err();
+    assert!(
+        error.to_string().contains("the secret differs: both") || error.to_string().contains("the secret differs;")
+    );
+    let group = GroupId { generation: 1, nonce: 0 };
+    let steps = Purpose::Steps { group, rank: RankId(0) };
+    let error = call(&address, "coordinator", (steps, &secret()), PATIENCE).unwrap_err();
+    assert!(error.to_string().ends_with("does not expect this call now"), "{error}");
+    let _rank = Rank::join(&fleet, 0);
+    assert!(matches!(next(&events), FleetEvent::Complete));
+    assert!(events.try_recv().is_err());
+}
+
+#[test]
+fn a_place_is_kept_for_the_rank_that_had_it_when_its_group_was_lost() {
+    let (fleet, events) = fleet(2, PATIENCE);
+    let mut ranks = vec![Rank::join(&fleet, 0), Rank::join(&fleet, 1)];
+    let (_group, _steps) = formed(&fleet, &events, &mut ranks);
+    // Members too, as far as their secret goes, that wait for both places.
+    let _waiting: Vec<Rank> = (0..2).map(|rank| Rank::register(&fleet, rank, 90 + u128::from(rank), |_| {})).collect();
+    drop(ranks.pop());
+    assert!(matches!(next(&events), FleetEvent::Lost { rank: RankId(1), .. }));
+    // The one that waits for it takes the place of the rank that is gone; nobody takes that of the one that is not.
+    while fleet.members.process_of(RankId(1)) != Some(ProcessId(91)) {
+        std::thread::yield_now();
+    }
+    assert_eq!(fleet.members.process_of(RankId(0)), None);
+    let _first = Rank::join(&fleet, 0);
+    assert!(matches!(next(&events), FleetEvent::Complete));
+    assert_eq!(fleet.members.process_of(RankId(0)), Some(ProcessId(0)));
+}
+
+#[test]
+fn ranks_that_hold_other_weights_are_refused_by_name() {
+    let (fleet, events) = fleet(2, PATIENCE);
+    let shape = MapShape::with_redundancy(1, 4, 2, 2).unwrap();
+    let map = MapDocument::new(model(), &ExpertMap::contiguous(shape).unwrap());
+    let mut ranks = [Rank::join(&fleet, 0), Rank::join(&fleet, 1)];
+    assert!(matches!(next(&events), FleetEvent::Complete));
+    fleet.form(&map, 0).unwrap();
+    let _steps = ranks[0].form();
+    let _others = ranks[1].form_with(|expert| if expert == 1 { 99 } else { u128::from(expert) + 1 });
+    assert!(matches!(next(&events), FleetEvent::Refused { reason } if reason.contains("expert 1 than rank 1")));
+    assert!(matches!(next(&events), FleetEvent::Refused { reason } if reason.contains("expert 1 than rank 0")));
+    assert!(matches!(next(&events), FleetEvent::Lost { generation: 1, .. }));
+    let [first, second] = ranks;
+    assert!(first.refusal().contains("rank 0 holds other weights of layer 0, expert 1"));
+    assert!(second.refusal().contains("rank 1 holds other weights of layer 0, expert 1"));
+}
+
+#[test]
+fn every_rank_is_told_what_was_agreed_before_it_is_ordered_anything() {
+    let (fleet, events) = fleet(2, PATIENCE);
+    let mut ranks = vec![Rank::join(&fleet, 0), Rank::join(&fleet, 1)];
+    let (_group, _steps) = formed(&fleet, &events, &mut ranks);
+    fleet.order(RankId(1), ToRank::Abort { generation: 1, transaction: TransactionId(1) });
+    let agreed = ToRank::Agreed { generation: 1, fingerprints: vec![1, 2, 3, 4] };
+    assert_eq!(ranks[1].control.receive::<ToRank>().unwrap(), agreed);
+    assert_eq!(ranks[0].control.receive::<ToRank>().unwrap(), agreed);
+}
+
+#[test]
+fn a_rank_that_answers_wrongly_is_lost_with_the_reason() {
+    let wrong: [(fn(&mut StepDone), &str); 3] = [
+        (|done| done.slot_pairs.push(0), "pairs of 3 slots instead of 2"),
+        (|done| done.slot_pairs[0] = 7, "7 pairs in a slot of a step of 0 tokens"),
+        (|done| done.number += 1, "it answered step 2 of generation 1 instead"),
+    ];
+    for (change, expected) in wrong {
+        let (fleet, events) = fleet(1, PATIENCE);
+        let mut ranks = vec![Rank::join(&fleet, 0)];
+        let (mut group, mut steps) = formed(&fleet, &events, &mut ranks);
+        let worker = std::thread::spawn(move || {
+            let step: Step = steps[0].receive().unwrap();
+            let mut done = answer(&step, 4);
+            done.slot_pairs.truncate(4);
+            change(&mut done);
+            steps[0].send(&done).unwrap();
+            steps
+        });
+        let error = group.run_step(1, vec![Vec::new()], &[]).unwrap_err();
+        let expected = expected.replace("3 slots instead of 2", "5 slots instead of 4");
+        assert!(error.reason.contains(&expected), "{error}");
+        assert!(matches!(next(&events), FleetEvent::Lost { generation: 1, rank: RankId(0), .. }));
+        worker.join().unwrap();
+    }
+}
+
+#[test]
+fn a_rank_that_says_what_cannot_be_is_lost_with_the_reason() {
+    let said: [(fn() -> FromRank, &str); 3] = [
+        (|| FromRank::Ready { generation: 1, fingerprints: vec![1] }, "it is ready with 1 pages instead of 4"),
+        (
+            || FromRank::Staged { generation: 1, transaction: TransactionId(1), bytes: u64::MAX },
+            "it reports 18446744073709551615 bytes",
+        ),
+        (
+            || FromRank::Failed { process: ProcessId(7), rank: RankId(0), reason: String::new() },
+            "it introduced itself again",
+        ),
+    ];
+    for (message, expected) in said {
+        let (fleet, events) = fleet(1, PATIENCE);
+        let mut rank = Rank::join(&fleet, 0);
+        assert!(matches!(next(&events), FleetEvent::Complete));
+        fleet.form(&map(1), 0).unwrap();
+        rank.control.send(&message()).unwrap();
+        let FleetEvent::Lost { reason, .. } = next(&events) else { panic!("a loss was expected") };
+        assert!(reason.contains(expected), "{reason}");
+    }
+}
+
+#[test]
+fn words_of_a_rank_are_shortened_and_shown_as_they_are() {
+    let (fleet, events) = fleet(1, PATIENCE);
+    let _rank = Rank::register(&fleet, 0, 1, |message| {
+        let reason = format!("\u{1b}[31m\n{}", "x".repeat(10_000));
+        *message = FromRank::Failed { process: ProcessId(1), rank: RankId(0), reason };
+    });
+    let FleetEvent::Failing(Some(reason)) = next(&events) else { panic!("a failure was expected") };
+    assert!(reason.starts_with("rank 0 cannot serve: \\u{1b}[31m\\nxxx") && reason.len() < 1100, "{reason}");
+}
+
+/// A member that says anything but what it should: it is lost, and nothing else is.
+#[test]
+fn whatever_a_member_says_the_next_group_forms() {
+    let seed = crate::protocol::tests::seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let (fleet, events) = fleet(1, PATIENCE);
+    for number in 0..crate::protocol::tests::inputs(40) {
+        let mut rank = Rank::join(&fleet, 0);
+        while !matches!(next(&events), FleetEvent::Complete) {}
+        fleet.form(&map(1), 0).unwrap();
+        let mut bytes =
+            postcard::to_allocvec(&FromRank::Ready { generation: number + 1, fingerprints: vec![1; 4] }).unwrap();
+        for _ in 0..random.random_range(0..4) {
+            let place = random.random_range(0..bytes.len());
+            bytes[place] = random.random();
+        }
+        let length = if random.random_bool(0.2) { random.random() } else { bytes.len() as u32 };
+        rank.control.send_bytes(&[&length.to_le_bytes()[..], &bytes].concat()).unwrap();
+        drop(rank);
+        while !matches!(next(&events), FleetEvent::Lost { .. }) {}
+    }
+    let mut ranks = vec![Rank::join(&fleet, 0)];
+    let (group, _steps) = formed(&fleet, &events, &mut ranks);
+    assert!(group.generation() > 40, "seed {seed}");
 }

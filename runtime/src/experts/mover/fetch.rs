@@ -7,16 +7,22 @@ use kernels::Backend;
 use plan::ids::RankId;
 use plan::moves::SlotChange;
 
+use super::serve::IDLE_LIMIT;
 use super::{CHUNK_BYTES, NotStaged, Order, Shared};
 use crate::experts::pages::{Reserved, StagedPage};
 use crate::fabric::framing::{CONNECT_TIMEOUT, CUT_AFTER, Connection};
-use crate::fabric::hello::Purpose;
+use crate::fabric::handshake::call;
+use crate::fabric::purpose::Purpose;
 use crate::protocol::{MoveFailure, PageHead, PageRequest};
+
+/// A page's head is a number.
+const MOST_HEAD_BYTES: usize = 64;
 
 /// One thread's connections to other ranks' move paths.
 pub(super) struct Fetcher<'a, B: Backend> {
     shared: &'a Shared<B>,
-    connections: BTreeMap<RankId, Connection>,
+    /// Each with when it was last used.
+    connections: BTreeMap<RankId, (Connection, Instant)>,
     chunk: Vec<u8>,
 }
 
@@ -36,7 +42,7 @@ impl<'a, B: Backend> Fetcher<'a, B> {
     pub fn fetch(
         &mut self,
         order: &Order,
-        change: &SlotChange,
+        (change, expected): (&SlotChange, u128),
         mut into: Reserved<B>,
     ) -> Result<(StagedPage<B>, u64), NotStaged> {
         let setup = &self.shared.setup;
@@ -45,7 +51,7 @@ impl<'a, B: Backend> Fetcher<'a, B> {
         let others = others.into_iter().filter(|&rank| rank != change.source && rank != setup.rank);
         let mut worst: Option<NotStaged> = None;
         for source in std::iter::once(change.source).chain(others) {
-            match self.ask(source, order, change, into) {
+            match self.ask(source, order, (change, expected), into) {
                 Attempt::Received(page, bytes) => return Ok((page, bytes)),
                 Attempt::Failed(reserved, failure) => {
                     into = reserved;
@@ -60,25 +66,38 @@ impl<'a, B: Backend> Fetcher<'a, B> {
         }
         match worst {
             Some(failure) if matches!(failure.reason, MoveFailure::Deadline | MoveFailure::Aborted) => Err(failure),
-            worst => match (setup.load_page)(layer, expert) {
-                Ok(page) => Ok((into.replace(page), 0)),
-                Err(reason) => {
-                    let failure = worst.unwrap_or_else(|| unreachable(String::new()));
-                    let message = format!("{}; nor from the checkpoint: {reason}", failure.message);
-                    Err(NotStaged { message, ..failure })
+            worst => {
+                let failure = worst.unwrap_or_else(|| unreachable(String::new()));
+                match (setup.load_page)(layer, expert) {
+                    Ok(page) if setup.pages.backend().fingerprint(&page) == expected => Ok((into.replace(page), 0)),
+                    Ok(_) => Err(NotStaged {
+                        reason: MoveFailure::Corrupt,
+                        message: format!("{}; the checkpoint holds other weights than the group", failure.message),
+                    }),
+                    Err(reason) => {
+                        let message = format!("{}; nor from the checkpoint: {reason}", failure.message);
+                        Err(NotStaged { message, ..failure })
+                    }
                 }
-            },
+            }
         }
     }
 
-    fn ask(&mut self, source: RankId, order: &Order, change: &SlotChange, mut into: Reserved<B>) -> Attempt<B> {
+    fn ask(
+        &mut self,
+        source: RankId,
+        order: &Order,
+        (change, expected): (&SlotChange, u128),
+        mut into: Reserved<B>,
+    ) -> Attempt<B> {
         match self.receive(source, order, change, &mut into) {
             Err(failure) => {
                 // What is still on its way would be taken for the answer to the next request.
                 self.connections.remove(&source);
                 Attempt::Failed(into, failure)
             }
-            Ok(head) => match into.seal(head.fingerprint) {
+            // What it must be is what every holder has said, not what this one says now.
+            Ok(head) => match into.seal(expected) {
                 Ok(page) => Attempt::Received(page, head.bytes),
                 Err(into) => {
                     let message = format!("the page from {source} is corrupt");
@@ -98,16 +117,17 @@ impl<'a, B: Backend> Fetcher<'a, B> {
         let shared = self.shared;
         let patience = patience(order)?;
         let connection = match self.connections.remove(&source) {
-            Some(connection) => connection,
-            None => connect(shared, source, patience)?,
+            // Its other end closes it when it has been idle for twice as long.
+            Some((connection, used)) if used.elapsed() < IDLE_LIMIT / 2 => connection,
+            _ => connect(shared, source, patience)?,
         };
-        let connection = self.connections.entry(source).or_insert(connection);
+        let (connection, used) = self.connections.entry(source).or_insert((connection, Instant::now()));
         let request =
             PageRequest { generation: shared.setup.group.generation, layer: order.work.layer, expert: change.to };
         let lost = |error: &dyn std::fmt::Display| unreachable(format!("{source} did not send the page: {error}"));
         connection.set_timeout(Some(patience)).map_err(|error| lost(&error))?;
         connection.send(&request).map_err(|error| lost(&error))?;
-        let head: PageHead = connection.receive_up_to(64).map_err(|error| late(order, lost(&error)))?;
+        let head: PageHead = connection.receive_up_to(MOST_HEAD_BYTES).map_err(|error| late(order, lost(&error)))?;
         let expected = shared.setup.pages.page_bytes() as u64;
         if head.bytes != expected {
             let what = if head.bytes == 0 { "it does not hold it".to_owned() } else { format!("{} bytes", head.bytes) };
@@ -127,6 +147,7 @@ impl<'a, B: Backend> Fetcher<'a, B> {
             into.fill(start, chunk);
             start += length;
         }
+        *used = Instant::now();
         Ok(head)
     }
 }
@@ -153,11 +174,8 @@ fn connect<B: Backend>(shared: &Shared<B>, source: RankId, patience: Duration) -
     let Some(address) = shared.setup.ranks.get(source.index()) else {
         return Err(unreachable(format!("{source} is not part of the group")));
     };
-    let connected = Connection::connect(&address.moves, source.to_string(), patience.min(CONNECT_TIMEOUT));
-    let connected = connected.and_then(|mut connection| {
-        Purpose::Moves { group, from }.introduce(&mut connection)?;
-        Ok(connection)
-    });
+    let purpose = (Purpose::Moves { group, from, to: source }, &shared.setup.secret);
+    let connected = call(&address.moves, source.to_string(), purpose, patience.min(CONNECT_TIMEOUT));
     connected.map_err(|error| unreachable(error.to_string()))
 }
 

@@ -1,21 +1,34 @@
 //! Gives other ranks the pages that this rank holds, on threads that yield to the step path.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use kernels::Backend;
+use plan::ids::RankId;
 
-use super::CHUNK_BYTES;
+use super::{CHUNK_BYTES, FETCHERS};
 use crate::cancel::Cancel;
 use crate::experts::Yield;
 use crate::experts::pages::Pages;
-use crate::fabric::framing::{Connection, ConnectionError};
-use crate::fabric::hello::{GroupId, Purpose};
+use crate::fabric::framing::{Closer, Connection, ConnectionError};
+use crate::fabric::greeter::{Greeter, Stopper};
+use crate::fabric::purpose::{GroupId, Purpose};
+use crate::fabric::secret::Secret;
 use crate::protocol::{PageHead, PageRequest};
 use crate::threads::VitalThreads;
+
+/// A connection on which nothing has been asked for so long is closed; who asks again connects again.
+pub(super) const IDLE_LIMIT: Duration = Duration::from_mins(1);
+
+/// A request is a few numbers.
+const MOST_REQUEST_BYTES: usize = 64;
+
+/// Connections of each rank of the group that are served at a time: one for each of its threads, and as many again that are
+/// about to end.
+const CONNECTIONS_OF_A_RANK: usize = 2 * FETCHERS;
 
 /// What goes wrong on purpose while pages are served; nothing by default. Pages are counted from 1 over all requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,23 +49,40 @@ impl Faults {
 
 /// The group whose pages are served.
 pub struct Serving<B: Backend> {
-    /// Requests of another group are turned away.
+    /// Who asks for pages of another group is turned away.
     pub group: GroupId,
+    /// What its ranks prove themselves by.
+    pub secret: Secret,
+    /// This rank.
+    pub rank: RankId,
+    /// Ranks of the group.
+    pub ranks: usize,
     /// Its pages.
     pub pages: Arc<Pages<B>>,
+}
+
+impl<B: Backend> Serving<B> {
+    fn admit(&self, purpose: &Purpose) -> Option<Secret> {
+        let Purpose::Moves { group, from, to } = *purpose else { return None };
+        let is_expected = (group, to) == (self.group, self.rank) && from != to && from.index() < self.ranks;
+        is_expected.then(|| self.secret.clone())
+    }
 }
 
 /// Serves pages of whatever group is current, until it is dropped.
 pub struct PageServer<B: Backend> {
     shared: Arc<Shared<B>>,
     address: SocketAddr,
+    _stop: Stopper,
 }
 
 struct Shared<B: Backend> {
     current: ArcSwapOption<Serving<B>>,
     faults: Faults,
     served: AtomicU64,
-    stopped: AtomicBool,
+    /// Connections that are being served, by number; closed with their group.
+    open: Mutex<Vec<(u64, RankId, Closer)>>,
+    accepted: AtomicU64,
 }
 
 impl<B: Backend> PageServer<B> {
@@ -62,11 +92,18 @@ impl<B: Backend> PageServer<B> {
     /// If the system gives no thread or no address.
     pub fn start(listener: TcpListener, faults: Faults, threads: &VitalThreads) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
-        let (current, served, stopped) = (ArcSwapOption::empty(), AtomicU64::new(0), AtomicBool::new(false));
-        let shared = Arc::new(Shared { current, faults, served, stopped });
+        let (greeter, stop) = Greeter::new(listener, "pages")?;
+        let (current, served, accepted) = (ArcSwapOption::empty(), AtomicU64::new(0), AtomicU64::new(0));
+        let shared = Arc::new(Shared { current, faults, served, open: Mutex::default(), accepted });
         let accepting = Arc::clone(&shared);
-        threads.spawn("page-accept", move || accept(&accepting, &listener))?;
-        Ok(Self { shared, address })
+        let run = move || {
+            greeter.run(
+                |purpose| accepting.current.load().as_ref()?.admit(purpose),
+                |purpose, connection| accepting.welcome(purpose, connection),
+            );
+        };
+        threads.spawn("page-accept", run)?;
+        Ok(Self { shared, address, _stop: stop })
     }
 
     /// Where it listens.
@@ -75,59 +112,74 @@ impl<B: Backend> PageServer<B> {
         self.address
     }
 
-    /// Serves this group's pages from now on, or none.
+    /// Serves this group's pages from now on, or none. Connections of the group before are closed.
     pub fn set(&self, serving: Option<Serving<B>>) {
+        let open = self.shared.open();
         self.shared.current.store(serving.map(Arc::new));
+        open.iter().for_each(|(_, _, closer)| closer.close());
     }
 }
 
 impl<B: Backend> Drop for PageServer<B> {
     fn drop(&mut self) {
-        self.shared.stopped.store(true, Ordering::Release);
-        self.shared.current.store(None);
-        // Wakes the thread that accepts; where this fails the process is about to end with it.
-        let _ = TcpStream::connect_timeout(&crate::fabric::reachable(self.address), Duration::from_secs(1));
+        self.set(None);
     }
 }
 
-fn accept<B: Backend>(shared: &Arc<Shared<B>>, listener: &TcpListener) {
-    loop {
-        let accepted = listener.accept();
-        if shared.stopped.load(Ordering::Acquire) {
+impl<B: Backend> Shared<B> {
+    fn open(&self) -> MutexGuard<'_, Vec<(u64, RankId, Closer)>> {
+        self.open.lock().expect("no thread panics while it holds the open connections")
+    }
+
+    /// Gives a rank of the group a thread, if it has not too many.
+    fn welcome(self: &Arc<Self>, purpose: Purpose, mut connection: Connection) {
+        let Purpose::Moves { from, .. } = purpose else { return };
+        connection.rename(from.to_string());
+        let mut open = self.open();
+        // The group may have ended while the caller proved itself.
+        let Some(serving) = self.current.load_full().filter(|serving| serving.admit(&purpose).is_some()) else {
+            return;
+        };
+        if open.iter().filter(|(_, rank, _)| *rank == from).count() >= CONNECTIONS_OF_A_RANK {
+            tracing::warn!(rank = %from, "a rank asks for pages on too many connections; the last is closed");
             return;
         }
-        let serving = Arc::clone(shared);
-        let spawned = accepted.and_then(|(stream, address)| {
-            std::thread::Builder::new().name("page-serve".to_owned()).spawn(move || {
+        let number = self.accepted.fetch_add(1, Ordering::Relaxed);
+        let started = connection.closer().map_err(|error| error.to_string()).and_then(|closer| {
+            let shared = Arc::clone(self);
+            let serve = move || {
                 Yield::Moving.apply();
-                if let Err(error) = serve(&serving, stream, &address.to_string()) {
+                if let Err(error) = serve(&shared, &serving, connection) {
                     tracing::debug!(%error, "a connection of the move path ended");
                 }
-            })
+                shared.open().retain(|(other, _, _)| *other != number);
+            };
+            let spawned = std::thread::Builder::new().name("page-serve".to_owned()).spawn(serve);
+            spawned.map(|_| closer).map_err(|error| error.to_string())
         });
-        if let Err(error) = spawned {
-            tracing::warn!(%error, "a rank's request for pages could not be accepted");
-            std::thread::park_timeout(Duration::from_millis(100));
+        match started {
+            // Its thread takes it out again only once this lock is free.
+            Ok(closer) => open.push((number, from, closer)),
+            Err(error) => tracing::warn!(error, "a rank's request for pages could not be accepted"),
         }
     }
 }
 
-fn serve<B: Backend>(shared: &Shared<B>, stream: TcpStream, address: &str) -> Result<(), ConnectionError> {
-    let mut connection = Connection::new(stream, address)?;
-    let purpose = Purpose::hear(&mut connection)?;
-    let Purpose::Moves { group, from } = purpose else {
-        let (found, expected) = (format!("{purpose:?}"), "a rank that asks for pages".to_owned());
-        return Err(ConnectionError::Stranger { peer: address.to_owned(), found, expected });
-    };
-    connection.rename(from.to_string());
+fn serve<B: Backend>(
+    shared: &Shared<B>,
+    serving: &Serving<B>,
+    mut connection: Connection,
+) -> Result<(), ConnectionError> {
+    connection.set_timeout(Some(IDLE_LIMIT))?;
     loop {
-        let request: PageRequest = connection.receive_up_to(64)?;
-        let current = shared.current.load_full().filter(|serving| serving.group == group);
-        let page = current
-            .and_then(|serving| Some((serving.pages.page(request.layer, request.expert)?, Arc::clone(&serving.pages))));
-        match page {
-            Some((page, pages)) => send(shared, &mut connection, pages.backend(), &page)?,
-            None => connection.send(&PageHead { bytes: 0, fingerprint: 0 })?,
+        let request: PageRequest = connection.receive_up_to(MOST_REQUEST_BYTES)?;
+        if request.generation != serving.group.generation {
+            // It asks for another group's page on this group's connection.
+            return Err(ConnectionError::NotExpected { peer: connection.peer().to_owned() });
+        }
+        match serving.pages.page(request.layer, request.expert) {
+            Some(page) => send(shared, &mut connection, serving.pages.backend(), &page)?,
+            None => connection.send(&PageHead { bytes: 0 })?,
         }
     }
 }
@@ -143,7 +195,7 @@ fn send<B: Backend>(
         Cancel::default().wait(shared.faults.delay);
     }
     let data = backend.page_data(page);
-    connection.send(&PageHead { bytes: data.len() as u64, fingerprint: backend.fingerprint(page) })?;
+    connection.send(&PageHead { bytes: data.len() as u64 })?;
     for (index, chunk) in data.chunks(CHUNK_BYTES).enumerate() {
         if index == 0 && Faults::hits(shared.faults.cut, number) {
             connection.send_bytes(&chunk[..chunk.len() / 2])?;

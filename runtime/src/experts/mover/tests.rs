@@ -6,12 +6,17 @@ use plan::moves::SlotChange;
 
 use super::*;
 use crate::experts::pages::tests::{page, pages};
+use crate::fabric::framing::{Connection, ConnectionError};
+use crate::fabric::handshake::call;
+use crate::fabric::purpose::Purpose;
+use crate::protocol::{PageHead, PageRequest};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const GROUP: GroupId = GroupId { generation: 3, nonce: 9 };
 
 /// Rank 0 with a mover, and rank 1 that serves its pages with faults.
 struct Bench {
+    secret: Secret,
     mover: Mover<Cpu>,
     pages: Arc<Pages<Cpu>>,
     staged: Receiver<HandOver<Cpu>>,
@@ -45,7 +50,8 @@ impl Default for Options {
 fn bench(options: &Options) -> Bench {
     let server =
         PageServer::start(TcpListener::bind("127.0.0.1:0").unwrap(), options.faults, &VitalThreads::new(drop)).unwrap();
-    server.set(Some(Serving { group: GROUP, pages: pages(1, 1) }));
+    let secret = Secret::draw().unwrap();
+    server.set(Some(serving(GROUP, &secret)));
     let pages = pages(0, options.staging_pages);
     let from_checkpoint = Arc::new(AtomicU64::new(0));
     let (loaded, readable, backend) = (Arc::clone(&from_checkpoint), options.checkpoint, Arc::clone(&pages));
@@ -60,6 +66,7 @@ fn bench(options: &Options) -> Bench {
     let (reports, received) = unbounded();
     let setup = MoverSetup {
         group: GROUP,
+        secret: secret.clone(),
         rank: RankId(0),
         ranks: vec![address(0, String::new()), address(1, server.address().to_string())],
         pages: Arc::clone(&pages),
@@ -69,7 +76,19 @@ fn bench(options: &Options) -> Bench {
         threads: VitalThreads::new(drop),
     };
     let (mover, staged) = Mover::start(setup).unwrap();
-    Bench { mover, pages, staged, reports: received, from_checkpoint, server }
+    Bench { secret, mover, pages, staged, reports: received, from_checkpoint, server }
+}
+
+fn serving(group: GroupId, secret: &Secret) -> Serving<Cpu> {
+    Serving { group, secret: secret.clone(), rank: RankId(1), ranks: 2, pages: pages(1, 1) }
+}
+
+/// What the page of each change must be.
+fn right(work: Transaction) -> (Transaction, Vec<u128>) {
+    let backend = Cpu::new(1).unwrap();
+    let of = |change: &SlotChange| backend.fingerprint(&page(&backend, work.layer, change.to));
+    let fingerprints = work.changes.iter().map(of).collect();
+    (work, fingerprints)
 }
 
 fn change(rank: u32, slot: u32, from: u32, to: u32, source: u32) -> SlotChange {
@@ -84,7 +103,7 @@ fn exchange() -> Transaction {
 
 impl Bench {
     fn stage(&self, transaction: u64, deadline: Duration) {
-        self.mover.stage(TransactionId(transaction), exchange(), deadline);
+        self.mover.stage(TransactionId(transaction), right(exchange()), deadline);
     }
 
     fn report(&self) -> FromRank {
@@ -159,7 +178,7 @@ fn a_source_that_hangs_up_in_the_middle_is_asked_anew_by_the_next_transaction() 
 fn a_source_that_does_not_hold_the_expert_is_no_source() {
     let bench = bench(&Options::default());
     let work = Transaction { layer: LayerId(0), changes: vec![change(0, 1, 1, 0, 1)], shares: Vec::new() };
-    bench.mover.stage(TransactionId(1), work, PATIENCE);
+    bench.mover.stage(TransactionId(1), right(work), PATIENCE);
     assert_eq!(bench.failure(), MoveFailure::SourceUnreachable);
 }
 
@@ -207,8 +226,8 @@ fn an_abort_of_what_is_staged_is_passed_to_the_engine() {
 fn a_mover_that_is_dropped_frees_everything() {
     let Bench { mover, pages, staged, reports, server, .. } =
         bench(&Options { bytes_per_second: 1, ..Options::default() });
-    mover.stage(TransactionId(1), exchange(), Duration::from_mins(10));
-    mover.stage(TransactionId(2), exchange(), Duration::from_mins(10));
+    mover.stage(TransactionId(1), right(exchange()), Duration::from_mins(10));
+    mover.stage(TransactionId(2), right(exchange()), Duration::from_mins(10));
     while pages.free() > 0 {
         std::thread::yield_now();
     }
@@ -224,7 +243,8 @@ fn a_mover_that_is_dropped_frees_everything() {
 fn an_expert_that_changes_its_slot_needs_no_network_and_no_staging_page() {
     let bench = bench(&Options { staging_pages: 0, ..Options::default() });
     let changes = vec![change(0, 0, 0, 1, 0), change(0, 1, 1, 0, 0)];
-    bench.mover.stage(TransactionId(1), Transaction { layer: LayerId(0), changes, shares: Vec::new() }, PATIENCE);
+    let work = Transaction { layer: LayerId(0), changes, shares: Vec::new() };
+    bench.mover.stage(TransactionId(1), right(work), PATIENCE);
     assert!(matches!(bench.report(), FromRank::Staged { bytes: 0, .. }));
     let Ok(HandOver::Staged(_, staged)) = bench.staged.try_recv() else { panic!() };
     assert!(staged.iter().all(|(_, page)| matches!(page, NewPage::Held(_))));
@@ -234,7 +254,7 @@ fn an_expert_that_changes_its_slot_needs_no_network_and_no_staging_page() {
 fn a_rank_of_another_group_gets_no_page() {
     let bench = bench(&Options::default());
     let other = GroupId { generation: 4, nonce: 9 };
-    bench.server.set(Some(Serving { group: other, pages: pages(1, 1) }));
+    bench.server.set(Some(serving(other, &bench.secret)));
     bench.stage(1, PATIENCE);
     assert_eq!(bench.failure(), MoveFailure::SourceUnreachable);
 }
@@ -271,5 +291,76 @@ fn a_thread_that_panics_over_one_transaction_receives_the_next() {
             drop(handed);
         }
         bench.all_free(2);
+    }
+}
+
+#[test]
+fn a_page_of_other_bytes_than_were_agreed_upon_is_corrupt_whatever_its_sender_says() {
+    let bench = bench(&Options::default());
+    let (work, fingerprints) = right(exchange());
+    let others = fingerprints.iter().map(|fingerprint| fingerprint ^ 1).collect();
+    bench.mover.stage(TransactionId(1), (work, others), PATIENCE);
+    assert_eq!(bench.failure(), MoveFailure::Corrupt);
+    bench.all_free(2);
+}
+
+#[test]
+fn what_the_checkpoint_holds_is_checked_as_well() {
+    let bench = bench(&Options { checkpoint: Checkpoint::Readable, ..Options::default() });
+    let (work, fingerprints) = right(exchange());
+    let others = fingerprints.iter().map(|fingerprint| fingerprint ^ 1).collect();
+    bench.mover.stage(TransactionId(1), (work, others), PATIENCE);
+    assert_eq!(bench.failure(), MoveFailure::Corrupt);
+    assert_eq!(bench.from_checkpoint.load(Ordering::Relaxed), 1);
+    bench.all_free(2);
+}
+
+/// A connection to the bench's pages, by whoever has this secret.
+fn ask(bench: &Bench, group: GroupId, secret: &Secret) -> Result<Connection, ConnectionError> {
+    let purpose = Purpose::Moves { group, from: RankId(0), to: RankId(1) };
+    call(&bench.server.address().to_string(), "rank 1", (purpose, secret), PATIENCE)
+}
+
+const REQUEST: PageRequest = PageRequest { generation: GROUP.generation, layer: LayerId(0), expert: ExpertId(2) };
+
+#[test]
+fn no_page_is_given_to_who_has_not_the_secret_of_the_group_or_asks_for_another_group_s() {
+    let bench = bench(&Options::default());
+    let error = ask(&bench, GROUP, &Secret::draw().unwrap()).unwrap_err();
+    assert!(matches!(error, ConnectionError::SecretDiffers { .. }), "{error}");
+    let error = ask(&bench, GroupId { generation: 2, ..GROUP }, &bench.secret).unwrap_err();
+    assert!(matches!(error, ConnectionError::NotExpected { .. }), "{error}");
+    let mut connection = ask(&bench, GROUP, &bench.secret).unwrap();
+    connection.send(&REQUEST).unwrap();
+    assert!(connection.receive::<PageHead>().unwrap().bytes > 0);
+    let mut connection = ask(&bench, GROUP, &bench.secret).unwrap();
+    connection.send(&PageRequest { generation: 2, ..REQUEST }).unwrap();
+    assert!(connection.receive::<PageHead>().is_err());
+}
+
+#[test]
+fn connections_end_with_their_group() {
+    let bench = bench(&Options::default());
+    let mut connection = ask(&bench, GROUP, &bench.secret).unwrap();
+    connection.send(&REQUEST).unwrap();
+    let bytes = connection.receive::<PageHead>().unwrap().bytes;
+    connection.receive_bytes(&mut vec![0; bytes as usize]).unwrap();
+    bench.server.set(Some(serving(GroupId { generation: 4, ..GROUP }, &bench.secret)));
+    assert!(connection.receive::<PageHead>().is_err());
+}
+
+#[test]
+fn a_rank_has_so_many_connections_and_no_more_until_one_ends() {
+    let bench = bench(&Options::default());
+    let asks = |connection: &mut Connection| {
+        connection.send(&REQUEST).is_ok() && connection.receive::<PageHead>().is_ok_and(|head| head.bytes > 0)
+    };
+    let mut held: Vec<Connection> = (0..4).map(|_| ask(&bench, GROUP, &bench.secret).unwrap()).collect();
+    assert!(held.iter_mut().all(asks));
+    assert!(!ask(&bench, GROUP, &bench.secret).is_ok_and(|mut connection| asks(&mut connection)));
+    held.pop();
+    let deadline = Instant::now() + PATIENCE;
+    while !ask(&bench, GROUP, &bench.secret).is_ok_and(|mut connection| asks(&mut connection)) {
+        assert!(Instant::now() < deadline, "its place must be free again");
     }
 }

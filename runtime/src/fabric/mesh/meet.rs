@@ -1,112 +1,150 @@
-//! How ranks find each other: each calls those below it and is called by those above, and both make sure that they mean
-//! the same group.
+//! How ranks find each other: each calls those below it and is called by those above. A port takes callers in only while
+//! their group comes together here.
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use plan::ids::RankId;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Members, MeshError};
 use crate::cancel::Cancel;
-use crate::fabric::framing::{CONNECT_TIMEOUT, Connection, ConnectionError};
-use crate::fabric::hello::{GroupId, Purpose};
+use crate::fabric::framing::{CONNECT_TIMEOUT, Connection};
+use crate::fabric::greeter::{Greeter, Stopper};
+use crate::fabric::handshake::call;
+use crate::fabric::purpose::{GroupId, Purpose};
+use crate::fabric::secret::Secret;
 use crate::protocol::RankAddress;
+use crate::threads::VitalThreads;
 
 /// How often a wait looks whether it was cancelled.
-const CANCEL_CHECK: Duration = Duration::from_millis(50);
+pub(super) const CANCEL_CHECK: Duration = Duration::from_millis(50);
 
-/// How long a rank that is called may take to answer before it is called again: it answers once its experts are loaded.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest pause before a rank that does not expect the call yet is called again: it does once its experts are loaded.
+const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 
-/// The ranks that have no stream yet.
-pub(super) fn missing(streams: &[Option<TcpStream>], own: usize) -> Option<Vec<RankId>> {
-    let missing = (0..streams.len()).filter(|&rank| rank != own && streams[rank].is_none()).map(RankId::from);
-    let missing: Vec<RankId> = missing.collect();
-    (!missing.is_empty()).then_some(missing)
+/// A rank that called, and its connection.
+pub(super) type Caller = (RankId, Connection);
+
+/// Where a rank is called by those above it.
+#[derive(Debug)]
+pub struct StepPort {
+    address: SocketAddr,
+    expected: Arc<Mutex<Option<Expected>>>,
+    _stop: Stopper,
+}
+
+/// Who may call.
+#[derive(Debug)]
+struct Expected {
+    group: GroupId,
+    secret: Secret,
+    rank: RankId,
+    ranks: usize,
+    callers: Sender<Caller>,
+}
+
+/// Has a port take callers in until it is dropped.
+#[derive(Debug)]
+pub(super) struct Expecting<'a> {
+    port: &'a StepPort,
+    pub callers: Receiver<Caller>,
+}
+
+impl StepPort {
+    /// Starts to listen; whoever calls is turned away until a group comes together.
+    ///
+    /// # Errors
+    /// If the system gives no thread or no address.
+    pub fn start(listener: TcpListener, threads: &VitalThreads) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let (greeter, stop) = Greeter::new(listener, "steps")?;
+        let expected: Arc<Mutex<Option<Expected>>> = Arc::default();
+        let (admitting, welcoming) = (Arc::clone(&expected), Arc::clone(&expected));
+        let run = move || {
+            greeter.run(
+                |purpose| lock(&admitting).as_ref()?.admit(purpose),
+                |purpose, connection| {
+                    if let (Some(expected), Purpose::Mesh { from, .. }) = (&*lock(&welcoming), purpose)
+                        && expected.admit(&purpose).is_some()
+                    {
+                        // One that calls again and again has its place already.
+                        let _ = expected.callers.try_send((from, connection));
+                    }
+                },
+            );
+        };
+        threads.spawn("step-accept", run)?;
+        Ok(Self { address, expected, _stop: stop })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes in the ranks above this one that are of its group.
+    pub(super) fn expect(&self, members: Members<'_>) -> Expecting<'_> {
+        let Members { group, secret, rank, ranks, .. } = members;
+        // A rank may call again before its first call was taken.
+        let (callers, received) = bounded(ranks.len() * 2);
+        let expected = Expected { group, secret: secret.clone(), rank, ranks: ranks.len(), callers };
+        *lock(&self.expected) = Some(expected);
+        Expecting { port: self, callers: received }
+    }
+}
+
+impl Drop for Expecting<'_> {
+    fn drop(&mut self) {
+        *lock(&self.port.expected) = None;
+    }
+}
+
+impl Expected {
+    fn admit(&self, purpose: &Purpose) -> Option<Secret> {
+        let Purpose::Mesh { group, from, to } = *purpose else { return None };
+        let is_expected = (group, to) == (self.group, self.rank) && to < from && from.index() < self.ranks;
+        is_expected.then(|| self.secret.clone())
+    }
+}
+
+fn lock(expected: &Mutex<Option<Expected>>) -> MutexGuard<'_, Option<Expected>> {
+    expected.lock().expect("no thread panics while it holds who is expected")
 }
 
 /// Calls a lower rank until it answers under the same group.
-pub(super) fn call(
+pub(super) fn call_until(
     members: Members<'_>,
     address: &RankAddress,
     deadline: Instant,
     cancel: &Cancel,
-) -> Result<TcpStream, MeshError> {
+) -> Result<Connection, MeshError> {
+    let mut pause = CANCEL_CHECK;
     loop {
         if cancel.is_cancelled() {
             return Err(MeshError::Cancelled);
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let error = match try_call(members, address) {
-            Ok(stream) => return Ok(stream),
+        let error = match call_once(members, address) {
+            Ok(connection) => return Ok(connection),
             Err(error) => error,
         };
+        let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(MeshError::Unreachable { peer: address.rank, source: error });
         }
-        std::thread::park_timeout(left.min(CANCEL_CHECK));
+        cancel.wait(left.min(pause));
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
 /// Calls a lower rank once.
-pub(super) fn try_call(members: Members<'_>, address: &RankAddress) -> Result<TcpStream, ConnectionError> {
-    let mut connection = Connection::connect(&address.step, address.rank.to_string(), CONNECT_TIMEOUT)?;
-    Purpose::Mesh { group: members.group, from: members.rank, to: address.rank }.introduce(&mut connection)?;
-    connection.set_timeout(Some(ANSWER_TIMEOUT))?;
-    confirm(members.group, &mut connection)?;
-    // The other rank hears that this call was not given up meanwhile.
-    connection.send(&members.group)?;
-    connection.set_timeout(None)?;
-    Ok(connection.into_stream())
-}
-
-fn confirm(group: GroupId, connection: &mut Connection) -> Result<(), ConnectionError> {
-    let found: GroupId = connection.receive_up_to(size_of::<GroupId>() * 2)?;
-    if found == group {
-        return Ok(());
-    }
-    let peer = connection.peer().to_owned();
-    Err(ConnectionError::Stranger { peer, found: format!("{found:?}"), expected: format!("{group:?}") })
-}
-
-/// Answers one caller, if there is one within [`CANCEL_CHECK`]; `None` if it is not of this group.
-pub(super) fn answer(members: Members<'_>, listener: &TcpListener) -> Result<Option<(RankId, TcpStream)>, MeshError> {
-    let patience = Timespec { tv_sec: 0, tv_nsec: CANCEL_CHECK.as_nanos() as i64 };
-    poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&patience)).map_err(io::Error::from)?;
-    let (stream, address) = match listener.accept() {
-        Ok(accepted) => accepted,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    match greet(members, stream, &address.to_string()) {
-        Ok(found) => Ok(Some(found)),
-        Err(error) => {
-            tracing::debug!(%error, "a caller of the step path was turned away");
-            Ok(None)
-        }
-    }
-}
-
-fn greet(members: Members<'_>, stream: TcpStream, address: &str) -> Result<(RankId, TcpStream), ConnectionError> {
-    stream.set_nonblocking(false).map_err(|source| ConnectionError::Io { peer: address.to_owned(), source })?;
-    let mut connection = Connection::new(stream, address)?;
-    let purpose = Purpose::hear(&mut connection)?;
-    match purpose {
-        Purpose::Mesh { group, from, to }
-            if (group, to) == (members.group, members.rank) && to < from && from.index() < members.ranks.len() =>
-        {
-            connection.send(&members.group)?;
-            connection.set_timeout(Some(ANSWER_TIMEOUT))?;
-            confirm(members.group, &mut connection)?;
-            connection.set_timeout(None)?;
-            Ok((from, connection.into_stream()))
-        }
-        _ => Err(ConnectionError::Stranger {
-            peer: address.to_owned(),
-            found: format!("{purpose:?}"),
-            expected: format!("a rank above {} of {:?}", members.rank, members.group),
-        }),
-    }
+pub(super) fn call_once(
+    members: Members<'_>,
+    address: &RankAddress,
+) -> Result<Connection, crate::fabric::framing::ConnectionError> {
+    let purpose = Purpose::Mesh { group: members.group, from: members.rank, to: address.rank };
+    call(&address.step, address.rank.to_string(), (purpose, members.secret), CONNECT_TIMEOUT)
 }

@@ -4,9 +4,15 @@ use std::hash::BuildHasher;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::meet::try_call;
+use std::net::TcpListener;
+
+use super::meet::call_once;
 use super::*;
 use crate::fabric::loopback_pair;
+use crate::threads::VitalThreads;
+
+/// More than any frame of these tests.
+const LARGEST: Largest = Largest { indices: 1 << 21, values: 1 << 21 };
 
 /// The meshes of `ranks` ranks in this process.
 fn meshes(ranks: usize) -> Vec<Mesh> {
@@ -15,7 +21,7 @@ fn meshes(ranks: usize) -> Vec<Mesh> {
         let (one, other) = loopback_pair();
         (streams[left][right], streams[right][left]) = (Some(one), Some(other));
     }
-    streams.into_iter().enumerate().map(|(rank, streams)| Mesh::new(rank.into(), streams).unwrap()).collect()
+    streams.into_iter().enumerate().map(|(rank, streams)| Mesh::new(rank.into(), streams, LARGEST).unwrap()).collect()
 }
 
 /// What rank `from` sends to rank `to` in one exchange; both know it from the seed.
@@ -144,55 +150,96 @@ fn a_steady_exchange_keeps_its_buffers() {
     other.join().unwrap();
 }
 
-fn listening(ranks: usize) -> (Vec<TcpListener>, Vec<RankAddress>) {
-    let listeners: Vec<_> = (0..ranks).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let addresses = listeners.iter().enumerate().map(|(rank, listener)| RankAddress {
+fn listening(ranks: usize) -> (Vec<StepPort>, Vec<RankAddress>) {
+    let listen = |_| StepPort::start(TcpListener::bind("127.0.0.1:0").unwrap(), &VitalThreads::new(drop)).unwrap();
+    let ports: Vec<_> = (0..ranks).map(listen).collect();
+    let addresses = ports.iter().enumerate().map(|(rank, port)| RankAddress {
         rank: rank.into(),
-        step: listener.local_addr().unwrap().to_string(),
+        step: port.address().to_string(),
         moves: String::new(),
         node: String::new(),
     });
     let addresses = addresses.collect();
-    (listeners, addresses)
+    (ports, addresses)
 }
 
 #[test]
-fn ranks_find_each_other_and_a_stale_rank_gets_no_further() {
-    let (listeners, addresses) = listening(3);
+fn ranks_find_each_other_and_strangers_get_no_further() {
+    let (ports, addresses) = listening(3);
+    let secret = Secret::draw().unwrap();
     let group = GroupId { generation: 2, nonce: 5 };
+    let members =
+        |rank: usize| Members { group, secret: &secret, rank: rank.into(), ranks: &addresses, largest: LARGEST };
     let go_on = Cancel::default();
     std::thread::scope(|scope| {
-        // A rank of the generation before calls first, and a stray client sends nonsense.
-        let stale = Members { group: GroupId { generation: 1, nonce: 5 }, rank: RankId(2), ranks: &addresses };
+        // A client that sends nothing, a rank of the generation before, and one that knows the group but not its secret.
         let stray = TcpStream::connect(&addresses[0].step).unwrap();
-        drop(stray);
-        let turned_away = scope.spawn(move || try_call(stale, &stale.ranks[0]).is_err());
-        let joined: Vec<_> = listeners
+        let stale = Members { group: GroupId { generation: 1, nonce: 5 }, ..members(2) };
+        assert!(call_once(stale, &addresses[0]).is_err());
+        let joining: Vec<_> = ports
             .iter()
             .enumerate()
-            .map(|(rank, listener)| {
-                let members = Members { group, rank: rank.into(), ranks: &addresses };
-                let go_on = &go_on;
-                scope.spawn(move || Mesh::connect(members, listener, Duration::from_secs(20), go_on))
+            .map(|(rank, port)| {
+                let (members, go_on) = (members(rank), &go_on);
+                scope.spawn(move || Mesh::connect(members, port, Duration::from_secs(20), go_on))
             })
             .collect();
-        let mut meshes: Vec<Mesh> = joined.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect();
-        assert!(turned_away.join().unwrap());
-        for mesh in &mut meshes {
+        let other = Secret::draw().unwrap();
+        let _ = call_once(Members { secret: &other, ..members(2) }, &addresses[0]).unwrap_err();
+        let meshes: Vec<Mesh> = joining.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect();
+        for mesh in &meshes {
             assert_eq!(mesh.peers.iter().flatten().count(), 2);
         }
+        // Nobody is let in once the group stands.
+        let error = call_once(members(2), &addresses[0]).unwrap_err();
+        assert!(matches!(error, ConnectionError::NotExpected { .. }), "{error}");
+        drop(stray);
     });
 }
 
 #[test]
 fn forming_a_group_that_never_completes_ends_by_deadline_or_cancellation() {
-    let (listeners, addresses) = listening(2);
-    let members = Members { group: GroupId { generation: 1, nonce: 1 }, rank: RankId(0), ranks: &addresses };
+    let (ports, addresses) = listening(2);
+    let (group, secret) = (GroupId { generation: 1, nonce: 1 }, Secret::draw().unwrap());
+    let members = Members { group, secret: &secret, rank: RankId(0), ranks: &addresses, largest: LARGEST };
     let never = Cancel::default();
-    let error = Mesh::connect(members, &listeners[0], Duration::from_millis(60), &never).unwrap_err();
+    let error = Mesh::connect(members, &ports[0], Duration::from_millis(60), &never).unwrap_err();
     assert!(matches!(&error, MeshError::Incomplete { missing, .. } if missing == &[RankId(1)]), "{error}");
     let cancelled = Cancel::default();
     cancelled.cancel();
-    let error = Mesh::connect(members, &listeners[0], Duration::from_mins(10), &cancelled).unwrap_err();
+    let error = Mesh::connect(members, &ports[0], Duration::from_mins(10), &cancelled).unwrap_err();
     assert!(matches!(error, MeshError::Cancelled), "{error}");
+}
+
+/// A mesh of two, and the other's end of the stream.
+fn mesh_and_stream() -> (Mesh, TcpStream) {
+    let (one, other) = loopback_pair();
+    (Mesh::new(RankId(0), vec![None, Some(one)], LARGEST).unwrap(), other)
+}
+
+fn head(exchange: u64, indices: u32, values: u32) -> Vec<u8> {
+    [&exchange.to_le_bytes()[..], &indices.to_le_bytes(), &values.to_le_bytes()].concat()
+}
+
+#[test]
+fn a_frame_larger_than_any_step_is_a_broken_peer_and_costs_no_memory() {
+    for (indices, values) in [(u32::MAX, 0), (0, u32::MAX), (LARGEST.indices as u32 + 1, 0)] {
+        let (mut mesh, mut stream) = mesh_and_stream();
+        std::io::Write::write_all(&mut stream, &head(1, indices, values)).unwrap();
+        let mut incoming = empty(2);
+        let error = mesh.all_to_all(&empty(2), &mut incoming).unwrap_err();
+        assert!(matches!(&error, FabricError::Protocol { reason, .. } if reason.contains("at most")), "{error}");
+        assert_eq!((incoming[1].indices.capacity(), incoming[1].values.capacity()), (0, 0));
+    }
+}
+
+#[test]
+fn a_frame_that_is_only_announced_costs_no_memory() {
+    let (mut mesh, mut stream) = mesh_and_stream();
+    std::io::Write::write_all(&mut stream, &head(1, 0, LARGEST.values as u32)).unwrap();
+    std::io::Write::write_all(&mut stream, &[0; 4096]).unwrap();
+    drop(stream);
+    let mut incoming = empty(2);
+    assert!(mesh.all_to_all(&empty(2), &mut incoming).is_err());
+    assert!(incoming[1].values.capacity() <= 32 << 10, "{}", incoming[1].values.capacity());
 }

@@ -1,0 +1,141 @@
+//! Messages that are not what they should be: `SWIFTBALANCER_FUZZ_INPUTS` says how many, `SWIFTBALANCER_FUZZ_SEED` which.
+
+use std::collections::hash_map::RandomState;
+use std::fmt::Debug;
+use std::hash::BuildHasher;
+
+use plan::map::{ExpertMap, MapShape};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde::de::DeserializeOwned;
+
+use super::*;
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// What a randomized test draws from; printed, so that the same can be drawn again.
+pub(crate) fn seed() -> u64 {
+    let seed = variable("SWIFTBALANCER_FUZZ_SEED").unwrap_or_else(|| RandomState::new().hash_one(0));
+    println!("SWIFTBALANCER_FUZZ_SEED={seed}");
+    seed
+}
+
+/// How many inputs a randomized test tries, unless it is told otherwise.
+pub(crate) fn inputs(usually: u64) -> u64 {
+    variable("SWIFTBALANCER_FUZZ_INPUTS").unwrap_or(usually)
+}
+
+/// Reads changed bytes of a message as one, many times. What they say is a message or none; it never panics, and holds no
+/// more of anything than it has bytes.
+fn fuzz<T: Serialize + DeserializeOwned + Debug>(message: &T, random: &mut StdRng) {
+    let valid = postcard::to_allocvec(message).unwrap();
+    assert!(postcard::from_bytes::<T>(&valid).is_ok(), "{message:?}");
+    for _ in 0..inputs(2000) {
+        let mut bytes = valid.clone();
+        match random.random_range(0..4) {
+            0 => bytes.truncate(random.random_range(0..=bytes.len())),
+            1 => {
+                let place = random.random_range(0..=bytes.len());
+                // The longest number that there is, where a length may be.
+                bytes.splice(place..place, [0xff; 9].into_iter().chain([1]));
+            }
+            _ => {
+                for _ in 0..random.random_range(1..6) {
+                    let place = random.random_range(0..bytes.len());
+                    bytes[place] = random.random();
+                }
+            }
+        }
+        if let Ok(read) = postcard::from_bytes::<T>(&bytes) {
+            let said = postcard::to_allocvec(&read).unwrap();
+            assert!(said.len() <= bytes.len() * 2, "{} bytes read as {}", bytes.len(), said.len());
+        }
+    }
+}
+
+fn transaction() -> Transaction {
+    let change =
+        SlotChange { rank: RankId(1), slot: SlotIndex(2), from: ExpertId(3), to: ExpertId(4), source: RankId(0) };
+    Transaction { layer: LayerId(1), changes: vec![change; 3], shares: Vec::new() }
+}
+
+#[test]
+fn messages_that_are_changed_on_their_way_are_read_as_some_message_or_as_none() {
+    let mut random = StdRng::seed_from_u64(seed());
+    let model = ModelIdentity { name: "tiny".to_owned(), digest: "abc".to_owned(), layers: 2, experts: 8 };
+    let map = ExpertMap::contiguous(MapShape::with_redundancy(2, 8, 2, 0).unwrap()).unwrap();
+    let address = |rank| RankAddress {
+        rank: RankId(rank),
+        step: "host:8003".to_owned(),
+        moves: "host:8004".to_owned(),
+        node: "node".to_owned(),
+    };
+    for message in [
+        ToRank::Form {
+            generation: 3,
+            nonce: 7,
+            secret: Secret::draw().unwrap(),
+            ranks: vec![address(0), address(1)],
+            map: MapDocument::new(model.clone(), &map),
+            epoch: 5,
+            staging_pages: 16,
+            move_bytes_per_second: 1 << 30,
+            step_tokens: 512,
+        },
+        ToRank::Agreed { generation: 3, fingerprints: vec![u128::MAX; 16] },
+        ToRank::Stage { generation: 3, transaction: TransactionId(9), work: transaction(), deadline_ms: 1000 },
+        ToRank::Refused { reason: "a reason".to_owned() },
+    ] {
+        fuzz(&message, &mut random);
+    }
+    let process = ProcessId(u128::MAX);
+    for message in [
+        FromRank::Register {
+            process,
+            rank: RankId(1),
+            model,
+            step_address: "host:8003".to_owned(),
+            move_address: "host:8004".to_owned(),
+            kv_blocks: 2048,
+            block_tokens: 16,
+            node: "node".to_owned(),
+        },
+        FromRank::Failed { process, rank: RankId(1), reason: "a reason".to_owned() },
+        FromRank::Ready { generation: 3, fingerprints: vec![u128::MAX; 8] },
+        FromRank::MoveFailed {
+            generation: 3,
+            transaction: TransactionId(9),
+            reason: MoveFailure::Corrupt,
+            message: "a message".to_owned(),
+        },
+    ] {
+        fuzz(&message, &mut random);
+    }
+    let sampling = Sampling { temperature: 0.5, top_p: 0.9, top_k: 5, seed: 1 << 60, logprob: true };
+    let sequence = SequenceStep {
+        sequence: SequenceId(4),
+        position: 100,
+        tokens: vec![1, 2, 300],
+        blocks: vec![7, 8],
+        sample: Some(sampling),
+        score: vec![Some(2), None, Some(9)],
+        top_logprobs: 2,
+    };
+    let Transaction { layer, changes, shares } = transaction();
+    let commit = Commit { transaction: TransactionId(9), epoch: 6, layer, changes, shares };
+    fuzz(&Step { generation: 3, number: 70, commits: vec![commit], batch: vec![sequence; 2] }, &mut random);
+    let score = TokenScore { token: 300, logprob: -0.5, top: vec![(300, -0.5), (2, -1.5)] };
+    let output = SequenceOutput {
+        sequence: SequenceId(4),
+        token: Some(score.clone()),
+        scores: vec![Some(score), None],
+        no_numbers: false,
+    };
+    let timing = StepTiming { total: 900, commit: 10, exchange: 300, experts: 400 };
+    let done = StepDone { generation: 3, number: 70, outputs: vec![output; 2], slot_pairs: vec![9; 16], timing };
+    fuzz(&done, &mut random);
+    fuzz(&PageRequest { generation: 3, layer: LayerId(1), expert: ExpertId(4) }, &mut random);
+    fuzz(&PageHead { bytes: 1 << 40 }, &mut random);
+}
