@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,25 +10,45 @@ use crate::group::{Deployment, Worker};
 use crate::process::has_logged;
 use crate::{alone, sequences, serve, two_ranks, undisturbed};
 
-/// Passes everything on to `target` and keeps what callers say, one list for each connection.
-fn recorder(target: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<Vec<u8>>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let recordings: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
-    let kept = Arc::clone(&recordings);
-    std::thread::spawn(move || {
-        for (number, caller) in listener.incoming().map_while(Result::ok).enumerate() {
-            let Ok(callee) = TcpStream::connect(target) else { return };
-            kept.lock().unwrap().push(Vec::new());
-            let (back_from, back_to) = (callee.try_clone().unwrap(), caller.try_clone().unwrap());
-            std::thread::spawn(move || pass(back_from, back_to, |_| {}));
-            let kept = Arc::clone(&kept);
-            std::thread::spawn(move || {
-                pass(caller, callee, |bytes| kept.lock().unwrap()[number].extend_from_slice(bytes));
-            });
-        }
-    });
-    (address, recordings)
+/// Passes everything on to a target, and keeps what callers say.
+struct Recorder {
+    address: SocketAddr,
+    /// One for each connection.
+    recordings: Arc<Mutex<Vec<Vec<u8>>>>,
+    over: Arc<AtomicBool>,
+}
+
+impl Recorder {
+    fn start(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (recordings, over): (Arc<Mutex<Vec<Vec<u8>>>>, Arc<AtomicBool>) = Default::default();
+        let (kept, stopped) = (Arc::clone(&recordings), Arc::clone(&over));
+        std::thread::spawn(move || {
+            for (number, caller) in listener.incoming().map_while(Result::ok).enumerate() {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                let Ok(callee) = TcpStream::connect(target) else { return };
+                kept.lock().unwrap().push(Vec::new());
+                let (back_from, back_to) = (callee.try_clone().unwrap(), caller.try_clone().unwrap());
+                std::thread::spawn(move || pass(back_from, back_to, |_| {}));
+                let kept = Arc::clone(&kept);
+                std::thread::spawn(move || {
+                    pass(caller, callee, |bytes| kept.lock().unwrap()[number].extend_from_slice(bytes));
+                });
+            }
+        });
+        Self { address, recordings, over }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        // Wakes the thread that accepts.
+        let _ = TcpStream::connect(self.address);
+    }
 }
 
 fn pass(mut from: TcpStream, mut to: TcpStream, mut keep: impl FnMut(&[u8])) {
@@ -48,14 +69,14 @@ fn a_recorded_handshake_and_registration_are_turned_away() {
     let expected = undisturbed();
     let setup = two_ranks();
     let mut deployment = Deployment::start(setup);
-    let (address, recordings) = recorder(deployment.fleet.address());
+    let recorder = Recorder::start(deployment.fleet.address());
     deployment.workers[1].take().unwrap().stop().unwrap();
     deployment.group = None;
-    deployment.workers[1] = Some(Worker::start(1, address, &setup));
+    deployment.workers[1] = Some(Worker::start(1, recorder.address, &setup));
     deployment.wait_for_group();
     let generation = deployment.fleet.generation();
     // The control connection and that of steps; a registration is longer than a proof.
-    let recorded = recordings.lock().unwrap().clone();
+    let recorded = recorder.recordings.lock().unwrap().clone();
     assert!(recorded.len() >= 2 && recorded.iter().any(|said| said.len() > 64 + 32 + 40));
     for said in &recorded {
         let mut stream = TcpStream::connect(deployment.fleet.address()).unwrap();
