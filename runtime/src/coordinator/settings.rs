@@ -286,7 +286,7 @@ impl CoordinatorSettings {
         let rebalancer = Rebalancer::new(self.rebalance, identity.clone(), map, 0)?;
         let (admin, api_keys) = (self.admin_access()?, self.api_keys()?);
         let (vocabulary, top_k, static_map) = (config.vocabulary, config.top_k, self.map_path.is_some());
-        Ok(Prepared { identity, vocabulary, top_k, served, admin, api_keys, rebalancer, planner, static_map })
+        Ok(Prepared { identity, served, admin, api_keys, rebalancer, planner, vocabulary, top_k, static_map })
     }
 
     fn check_alone(&self) -> Result<(), SettingsError> {

@@ -159,7 +159,7 @@ impl Greeter {
             let said = ready.get(index).copied().unwrap_or(false);
             match if said { caller.hear(admit) } else { Heard::Waiting } {
                 Heard::Waiting if caller.deadline <= now => {
-                    self.visitors.turned_away(caller.address, TurnedAway::Silent)
+                    self.visitors.turned_away(caller.address, TurnedAway::Silent);
                 }
                 Heard::Waiting => self.callers.push_back(caller),
                 Heard::Proved(purpose) => take_in(caller, purpose, welcome),

@@ -65,6 +65,9 @@ pub struct Claim {
     secret: Secret,
 }
 
+/// An answer, and what the caller has to prove then; or why it gets no further, with what it is answered, if anything.
+pub type Answered = Result<([u8; ANSWER_BYTES], Claim), (Option<[u8; ANSWER_BYTES]>, TurnedAway)>;
+
 /// What a listener answers to a hello, and what is to be proved then. `admit` gives the secret of what is expected.
 ///
 /// # Errors
@@ -73,7 +76,7 @@ pub fn answer(
     hello: &[u8; HELLO_BYTES],
     challenge: Challenge,
     admit: impl FnOnce(&Purpose) -> Option<Secret>,
-) -> Result<([u8; ANSWER_BYTES], Claim), (Option<[u8; ANSWER_BYTES]>, TurnedAway)> {
+) -> Answered {
     let Hello { purpose, challenge: _ } = Hello::from_bytes(hello).map_err(|error| match error {
         NoHello::NotOurs => (None, TurnedAway::NotOurs),
         NoHello::OtherVersion(version) => (Some(say(OTHER_VERSION)), TurnedAway::OtherVersion(version)),

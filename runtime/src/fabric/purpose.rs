@@ -76,6 +76,7 @@ pub enum NoHello {
 }
 
 /// Magic and version, which every message of a greeting begins with.
+#[must_use]
 pub fn head() -> [u8; 6] {
     let mut head = [0; 6];
     head[..4].copy_from_slice(&MAGIC);

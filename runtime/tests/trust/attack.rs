@@ -89,7 +89,9 @@ fn no_input_on_any_port_ends_anything_or_changes_a_token() {
         while attackers.iter().any(|attacker| !attacker.is_finished()) {
             assert!(serve(&mut deployment, sequences(&setup)) == expected, "seed {seed}");
         }
-        attackers.into_iter().for_each(|attacker| attacker.join().unwrap());
+        for attacker in attackers {
+            attacker.join().unwrap();
+        }
         drop(guard);
         let most = watching.join().unwrap();
         assert!(most < before + GROWTH, "{} MiB more, seed {seed}", (most - before) >> 20);

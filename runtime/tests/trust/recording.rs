@@ -10,11 +10,13 @@ use crate::group::{Deployment, Worker};
 use crate::process::has_logged;
 use crate::{alone, sequences, serve, two_ranks, undisturbed};
 
+type Recordings = Arc<Mutex<Vec<Vec<u8>>>>;
+
 /// Passes everything on to a target, and keeps what callers say.
 struct Recorder {
     address: SocketAddr,
     /// One for each connection.
-    recordings: Arc<Mutex<Vec<Vec<u8>>>>,
+    recordings: Recordings,
     over: Arc<AtomicBool>,
 }
 
@@ -22,7 +24,7 @@ impl Recorder {
     fn start(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (recordings, over): (Arc<Mutex<Vec<Vec<u8>>>>, Arc<AtomicBool>) = Default::default();
+        let (recordings, over) = (Recordings::default(), Arc::new(AtomicBool::new(false)));
         let (kept, stopped) = (Arc::clone(&recordings), Arc::clone(&over));
         std::thread::spawn(move || {
             for (number, caller) in listener.incoming().map_while(Result::ok).enumerate() {
@@ -76,9 +78,9 @@ fn a_recorded_handshake_and_registration_are_turned_away() {
     deployment.wait_for_group();
     let generation = deployment.fleet.generation();
     // The control connection and that of steps; a registration is longer than a proof.
-    let recorded = recorder.recordings.lock().unwrap().clone();
-    assert!(recorded.len() >= 2 && recorded.iter().any(|said| said.len() > 64 + 32 + 40));
-    for said in &recorded {
+    let said_before = recorder.recordings.lock().unwrap().clone();
+    assert!(said_before.len() >= 2 && said_before.iter().any(|said| said.len() > 64 + 32 + 40));
+    for said in &said_before {
         let mut stream = TcpStream::connect(deployment.fleet.address()).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let _ = stream.write_all(said);

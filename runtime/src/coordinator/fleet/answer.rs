@@ -205,7 +205,7 @@ mod tests {
             wrong(|done| done.outputs[0].token = Some(TokenScore { logprob: 0.5, ..score(7) })),
             wrong(|done| done.outputs[0].token = Some(TokenScore { logprob: f32::NAN, ..score(7) })),
             wrong(|done| {
-                done.outputs[0].token = Some(TokenScore { top: vec![(7, 0.0), (u32::MAX, -1.0)], ..score(7) })
+                done.outputs[0].token = Some(TokenScore { top: vec![(7, 0.0), (u32::MAX, -1.0)], ..score(7) });
             }),
             wrong(|done| done.outputs[0].token = Some(TokenScore { top: vec![(7, 0.0)], ..score(7) })),
             wrong(|done| done.slot_pairs.truncate(5)),

@@ -407,7 +407,8 @@ fn every_rank_is_told_what_was_agreed_before_it_is_ordered_anything() {
 
 #[test]
 fn a_rank_that_answers_wrongly_is_lost_with_the_reason() {
-    let wrong: [(fn(&mut StepDone), &str); 3] = [
+    type Wrong = (fn(&mut StepDone), &'static str);
+    let wrong: [Wrong; 3] = [
         (|done| done.slot_pairs.push(0), "pairs of 3 slots instead of 2"),
         (|done| done.slot_pairs[0] = 7, "7 pairs in a slot of a step of 0 tokens"),
         (|done| done.number += 1, "it answered step 2 of generation 1 instead"),
@@ -434,7 +435,8 @@ fn a_rank_that_answers_wrongly_is_lost_with_the_reason() {
 
 #[test]
 fn a_rank_that_says_what_cannot_be_is_lost_with_the_reason() {
-    let said: [(fn() -> FromRank, &str); 3] = [
+    type Said = (fn() -> FromRank, &'static str);
+    let said: [Said; 3] = [
         (|| FromRank::Ready { generation: 1, fingerprints: vec![1] }, "it is ready with 1 pages instead of 4"),
         (
             || FromRank::Staged { generation: 1, transaction: TransactionId(1), bytes: u64::MAX },

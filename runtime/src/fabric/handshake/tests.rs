@@ -117,7 +117,7 @@ fn a_listener_that_never_answers_or_answers_byte_by_byte_is_given_up() {
     let dripping = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         // A byte at a time, until the caller has had enough.
-        while stream.write_all(&[b'S']).is_ok() {
+        while stream.write_all(b"S").is_ok() {
             std::thread::park_timeout(Duration::from_millis(20));
         }
     });
