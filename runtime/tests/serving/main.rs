@@ -10,6 +10,7 @@ mod group;
 mod openai;
 mod recording;
 mod requests;
+mod secret;
 mod settings;
 
 use serde_json::{Value, json};
