@@ -4,6 +4,7 @@
 mod arguments;
 mod failure;
 mod health;
+mod loading;
 mod metrics;
 mod session;
 
@@ -22,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use self::arguments::{DeviceArguments, WorkerArguments};
 use self::failure::{Failure, in_full};
 use self::health::HealthServer;
+use self::loading::Watch;
 use self::metrics::WorkerMetrics;
 use self::session::{Session, SessionError};
 use crate::cancel::Cancel;
@@ -252,7 +254,9 @@ impl Worker {
         let server = PageServer::start(listen(settings.move_listen)?, settings.faults, &threads)?;
         let (compute, cache, loading) = (settings.threads, settings.cache, Arc::clone(&checkpoint));
         let make = move || Ok::<_, WorkerError>(Model::load(Arc::new(Cpu::new(compute)?), &loading, cache)?);
+        let watch = Watch::start("weights", checkpoint.shared_bytes(), &checkpoint, &metrics);
         let engine = Engine::start(Box::new(make), metrics.clone(), &threads)?;
+        drop(watch);
         let (backend, reading) = (Arc::clone(engine.backend()), Arc::clone(&checkpoint));
         let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert| {
             load_expert(&*backend, &reading, layer, expert)

@@ -41,20 +41,23 @@ impl LoadError {
     }
 }
 
-/// The pages of `rank`'s slots, `[layers, slots_per_rank]`, read by all cores where `held` lacks them.
+/// What `rank`'s slots hold, `[layers, slots_per_rank]`.
+#[must_use]
+pub fn slots_of(map: &ExpertMap, rank: RankId) -> Vec<(LayerId, ExpertId)> {
+    map.layers().flat_map(|layer| map.rank(layer, rank).iter().map(move |&expert| (layer, expert))).collect()
+}
+
+/// The pages of slots, in their order, read by all cores where `held` lacks them.
 ///
 /// # Errors
 /// If an expert cannot be read, or `cancel` ends it.
 pub fn load_experts<B: Backend>(
-    map: &ExpertMap,
-    rank: RankId,
+    slots: &[(LayerId, ExpertId)],
     held: &HeldPages<B>,
     load_page: &LoadPage<B>,
     cancel: &Cancel,
 ) -> Result<Vec<Arc<B::Page>>, LoadError> {
-    let slots = map.layers().flat_map(|layer| map.rank(layer, rank).iter().map(move |&expert| (layer, expert)));
-    let slots: Vec<(LayerId, ExpertId)> = slots.collect();
-    let load = |(layer, expert)| {
+    let load = |&(layer, expert): &(LayerId, ExpertId)| {
         if let Some(page) = held.get(&(layer, expert)) {
             return Ok(Arc::clone(page));
         }
@@ -64,7 +67,7 @@ pub fn load_experts<B: Backend>(
         let page = load_page(layer, expert).map_err(|source| LoadError::Unreadable { layer, expert, source })?;
         Ok(Arc::new(page))
     };
-    slots.into_par_iter().map(load).collect()
+    slots.par_iter().map(load).collect()
 }
 
 #[cfg(test)]
@@ -88,7 +91,7 @@ mod tests {
             let hole = Unreadable { reason: "a hole in the file".to_owned(), is_permanent: true };
             if expert == ExpertId(3) { Err(hole) } else { Ok(page(&backend, layer, expert)) }
         });
-        let loaded = load_experts::<Cpu>(&map(), RankId(rank), held, &load_page, &Cancel::default());
+        let loaded = load_experts::<Cpu>(&slots_of(&map(), RankId(rank)), held, &load_page, &Cancel::default());
         (loaded, read.load(Ordering::Relaxed))
     }
 

@@ -51,6 +51,12 @@ pub(super) struct Place {
     pub(super) shape: Vec<usize>,
 }
 
+impl Place {
+    fn bytes(&self) -> u64 {
+        elements(&self.shape) * self.dtype.bitsize() as u64 / 8
+    }
+}
+
 /// Weights read from disk.
 #[derive(Debug)]
 pub(super) enum Loaded {
@@ -166,13 +172,29 @@ impl Checkpoint {
     /// Bytes of all weights on disk.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.tensors.values().map(|place| elements(&place.shape) * place.dtype.bitsize() as u64 / 8).sum()
+        self.tensors.values().map(Place::bytes).sum()
     }
 
     /// Bytes of weights that were read from disk, by whoever did.
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the weights that every rank reads: all but the experts.
+    #[must_use]
+    pub fn shared_bytes(&self) -> u64 {
+        let is_tied = |name: &str| self.config.tied_embeddings && name == weights::HEAD;
+        let is_left = |name: &str| weights::is_of_an_expert(name) || weights::is_derived(name) || is_tied(name);
+        self.tensors.iter().filter(|(name, _)| !is_left(name)).map(|(_, place)| place.bytes()).sum()
+    }
+
+    /// Bytes of the weights of one expert.
+    #[must_use]
+    pub fn expert_bytes(&self) -> u64 {
+        let of_experts = self.tensors.iter().filter(|(name, _)| weights::is_of_an_expert(name));
+        let bytes: u64 = of_experts.map(|(_, place)| place.bytes()).sum();
+        bytes / (self.config.sparse_layers() * self.config.experts) as u64
     }
 
     /// Names of the files with weights.

@@ -35,6 +35,11 @@ pub(super) fn is_derived(name: &str) -> bool {
     name.ends_with("rotary_emb.inv_freq")
 }
 
+/// Whether a tensor belongs to experts.
+pub(super) fn is_of_an_expert(name: &str) -> bool {
+    name.contains(".mlp.experts.")
+}
+
 /// Checks that exactly the model's tensors are there. Returns how experts are stored and the kind that holds all of
 /// them exactly.
 pub(super) fn check(
@@ -61,7 +66,7 @@ pub(super) fn check(
     if let Some(name) = unseen.into_iter().find(|name| !is_derived(name)) {
         return Err(CheckpointError::Extra { tensor: name.into() });
     }
-    let mut experts = tensors.iter().filter(|(name, _)| name.contains(".mlp.experts."));
+    let mut experts = tensors.iter().filter(|(name, _)| is_of_an_expert(name));
     let bf16 = experts.all(|(_, place)| place.dtype == Dtype::BF16);
     Ok((layout, if bf16 { WeightKind::Bf16 } else { WeightKind::F32 }))
 }

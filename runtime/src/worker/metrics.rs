@@ -13,6 +13,8 @@ use crate::protocol::{FromRank, MoveFailure, StepTiming};
 pub(super) struct WorkerMetrics {
     registry: Registry,
     formed: IntGauge,
+    loaded: IntGauge,
+    load: IntGauge,
     steps: IntCounter,
     commits: IntCounter,
     commit_seconds: Counter,
@@ -35,9 +37,11 @@ impl Default for WorkerMetrics {
         for reason in MoveFailure::iter() {
             failures.with_label_values(&[<&str>::from(reason)]);
         }
-        let formed = IntGauge::new("swiftbalancer_rank_formed", "Whether the rank is part of a group");
+        let gauge = |name: &str, help: &str| register(&registry, IntGauge::new(name, help));
         Self {
-            formed: register(&registry, formed),
+            formed: gauge("swiftbalancer_rank_formed", "Whether the rank is part of a group"),
+            loaded: gauge("swiftbalancer_rank_loaded_bytes", "Bytes of weights that its last loading has read"),
+            load: gauge("swiftbalancer_rank_load_bytes", "Bytes of weights that its last loading had to read"),
             steps: counter("swiftbalancer_rank_steps_total", "Steps run"),
             commits: counter("swiftbalancer_rank_commits_total", "Transactions committed"),
             commit_seconds: seconds.with_label_values(&["commit"]),
@@ -61,6 +65,17 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: prom
 impl WorkerMetrics {
     pub fn formed(&self, formed: bool) {
         self.formed.set(formed.into());
+    }
+
+    /// Loading has read `done` bytes of `bytes`.
+    pub fn loading(&self, done: u64, bytes: u64) {
+        self.loaded(done);
+        self.load.set(bytes as i64);
+    }
+
+    /// Loading has read this many bytes.
+    pub fn loaded(&self, done: u64) {
+        self.loaded.set(done as i64);
     }
 
     pub fn is_formed(&self) -> bool {

@@ -13,11 +13,12 @@ use plan::topology::Topology;
 use plan::wire::{MapDocument, WireError};
 use thiserror::Error;
 
+use super::loading::Watch;
 use super::metrics::WorkerMetrics;
 use super::{Stop, Worker};
 use crate::cancel::Cancel;
 use crate::engine::{EngineError, Membership, StepPath};
-use crate::experts::load::{LoadError, load_experts};
+use crate::experts::load::{LoadError, load_experts, slots_of};
 use crate::experts::mover::{Mover, MoverSetup, Serving};
 use crate::experts::pages::{HeldPages, Pages};
 use crate::experts::table::ExpertTable;
@@ -178,9 +179,13 @@ impl Session {
         if ranks.len() != map.shape().ranks || rank.index() >= ranks.len() {
             return Err(SessionError::Shape { ranks: ranks.len(), in_map: map.shape().ranks, rank });
         }
-        let loaded = load_experts::<Cpu>(&map, rank, &worker.held, &load_page, &link.gone)?;
-        let slots = map.layers().flat_map(|layer| map.rank(layer, rank).iter().map(move |&expert| (layer, expert)));
-        let held: HeldPages<Cpu> = slots.zip(loaded.iter().cloned()).collect();
+        let slots = slots_of(&map, rank);
+        let missing = slots.iter().filter(|slot| !worker.held.contains_key(slot)).count() as u64;
+        let bytes = missing * worker.checkpoint.expert_bytes();
+        let watch = Watch::start("experts", bytes, &worker.checkpoint, &worker.metrics);
+        let loaded = load_experts::<Cpu>(&slots, &worker.held, &load_page, &link.gone)?;
+        drop(watch);
+        let held: HeldPages<Cpu> = slots.into_iter().zip(loaded.iter().cloned()).collect();
         worker.held = held.clone();
         let backend = Arc::clone(worker.engine.backend());
         let fingerprints = loaded.iter().map(|page| backend.fingerprint(page)).collect();

@@ -1,0 +1,151 @@
+//! How far a rank is with loading weights: shown by its metrics all the time, and told in its log every few seconds, so
+//! that who waits for a large model sees that it comes, and when.
+
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::metrics::WorkerMetrics;
+use crate::model::checkpoint::Checkpoint;
+
+/// How often the metrics follow.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often the log is told; what is loaded sooner needs no word.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// Bytes of weights that are loaded, and what of them was told.
+struct Progress {
+    what: &'static str,
+    bytes: u64,
+    next: Duration,
+}
+
+impl Progress {
+    const fn new(what: &'static str, bytes: u64) -> Self {
+        Self { what, bytes, next: TELL_EVERY }
+    }
+
+    /// What to tell when `done` bytes were read after `elapsed`, if it is time for a word.
+    fn tell(&mut self, done: u64, elapsed: Duration) -> Option<String> {
+        if elapsed < self.next {
+            return None;
+        }
+        self.next = elapsed + TELL_EVERY;
+        let (what, gigabytes, seconds) = (self.what, |bytes: u64| bytes as f64 / 1e9, elapsed.as_secs());
+        let said = format!("loading {what}: {:.2} of {:.2} GB in {seconds} s", gigabytes(done), gigabytes(self.bytes));
+        let left = self.bytes.saturating_sub(done) as f64 / done as f64 * elapsed.as_secs_f64();
+        Some(if left.is_finite() { format!("{said}, some {left:.0} s left") } else { said })
+    }
+}
+
+/// Shows how far loading is until it is dropped, which is when that has ended.
+pub(super) struct Watch {
+    metrics: WorkerMetrics,
+    checkpoint: Arc<Checkpoint>,
+    /// Bytes that had been read before.
+    before: u64,
+    ending: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+impl Watch {
+    /// Watches the reading of `bytes` bytes of weights, `what`, that is about to begin. Where the system gives no
+    /// thread, only the end is shown: loading needs none of this.
+    pub fn start(what: &'static str, bytes: u64, checkpoint: &Arc<Checkpoint>, metrics: &WorkerMetrics) -> Self {
+        let before = checkpoint.bytes_read();
+        metrics.loading(0, bytes);
+        let (sender, ended) = bounded(0);
+        let (metrics, checkpoint) = (metrics.clone(), Arc::clone(checkpoint));
+        let (shown, read) = (metrics.clone(), Arc::clone(&checkpoint));
+        let done = move || read.bytes_read() - before;
+        let watch = move || show(Progress::new(what, bytes), &done, &shown, &ended);
+        let thread = Builder::new().name("loading".to_owned()).spawn(watch);
+        Self { metrics, checkpoint, before, ending: thread.ok().map(|thread| (sender, thread)) }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some((sender, thread)) = self.ending.take() {
+            drop(sender);
+            // It shows and does nothing else: if it has panicked, nothing is lost.
+            let _ = thread.join();
+        }
+        self.metrics.loaded(self.checkpoint.bytes_read() - self.before);
+    }
+}
+
+fn show(mut progress: Progress, done: &impl Fn() -> u64, metrics: &WorkerMetrics, ended: &Receiver<()>) {
+    let started = Instant::now();
+    while ended.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+        let done = done();
+        metrics.loaded(done);
+        if let Some(word) = progress.tell(done, started.elapsed()) {
+            tracing::info!("{word}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_word_is_said_every_few_seconds_and_says_how_long_it_will_take() {
+        let mut progress = Progress::new("experts", 60_000_000_000);
+        let mut tell =
+            |gigabytes: u64, seconds: f64| progress.tell(gigabytes * 1_000_000_000, Duration::from_secs_f64(seconds));
+        assert_eq!(tell(1, 4.9), None);
+        assert_eq!(tell(0, 5.0).as_deref(), Some("loading experts: 0.00 of 60.00 GB in 5 s"));
+        assert_eq!(tell(15, 9.9), None);
+        let said = "loading experts: 15.00 of 60.00 GB in 12 s, some 36 s left";
+        assert_eq!(tell(15, 12.0).as_deref(), Some(said));
+        assert_eq!(tell(16, 16.9), None);
+        assert!(tell(16, 17.0).is_some());
+        let said = tell(61, 30.0).unwrap();
+        assert!(said.ends_with("some 0 s left"), "{said}");
+        let mut nothing = Progress::new("experts", 0);
+        assert_eq!(nothing.tell(0, TELL_EVERY).as_deref(), Some("loading experts: 0.00 of 0.00 GB in 5 s"));
+    }
+
+    #[test]
+    fn the_metrics_show_what_was_loaded_of_what() {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-moe");
+        let checkpoint = Arc::new(Checkpoint::open(&model).unwrap());
+        let metrics = WorkerMetrics::default();
+        let shows = |loaded: u64, bytes: u64| {
+            let text = metrics.text();
+            let has = |line: String| text.lines().any(|found| found == line);
+            has(format!("swiftbalancer_rank_loaded_bytes {loaded}"))
+                && has(format!("swiftbalancer_rank_load_bytes {bytes}"))
+        };
+        let bytes = checkpoint.bytes();
+        assert!(shows(0, 0));
+        for _ in 0..2 {
+            let watch = Watch::start("weights", bytes, &checkpoint, &metrics);
+            assert!(shows(0, bytes));
+            checkpoint.check_weights().unwrap();
+            drop(watch);
+            assert!(shows(bytes, bytes));
+        }
+    }
+
+    #[test]
+    fn a_rank_reads_all_but_the_experts_and_then_its_own() {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-moe");
+        let checkpoint = Checkpoint::open(&model).unwrap();
+        let config = checkpoint.config();
+        let experts = checkpoint.expert_bytes() * (config.sparse_layers() * config.experts) as u64;
+        assert_eq!(checkpoint.shared_bytes() + experts, checkpoint.bytes());
+        let backend = Arc::new(kernels::cpu::Cpu::new(1).unwrap());
+        let cache = crate::model::qwen3_moe::CacheSize { blocks: 1, block_tokens: kernels::backend::CACHE_TILE };
+        drop(crate::model::qwen3_moe::Model::load(Arc::clone(&backend), &checkpoint, cache).unwrap());
+        assert_eq!(checkpoint.bytes_read(), checkpoint.shared_bytes());
+        let (layer, expert) = (plan::ids::LayerId(3), plan::ids::ExpertId(31));
+        drop(crate::model::qwen3_moe::load_expert(&*backend, &checkpoint, layer, expert).unwrap());
+        assert_eq!(checkpoint.bytes_read(), checkpoint.shared_bytes() + checkpoint.expert_bytes());
+    }
+}
