@@ -97,7 +97,10 @@ fn a_failed_start_is_told_whatever_is_logged() {
             }
             let output = process.output().unwrap();
             let log = String::from_utf8(output.stderr).unwrap();
-            assert!(output.status.code() == Some(1) && log.contains("checkpoint"), "{command} {filter}: {log}");
+            assert!(
+                output.status.code() == Some(1) && log.contains("there is no such folder"),
+                "{command} {filter}: {log}"
+            );
             assert!(also.is_none_or(|also| log.contains(also)), "{command} {filter}: {log}");
         }
     }
