@@ -82,6 +82,13 @@ impl Group {
         self.process.id() as i32
     }
 
+    /// Memory of the coordinator, bytes.
+    pub fn memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<usize>().unwrap() << 10
+    }
+
     /// Process ids of the ranks.
     pub fn ranks(&self) -> Vec<i32> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
