@@ -1,6 +1,7 @@
 //! The fields of a request's body, taken one by one so that an error names the one at fault and none is ignored.
 
 pub mod known;
+pub mod list;
 mod number;
 
 use std::fmt;

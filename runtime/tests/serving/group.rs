@@ -84,8 +84,22 @@ impl Group {
 
     /// Memory of the coordinator, bytes.
     pub fn memory(&self) -> usize {
+        self.memory_of("VmRSS:")
+    }
+
+    /// The most that it has had since [`Self::forget_peak`], bytes.
+    pub fn peak_memory(&self) -> usize {
+        self.memory_of("VmHWM:")
+    }
+
+    /// Begins to look for the most memory anew.
+    pub fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
+    }
+
+    fn memory_of(&self, name: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.split_whitespace().next().unwrap().parse::<usize>().unwrap() << 10
     }
 

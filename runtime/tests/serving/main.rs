@@ -4,6 +4,7 @@
 
 mod attack;
 mod client;
+mod cost;
 mod failure;
 mod faults;
 mod folders;

@@ -9,6 +9,7 @@ use crate::quoted::Quoted;
 use crate::server::bounds::Bounds;
 use crate::server::error::{ApiError, Code};
 use crate::server::fields::known::{OF_MESSAGES, OF_PARTS};
+use crate::server::fields::list::each;
 use crate::server::fields::{Fields, mismatch, read};
 
 /// Takes the messages of a request.
@@ -16,18 +17,24 @@ use crate::server::fields::{Fields, mismatch, read};
 /// # Errors
 /// If there is none, or one is wrong.
 pub fn take_messages(fields: &mut Fields<'_>, bounds: &Bounds) -> Result<Vec<Message>, ApiError> {
-    let messages: Vec<&RawValue> = fields
-        .take("messages", "a list of objects")?
+    let written = fields
+        .take_raw("messages")
         .ok_or_else(|| ApiError::field("messages", Code::MissingRequiredParameter, "messages is missing".to_owned()))?;
-    if messages.is_empty() {
+    let expected = "a list of objects";
+    let count = each("messages", written, expected, |_, _| Ok(()))?;
+    if count == 0 {
         return Err(ApiError::field("messages", Code::InvalidValue, "messages is empty".to_owned()));
     }
     // What a template makes of a message is a token at least.
-    if messages.len() > bounds.context {
-        return Err(bounds.overflow("messages", &format!("there are {} messages; send fewer", messages.len())));
+    if count > bounds.context {
+        return Err(bounds.overflow("messages", &format!("there are {count} messages; send fewer")));
     }
-    let numbered = messages.into_iter().enumerate();
-    numbered.map(|(index, message)| message_of(&format!("messages[{index}]"), message)).collect()
+    let mut messages = Vec::with_capacity(count);
+    each("messages", written, expected, |index, message| {
+        messages.push(message_of(&format!("messages[{index}]"), message)?);
+        Ok(())
+    })?;
+    Ok(messages)
 }
 
 fn message_of(path: &str, message: &RawValue) -> Result<Message, ApiError> {
@@ -68,8 +75,7 @@ fn take_role(fields: &mut Fields<'_>) -> Result<&'static str, ApiError> {
 fn refuse_tool_calls(fields: &mut Fields<'_>) -> Result<(), ApiError> {
     let Some(calls) = fields.take_raw("tool_calls") else { return Ok(()) };
     let field = fields.name("tool_calls");
-    let calls: Vec<&RawValue> = read(&field, calls, "a list", PhantomData)?;
-    if calls.is_empty() {
+    if each(&field, calls, "a list", |_, _| Ok(()))? == 0 {
         return Ok(());
     }
     let message = format!("{field} is not supported, since tools are not; leave the messages that call tools out");
@@ -81,15 +87,15 @@ fn take_content(fields: &mut Fields<'_>, role: &str) -> Result<String, ApiError>
     match fields.take_raw("content") {
         Some(content) if content.get().starts_with('"') => read(&field, content, "a string", PhantomData),
         Some(content) if content.get().starts_with('[') => {
-            let parts: Vec<&RawValue> = read(&field, content, "a list", PhantomData)?;
             let mut whole = String::new();
-            for (index, part) in parts.into_iter().enumerate() {
+            each(&field, content, "a list", |index, part| {
                 // As vLLM joins them.
                 if index > 0 {
                     whole.push('\n');
                 }
                 whole.push_str(&text_of(&format!("{field}[{index}]"), part)?);
-            }
+                Ok(())
+            })?;
             Ok(whole)
         }
         Some(content) => Err(mismatch(&field, content, "a string or a list of text parts", Code::InvalidType)),

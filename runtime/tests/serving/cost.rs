@@ -1,0 +1,108 @@
+//! What one request can cost, whatever is in it: memory in proportion to its bytes, and time.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::group::Group;
+
+/// Bytes of the bodies that are tried.
+const BODY: usize = 4 << 20;
+
+/// Memory for each byte of a body.
+const PER_BYTE: usize = 8;
+
+/// A body as long as is taken, of one `item` again and again within `field`.
+fn filled(before: &str, item: &str, after: &str) -> String {
+    let room = BODY - before.len() - after.len();
+    let items = item.repeat(room / item.len());
+    format!("{before}{}{after}", items.trim_end_matches(','))
+}
+
+async fn post(group: &Group, path: &str, body: &str) -> (u16, Value, Duration) {
+    let mut stream = TcpStream::connect(group.url.strip_prefix("http://").unwrap()).await.unwrap();
+    let head =
+        format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let sent = Instant::now();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let waited = sent.elapsed();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap(), waited)
+}
+
+#[tokio::test]
+async fn a_request_costs_at_most_eight_bytes_of_memory_for_each_of_its_own() {
+    let group = Group::start(1, &["--max-body-bytes", &BODY.to_string()]).await;
+    let warm = json!({"prompt": "a", "max_tokens": 1}).to_string();
+    assert_eq!(post(&group, "/v1/completions", &warm).await.0, 200);
+    let idle = group.memory();
+    let chat = "{\"messages\":[";
+    for (name, path, body) in [
+        ("one list of tokens", "/v1/completions", filled("{\"prompt\":[", "0,", "]}")),
+        ("lists of one token", "/v1/completions", filled("{\"prompt\":[", "[0],", "]}")),
+        ("lists of a thousand", "/v1/completions", filled("{\"prompt\":[", &format!("[{}0],", "1,".repeat(999)), "]}")),
+        ("short texts", "/v1/completions", filled("{\"prompt\":[", "\"a\",", "]}")),
+        ("one text", "/v1/completions", filled("{\"prompt\":\"", "many words ", "\"}")),
+        ("one text of escapes", "/v1/completions", filled("{\"prompt\":\"", "\\u0041", "\"}")),
+        (
+            "echoed lists",
+            "/v1/completions",
+            filled("{\"max_tokens\":0,\"echo\":true,\"prompt\":[", "[999,999,999],", "]}"),
+        ),
+        ("stop strings", "/v1/completions", filled("{\"prompt\":\"a\",\"stop\":[", "\"a\",", "]}")),
+        ("fields", "/v1/completions", filled("{", "\"a\":0,", "}")),
+        ("an unknown field", "/v1/completions", filled("{\"prompt\":\"a\",\"b\":[", "{},", "]}")),
+        ("biases", "/v1/completions", filled("{\"prompt\":\"a\",\"logit_bias\":{", "\"1\":0,", "}}")),
+        ("messages", "/v1/chat/completions", filled(chat, "{\"role\":\"user\",\"content\":\"\"},", "]}")),
+        ("no messages", "/v1/chat/completions", filled(chat, "0,", "]}")),
+        ("parts", "/v1/chat/completions", filled(&format!("{chat}{{\"role\":\"user\",\"content\":["), "\"\",", "]}]}")),
+        (
+            "one message",
+            "/v1/chat/completions",
+            filled(&format!("{chat}{{\"role\":\"user\",\"content\":\""), "a b ", "\"}]}"),
+        ),
+        (
+            "arguments",
+            "/v1/chat/completions",
+            filled(
+                "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"chat_template_kwargs\":{\"a\":[",
+                "0,",
+                "]}}",
+            ),
+        ),
+    ] {
+        group.forget_peak();
+        let before = group.memory();
+        let (status, answer, waited) = post(&group, path, &body).await;
+        let cost = group.peak_memory() - before;
+        println!("{name}: {status} after {waited:?}, {:.2} bytes a byte, {answer}", cost as f64 / body.len() as f64);
+        assert_eq!(status, 400, "{name}: {answer}");
+        assert!(cost < PER_BYTE * body.len(), "{name}: {cost} bytes for {}", body.len());
+    }
+    let kept = group.memory() - idle;
+    println!("{kept} bytes are kept");
+    assert!(kept < PER_BYTE * BODY, "{kept}");
+}
+
+#[tokio::test]
+async fn text_that_no_context_holds_is_refused_at_once() {
+    for options in [&[][..], &["--max-body-bytes", "8388608"]] {
+        let group = Group::start(1, options).await;
+        let body = json!({"prompt": "many words ".repeat((4 << 20) / 11)}).to_string();
+        let mut quickest = Duration::MAX;
+        // The machine may have other work: once is enough.
+        for _ in 0..20 {
+            let (status, answer, waited) = post(&group, "/v1/completions", &body).await;
+            let code = &answer["error"]["code"];
+            assert!(status == 413 && code == "request_too_large" || status == 400 && code == "context_length_exceeded");
+            quickest = quickest.min(waited);
+        }
+        println!("{options:?}: refused {quickest:?} after the last byte");
+        assert!(quickest < Duration::from_millis(50), "{quickest:?}");
+    }
+}
