@@ -81,6 +81,9 @@ fn a_checkpoint_is_inspected_without_being_served() {
 
 #[test]
 fn a_failed_start_is_told_whatever_is_logged() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "0123456789abcdef".repeat(4)).unwrap();
     for (filter, also) in [("off", None), ("runtime=off", None), ("info=loud=1", Some("which is no filter"))] {
         for command in ["coordinator", "local", "worker", "inspect"] {
             let mut process = program();
@@ -90,6 +93,9 @@ fn a_failed_start_is_told_whatever_is_logged() {
                 "inspect" => &mut process,
                 _ => process.args(["--ranks", "2", "--listen", "localhost:0", "--admin-listen", "[::1]:0"]),
             };
+            if matches!(command, "coordinator" | "worker") {
+                process.arg("--secret-file").arg(&secret);
+            }
             if command == "worker" {
                 process.args(["--listen", ":0", "--move-listen", ":0", "--health-listen", "localhost:0"]);
                 // It is not its parent's child, so that it ends instead of telling its failure for ever.
