@@ -16,7 +16,7 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use self::known::{Rule, rule};
-use self::number::{Whole, real, whole};
+pub(super) use self::number::{Whole, real, whole};
 use super::Route;
 use super::error::{ApiError, Code};
 use crate::quoted::{Quoted, shortened};

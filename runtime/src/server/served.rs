@@ -1,23 +1,22 @@
 //! What the server knows of the model it serves: its name, its text, how it ends and how long it may get.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::bounds::Bounds;
 use super::chat::{ChatTemplate, TemplateError};
 use super::error::{ApiError, Code};
 use super::fields::Fields;
-use super::generation_config::{GenerationConfig, OneOrMore};
+use super::generation_config::{self, EndTokens, GenerationConfig, WrongSetting};
 use super::text::{Tokenizer, TokenizerError, TokenizerFiles};
 use crate::model::folder::{self, FileError};
 use crate::model::json;
 use crate::quoted::Quoted;
 
+const CONFIG: &str = "config.json";
 /// Bytes that any chat may have before its tokens are counted, however small the context is.
 const SHORTEST_CHAT: usize = 1 << 20;
 
@@ -35,6 +34,9 @@ pub enum ServedError {
         /// Why.
         reason: Quoted<100>,
     },
+    /// A file says what no request may say.
+    #[error(transparent)]
+    Setting(#[from] WrongSetting),
     /// The tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -80,11 +82,6 @@ pub struct ModelLimits {
     pub vocab_size: usize,
 }
 
-#[derive(Deserialize)]
-struct EndTokens {
-    eos_token_id: Option<OneOrMore>,
-}
-
 impl ServedModel {
     /// Reads what is needed of a checkpoint.
     ///
@@ -98,17 +95,18 @@ impl ServedModel {
         if let Err(reason) = &chat {
             tracing::warn!(%reason, "the model cannot chat; /v1/completions is served");
         }
-        let generation: GenerationConfig = read_json(directory, "generation_config.json")?.unwrap_or_default();
-        let config: Option<EndTokens> = read_json(directory, "config.json")?;
+        let generation = GenerationConfig::new(&read_object(directory, generation_config::FILE)?)?;
+        let of_model = EndTokens::of(CONFIG, &read_object(directory, CONFIG)?)?;
         for (key, value) in generation.without_effect() {
             tracing::warn!(%key, %value, "generation_config.json asks for what is not supported; requests are served without it");
         }
-        let defaults = generation.defaults();
-        let ends = generation.eos_token_id.or_else(|| config.and_then(|config| config.eos_token_id));
-        let of_tokenizer = tokenizer.named_token("eos_token").and_then(|token| tokenizer.token(token));
-        let end_tokens: BTreeSet<u32> =
-            ends.map(OneOrMore::into_vec).into_iter().flatten().chain(of_tokenizer).collect();
-        let end_tokens = end_tokens.into_iter().collect();
+        let defaults = generation.defaults;
+        let EndTokens { tokens: mut ends, ignored } = generation.ends.or(of_model).unwrap_or_default();
+        if !ignored.is_empty() {
+            tracing::warn!(eos_token_id = ?ignored, "no token has such a number, so none of these ends an answer");
+        }
+        ends.extend(tokenizer.named_token("eos_token").and_then(|token| tokenizer.token(token)));
+        let end_tokens = ends.into_iter().collect();
         let ModelLimits { max_model_len, vocab_size } = *limits;
         Ok(Self { name, max_model_len, vocab_size, tokenizer, chat, end_tokens, defaults, created })
     }
@@ -177,9 +175,12 @@ impl ServedModel {
     }
 }
 
-/// Reads a JSON file; `None` if there is none.
-pub(super) fn read_json<T: DeserializeOwned>(directory: &Path, file: &'static str) -> Result<Option<T>, ServedError> {
-    let Some(bytes) = folder::read_if_there(directory, file, folder::LARGEST_TEXT)? else { return Ok(None) };
-    let parsed = json::parse(&bytes).and_then(|document| serde_json::from_value(document.value));
-    parsed.map(Some).map_err(|error| ServedError::Parse { file, reason: error.to_string().into() })
+/// The members of a JSON file; none if there is no such file.
+fn read_object(directory: &Path, file: &'static str) -> Result<Map<String, Value>, ServedError> {
+    let Some(bytes) = folder::read_if_there(directory, file, folder::LARGEST_TEXT)? else { return Ok(Map::new()) };
+    let wrong = |reason: String| ServedError::Parse { file, reason: reason.into() };
+    match json::parse(&bytes).map_err(|error| wrong(error.to_string()))?.value {
+        Value::Object(members) => Ok(members),
+        _ => Err(wrong("it is no JSON object".to_owned())),
+    }
 }

@@ -2,6 +2,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::server::ServedModel;
+use crate::server::chat::TemplateError;
 
 use crate::coordinator::fake::Fake;
 use crate::server::fixture::{Server, model, says, tokenizer};
@@ -82,6 +83,21 @@ async fn a_plain_word_that_ends_an_answer_is_no_part_of_it() {
     assert!(events.iter().all(|event| !event.contains('!')), "{events:?}");
     let going_on = json!({"messages": messages(), "ignore_eos": true, "max_tokens": tokens.len()});
     assert_eq!(server().post(ROUTE, &going_on).await.json()["choices"][0]["message"]["content"], "Hello, 語!");
+}
+
+#[tokio::test]
+async fn a_template_that_cannot_be_used_costs_chat_alone() {
+    let prompt = "In the";
+    let tokens = tokenizer().encode(" end", false).unwrap();
+    let script = says(tokenizer().encode(prompt, true).unwrap().len(), tokens);
+    let model = ServedModel { chat: Err(TemplateError::NoDefault), ..model() };
+    let server = Server::serving(Fake { script, ..Fake::default() }, model);
+    let answer = server.post(ROUTE, &json!({"messages": messages()})).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("none of them is named \"default\"; use /v1/completions"), "{message}");
+    let answer = server.post("/v1/completions", &json!({"prompt": prompt, "max_tokens": 1})).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
 }
 
 #[tokio::test]

@@ -154,3 +154,25 @@ fn chats_are_those_of_transformers_for_every_template_that_is_accepted() {
     }
     report(&wrong, rows.len(), 200);
 }
+
+#[test]
+fn what_a_checkpoint_says_of_sampling_is_held_to_the_rules_of_requests() {
+    let bases = rows("bases.json");
+    let loaded = |text: &str| load(write(&json!({"files": {"generation_config.json": text}}), &bases).path());
+    let model = loaded("\u{feff}{\"top_k\": 20.0, \"temperature\": 0.5, \"eos_token_id\": [-1, 1789]}").unwrap();
+    assert_eq!((model.defaults.top_k, model.defaults.temperature), (20, 0.5));
+    assert_eq!(*model.end_tokens, [1789, 1791], "the last one is the tokenizer's own");
+    let model = loaded("{\"eos_token_id\": null}").unwrap();
+    assert_eq!(*model.end_tokens, [1791], "config.json says so too");
+    for (text, said) in [
+        ("{\"top_p\": Infinity}", "top_p of generation_config.json must be"),
+        ("{\"top_k\": 0.5}", "top_k of generation_config.json must be"),
+        ("{\"eos_token_id\": \"x\"}", "eos_token_id of generation_config.json must be"),
+        ("[]", "generation_config.json cannot be used: it is no JSON object"),
+        ("{", "generation_config.json cannot be used: "),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "git lfs pull"),
+    ] {
+        let error = loaded(text).err().unwrap();
+        assert!(error.contains(said) && error.chars().count() <= 300, "{text}: {error}");
+    }
+}
