@@ -234,3 +234,6 @@ impl Dispatch {
 fn count(rank: usize, own: usize, frame: &Frame) -> usize {
     if rank == own || frame.indices.is_empty() { 0 } else { frame.indices.len() - 1 - frame.indices[0] as usize }
 }
+
+#[cfg(test)]
+mod tests;

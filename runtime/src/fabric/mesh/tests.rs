@@ -243,3 +243,29 @@ fn a_frame_that_is_only_announced_costs_no_memory() {
     assert!(mesh.all_to_all(&empty(2), &mut incoming).is_err());
     assert!(incoming[1].values.capacity() <= 32 << 10, "{}", incoming[1].values.capacity());
 }
+
+#[test]
+fn no_bytes_of_another_rank_end_this_one_or_cost_more_memory_than_they_are() {
+    let seed = crate::protocol::tests::seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    for _ in 0..crate::protocol::tests::inputs(300) {
+        let (mut mesh, mut stream) = mesh_and_stream();
+        let (indices, values) = (random.random_range(0..100_u32), random.random_range(0..1000_u32));
+        let mut bytes = head(1, indices, values);
+        bytes.resize(bytes.len() + 4 * (indices + values) as usize, 7);
+        for _ in 0..random.random_range(0..6) {
+            // The head more often than the rest.
+            let end = if random.random_bool(0.7) { 16 } else { bytes.len() };
+            let place = random.random_range(0..end);
+            bytes[place] = random.random();
+        }
+        bytes.truncate(random.random_range(0..=bytes.len()));
+        std::io::Write::write_all(&mut stream, &bytes).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut incoming = empty(2);
+        // An exchange or an error; both are fine.
+        let _ = mesh.all_to_all(&empty(2), &mut incoming);
+        let held = incoming[1].indices.capacity() * 4 + incoming[1].values.capacity() * 4;
+        assert!(held <= (128 << 10) + 4 * bytes.len(), "{held} bytes for {}, seed {seed}", bytes.len());
+    }
+}

@@ -1,0 +1,81 @@
+use plan::ids::RankId;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::*;
+use crate::protocol::tests::{inputs, seed};
+
+const WIDTH: usize = 2;
+const SLOTS: usize = 3;
+
+/// Rank 0 of two; the other sends what a test says.
+struct Scripted(Vec<Frame>);
+
+impl Fabric for Scripted {
+    fn rank(&self) -> RankId {
+        RankId(0)
+    }
+
+    fn ranks(&self) -> usize {
+        2
+    }
+
+    fn all_to_all(&mut self, _outgoing: &[Frame], incoming: &mut [Frame]) -> Result<(), FabricError> {
+        incoming[1] = self.0.remove(0);
+        Ok(())
+    }
+}
+
+/// What becomes of two frames of another rank, where this one has no token.
+fn exchange(first: Frame, second: Frame) -> Result<usize, FabricError> {
+    let (mut fabric, mut dispatch) = (Scripted(vec![first, second]), Dispatch::default());
+    dispatch.begin(2, WIDTH);
+    dispatch.exchange(&mut fabric, SLOTS, |_| {})?;
+    let pairs = dispatch.pairs();
+    dispatch.group(SLOTS);
+    dispatch.give_back(&mut fabric, &vec![0.0; pairs * WIDTH])?;
+    Ok(pairs)
+}
+
+fn frame(indices: &[u32], rows: usize) -> Frame {
+    Frame { indices: indices.to_vec(), values: vec![1.0; rows * WIDTH] }
+}
+
+#[test]
+fn a_frame_that_does_not_say_what_it_holds_is_a_broken_peer() {
+    assert_eq!(exchange(frame(&[2, 1, 0, 2, 1, 2], 2), Frame::default()).unwrap(), 3);
+    assert_eq!(exchange(Frame::default(), Frame::default()).unwrap(), 0);
+    for (indices, rows, expected) in [
+        (&[2, 1, 0, 1, 1][..], 1, "rows are not as many"),
+        (&[], 1, "rows are not as many"),
+        (&[1], 1, "ends before its rows do"),
+        (&[2, 1, 0], 2, "ends before its rows do"),
+        (&[1, 2, 0], 1, "a slot that does not exist"),
+        (&[1, 1, 3], 1, "a slot that does not exist"),
+        (&[1, u32::MAX, 0], 1, "a slot that does not exist"),
+        (&[1, 1, 0, 5], 1, "goes on after its rows"),
+    ] {
+        let error = exchange(frame(indices, rows), Frame::default()).unwrap_err();
+        assert!(error.to_string().contains(expected), "{indices:?}: {error}");
+    }
+    let error = exchange(Frame::default(), frame(&[], 1)).unwrap_err();
+    assert!(error.to_string().contains("another number of rows"), "{error}");
+}
+
+#[test]
+fn no_frame_of_another_rank_ends_this_one() {
+    let mut random = StdRng::seed_from_u64(seed());
+    for _ in 0..inputs(20_000) {
+        let mut any = || {
+            let count = random.random_range(0..8);
+            let mut index = |_| if random.random_bool(0.1) { random.random() } else { random.random_range(0..4) };
+            let indices: Vec<u32> = (0..count).map(&mut index).collect();
+            let rows = if random.random_bool(0.8) { indices.first().copied().unwrap_or(0).min(8) } else { 3 };
+            frame(&indices, rows as usize)
+        };
+        let (first, second) = (any(), any());
+        if let Ok(pairs) = exchange(first.clone(), second) {
+            assert!(pairs < first.indices.len().max(1), "{first:?}");
+        }
+    }
+}
