@@ -36,7 +36,7 @@ impl ChatRequest {
         let mut fields = Fields::parse(body)?;
         model.check_name(&mut fields)?;
         let messages = take_messages(&mut fields, &bounds)?;
-        let arguments = take_template_arguments(&mut fields)?;
+        let arguments = take_template_arguments(&mut fields, model)?;
         let max_tokens = take_max_tokens(&mut fields)?;
         let options = Options::take(&mut fields, model.defaults, seed)?;
         let logprobs = take_logprobs(&mut fields)?;
@@ -102,7 +102,7 @@ const OWN_VARIABLES: &[&str] = &[
 ];
 
 /// Further variables of the template. Whoever inspects a request looks at its messages, so those are not replaced here.
-fn take_template_arguments(fields: &mut Fields<'_>) -> Result<Map<String, Value>, ApiError> {
+fn take_template_arguments(fields: &mut Fields<'_>, model: &ServedModel) -> Result<Map<String, Value>, ApiError> {
     let name = "chat_template_kwargs";
     let Some(arguments) = fields.take_raw(name) else { return Ok(Map::new()) };
     let bytes = arguments.get().len();
@@ -111,9 +111,10 @@ fn take_template_arguments(fields: &mut Fields<'_>) -> Result<Map<String, Value>
         return Err(ApiError::field(name, Code::InvalidValue, message));
     }
     let arguments: Map<String, Value> = read(name, arguments, "an object", PhantomData)?;
-    let is_own = |name: &&String| {
-        OWN_VARIABLES.contains(&name.as_str()) || name.ends_with("_token") || name.ends_with("_tokens")
+    let is_token = |name: &str| {
+        name.ends_with("_token") || name.ends_with("_tokens") || model.tokenizer.named_token(name).is_some()
     };
+    let is_own = |name: &&String| OWN_VARIABLES.contains(&name.as_str()) || is_token(name);
     match arguments.keys().find(is_own) {
         Some(name) => {
             let field = format!("chat_template_kwargs.{}", Quoted::<64>::from(name));
