@@ -302,3 +302,20 @@ async fn a_thousand_connections_that_wait_or_drip_on_either_port_disturb_nobody(
     }
     target.check().await;
 }
+
+/// With few descriptors there are few places, and those who wait lose theirs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_of_64_descriptors_answers_though_more_connections_wait() {
+    let group = Group::start_within(64, 1).await;
+    let mut waiting = Vec::new();
+    for url in [&group.url, &group.admin] {
+        let address = url.strip_prefix("http://").unwrap();
+        for _ in 0..100 {
+            waiting.push(TcpStream::connect(address).await.unwrap());
+        }
+        assert!(group.is_healthy().await);
+        let livez = reqwest::get(format!("{}/livez", group.admin)).await.unwrap();
+        assert_eq!(livez.status(), 200);
+    }
+    assert!(!text(&group, &greedy("Once", 5)).await.is_empty());
+}

@@ -37,7 +37,19 @@ impl Group {
 
     /// The same with another model.
     pub async fn of(model: &Path, ranks: usize, options: &[&str]) -> Self {
-        let mut process = program()
+        Self::run(program(), model, ranks, options).await
+    }
+
+    /// The small model, by a process that may have so many descriptors.
+    pub async fn start_within(descriptors: usize, ranks: usize) -> Self {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_swiftbalancer-runtime")]);
+        Self::run(shell, Path::new(MODEL), ranks, &[]).await
+    }
+
+    async fn run(mut program: Command, model: &Path, ranks: usize, options: &[&str]) -> Self {
+        let mut process = program
             .args(["--log-format", "json", "local", "--served-model-name", "tiny", "--model"])
             .arg(model)
             .args(["--ranks", &ranks.to_string(), "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])

@@ -7,7 +7,7 @@ use plan::wire::MapDocument;
 use crate::group::{Group, MODEL, program};
 
 /// What the program says about these options when it ends.
-fn refusal(options: &[&str]) -> String {
+pub fn refusal(options: &[&str]) -> String {
     let least =
         [("--ranks", "2"), ("--admin-listen", "127.0.0.1:0"), ("--listen", "127.0.0.1:0"), ("--log-format", "json")];
     let least = least.into_iter().filter(|(name, _)| !options.contains(name)).flat_map(|(name, value)| [name, value]);

@@ -66,3 +66,26 @@ async fn each_token_is_an_event_though_it_shows_nothing_yet() {
         assert!(choices.iter().any(|choice| choice["delta"]["content"] == "" || choice["text"] == ""));
     }
 }
+
+/// A reader that pauses is no client's fault to be told with a client's error.
+#[tokio::test]
+async fn a_stream_that_is_not_read_ends_with_a_server_error_and_is_counted_as_failed() {
+    let server = Server::start(Fake::default());
+    let body = json!({"prompt": "a", "n": 128, "max_tokens": 900, "ignore_eos": true, "stream": true});
+    let response = server.respond(request(COMPLETIONS, &body)).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let (running, waiting) = ("swiftbalancer_sequences_running", "swiftbalancer_sequences_waiting");
+    // Nothing is read until every sequence is gone.
+    while server.metric("swiftbalancer_step_seconds_count").await < 80.0
+        || server.metric(running).await + server.metric(waiting).await > 0.0
+    {
+        tokio::task::yield_now().await;
+    }
+    let all = response.into_body().collect().await.unwrap().to_bytes();
+    let events = String::from_utf8(all.to_vec()).unwrap();
+    let last = events.trim_end().rsplit("\n\n").next().unwrap().strip_prefix("data: ").unwrap().to_owned();
+    let error = serde_json::from_str::<Value>(&last).unwrap()["error"].clone();
+    assert_eq!((&error["type"], &error["code"]), (&json!("server_error"), &json!("service_unavailable")), "{error}");
+    let failed = "swiftbalancer_requests_total{outcome=\"failed\",route=\"completions\"}";
+    assert!((server.metric(failed).await - 1.0).abs() < f64::EPSILON);
+}
