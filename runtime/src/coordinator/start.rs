@@ -167,7 +167,8 @@ impl Coordinator {
     /// If a thread that it cannot do without or a server ends; it does not wait for requests then.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), StartError> {
         if let (Ok(requests), Ok(admin)) = (self.address(), self.admin_address()) {
-            tracing::info!(%requests, %admin, ranks = %self.control, "listening");
+            let context_tokens = self.app.model.max_model_len;
+            tracing::info!(%requests, %admin, ranks = %self.control, context_tokens, "listening");
         }
         let Self { app, public, admin, driver, threads, mut ended, access, api_keys, places, leave, grace, .. } = self;
         let handle = app.driver.clone();
