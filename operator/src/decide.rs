@@ -20,8 +20,9 @@ use crate::validate::{Checked, Refused, StartMap};
 
 /// How soon a pod that has ended may be replaced after it was created: one that ends at once is replaced at this pace.
 const REPLACE_AFTER: SignedDuration = SignedDuration::from_secs(10);
-/// When to look again at a deployment that is as it should be; every change is watched, so this only heals the unknown.
-const SETTLED: Duration = Duration::from_mins(5);
+/// When to look again at a deployment that is as it should be: changes are watched, but for those of its keys, and those pods
+/// that run have read already.
+const SETTLED: Duration = Duration::from_secs(30);
 /// When to look again at a deployment that waits for something that is not watched, such as a ConfigMap of the user's.
 const BLOCKED: Duration = Duration::from_secs(10);
 /// Largest map that is stored: a ConfigMap holds 1 MiB, and its metadata needs some of it.

@@ -29,15 +29,17 @@ pub fn made_and_rotated(suite: &Suite) -> Result<()> {
         let began = Instant::now();
         let annotation = "swiftbalancer.io/rotate-keys=once";
         let name = deployment.name.as_str();
-        cluster.kubectl(["annotate", "moedeployment", name, annotation, "--namespace", &namespace.name])?;
-        rolled(&deployment, async || Ok(())).await?;
+        rolled(&deployment, async || {
+            let arguments = ["annotate", "moedeployment", name, annotation, "--namespace", &namespace.name];
+            cluster.kubectl(arguments).map(drop)
+        })
+        .await?;
         suite.figure("new keys for a deployment until ready", seconds(began))?;
         ensure!(deployment.answer(1, || {}).await? == answer, "another answer than with the old keys");
 
-        // A pod that changes lets the operator look at once.
         rolled(&deployment, async || {
             namespace.api::<Secret>().delete(&secret_name(name), &DeleteParams::default()).await?;
-            namespace.kill_pod(&deployment.rank(1)).await
+            Ok(())
         })
         .await?;
         ensure!(deployment.answer(1, || {}).await? == answer, "another answer than before the Secret was lost");
