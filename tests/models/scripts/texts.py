@@ -161,6 +161,25 @@ def template_rows():
         yield made
 
 
+def hashed(ids):
+    """FNV-1a over the tokens' bytes."""
+    value = 0xCBF29CE484222325
+    for byte in b"".join(token.to_bytes(4, "little") for token in ids):
+        value = ((value ^ byte) * 0x100000001B3) % 2**64
+    return f"{value:016x}"
+
+
+def characters():
+    """A hash of the tokens of every character of the first two planes beside others, by blocks of 256."""
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    made = {}
+    for block in range(0, 0x20000, 0x100):
+        if not 0xD800 <= block < 0xE000:
+            text = "".join(f"a{char}b {char}{char} 1{char}'S{char}\n" for char in map(chr, range(block, block + 0x100)))
+            made[f"{block:04x}"] = hashed(tokenizer(text)["input_ids"])
+    return made
+
+
 def check(rows):
     """Tells of rows that fail and should not: one bad expression would hide the others of its row."""
     for row in rows:
@@ -185,13 +204,15 @@ def main():
     transformers.logging.set_verbosity_error()
     chat_template_utils.datetime = Clock
     out.mkdir(exist_ok=True)
-    bases = built()
-    dump(out / "bases.json", bases)
+    path = out / "bases.json"
+    bases = json.loads(path.read_text()) if path.exists() else built()
+    dump(path, bases)
     tokenizer = list(tokenizer_rows(bases))
     template = list(template_rows())
     check(template)
     dump(out / "tokenizers.json", tokenizer)
     dump(out / "templates.json", template)
+    dump(out / "characters.json", characters())
     print(f"transformers {transformers.__version__}, tokenizers {tokenizers.__version__}: ", end="")
     print(f"{len(tokenizer)} tokenizers, {len(template)} templates, {sum('fails' in str(row) for row in template)} fail")
 

@@ -155,6 +155,29 @@ fn chats_are_those_of_transformers_for_every_template_that_is_accepted() {
     report(&wrong, rows.len(), 200);
 }
 
+/// FNV-1a over the tokens' bytes.
+fn hashed(tokens: &[u32]) -> String {
+    let bytes = tokens.iter().flat_map(|token| token.to_le_bytes());
+    let value =
+        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |value, byte| (value ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{value:016x}")
+}
+
+#[test]
+fn every_character_is_cut_from_its_neighbours_as_transformers_cuts_it() {
+    let (model, blocks) = (model(), rows("characters.json"));
+    let mut wrong = Vec::new();
+    for (block, expected) in blocks.as_object().unwrap() {
+        let first = u32::from_str_radix(block, 16).unwrap();
+        let text = |char: char| format!("a{char}b {char}{char} 1{char}'S{char}\n");
+        let text: String = (first..first + 0x100).filter_map(char::from_u32).map(text).collect::<Vec<_>>().concat();
+        if hashed(&model.tokenizer.encode(&text, true).unwrap()) != *expected {
+            wrong.push(format!("characters from U+{block}"));
+        }
+    }
+    report(&wrong, blocks.as_object().unwrap().len(), 500);
+}
+
 #[test]
 fn what_a_checkpoint_says_of_sampling_is_held_to_the_rules_of_requests() {
     let bases = rows("bases.json");
