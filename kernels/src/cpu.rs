@@ -42,6 +42,18 @@ pub struct Cpu {
     threads: Threads,
 }
 
+/// Bytes that the keys and values of one layer take.
+#[must_use]
+pub fn cache_bytes(shape: CacheShape) -> u128 {
+    Cache::bytes(shape)
+}
+
+/// Bytes of a page.
+#[must_use]
+pub const fn page_bytes(shape: PageShape) -> usize {
+    page::page_bytes(shape)
+}
+
 impl Cpu {
     /// With the best instructions there are.
     ///

@@ -6,6 +6,7 @@ pub mod pages;
 pub mod planner;
 pub mod rebalance;
 pub mod record;
+pub mod recorder;
 pub mod table;
 
 /// How much a background thread yields to the step path, as a nice value.

@@ -13,6 +13,8 @@ use tokio::sync::mpsc;
 use crate::coordinator::settings::CoordinatorSettings;
 use crate::coordinator::start::{Coordinator, StartError};
 use crate::fabric::secret::Secret;
+use crate::memory::{Memory, TooLarge, cache_bytes, staging_bytes};
+use crate::model::checkpoint::Checkpoint;
 use crate::worker::DeviceArguments;
 
 /// A rank that ends sooner than this after its start has not served.
@@ -36,6 +38,9 @@ pub enum LocalError {
     /// The coordinator.
     #[error(transparent)]
     Coordinator(#[from] StartError),
+    /// Its ranks would take more memory than there is.
+    #[error(transparent)]
+    Memory(#[from] TooLarge),
     /// A rank cannot be started.
     #[error("cannot start rank {rank}")]
     Spawn {
@@ -67,7 +72,13 @@ pub enum LocalError {
 pub async fn run(settings: LocalSettings, stop: impl Future<Output = ()>) -> Result<(), LocalError> {
     let LocalSettings { coordinator, device } = settings;
     let (model, ranks, secret) = (coordinator.model.clone(), coordinator.ranks, coordinator.secret.clone());
-    let coordinator = Coordinator::start(coordinator)?;
+    if let Ok(checkpoint) = Checkpoint::open(&model) {
+        let staging_pages = coordinator.rebalance.staging_pages;
+        let memory = Memory::of_this_process();
+        memory.check("kv-blocks", device.kv_blocks.into(), cache_bytes(&checkpoint, device.cache()), ranks)?;
+        memory.check("staging-pages", staging_pages.into(), staging_bytes(&checkpoint, staging_pages), ranks)?;
+    }
+    let coordinator = Coordinator::start(&coordinator)?;
     let (failures, mut failed) = mpsc::channel(1);
     for rank in 0..ranks {
         let program = std::env::current_exe().map_err(|source| LocalError::Spawn { rank, source })?;

@@ -34,6 +34,7 @@ use crate::experts::pages::HeldPages;
 use crate::fabric::framing::Closer;
 use crate::fabric::mesh::StepPort;
 use crate::fabric::secret::{Secret, random};
+use crate::memory::{Memory, TooLarge, cache_bytes};
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::qwen3_moe::{CacheSize, Model, expert_shape, load_expert};
 use crate::protocol::{FromRank, ProcessId};
@@ -81,6 +82,9 @@ pub enum WorkerError {
     /// Its model cannot be served.
     #[error("the checkpoint cannot be served")]
     Checkpoint(#[from] CheckpointError),
+    /// It would take more memory than there is.
+    #[error(transparent)]
+    Memory(#[from] TooLarge),
     /// Its experts cannot be loaded.
     #[error("the experts cannot be loaded")]
     Experts(#[source] LoadError),
@@ -115,6 +119,7 @@ impl WorkerError {
         match self {
             Self::Checkpoint(error) => error.is_permanent(),
             Self::Experts(error) => error.is_permanent(),
+            Self::Memory(_) => true,
             Self::Device(_) | Self::Listen { .. } | Self::System(_) | Self::Thread(_) | Self::Refused { .. } => false,
         }
     }
@@ -250,6 +255,8 @@ impl Worker {
         threads: VitalThreads,
     ) -> Result<Self, WorkerError> {
         let checkpoint = Arc::new(Checkpoint::open(&settings.model)?);
+        let blocks = settings.cache.blocks as u64;
+        Memory::of_this_process().check("kv-blocks", blocks, cache_bytes(&checkpoint, settings.cache), 1)?;
         let steps = StepPort::start(listen(settings.listen)?, &threads)?;
         let server = PageServer::start(listen(settings.move_listen)?, settings.faults, &threads)?;
         let (compute, cache, loading) = (settings.threads, settings.cache, Arc::clone(&checkpoint));
@@ -280,6 +287,7 @@ impl Worker {
             self.leave(session);
             match error {
                 SessionError::Refused { reason } => return Err(WorkerError::Refused { reason }),
+                SessionError::Memory(error) => return Err(WorkerError::Memory(error)),
                 SessionError::Load(error) if error.is_permanent() => return Err(WorkerError::Experts(error)),
                 error if stop.cancel.is_cancelled() => tracing::info!(%error, "stopped"),
                 error => tracing::warn!(error = &error as &dyn std::error::Error, "not part of a group"),
@@ -328,10 +336,9 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_rank_that_has_lost_a_thread_ends_and_says_which() {
+    fn settings() -> WorkerSettings {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let settings = WorkerSettings {
+        WorkerSettings {
             model: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-moe"),
             secret: Secret::draw().unwrap(),
             rank: RankId(0),
@@ -346,10 +353,25 @@ mod tests {
             cache: CacheSize { blocks: 4, block_tokens: 16 },
             faults: Faults::default(),
             parent: None,
-        };
+        }
+    }
+
+    #[test]
+    fn a_cache_that_the_machine_does_not_have_is_refused_for_good() {
+        let cache = CacheSize { blocks: 1 << 30, block_tokens: 16 };
+        // Otherwise it would stay and tell the coordinator.
+        let stop = Arc::new(Stop::default());
+        stop.stop();
+        let error = run(WorkerSettings { cache, ..settings() }, &stop).unwrap_err();
+        assert!(error.to_string().starts_with("kv-blocks 1073741824 takes "), "{error}");
+        assert!(error.is_permanent());
+    }
+
+    #[test]
+    fn a_rank_that_has_lost_a_thread_ends_and_says_which() {
         let stop = Arc::new(Stop::default());
         stop.threads().spawn("signals", || Err("no signals")).unwrap();
-        let error = run(settings, &stop).unwrap_err();
+        let error = run(settings(), &stop).unwrap_err();
         assert_eq!(in_full(&error), "the thread 'signals' ended, which this process cannot do without: no signals");
         assert!(!error.is_permanent());
     }

@@ -36,6 +36,12 @@ impl Cache {
         Self { shape, lines: vec![Line([0; LANES]); lines] }
     }
 
+    /// Bytes that one takes.
+    pub(crate) fn bytes(shape: CacheShape) -> u128 {
+        let tiles = shape.blocks as u128 * (shape.block_tokens / CACHE_TILE) as u128;
+        tiles * (shape.heads.key_value * Self::tile_lines(shape.heads) * size_of::<Line>()) as u128
+    }
+
     pub(crate) const fn heads(&self) -> HeadShape {
         self.shape.heads
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
 use plan::topology::Topology;
-use plan::wire::{ModelIdentity, RecordedMap};
+use plan::wire::ModelIdentity;
 use tokio::sync::{mpsc, watch};
 
 use super::fleet::FleetEvent;
@@ -21,6 +21,7 @@ use super::metrics::DriverMetrics;
 use super::ranks::{RankGroup, Ranks};
 use crate::experts::planner::{Planned, Wanted};
 use crate::experts::rebalance::{Event, Rebalancer};
+use crate::experts::recorder::Recorder;
 use crate::protocol::{SequenceId, SequenceStep, StepDone};
 use crate::scheduler::{Limits, Output, Scheduler};
 
@@ -42,8 +43,8 @@ pub struct DriverSettings {
     pub static_map: bool,
     /// To the thread that plans, and back.
     pub planner: (Sender<Wanted>, Receiver<Planned>),
-    /// To the thread that writes recorded maps, if they are to be written.
-    pub recorder: Option<Sender<RecordedMap>>,
+    /// Writes recorded maps, if they are to be written.
+    pub recorder: Option<Recorder>,
 }
 
 /// See the module's documentation.

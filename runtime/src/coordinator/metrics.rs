@@ -57,7 +57,7 @@ impl DriverMetrics {
                 registry,
                 "swiftbalancer_time_to_first_token_seconds",
                 "From submission to the first token.",
-                &exponential(0.001, 2.0, 16),
+                &exponential(0.001, 2.0, 21),
             )?,
             inter_token: histogram(
                 registry,

@@ -22,6 +22,7 @@ use thiserror::Error;
 use crate::bounds::{self, OutOfBounds};
 use crate::experts::planner::Planner;
 use crate::experts::rebalance::{self, Rebalancer};
+use crate::experts::record::{self, RecordPathError};
 use crate::fabric::secret::Secret;
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::qwen3_moe::expert_shape;
@@ -141,13 +142,13 @@ pub enum SettingsError {
     /// The rebalancer refuses.
     #[error(transparent)]
     Rebalance(#[from] rebalance::SettingsError),
-    /// The folder that recorded maps go to is not there.
-    #[error("expert-map-record-path is {path}, but there is no folder {folder}")]
-    RecordFolder {
+    /// No map can be recorded.
+    #[error("no map can be written to the expert-map-record-path {path}: {reason}")]
+    RecordPath {
         /// The path.
-        path: PathBuf,
-        /// The folder.
-        folder: PathBuf,
+        path: Quoted,
+        /// Why not.
+        reason: RecordPathError,
     },
     /// The checkpoint is refused.
     #[error("the model in {path} cannot be served")]
@@ -248,6 +249,8 @@ pub struct Prepared {
     pub top_k: usize,
     /// Whether the map was given.
     pub static_map: bool,
+    /// The file that recorded maps are written to, if they are.
+    pub recorded_at: Option<PathBuf>,
 }
 
 impl CoordinatorSettings {
@@ -258,6 +261,7 @@ impl CoordinatorSettings {
     /// If anything is wrong.
     pub fn prepare(&self, now: i64) -> Result<Prepared, SettingsError> {
         self.check_alone()?;
+        let recorded_at = self.recorded_at()?;
         let checkpoint = open_checkpoint(&self.model)?;
         let name = self.served_name.clone().unwrap_or_else(|| folder_name(&self.model));
         let identity = checkpoint.identity(&name);
@@ -286,7 +290,18 @@ impl CoordinatorSettings {
         let rebalancer = Rebalancer::new(self.rebalance, identity.clone(), map, 0)?;
         let (admin, api_keys) = (self.admin_access()?, self.api_keys()?);
         let (vocabulary, top_k, static_map) = (config.vocabulary, config.top_k, self.map_path.is_some());
-        Ok(Prepared { identity, served, admin, api_keys, rebalancer, planner, vocabulary, top_k, static_map })
+        Ok(Prepared {
+            identity,
+            served,
+            admin,
+            api_keys,
+            rebalancer,
+            planner,
+            vocabulary,
+            top_k,
+            static_map,
+            recorded_at,
+        })
     }
 
     fn check_alone(&self) -> Result<(), SettingsError> {
@@ -314,12 +329,14 @@ impl CoordinatorSettings {
             return Err(SettingsError::StepTooSmall { tokens: step_tokens, sequences: running_per_rank });
         }
         self.rebalance.check()?;
-        match self.record_path.as_deref().map(|path| (path, folder_of(path))) {
-            Some((path, folder)) if !folder.is_dir() => {
-                Err(SettingsError::RecordFolder { path: path.to_owned(), folder: folder.to_owned() })
-            }
-            _ => Ok(()),
-        }
+        Ok(())
+    }
+
+    /// The file that recorded maps are written to.
+    fn recorded_at(&self) -> Result<Option<PathBuf>, SettingsError> {
+        let refused = |path: &Path, reason| SettingsError::RecordPath { path: Quoted::path(path), reason };
+        let path = self.record_path.as_deref();
+        path.map(|path| record::check(path).map_err(|reason| refused(path, reason))).transpose()
     }
 
     fn admin_access(&self) -> Result<AdminAccess, SettingsError> {
@@ -392,10 +409,6 @@ fn limit(bytes: u64) -> Option<u64> {
 pub(crate) fn folder_name(path: &Path) -> String {
     let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     whole.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Bytes of one expert's three matrices.

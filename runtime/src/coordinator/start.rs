@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +9,6 @@ use axum::http::HeaderValue;
 use axum::http::header::CONNECTION;
 use axum::middleware::map_response;
 use axum::response::Response;
-use crossbeam_channel::Sender;
-use plan::wire::RecordedMap;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinError;
@@ -21,8 +18,9 @@ use super::fleet::{Fleet, FleetSettings};
 use super::handle::DriverHandle;
 use super::metrics::DriverMetrics;
 use super::settings::{CoordinatorSettings, Prepared, SettingsError};
-use crate::experts::record::record;
+use crate::experts::recorder::{Recorder, RecorderError};
 use crate::http::{self, Bounds, Places};
+use crate::process_metrics;
 use crate::server::{self, AdminAccess, App, Bodies, Intake, Keys, ServerMetrics};
 use crate::threads::{ThreadEnded, VitalThreads, panic_words};
 
@@ -57,6 +55,9 @@ pub enum StartError {
         /// Why.
         reason: String,
     },
+    /// The thread that records maps cannot be started.
+    #[error(transparent)]
+    Recorder(#[from] RecorderError),
     /// A metric is there twice.
     #[error("a metric cannot be registered")]
     Metrics(#[from] prometheus::Error),
@@ -83,9 +84,19 @@ impl Coordinator {
     ///
     /// # Errors
     /// If a setting is wrong or the system refuses.
-    pub fn start(settings: CoordinatorSettings) -> Result<Self, StartError> {
-        let Prepared { identity, vocabulary, top_k, served, admin: access, api_keys, rebalancer, planner, static_map } =
-            settings.prepare(jiff::Timestamp::now().as_second())?;
+    pub fn start(settings: &CoordinatorSettings) -> Result<Self, StartError> {
+        let Prepared {
+            identity,
+            vocabulary,
+            top_k,
+            served,
+            admin: access,
+            api_keys,
+            rebalancer,
+            planner,
+            static_map,
+            recorded_at,
+        } = settings.prepare(jiff::Timestamp::now().as_second())?;
         let public = listen(settings.listen, "requests")?;
         let admin = listen(settings.admin_listen, "the admin API")?;
         let control = listen(settings.control_listen, "ranks")?;
@@ -105,6 +116,7 @@ impl Coordinator {
         let (fleet, events) = Fleet::start(fleet, control, &threads)?;
         let control = fleet.address();
         let registry = prometheus::Registry::new();
+        process_metrics::register(&registry)?;
         let driver = DriverSettings {
             limits: settings.limits,
             context: served.max_model_len,
@@ -112,7 +124,7 @@ impl Coordinator {
             rebalancer,
             static_map,
             planner: planner.start(&threads)?,
-            recorder: settings.record_path.map(|path| start_recorder(path, &threads)).transpose()?,
+            recorder: recorded_at.map(|path| Recorder::start(path, &registry, &threads)).transpose()?,
         };
         let (driver, handle) = Driver::new(driver, fleet, events, DriverMetrics::new(&registry)?);
         let driver = threads.spawn("driver", move || driver.run())?;
@@ -122,7 +134,7 @@ impl Coordinator {
         let bodies = Bodies::of_at_most(settings.body_limit.unwrap_or_else(longest));
         let app = App { driver: handle, model: Arc::new(served), bodies, intake, metrics, registry };
         let places = Places::of_this_process(settings.ranks);
-        let CoordinatorSettings { leave, grace, .. } = settings;
+        let &CoordinatorSettings { leave, grace, .. } = settings;
         Ok(Self { app, public, admin, control, driver, threads, ended, access, api_keys, places, leave, grace })
     }
 
@@ -262,20 +274,6 @@ fn server_ended(ended: Option<Result<io::Result<()>, JoinError>>) -> StartError 
 
 fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).map_err(|source| StartError::Listen { address, purpose, source })
-}
-
-/// The thread that writes recorded maps.
-fn start_recorder(path: PathBuf, threads: &VitalThreads) -> io::Result<Sender<RecordedMap>> {
-    let (maps, incoming) = crossbeam_channel::unbounded::<RecordedMap>();
-    threads.spawn("recorder", move || {
-        for map in incoming {
-            match record(&path, &map) {
-                Ok(()) => tracing::info!(path = %path.display(), epoch = map.provenance.epoch, "map recorded"),
-                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "map not recorded"),
-            }
-        }
-    })?;
-    Ok(maps)
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use plan::wire::RecordedMap;
 use tempfile::NamedTempFile;
 use thiserror::Error;
 
+use crate::quoted::Quoted;
+
 /// A recorded map was not written; the file that was there is unchanged. Trying again may help.
 #[derive(Debug, Error)]
 #[error("cannot write the recorded map to {}", path.display())]
@@ -16,16 +18,73 @@ pub struct RecordError {
     source: io::Error,
 }
 
+impl RecordError {
+    /// What failed, and why.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        format!("{self}: {}", self.source)
+    }
+}
+
+/// Why no map can be recorded at a path.
+#[derive(Debug, Error)]
+pub enum RecordPathError {
+    /// Its folder is not there.
+    #[error("there is no folder {0}; create it")]
+    NoFolder(Quoted),
+    /// It names no file.
+    #[error("it is {0}; name a file, which need not be there yet")]
+    NoFile(&'static str),
+    /// Its folder cannot be written to.
+    #[error("no file can be written in {folder}: {reason}")]
+    Unwritable {
+        /// The folder.
+        folder: Quoted,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Checks that maps can be recorded at a path, as [`record`] will do it. A link is followed once, here; the file that it leads
+/// to is the one that is replaced.
+///
+/// # Errors
+/// If they cannot.
+pub fn check(path: &Path) -> Result<PathBuf, RecordPathError> {
+    let path = match path.symlink_metadata() {
+        Ok(found) if found.is_symlink() => {
+            path.canonicalize().map_err(|_| RecordPathError::NoFile("a link that leads nowhere"))?
+        }
+        _ => path.to_owned(),
+    };
+    match path.metadata() {
+        Ok(found) if found.is_dir() => return Err(RecordPathError::NoFile("a folder")),
+        Ok(found) if !found.is_file() => return Err(RecordPathError::NoFile("no regular file")),
+        _ if path.file_name().is_none() || path.as_os_str().as_encoded_bytes().ends_with(b"/") => {
+            return Err(RecordPathError::NoFile("no name of a file"));
+        }
+        _ => {}
+    }
+    let folder = folder_of(&path);
+    if !folder.is_dir() {
+        return Err(RecordPathError::NoFolder(Quoted::path(folder)));
+    }
+    let unwritable =
+        |error: io::Error| RecordPathError::Unwritable { folder: Quoted::path(folder), reason: error.to_string() };
+    NamedTempFile::new_in(folder).map_err(unwritable)?;
+    Ok(path)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Replaces the file at `path` by the map as JSON, on disk when it returns.
 ///
 /// # Errors
 /// If the file system refuses.
 pub fn record(path: &Path, map: &RecordedMap) -> Result<(), RecordError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    replace(path, folder, map).map_err(|source| RecordError { path: path.to_owned(), source })
+    replace(path, folder_of(path), map).map_err(|source| RecordError { path: path.to_owned(), source })
 }
 
 fn replace(path: &Path, folder: &Path, map: &RecordedMap) -> io::Result<()> {
@@ -39,13 +98,13 @@ fn replace(path: &Path, folder: &Path, map: &RecordedMap) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use plan::map::{ExpertMap, MapShape};
     use plan::wire::{MapDocument, ModelIdentity, Provenance};
 
     use super::*;
 
-    fn recorded(epoch: u64) -> RecordedMap {
+    pub fn recorded(epoch: u64) -> RecordedMap {
         let model = ModelIdentity { name: "tiny".to_owned(), digest: "abc".to_owned(), layers: 1, experts: 4 };
         let map = ExpertMap::contiguous(MapShape::with_redundancy(1, 4, 2, 0).unwrap()).unwrap();
         let provenance = Provenance { window: 1, window_steps: 400, window_pairs: 9, epoch, ratio: 0.97 };
@@ -62,6 +121,32 @@ mod tests {
             assert_eq!(read, recorded(epoch));
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_path_that_no_map_can_be_written_to_is_refused_at_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        let (file, link) = (place("map.json"), place("link"));
+        assert_eq!(check(&file).unwrap(), file);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+        std::fs::write(&file, "{}").unwrap();
+        std::os::unix::fs::symlink("map.json", &link).unwrap();
+        assert_eq!(check(&link).unwrap(), file.canonicalize().unwrap());
+        std::os::unix::fs::symlink("nowhere", place("dangling")).unwrap();
+        for (path, reason) in [
+            (place("dangling"), "it is a link that leads nowhere; "),
+            (folder.path().to_owned(), "it is a folder; "),
+            (PathBuf::from("/dev/null"), "it is no regular file; "),
+            (place("new/"), "it is no name of a file; "),
+            (PathBuf::new(), "it is no name of a file; "),
+            (place("missing/map.json"), "there is no folder "),
+            (place("map.json/map.json"), "there is no folder "),
+            (PathBuf::from("/proc/map.json"), "no file can be written in /proc: "),
+        ] {
+            let error = check(&path).unwrap_err().to_string();
+            assert!(error.starts_with(reason), "{}: {error}", path.display());
+        }
     }
 
     #[test]

@@ -65,6 +65,14 @@ pub struct DeviceArguments {
     pub block_tokens: u32,
 }
 
+impl DeviceArguments {
+    /// Its KV cache.
+    #[must_use]
+    pub const fn cache(&self) -> CacheSize {
+        CacheSize { blocks: self.kv_blocks as usize, block_tokens: self.block_tokens as usize }
+    }
+}
+
 fn block_tokens(text: &str) -> Result<u32, String> {
     let tile = kernels::backend::CACHE_TILE as u32;
     match bounds::BLOCK_TOKENS.parser::<u32>()(text) {
@@ -84,7 +92,6 @@ impl TryFrom<WorkerArguments> for WorkerSettings {
     fn try_from(arguments: WorkerArguments) -> Result<Self, SecretError> {
         let WorkerArguments { model, rank, coordinator, listen, move_listen, health_listen, .. } = arguments;
         let WorkerArguments { advertise_address, node, secret_file, parent, device, .. } = arguments;
-        let DeviceArguments { threads, kv_blocks, block_tokens } = device;
         Ok(Self {
             model,
             rank: RankId(rank),
@@ -95,8 +102,8 @@ impl TryFrom<WorkerArguments> for WorkerSettings {
             advertise_address,
             // A variable that is set to nothing names no node.
             node: node.filter(|node| !node.is_empty()).unwrap_or_else(host_name),
-            threads: threads.into(),
-            cache: CacheSize { blocks: kv_blocks as usize, block_tokens: block_tokens as usize },
+            threads: device.threads.into(),
+            cache: device.cache(),
             secret: Secret::read(&secret_file)?,
             faults: Faults::default(),
             parent,

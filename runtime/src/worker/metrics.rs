@@ -29,6 +29,7 @@ pub(super) struct WorkerMetrics {
 impl Default for WorkerMetrics {
     fn default() -> Self {
         let registry = Registry::new();
+        crate::process_metrics::register(&registry).expect("each name is registered once");
         let counter = |name: &str, help: &str| register(&registry, IntCounter::new(name, help));
         let seconds = Opts::new("swiftbalancer_rank_step_seconds_total", "Time of steps by what it was spent on");
         let seconds = register(&registry, CounterVec::new(seconds, &["part"]));

@@ -27,6 +27,7 @@ use crate::fabric::handshake::call;
 use crate::fabric::mesh::{Dissolver, Largest, Members, Mesh, MeshError};
 use crate::fabric::purpose::{GroupId, Purpose};
 use crate::fabric::secret::Secret;
+use crate::memory::{Memory, TooLarge, staging_bytes};
 use crate::model::qwen3_moe::expert_shape;
 use crate::protocol::{FromRank, MOST_WORDS, RankAddress, ToRank};
 use crate::quoted::shortened;
@@ -52,6 +53,8 @@ pub(super) enum SessionError {
     Shape { ranks: usize, in_map: usize, rank: plan::ids::RankId },
     #[error("the map is for ranks with unequal numbers of slots")]
     UnequalRanks,
+    #[error(transparent)]
+    Memory(#[from] TooLarge),
     #[error("the experts cannot be loaded")]
     Load(#[from] LoadError),
     #[error("the coordinator orders a move of pages that nobody has agreed upon")]
@@ -179,6 +182,8 @@ impl Session {
         if ranks.len() != map.shape().ranks || rank.index() >= ranks.len() {
             return Err(SessionError::Shape { ranks: ranks.len(), in_map: map.shape().ranks, rank });
         }
+        let staging = staging_bytes(&worker.checkpoint, staging_pages);
+        Memory::of_this_process().check("staging-pages", staging_pages.into(), staging, 1)?;
         let slots = slots_of(&map, rank);
         let missing = slots.iter().filter(|slot| !worker.held.contains_key(slot)).count() as u64;
         let bytes = missing * worker.checkpoint.expert_bytes();

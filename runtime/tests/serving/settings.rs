@@ -57,6 +57,8 @@ async fn wrong_settings_are_refused_before_anything_is_started() {
         &["--expert-map-path", &broken],
         &["--expert-map-path", "/nowhere/map.json"],
         &["--expert-map-record-path", "/nowhere/map.json"],
+        &["--expert-map-record-path", folder.path().to_str().unwrap()],
+        &["--expert-map-record-path", "/dev/full"],
         &["--listen", group.url.strip_prefix("http://").unwrap()],
     ]
     .iter()
@@ -109,6 +111,18 @@ fn a_failed_start_is_told_whatever_is_logged() {
             );
             assert!(also.is_none_or(|also| log.contains(also)), "{command} {filter}: {log}");
         }
+    }
+}
+
+#[test]
+fn a_cache_that_no_machine_has_is_refused_before_anything_is_started() {
+    for (options, asked) in [
+        (&["--kv-blocks", "1073741824"][..], "kv-blocks 1073741824 takes "),
+        (&["--kv-blocks", "1048576", "--block-tokens", "1048576"], "kv-blocks 1048576 takes "),
+    ] {
+        let refused = refusal(&[&["--model", MODEL], options].concat());
+        assert!(refused.starts_with(asked) && refused.ends_with("; lower it"), "{refused}");
+        assert!(refused.contains(" on 2 rank(s), and this "), "{refused}");
     }
 }
 

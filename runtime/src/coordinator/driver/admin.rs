@@ -5,6 +5,7 @@ use plan::wire::MapDocument;
 use super::{Driver, Ranks};
 use crate::coordinator::handle::{AdminCommand, AdminError};
 use crate::experts::rebalance::{Event, Serving};
+use crate::experts::recorder::Recorder;
 
 impl<R: Ranks> Driver<R> {
     /// Carries out a command. Whoever asked may have gone away, so an answer that nobody takes is no error.
@@ -40,6 +41,7 @@ impl<R: Ranks> Driver<R> {
             ranks: self.ranks.states(),
             static_map: self.settings.static_map,
             failure: self.failure.clone(),
+            trouble: self.settings.recorder.as_ref().and_then(Recorder::trouble),
         }
     }
 

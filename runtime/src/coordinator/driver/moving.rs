@@ -32,10 +32,8 @@ impl<R: Ranks> Driver<R> {
             Effect::Plan(request) => return self.plan(request),
             Effect::Order { rank, order } => self.ranks.order(rank, order),
             Effect::Record(map) => {
-                if let Some(recorder) = &self.settings.recorder
-                    && recorder.send(map).is_err()
-                {
-                    tracing::error!("the thread that writes recorded maps has ended; the map is not written");
+                if let Some(recorder) = &self.settings.recorder {
+                    recorder.record(map);
                 }
             }
             Effect::Report(Report::Refused { reason }) => return Some(reason),

@@ -603,8 +603,11 @@ fn settings_out_of_range_are_refused() {
 #[test]
 fn the_state_tells_what_the_admin_api_promises() {
     let (driven, _) = Driven::moving(settings());
-    let serving = Serving { ready: true, generation: 1, ranks: Vec::new(), static_map: false, failure: None };
-    insta::assert_yaml_snapshot!(driven.rebalancer.state(serving));
+    let serving =
+        Serving { ready: true, generation: 1, ranks: Vec::new(), static_map: false, failure: None, trouble: None };
+    insta::assert_yaml_snapshot!(driven.rebalancer.state(serving.clone()));
+    let troubled = Serving { trouble: Some("maps cannot be recorded".to_owned()), ..serving };
+    assert_eq!(driven.rebalancer.state(troubled).degraded.as_deref(), Some("maps cannot be recorded"));
 }
 
 #[test]

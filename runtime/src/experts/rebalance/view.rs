@@ -15,6 +15,8 @@ pub struct Serving {
     pub static_map: bool,
     /// [`wire::State::failure`].
     pub failure: Option<String>,
+    /// What keeps maps from being recorded.
+    pub trouble: Option<String>,
 }
 
 impl Rebalancer {
@@ -90,7 +92,8 @@ impl Rebalancer {
     /// Everything, as the admin API tells it.
     #[must_use]
     pub fn state(&self, serving: Serving) -> wire::State {
-        let Serving { ready, generation, ranks, static_map, failure } = serving;
+        let Serving { ready, generation, ranks, static_map, failure, trouble } = serving;
+        let degraded = [self.degraded.as_deref(), trouble.as_deref()].into_iter().flatten().collect::<Vec<_>>();
         wire::State {
             version: wire::VERSION.to_owned(),
             model: self.model.clone(),
@@ -109,7 +112,7 @@ impl Rebalancer {
             moves: self.totals.clone(),
             last_decision: self.last_decision,
             recorded_map_hash: self.recorded.as_ref().map(|recorded| recorded.map.content_hash()),
-            degraded: self.degraded.clone(),
+            degraded: (!degraded.is_empty()).then(|| degraded.join("; ")),
             failure,
         }
     }

@@ -16,8 +16,10 @@ const COORDINATOR: &[&str] = &[
     include_str!("../../coordinator/metrics/moving.rs"),
     include_str!("../../coordinator/metrics/scraped.rs"),
     include_str!("../metrics.rs"),
+    include_str!("../../experts/recorder.rs"),
+    include_str!("../../process_metrics.rs"),
 ];
-const RANK: &[&str] = &[include_str!("../../worker/metrics.rs")];
+const RANK: &[&str] = &[include_str!("../../worker/metrics.rs"), include_str!("../../process_metrics.rs")];
 
 /// Names in the table whose first heading is `heading`.
 fn listed(heading: &str) -> Vec<&'static str> {
