@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::coordinator::settings::CoordinatorSettings;
 use crate::coordinator::start::{Coordinator, StartError};
 use crate::fabric::secret::Secret;
-use crate::memory::{Memory, TooLarge, cache_bytes, staging_bytes};
+use crate::memory::{Memory, TooLarge, of_cache, of_staging};
 use crate::model::checkpoint::Checkpoint;
 use crate::worker::DeviceArguments;
 
@@ -72,11 +72,11 @@ pub enum LocalError {
 pub async fn run(settings: LocalSettings, stop: impl Future<Output = ()>) -> Result<(), LocalError> {
     let LocalSettings { coordinator, device } = settings;
     let (model, ranks, secret) = (coordinator.model.clone(), coordinator.ranks, coordinator.secret.clone());
+    // One that cannot be opened is refused by the coordinator, with the reason.
     if let Ok(checkpoint) = Checkpoint::open(&model) {
-        let staging_pages = coordinator.rebalance.staging_pages;
-        let memory = Memory::of_this_process();
-        memory.check("kv-blocks", device.kv_blocks.into(), cache_bytes(&checkpoint, device.cache()), ranks)?;
-        memory.check("staging-pages", staging_pages.into(), staging_bytes(&checkpoint, staging_pages), ranks)?;
+        let (memory, cache) = (Memory::of_this_process(), device.cache());
+        memory.check(of_cache(&checkpoint, cache), ranks)?;
+        memory.check(of_staging(&checkpoint, coordinator.rebalance.staging_pages, cache), ranks)?;
     }
     let coordinator = Coordinator::start(&coordinator)?;
     let (failures, mut failed) = mpsc::channel(1);

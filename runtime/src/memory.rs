@@ -11,68 +11,102 @@ use crate::model::checkpoint::Checkpoint;
 use crate::model::config::Config;
 use crate::model::qwen3_moe::{CacheSize, expert_shape};
 
-/// The most memory that a process can have, and what says so.
+/// The most memory that there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
+    /// For all processes here together.
+    shared: Limit,
+    /// For each of them.
+    own: Limit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Limit {
     bytes: u128,
+    /// Whose it is.
     of: &'static str,
+}
+
+/// What an option asks of each rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Its name.
+    pub option: &'static str,
+    /// What it is set to.
+    pub value: u64,
+    /// Bytes that this takes.
+    pub bytes: u128,
+    /// Bytes that another option takes already, with which this one has to fit.
+    pub beside: u128,
 }
 
 /// An option asks for more memory than there is. Nothing but another value helps.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{option} {value} takes {} on {ranks} rank(s), and {} has {}; lower it", gibibytes(*needed), memory.of, gibibytes(memory.bytes))]
+#[error(
+    "{} {} takes {} on {ranks} rank(s){}, and {} has {}; lower it",
+    asked.option, asked.value, gibibytes(asked.bytes, *ranks), beside(*asked, *ranks), limit.of, gibibytes(limit.bytes, 1)
+)]
 pub struct TooLarge {
-    option: &'static str,
-    value: u64,
-    needed: u128,
+    asked: Asked,
     ranks: usize,
-    memory: Memory,
+    limit: Limit,
 }
 
-fn gibibytes(bytes: u128) -> String {
-    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+fn beside(asked: Asked, ranks: usize) -> String {
+    match asked.beside {
+        0 => String::new(),
+        bytes => format!(", beside {} of KV cache", gibibytes(bytes, ranks)),
+    }
+}
+
+fn gibibytes(bytes: u128, times: usize) -> String {
+    format!("{:.1} GiB", bytes as f64 * times as f64 / f64::from(1 << 30))
 }
 
 impl Memory {
-    /// The least of what the machine has, what this process's control groups leave it, and its own limit.
+    /// What the machine has or, where that is less, the control groups of this process; and what one process may take.
     #[must_use]
     pub fn of_this_process() -> Self {
         let read = |path: &Path| fs::read_to_string(path).ok();
         let machine = read(Path::new("/proc/meminfo")).and_then(|text| total(&text));
         let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
         let limits = limit_files(&groups).into_iter().filter_map(|file| read(Path::new(&file))?.trim().parse().ok());
-        let own = getrlimit(Resource::As).current;
-        let least = [(machine, "this machine"), (limits.min(), "this container"), (own, "this process (ulimit -v)")];
-        let least = least.into_iter().filter_map(|(bytes, of)| Some(Self { bytes: bytes?.into(), of }));
+        let limit = |bytes: Option<u64>, of| Limit { bytes: bytes.map_or(u128::MAX, u128::from), of };
+        let (machine, container) = (limit(machine, "this machine"), limit(limits.min(), "this container"));
         // A system that says nothing of its memory refuses nothing here.
-        least.min_by_key(|memory| memory.bytes).unwrap_or(Self { bytes: u128::MAX, of: "this machine" })
+        let shared = if container.bytes < machine.bytes { container } else { machine };
+        Self { shared, own: limit(getrlimit(Resource::As).current, "a process (ulimit -v)") }
     }
 
-    /// Whether what an option asks of each of `ranks` ranks can be had.
+    /// Whether what an option asks of each of `ranks` ranks, which are processes of their own, can be had.
     ///
     /// # Errors
     /// If it cannot.
-    pub const fn check(self, option: &'static str, value: u64, each: u128, ranks: usize) -> Result<(), TooLarge> {
-        let needed = each.saturating_mul(ranks as u128);
-        if needed > self.bytes {
-            return Err(TooLarge { option, value, needed, ranks, memory: self });
+    pub fn check(self, asked: Asked, ranks: usize) -> Result<(), TooLarge> {
+        let each = asked.bytes.saturating_add(asked.beside);
+        for (ranks, limit) in [(ranks, self.shared), (1, self.own)] {
+            if each.saturating_mul(ranks as u128) > limit.bytes {
+                return Err(TooLarge { asked, ranks, limit });
+            }
         }
         Ok(())
     }
 }
 
-/// Bytes that a KV cache takes, over all layers.
+/// What the KV cache asks for, over all layers.
 #[must_use]
-pub fn cache_bytes(checkpoint: &Checkpoint, cache: CacheSize) -> u128 {
+pub fn of_cache(checkpoint: &Checkpoint, cache: CacheSize) -> Asked {
     let Config { heads, layers, .. } = checkpoint.config();
     let shape = CacheShape { heads: *heads, blocks: cache.blocks, block_tokens: cache.block_tokens };
-    kernels::cpu::cache_bytes(shape).saturating_mul(layers.len() as u128)
+    let bytes = kernels::cpu::cache_bytes(shape).saturating_mul(layers.len() as u128);
+    Asked { option: "kv-blocks", value: cache.blocks as u64, bytes, beside: 0 }
 }
 
-/// Bytes that staging pages take.
+/// What staging pages ask for, beside the KV cache.
 #[must_use]
-pub fn staging_bytes(checkpoint: &Checkpoint, pages: u32) -> u128 {
-    kernels::cpu::page_bytes(expert_shape(checkpoint)) as u128 * u128::from(pages)
+pub fn of_staging(checkpoint: &Checkpoint, pages: u32, cache: CacheSize) -> Asked {
+    let bytes = kernels::cpu::page_bytes(expert_shape(checkpoint)) as u128 * u128::from(pages);
+    Asked { option: "staging-pages", value: pages.into(), bytes, beside: of_cache(checkpoint, cache).bytes }
 }
 
 /// Bytes of memory in `/proc/meminfo`.
@@ -110,11 +144,35 @@ mod tests {
 
     #[test]
     fn what_fits_is_taken_and_what_does_not_is_refused_with_what_there_is() {
-        let memory = Memory { bytes: 8 << 30, of: "this container" };
-        assert_eq!(memory.check("kv-blocks", 2048, 4 << 30, 2), Ok(()));
-        let error = memory.check("kv-blocks", 2049, (4 << 30) + 1, 2).unwrap_err().to_string();
-        assert_eq!(error, "kv-blocks 2049 takes 8.0 GiB on 2 rank(s), and this container has 8.0 GiB; lower it");
-        assert!(memory.check("kv-blocks", 1, u128::MAX, usize::MAX).is_err());
+        let (container, process) = ("this container", "a process (ulimit -v)");
+        let memory =
+            Memory { shared: Limit { bytes: 8 << 30, of: container }, own: Limit { bytes: 5 << 30, of: process } };
+        let cache = |value, bytes| Asked { option: "kv-blocks", value, bytes, beside: 0 };
+        assert_eq!(memory.check(cache(2048, 4 << 30), 2), Ok(()));
+        let staging = Asked { option: "staging-pages", value: 9, bytes: 1 << 30, beside: 3 << 30 };
+        assert_eq!(memory.check(staging, 2), Ok(()));
+        for (asked, ranks, said) in [
+            (
+                cache(2049, (4 << 30) + 1),
+                2,
+                "kv-blocks 2049 takes 8.0 GiB on 2 rank(s), and this container has 8.0 GiB",
+            ),
+            (
+                cache(4000, 6 << 30),
+                1,
+                "kv-blocks 4000 takes 6.0 GiB on 1 rank(s), and a process (ulimit -v) has 5.0 GiB",
+            ),
+            (
+                Asked { bytes: 2 << 30, ..staging },
+                2,
+                "staging-pages 9 takes 4.0 GiB on 2 rank(s), beside 6.0 GiB of KV cache, and this container has 8.0 GiB",
+            ),
+        ] {
+            assert_eq!(memory.check(asked, ranks).unwrap_err().to_string(), format!("{said}; lower it"));
+        }
+        let most = Asked { value: u64::MAX, bytes: u128::MAX, beside: u128::MAX, ..staging };
+        let said = memory.check(most, usize::MAX).unwrap_err().to_string();
+        assert!(said.len() <= 300, "{said}");
     }
 
     #[test]
@@ -129,6 +187,6 @@ mod tests {
             limit_files("5:cpu,memory:/one\n4:pids:/one\nodd\n"),
             ["one/", ""].map(|group| format!("/sys/fs/cgroup/memory/{group}memory.limit_in_bytes"))
         );
-        assert!(Memory::of_this_process().bytes > 1 << 20);
+        assert!(Memory::of_this_process().shared.bytes > 1 << 20);
     }
 }

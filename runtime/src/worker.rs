@@ -34,7 +34,7 @@ use crate::experts::pages::HeldPages;
 use crate::fabric::framing::Closer;
 use crate::fabric::mesh::StepPort;
 use crate::fabric::secret::{Secret, random};
-use crate::memory::{Memory, TooLarge, cache_bytes};
+use crate::memory::{Memory, TooLarge, of_cache};
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::qwen3_moe::{CacheSize, Model, expert_shape, load_expert};
 use crate::protocol::{FromRank, ProcessId};
@@ -255,8 +255,7 @@ impl Worker {
         threads: VitalThreads,
     ) -> Result<Self, WorkerError> {
         let checkpoint = Arc::new(Checkpoint::open(&settings.model)?);
-        let blocks = settings.cache.blocks as u64;
-        Memory::of_this_process().check("kv-blocks", blocks, cache_bytes(&checkpoint, settings.cache), 1)?;
+        Memory::of_this_process().check(of_cache(&checkpoint, settings.cache), 1)?;
         let steps = StepPort::start(listen(settings.listen)?, &threads)?;
         let server = PageServer::start(listen(settings.move_listen)?, settings.faults, &threads)?;
         let (compute, cache, loading) = (settings.threads, settings.cache, Arc::clone(&checkpoint));

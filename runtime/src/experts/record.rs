@@ -1,7 +1,7 @@
 //! Keeps a recorded map in a file that a reader never sees half written.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use plan::wire::RecordedMap;
@@ -12,18 +12,10 @@ use crate::quoted::Quoted;
 
 /// A recorded map was not written; the file that was there is unchanged. Trying again may help.
 #[derive(Debug, Error)]
-#[error("cannot write the recorded map to {}", path.display())]
+#[error("cannot write the recorded map to {path}: {reason}")]
 pub struct RecordError {
-    path: PathBuf,
-    source: io::Error,
-}
-
-impl RecordError {
-    /// What failed, and why.
-    #[must_use]
-    pub fn in_full(&self) -> String {
-        format!("{self}: {}", self.source)
-    }
+    path: Quoted,
+    reason: Quoted<96>,
 }
 
 /// Why no map can be recorded at a path.
@@ -35,14 +27,23 @@ pub enum RecordPathError {
     /// It names no file.
     #[error("it is {0}; name a file, which need not be there yet")]
     NoFile(&'static str),
+    /// The system does not say what is there.
+    #[error("{0}; name another file")]
+    Unknown(Quoted<96>),
     /// Its folder cannot be written to.
     #[error("no file can be written in {folder}: {reason}")]
     Unwritable {
         /// The folder.
         folder: Quoted,
         /// Why.
-        reason: String,
+        reason: Quoted<96>,
     },
+}
+
+/// What the system says, without the name of a temporary file, which is another one each time.
+fn words(error: &io::Error) -> Quoted<96> {
+    let said = error.to_string();
+    Quoted::from(said.split_once(" at path ").map_or(&*said, |(reason, _)| reason))
 }
 
 /// Checks that maps can be recorded at a path, as [`record`] will do it. A link is followed once, here; the file that it leads
@@ -60,6 +61,9 @@ pub fn check(path: &Path) -> Result<PathBuf, RecordPathError> {
     match path.metadata() {
         Ok(found) if found.is_dir() => return Err(RecordPathError::NoFile("a folder")),
         Ok(found) if !found.is_file() => return Err(RecordPathError::NoFile("no regular file")),
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Err(RecordPathError::Unknown(words(&error)));
+        }
         _ if path.file_name().is_none() || path.as_os_str().as_encoded_bytes().ends_with(b"/") => {
             return Err(RecordPathError::NoFile("no name of a file"));
         }
@@ -70,7 +74,7 @@ pub fn check(path: &Path) -> Result<PathBuf, RecordPathError> {
         return Err(RecordPathError::NoFolder(Quoted::path(folder)));
     }
     let unwritable =
-        |error: io::Error| RecordPathError::Unwritable { folder: Quoted::path(folder), reason: error.to_string() };
+        |error: io::Error| RecordPathError::Unwritable { folder: Quoted::path(folder), reason: words(&error) };
     NamedTempFile::new_in(folder).map_err(unwritable)?;
     Ok(path)
 }
@@ -84,7 +88,8 @@ fn folder_of(path: &Path) -> &Path {
 /// # Errors
 /// If the file system refuses.
 pub fn record(path: &Path, map: &RecordedMap) -> Result<(), RecordError> {
-    replace(path, folder_of(path), map).map_err(|source| RecordError { path: path.to_owned(), source })
+    let failed = |error: io::Error| RecordError { path: Quoted::path(path), reason: words(&error) };
+    replace(path, folder_of(path), map).map_err(failed)
 }
 
 fn replace(path: &Path, folder: &Path, map: &RecordedMap) -> io::Result<()> {
@@ -142,10 +147,15 @@ pub(super) mod tests {
             (PathBuf::new(), "it is no name of a file; "),
             (place("missing/map.json"), "there is no folder "),
             (place("map.json/map.json"), "there is no folder "),
-            (PathBuf::from("/proc/map.json"), "no file can be written in /proc: "),
+            (
+                PathBuf::from("/proc/map.json"),
+                "no file can be written in /proc: No such file or directory (os error 2)",
+            ),
+            (place(&"m".repeat(300)), "File name too long (os error 36); "),
+            (place(&("m/".repeat(1500) + "map.json")), "there is no folder "),
         ] {
             let error = check(&path).unwrap_err().to_string();
-            assert!(error.starts_with(reason), "{}: {error}", path.display());
+            assert!(error.starts_with(reason) && error.chars().count() < 200, "{}: {error}", path.display());
         }
     }
 

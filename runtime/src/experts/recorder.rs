@@ -12,7 +12,7 @@ use prometheus::{IntCounterVec, Opts, Registry};
 use super::record::record;
 use crate::threads::{VitalThreads, survive};
 
-/// The first wait before a map that was not written is tried again; it doubles with each failure.
+/// The wait before a map that was not written is tried again; it doubles with each failure after the first.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 
 /// The longest: a volume that has room again is found within it.
@@ -48,7 +48,7 @@ impl Recorder {
         threads.spawn("recorder", move || {
             let _alive = alive;
             let write = |map: &RecordedMap| {
-                let outcome = survive(|| record(&path, map).map_err(|error| error.in_full()));
+                let outcome = survive(|| record(&path, map).map_err(|error| error.to_string()));
                 let outcome = outcome.unwrap_or_else(Err);
                 let counted = if outcome.is_ok() { &written } else { &failed };
                 counted.inc();
@@ -94,16 +94,16 @@ pub enum RecorderError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// Writes the latest of the maps that come, until no more can come; one that is not written is tried again. Says of each
-/// change whether there is trouble, and which.
+/// Writes the latest of the maps that come, until no more can come; one that is not written is tried again. Each time that
+/// there is trouble, another trouble or none any more, it is told.
 fn keep(
     maps: &Receiver<RecordedMap>,
     first_back_off: Duration,
     mut write: impl FnMut(&RecordedMap) -> Result<(), String>,
     mut tell: impl FnMut(Option<String>),
 ) {
-    let (mut waiting, mut failing, mut back_off): (Option<RecordedMap>, bool, Duration) = (None, false, first_back_off);
-    let mut closed = false;
+    let (mut waiting, mut trouble): (Option<RecordedMap>, Option<String>) = (None, None);
+    let (mut back_off, mut closed) = (first_back_off, false);
     while !closed {
         let wait = if waiting.is_some() { back_off } else { Duration::MAX };
         match maps.recv_timeout(wait) {
@@ -115,21 +115,23 @@ fn keep(
         let epoch = map.provenance.epoch;
         match write(map) {
             Ok(()) => {
-                if failing {
+                if trouble.take().is_some() {
                     tracing::info!(epoch, "maps are recorded again");
                     tell(None);
                 } else {
                     tracing::info!(epoch, "map recorded");
                 }
-                (waiting, failing, back_off) = (None, false, first_back_off);
+                (waiting, back_off) = (None, first_back_off);
             }
             Err(reason) => {
-                if !failing {
+                if trouble.is_some() {
+                    back_off = (back_off * 2).min(LONGEST_BACK_OFF);
+                }
+                if trouble.as_ref() != Some(&reason) {
                     tracing::error!(epoch, reason, "maps are not recorded; the latest is tried again until it is");
                     tell(Some(format!("maps cannot be recorded: {reason}")));
+                    trouble = Some(reason);
                 }
-                failing = true;
-                back_off = (back_off * 2).min(LONGEST_BACK_OFF);
             }
         }
     }
@@ -161,16 +163,16 @@ mod tests {
             keep(&maps, NO_WAIT, write, |trouble| told.push(trouble));
             (attempts, told)
         });
-        let no_space = || Err("no space".to_owned());
+        let failure = |reason: &str| Err(reason.to_owned());
         send(1..2);
         outcome.send(Ok(())).unwrap();
         taken();
         send(2..3);
-        (0..3).for_each(|_| outcome.send(no_space()).unwrap());
+        (0..3).for_each(|_| outcome.send(failure("no space")).unwrap());
         taken();
         // An attempt of the second may have begun; the one after it is of the latest.
         send(3..6);
-        outcome.send(no_space()).unwrap();
+        outcome.send(failure("read-only")).unwrap();
         taken();
         outcome.send(Ok(())).unwrap();
         taken();
@@ -179,7 +181,8 @@ mod tests {
         drop(sender);
         let (attempts, told) = keeper.join().unwrap();
         assert_eq!((&attempts[..4], attempts.last()), (&[1, 2, 2, 2][..], Some(&5)), "{attempts:?}");
-        assert_eq!(told, [Some("maps cannot be recorded: no space".to_owned()), None]);
+        let trouble = |reason: &str| Some(format!("maps cannot be recorded: {reason}"));
+        assert_eq!(told, [trouble("no space"), trouble("read-only"), None]);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::fabric::handshake::call;
 use crate::fabric::mesh::{Dissolver, Largest, Members, Mesh, MeshError};
 use crate::fabric::purpose::{GroupId, Purpose};
 use crate::fabric::secret::Secret;
-use crate::memory::{Memory, TooLarge, staging_bytes};
+use crate::memory::{Memory, TooLarge, of_staging};
 use crate::model::qwen3_moe::expert_shape;
 use crate::protocol::{FromRank, MOST_WORDS, RankAddress, ToRank};
 use crate::quoted::shortened;
@@ -182,8 +182,8 @@ impl Session {
         if ranks.len() != map.shape().ranks || rank.index() >= ranks.len() {
             return Err(SessionError::Shape { ranks: ranks.len(), in_map: map.shape().ranks, rank });
         }
-        let staging = staging_bytes(&worker.checkpoint, staging_pages);
-        Memory::of_this_process().check("staging-pages", staging_pages.into(), staging, 1)?;
+        let staging = of_staging(&worker.checkpoint, staging_pages, worker.settings.cache);
+        Memory::of_this_process().check(staging, 1)?;
         let slots = slots_of(&map, rank);
         let missing = slots.iter().filter(|slot| !worker.held.contains_key(slot)).count() as u64;
         let bytes = missing * worker.checkpoint.expert_bytes();
