@@ -22,7 +22,7 @@ pub struct Memory {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Limit {
-    bytes: u128,
+    bytes: u64,
     /// Whose it is.
     of: &'static str,
 }
@@ -35,9 +35,9 @@ pub struct Asked {
     /// What it is set to.
     pub value: u64,
     /// Bytes that this takes.
-    pub bytes: u128,
+    pub bytes: u64,
     /// Bytes that another option takes already, with which this one has to fit.
-    pub beside: u128,
+    pub beside: u64,
 }
 
 /// An option asks for more memory than there is. Nothing but another value helps.
@@ -59,7 +59,7 @@ fn beside(asked: Asked, ranks: usize) -> String {
     }
 }
 
-fn gibibytes(bytes: u128, times: usize) -> String {
+fn gibibytes(bytes: u64, times: usize) -> String {
     format!("{:.1} GiB", bytes as f64 * times as f64 / f64::from(1 << 30))
 }
 
@@ -71,7 +71,7 @@ impl Memory {
         let machine = read(Path::new("/proc/meminfo")).and_then(|text| total(&text));
         let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
         let limits = limit_files(&groups).into_iter().filter_map(|file| read(Path::new(&file))?.trim().parse().ok());
-        let limit = |bytes: Option<u64>, of| Limit { bytes: bytes.map_or(u128::MAX, u128::from), of };
+        let limit = |bytes: Option<u64>, of| Limit { bytes: bytes.unwrap_or(u64::MAX), of };
         let (machine, container) = (limit(machine, "this machine"), limit(limits.min(), "this container"));
         // A system that says nothing of its memory refuses nothing here.
         let shared = if container.bytes < machine.bytes { container } else { machine };
@@ -83,9 +83,9 @@ impl Memory {
     /// # Errors
     /// If it cannot.
     pub fn check(self, asked: Asked, ranks: usize) -> Result<(), TooLarge> {
-        let each = asked.bytes.saturating_add(asked.beside);
+        let each = u128::from(asked.bytes) + u128::from(asked.beside);
         for (ranks, limit) in [(ranks, self.shared), (1, self.own)] {
-            if each.saturating_mul(ranks as u128) > limit.bytes {
+            if each.saturating_mul(ranks as u128) > limit.bytes.into() {
                 return Err(TooLarge { asked, ranks, limit });
             }
         }
@@ -99,13 +99,18 @@ pub fn of_cache(checkpoint: &Checkpoint, cache: CacheSize) -> Asked {
     let Config { heads, layers, .. } = checkpoint.config();
     let shape = CacheShape { heads: *heads, blocks: cache.blocks, block_tokens: cache.block_tokens };
     let bytes = kernels::cpu::cache_bytes(shape).saturating_mul(layers.len() as u128);
-    Asked { option: "kv-blocks", value: cache.blocks as u64, bytes, beside: 0 }
+    Asked {
+        option: "kv-blocks",
+        value: cache.blocks as u64,
+        bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
+        beside: 0,
+    }
 }
 
 /// What staging pages ask for, beside the KV cache.
 #[must_use]
 pub fn of_staging(checkpoint: &Checkpoint, pages: u32, cache: CacheSize) -> Asked {
-    let bytes = kernels::cpu::page_bytes(expert_shape(checkpoint)) as u128 * u128::from(pages);
+    let bytes = (kernels::cpu::page_bytes(expert_shape(checkpoint)) as u64).saturating_mul(pages.into());
     Asked { option: "staging-pages", value: pages.into(), bytes, beside: of_cache(checkpoint, cache).bytes }
 }
 
@@ -170,7 +175,7 @@ mod tests {
         ] {
             assert_eq!(memory.check(asked, ranks).unwrap_err().to_string(), format!("{said}; lower it"));
         }
-        let most = Asked { value: u64::MAX, bytes: u128::MAX, beside: u128::MAX, ..staging };
+        let most = Asked { value: u64::MAX, bytes: u64::MAX, beside: u64::MAX, ..staging };
         let said = memory.check(most, usize::MAX).unwrap_err().to_string();
         assert!(said.len() <= 300, "{said}");
     }
