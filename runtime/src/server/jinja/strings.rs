@@ -93,9 +93,9 @@ pub(super) fn call(text: &str, name: &str, passed: Passed, budget: &mut Budget) 
         "upper" => Value::text(text.to_uppercase()),
         "casefold" if text.is_ascii() => Value::text(text.to_ascii_lowercase()),
         "casefold" => return Err(JinjaError::unsupported("casefold of text that is not ASCII")),
-        "capitalize" => Value::text(capitalize(text)),
-        "title" => Value::text(title(text)),
-        "swapcase" => Value::text(text.chars().map(swap_case).collect::<String>()),
+        "capitalize" => Value::text(capitalize(text)?),
+        "title" => Value::text(title(text)?),
+        "swapcase" => Value::text(swap_case(text)),
         _ => Value::Bool(is(text, name)?),
     })
 }
@@ -136,60 +136,56 @@ fn is(text: &str, name: &str) -> Result<bool, JinjaError> {
 }
 
 /// The form of a character that begins a word.
-fn title_case(char: char) -> String {
-    match char {
+fn title_case(char: char) -> Result<String, JinjaError> {
+    Ok(match char {
         'Ǆ' | 'ǅ' | 'ǆ' => "ǅ".to_owned(),
         'Ǉ' | 'ǈ' | 'ǉ' => "ǈ".to_owned(),
         'Ǌ' | 'ǋ' | 'ǌ' => "ǋ".to_owned(),
         'Ǳ' | 'ǲ' | 'ǳ' => "ǲ".to_owned(),
+        'ŉ' => "ʼN".to_owned(),
+        // Greek letters with an iota below keep it there.
+        '\u{1f80}'..='\u{1fff}' if char.to_uppercase().len() > 1 => {
+            return Err(JinjaError::unsupported(format!("a word that begins with {char}")));
+        }
         char => {
             let mut upper = char.to_uppercase();
             let first: String = upper.next().into_iter().collect();
             let rest: String = upper.collect();
             first + &rest.to_lowercase()
         }
-    }
+    })
+}
+
+/// The lower case of each character, in its place: a sigma that ends a word has a form of its own.
+fn lower_cases(text: &str) -> Vec<String> {
+    let whole = text.to_lowercase();
+    let mut lower = whole.chars();
+    text.chars().map(|char| lower.by_ref().take(char.to_lowercase().len()).collect()).collect()
 }
 
 /// `str.capitalize`.
-pub(super) fn capitalize(text: &str) -> String {
-    let mut chars = text.chars();
-    let first = chars.next().map(title_case).unwrap_or_default();
-    first + &lower_rest(text, text.len() - chars.as_str().len())
-}
-
-/// The lower case of what follows `start`, which decides how a word's last sigma is written.
-fn lower_rest(text: &str, start: usize) -> String {
-    let (before, rest) = text.split_at(start);
-    let skipped = before.to_lowercase().len();
-    let whole = text.to_lowercase();
-    whole.get(skipped..).map_or_else(|| rest.to_lowercase(), str::to_owned)
+pub(super) fn capitalize(text: &str) -> Result<String, JinjaError> {
+    let first = text.chars().next().map_or(Ok(String::new()), title_case)?;
+    Ok(lower_cases(text).into_iter().skip(1).fold(first, |text, lower| text + &lower))
 }
 
 /// `str.title`.
-fn title(text: &str) -> String {
+fn title(text: &str) -> Result<String, JinjaError> {
     let mut out = String::new();
     let mut inside = false;
-    for char in text.chars() {
-        let cased = char.is_lowercase() || char.is_uppercase();
-        if inside {
-            out.extend(char.to_lowercase());
-        } else {
-            out.push_str(&title_case(char));
-        }
-        inside = cased;
+    for (char, lower) in text.chars().zip(lower_cases(text)) {
+        out.push_str(&if inside { lower } else { title_case(char)? });
+        inside = char.is_lowercase() || char.is_uppercase();
     }
-    out
+    Ok(out)
 }
 
-fn swap_case(char: char) -> String {
-    if char.is_uppercase() {
-        char.to_lowercase().collect()
-    } else if char.is_lowercase() {
-        char.to_uppercase().collect()
-    } else {
-        char.to_string()
-    }
+fn swap_case(text: &str) -> String {
+    let swapped = text
+        .chars()
+        .zip(lower_cases(text))
+        .map(|(char, lower)| if char.is_uppercase() { lower } else { char.to_uppercase().collect() });
+    swapped.collect()
 }
 
 fn split(text: &str, name: &str, passed: Passed, budget: &mut Budget) -> Made {

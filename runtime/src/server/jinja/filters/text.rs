@@ -34,7 +34,7 @@ pub(super) fn apply(name: &str, value: &Value, passed: Passed, budget: &mut Budg
         }
         "lower" => none(passed, name).map(|()| Value::text(text.to_lowercase())),
         "upper" => none(passed, name).map(|()| Value::text(text.to_uppercase())),
-        "capitalize" => none(passed, name).map(|()| Value::text(strings::capitalize(&text))),
+        "capitalize" => none(passed, name).and_then(|()| strings::capitalize(&text)).map(Value::text),
         "title" => none(passed, name).map(|()| Value::text(title(&text))),
         "wordcount" => none(passed, name).map(|()| Value::Integer(words(&text) as i128)),
         "trim" => {
