@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytemuck::Pod;
+use thiserror::Error;
 
 use crate::tensor::{MatrixView, WeightKind};
 
@@ -44,6 +45,14 @@ pub struct CacheShape {
     pub blocks: usize,
     /// Tokens of a block; a multiple of [`CACHE_TILE`].
     pub block_tokens: usize,
+}
+
+/// The system gives no memory for the KV cache of a layer. It may give some for fewer blocks, or later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the system does not give the {bytes} bytes that the KV cache of a layer takes")]
+pub struct CacheError {
+    /// What was asked for.
+    pub bytes: u64,
 }
 
 /// Keys that attention takes at a time; a block of the cache holds a multiple of it.
@@ -152,7 +161,10 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Takes the fingerprint of what was received and makes it a page.
     fn seal(&self, staging: Self::Staging) -> Self::Page;
     /// An empty cache.
-    fn cache(&self, shape: CacheShape) -> Self::Cache;
+    ///
+    /// # Errors
+    /// If the system has no memory for it.
+    fn cache(&self, shape: CacheShape) -> Result<Self::Cache, CacheError>;
 
     /// `out[i] = table[rows[i]]`, widened.
     fn embed(&self, table: &Self::Lookup, rows: &[u32], out: &mut Self::Buffer<f32>);

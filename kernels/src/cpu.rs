@@ -27,7 +27,9 @@ use self::norm::{RmsNorm, Rotate};
 use self::product::{Product, Rows};
 use self::router::{Combine, Route};
 use self::threads::Threads;
-use crate::backend::{Backend, CacheShape, Choices, Groups, HeadShape, PageShape, Rotation, RouterShape, Span, Write};
+use crate::backend::{
+    Backend, CacheError, CacheShape, Choices, Groups, HeadShape, PageShape, Rotation, RouterShape, Span, Write,
+};
 use crate::tensor::MatrixView;
 
 pub use self::attention::Cache;
@@ -44,7 +46,7 @@ pub struct Cpu {
 
 /// Bytes that the keys and values of one layer take.
 #[must_use]
-pub fn cache_bytes(shape: CacheShape) -> u128 {
+pub fn cache_bytes(shape: CacheShape) -> u64 {
     Cache::bytes(shape)
 }
 
@@ -147,7 +149,7 @@ impl Backend for Cpu {
         staging.seal()
     }
 
-    fn cache(&self, shape: CacheShape) -> Cache {
+    fn cache(&self, shape: CacheShape) -> Result<Cache, CacheError> {
         Cache::new(shape)
     }
 

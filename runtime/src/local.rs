@@ -4,7 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -15,6 +15,7 @@ use crate::coordinator::start::{Coordinator, StartError};
 use crate::fabric::secret::Secret;
 use crate::memory::{Memory, TooLarge, of_cache, of_staging};
 use crate::model::checkpoint::Checkpoint;
+use crate::quoted::Quoted;
 use crate::worker::DeviceArguments;
 
 /// A rank that ends sooner than this after its start has not served.
@@ -55,13 +56,15 @@ pub enum LocalError {
         /// Which, and why.
         reason: String,
     },
-    /// A rank ends whenever it is started; its own log says why.
-    #[error("rank {rank} ended {QUICK_ENDS} times right after its start, last with {status}")]
+    /// A rank ends whenever it is started.
+    #[error("rank {rank} ended {QUICK_ENDS} times right after its start, last with {status}: {words}")]
     Fails {
         /// Which.
         rank: usize,
         /// How.
         status: ExitStatus,
+        /// What it said of it.
+        words: Quoted<192>,
     },
 }
 
@@ -120,21 +123,24 @@ impl Worker {
         let mut quick_ends = 0;
         loop {
             let started = Instant::now();
-            let status = match self.start(coordinator).and_then(|mut child| child.wait()) {
-                Ok(status) => status,
+            let Output { status, stdout, .. } = match self.start(coordinator).and_then(Child::wait_with_output) {
+                Ok(output) => output,
                 Err(source) => return LocalError::Spawn { rank, source },
             };
             tracing::warn!(rank, %status, "a rank has ended; it is started again");
             quick_ends = if started.elapsed() < LEAST_LIFE { quick_ends + 1 } else { 0 };
             if quick_ends == QUICK_ENDS {
-                return LocalError::Fails { rank, status };
+                let words = String::from_utf8_lossy(&stdout);
+                let words = if words.trim().is_empty() { "its log says why" } else { words.trim() };
+                return LocalError::Fails { rank, status, words: words.into() };
             }
         }
     }
 
-    /// Starts the rank and hands it the secret, which is nowhere but in the two processes.
+    /// Starts the rank and hands it the secret, which is nowhere but in the two processes. On its standard output it says why
+    /// it ends, and nothing else.
     fn start(&self, coordinator: SocketAddr) -> io::Result<Child> {
-        let mut child = self.command(coordinator).stdin(Stdio::piped()).spawn()?;
+        let mut child = self.command(coordinator).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         if let Some(input) = child.stdin.take() {
             // A rank that has ended already is heard of when it is waited for.
             let _ = self.secret.write(input);
@@ -161,5 +167,27 @@ impl Worker {
             command.arg(option).arg(value);
         }
         command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn a_rank_that_cannot_be_kept_running_has_the_last_word() {
+        let device = DeviceArguments { threads: 1, kv_blocks: 4, block_tokens: 16 };
+        let said = |program: &str| {
+            let (program, secret) = (PathBuf::from(program), Secret::draw().unwrap());
+            let worker = Worker { program, model: PathBuf::from("tiny"), rank: 3, device: device.clone(), secret };
+            worker.keep_running(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))).to_string()
+        };
+        let parent = std::process::id();
+        let words = said("echo");
+        let start = "rank 3 ended 3 times right after its start, last with exit status: ";
+        assert!(words.starts_with(&format!("{start}0: worker --parent {parent} --model tiny --rank 3 ")), "{words}");
+        assert_eq!(said("false"), format!("{start}1: its log says why"));
     }
 }

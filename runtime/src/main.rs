@@ -34,7 +34,13 @@ fn run(command: Command) -> anyhow::Result<()> {
             let stop = stop_signal()?;
             Ok(Coordinator::start(&(*arguments).try_into()?)?.serve(stop).await?)
         }),
-        Command::Worker(arguments) => Ok(worker::run_until_signal((*arguments).try_into()?)?),
+        Command::Worker(arguments) => {
+            let is_child = arguments.parent.is_some();
+            let ended = (*arguments).try_into().map_err(anyhow::Error::from);
+            let ended = ended.and_then(|settings| Ok(worker::run_until_signal(settings)?));
+            // Whoever started it reads there why it ends.
+            ended.or_else(|error| if is_child { print(&format!("{error:#}")).and(Err(error)) } else { Err(error) })
+        }
         Command::Local(arguments) => runtime()?.block_on(async {
             let stop = stop_signal()?;
             Ok(local::run((*arguments).try_into()?, stop).await?)

@@ -98,13 +98,8 @@ impl Memory {
 pub fn of_cache(checkpoint: &Checkpoint, cache: CacheSize) -> Asked {
     let Config { heads, layers, .. } = checkpoint.config();
     let shape = CacheShape { heads: *heads, blocks: cache.blocks, block_tokens: cache.block_tokens };
-    let bytes = kernels::cpu::cache_bytes(shape).saturating_mul(layers.len() as u128);
-    Asked {
-        option: "kv-blocks",
-        value: cache.blocks as u64,
-        bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
-        beside: 0,
-    }
+    let bytes = kernels::cpu::cache_bytes(shape).saturating_mul(layers.len() as u64);
+    Asked { option: "kv-blocks", value: cache.blocks as u64, bytes, beside: 0 }
 }
 
 /// What staging pages ask for, beside the KV cache.

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use kernels::Backend;
+use kernels::backend::CacheError;
 use kernels::cpu::{Cpu, CpuError};
 use plan::ids::RankId;
 use thiserror::Error;
@@ -36,7 +37,7 @@ use crate::fabric::mesh::StepPort;
 use crate::fabric::secret::{Secret, random};
 use crate::memory::{Memory, TooLarge, of_cache};
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
-use crate::model::qwen3_moe::{CacheSize, Model, expert_shape, load_expert};
+use crate::model::qwen3_moe::{CacheSize, LoadModelError, Model, expert_shape, load_expert};
 use crate::protocol::{FromRank, ProcessId};
 use crate::threads::{ThreadEnded, VitalThreads};
 
@@ -85,6 +86,9 @@ pub enum WorkerError {
     /// It would take more memory than there is.
     #[error(transparent)]
     Memory(#[from] TooLarge),
+    /// There is no memory for its KV cache now.
+    #[error("{0}; lower kv-blocks, or leave it more memory")]
+    Cache(CacheError),
     /// Its experts cannot be loaded.
     #[error("the experts cannot be loaded")]
     Experts(#[source] LoadError),
@@ -120,7 +124,17 @@ impl WorkerError {
             Self::Checkpoint(error) => error.is_permanent(),
             Self::Experts(error) => error.is_permanent(),
             Self::Memory(_) => true,
-            Self::Device(_) | Self::Listen { .. } | Self::System(_) | Self::Thread(_) | Self::Refused { .. } => false,
+            Self::Cache(_) | Self::Device(_) | Self::Listen { .. } | Self::System(_) => false,
+            Self::Thread(_) | Self::Refused { .. } => false,
+        }
+    }
+}
+
+impl From<LoadModelError> for WorkerError {
+    fn from(error: LoadModelError) -> Self {
+        match error {
+            LoadModelError::Checkpoint(error) => Self::Checkpoint(error),
+            LoadModelError::Cache(error) => Self::Cache(error),
         }
     }
 }

@@ -9,7 +9,7 @@
 use super::matrix::F32;
 use super::product::accumulate;
 use super::simd::{Kernel, LANES, Line, Vector};
-use crate::backend::{CACHE_TILE, CacheShape, HeadShape, Span};
+use crate::backend::{CACHE_TILE, CacheError, CacheShape, HeadShape, Span};
 
 /// Query rows that are taken together.
 pub(crate) const QUERY_ROWS: usize = 8;
@@ -23,23 +23,31 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// # Errors
+    /// If the system has no memory for it.
+    ///
     /// # Panics
     /// If a block does not hold whole tiles.
-    pub(crate) fn new(shape: CacheShape) -> Self {
+    pub(crate) fn new(shape: CacheShape) -> Result<Self, CacheError> {
         assert!(
             shape.block_tokens > 0 && shape.block_tokens.is_multiple_of(CACHE_TILE),
             "a block of {} tokens does not hold whole tiles of {CACHE_TILE}",
             shape.block_tokens
         );
-        let lines =
-            shape.blocks * (shape.block_tokens / CACHE_TILE) * shape.heads.key_value * Self::tile_lines(shape.heads);
-        Self { shape, lines: vec![Line([0; LANES]); lines] }
+        let bytes = Self::bytes(shape);
+        let count = usize::try_from(bytes).map_err(|_| CacheError { bytes })? / size_of::<Line>();
+        let mut lines = Vec::new();
+        lines.try_reserve_exact(count).map_err(|_| CacheError { bytes })?;
+        lines.resize(count, Line([0; LANES]));
+        Ok(Self { shape, lines })
     }
 
-    /// Bytes that one takes.
-    pub(crate) fn bytes(shape: CacheShape) -> u128 {
-        let tiles = shape.blocks as u128 * (shape.block_tokens / CACHE_TILE) as u128;
-        tiles * (shape.heads.key_value * Self::tile_lines(shape.heads) * size_of::<Line>()) as u128
+    /// Bytes that one takes; more than there ever are where they cannot be counted.
+    pub(crate) fn bytes(shape: CacheShape) -> u64 {
+        let head = Self::tile_lines(shape.heads) * size_of::<Line>();
+        [shape.block_tokens / CACHE_TILE, shape.heads.key_value, head]
+            .into_iter()
+            .fold(shape.blocks as u64, |bytes, times| bytes.saturating_mul(times as u64))
     }
 
     pub(crate) const fn heads(&self) -> HeadShape {

@@ -248,6 +248,19 @@ fn plain_attention(query: &[f32], keys: &[Vec<f32>], values: &[Vec<f32>]) -> Vec
 }
 
 #[test]
+fn a_cache_that_the_system_has_no_memory_for_is_an_error_and_no_end() {
+    let heads = HeadShape { query: 4, key_value: 2, dimension: 32 };
+    let cpu = Cpu::new(1).unwrap();
+    // A head has 16 keys and values of 32 elements of 4 bytes in a tile.
+    let tile = 2 * 2 * 16 * 32 * 4;
+    assert_eq!(super::cache_bytes(CacheShape { heads, blocks: 3, block_tokens: 32 }), 3 * 2 * tile);
+    for (blocks, bytes) in [(1 << 44, tile << 44), (usize::MAX, u64::MAX)] {
+        let error = cpu.cache(CacheShape { heads, blocks, block_tokens: 16 }).unwrap_err();
+        assert_eq!(error, CacheError { bytes });
+    }
+}
+
+#[test]
 fn attention_is_causal_over_blocks_in_any_order_and_the_same_bits_in_any_chunking() {
     let mut numbers = Numbers::new();
     for (query, key_value, dimension, block_tokens) in [(6, 2, 32, 16), (4, 4, 20, 32), (2, 1, 64, 16), (1, 1, 8, 16)] {
@@ -259,7 +272,7 @@ fn attention_is_causal_over_blocks_in_any_order_and_the_same_bits_in_any_chunkin
         // Each round runs some tokens of each sequence; a stale cache must not matter.
         let run = |cpu: &Cpu, rounds: &[[usize; 3]]| {
             let shape = CacheShape { heads, blocks: 10, block_tokens };
-            let mut cache = cpu.cache(shape);
+            let mut cache = cpu.cache(shape).unwrap();
             let stale = vec![f32::NAN; 5 * block_tokens * width];
             for blocks in &[[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]] {
                 let span = Span { tokens: 5 * block_tokens, position: 0, blocks };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kernels::Backend;
-use kernels::backend::{CacheShape, PageShape, Span, Write};
+use kernels::backend::{CacheError, CacheShape, PageShape, Span, Write};
 use plan::ids::{ExpertId, LayerId};
 use thiserror::Error;
 
@@ -148,11 +148,11 @@ impl<B: Backend> Model<B> {
     /// Reads everything but the experts.
     ///
     /// # Errors
-    /// If a tensor cannot be read.
+    /// If a tensor cannot be read, or there is no memory for the cache.
     ///
     /// # Panics
     /// If a cache block does not hold whole tiles.
-    pub fn load(backend: Arc<B>, checkpoint: &Checkpoint, cache: CacheSize) -> Result<Self, CheckpointError> {
+    pub fn load(backend: Arc<B>, checkpoint: &Checkpoint, cache: CacheSize) -> Result<Self, LoadModelError> {
         let config = checkpoint.config().clone();
         let mut sparse = 0;
         let mut layers = Vec::with_capacity(config.layers.len());
@@ -172,7 +172,7 @@ impl<B: Backend> Model<B> {
             embedding: backend.lookup(embedding.matrix(config.vocabulary)),
             norm: weights::vector(&*backend, checkpoint, weights::NORM)?,
             angles: weights::buffer(&*backend, &rope_angles(&config, positions)),
-            caches: layers.iter().map(|_| backend.cache(shape)).collect(),
+            caches: layers.iter().map(|_| backend.cache(shape)).collect::<Result<_, _>>()?,
             scratch: Scratch::default(),
             layers,
             config,
@@ -328,6 +328,17 @@ fn wanted(batch: &[SequenceStep]) -> Vec<u32> {
         first += step.tokens.len() as u32;
     }
     rows
+}
+
+/// Why a model could not be loaded.
+#[derive(Debug, Error)]
+pub enum LoadModelError {
+    /// Its checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Its cache.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
 }
 
 /// Why a step could not be run.

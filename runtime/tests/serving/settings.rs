@@ -110,6 +110,9 @@ fn a_failed_start_is_told_whatever_is_logged() {
                 "{command} {filter}: {log}"
             );
             assert!(also.is_none_or(|also| log.contains(also)), "{command} {filter}: {log}");
+            let told = String::from_utf8(output.stdout).unwrap();
+            let is_told = told.contains("there is no such folder") && told.lines().count() == 1;
+            assert!(if command == "worker" { is_told } else { told.is_empty() }, "{command} {filter}: {told}");
         }
     }
 }
