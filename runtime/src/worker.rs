@@ -124,8 +124,12 @@ impl WorkerError {
             Self::Checkpoint(error) => error.is_permanent(),
             Self::Experts(error) => error.is_permanent(),
             Self::Memory(_) => true,
-            Self::Cache(_) | Self::Device(_) | Self::Listen { .. } | Self::System(_) => false,
-            Self::Thread(_) | Self::Refused { .. } => false,
+            Self::Cache(_)
+            | Self::Device(_)
+            | Self::Listen { .. }
+            | Self::System(_)
+            | Self::Thread(_)
+            | Self::Refused { .. } => false,
         }
     }
 }

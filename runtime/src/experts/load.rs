@@ -16,7 +16,7 @@ use crate::cancel::Cancel;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LoadError {
     /// The checkpoint cannot be read.
-    #[error("{layer}, {expert}: {source}")]
+    #[error("{layer}, {expert}")]
     Unreadable {
         /// Where.
         layer: LayerId,

@@ -67,6 +67,7 @@ fn a_group_on_this_machine_ends_with_what_its_rank_says_of_the_weights() {
         // Both ranks need the attention's weights: whichever says so first is told.
         let message = message.replace("rank 1 cannot serve: the checkpoint", "rank 0 cannot serve: the checkpoint");
         assert!(message.starts_with(what) && message.ends_with(&weight), "{message}");
+        assert_eq!(message.matches("infinite").count(), 1, "{message}");
         assert!(!log.contains("it is started again"), "{log}");
     }
 }
