@@ -110,6 +110,8 @@ mod tests {
     #[test]
     fn an_expert_that_cannot_be_read_is_named() {
         let (loaded, _) = load(&HeldPages::<Cpu>::new(), 1);
-        assert!(loaded.unwrap_err().to_string().ends_with("expert 3: a hole in the file"));
+        let error = loaded.unwrap_err();
+        assert!(error.to_string().ends_with("expert 3"), "{error}");
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "a hole in the file");
     }
 }
