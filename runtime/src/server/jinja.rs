@@ -18,6 +18,7 @@ mod operators;
 mod parser;
 mod percent;
 mod render;
+mod sorting;
 mod spec;
 mod strings;
 mod tests;

@@ -37,6 +37,11 @@ impl Budget {
         self.steps(1)
     }
 
+    /// So many bytes of text are looked at.
+    pub fn look(&mut self, bytes: usize) -> Result<(), JinjaError> {
+        self.steps(bytes as u64 / 64)
+    }
+
     fn steps(&mut self, steps: u64) -> Result<(), JinjaError> {
         self.steps = self.steps.checked_sub(steps).ok_or(JinjaError::Limit("steps"))?;
         Ok(())

@@ -69,7 +69,7 @@ impl Formatter<'_> {
             brackets == 0 && (char == '!' || char == ':')
         });
         let (name, rest) = field.split_at(end.unwrap_or(field.len()));
-        let value = self.value(name)?;
+        let value = self.value(name, budget)?;
         let (conversion, spec) = match rest.strip_prefix('!') {
             Some(rest) => {
                 let conversion = rest.chars().next();
@@ -90,7 +90,7 @@ impl Formatter<'_> {
     }
 
     /// The value of a field's name, such as `0.name[key]`.
-    fn value(&mut self, name: &str) -> Result<Value, JinjaError> {
+    fn value(&mut self, name: &str, budget: &mut Budget) -> Result<Value, JinjaError> {
         let end = name.find(['.', '[']).unwrap_or(name.len());
         let (first, mut rest) = name.split_at(end);
         let is_number = !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit());
@@ -114,7 +114,7 @@ impl Formatter<'_> {
             if let Some(inner) = rest.strip_prefix('[') {
                 let (key, after) = inner.split_once(']').ok_or_else(missing)?;
                 rest = after;
-                value = item(&value, &key.parse().map_or_else(|_| Value::text(key), Value::Integer))?;
+                value = item(&value, &key.parse().map_or_else(|_| Value::text(key), Value::Integer), budget)?;
             } else {
                 let inner = rest.strip_prefix('.').ok_or_else(missing)?;
                 let end = inner.find(['.', '[']).unwrap_or(inner.len());

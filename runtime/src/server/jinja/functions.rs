@@ -1,6 +1,7 @@
 //! Functions that every template may call.
 
 use super::JinjaError;
+use super::budget::Budget;
 use super::call::{Passed, integer, required};
 use super::value::{Dict, Range, Value};
 
@@ -83,6 +84,6 @@ pub(super) fn pairs(passed: Passed, function: &str) -> Result<Vec<(Value, Value)
 }
 
 /// `dict(...)`.
-pub(super) fn dict(passed: Passed) -> Result<Value, JinjaError> {
-    Ok(Value::Dict(Dict::new(pairs(passed, "dict")?)?))
+pub(super) fn dict(passed: Passed, budget: &mut Budget) -> Result<Value, JinjaError> {
+    Ok(Value::Dict(Dict::new(pairs(passed, "dict")?, budget)?))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::JinjaError;
 use super::ast::For;
 use super::call::Passed;
-use super::operators::equal;
+use super::operators::all_equal;
 use super::render::{Rendered, Renderer, ScopeId};
 use super::value::Value;
 
@@ -151,10 +151,10 @@ impl Renderer<'_> {
             let at = state.index.saturating_sub(1).checked_rem(values.len());
             return at.map(|at| values[at].clone()).ok_or_else(|| JinjaError::failed("no items for cycling given"));
         }
-        let same = |known: &Vec<Value>| {
-            known.len() == values.len() && known.iter().zip(&values).all(|(known, value)| equal(known, value))
+        let changed = match &state.changed {
+            Some(known) => !all_equal(known, &values, &mut self.budget)?,
+            None => true,
         };
-        let changed = !state.changed.as_ref().is_some_and(same);
         if changed {
             state.changed = Some(values);
         }

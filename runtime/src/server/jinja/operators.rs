@@ -6,27 +6,30 @@ use super::JinjaError;
 use super::ast::{Comparison, Operator};
 use super::budget::Budget;
 use super::percent;
-use super::value::{Range, Value};
+use super::value::{Dict, Range, Value};
 
 type Made = Result<Value, JinjaError>;
 
-/// Whether two values are equal.
-pub(super) fn equal(left: &Value, right: &Value) -> bool {
-    match (left, right) {
+/// Whether two values are equal. Every value that is looked at is a step: lists may hold the same list many times.
+pub(super) fn equal(left: &Value, right: &Value, budget: &mut Budget) -> Result<bool, JinjaError> {
+    budget.step()?;
+    Ok(match (left, right) {
         (Value::Undefined(_), Value::Undefined(_)) | (Value::None, Value::None) => true,
-        (Value::Text(left) | Value::Markup(left), Value::Text(right) | Value::Markup(right)) => left == right,
-        (Value::List(left), Value::List(right)) => equal_all(&left.values, &right.values),
+        (Value::Text(left) | Value::Markup(left), Value::Text(right) | Value::Markup(right)) => {
+            let may_be = left.len() == right.len();
+            budget.look(if may_be { left.len() } else { 0 })?;
+            may_be && left == right
+        }
+        (Value::List(left), Value::List(right)) => all_equal(&left.values, &right.values, budget)?,
         (Value::Tuple(left) | Value::Group(left), Value::Tuple(right) | Value::Group(right)) => {
-            equal_all(&left.values, &right.values)
+            all_equal(&left.values, &right.values, budget)?
         }
-        (Value::Dict(left), Value::Dict(right)) => {
-            left.entries().len() == right.entries().len()
-                && left.entries().iter().all(|(key, value)| {
-                    right.get(key).is_ok_and(|other| other.is_some_and(|other| equal(value, other)))
-                })
-        }
+        (Value::Dict(left), Value::Dict(right)) => equal_dicts(left, right, budget)?,
         (Value::Range(left), Value::Range(right)) => {
-            left.len() == right.len() && (0..left.len()).all(|index| left.get(index) == right.get(index))
+            let length = left.len();
+            length == right.len()
+                && (length == 0 || left.start == right.start)
+                && (length < 2 || left.step == right.step)
         }
         (Value::Namespace(left), Value::Namespace(right))
         | (Value::Loop(left), Value::Loop(right))
@@ -34,11 +37,47 @@ pub(super) fn equal(left: &Value, right: &Value) -> bool {
         (Value::Function(left), Value::Function(right)) => left == right,
         (Value::Generator(left), Value::Generator(right)) => std::rc::Rc::ptr_eq(left, right),
         _ => numbers(left, right).is_some_and(|numbers| numbers.order() == Some(Ordering::Equal)),
-    }
+    })
 }
 
-fn equal_all(left: &[Value], right: &[Value]) -> bool {
-    left.len() == right.len() && left.iter().zip(right).all(|(left, right)| equal(left, right))
+/// Whether two rows of values are equal.
+pub(super) fn all_equal(left: &[Value], right: &[Value], budget: &mut Budget) -> Result<bool, JinjaError> {
+    if left.len() != right.len() {
+        return Ok(false);
+    }
+    for (left, right) in left.iter().zip(right) {
+        if !equal(left, right, budget)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn equal_dicts(left: &Dict, right: &Dict, budget: &mut Budget) -> Result<bool, JinjaError> {
+    if left.entries().len() != right.entries().len() {
+        return Ok(false);
+    }
+    for (key, value) in left.entries() {
+        let Some(other) = right.get(key, budget)? else { return Ok(false) };
+        if !equal(value, other, budget)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Where the first of the values is that equals one.
+pub(super) fn position<'v>(
+    values: impl IntoIterator<Item = &'v Value>,
+    wanted: &Value,
+    budget: &mut Budget,
+) -> Result<Option<usize>, JinjaError> {
+    for (index, value) in values.into_iter().enumerate() {
+        if equal(value, wanted, budget)? {
+            return Ok(Some(index));
+        }
+    }
+    Ok(None)
 }
 
 /// Two numbers, if both are, as what tells their order.
@@ -67,19 +106,26 @@ impl Numbers {
 }
 
 /// The order of two values; `None` if neither is less nor equal.
-pub(super) fn order(left: &Value, right: &Value, operator: &str) -> Result<Option<Ordering>, JinjaError> {
+pub(super) fn order(
+    left: &Value,
+    right: &Value,
+    operator: &str,
+    budget: &mut Budget,
+) -> Result<Option<Ordering>, JinjaError> {
+    budget.step()?;
     if let Some(numbers) = numbers(left, right) {
         return Ok(numbers.order());
     }
     match (left, right) {
         (Value::Text(left) | Value::Markup(left), Value::Text(right) | Value::Markup(right)) => {
+            budget.look(left.len().min(right.len()))?;
             Ok(Some(left.cmp(right)))
         }
         (Value::List(left), Value::List(right))
         | (Value::Tuple(left) | Value::Group(left), Value::Tuple(right) | Value::Group(right)) => {
             for (left, right) in left.values.iter().zip(&right.values) {
-                if !equal(left, right) {
-                    return order(left, right, operator);
+                if !equal(left, right, budget)? {
+                    return order(left, right, operator, budget);
                 }
             }
             Ok(Some(left.values.len().cmp(&right.values.len())))
@@ -94,40 +140,55 @@ pub(super) fn order(left: &Value, right: &Value, operator: &str) -> Result<Optio
 }
 
 /// A comparison.
-pub(super) fn compare(comparison: Comparison, left: &Value, right: &Value) -> Result<bool, JinjaError> {
-    let ordered = |symbol, holds: fn(Ordering) -> bool| Ok(order(left, right, symbol)?.is_some_and(holds));
+pub(super) fn compare(
+    comparison: Comparison,
+    left: &Value,
+    right: &Value,
+    budget: &mut Budget,
+) -> Result<bool, JinjaError> {
+    let mut ordered = |symbol, holds: fn(Ordering) -> bool| Ok(order(left, right, symbol, budget)?.is_some_and(holds));
     match comparison {
-        Comparison::Equal => Ok(equal(left, right)),
-        Comparison::NotEqual => Ok(!equal(left, right)),
+        Comparison::Equal => equal(left, right, budget),
+        Comparison::NotEqual => Ok(!equal(left, right, budget)?),
         Comparison::Less => ordered("<", Ordering::is_lt),
         Comparison::LessOrEqual => ordered("<=", Ordering::is_le),
         Comparison::Greater => ordered(">", Ordering::is_gt),
         Comparison::GreaterOrEqual => ordered(">=", Ordering::is_ge),
-        Comparison::In => contains(right, left),
-        Comparison::NotIn => Ok(!contains(right, left)?),
+        Comparison::In => contains(right, left, budget),
+        Comparison::NotIn => Ok(!contains(right, left, budget)?),
     }
 }
 
 /// Python's `item in container`.
-pub(super) fn contains(container: &Value, item: &Value) -> Result<bool, JinjaError> {
+fn contains(container: &Value, item: &Value, budget: &mut Budget) -> Result<bool, JinjaError> {
     match container {
         Value::Undefined(_) => Ok(false),
         Value::Text(text) | Value::Markup(text) => match item {
-            Value::Text(item) | Value::Markup(item) => Ok(text.contains(&**item)),
+            Value::Text(item) | Value::Markup(item) => {
+                budget.look(text.len())?;
+                Ok(text.contains(&**item))
+            }
             Value::Undefined(reason) => Err(JinjaError::failed(&**reason)),
             _ => Err(JinjaError::failed(format!(
                 "'in <string>' requires string as left operand, not {}",
                 item.type_name()
             ))),
         },
-        Value::Dict(dict) => Ok(dict.get(item)?.is_some()),
+        Value::Dict(dict) => Ok(dict.get(item, budget)?.is_some()),
         Value::List(items) | Value::Tuple(items) | Value::Group(items) | Value::View(_, items) => {
-            Ok(items.values.iter().any(|value| equal(value, item)))
+            Ok(position(&items.values, item, budget)?.is_some())
         }
-        Value::Range(range) => Ok((0..range.len()).any(|index| equal(&Value::Integer(range.get(index)), item))),
-        Value::Generator(items) => {
-            while let Some(value) = { items.borrow_mut().pop_front() } {
-                if equal(&value, item) {
+        Value::Range(range) => {
+            for index in 0..range.len() {
+                if equal(&Value::Integer(range.get(index)), item, budget)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+        Value::Generator(generator) => {
+            while let Some(value) = generator.next() {
+                if equal(&value, item, budget)? {
                     return Ok(true);
                 }
             }
@@ -324,7 +385,7 @@ pub(super) fn iterate(value: &Value, budget: &mut Budget) -> Result<Vec<Value>, 
             budget.items(range.len())?;
             (0..range.len()).map(|index| Value::Integer(range.get(index))).collect()
         }
-        Value::Generator(items) => std::mem::take(&mut *items.borrow_mut()).into(),
+        Value::Generator(generator) => generator.take_all(),
         _ => return Err(JinjaError::failed(format!("'{}' object is not iterable", value.type_name()))),
     };
     Ok(values)

@@ -367,8 +367,7 @@ impl Renderer<'_> {
             self.assign_name("caller", caller, inner);
         }
         if takes.kwargs {
-            let pairs = named.into_iter().map(|(name, value)| (Value::text(name), value));
-            let kwargs = Value::Dict(Dict::new(pairs)?);
+            let kwargs = Value::Dict(Dict::of_names(named)?);
             self.assign_name("kwargs", kwargs, inner);
         }
         if takes.varargs {

@@ -63,13 +63,16 @@ pub(super) fn holds(name: &str, value: &Value, passed: Passed, budget: &mut Budg
     };
     if let Some(comparison) = comparison {
         let [other] = passed.positional(name)?;
-        return compare(comparison, value, &required(other, name, "an argument")?);
+        return compare(comparison, value, &required(other, name, "an argument")?, budget);
     }
     if name == "divisibleby" || name == "sameas" {
         let [other] = passed.positional(name)?;
         let other = required(other, name, "an argument")?;
         return match name {
-            "divisibleby" => Ok(equal(&binary(Operator::Modulo, value, &other, budget)?, &Value::Integer(0))),
+            "divisibleby" => {
+                let rest = binary(Operator::Modulo, value, &other, budget)?;
+                equal(&rest, &Value::Integer(0), budget)
+            }
             _ => same(value, &other),
         };
     }
@@ -113,7 +116,8 @@ pub(super) fn holds(name: &str, value: &Value, passed: Passed, budget: &mut Budg
 
 /// Whether a number divided by two leaves so much.
 fn leaves(value: &Value, rest: i128, budget: &mut Budget) -> Result<bool, JinjaError> {
-    Ok(equal(&binary(Operator::Modulo, value, &Value::Integer(2), budget)?, &Value::Integer(rest)))
+    let left = binary(Operator::Modulo, value, &Value::Integer(2), budget)?;
+    equal(&left, &Value::Integer(rest), budget)
 }
 
 fn is_iterable(value: &Value) -> bool {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::JinjaError;
+use super::budget::Budget;
 use super::functions::Function;
 use super::operators;
 
@@ -33,7 +34,7 @@ pub(super) enum Value {
     View(View, Rc<Items>),
     Range(Range),
     /// Given out once, item by item.
-    Generator(Rc<RefCell<VecDeque<Value>>>),
+    Generator(Rc<Generator>),
     Namespace(usize),
     Loop(usize),
     Macro(usize),
@@ -64,6 +65,25 @@ pub(super) struct Dict {
     /// Places of keys that are text, which nearly all are.
     by_text: HashMap<Arc<str>, usize>,
     depth: u16,
+}
+
+/// Values that are given out once, and how deep lists lay in them when it was made.
+#[derive(Debug)]
+pub(super) struct Generator {
+    rest: RefCell<VecDeque<Value>>,
+    depth: u16,
+}
+
+impl Generator {
+    /// The next one.
+    pub fn next(&self) -> Option<Value> {
+        self.rest.borrow_mut().pop_front()
+    }
+
+    /// All that are left.
+    pub fn take_all(&self) -> Vec<Value> {
+        self.rest.take().into()
+    }
 }
 
 /// Numbers from a first one on.
@@ -99,37 +119,52 @@ impl Items {
 }
 
 impl Dict {
-    pub fn new(pairs: impl IntoIterator<Item = (Value, Value)>) -> Result<Rc<Self>, JinjaError> {
+    pub fn new(pairs: impl IntoIterator<Item = (Value, Value)>, budget: &mut Budget) -> Result<Rc<Self>, JinjaError> {
         let mut dict = Self::default();
         for (key, value) in pairs {
-            dict.set(key, value)?;
+            let known = dict.index_of(&key, budget)?;
+            dict.set(known, key, value);
         }
-        dict.depth = depth_of(dict.entries.iter().flat_map(|(key, value)| [key, value]))?;
-        Ok(Rc::new(dict))
+        dict.of_its_depth()
     }
 
-    fn set(&mut self, key: Value, value: Value) -> Result<(), JinjaError> {
-        if let Some(index) = self.index_of(&key)? {
+    /// Of keys that are names, which are found without a search.
+    pub fn of_names(pairs: impl IntoIterator<Item = (String, Value)>) -> Result<Rc<Self>, JinjaError> {
+        let mut dict = Self::default();
+        for (name, value) in pairs {
+            let known = dict.by_text.get(name.as_str()).copied();
+            dict.set(known, Value::text(name), value);
+        }
+        dict.of_its_depth()
+    }
+
+    fn of_its_depth(mut self) -> Result<Rc<Self>, JinjaError> {
+        self.depth = depth_of(self.entries.iter().flat_map(|(key, value)| [key, value]))?;
+        Ok(Rc::new(self))
+    }
+
+    fn set(&mut self, known: Option<usize>, key: Value, value: Value) {
+        if let Some(index) = known {
             self.entries[index].1 = value;
-            return Ok(());
+            return;
         }
         if let Value::Text(text) = &key {
             self.by_text.insert(Arc::clone(text), self.entries.len());
         }
         self.entries.push((key, value));
-        Ok(())
     }
 
-    fn index_of(&self, key: &Value) -> Result<Option<usize>, JinjaError> {
-        key.check_hashable()?;
+    fn index_of(&self, key: &Value, budget: &mut Budget) -> Result<Option<usize>, JinjaError> {
+        key.check_hashable(budget)?;
         if let Value::Text(text) | Value::Markup(text) = key {
+            budget.look(text.len())?;
             return Ok(self.by_text.get(text).copied());
         }
-        Ok(self.entries.iter().position(|(known, _)| operators::equal(known, key)))
+        operators::position(self.entries.iter().map(|(known, _)| known), key, budget)
     }
 
-    pub fn get(&self, key: &Value) -> Result<Option<&Value>, JinjaError> {
-        Ok(self.index_of(key)?.map(|index| &self.entries[index].1))
+    pub fn get(&self, key: &Value, budget: &mut Budget) -> Result<Option<&Value>, JinjaError> {
+        Ok(self.index_of(key, budget)?.map(|index| &self.entries[index].1))
     }
 
     pub fn get_text(&self, key: &str) -> Option<&Value> {
@@ -159,7 +194,9 @@ impl Value {
     }
 
     pub fn generator(values: impl IntoIterator<Item = Self>) -> Self {
-        Self::Generator(Rc::new(RefCell::new(values.into_iter().collect())))
+        let rest: VecDeque<Self> = values.into_iter().collect();
+        let depth = rest.iter().map(Self::depth).max().unwrap_or(0) + 1;
+        Self::Generator(Rc::new(Generator { rest: RefCell::new(rest), depth }))
     }
 
     /// A request's JSON.
@@ -177,8 +214,8 @@ impl Value {
                 Self::list(values.iter().map(Self::of_json).collect::<Result<_, _>>()?)?
             }
             serde_json::Value::Object(members) => {
-                let pair = |(key, value): (&String, _)| Ok((Self::text(key), Self::of_json(value)?));
-                Self::Dict(Dict::new(members.iter().map(pair).collect::<Result<Vec<_>, JinjaError>>()?)?)
+                let pair = |(key, value): (&String, _)| Ok((key.clone(), Self::of_json(value)?));
+                Self::Dict(Dict::of_names(members.iter().map(pair).collect::<Result<Vec<_>, JinjaError>>()?)?)
             }
         })
     }
@@ -187,18 +224,21 @@ impl Value {
         match self {
             Self::List(items) | Self::Tuple(items) | Self::Group(items) | Self::View(_, items) => items.depth,
             Self::Dict(dict) => dict.depth,
-            Self::Generator(items) => items.borrow().iter().map(Self::depth).max().unwrap_or(0) + 1,
+            Self::Generator(generator) => generator.depth,
             Self::Method(method) => method.0.depth() + 1,
             _ => 0,
         }
     }
 
-    fn check_hashable(&self) -> Result<(), JinjaError> {
+    fn check_hashable(&self, budget: &mut Budget) -> Result<(), JinjaError> {
+        budget.step()?;
         match self {
             Self::List(_) | Self::Dict(_) => {
                 Err(JinjaError::failed(format!("unhashable type: '{}'", self.type_name())))
             }
-            Self::Tuple(items) | Self::Group(items) => items.values.iter().try_for_each(Self::check_hashable),
+            Self::Tuple(items) | Self::Group(items) => {
+                items.values.iter().try_for_each(|value| value.check_hashable(budget))
+            }
             _ => Ok(()),
         }
     }

@@ -1,9 +1,12 @@
 //! Values as Python writes them: `str` and `repr`, numbers, and JSON as `json.dumps` writes it.
 
+use std::cmp::Ordering;
 use std::fmt::Write as _;
 
 use super::JinjaError;
 use super::budget::Budget;
+use super::operators::order;
+use super::sorting::sort;
 use super::value::{Value, View};
 
 /// `str(value)`.
@@ -192,7 +195,10 @@ impl JsonStyle {
             Value::Dict(dict) => {
                 let mut entries: Vec<&(Value, Value)> = dict.entries().iter().collect();
                 if self.sorted {
-                    sort(&mut entries)?;
+                    // Keys that have no order are an error.
+                    entries = sort(entries, &mut |left, right| {
+                        Ok(order(&left.0, &right.0, "<", budget)? == Some(Ordering::Less))
+                    })?;
                 }
                 let write = |index: usize, out: &mut String, budget: &mut Budget| {
                     let (key, value) = entries[index];
@@ -282,20 +288,6 @@ impl JsonStyle {
         out.push('"');
         Ok(())
     }
-}
-
-/// Sorts entries by their keys; keys that have no order are an error.
-fn sort(entries: &mut [&(Value, Value)]) -> Result<(), JinjaError> {
-    let mut failed = None;
-    entries.sort_by(|left, right| {
-        super::operators::order(&left.0, &right.0, "<")
-            .unwrap_or_else(|error| {
-                failed = Some(error);
-                None
-            })
-            .unwrap_or(std::cmp::Ordering::Equal)
-    });
-    failed.map_or(Ok(()), Err)
 }
 
 fn json_float(value: f64) -> String {

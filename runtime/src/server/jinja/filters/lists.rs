@@ -6,8 +6,9 @@ use super::super::JinjaError;
 use super::super::ast::Operator;
 use super::super::budget::Budget;
 use super::super::call::{Passed, integer, required, string};
-use super::super::operators::{binary, equal, iterate, order};
+use super::super::operators::{binary, equal, iterate, order, position};
 use super::super::render;
+use super::super::sorting::sort;
 use super::super::value::{Items, Value};
 use super::super::writing::text_of;
 use super::{Made, is_set, wrong};
@@ -27,7 +28,9 @@ pub(super) fn apply(name: &str, value: &Value, passed: Passed, budget: &mut Budg
         }
         "sort" => {
             let [reverse, sensitive, attribute] = passed.take(name, ["reverse", "case_sensitive", "attribute"])?;
-            let key = |item: &Value| sort_keys(item, is_set(sensitive.as_ref()), attribute.as_ref());
+            let key = |item: &Value, budget: &mut Budget| {
+                sort_keys(item, is_set(sensitive.as_ref()), attribute.as_ref(), budget)
+            };
             sorted(iterate(value, budget)?, is_set(reverse.as_ref()), key, budget).and_then(Value::list)
         }
         "dictsort" => dict_sort(value, passed, budget),
@@ -41,9 +44,8 @@ pub(super) fn apply(name: &str, value: &Value, passed: Passed, budget: &mut Budg
 fn at_end(name: &str, value: &Value, budget: &mut Budget) -> Made {
     match name {
         "first" => {
-            if let Value::Generator(items) = value {
-                let first = items.borrow_mut().pop_front();
-                return Ok(first.unwrap_or_else(|| Value::undefined("No first item, sequence was empty.")));
+            if let Value::Generator(generator) = value {
+                return Ok(generator.next().unwrap_or_else(|| Value::undefined("No first item, sequence was empty.")));
             }
             let first = iterate(value, budget)?.into_iter().next();
             Ok(first.unwrap_or_else(|| Value::undefined("No first item, sequence was empty.")))
@@ -77,7 +79,8 @@ fn sum(value: &Value, passed: Passed, budget: &mut Budget) -> Made {
         return Err(JinjaError::failed("sum() can't sum strings [use ''.join(seq) instead]"));
     }
     for item in iterate(value, budget)? {
-        let item = attribute.as_ref().map_or_else(|| Ok(item.clone()), |path| attribute_of(&item, path, None))?;
+        let item =
+            attribute.as_ref().map_or_else(|| Ok(item.clone()), |path| attribute_of(&item, path, None, budget))?;
         sum = binary(Operator::Add, &sum, &item, budget)?;
     }
     Ok(sum)
@@ -87,9 +90,8 @@ fn unique(value: &Value, passed: Passed, budget: &mut Budget) -> Made {
     let [sensitive, attribute] = passed.take("unique", ["case_sensitive", "attribute"])?;
     let (mut seen, mut kept): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
     for item in iterate(value, budget)? {
-        let key = one_key(&item, is_set(sensitive.as_ref()), attribute.as_ref(), None)?;
-        budget.items(seen.len())?;
-        if !seen.iter().any(|known| equal(known, &key)) {
+        let key = one_key(&item, is_set(sensitive.as_ref()), attribute.as_ref(), None, budget)?;
+        if position(&seen, &key, budget)?.is_none() {
             seen.push(key);
             kept.push(item);
         }
@@ -110,7 +112,8 @@ fn join(value: &Value, separator: Option<Value>, attribute: Option<Value>, budge
     let attribute = attribute.filter(|attribute| !matches!(attribute, Value::None));
     let mut joined = String::new();
     for (index, item) in iterate(value, budget)?.into_iter().enumerate() {
-        let item = attribute.as_ref().map_or_else(|| Ok(item.clone()), |path| attribute_of(&item, path, None))?;
+        let item =
+            attribute.as_ref().map_or_else(|| Ok(item.clone()), |path| attribute_of(&item, path, None, budget))?;
         joined.push_str(if index > 0 { &separator } else { "" });
         joined.push_str(&text_of(&item, budget)?);
         budget.text(separator.len())?;
@@ -121,7 +124,7 @@ fn join(value: &Value, separator: Option<Value>, attribute: Option<Value>, budge
 }
 
 /// What a path such as `function.name` or `0` leads to.
-pub(in super::super) fn attribute_of(item: &Value, path: &Value, default: Option<&Value>) -> Made {
+pub(in super::super) fn attribute_of(item: &Value, path: &Value, default: Option<&Value>, budget: &mut Budget) -> Made {
     let parts: Vec<Value> = match path {
         Value::Text(text) => text
             .split('.')
@@ -135,7 +138,7 @@ pub(in super::super) fn attribute_of(item: &Value, path: &Value, default: Option
     };
     let mut item = item.clone();
     for part in parts {
-        item = render::item(&item, &part)?;
+        item = render::item(&item, &part, budget)?;
         if let (Value::Undefined(_), Some(default)) = (&item, default) {
             item = default.clone();
         }
@@ -144,10 +147,10 @@ pub(in super::super) fn attribute_of(item: &Value, path: &Value, default: Option
 }
 
 /// What an item is sorted by, in lower case unless `sensitive`.
-fn one_key(item: &Value, sensitive: bool, path: Option<&Value>, default: Option<&Value>) -> Made {
+fn one_key(item: &Value, sensitive: bool, path: Option<&Value>, default: Option<&Value>, budget: &mut Budget) -> Made {
     let key = match path {
         None => item.clone(),
-        Some(path) => attribute_of(item, path, default)?,
+        Some(path) => attribute_of(item, path, default, budget)?,
     };
     Ok(match &key {
         Value::Text(text) if !sensitive => Value::text(text.to_lowercase()),
@@ -156,12 +159,12 @@ fn one_key(item: &Value, sensitive: bool, path: Option<&Value>, default: Option<
 }
 
 /// What an item is sorted by where several attributes may be named.
-fn sort_keys(item: &Value, sensitive: bool, path: Option<&Value>) -> Made {
+fn sort_keys(item: &Value, sensitive: bool, path: Option<&Value>, budget: &mut Budget) -> Made {
     let paths: Vec<Option<Value>> = match path {
         Some(Value::Text(text)) => text.split(',').map(|part| Some(Value::text(part))).collect(),
         path => vec![path.cloned()],
     };
-    let keys = paths.iter().map(|path| one_key(item, sensitive, path.as_ref(), None));
+    let keys = paths.iter().map(|path| one_key(item, sensitive, path.as_ref(), None, budget));
     Value::list(keys.collect::<Result<_, _>>()?)
 }
 
@@ -169,35 +172,25 @@ fn sort_keys(item: &Value, sensitive: bool, path: Option<&Value>) -> Made {
 fn sorted(
     values: Vec<Value>,
     reverse: bool,
-    key: impl Fn(&Value) -> Made,
+    key: impl Fn(&Value, &mut Budget) -> Made,
     budget: &mut Budget,
 ) -> Result<Vec<Value>, JinjaError> {
     budget.items(values.len().saturating_mul(8))?;
     let keyed: Result<Vec<(Value, Value)>, JinjaError> =
-        values.into_iter().map(|value| Ok((key(&value)?, value))).collect();
-    let (mut keyed, mut failed) = (keyed?, None);
-    keyed.sort_by(|(left, _), (right, _)| {
-        let ordering = order(left, right, "<").unwrap_or_else(|error| {
-            failed = Some(error);
-            None
-        });
-        let ordering = ordering.unwrap_or(Ordering::Equal);
-        if reverse { ordering.reverse() } else { ordering }
-    });
-    match failed {
-        Some(error) => Err(error),
-        None => Ok(keyed.into_iter().map(|(_, value)| value).collect()),
-    }
+        values.into_iter().map(|value| Ok((key(&value, budget)?, value))).collect();
+    let wanted = if reverse { Ordering::Greater } else { Ordering::Less };
+    let sorted = sort(keyed?, &mut |(left, _), (right, _)| Ok(order(left, right, "<", budget)? == Some(wanted)))?;
+    Ok(sorted.into_iter().map(|(_, value)| value).collect())
 }
 
 fn extreme(value: &Value, largest: bool, sensitive: bool, path: Option<&Value>, budget: &mut Budget) -> Made {
     let mut best: Option<(Value, Value)> = None;
     for item in iterate(value, budget)? {
-        let key = one_key(&item, sensitive, path, None)?;
+        let key = one_key(&item, sensitive, path, None, budget)?;
         let is_better = match &best {
             None => true,
-            Some((known, _)) if largest => order(&key, known, ">")? == Some(Ordering::Greater),
-            Some((known, _)) => order(&key, known, "<")? == Some(Ordering::Less),
+            Some((known, _)) if largest => order(&key, known, ">", budget)? == Some(Ordering::Greater),
+            Some((known, _)) => order(&key, known, "<", budget)? == Some(Ordering::Less),
         };
         if is_better {
             best = Some((key, item));
@@ -216,9 +209,9 @@ fn dict_sort(value: &Value, passed: Passed, budget: &mut Budget) -> Made {
     };
     budget.items(dict.entries().len())?;
     let pairs = dict.entries().iter().map(|(key, value)| Value::tuple(vec![key.clone(), value.clone()]));
-    let key = |pair: &Value| {
+    let key = |pair: &Value, budget: &mut Budget| {
         let part = pair.as_items().and_then(|items| items.get(place)).cloned().unwrap_or(Value::None);
-        one_key(&part, is_set(sensitive.as_ref()), None, None)
+        one_key(&part, is_set(sensitive.as_ref()), None, None, budget)
     };
     sorted(pairs.collect::<Result<_, _>>()?, is_set(reverse.as_ref()), key, budget).and_then(Value::list)
 }
@@ -227,18 +220,20 @@ fn group_by(value: &Value, passed: Passed, budget: &mut Budget) -> Made {
     let [path, default, sensitive] = passed.take("groupby", ["attribute", "default", "case_sensitive"])?;
     let path = required(path, "groupby", "an attribute")?;
     let default = default.filter(|default| !matches!(default, Value::None));
-    let key = |item: &Value| one_key(item, is_set(sensitive.as_ref()), Some(&path), default.as_ref());
+    let key = |item: &Value, budget: &mut Budget| {
+        one_key(item, is_set(sensitive.as_ref()), Some(&path), default.as_ref(), budget)
+    };
     let values = sorted(iterate(value, budget)?, false, key, budget)?;
     let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
     for item in values {
-        let own = key(&item)?;
+        let own = key(&item, budget)?;
         match groups.last_mut() {
-            Some((known, items)) if equal(known, &own) => items.push(item),
+            Some((known, items)) if equal(known, &own, budget)? => items.push(item),
             _ => groups.push((own, vec![item])),
         }
     }
     let group = |(_, items): (Value, Vec<Value>)| {
-        let name = attribute_of(&items[0], &path, default.as_ref())?;
+        let name = attribute_of(&items[0], &path, default.as_ref(), budget)?;
         Ok(Value::Group(Items::new(vec![name, Value::list(items)?])?))
     };
     Value::list(groups.into_iter().map(group).collect::<Result<_, JinjaError>>()?)

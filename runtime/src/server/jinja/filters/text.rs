@@ -57,10 +57,7 @@ pub(super) fn apply(name: &str, value: &Value, passed: Passed, budget: &mut Budg
             let values = match (positional.is_empty(), named.is_empty()) {
                 (false, false) => return Err(JinjaError::failed("format takes values or names, not both")),
                 (_, true) => Value::tuple(positional)?,
-                (true, false) => {
-                    let pairs = named.into_iter().map(|(name, value)| (Value::text(name), value));
-                    Value::Dict(Dict::new(pairs)?)
-                }
+                (true, false) => Value::Dict(Dict::of_names(named)?),
             };
             percent::format(&text, &values, budget)
         }

@@ -5,7 +5,7 @@ use crate::server::jinja::JinjaError;
 use crate::server::jinja::ast::{Arguments, Expression};
 use crate::server::jinja::call::{Passed, integer, required, string};
 use crate::server::jinja::functions::{self, Function};
-use crate::server::jinja::operators::{equal, iterate, slice_of};
+use crate::server::jinja::operators::{equal, iterate, position, slice_of};
 use crate::server::jinja::value::{Items, Value, View};
 use crate::server::jinja::{clock, filters, strings, tests, writing};
 
@@ -64,7 +64,7 @@ impl Renderer<'_> {
     fn call_function(&mut self, function: Function, passed: Passed) -> Rendered<Value> {
         match function {
             Function::Range => functions::range(passed),
-            Function::Dict => functions::dict(passed),
+            Function::Dict => functions::dict(passed, &mut self.budget),
             Function::Namespace => {
                 let mut members: Vec<(String, Value)> = Vec::new();
                 for (name, value) in functions::pairs(passed, "namespace")? {
@@ -99,7 +99,7 @@ impl Renderer<'_> {
             (Value::Dict(dict), "get") => {
                 let [key, default] = passed.positional(name)?;
                 let key = required(key, name, "a key")?;
-                Ok(dict.get(&key)?.cloned().or(default).unwrap_or(Value::None))
+                Ok(dict.get(&key, &mut self.budget)?.cloned().or(default).unwrap_or(Value::None))
             }
             (Value::Dict(dict), "items" | "keys" | "values") => {
                 let [] = passed.positional(name)?;
@@ -123,19 +123,21 @@ impl Renderer<'_> {
                 let [wanted] = passed.positional(name)?;
                 let wanted = required(wanted, name, "a value")?;
                 let values = of.as_items().unwrap_or_default();
-                self.budget.items(values.len())?;
-                Ok(Value::Integer(values.iter().filter(|value| equal(value, &wanted)).count() as i128))
+                let mut found = 0;
+                for value in values {
+                    found += i128::from(equal(value, &wanted, &mut self.budget)?);
+                }
+                Ok(Value::Integer(found))
             }
             _ => {
                 let [wanted, start, stop] = passed.positional(name)?;
                 let wanted = required(wanted, name, "a value")?;
                 let values = of.as_items().unwrap_or_default();
-                self.budget.items(values.len())?;
                 let bound = |value: Option<Value>| value.map(|value| integer(&value, "a place")).transpose();
                 let within = slice_of(values.len(), [bound(start)?, bound(stop)?, None])?;
-                let found = (0..within.len()).map(|at| within.get(at) as usize).find(|&at| equal(&values[at], &wanted));
-                found
-                    .map(|at| Value::Integer(at as i128))
+                let among = (0..within.len()).map(|at| &values[within.get(at) as usize]);
+                position(among, &wanted, &mut self.budget)?
+                    .map(|at| Value::Integer(within.get(at)))
                     .ok_or_else(|| JinjaError::failed("the value is not in the list"))
             }
         }
@@ -161,7 +163,8 @@ impl Renderer<'_> {
             let [path, default] = passed.take("map", ["attribute", "default"])?;
             let path = required(path, "map", "an attribute")?;
             let default = default.filter(|default| !matches!(default, Value::None));
-            let mapped = items.iter().map(|item| filters::attribute_of(item, &path, default.as_ref()));
+            let mapped =
+                items.iter().map(|item| filters::attribute_of(item, &path, default.as_ref(), &mut self.budget));
             return Ok(Value::generator(mapped.collect::<Rendered<Vec<_>>>()?));
         }
         if positional.is_empty() {
@@ -206,7 +209,7 @@ impl Renderer<'_> {
             self.budget.step()?;
             let value = match &path {
                 None => item.clone(),
-                Some(path) => filters::attribute_of(&item, path, None)?,
+                Some(path) => filters::attribute_of(&item, path, None, &mut self.budget)?,
             };
             let holds = match test {
                 None => value.is_true(),

@@ -66,7 +66,7 @@ impl Renderer<'_> {
             made.push((self.evaluate(key, scope)?, self.evaluate(value, scope)?));
         }
         self.budget.items(made.len())?;
-        Ok(Value::Dict(Dict::new(made)?))
+        Ok(Value::Dict(Dict::new(made, &mut self.budget)?))
     }
 
     #[inline(never)]
@@ -143,8 +143,7 @@ impl Renderer<'_> {
         let mut left = self.evaluate(first, scope)?;
         for (comparison, right) in rest {
             let right = self.evaluate(right, scope)?;
-            self.budget.items(operators::length(&right).unwrap_or(0) / 16)?;
-            if !operators::compare(*comparison, &left, &right)? {
+            if !operators::compare(*comparison, &left, &right, &mut self.budget)? {
                 return Ok(Value::Bool(false));
             }
             left = right;
@@ -229,7 +228,7 @@ impl Renderer<'_> {
     fn item(&mut self, of: &Value, key: &Value) -> Rendered<Value> {
         match (of, key) {
             (Value::Namespace(_) | Value::Loop(_), Value::Text(name)) => self.attribute(of, name),
-            _ => item(of, key),
+            _ => item(of, key, &mut self.budget),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::Rendered;
 use crate::server::jinja::JinjaError;
+use crate::server::jinja::budget::Budget;
 use crate::server::jinja::strings;
 use crate::server::jinja::value::Value;
 
@@ -103,7 +104,7 @@ fn is_of_numbers(name: &str) -> bool {
 }
 
 /// `of[key]`, of what is neither a namespace nor a loop.
-pub(in super::super) fn item(of: &Value, key: &Value) -> Rendered<Value> {
+pub(in super::super) fn item(of: &Value, key: &Value, budget: &mut Budget) -> Rendered<Value> {
     if let Value::Undefined(reason) = of {
         return Err(JinjaError::failed(&**reason));
     }
@@ -112,7 +113,12 @@ pub(in super::super) fn item(of: &Value, key: &Value) -> Rendered<Value> {
         usize::try_from(if index < 0 { index + length as i128 } else { index }).ok().filter(|index| *index < length)
     };
     let found = match of {
-        Value::Dict(dict) => dict.get(key).ok().flatten().cloned(),
+        Value::Dict(dict) => match dict.get(key, budget) {
+            Ok(found) => found.cloned(),
+            Err(limit @ JinjaError::Limit(_)) => return Err(limit),
+            // What can be no key is not there.
+            Err(_) => None,
+        },
         Value::List(items) | Value::Tuple(items) | Value::Group(items) => {
             place(items.values.len()).map(|at| items.values[at].clone())
         }
