@@ -1,6 +1,8 @@
 //! The bodies of requests: taken within bounds of size, time and memory, before anything is made of them.
 
-use std::sync::Arc;
+mod pace;
+mod room;
+
 use std::time::Duration;
 
 use axum::body::Body;
@@ -9,19 +11,11 @@ use axum::http::StatusCode;
 use axum::http::header::EXPECT;
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use self::pace::{Pace, Times};
+use self::room::{NoRoom, Room, Share};
 use super::error::{ApiError, Code};
-
-/// Silence in the middle of a body.
-const SILENCE: Duration = Duration::from_secs(10);
-
-/// Time of a body, however short.
-const LEAST_TIME: Duration = Duration::from_secs(30);
-
-/// Bytes for which a body gets another second.
-const BYTES_A_SECOND: usize = 4 << 10;
 
 /// Bytes that are thrown away of a body that is too long, so that its sender comes to read the answer.
 const THROWN_AWAY: usize = 64 << 20;
@@ -32,19 +26,22 @@ const LONGEST_AT_ONCE: usize = 4;
 /// Room there is at least: bodies are short as a rule.
 const LEAST_ROOM: usize = 16 << 20;
 
+/// A body is slow that has not gone on by 40 KiB for so long: others take its room if they need it.
+const SLOW: Duration = Duration::from_secs(1);
+
 /// How bodies are taken. Clones share their room.
 #[derive(Clone, Debug)]
 pub struct Bodies {
     most: usize,
-    room: Arc<Semaphore>,
-    silence: Duration,
+    room: Room,
+    times: Times,
 }
 
 /// A body, with its share of the room until it is dropped.
 #[derive(Debug)]
 pub struct Received {
     bytes: Vec<u8>,
-    room: Option<OwnedSemaphorePermit>,
+    _share: Share,
 }
 
 impl std::ops::Deref for Received {
@@ -70,8 +67,8 @@ impl Bodies {
     /// Bodies of at most so many bytes.
     #[must_use]
     pub fn of_at_most(most: usize) -> Self {
-        let room = most.saturating_mul(LONGEST_AT_ONCE).clamp(LEAST_ROOM, Semaphore::MAX_PERMITS);
-        Self { most, room: Arc::new(Semaphore::new(room)), silence: SILENCE }
+        let room = most.saturating_mul(LONGEST_AT_ONCE).max(LEAST_ROOM);
+        Self { most, room: Room::of(room, SLOW), times: Times::USUAL }
     }
 
     /// Takes a request's body.
@@ -85,40 +82,31 @@ impl Bodies {
         if announced > self.most as u64 {
             return Err(if waits_to_send { self.too_long() } else { self.throw_away(body).await });
         }
-        let mut received = Received { bytes: Vec::new(), room: None };
-        let started = Instant::now();
-        while let Some(bytes) = self.next(&mut body, started, received.bytes.len()).await? {
-            if received.bytes.len() + bytes.len() > self.most {
-                drop(received);
+        let begun = Instant::now();
+        let (mut pace, share, mut bytes) = (Pace::new(begun), self.room.share(begun), Vec::new());
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = share.lost() => return Err(no_room(NoRoom::Lost)),
+                next = self.next(&mut body, &mut pace) => next?,
+            };
+            let Some(next) = next else { break };
+            if pace.there() > self.most {
+                drop((bytes, share));
                 return Err(self.throw_away(body).await);
             }
-            self.make_room(&mut received, bytes.len())?;
-            received.bytes.extend_from_slice(&bytes);
+            share.take(next.len(), &pace, Instant::now()).map_err(no_room)?;
+            bytes.extend_from_slice(&next);
         }
-        Ok(received)
+        share.is_whole().map_err(no_room)?;
+        Ok(Received { bytes, _share: share })
     }
 
-    fn make_room(&self, received: &mut Received, bytes: usize) -> Result<(), ApiError> {
-        let full = || {
-            let message = "the bodies of other requests take all the room there is; try again in a moment".to_owned();
-            let full = ApiError::other(StatusCode::SERVICE_UNAVAILABLE, Code::ServiceUnavailable, message);
-            ApiError { retry_after: Some(1), ..full }
-        };
-        let more = u32::try_from(bytes).map_err(|_| full())?;
-        let more = Arc::clone(&self.room).try_acquire_many_owned(more).map_err(|_| full())?;
-        match &mut received.room {
-            Some(room) => room.merge(more),
-            none => *none = Some(more),
-        }
-        Ok(())
-    }
-
-    /// The next bytes of a body of which so many are there.
-    async fn next(&self, body: &mut Body, started: Instant, there: usize) -> Result<Option<bytes::Bytes>, ApiError> {
-        let whole = started + LEAST_TIME + Duration::from_secs((there / BYTES_A_SECOND) as u64);
+    /// The next bytes of a body.
+    async fn next(&self, body: &mut Body, pace: &mut Pace) -> Result<Option<bytes::Bytes>, ApiError> {
         loop {
-            let next = timeout_at(whole.min(Instant::now() + self.silence), body.frame()).await;
-            match next.map_err(|_| too_slow(there))? {
+            let next = timeout_at(pace.due(&self.times), body.frame()).await;
+            match next.map_err(|_| too_slow(pace.there()))? {
                 None => return Ok(None),
                 Some(Err(error)) => {
                     let message = format!("the request body ended early: {error}");
@@ -127,6 +115,7 @@ impl Bodies {
                 Some(Ok(frame)) => {
                     // Trailers say nothing here.
                     if let Ok(bytes) = frame.into_data() {
+                        pace.came(bytes.len(), Instant::now());
                         return Ok(Some(bytes));
                     }
                 }
@@ -136,10 +125,10 @@ impl Bodies {
 
     /// A sender that is answered before it has sent everything may never read the answer.
     async fn throw_away(&self, mut body: Body) -> ApiError {
-        let (started, mut thrown) = (Instant::now(), 0);
-        while thrown < THROWN_AWAY {
-            match self.next(&mut body, started, thrown).await {
-                Ok(Some(bytes)) => thrown += bytes.len(),
+        let mut pace = Pace::new(Instant::now());
+        while pace.there() < THROWN_AWAY {
+            match self.next(&mut body, &mut pace).await {
+                Ok(Some(_)) => {}
                 Ok(None) | Err(_) => break,
             }
         }
@@ -150,6 +139,15 @@ impl Bodies {
         let message = format!("the request body is longer than the {} bytes that this server takes", self.most);
         ApiError::other(StatusCode::PAYLOAD_TOO_LARGE, Code::RequestTooLarge, message)
     }
+}
+
+fn no_room(reason: NoRoom) -> ApiError {
+    let message = match reason {
+        NoRoom::Full => "the bodies of other requests take all the room there is; try again in a moment",
+        NoRoom::Lost => "the request body came slowly while others needed its room; try again in a moment",
+    };
+    let refusal = ApiError::other(StatusCode::SERVICE_UNAVAILABLE, Code::ServiceUnavailable, message.to_owned());
+    ApiError { retry_after: Some(1), ..refusal }
 }
 
 fn too_slow(there: usize) -> ApiError {
@@ -192,12 +190,45 @@ mod tests {
         assert_eq!(bodies.take(request(vec![1])).await.unwrap().len(), 1);
     }
 
+    /// A body that begins with so many bytes and never ends.
+    fn endless(bytes: usize) -> Request {
+        let parts = stream::iter([Ok::<_, std::convert::Infallible>(vec![b' '; bytes])]);
+        Request::new(Body::from_stream(futures::StreamExt::chain(parts, stream::pending())))
+    }
+
+    #[tokio::test]
+    async fn four_bodies_that_stop_before_their_end_do_not_keep_the_room_from_others() {
+        let room = Room::of(4 * LEAST_ROOM, Duration::from_millis(50));
+        let bodies = Bodies { room, ..Bodies::of_at_most(LEAST_ROOM) };
+        let hold = || Box::pin(bodies.take(endless(LEAST_ROOM)));
+        let mut holders = [hold(), hold(), hold(), hold()];
+        for holder in &mut holders {
+            assert!(futures::poll!(holder).is_pending());
+        }
+        let others = async {
+            while let Err(error) = bodies.take(request(vec![100])).await {
+                // As long as the four are not slow yet.
+                assert_eq!((error.status, error.retry_after), (StatusCode::SERVICE_UNAVAILABLE, Some(1)));
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), others).await.expect("others are served");
+        let mut cut = Vec::new();
+        for holder in &mut holders {
+            if let std::task::Poll::Ready(ended) = futures::poll!(holder) {
+                cut.push(ended.unwrap_err());
+            }
+        }
+        assert_eq!(cut.len(), 1, "one gives its room, the others keep theirs");
+        assert_eq!((cut[0].status, cut[0].retry_after), (StatusCode::SERVICE_UNAVAILABLE, Some(1)));
+        assert!(cut[0].message.contains("came slowly"), "{}", cut[0]);
+    }
+
     #[tokio::test]
     async fn a_body_that_does_not_go_on_is_refused() {
-        let bodies = Bodies { silence: Duration::from_millis(50), ..Bodies::of_at_most(100) };
-        let parts = stream::iter([Ok::<_, std::convert::Infallible>("ab")]);
-        let endless = futures::StreamExt::chain(parts, stream::pending());
-        let error = bodies.take(Request::new(Body::from_stream(endless))).await.unwrap_err();
+        let times = Times { silence: Duration::from_millis(50), ..Times::USUAL };
+        let bodies = Bodies { times, ..Bodies::of_at_most(100) };
+        let error = bodies.take(endless(2)).await.unwrap_err();
         assert_eq!((error.status, error.code), (StatusCode::REQUEST_TIMEOUT, Code::RequestTimeout));
         assert!(error.message.contains("2 bytes are there"), "{error}");
     }
