@@ -70,7 +70,9 @@ pub async fn serve(router: Router, listener: TcpListener, bounds: Bounds, mut st
             biased;
             () = told(&mut stop) => break,
             Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
-            accepted = listener.accept(), if refused.has_room() => match accepted {
+            // An answer that ends frees a place, and nobody says so.
+            () = sleep(LOOK), if !(open.has_place() || refused.has_room()) => {}
+            accepted = listener.accept(), if open.has_place() || refused.has_room() => match accepted {
                 Ok((stream, peer)) => {
                     let (watch, router) = match open.enter(Instant::now()) {
                         Some(watch) => (Some(watch), &router),

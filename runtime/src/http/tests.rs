@@ -5,7 +5,7 @@ use std::net::TcpListener as StdListener;
 use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::*;
 
@@ -16,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Server {
     address: SocketAddr,
     go: Arc<Notify>,
+    /// One for each request that waits for the word.
+    waiting: Arc<Semaphore>,
     stop: watch::Sender<bool>,
     ended: tokio::task::JoinHandle<io::Result<()>>,
     given_up: Arc<std::sync::Mutex<Option<Reader>>>,
@@ -27,6 +29,12 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let (go, given_up) = (Arc::new(Notify::new()), Arc::new(std::sync::Mutex::new(None)));
         let (wait, reader) = (Arc::clone(&go), Arc::clone(&given_up));
+        let waiting = Arc::new(Semaphore::new(0));
+        let begun = Arc::clone(&waiting);
+        let slow = async move || {
+            begun.add_permits(1);
+            wait.notified().await;
+        };
         let endless = async move |axum::Extension(found): axum::Extension<Reader>| {
             *reader.lock().unwrap() = Some(found);
             Body::from_stream(futures::stream::repeat_with(|| Ok::<_, Infallible>(vec![b'x'; 1 << 16])))
@@ -35,10 +43,10 @@ impl Server {
             .route("/livez", get(async || "ok"))
             .route("/body", post(async |body: bytes::Bytes| body.len().to_string()))
             .route("/endless", get(endless))
-            .route("/slow", get(async move || wait.notified().await));
+            .route("/slow", get(slow));
         let (stop, stopped) = watch::channel(false);
         let ended = tokio::spawn(serve(router, listener, bounds, stopped));
-        Self { address, go, stop, ended, given_up }
+        Self { address, go, waiting, stop, ended, given_up }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -49,6 +57,17 @@ impl Server {
         let mut stream = self.connect().await;
         stream.write_all(request.as_bytes()).await.unwrap();
         stream
+    }
+
+    /// Sends as many requests that wait for a word, and sees that they wait.
+    async fn wait_for<const N: usize>(&self, request: &str) -> [TcpStream; N] {
+        let mut streams = Vec::new();
+        for _ in 0..N {
+            streams.push(self.send(request).await);
+        }
+        let waiting = self.waiting.acquire_many(N as u32);
+        tokio::time::timeout(PATIENCE, waiting).await.expect("they wait").unwrap().forget();
+        streams.try_into().unwrap()
     }
 
     async fn is_alive(&self) -> bool {
@@ -100,18 +119,36 @@ async fn many_who_wait_keep_nobody_out() {
 async fn where_all_are_being_answered_the_next_one_is_told_so_and_they_are_answered() {
     let server = Server::start(Bounds::of(2));
     let slow = "GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-    let mut two = [server.send(slow).await, server.send(slow).await];
-    let mut refused = String::new();
-    // The two may not have been read yet.
-    while !refused.starts_with("HTTP/1.1 503") {
-        refused = all(&mut server.send("GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await).await;
-    }
+    let mut two: [_; 2] = server.wait_for(slow).await;
+    let refused = all(&mut server.send("GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await).await;
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
     assert!(refused.contains("retry-after: 1") && refused.contains("\"code\":\"service_unavailable\""), "{refused}");
     for stream in &mut two {
         server.go.notify_one();
         assert!(all(stream).await.starts_with("HTTP/1.1 200"));
     }
     assert!(server.is_alive().await);
+}
+
+#[tokio::test]
+async fn those_who_were_refused_and_say_nothing_keep_nobody_from_a_place_that_is_free() {
+    let server = Server::start(Bounds { head: Duration::from_hours(1), ..Bounds::of(2) });
+    let slow = "GET /slow HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut two: [_; 2] = server.wait_for(slow).await;
+    let live = "GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let mut silent = Vec::new();
+    for _ in 0..REFUSED_AT_ONCE {
+        silent.push(server.connect().await);
+    }
+    let mut next = server.send(live).await;
+    server.go.notify_one();
+    // The first stays open and is idle, so its place is free for whoever comes.
+    assert!(all(&mut next).await.ends_with("ok"));
+    server.go.notify_one();
+    for stream in &mut two {
+        let mut word = [0; 15];
+        tokio::time::timeout(PATIENCE, stream.read_exact(&mut word)).await.expect("it is answered").unwrap();
+    }
 }
 
 #[tokio::test]

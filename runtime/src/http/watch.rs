@@ -187,6 +187,12 @@ impl Open {
         self.watches().open.len() < self.most
     }
 
+    /// Whether there is a place for another connection, be it that of one that keeps the server waiting.
+    pub fn has_place(&self) -> bool {
+        let watches = self.watches();
+        watches.open.len() < self.most || watches.open.values().any(|watch| watch.waiting().is_some())
+    }
+
     /// A place for another connection, taken from the one that has kept the server waiting longest if need be; `None` if
     /// all are being answered.
     pub fn enter(&self, now: Instant) -> Option<Entered> {
@@ -286,12 +292,13 @@ mod tests {
         first.watch().asked(after(start, 2));
         // The first waits for a body since 2, the second for a head since 1.
         let third = open.enter(after(start, 3)).unwrap();
-        assert!(!open.has_room());
+        assert!(!open.has_room() && open.has_place(), "the first and the third keep the server waiting");
         drop(second);
         assert!(!open.has_room(), "its place is another's already");
         for answered in [&first, &third] {
             answered.watch().answering();
         }
+        assert!(!open.has_place());
         assert!(open.enter(after(start, 4)).is_none(), "nobody is closed in the middle of an answer");
         drop(third);
         assert!(open.has_room());
