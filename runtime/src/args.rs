@@ -109,6 +109,10 @@ struct ServingArguments {
     /// Tokens that each rank computes in one step
     #[arg(long, value_name = "T", default_value_t = 512, allow_hyphen_values = true, value_parser = bounds::STEP_TOKENS.parser::<usize>())]
     max_step_tokens: usize,
+    /// Seconds in which every rank answers a step, or is lost: far more than the longest step takes, since one that hangs is all
+    /// that this finds
+    #[arg(long, value_name = "S", default_value_t = 300, allow_hyphen_values = true, value_parser = bounds::STEP_DEADLINE.parser::<u64>())]
+    step_deadline_seconds: u64,
     /// Bytes of a request's body; what the context can hold if it is not given, see docs/limits.md
     #[arg(long, value_name = "B", allow_hyphen_values = true, value_parser = bounds::BODY.parser::<usize>())]
     max_body_bytes: Option<usize>,
@@ -240,6 +244,7 @@ impl ServingArguments {
             body_limit: self.max_body_bytes,
             admin_token_path: self.admin_token_file,
             api_keys_path: self.api_key_file,
+            step_deadline: Duration::from_secs(self.step_deadline_seconds),
             leave: Duration::from_secs(self.shutdown_delay_seconds),
             grace: Duration::from_secs(self.shutdown_grace_seconds),
         }

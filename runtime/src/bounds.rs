@@ -71,6 +71,8 @@ pub const RUNNING: Bounds = Bounds::new("max-running-sequences", 1, 1 << 16);
 pub const STEP_TOKENS: Bounds = Bounds::new("max-step-tokens", 1, 1 << 20);
 /// Bytes of a body.
 pub const BODY: Bounds = Bounds::new("max-body-bytes", 1, 1 << 30);
+/// Seconds of a step.
+pub const STEP_DEADLINE: Bounds = Bounds::new("step-deadline-seconds", 1, DAY);
 /// Seconds of serving on.
 pub const LEAVE: Bounds = Bounds::new("shutdown-delay-seconds", 0, DAY);
 /// Seconds of ending.

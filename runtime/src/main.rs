@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Coordinator(arguments) => runtime()?.block_on(async {
+        Command::Coordinator(arguments) => run_to_its_end(async {
             let stop = stop_signal()?;
             Ok(Coordinator::start(&(*arguments).try_into()?)?.serve(stop).await?)
         }),
@@ -41,7 +41,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             // Whoever started it reads there why it ends.
             ended.or_else(|error| if is_child { print(&format!("{error:#}")).and(Err(error)) } else { Err(error) })
         }
-        Command::Local(arguments) => runtime()?.block_on(async {
+        Command::Local(arguments) => run_to_its_end(async {
             let stop = stop_signal()?;
             Ok(local::run((*arguments).try_into()?, stop).await?)
         }),
@@ -64,8 +64,14 @@ fn print(line: &str) -> anyhow::Result<()> {
     }
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the system gives no threads")
+/// Runs until this is done, and does not wait for what it has begun on other threads: a file that is read from a volume that
+/// hangs keeps no process from ending.
+fn run_to_its_end(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("the system gives no threads")?;
+    let ended = runtime.block_on(work);
+    runtime.shutdown_background();
+    ended
 }
 
 /// Done when the process is told to stop.

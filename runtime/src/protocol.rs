@@ -9,7 +9,7 @@ use plan::moves::{ShareChange, SlotChange, Transaction};
 use plan::wire::{MapDocument, ModelIdentity};
 use serde::{Deserialize, Serialize};
 
-use crate::fabric::secret::Secret;
+use crate::fabric::secret::Drawn;
 
 /// Version of this protocol; coordinator and ranks of one group must be of one version.
 pub const PROTOCOL: u16 = 4;
@@ -122,8 +122,9 @@ pub enum ToRank {
         generation: u64,
         /// Drawn by the coordinator for each group: with the generation it names the group, also across coordinators.
         nonce: u64,
-        /// Drawn by the coordinator for each group: what its ranks prove themselves by, to each other and on step connections.
-        secret: Secret,
+        /// Drawn by the coordinator for each group: with the deployment's secret it gives the group's, which its ranks prove
+        /// themselves by to each other and on step connections ([`Secret::of_group`](crate::fabric::secret::Secret::of_group)).
+        drawn: Drawn,
         /// Every rank of the group, in order.
         ranks: Vec<RankAddress>,
         /// The map in force, as JSON: fields of a document that are absent have no place in the encoding of messages.

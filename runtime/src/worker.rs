@@ -26,7 +26,7 @@ use self::failure::{Failure, in_full};
 use self::health::HealthServer;
 use self::loading::Watch;
 use self::metrics::WorkerMetrics;
-use self::session::{Session, SessionError};
+use self::session::{EngineHangs, Session, SessionError};
 use crate::cancel::Cancel;
 use crate::engine::Engine;
 use crate::experts::load::LoadError;
@@ -109,6 +109,9 @@ pub enum WorkerError {
     /// A thread that it cannot do without has ended.
     #[error(transparent)]
     Thread(#[from] ThreadEnded),
+    /// Its engine does not come back from a step.
+    #[error(transparent)]
+    Engine(#[from] EngineHangs),
     /// The coordinator does not want it.
     #[error("the coordinator refused this rank: {reason}")]
     Refused {
@@ -129,6 +132,7 @@ impl WorkerError {
             | Self::Listen { .. }
             | Self::System(_)
             | Self::Thread(_)
+            | Self::Engine(_)
             | Self::Refused { .. } => false,
         }
     }
@@ -301,7 +305,7 @@ impl Worker {
             if session.was_ready() {
                 back_off = FIRST_BACK_OFF;
             }
-            self.leave(session);
+            self.leave(session, stop)?;
             match error {
                 SessionError::Refused { reason } => return Err(WorkerError::Refused { reason }),
                 SessionError::Memory(error) => return Err(WorkerError::Memory(error)),
@@ -338,12 +342,13 @@ impl Worker {
     }
 
     /// Ends what a session has begun, and keeps the experts that it held.
-    fn leave(&mut self, session: Session) {
+    fn leave(&mut self, session: Session, stop: &Stop) -> Result<(), WorkerError> {
         self.metrics.formed(false);
         self.server.set(None);
-        if let Some(held) = session.end() {
+        if let Some(held) = session.end(stop)? {
             self.held = held;
         }
+        Ok(())
     }
 }
 

@@ -50,6 +50,8 @@ pub struct FleetSettings {
     pub move_bytes_per_second: u64,
     /// A rank that is silent for longer is lost. It speaks every second.
     pub silence_limit: Duration,
+    /// A rank that has not answered a step for so long is lost, whatever else it says.
+    pub step_deadline: Duration,
 }
 
 impl FleetSettings {

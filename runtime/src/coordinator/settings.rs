@@ -79,6 +79,8 @@ pub struct CoordinatorSettings {
     pub admin_token_path: Option<PathBuf>,
     /// The file with the keys of the public API; without one, whoever reaches it may use it.
     pub api_keys_path: Option<PathBuf>,
+    /// A rank that has not answered a step for so long is lost.
+    pub step_deadline: Duration,
     /// How long it serves on after it was told to stop, so that whoever sends it requests can turn to another.
     pub leave: Duration,
     /// How long requests may go on after that.
@@ -323,6 +325,7 @@ impl CoordinatorSettings {
         bounds::MOVE_BYTES.check(self.move_bytes_per_second)?;
         bounds::REBALANCE_BYTES.check(self.rebalance_bytes)?;
         bounds::COOL_DOWN.check(self.cool_down_windows)?;
+        bounds::STEP_DEADLINE.check(self.step_deadline.as_secs())?;
         bounds::LEAVE.check(self.leave.as_secs())?;
         bounds::GRACE.check(self.grace.as_secs())?;
         if step_tokens < running_per_rank {

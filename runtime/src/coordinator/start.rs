@@ -24,7 +24,8 @@ use crate::process_metrics;
 use crate::server::{self, AdminAccess, App, Bodies, Intake, Keys, ServerMetrics};
 use crate::threads::{ThreadEnded, VitalThreads, panic_words};
 
-/// How long what is being answered may go on when the process ends because something in it has failed: enough to say so.
+/// How long what is being answered may go on when the process ends because something in it has failed: enough to say so. The
+/// driver has as long to end, which may wait for ranks that hang.
 const FAILED_GRACE: Duration = Duration::from_secs(2);
 
 /// Why a coordinator ends other than by being told to.
@@ -110,6 +111,7 @@ impl Coordinator {
             staging_pages: settings.rebalance.staging_pages,
             move_bytes_per_second: settings.move_bytes_per_second,
             silence_limit: FleetSettings::SILENCE_LIMIT,
+            step_deadline: settings.step_deadline,
         };
         let (tell, ended) = watch::channel(None);
         let threads = VitalThreads::new(move |thread| drop(tell.send_replace(Some(thread))));
@@ -176,7 +178,8 @@ impl Coordinator {
     /// allow.
     ///
     /// # Errors
-    /// If a thread that it cannot do without or a server ends; it does not wait for requests then.
+    /// If a thread that it cannot do without or a server ends; it does not wait for requests then. Whoever it is told by, and
+    /// whatever ranks do, it ends within the times of the settings and 2 s.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), StartError> {
         if let (Ok(requests), Ok(admin)) = (self.address(), self.admin_address()) {
             let context_tokens = self.app.model.max_model_len;
@@ -194,17 +197,21 @@ impl Coordinator {
         serving.spawn(http::serve(requests, public, Bounds::of(places.public), stopped.clone()));
         let admin = http::serve(server::admin(app, access), admin, Bounds::of(places.admin), stopped);
         serving.spawn(serve_apart(admin, &threads)?);
-        let failed = tokio::select! {
+        let mut failed = tokio::select! {
             () = stop => None,
             thread = thread_ended(&mut ended) => Some(thread.into()),
             ended = serving.join_next() => Some(server_ended(ended)),
         };
-        let grace = if failed.is_none() { grace } else { grace.min(FAILED_GRACE) };
         if failed.is_none() && !leave.is_zero() {
             tracing::info!(seconds = leave.as_secs(), "stopping: connections are closed after their answer");
             leaving.send_replace(true);
-            tokio::time::sleep(leave).await;
+            failed = tokio::select! {
+                () = tokio::time::sleep(leave) => None,
+                thread = thread_ended(&mut ended) => Some(thread.into()),
+                ended = serving.join_next() => Some(server_ended(ended)),
+            };
         }
+        let grace = if failed.is_none() { grace } else { grace.min(FAILED_GRACE) };
         tracing::info!("stopping: requests that run may end");
         handle.announce_stop();
         stopping.send_replace(true);
@@ -212,12 +219,17 @@ impl Coordinator {
         if tokio::time::timeout(grace, all_ended).await.is_err() {
             tracing::warn!(seconds = grace.as_secs(), "requests that still run are cut");
         }
-        let stopped = tokio::task::spawn_blocking(move || {
+        // A thread of its own, which the process does not wait for: a driver that waits for a rank hears nothing.
+        let (tells, driver_ended) = oneshot::channel::<()>();
+        std::thread::Builder::new().name("driver-end".to_owned()).spawn(move || {
             handle.stop();
             // However it ended, it has been told.
             drop(driver.join());
-        });
-        drop(stopped.await);
+            drop(tells);
+        })?;
+        if tokio::time::timeout(FAILED_GRACE, driver_ended).await.is_err() {
+            tracing::warn!(seconds = FAILED_GRACE.as_secs(), "a step that still runs is not waited for");
+        }
         let thread = ended.borrow().clone().map(StartError::from);
         thread.or(failed).map_or(Ok(()), Err)
     }
@@ -335,6 +347,35 @@ mod tests {
         let mut coordinator = coordinator(Fake::default());
         coordinator.leave = Duration::ZERO;
         coordinator.serve(async {}).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_driver_that_waits_for_ever_keeps_no_process_from_ending() {
+        let mut coordinator = coordinator(Fake::default());
+        coordinator.leave = Duration::ZERO;
+        let (_never, waits) = crossbeam_channel::bounded::<()>(0);
+        coordinator.driver = std::thread::spawn(move || {
+            let _ = waits.recv();
+        });
+        let started = std::time::Instant::now();
+        coordinator.serve(async {}).await.unwrap();
+        assert!(started.elapsed() < FAILED_GRACE * 10, "{:?}", started.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_ends_while_clients_are_turned_away_ends_the_coordinator() {
+        let coordinator = coordinator(Fake::default());
+        let (address, threads) = (coordinator.address().unwrap(), coordinator.threads().clone());
+        let serving = tokio::spawn(coordinator.serve(async {}));
+        let is_leaving = async || {
+            let answer = reqwest::get(format!("http://{address}/health")).await.unwrap();
+            answer.headers().get(CONNECTION).is_some_and(|value| value == "close")
+        };
+        while !is_leaving().await {}
+        assert!(!serving.is_finished(), "it serves on for an hour");
+        threads.spawn("planner", || Err("no plan")).unwrap();
+        let error = serving.await.unwrap().unwrap_err().to_string();
+        assert!(error.contains("'planner'"), "{error}");
     }
 
     #[tokio::test]

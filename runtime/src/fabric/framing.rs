@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -204,6 +204,18 @@ impl Connection {
     /// # Errors
     /// If the peer is gone, or the message is longer than [`MAX_MESSAGE_BYTES`].
     pub fn send<T: Serialize>(&mut self, message: &T) -> Result<(), ConnectionError> {
+        self.send_within(message, None)
+    }
+
+    /// As [`Self::send`], in whole before `deadline`.
+    ///
+    /// # Errors
+    /// As [`Self::send`], and if the peer takes it too slowly.
+    pub fn send_by<T: Serialize>(&mut self, message: &T, deadline: Instant) -> Result<(), ConnectionError> {
+        self.send_within(message, Some(deadline))
+    }
+
+    fn send_within<T: Serialize>(&mut self, message: &T, deadline: Option<Instant>) -> Result<(), ConnectionError> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         buffer.extend_from_slice(&[0; 4]);
@@ -212,7 +224,7 @@ impl Connection {
         let bytes = self.buffer.len() - 4;
         self.check_length(bytes, MAX_MESSAGE_BYTES)?;
         self.buffer[..4].copy_from_slice(&(bytes as u32).to_le_bytes());
-        let sent = self.stream.write_all(&self.buffer);
+        let sent = Timed { stream: &self.stream, deadline }.write_all(&self.buffer);
         sent.map_err(|source| self.io(source))
     }
 
@@ -229,12 +241,28 @@ impl Connection {
     /// # Errors
     /// As [`Self::receive`], and if the message is longer than `limit`.
     pub fn receive_up_to<T: DeserializeOwned>(&mut self, limit: usize) -> Result<T, ConnectionError> {
+        self.receive_within(limit, None)
+    }
+
+    /// As [`Self::receive_up_to`], in whole before `deadline`: a peer that sends a byte now and then gains nothing.
+    ///
+    /// # Errors
+    /// As [`Self::receive_up_to`], and if the message is not there in time.
+    pub fn receive_by<T: DeserializeOwned>(&mut self, limit: usize, deadline: Instant) -> Result<T, ConnectionError> {
+        self.receive_within(limit, Some(deadline))
+    }
+
+    fn receive_within<T: DeserializeOwned>(
+        &mut self,
+        limit: usize,
+        deadline: Option<Instant>,
+    ) -> Result<T, ConnectionError> {
         let mut length = [0; 4];
-        let read = self.stream.read_exact(&mut length);
+        let read = Timed { stream: &self.stream, deadline }.read_exact(&mut length);
         read.map_err(|source| self.io(source))?;
         let bytes = u32::from_le_bytes(length) as usize;
         self.check_length(bytes, limit)?;
-        self.fill(bytes).map_err(|source| self.io(source))?;
+        self.fill(bytes, deadline).map_err(|source| self.io(source))?;
         match postcard::take_from_bytes(&self.buffer) {
             Ok((message, [])) => Ok(message),
             Ok(_) => Err(self.malformed(postcard::Error::DeserializeBadEncoding)),
@@ -243,12 +271,12 @@ impl Connection {
     }
 
     /// Receives so many bytes into the buffer. It grows as they arrive: a length that was only announced costs nothing.
-    fn fill(&mut self, bytes: usize) -> io::Result<()> {
+    fn fill(&mut self, bytes: usize, deadline: Option<Instant>) -> io::Result<()> {
         let mut received = 0;
         while received < bytes {
             let room = self.buffer.capacity().max(received * 2).max(LEAST_ROOM);
             self.buffer.resize(bytes.min(room), 0);
-            self.stream.read_exact(&mut self.buffer[received..])?;
+            Timed { stream: &self.stream, deadline }.read_exact(&mut self.buffer[received..])?;
             received = self.buffer.len();
         }
         self.buffer.truncate(bytes);
@@ -286,6 +314,57 @@ impl Connection {
 
     fn io(&self, source: io::Error) -> ConnectionError {
         ConnectionError::of(&self.peer, source)
+    }
+}
+
+/// A stream of which everything is read and written before a deadline, if there is one: the timeout of its socket, which is
+/// what is left of the time, is set anew before each call.
+struct Timed<'a> {
+    stream: &'a TcpStream,
+    deadline: Option<Instant>,
+}
+
+impl Timed<'_> {
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let Some(deadline) = self.deadline else { return Ok(None) };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(late()) } else { Ok(Some(left)) }
+    }
+
+    /// What the system says when a socket's timeout is over is what it says where nothing is there yet.
+    fn told(&self, result: io::Result<usize>) -> io::Result<usize> {
+        match result {
+            Err(error) if self.deadline.is_some() && error.kind() == io::ErrorKind::WouldBlock => Err(late()),
+            other => other,
+        }
+    }
+}
+
+fn late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "it took too long")
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        if let Some(left) = self.left()? {
+            self.stream.set_read_timeout(Some(left))?;
+        }
+        let read = self.stream.read(bytes);
+        self.told(read)
+    }
+}
+
+impl Write for Timed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(left) = self.left()? {
+            self.stream.set_write_timeout(Some(left))?;
+        }
+        let written = self.stream.write(bytes);
+        self.told(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
     }
 }
 
@@ -386,6 +465,31 @@ mod tests {
         drop(left);
         let error = right.receive::<u64>().unwrap_err();
         assert_eq!(error.to_string(), "rank 3 closed the connection");
+    }
+
+    #[test]
+    fn a_message_that_drips_or_is_not_taken_is_over_at_its_deadline() {
+        let (left, right) = loopback_pair();
+        let (mut left, mut right) = (Connection::new(left, "right").unwrap(), Connection::new(right, "left").unwrap());
+        let (over, ended) = std::sync::mpsc::channel::<()>();
+        let dripping = std::thread::spawn(move || {
+            left.send_bytes(&1000_u32.to_le_bytes()).unwrap();
+            while ended.recv_timeout(Duration::from_millis(10)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                left.send_bytes(&[1]).unwrap();
+            }
+            left
+        });
+        let (started, soon) = (Instant::now(), Duration::from_millis(200));
+        let error = right.receive_by::<Vec<u8>>(1000, started + soon).unwrap_err();
+        assert_eq!(error.to_string(), "connection to left failed: it took too long");
+        assert!((soon..soon * 20).contains(&started.elapsed()), "{:?}", started.elapsed());
+        drop(over);
+        let _left = dripping.join().unwrap();
+        let long = "x".repeat(MAX_MESSAGE_BYTES / 2);
+        let started = Instant::now();
+        let error = right.send_by(&long, started + soon).unwrap_err();
+        assert!(error.to_string().ends_with("it took too long"), "{error}");
+        assert!((soon..soon * 20).contains(&started.elapsed()), "{:?}", started.elapsed());
     }
 
     #[test]

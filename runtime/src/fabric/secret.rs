@@ -1,5 +1,5 @@
-//! What members share and nobody else knows: the secret of a deployment, and the one that is drawn for each group. Knows
-//! what is proved by it only as bytes.
+//! What members share and nobody else knows: the secret of a deployment, and the one that each group has of it. Knows what is
+//! proved by it only as bytes. A secret is never sent.
 
 use std::fmt;
 use std::fs::File;
@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use hmac::{Hmac, Mac as _};
 use plan::wire::keys::LEAST_BYTES;
-use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use thiserror::Error;
 
@@ -22,9 +21,11 @@ const DRAWN_BYTES: usize = 32;
 /// Length of a proof, bytes.
 pub const PROOF_BYTES: usize = 32;
 
-/// A secret. Shown nowhere.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+/// What is drawn for a group: worth nothing to who has not the deployment's secret.
+pub type Drawn = [u8; DRAWN_BYTES];
+
+/// A secret. Shown nowhere, and not compared: what is proved by it is.
+#[derive(Clone)]
 pub struct Secret(Arc<[u8]>);
 
 /// Why there is no secret.
@@ -89,6 +90,13 @@ impl Secret {
         Ok(Self(bytes.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()))
     }
 
+    /// The secret of the group for which this was drawn, where `self` is the deployment's. What is drawn travels in clear; who
+    /// has read it on its way has no secret yet.
+    #[must_use]
+    pub fn of_group(&self, drawn: &Drawn) -> Self {
+        Self(Arc::from(self.prove(&[b"swiftbalancer group", drawn])))
+    }
+
     /// Writes it as [`Self::read`] reads it.
     ///
     /// # Errors
@@ -147,12 +155,25 @@ mod tests {
         Secret::read(file.path()).map_err(|error| error.to_string())
     }
 
+    fn is_same(left: &Secret, right: &Secret) -> bool {
+        left.is_proved(&[b"any"], &right.prove(&[b"any"]))
+    }
+
+    #[test]
+    fn a_group_s_secret_is_its_deployment_s_and_its_draw_s_alone() {
+        let (deployment, other) = (Secret::draw().unwrap(), Secret::draw().unwrap());
+        let group = deployment.of_group(&[1; 32]);
+        assert!(is_same(&group, &deployment.of_group(&[1; 32])));
+        assert!(!is_same(&group, &deployment.of_group(&[2; 32])) && !is_same(&group, &other.of_group(&[1; 32])));
+        assert!(!is_same(&group, &deployment) && !is_same(&group, &Secret([1; 32].into())));
+    }
+
     #[test]
     fn a_secret_is_what_its_file_holds_without_the_newline_at_its_end() {
         let plain = read(&[b'k'; 32]).unwrap();
-        assert_eq!(read(&[&[b'k'; 32][..], b"\n"].concat()).unwrap(), plain);
-        assert_eq!(read(&[&[b'k'; 32][..], b"\r\n"].concat()).unwrap(), plain);
-        assert_ne!(read(&[&[b'k'; 32][..], b"\n\n"].concat()).unwrap(), plain);
+        assert!(is_same(&read(&[&[b'k'; 32][..], b"\n"].concat()).unwrap(), &plain));
+        assert!(is_same(&read(&[&[b'k'; 32][..], b"\r\n"].concat()).unwrap(), &plain));
+        assert!(!is_same(&read(&[&[b'k'; 32][..], b"\n\n"].concat()).unwrap(), &plain));
         assert_eq!(format!("{plain:?}"), "Secret");
     }
 
@@ -178,8 +199,8 @@ mod tests {
         let (secret, other) = (Secret::draw().unwrap(), Secret::draw().unwrap());
         let mut written = Vec::new();
         secret.write(&mut written).unwrap();
-        assert_eq!(read(&written).unwrap(), secret);
-        assert_ne!(secret, other);
+        assert!(is_same(&read(&written).unwrap(), &secret));
+        assert!(!is_same(&secret, &other));
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn messages_that_are_changed_on_their_way_are_read_as_some_message_or_as_none() 
         ToRank::Form {
             generation: 3,
             nonce: 7,
-            secret: Secret::draw().unwrap(),
+            drawn: [7; 32],
             ranks: vec![address(0), address(1)],
             map: MapDocument::new(model.clone(), &map),
             epoch: 5,

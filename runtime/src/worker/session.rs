@@ -38,6 +38,23 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the other ranks may take to load their experts and connect.
 const MESH_TIMEOUT: Duration = Duration::from_mins(2);
 
+/// How long the engine may take to hear that its group is gone: a step that has begun is computed to its end.
+const ENGINE_LEAVES_WITHIN: Duration = Duration::from_mins(5);
+
+/// The same when the process is to end.
+const ENGINE_ENDS_WITHIN: Duration = Duration::from_secs(2);
+
+/// How often that is looked for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The engine does not come back from a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the engine is still in a step of a group that was lost {} s ago", after.as_secs())]
+pub struct EngineHangs {
+    /// How long ago.
+    pub after: Duration,
+}
+
 /// Why a session ended.
 #[derive(Debug, Error)]
 pub(super) enum SessionError {
@@ -129,7 +146,7 @@ impl Session {
                 ToRank::Form {
                     generation,
                     nonce,
-                    secret,
+                    drawn,
                     ranks,
                     map,
                     epoch,
@@ -138,6 +155,7 @@ impl Session {
                     step_tokens,
                 } => {
                     let group = GroupId { generation, nonce };
+                    let secret = worker.settings.secret.of_group(&drawn);
                     let form =
                         Form { group, secret, ranks, map, epoch, staging_pages, move_bytes_per_second, step_tokens };
                     self.form(worker, form, &link)?;
@@ -234,16 +252,37 @@ impl Session {
         Ok(())
     }
 
-    /// Leaves the group; the experts that this rank held in it.
-    pub fn end(self) -> Option<HeldPages<Cpu>> {
-        let Part { pages, mover, dissolver, steps, ended, .. } = self.part?;
+    /// Leaves the group; the experts that this rank held in it. If the engine does not, the process has nothing left to do.
+    pub fn end(self, stop: &Stop) -> Result<Option<HeldPages<Cpu>>, EngineHangs> {
+        let Some(part) = self.part else { return Ok(None) };
+        let Part { pages, mover, dissolver, steps, ended, .. } = part;
         drop(mover);
         dissolver.dissolve();
         steps.close();
-        if let Ok(reason) = ended.recv() {
+        if let Some(reason) = left(&ended, stop, ENGINE_LEAVES_WITHIN)? {
             tracing::info!(reason = &reason as &dyn std::error::Error, "the step path ended");
         }
-        Some(pages.held())
+        Ok(Some(pages.held()))
+    }
+}
+
+/// Waits until the engine has left its group; why it did, unless the engine itself is gone.
+fn left(ended: &Receiver<EngineError>, stop: &Stop, most: Duration) -> Result<Option<EngineError>, EngineHangs> {
+    let (started, mut stopped) = (Instant::now(), None);
+    loop {
+        match ended.recv_timeout(LOOK_INTERVAL) {
+            Ok(reason) => return Ok(Some(reason)),
+            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let now = Instant::now();
+        if stop.cancel.is_cancelled() {
+            stopped.get_or_insert(now);
+        }
+        let over = stopped.is_some_and(|since| now - since >= ENGINE_ENDS_WITHIN);
+        if over || now - started >= most {
+            return Err(EngineHangs { after: now - started });
+        }
     }
 }
 
@@ -303,4 +342,21 @@ fn spawn_reader(mut control: Connection, gone: &Arc<Cancel>) -> io::Result<Recei
     };
     std::thread::Builder::new().name("control-read".to_owned()).spawn(read)?;
     Ok(received)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_hangs_is_waited_for_as_long_as_a_step_may_take_and_shorter_when_the_process_is_to_end() {
+        let (hangs, ended) = unbounded();
+        let (stop, most) = (Stop::default(), Duration::from_millis(300));
+        assert!(left(&ended, &stop, most).unwrap_err().after >= most);
+        stop.stop();
+        let error = left(&ended, &stop, ENGINE_LEAVES_WITHIN).unwrap_err();
+        assert!((ENGINE_ENDS_WITHIN..ENGINE_LEAVES_WITHIN / 2).contains(&error.after), "{error}");
+        drop(hangs);
+        assert!(left(&ended, &stop, most).unwrap().is_none());
+    }
 }

@@ -326,6 +326,7 @@ fn start_fleet(setup: &Setup, address: &str) -> (Fleet, Receiver<FleetEvent>) {
         staging_pages: setup.settings.staging_pages,
         move_bytes_per_second: setup.move_bytes_per_second,
         silence_limit: FleetSettings::SILENCE_LIMIT,
+        step_deadline: Duration::from_mins(5),
     };
     Fleet::start(settings, TcpListener::bind(address).unwrap(), &VitalThreads::new(drop)).unwrap()
 }

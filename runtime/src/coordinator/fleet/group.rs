@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::answer::Expected;
 use super::members::Members;
-use crate::fabric::framing::Connection;
+use crate::fabric::framing::{Connection, ConnectionError};
 use crate::protocol::{Commit, SequenceStep, Step, StepDone};
 
 /// A step was not finished: a rank is gone, and with it the group.
@@ -72,7 +72,8 @@ impl Group {
     /// Runs one step on every rank, `batches[r]` on rank `r`, and waits for all answers, `[ranks]`.
     ///
     /// # Errors
-    /// If a rank is lost; the group is lost with it, and whether ranks ran the step is unknown.
+    /// If a rank is lost, or has not answered within the settings' step deadline; the group is lost with it, and whether ranks
+    /// ran the step is unknown.
     ///
     /// # Panics
     /// If there is not one batch for each rank.
@@ -98,17 +99,25 @@ impl Group {
     ) -> Result<Vec<StepDone>, RankLost> {
         let (generation, expected, sent) = (self.generation, self.expected, Instant::now());
         let lost = |rank: usize, reason: String| RankLost { rank: rank.into(), number, reason };
+        let (limit, deadline) = (self.members.settings.step_deadline, sent + self.members.settings.step_deadline);
+        let failed = |rank: usize, error: ConnectionError| {
+            let (late, seconds) = (Instant::now() >= deadline, limit.as_secs_f32());
+            let reason = || {
+                format!("no answer within {seconds} s (step-deadline-seconds); it hangs, or waits for a rank that does")
+            };
+            lost(rank, if late { reason() } else { error.to_string() })
+        };
         let mut steps = Vec::with_capacity(batches.len());
         for (rank, (connection, batch)) in self.connections.iter_mut().zip(batches).enumerate() {
             let step = Step { generation, number, commits: commits.to_vec(), batch };
-            connection.send(&step).map_err(|error| lost(rank, error.to_string()))?;
+            connection.send_by(&step, deadline).map_err(|error| failed(rank, error))?;
             steps.push(step);
         }
         let tokens = steps.iter().flat_map(|step| &step.batch).map(|sequence| sequence.tokens.len()).sum();
         let mut answers = Vec::with_capacity(self.connections.len());
         for (rank, (connection, Step { batch, .. })) in self.connections.iter_mut().zip(&steps).enumerate() {
-            let done = connection.receive_up_to(expected.most_bytes(batch));
-            let done: StepDone = done.map_err(|error| lost(rank, error.to_string()))?;
+            let done = connection.receive_by(expected.most_bytes(batch), deadline);
+            let done: StepDone = done.map_err(|error| failed(rank, error))?;
             if (done.generation, done.number) != (generation, number) {
                 let reason = format!("it answered step {} of generation {} instead", done.number, done.generation);
                 return Err(lost(rank, reason));

@@ -290,14 +290,14 @@ impl Members {
         if let Some(id) = state.formation.id() {
             return Err(FormError::Exists { generation: id.generation });
         }
-        let (Ok(nonce), Ok(secret)) = (random(), Secret::draw()) else { return Err(FormError::NoSecret) };
+        let (Ok(nonce), Ok(drawn)) = (random(), random()) else { return Err(FormError::NoSecret) };
         state.generation += 1;
         let id = GroupId { generation: state.generation, nonce: u64::from_le_bytes(nonce) };
         let ranks: Vec<RankAddress> = state.members.iter().flatten().map(|member| member.address.clone()).collect();
         let order = ToRank::Form {
             generation: id.generation,
             nonce: id.nonce,
-            secret: secret.clone(),
+            drawn,
             ranks,
             map: map.clone(),
             epoch,
@@ -310,7 +310,7 @@ impl Members {
             let _ = member.outbox.send(order.clone());
         }
         let (ready, steps) = (vec![None; self.settings.ranks], (0..self.settings.ranks).map(|_| None).collect());
-        let placement = map.placement.clone();
+        let (placement, secret) = (map.placement.clone(), self.settings.secret.of_group(&drawn));
         state.formation = Formation::Forming(Forming { id, secret, placement, ready, steps });
         Ok(id.generation)
     }

@@ -23,6 +23,10 @@ fn secret() -> Secret {
 }
 
 fn fleet(ranks: usize, silence_limit: Duration) -> (Fleet, Receiver<FleetEvent>) {
+    fleet_of_steps(ranks, silence_limit, PATIENCE)
+}
+
+fn fleet_of_steps(ranks: usize, silence_limit: Duration, step_deadline: Duration) -> (Fleet, Receiver<FleetEvent>) {
     let settings = FleetSettings {
         ranks,
         secret: secret(),
@@ -33,6 +37,7 @@ fn fleet(ranks: usize, silence_limit: Duration) -> (Fleet, Receiver<FleetEvent>)
         staging_pages: 2,
         move_bytes_per_second: 0,
         silence_limit,
+        step_deadline,
     };
     Fleet::start(settings, TcpListener::bind("127.0.0.1:0").unwrap(), &VitalThreads::new(drop)).unwrap()
 }
@@ -78,12 +83,13 @@ impl Rank {
     }
 
     fn form_with(&mut self, fingerprint: impl Fn(u32) -> u128) -> (GroupId, Connection) {
-        let ToRank::Form { generation, nonce, secret, ranks, map, .. } = self.control.receive().unwrap() else {
+        let ToRank::Form { generation, nonce, drawn, ranks, map, .. } = self.control.receive().unwrap() else {
             panic!("an order to form was expected")
         };
         assert_eq!(ranks[self.number.index()].moves, format!("moves:{}", self.number.0));
         let group = GroupId { generation, nonce };
-        let purpose = (Purpose::Steps { group, rank: self.number }, &secret);
+        let group_secret = secret().of_group(&drawn);
+        let purpose = (Purpose::Steps { group, rank: self.number }, &group_secret);
         let steps = call(&self.address, "coordinator", purpose, PATIENCE).unwrap();
         let slots = map.placement.iter().flat_map(|layer| &layer[self.number.index()]);
         let fingerprints = slots.map(|&expert| fingerprint(expert)).collect();
@@ -179,6 +185,31 @@ fn a_rank_that_dies_in_a_step_is_named_and_its_group_is_lost() {
     assert_eq!((error.rank, error.number), (RankId(1), 7));
     assert!(matches!(next(&events), FleetEvent::Lost { generation: 1, rank: RankId(1), .. }));
     survivor.join().unwrap();
+}
+
+#[test]
+fn a_rank_that_is_there_and_never_answers_a_step_is_lost_and_the_next_group_forms() {
+    let (fleet, events) = fleet_of_steps(2, PATIENCE, Duration::from_millis(400));
+    let mut ranks = vec![Rank::join(&fleet, 0), Rank::join(&fleet, 1)];
+    let (mut group, mut steps) = formed(&fleet, &events, &mut ranks);
+    // Rank 1 has taken the step, says that it lives, and begins an answer that it does not end.
+    let hangs = std::thread::spawn(move || {
+        let step: Step = steps[0].receive().unwrap();
+        steps[0].send(&answer(&step, 2)).unwrap();
+        steps[1].receive::<Step>().unwrap();
+        steps[1].send_bytes(&[9, 0]).unwrap();
+        steps
+    });
+    ranks[1].control.send(&FromRank::Alive).unwrap();
+    let started = Instant::now();
+    let error = group.run_step(1, vec![Vec::new(); 2], &[]).unwrap_err();
+    assert_eq!((error.rank, error.number), (RankId(1), 1));
+    assert!(error.reason.starts_with("no answer within 0.4 s (step-deadline-seconds)"), "{}", error.reason);
+    assert!(started.elapsed() < PATIENCE / 2, "{:?}", started.elapsed());
+    assert!(matches!(next(&events), FleetEvent::Lost { generation: 1, rank: RankId(1), .. }));
+    drop((group, hangs.join().unwrap()));
+    let mut ranks = vec![Rank::join(&fleet, 0), Rank::join(&fleet, 1)];
+    assert_eq!(formed(&fleet, &events, &mut ranks).0.generation(), 2);
 }
 
 #[test]
