@@ -15,7 +15,7 @@ use serde_json::Value;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use self::known::{Rule, rule};
+use self::known::{BLANK, Rule, rule};
 pub(super) use self::number::{Whole, real, whole};
 use super::Route;
 use super::error::{ApiError, Code};
@@ -28,7 +28,7 @@ pub const FIELDS_AT_MOST: usize = 256;
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Bytes of the longest neutral value; what is longer is none and is not looked at.
-const NEUTRAL_BYTES: usize = 256;
+const NEUTRAL_BYTES: usize = 4096;
 
 /// What an object of a body holds and no one has taken yet. Values are slices of the body until they are taken, so that
 /// each is read once, straight into its type.
@@ -149,12 +149,14 @@ impl<'a> Fields<'a> {
         self.check_left(|name| rule(route, name), Code::UnknownParameter)
     }
 
-    /// Checks what nobody took of an object within a request, of which these fields are known.
+    /// Checks what nobody took of an object within a request, of which these fields are known; of others only what says
+    /// nothing passes.
     ///
     /// # Errors
     /// As [`Self::finish`].
     pub fn finish_part(self, known: &[(&str, Rule)]) -> Result<(), ApiError> {
-        let rule = |name: &str| known.iter().find(|(known, _)| *known == name).map(|&(_, rule)| rule);
+        let rule =
+            |name: &str| known.iter().find(|(known, _)| *known == name).map_or(Some(BLANK), |&(_, rule)| Some(rule));
         self.check_left(rule, Code::UnsupportedParameter)
     }
 
@@ -195,6 +197,13 @@ pub fn read<'a, S: DeserializeSeed<'a>>(
     let read = seed.deserialize(&mut serde_json::Deserializer::from_str(value.get()));
     read.map_err(|error| match error.classify() {
         Category::Data => mismatch(name, value, expected, Code::InvalidType),
+        // Valid JSON all the same; serde_json has no other way to tell.
+        _ if error.to_string().starts_with("number out of range") => {
+            let most = f64::MAX;
+            let message =
+                format!("{name} has a number beyond {most:e}, the largest that is taken; write a smaller one");
+            ApiError::field(name, Code::InvalidValue, message)
+        }
         Category::Io | Category::Syntax | Category::Eof => {
             let message = format!("{name} is no valid JSON: {}", Quoted::<200>::new(error));
             ApiError::field(name, Code::InvalidJson, message)

@@ -1,6 +1,7 @@
 //! `/v1/models`.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -37,7 +38,9 @@ pub async fn list(State(app): State<App>) -> Response {
 }
 
 /// `GET /v1/models/{name}`
-pub async fn one(State(app): State<App>, Path(name): Path<String>) -> Result<Response, ApiError> {
+pub async fn one(State(app): State<App>, name: Result<Path<String>, PathRejection>) -> Result<Response, ApiError> {
+    // A name that is no text is no model's.
+    let name = name.map_or_else(|_| "\u{fffd}".to_owned(), |Path(name)| name);
     if name != app.model.name {
         let refusal = ApiError::field("model", Code::ModelNotFound, app.model.other_name(&name));
         return Err(ApiError { status: StatusCode::NOT_FOUND, ..refusal });

@@ -25,6 +25,8 @@ async fn the_served_model_is_listed_and_no_other_is_there() {
     let list = server.get("/v1/models").await.json();
     assert_eq!((&list["object"], &list["data"][0]["id"]), (&json!("list"), &json!("tiny")));
     assert_eq!(server.get("/v1/models/tiny").await.json()["max_model_len"], 1024);
+    let no_text = server.get("/v1/models/%ff").await;
+    assert_eq!((no_text.status, &no_text.json()["error"]["code"]), (StatusCode::NOT_FOUND, &json!("model_not_found")));
     let other = server.get("/v1/models/org/other").await;
     assert_eq!(other.status, StatusCode::NOT_FOUND);
     assert_eq!(other.json()["error"]["code"], "model_not_found");

@@ -44,7 +44,11 @@ fn message_of(path: &str, message: &RawValue) -> Result<Message, ApiError> {
     let content = take_content(&mut fields, role)?;
     let name = fields.take("name", "a string")?;
     let reasoning_content: Option<String> = fields.take("reasoning_content", "a string")?;
-    let reasoning = fields.take("reasoning", "a string")?.or(reasoning_content);
+    let reasoning = match (fields.take::<String>("reasoning", "a string")?, reasoning_content) {
+        // Servers that know both names leave the one that they do not use empty.
+        (Some(empty), Some(other)) if empty.is_empty() => Some(other),
+        (reasoning, other) => reasoning.or(other),
+    };
     fields.finish_part(OF_MESSAGES)?;
     Ok(Message { role, content, name, reasoning_content: reasoning.clone(), reasoning })
 }
@@ -151,12 +155,16 @@ mod tests {
             {"role": "developer", "content": [{"type": "text", "text": "A"}, {"type": "text", "text": "B"}], "name": "n"},
             {"role": "assistant", "content": "C", "reasoning_content": "because", "tool_calls": [], "refusal": ""},
             {"role": "assistant", "content": null, "reasoning": "so", "reasoning_content": "not this"},
+            {"role": "assistant", "content": "", "reasoning": "", "reasoning_content": "still"},
+            {"role": "assistant", "content": "", "reasoning": "kept", "reasoning_content": ""},
             {"role": "user", "content": "D", "type": "text", "reasoning_content": null},
         ]);
         let expected = json!([
             {"role": "system", "content": "A\nB", "name": "n"},
             {"role": "assistant", "content": "C", "reasoning": "because", "reasoning_content": "because"},
             {"role": "assistant", "content": "", "reasoning": "so", "reasoning_content": "so"},
+            {"role": "assistant", "content": "", "reasoning": "still", "reasoning_content": "still"},
+            {"role": "assistant", "content": "", "reasoning": "kept", "reasoning_content": "kept"},
             {"role": "user", "content": "D"},
         ]);
         assert_eq!(seen(&messages), expected);

@@ -14,11 +14,13 @@ pub enum Rule {
     Ignored,
     /// It would change the answer: it passes where it is null or one of these values, in JSON, and is refused otherwise.
     Neutral(&'static [&'static str]),
+    /// The same for an object: it passes where each of its members is null or one of these values.
+    Members(&'static [&'static str]),
     /// The other route reads it, and this one has no such field; null passes all the same, since it says nothing.
     Elsewhere,
 }
 
-use Rule::{Elsewhere, Ignored, Neutral, Read};
+use Rule::{Elsewhere, Ignored, Members, Neutral, Read};
 
 /// A field's name, and what is done with it in chat completions and in completions.
 type Known = (&'static str, Rule, Rule);
@@ -33,7 +35,9 @@ const TRUE: Rule = Neutral(&["true"]);
 const ZERO: Rule = Neutral(&["0"]);
 const ONE: Rule = Neutral(&["1"]);
 const EMPTY_LIST: Rule = Neutral(&["[]"]);
-const EMPTY_OBJECT: Rule = Neutral(&["{}"]);
+const EMPTY_OBJECT: Rule = Members(&[]);
+/// What says nothing, whatever the field means: servers put many such fields into the messages that they answer.
+pub const BLANK: Rule = Neutral(&["false", "\"\"", "[]", "{}"]);
 
 /// In alphabetical order.
 pub const KNOWN: &[Known] = &[
@@ -65,7 +69,7 @@ pub const KNOWN: &[Known] = &[
     both("include_stop_str_in_output", FALSE),
     both("kv_transfer_params", EMPTY_OBJECT),
     both("length_penalty", ONE),
-    both("logit_bias", EMPTY_OBJECT),
+    both("logit_bias", Members(&["0"])),
     both("logits_processors", EMPTY_LIST),
     both("logprob_token_ids", EMPTY_LIST),
     both("logprobs", Read),
@@ -116,7 +120,7 @@ pub const KNOWN: &[Known] = &[
     both("stream", Read),
     both("stream_interval", ONE),
     both("stream_options", Read),
-    both("structured_outputs", EMPTY_OBJECT),
+    both("structured_outputs", Members(&["false"])),
     both("suffix", Neutral(&["\"\""])),
     both("temperature", Read),
     both("thinking_token_budget", Neutral(&["-1"])),
@@ -135,24 +139,11 @@ pub const KNOWN: &[Known] = &[
     both("web_search_options", NULL),
 ];
 
-/// Fields of a message of a chat that are not read, and what is done with them.
-pub const OF_MESSAGES: &[(&str, Rule)] = &[
-    ("annotations", EMPTY_LIST),
-    ("audio", NULL),
-    ("function_call", NULL),
-    ("refusal", Neutral(&["\"\""])),
-    ("tool_call_id", NULL),
-    ("tool_calls", EMPTY_LIST),
-    ("type", Neutral(&["\"text\"", "\"message\""])),
-];
+/// Fields of a message of a chat that are not read, and what is done with them; any other is [`BLANK`].
+pub const OF_MESSAGES: &[(&str, Rule)] = &[("type", Neutral(&["\"\"", "\"text\"", "\"message\""]))];
 
-/// Fields of a text part of a message that are not read, and what is done with them.
-pub const OF_PARTS: &[(&str, Rule)] = &[
-    ("annotations", EMPTY_LIST),
-    ("cache_control", Ignored),
-    ("logprobs", EMPTY_LIST),
-    ("prompt_cache_breakpoint", Ignored),
-];
+/// Fields of a text part of a message that are not read, and what is done with them; any other is [`BLANK`].
+pub const OF_PARTS: &[(&str, Rule)] = &[("cache_control", Ignored), ("prompt_cache_breakpoint", Ignored)];
 
 /// What a route does with a field of a request; `None` if neither protocol has it.
 pub fn rule(route: Route, name: &str) -> Option<Rule> {
@@ -168,20 +159,31 @@ impl Rule {
     pub fn passes(self, value: &Value) -> bool {
         match self {
             Ignored => true,
-            Neutral(neutral) => {
-                let is_same = |neutral: &&str| serde_json::from_str(neutral).is_ok_and(|neutral| same(value, &neutral));
-                value.is_null() || neutral.iter().any(is_same)
-            }
+            Neutral(neutral) => is_one_of(value, neutral),
+            Members(neutral) => match value {
+                Value::Object(members) => members.values().all(|member| is_one_of(member, neutral)),
+                value => value.is_null(),
+            },
             Elsewhere | Read => value.is_null(),
         }
     }
 }
 
-/// Whether two values are equal, numbers by value.
-fn same(one: &Value, other: &Value) -> bool {
-    match (one, other) {
+fn is_one_of(value: &Value, neutral: &[&str]) -> bool {
+    let is_same = |neutral: &&str| serde_json::from_str(neutral).is_ok_and(|neutral| same(value, &neutral));
+    value.is_null() || neutral.iter().any(is_same)
+}
+
+/// Whether a value is a neutral one, numbers by value; members that are null are as good as none.
+fn same(value: &Value, neutral: &Value) -> bool {
+    match (value, neutral) {
         (Value::Number(one), Value::Number(other)) => one.as_f64() == other.as_f64(),
-        _ => one == other,
+        (Value::Object(members), Value::Object(expected)) => {
+            let given = members.iter().filter(|(_, member)| !member.is_null());
+            given.clone().count() == expected.len()
+                && given.into_iter().all(|(name, member)| expected.get(name).is_some_and(|other| same(member, other)))
+        }
+        _ => value == neutral,
     }
 }
 
@@ -197,7 +199,7 @@ mod tests {
         assert!(OF_PARTS.is_sorted_by(|(one, _), (other, _)| one < other));
         for (name, chat, completions) in KNOWN {
             for rule in [chat, completions] {
-                if let Neutral(values) = rule {
+                if let Neutral(values) | Members(values) = rule {
                     assert!(values.iter().all(|value| serde_json::from_str::<Value>(value).is_ok()), "{name}");
                 }
             }

@@ -4,7 +4,7 @@ use crate::scheduler::{LOSSES_IN_A_ROW, LOSSES_IN_ALL};
 use crate::server::chat::TEMPLATE_ARGUMENT_BYTES_AT_MOST;
 use crate::server::completions::PROMPTS_AT_MOST;
 use crate::server::fields::FIELDS_AT_MOST;
-use crate::server::fields::known::{KNOWN, OF_MESSAGES, OF_PARTS, Rule};
+use crate::server::fields::known::{BLANK, KNOWN, OF_MESSAGES, OF_PARTS, Rule};
 use crate::server::options::{
     CHOICES_AT_MOST, REQUEST_ID_BYTES_AT_MOST, STOP_BYTES_AT_MOST, STOPS_AT_MOST, TOP_LOGPROBS_AT_MOST,
 };
@@ -68,6 +68,10 @@ fn words(rule: Rule) -> String {
             let values = std::iter::once(&"null").chain(values).map(|value| format!("`{value}`"));
             values.collect::<Vec<_>>().join(", ")
         }
+        Rule::Members(values) => {
+            let members = values.iter().map(|value| format!(", members `{value}`"));
+            ["`null`, `{}`".to_owned()].into_iter().chain(members).collect()
+        }
     }
 }
 
@@ -107,6 +111,7 @@ fn the_page_of_the_api_tells_the_limits() {
         format!("`n`, 1 to {CHOICES_AT_MOST}").replace("`n`, ", "choices of each prompt, "),
         format!("best tokens beside each, 0 to {TOP_LOGPROBS_AT_MOST}"),
         format!("1 to {REQUEST_ID_BYTES_AT_MOST} visible ASCII characters"),
+        format!("passes where it says nothing: {}.", words(BLANK)),
     ] {
         assert!(API.contains(&words), "{words}");
     }
