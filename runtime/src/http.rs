@@ -13,15 +13,15 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::StatusCode;
-use axum::http::header::{CONNECTION, RETRY_AFTER};
-use axum::response::{IntoResponse as _, Response};
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -33,6 +33,8 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tower::ServiceExt as _;
 
+use crate::seldom::Seldom;
+use crate::server;
 use body::{AnsweredBody, ReceivedBody};
 pub use bounds::{Bounds, Places};
 use stream::WatchedStream;
@@ -63,7 +65,7 @@ pub async fn serve(router: Router, listener: TcpListener, bounds: Bounds, mut st
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let refusal = Router::new().fallback(async || full());
     let (open, refused) = (Open::new(bounds.connections), Open::new(REFUSED_AT_ONCE));
-    let watched = stop.clone();
+    let (watched, logged) = (stop.clone(), Logged::default());
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
@@ -79,12 +81,16 @@ pub async fn serve(router: Router, listener: TcpListener, bounds: Bounds, mut st
                         None => (refused.enter(Instant::now()), &refusal),
                     };
                     if let Some(watch) = watch {
-                        tasks.spawn(Connection { watch, peer, bounds, stop: watched.clone() }.serve(stream, router.clone()));
+                        let (stop, logged) = (watched.clone(), Arc::clone(&logged));
+                        tasks.spawn(Connection { watch, peer, bounds, stop, logged }.serve(stream, router.clone()));
                     }
                 }
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "a connection cannot be accepted; the one that has waited longest is closed");
+                    if let Some(more) = is_due(&logged, Kind::NotAccepted) {
+                        let words = "a connection cannot be accepted; the one that has waited longest is closed";
+                        tracing::warn!(%error, more, "{words}");
+                    }
                     open.close_one();
                     sleep(ACCEPT_PAUSE).await;
                 }
@@ -112,9 +118,23 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 
 /// The answer to whoever has no place.
 fn full() -> Response {
-    let body = r#"{"error":{"message":"the server answers as many connections as it can; try again in a moment","type":"server_error","param":null,"code":"service_unavailable"}}"#;
-    let headers = [(RETRY_AFTER, "1"), (CONNECTION, "close"), (axum::http::header::CONTENT_TYPE, "application/json")];
-    (StatusCode::SERVICE_UNAVAILABLE, headers, body).into_response()
+    let mut response = server::full("the server answers as many connections as it can; try again in a moment");
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// What strangers can bring about as often as they like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    NotAccepted,
+    NoRequest,
+}
+
+/// What was logged of it lately.
+type Logged = Arc<Mutex<Seldom<Kind>>>;
+
+fn is_due(logged: &Logged, kind: Kind) -> Option<u64> {
+    logged.lock().unwrap_or_else(PoisonError::into_inner).is_due(kind, Instant::now())
 }
 
 /// A connection of which the system knows the other end.
@@ -123,11 +143,12 @@ struct Connection {
     peer: SocketAddr,
     bounds: Bounds,
     stop: Receiver<bool>,
+    logged: Logged,
 }
 
 impl Connection {
     async fn serve(self, stream: TcpStream, router: Router) {
-        let Self { watch: entered, peer, bounds, mut stop } = self;
+        let Self { watch: entered, peer, bounds, mut stop, logged } = self;
         prepare(&stream);
         let watch = entered.watch();
         let stream = TokioIo::new(WatchedStream::new(stream, Arc::clone(watch)));
@@ -142,8 +163,8 @@ impl Connection {
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
-                    if let Err(error) = ended && error.is_parse() {
-                        tracing::info!(%peer, %error, "no HTTP request");
+                    if let Err(error) = ended && error.is_parse() && let Some(more) = is_due(&logged, Kind::NoRequest) {
+                        tracing::info!(%peer, %error, more, "no HTTP request");
                     }
                     return;
                 }

@@ -18,6 +18,7 @@ pub mod process_metrics;
 pub mod protocol;
 pub mod quoted;
 pub mod scheduler;
+pub mod seldom;
 pub mod server;
 pub mod threads;
 pub mod worker;

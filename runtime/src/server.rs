@@ -35,7 +35,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use rand::Rng as _;
 
@@ -73,6 +73,11 @@ impl App {
         let Self { driver, model, .. } = self;
         bounds::Bounds::new(model.max_model_len, driver.capacity(), driver.sequences_at_most())
     }
+}
+
+/// The answer to whoever finds no place, for now.
+pub(crate) fn full(message: &str) -> Response {
+    ApiError::full(message).into_response()
 }
 
 /// A seed for a request that gives none.

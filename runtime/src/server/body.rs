@@ -142,12 +142,10 @@ impl Bodies {
 }
 
 fn no_room(reason: NoRoom) -> ApiError {
-    let message = match reason {
+    ApiError::full(match reason {
         NoRoom::Full => "the bodies of other requests take all the room there is; try again in a moment",
         NoRoom::Lost => "the request body came slowly while others needed its room; try again in a moment",
-    };
-    let refusal = ApiError::other(StatusCode::SERVICE_UNAVAILABLE, Code::ServiceUnavailable, message.to_owned());
-    ApiError { retry_after: Some(1), ..refusal }
+    })
 }
 
 fn too_slow(there: usize) -> ApiError {

@@ -89,6 +89,13 @@ impl ApiError {
         Self { status, message, param: None, code, retry_after: None }
     }
 
+    /// A refusal for want of room, which a retry may find in a moment.
+    #[must_use]
+    pub fn full(message: &str) -> Self {
+        let refusal = Self::other(StatusCode::SERVICE_UNAVAILABLE, Code::ServiceUnavailable, message.to_owned());
+        Self { retry_after: Some(1), ..refusal }
+    }
+
     /// The refusal as the body that clients read.
     #[must_use]
     pub fn body(&self) -> ErrorBody<'_> {
