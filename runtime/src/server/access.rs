@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
@@ -28,7 +27,7 @@ pub enum AdminAccess {
 
 /// Lets a request to the public API through if it shows one of the keys.
 pub async fn check_api_key(State(keys): State<Arc<Keys>>, request: Request, next: Next) -> Response {
-    let admitted = bearer(request.headers()).is_some_and(|key| keys.admit(key, Instant::now()));
+    let admitted = bearer(request.headers()).is_some_and(|key| keys.admit(key));
     if admitted {
         return next.run(request).await;
     }
@@ -37,7 +36,7 @@ pub async fn check_api_key(State(keys): State<Arc<Keys>>, request: Request, next
 
 /// Lets a request to the admin API through if its sender may use it.
 pub async fn check_admin(State(access): State<AdminAccess>, request: Request, next: Next) -> Response {
-    match access.check(&request, Instant::now()) {
+    match access.check(&request) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal,
     }
@@ -51,12 +50,12 @@ fn unauthorized(message: &str, code: Code) -> Response {
 
 impl AdminAccess {
     #[expect(clippy::result_large_err, reason = "it is the answer")]
-    fn check(&self, request: &Request, now: Instant) -> Result<(), Response> {
+    fn check(&self, request: &Request) -> Result<(), Response> {
         let headers = request.headers();
         match self {
             Self::Token(keys) => {
                 let shown = headers.get(ADMIN_TOKEN_HEADER).map(HeaderValue::as_bytes).or_else(|| bearer(headers));
-                if !shown.is_some_and(|token| keys.admit(token, now)) {
+                if !shown.is_some_and(|token| keys.admit(token)) {
                     let message = format!(
                         "the admin API needs its token: send it as Authorization: Bearer TOKEN or {ADMIN_TOKEN_HEADER}"
                     );
@@ -77,7 +76,9 @@ fn forbidden(message: String) -> ApiError {
 fn check_host(headers: &HeaderMap) -> Result<(), ApiError> {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     let authority = host.and_then(|host| host.parse::<Authority>().ok());
-    if authority.as_ref().is_some_and(|authority| is_loopback(authority.host())) {
+    let is_this_machine = |authority: &Authority| is_loopback(authority.host()) && !authority.as_str().contains('@');
+    let hosts = headers.get_all(HOST).iter().count();
+    if hosts == 1 && authority.as_ref().is_some_and(is_this_machine) {
         return Ok(());
     }
     let host = Quoted::<64>::from(host.unwrap_or_default());
@@ -94,7 +95,10 @@ fn is_loopback(host: &str) -> bool {
 /// No page of another origin may ask for anything, whatever its browser would send along.
 fn check_origin(headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
-    let of_origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    let of_origin = origin.to_str().ok().and_then(|origin| {
+        let (scheme, host) = origin.split_once("://")?;
+        (matches!(scheme, "http" | "https") && !host.is_empty()).then_some(host)
+    });
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     if of_origin.is_some() && of_origin == host {
         return Ok(());
@@ -132,7 +136,7 @@ mod tests {
     }
 
     fn status(access: &AdminAccess, request: &Request) -> u16 {
-        access.check(request, Instant::now()).map_or_else(|refusal| refusal.status().as_u16(), |()| 200)
+        access.check(request).map_or_else(|refusal| refusal.status().as_u16(), |()| 200)
     }
 
     #[test]
@@ -147,6 +151,7 @@ mod tests {
             ("127.0.0.1.example", 403),
             ("localhost.example", 403),
             ("10.0.0.1", 403),
+            ("evil@localhost", 403),
             ("", 403),
         ] {
             assert_eq!(
@@ -156,6 +161,9 @@ mod tests {
             );
         }
         assert_eq!(status(&AdminAccess::Loopback, &request(Method::GET, &[], "")), 403);
+        let mut twice = request(Method::GET, &[("host", "localhost")], "");
+        twice.headers_mut().append(HOST, HeaderValue::from_static("evil.example"));
+        assert_eq!(status(&AdminAccess::Loopback, &twice), 403);
     }
 
     #[test]
@@ -172,6 +180,8 @@ mod tests {
             (Method::POST, vec![host, json, ("origin", "http://localhost:3000")], "{}", 403),
             (Method::POST, vec![host, json, ("origin", "https://evil.example")], "{}", 403),
             (Method::GET, vec![host, ("origin", "null")], "", 403),
+            (Method::GET, vec![host, ("origin", "file://localhost:8001")], "", 403),
+            (Method::GET, vec![host, ("origin", "https://")], "", 403),
         ] {
             assert_eq!(status(&AdminAccess::Loopback, &request(method, &headers, body)), expected, "{headers:?}");
         }

@@ -1,19 +1,23 @@
 //! Keys that callers show: read from a file, one a line, and again when the file has changed, so that a mounted Secret can
 //! be rotated. While two are there both are taken.
 
+use std::convert::Infallible;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 use thiserror::Error;
 
-/// How often the file is looked at, at most.
+/// How often the file is read.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Bytes of the file at most.
@@ -29,6 +33,14 @@ pub enum KeysError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// It is no file of keys.
+    #[error("{path} is longer than the {most} bytes that a file of keys may have")]
+    Large {
+        /// The file.
+        path: PathBuf,
+        /// The bound.
+        most: u64,
     },
     /// Nothing is in it.
     #[error("{path} has no key; write one on each line")]
@@ -48,71 +60,94 @@ pub enum KeysError {
     },
 }
 
-/// See the module's documentation.
+/// Of each key, so that neither content nor length shows in the time that a comparison takes.
+type Digests = Vec<[u8; 32]>;
+
+/// See the module's documentation. The file is read on a thread of its own: a volume that hangs keeps no request waiting.
 #[derive(Debug)]
 pub struct Keys {
-    path: PathBuf,
-    least: usize,
-    file: Mutex<File>,
+    digests: Arc<ArcSwap<Digests>>,
+    /// The thread ends with it.
+    _ends: Sender<Infallible>,
 }
 
 #[derive(Debug)]
 struct File {
-    looked: Instant,
-    changed: Option<SystemTime>,
-    /// Of each key, so that neither content nor length shows in the time that a comparison takes.
-    digests: Vec<[u8; 32]>,
+    path: PathBuf,
+    least: usize,
+    digests: Arc<ArcSwap<Digests>>,
+    /// Why it could not be read when it was last looked at.
+    failed: Option<String>,
 }
 
 impl Keys {
-    /// Reads a file of keys, each of at least so many bytes.
+    /// Reads a file of keys, each of at least so many bytes, now and again and again.
     ///
     /// # Errors
-    /// If it cannot be read, is empty or has a key that is too short.
+    /// If it cannot be read, is empty or too long, or has a key that is too short.
     pub fn load(path: &Path, least: usize) -> Result<Self, KeysError> {
-        let changed = changed(path);
-        let file = File { looked: Instant::now(), changed, digests: read(path, least)? };
-        Ok(Self { path: path.to_owned(), least, file: Mutex::new(file) })
+        let mut file = File::load(path, least)?;
+        let (digests, (ends, ended)) = (Arc::clone(&file.digests), bounded(0));
+        let run = move || {
+            while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                file.look();
+            }
+        };
+        let started = thread::Builder::new().name("keys".to_owned()).spawn(run);
+        started.map_err(|source| KeysError::Read { path: path.to_owned(), source })?;
+        Ok(Self { digests, _ends: ends })
     }
 
     /// Whether one of the keys is this one.
     #[must_use]
-    pub fn admit(&self, key: &[u8], now: Instant) -> bool {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.saturating_duration_since(file.looked) >= LOOK {
-            file.looked = now;
-            self.look(&mut file);
-        }
-        let shown: [u8; 32] = Sha256::digest(key).into();
-        file.digests.iter().fold(Choice::from(0), |found, digest| found | digest.ct_eq(&shown)).into()
+    pub fn admit(&self, key: &[u8]) -> bool {
+        admits(&self.digests.load(), key)
+    }
+}
+
+fn admits(digests: &Digests, key: &[u8]) -> bool {
+    let shown: [u8; 32] = Sha256::digest(key).into();
+    digests.iter().fold(Choice::from(0), |found, digest| found | digest.ct_eq(&shown)).into()
+}
+
+impl File {
+    fn load(path: &Path, least: usize) -> Result<Self, KeysError> {
+        let digests = Arc::new(ArcSwap::from_pointee(read(path, least)?));
+        Ok(Self { path: path.to_owned(), least, digests, failed: None })
     }
 
-    fn look(&self, file: &mut File) {
-        let changed = changed(&self.path);
-        if changed == file.changed {
-            return;
-        }
-        file.changed = changed;
+    /// Reads it all each time: what was seen half written can be of the same moment as the whole.
+    fn look(&mut self) {
         match read(&self.path, self.least) {
             Ok(digests) => {
-                tracing::info!(path = %self.path.display(), keys = digests.len(), "keys read again");
-                file.digests = digests;
+                self.failed = None;
+                if digests != **self.digests.load() {
+                    tracing::info!(path = %self.path.display(), keys = digests.len(), "keys read again");
+                    self.digests.store(Arc::new(digests));
+                }
             }
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the keys of before stay in force"),
+            Err(error) => {
+                let words = Some(error.to_string());
+                if self.failed != words {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the keys of before stay in force");
+                    self.failed = words;
+                }
+            }
         }
     }
 }
 
-fn changed(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).and_then(|file| file.modified()).ok()
-}
-
-fn read(path: &Path, least: usize) -> Result<Vec<[u8; 32]>, KeysError> {
+fn read(path: &Path, least: usize) -> Result<Digests, KeysError> {
     let failed = |source| KeysError::Read { path: path.to_owned(), source };
-    let mut text = String::new();
-    io::Read::read_to_string(&mut io::Read::take(fs::File::open(path).map_err(failed)?, FILE_BYTES), &mut text)
-        .map_err(failed)?;
-    let keys: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let mut bytes = Vec::new();
+    fs::File::open(path).map_err(failed)?.take(FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > FILE_BYTES {
+        return Err(KeysError::Large { path: path.to_owned(), most: FILE_BYTES });
+    }
+    let text = String::from_utf8(bytes).map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;
+    // Some editors begin a file with a mark that says that it is UTF-8.
+    let lines = text.strip_prefix('\u{feff}').unwrap_or(&text).lines().map(str::trim);
+    let keys: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
     if keys.is_empty() {
         return Err(KeysError::None { path: path.to_owned() });
     }
@@ -138,19 +173,38 @@ mod tests {
     fn each_key_of_the_file_is_admitted_and_a_changed_file_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys");
-        fs::write(&path, "first-key\n\n  second-key  \n").unwrap();
-        let keys = Keys::load(&path, 8).unwrap();
-        let start = Instant::now();
-        assert!(keys.admit(b"first-key", start) && keys.admit(b"second-key", start));
-        assert!(!keys.admit(b"first-ke", start) && !keys.admit(b"", start));
-        fs::write(&path, "third-key").unwrap();
-        let later = SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
-        fs::File::open(&path).unwrap().set_modified(later).unwrap();
-        assert!(keys.admit(b"first-key", start), "not looked at yet");
-        let after = start + 2 * LOOK;
-        assert!(keys.admit(b"third-key", after) && !keys.admit(b"first-key", after));
+        fs::write(&path, "\u{feff}first-key\n\n  second-key  \n").unwrap();
+        let moment = fs::metadata(&path).unwrap().modified().unwrap();
+        let mut file = File::load(&path, 8).unwrap();
+        let admit = |file: &File, key: &[u8]| admits(&file.digests.load(), key);
+        assert!(admit(&file, b"first-key") && admit(&file, b"second-key"));
+        assert!(!admit(&file, b"first-ke") && !admit(&file, b""));
+        for (text, key) in [("third-ke", b"third-ke".as_slice()), ("third-key", b"third-key")] {
+            fs::write(&path, text).unwrap();
+            // Written in two halves within one moment of the file system's clock.
+            fs::File::options().append(true).open(&path).unwrap().set_modified(moment).unwrap();
+            file.look();
+            assert!(admit(&file, key) && !admit(&file, b"first-key"), "{text}");
+        }
         fs::remove_file(&path).unwrap();
-        assert!(keys.admit(b"third-key", after + 2 * LOOK), "what was last read stays in force");
+        file.look();
+        assert!(admit(&file, b"third-key"), "what was last read stays in force");
+    }
+
+    #[test]
+    fn the_file_is_read_again_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        fs::write(&path, "first-key").unwrap();
+        let keys = Keys::load(&path, 8).unwrap();
+        assert!(keys.admit(b"first-key"));
+        fs::write(&path, "second-key").unwrap();
+        let patience = std::time::Instant::now() + Duration::from_secs(30);
+        while !keys.admit(b"second-key") {
+            assert!(std::time::Instant::now() < patience, "the new key is taken");
+            thread::yield_now();
+        }
+        assert!(!keys.admit(b"first-key"));
     }
 
     #[test]
@@ -160,6 +214,8 @@ mod tests {
         assert!(matches!(Keys::load(&path, 8), Err(KeysError::Read { .. })));
         fs::write(&path, "\n \n").unwrap();
         assert!(matches!(Keys::load(&path, 8), Err(KeysError::None { .. })));
+        fs::write(&path, "long-key\n".repeat((FILE_BYTES / 9) as usize + 1)).unwrap();
+        assert!(matches!(Keys::load(&path, 8), Err(KeysError::Large { .. })), "no key is cut");
         fs::write(&path, "long-enough\nshort").unwrap();
         assert!(matches!(Keys::load(&path, 8), Err(KeysError::Short { found: 5, .. })));
     }
