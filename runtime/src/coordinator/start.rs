@@ -28,6 +28,9 @@ use crate::threads::{ThreadEnded, VitalThreads, panic_words};
 /// driver has as long to end, which may wait for ranks that hang.
 const FAILED_GRACE: Duration = Duration::from_secs(2);
 
+/// Threads that read what is posted to the admin API.
+const READERS: usize = 4;
+
 /// Why a coordinator ends other than by being told to.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -247,7 +250,8 @@ fn serve_apart(
     server: impl Future<Output = io::Result<()>> + Send + 'static,
     threads: &VitalThreads,
 ) -> io::Result<impl Future<Output = io::Result<()>> + Send + 'static> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(READERS).build()?;
     let (ends, ended) = oneshot::channel::<()>();
     threads.spawn("admin", move || {
         let result = runtime.block_on(server);

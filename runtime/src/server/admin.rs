@@ -18,9 +18,11 @@ const MAP_BYTES: usize = 8 << 20;
 
 /// The routes, without their state.
 pub fn routes() -> Router<App> {
+    let maps = Bodies::of_at_most(MAP_BYTES);
+    let apply = async move |State(app): State<App>, request: Request| apply_map(&app, &maps, request).await;
     Router::new()
         .route(path::STATE, get(state))
-        .route(path::MAP, get(map).post(apply_map))
+        .route(path::MAP, get(map).post(apply))
         .route(path::RECORDED_MAP, get(recorded_map))
         .route(path::LOAD, get(load))
         .route(path::REBALANCE, post(rebalance))
@@ -42,8 +44,9 @@ async fn load(State(app): State<App>) -> Result<Response, ApiError> {
     found(app.driver.ask(AdminCommand::Load).await?, "no window has closed yet")
 }
 
-async fn apply_map(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
-    let body = Bodies::of_at_most(MAP_BYTES).take(request).await?;
+/// All maps share one room.
+async fn apply_map(app: &App, maps: &Bodies, request: Request) -> Result<Response, ApiError> {
+    let body = maps.take(request).await?;
     // The thread that answers probes does not read documents.
     let read = tokio::task::spawn_blocking(move || MapDocument::from_json(&body)).await;
     let map = read.map_err(|_| unreadable())?.map_err(AdminError::from)?;
