@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::echoed::Echoed;
 use super::prompts::{PROMPTS_AT_MOST, Prompts, ReadPrompts, TokenList};
 use crate::scheduler::Length;
 use crate::server::Route;
@@ -57,7 +58,8 @@ impl CompletionRequest {
         check_best_of(&mut fields, options.choices)?;
         fields.finish(Route::Completions)?;
         let reader = Reader { model, bounds, max_tokens, echo, scored: echo && logprobs.is_some(), special_tokens };
-        let prompts = reader.read(prompts, options.choices)?;
+        let mut echoed = Echoed::new(options.choices, logprobs.unwrap_or(0));
+        let prompts = reader.read(prompts, options.choices, &mut echoed)?;
         Ok(Self { prompts, options, echo, logprobs })
     }
 }
@@ -95,7 +97,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// Everything that can be counted is counted before anything is made of a prompt.
-    fn read(&self, prompts: Prompts, choices: u32) -> Result<Vec<Prompt>, ApiError> {
+    fn read(&self, prompts: Prompts, choices: u32, echoed: &mut Echoed) -> Result<Vec<Prompt>, ApiError> {
         let refuse = |message: String| ApiError::field("prompt", Code::InvalidValue, message);
         match prompts.count() {
             0 => return Err(refuse("prompt is an empty list".to_owned())),
@@ -103,15 +105,16 @@ impl Reader<'_> {
             _ => return Err(refuse(format!("prompt has more than {PROMPTS_AT_MOST} prompts; send several requests"))),
         }
         self.bounds.check_sequences(prompts.count(), choices)?;
+        let mut add = |prompt: Result<Prompt, ApiError>| prompt.and_then(|prompt| echoed.add(&prompt).map(|()| prompt));
         match prompts {
             Prompts::Texts(texts) => {
                 texts.iter().try_for_each(|text| self.model.check_text(text, "prompt", &self.bounds))?;
-                texts.into_iter().map(|text| self.of_text(text)).collect()
+                texts.into_iter().map(|text| add(self.of_text(text))).collect()
             }
             Prompts::Tokens(lists) => {
                 // Of a list that is too long only the beginning is here.
                 lists.iter().try_for_each(|list| self.length(list.count).map(drop))?;
-                lists.into_iter().map(|list| self.of_tokens(list)).collect()
+                lists.into_iter().map(|list| add(self.of_tokens(list))).collect()
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::scheduler::{LOSSES_IN_A_ROW, LOSSES_IN_ALL};
 use crate::server::chat::TEMPLATE_ARGUMENT_BYTES_AT_MOST;
-use crate::server::completions::PROMPTS_AT_MOST;
+use crate::server::completions::{self, PROMPTS_AT_MOST};
 use crate::server::fields::FIELDS_AT_MOST;
 use crate::server::fields::known::{BLANK, KNOWN, OF_MESSAGES, OF_PARTS, Rule};
 use crate::server::options::{
@@ -96,6 +96,8 @@ fn the_page_of_the_api_tells_the_limits() {
         "the context's tokens".to_owned(),
         CHOICES_AT_MOST.to_string(),
         "`--max-queued-requests`".to_owned(),
+        format!("{} MiB", completions::TEXT_AT_MOST >> 20),
+        completions::SCORES_AT_MOST.to_string(),
         STOPS_AT_MOST.to_string(),
         STOP_BYTES_AT_MOST.to_string(),
         TOP_LOGPROBS_AT_MOST.to_string(),
