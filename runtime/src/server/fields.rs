@@ -19,13 +19,11 @@ use self::known::{BLANK, Rule, rule};
 pub(super) use self::number::{Whole, real, whole};
 use super::Route;
 use super::error::{ApiError, Code};
+use crate::model::json::without_mark;
 use crate::quoted::{Quoted, shortened};
 
 /// Fields that one body may have: more than all that have a meaning.
 pub const FIELDS_AT_MOST: usize = 256;
-
-/// What some programs write before JSON, to say that it is UTF-8.
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Bytes of the longest neutral value; what is longer is none and is not looked at.
 const NEUTRAL_BYTES: usize = 4096;
@@ -46,7 +44,7 @@ impl<'a> Fields<'a> {
     /// If it is no JSON object, or has more fields than any request.
     pub fn parse(body: &'a [u8]) -> Result<Self, ApiError> {
         let refuse = |message| ApiError::other(StatusCode::BAD_REQUEST, Code::InvalidJson, message);
-        serde_json::from_slice(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body))
+        serde_json::from_slice(without_mark(body))
             .map_err(|error| refuse(format!("the request body is not a JSON object: {}", Quoted::<200>::new(error))))
     }
 

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::num::NonZero;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, available_parallelism};
 
 use axum::http::StatusCode;
@@ -12,6 +11,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::error::{ApiError, Code};
+use crate::threads::survive;
 
 /// Threads, whatever the machine: two, so that a long request does not hold up a short one; no more than eight, since what
 /// they do is small beside the steps that they take processors from.
@@ -69,7 +69,7 @@ impl Intake {
                 return;
             }
             // A panic is reported by the hook; the thread goes on with the next request. Nothing of the work is left.
-            if let Ok(done) = catch_unwind(AssertUnwindSafe(work)) {
+            if let Ok(done) = survive(work) {
                 // Whoever asked may have left meanwhile.
                 let _ = reply.send(done);
             }
