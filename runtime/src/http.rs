@@ -36,16 +36,15 @@ use tower::ServiceExt as _;
 use crate::seldom::Seldom;
 use crate::server;
 use body::{AnsweredBody, ReceivedBody};
-pub use bounds::{Bounds, Places};
+pub use bounds::Bounds;
 use stream::WatchedStream;
 pub use watch::Reader;
 use watch::{Open, Overdue, Watch};
 
+use crate::descriptors::REFUSED_AT_ONCE;
+
 /// Bytes of a request's line and headers.
 const HEAD_BYTES: usize = 32 << 10;
-
-/// Connections beyond the bound that are told so at the same time; more wait in the listener's backlog.
-const REFUSED_AT_ONCE: usize = 32;
 
 /// Pause after the system has given no descriptor for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

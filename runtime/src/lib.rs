@@ -5,6 +5,7 @@ pub mod address;
 pub mod bounds;
 pub mod cancel;
 pub mod coordinator;
+pub mod descriptors;
 pub mod draws;
 pub mod engine;
 pub mod experts;

@@ -14,6 +14,9 @@ use crate::fabric::secret::Drawn;
 /// Version of this protocol; coordinator and ranks of one group must be of one version.
 pub const PROTOCOL: u16 = 4;
 
+/// The first version whose members prove themselves: what came before begins a connection otherwise.
+pub const FIRST_THAT_PROVES: u16 = 4;
+
 /// Characters of words from a peer that are logged or shown at most; a rank's own reasons have no more.
 pub const MOST_WORDS: usize = 1000;
 
@@ -143,8 +146,8 @@ pub enum ToRank {
     Agreed {
         /// The generation.
         generation: u64,
-        /// The fingerprint of each expert's page, `[layers, experts]`.
-        fingerprints: Vec<u128>,
+        /// The fingerprint of each expert's page, `[layers, experts]`; none of one that nobody holds.
+        fingerprints: Vec<Option<u128>>,
     },
     /// Receive the pages of a transaction's changes that name this rank.
     Stage {

@@ -321,10 +321,10 @@ impl<R: Ranks> Driver<R> {
     fn fail(&mut self, failure: Option<String>) {
         self.failure = failure;
         if let Some(reason) = &self.failure {
-            for (id, reader) in std::mem::take(&mut self.readers.0) {
+            let (reason, ids): (_, Vec<_>) = (reason.clone(), self.readers.0.keys().copied().collect());
+            for id in ids {
                 self.scheduler.abort(id);
-                // As in `end`.
-                let _ = reader.updates.try_send(Update::Failed(SequenceError::Failing { reason: reason.clone() }));
+                self.end(id, SequenceError::Failing { reason: reason.clone() });
             }
         }
         self.set_health(Health::NotFormed { reason: "waiting for every rank to register".to_owned() });

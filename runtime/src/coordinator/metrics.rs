@@ -24,6 +24,7 @@ enum FailureReason {
     OutgrowsCache,
     NoNumbers,
     LostGroups,
+    Failing,
 }
 
 /// The driver's metrics.
@@ -81,7 +82,7 @@ impl DriverMetrics {
             failed: {
                 let failed = Opts::new(
                     "swiftbalancer_sequences_failed_total",
-                    "Sequences that ended without an answer while the ranks serve, by reason.",
+                    "Sequences that ended without an answer, by reason.",
                 );
                 let failed = register(registry, IntCounterVec::new(failed, &["reason"])?)?;
                 // A counter that starts to exist with its first event has no rate for it.
@@ -162,8 +163,9 @@ impl DriverMetrics {
             SequenceError::OutgrowsCache { .. } => FailureReason::OutgrowsCache,
             SequenceError::NoNumbers => FailureReason::NoNumbers,
             SequenceError::LostGroups => FailureReason::LostGroups,
-            // Nothing is served then, which other metrics and `/health` tell.
-            SequenceError::Failing { .. } | SequenceError::ShuttingDown => return,
+            SequenceError::Failing { .. } => FailureReason::Failing,
+            // Nobody reads them then.
+            SequenceError::ShuttingDown => return,
         };
         self.failed.with_label_values(&[<&str>::from(reason)]).inc();
     }

@@ -9,6 +9,8 @@ use serde::de::DeserializeOwned;
 use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
 
+use crate::protocol::FIRST_THAT_PROVES;
+
 /// The longest message, bytes: room for a step of 100,000 sequences, and little enough to hold.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
@@ -87,7 +89,7 @@ pub enum ConnectionError {
         peer: String,
     },
     /// The peer is something else.
-    #[error("{peer} speaks something else, or a version before 4")]
+    #[error("{peer} speaks something else, or a version before {FIRST_THAT_PROVES}")]
     NotOurs {
         /// Who.
         peer: String,

@@ -13,21 +13,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::process::{Resource, getrlimit};
+use rustix::io::Errno;
 
 use self::visitors::Visitors;
 use super::framing::Connection;
 use super::handshake::{Claim, TurnedAway, answer};
 use super::purpose::{HELLO_BYTES, Purpose};
 use super::secret::{PROOF_BYTES, Secret, random};
+use crate::descriptors::{callers as callers_of, of_this_process};
 
 /// How long a caller may take to prove itself, however many bytes it sends meanwhile. Twice as long as a caller waits.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// Callers that are greeted at a time, where the process may have so many descriptors.
-const MOST_CALLERS: usize = 256;
-/// The part of the process' descriptors that callers of one port may have.
-const SHARE_OF_DESCRIPTORS: u64 = 8;
 
 /// Callers that are taken in before those that are there are looked at again: a flood does not keep a rank from its proof.
 const ACCEPTS_AT_ONCE: usize = 32;
@@ -97,7 +93,10 @@ impl Greeter {
         let wake = Arc::new(Wake { stopped: AtomicBool::new(false), event });
         let stopper = Stopper(Arc::clone(&wake));
         let (callers, visitors) = (VecDeque::new(), Visitors::new(port));
-        Ok((Self { listener, wake, callers, places: places(), deaf_until: None, visitors }, stopper))
+        Ok((
+            Self { listener, wake, callers, places: callers_of(of_this_process()), deaf_until: None, visitors },
+            stopper,
+        ))
     }
 
     /// Greets until it is stopped. `admit` gives the secret of what is expected here; `welcome` gets who has proved it, and
@@ -109,6 +108,8 @@ impl Greeter {
                 Err(error) => {
                     tracing::error!(port = self.visitors.port(), %error, "callers cannot be waited for");
                     self.become_deaf();
+                    // Waiting again at once would fail again at once.
+                    std::thread::park_timeout(DEAF);
                     Vec::new()
                 }
             };
@@ -142,7 +143,7 @@ impl Greeter {
         watched.extend(self.callers.iter().map(|caller| PollFd::new(&caller.stream, PollFlags::IN)));
         match poll(&mut watched, timeout.as_ref()) {
             Ok(_) => Ok(watched[2..].iter().map(|watched| !watched.revents().is_empty()).collect()),
-            Err(rustix::io::Errno::INTR) => Ok(Vec::new()),
+            Err(Errno::INTR) => Ok(Vec::new()),
             Err(error) => Err(error.into()),
         }
     }
@@ -182,10 +183,13 @@ impl Greeter {
             let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => continue,
-                Err(error) => {
+                Err(error) if is_exhausted(&error) => {
                     tracing::warn!(port = self.visitors.port(), %error, "a connection could not be accepted");
                     return self.become_deaf();
+                }
+                Err(error) => {
+                    tracing::debug!(port = self.visitors.port(), %error, "a connection could not be accepted");
+                    continue;
                 }
             };
             let deadline = now + GREETING_TIMEOUT;
@@ -276,10 +280,10 @@ fn take_in(caller: Caller, purpose: Purpose, welcome: &mut impl FnMut(Purpose, C
     }
 }
 
-/// Callers that one port greets at a time: of few descriptors it takes few.
-fn places() -> usize {
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    ((descriptors / SHARE_OF_DESCRIPTORS) as usize).clamp(4, MOST_CALLERS)
+/// Whether the system has nothing left for any connection; all other errors of accepting are of the one that was to be accepted.
+fn is_exhausted(error: &io::Error) -> bool {
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|error| exhausted.contains(&error))
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ fn messages_that_are_changed_on_their_way_are_read_as_some_message_or_as_none() 
             move_bytes_per_second: 1 << 30,
             step_tokens: 512,
         },
-        ToRank::Agreed { generation: 3, fingerprints: vec![u128::MAX; 16] },
+        ToRank::Agreed { generation: 3, fingerprints: vec![Some(u128::MAX), None] },
         ToRank::Stage { generation: 3, transaction: TransactionId(9), work: transaction(), deadline_ms: 1000 },
         ToRank::Refused { reason: "a reason".to_owned() },
     ] {

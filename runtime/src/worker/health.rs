@@ -10,7 +10,8 @@ use axum::routing::get;
 use tokio::sync::watch;
 
 use super::metrics::WorkerMetrics;
-use crate::http::{self, Bounds, Places};
+use crate::descriptors::Places;
+use crate::http::{self, Bounds};
 use crate::threads::VitalThreads;
 
 /// How far a rank has come.

@@ -95,7 +95,7 @@ struct Part {
     /// Experts of each layer.
     experts: usize,
     /// The fingerprint that each expert's page must have, `[layers, experts]`; empty until it is known.
-    fingerprints: Vec<u128>,
+    fingerprints: Vec<Option<u128>>,
     pages: Arc<Pages<Cpu>>,
     mover: Mover<Cpu>,
     dissolver: Dissolver,
@@ -292,7 +292,7 @@ impl Part {
         let of = |change: &SlotChange| {
             let expert = change.to.index();
             let place = work.layer.index() * self.experts + expert;
-            self.fingerprints.get(place).copied().filter(|_| expert < self.experts)
+            self.fingerprints.get(place).copied().flatten().filter(|_| expert < self.experts)
         };
         work.changes.iter().map(of).collect()
     }

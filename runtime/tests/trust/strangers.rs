@@ -1,18 +1,19 @@
 //! Who has not the secret, or not that of the group.
 
+use std::collections::VecDeque;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use plan::ids::RankId;
 use runtime::fabric::framing::ConnectionError;
 use runtime::fabric::handshake::call;
-use runtime::fabric::purpose::{GroupId, Hello, Purpose};
+use runtime::fabric::purpose::{Hello, Purpose};
 use runtime::fabric::secret::Secret;
 use runtime::protocol::{FromRank, ProcessId};
 
-use crate::group::{Deployment, Sequence, advance, secret};
+use crate::group::{Deployment, Sequence, advance};
 use crate::process::{Over, PATIENCE, has_logged, ports_of, raise_the_limit_of_descriptors, threads};
 use crate::{alone, moving, sequences, serve, two_ranks, undisturbed};
 
@@ -81,35 +82,36 @@ fn a_failure_that_a_stranger_tells_is_nobody_s() {
     assert!(!has_logged(&["words of a stranger"]));
 }
 
-#[test]
-fn no_page_is_given_to_who_knows_the_deployment_s_secret_but_not_the_group_s() {
-    let _alone = alone();
-    let deployment = Deployment::start(two_ranks());
-    let ranks = deployment.fleet.ranks();
-    for (number, rank) in ranks.iter().enumerate() {
-        let (from, to) = (RankId(1 - number as u32), RankId(number as u32));
-        for generation in 0..3 {
-            let group = GroupId { generation, nonce: 0 };
-            let error =
-                call(&rank.address, "it", (Purpose::Moves { group, from, to }, &secret()), PATIENCE).unwrap_err();
-            assert!(matches!(error, ConnectionError::NotExpected { .. }), "{error}");
-        }
-    }
-}
+/// Connections to a port after which its crowd is there: more than are greeted at a time.
+const THERE: usize = 400;
 
-/// Connections to every port of this process, each of which has said as much as `said` says of its number.
-fn crowd(ports: impl IntoIterator<Item = SocketAddr>, count: usize, said: impl Fn(usize) -> usize) -> Vec<TcpStream> {
+/// How long a crowd waits between two of its connections to a port: a thousand come each second.
+const BETWEEN: Duration = Duration::from_millis(1);
+
+/// Keeps a thousand connections to a port, each of which has said as much as `said` says of its number, until it is over: the oldest
+/// makes place for another, as those do that are turned away. With `drips` each says a byte more now and then.
+fn crowd(port: SocketAddr, said: impl Fn(usize) -> usize, drips: bool, (come, over): (&AtomicUsize, &AtomicBool)) {
     let hello = Hello { purpose: Purpose::Control, challenge: [1; 32] }.to_bytes();
-    let mut crowd = Vec::new();
-    for port in ports {
-        for number in 0..count {
-            let mut stream = TcpStream::connect(port).unwrap();
+    let mut crowd = VecDeque::new();
+    for number in 0.. {
+        if over.load(Ordering::Relaxed) {
+            return;
+        }
+        // The port of a rank that restarts is gone for a while, or for good.
+        if let Ok(mut stream) = TcpStream::connect(port) {
             // One that is turned away already is as good.
             let _ = stream.write_all(&hello[..said(number)]);
-            crowd.push(stream);
+            crowd.push_back(stream);
+            come.fetch_add(1, Ordering::Relaxed);
         }
+        if crowd.len() > 1000 {
+            crowd.pop_front();
+        }
+        if drips && let Some(stream) = crowd.get_mut(number * 7 % 1000) {
+            let _ = stream.write_all(&[0]);
+        }
+        std::thread::park_timeout(BETWEEN);
     }
-    crowd
 }
 
 /// How long a group that has lost a rank is gone.
@@ -121,8 +123,11 @@ fn time_of_a_restart(deployment: &mut Deployment) -> Duration {
     started.elapsed()
 }
 
+/// A crowd's name, how much of a hello each connection says, and whether it drips.
+type Kind = (&'static str, fn(usize) -> usize, bool);
+
 #[test]
-fn a_thousand_idle_or_dripping_connections_on_each_port_keep_no_rank_from_coming_back() {
+fn a_thousand_connections_a_second_to_each_port_keep_no_rank_from_coming_back() {
     let _alone = alone();
     raise_the_limit_of_descriptors();
     let setup = moving();
@@ -132,26 +137,25 @@ fn a_thousand_idle_or_dripping_connections_on_each_port_keep_no_rank_from_coming
     // Health and metrics are HTTP, and not this test's.
     let fabric = || ports_of(2).into_iter().filter(|port| !is_http(port));
     assert_eq!(fabric().count(), 5, "control, and steps and pages of both ranks");
-    for (name, said) in [("idle", (|_| 0) as fn(usize) -> usize), ("dripping", |number| 1 + number % 63)] {
-        let mut crowd = crowd(fabric(), 1000, said);
-        let over = AtomicBool::new(false);
+    let kinds: [Kind; 3] =
+        [("idle", |_| 0, false), ("dripping", |number| 1 + number % 63, true), ("full hellos", |_| 64, false)];
+    for (name, said, drips) in kinds {
+        let (come, over) = (AtomicUsize::new(0), AtomicBool::new(false));
         let crowded = std::thread::scope(|scope| {
             let _over = Over(&over);
-            let dripping = (name == "dripping").then(|| {
-                let (crowd, over) = (&mut crowd, &over);
-                scope.spawn(move || {
-                    while !over.load(Ordering::Relaxed) {
-                        for stream in &mut *crowd {
-                            let _ = stream.write_all(&[0]);
-                        }
-                        std::thread::park_timeout(Duration::from_millis(100));
-                    }
-                })
-            });
+            for port in fabric() {
+                let told = (&come, &over);
+                scope.spawn(move || crowd(port, said, drips, told));
+            }
+            let started = Instant::now();
+            while come.load(Ordering::Relaxed) < 5 * THERE {
+                assert!(started.elapsed() < PATIENCE, "the crowd does not come");
+                std::thread::yield_now();
+            }
+            let crowded = time_of_a_restart(&mut deployment);
             assert!(threads("fleet-rank") + threads("fleet-orders") <= 8, "a stranger costs no thread");
             assert!(threads("page-serve") <= 8, "a stranger costs no thread");
-            drop(dripping);
-            time_of_a_restart(&mut deployment)
+            crowded
         });
         println!("{name}: back after {crowded:?}, {quiet:?} without");
         assert!(crowded < quiet * 4 + Duration::from_secs(3), "{name}: {crowded:?} instead of {quiet:?}");

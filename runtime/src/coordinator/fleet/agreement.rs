@@ -12,8 +12,8 @@ use crate::protocol::ProcessId;
 /// What a group agreed upon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Agreement {
-    /// Fingerprints of every expert's page, `[layers, experts]`.
-    pub fingerprints: Vec<u128>,
+    /// Fingerprints of every expert's page, `[layers, experts]`; none of one that nobody holds.
+    pub fingerprints: Vec<Option<u128>>,
     /// The processes that were there.
     processes: BTreeSet<ProcessId>,
 }
@@ -52,8 +52,9 @@ pub(super) fn agree(
             }
         }
         for (expert, holders) in holders.iter().enumerate() {
-            let right = known.map(|known| known.fingerprints[layer * experts + expert]).or_else(|| majority(holders));
-            agreed.push(right.unwrap_or_default());
+            let right =
+                known.and_then(|known| known.fingerprints[layer * experts + expert]).or_else(|| majority(holders));
+            agreed.push(right);
             for &(rank, _) in holders.iter().filter(|(_, fingerprint)| Some(*fingerprint) != right) {
                 let (layer, expert): (LayerId, ExpertId) = (layer.into(), expert.into());
                 wrong.entry(rank).or_insert_with(|| {
@@ -92,8 +93,16 @@ mod tests {
 
     /// Each expert's fingerprint is its layer and number, but for what `change` makes of it.
     fn reports(first_process: u128, change: impl Fn(usize, usize, u32) -> u128) -> Vec<Report> {
+        reports_of(&placement(), first_process, change)
+    }
+
+    fn reports_of(
+        placement: &[Vec<Vec<u32>>],
+        first_process: u128,
+        change: impl Fn(usize, usize, u32) -> u128,
+    ) -> Vec<Report> {
         let of_rank = |rank: usize| {
-            let slots = placement().into_iter().enumerate().flat_map(|(layer, ranks)| {
+            let slots = placement.iter().cloned().enumerate().flat_map(|(layer, ranks)| {
                 ranks[rank].iter().map(|&expert| change(layer, rank, expert)).collect::<Vec<_>>()
             });
             Report { process: ProcessId(first_process + rank as u128), fingerprints: slots.collect() }
@@ -113,7 +122,13 @@ mod tests {
     fn ranks_that_hold_the_same_agree_on_every_expert() {
         let agreed = agree(&placement(), 4, &reports(1, right), None).unwrap();
         // Nobody holds expert 3 of layer 0.
-        assert_eq!(agreed.fingerprints, [1, 2, 3, 0, 101, 102, 103, 104]);
+        let expected = [Some(1), Some(2), Some(3), None, Some(101), Some(102), Some(103), Some(104)];
+        assert_eq!(agreed.fingerprints, expected);
+        // Whoever holds it later, beside those who were there, is the first to say what it is.
+        let mut later = placement();
+        later[0][2] = vec![0, 3];
+        let after = agree(&later, 4, &reports_of(&later, 1, right), Some(&agreed)).unwrap();
+        assert_eq!(after.fingerprints[2..4], [Some(3), Some(4)]);
     }
 
     #[test]

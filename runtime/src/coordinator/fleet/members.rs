@@ -1,7 +1,7 @@
 //! Which ranks are registered and what group they are in: the fleet's state, under one lock that is never held while
 //! anything waits for the network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -16,11 +16,15 @@ use super::{FleetEvent, FleetSettings, FormError, Group};
 use crate::fabric::framing::{Closer, Connection};
 use crate::fabric::purpose::GroupId;
 use crate::fabric::secret::{Secret, random};
-use crate::protocol::{ProcessId, RankAddress, ToRank};
+use crate::protocol::{ProcessId, RankAddress, ToRank, TransactionId};
 
 /// How long the place of a rank that was let go with its group is kept for its process: it comes back within the longest
 /// pause between two of its attempts.
 const KEPT_FOR: Duration = Duration::from_secs(8);
+
+/// Orders to stage for which a rank may still owe a report. It owes none for one that it was told to forget, of which nobody knows
+/// whether the report was under way; so the oldest are forgotten here too.
+const MOST_OWED: usize = 4096;
 
 /// A rank that is registered.
 #[derive(Debug)]
@@ -39,6 +43,8 @@ pub(super) struct Member {
     pub closer: Closer,
     /// When it last said something.
     pub heard: Instant,
+    /// The transactions of which it has been told to stage and has not reported: one report of each is heard.
+    pub owed: BTreeSet<TransactionId>,
 }
 
 #[derive(Debug)]
@@ -370,11 +376,13 @@ impl Members {
         };
         let (id, expected) = (forming.id, self.expected(forming));
         let connections: Vec<Connection> = forming.steps.iter_mut().filter_map(Option::take).collect();
-        let closers: Result<Vec<Closer>, _> = connections.iter().map(Connection::closer).collect();
-        let steps = match closers {
-            Ok(closers) => closers,
-            Err(error) => return self.lose_locked(state, RankId(0), &error.to_string()),
-        };
+        let mut steps = Vec::with_capacity(connections.len());
+        for (rank, connection) in connections.iter().enumerate() {
+            match connection.closer() {
+                Ok(closer) => steps.push(closer),
+                Err(error) => return self.lose_locked(state, rank.into(), &error.to_string()),
+            }
+        }
         let (generation, fingerprints) = (id.generation, &agreement.fingerprints);
         for member in state.members.iter().flatten() {
             // As in `form`.
@@ -404,8 +412,32 @@ impl Members {
         self.tell(event);
     }
 
+    /// Passes on what a rank reports of a transaction; why it is lost, if nothing of it was asked.
+    pub fn report_of(
+        &self,
+        (rank, process): (RankId, ProcessId),
+        transaction: TransactionId,
+        event: FleetEvent,
+    ) -> Result<(), String> {
+        let mut state = self.lock();
+        // One that is lost already is not heard.
+        if let Some(member) = state.members[rank.index()].as_mut().filter(|member| member.process == process) {
+            if !member.owed.remove(&transaction) {
+                return Err(format!("it reports of transaction {}, of which nothing was asked", transaction.0));
+            }
+            self.tell(event);
+        }
+        Ok(())
+    }
+
     pub fn order(&self, rank: RankId, order: ToRank) {
-        if let Some(member) = self.lock().members.get(rank.index()).and_then(Option::as_ref) {
+        if let Some(member) = self.lock().members.get_mut(rank.index()).and_then(Option::as_mut) {
+            if let ToRank::Stage { transaction, .. } = &order {
+                member.owed.insert(*transaction);
+                if member.owed.len() > MOST_OWED {
+                    member.owed.pop_first();
+                }
+            }
             // As in `form`.
             let _ = member.outbox.send(order);
         }

@@ -1,5 +1,6 @@
 //! The fleet's threads: one accepts, one watches for silence, and each rank has one that reads and one that writes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -51,8 +52,10 @@ pub(super) fn accept(members: &Arc<Members>, greeter: Greeter) {
         Purpose::Mesh { .. } | Purpose::Moves { .. } => None,
     };
     greeter.run(admit, |purpose, connection| match purpose {
+        Purpose::Control => spawn_control(members, &places, connection),
         Purpose::Steps { group, rank } => members.attach_steps(group, rank, connection),
-        _ => spawn_control(members, &places, connection),
+        // Nobody is admitted for these.
+        Purpose::Mesh { .. } | Purpose::Moves { .. } => {}
     });
 }
 
@@ -134,7 +137,7 @@ fn serve_control(members: &Arc<Members>, mut connection: Connection) -> Result<(
         loop {
             let message = connection.receive_up_to(most_bytes)?;
             members.heard(rank, process, Instant::now());
-            if let Err(reason) = hear(members, rank, message) {
+            if let Err(reason) = hear(members, (rank, process), message) {
                 return Ok(reason);
             }
         }
@@ -176,7 +179,8 @@ fn introduce(
             }
             let address = RankAddress { rank, step: step_address, moves: move_address, node };
             let heard = Instant::now();
-            members.register(Member { process, address, kv_blocks, block_tokens, outbox, closer, heard })?;
+            let owed = BTreeSet::new();
+            members.register(Member { process, address, kv_blocks, block_tokens, outbox, closer, heard, owed })?;
             Ok((rank, process))
         }
         FromRank::Failed { process, rank, reason } => {
@@ -238,18 +242,20 @@ fn spawn_writer(mut connection: Connection, orders: Receiver<ToRank>) -> Result<
 }
 
 /// Takes note of what a rank says; why it is lost, if that cannot be.
-fn hear(members: &Arc<Members>, rank: RankId, message: FromRank) -> Result<(), String> {
+fn hear(members: &Arc<Members>, (rank, process): (RankId, ProcessId), message: FromRank) -> Result<(), String> {
     match message {
         FromRank::Ready { generation, fingerprints } => return members.ready(rank, generation, fingerprints),
         FromRank::Staged { bytes, .. } if bytes > MOST_STAGED_BYTES => {
             return Err(format!("it reports {bytes} bytes of one transaction"));
         }
         FromRank::Staged { generation, transaction, bytes } => {
-            members.report(FleetEvent::Staged { generation, rank, transaction, bytes });
+            let staged = FleetEvent::Staged { generation, rank, transaction, bytes };
+            return members.report_of((rank, process), transaction, staged);
         }
         FromRank::MoveFailed { generation, transaction, reason, message } => {
             let message = shortened(&message, MOST_WORDS);
-            members.report(FleetEvent::MoveFailed { generation, rank, transaction, reason, message });
+            let failed = FleetEvent::MoveFailed { generation, rank, transaction, reason, message };
+            return members.report_of((rank, process), transaction, failed);
         }
         FromRank::Alive => {}
         FromRank::Register { .. } | FromRank::Failed { .. } => {

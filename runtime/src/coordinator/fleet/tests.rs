@@ -348,12 +348,18 @@ fn an_order_reaches_its_rank_and_its_answer_comes_back() {
     let (fleet, events) = fleet(1, PATIENCE);
     let mut rank = Rank::join(&fleet, 0);
     assert!(matches!(next(&events), FleetEvent::Complete));
-    let order = ToRank::Abort { generation: 1, transaction: TransactionId(4) };
+    let work = plan::moves::Transaction { layer: 0.into(), changes: Vec::new(), shares: Vec::new() };
+    let order = ToRank::Stage { generation: 1, transaction: TransactionId(4), work, deadline_ms: 1000 };
     fleet.order(RankId(0), order.clone());
     assert_eq!(rank.control.receive::<ToRank>().unwrap(), order);
     rank.control.send(&FromRank::Staged { generation: 1, transaction: TransactionId(4), bytes: 10 }).unwrap();
     let staged = next(&events);
     assert!(matches!(staged, FleetEvent::Staged { transaction: TransactionId(4), bytes: 10, .. }), "{staged:?}");
+    // One report of each order: whoever goes on has its place no longer.
+    rank.control.send(&FromRank::Staged { generation: 1, transaction: TransactionId(4), bytes: 10 }).unwrap();
+    rank.control.set_timeout(Some(PATIENCE)).unwrap();
+    assert!(matches!(rank.control.receive::<ToRank>(), Err(crate::fabric::framing::ConnectionError::Closed { .. })));
+    assert!(events.try_recv().is_err());
 }
 
 #[test]
@@ -431,7 +437,7 @@ fn every_rank_is_told_what_was_agreed_before_it_is_ordered_anything() {
     let mut ranks = vec![Rank::join(&fleet, 0), Rank::join(&fleet, 1)];
     let (_group, _steps) = formed(&fleet, &events, &mut ranks);
     fleet.order(RankId(1), ToRank::Abort { generation: 1, transaction: TransactionId(1) });
-    let agreed = ToRank::Agreed { generation: 1, fingerprints: vec![1, 2, 3, 4] };
+    let agreed = ToRank::Agreed { generation: 1, fingerprints: [1, 2, 3, 4].map(Some).to_vec() };
     assert_eq!(ranks[1].control.receive::<ToRank>().unwrap(), agreed);
     assert_eq!(ranks[0].control.receive::<ToRank>().unwrap(), agreed);
 }
@@ -467,11 +473,24 @@ fn a_rank_that_answers_wrongly_is_lost_with_the_reason() {
 #[test]
 fn a_rank_that_says_what_cannot_be_is_lost_with_the_reason() {
     type Said = (fn() -> FromRank, &'static str);
-    let said: [Said; 3] = [
+    let said: [Said; 5] = [
         (|| FromRank::Ready { generation: 1, fingerprints: vec![1] }, "it is ready with 1 pages instead of 4"),
         (
             || FromRank::Staged { generation: 1, transaction: TransactionId(1), bytes: u64::MAX },
             "it reports 18446744073709551615 bytes",
+        ),
+        (
+            || FromRank::Staged { generation: 1, transaction: TransactionId(1), bytes: 1 },
+            "it reports of transaction 1, of which nothing was asked",
+        ),
+        (
+            || FromRank::MoveFailed {
+                generation: 1,
+                transaction: TransactionId(9),
+                reason: crate::protocol::MoveFailure::Deadline,
+                message: String::new(),
+            },
+            "it reports of transaction 9, of which nothing was asked",
         ),
         (
             || FromRank::Failed { process: ProcessId(7), rank: RankId(0), reason: String::new() },

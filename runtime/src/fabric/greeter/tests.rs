@@ -118,3 +118,15 @@ fn a_port_that_is_stopped_accepts_nobody() {
         assert!(Instant::now() < deadline, "the listener must be closed");
     }
 }
+
+#[test]
+fn only_a_system_without_descriptors_or_memory_makes_a_port_deaf() {
+    for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+        assert!(is_exhausted(&errno.into()), "{errno}");
+    }
+    for errno in [Errno::PROTO, Errno::NETDOWN, Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::CONNABORTED, Errno::INTR]
+    {
+        assert!(!is_exhausted(&errno.into()), "{errno}");
+    }
+    assert!(!is_exhausted(&io::Error::other("something")));
+}

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::fabric::handshake::TurnedAway;
-use crate::protocol::PROTOCOL;
+use crate::protocol::{FIRST_THAT_PROVES, PROTOCOL};
 use crate::seldom::Seldom;
 
 /// Those who were turned away from one port.
@@ -53,7 +53,7 @@ fn words(reason: TurnedAway) -> String {
         TurnedAway::Silent => "it did not prove in time that it belongs here".to_owned(),
         TurnedAway::Crowded => "it made room for callers that came later".to_owned(),
         TurnedAway::Closed => "it went away before it had proved anything".to_owned(),
-        TurnedAway::NotOurs => "it speaks something else, or a version before 4".to_owned(),
+        TurnedAway::NotOurs => format!("it speaks something else, or a version before {FIRST_THAT_PROVES}"),
         TurnedAway::OtherVersion(found) => {
             format!("it speaks protocol {found}, this process {PROTOCOL}; run the same version everywhere")
         }
