@@ -49,7 +49,11 @@ pub async fn run(
     let (sender, changes) = mpsc::unbounded();
     triggers.push(changes.boxed());
     let poll = settings.poll;
-    let coordinators = Coordinators { pods: stores.pods.clone(), deployments: stores.deployments.clone() };
+    let coordinators = Coordinators {
+        pods: stores.pods.clone(),
+        deployments: stores.deployments.clone(),
+        nodes: stores.nodes.clone(),
+    };
     let asking = tokio::spawn(runtime_watch::watch(coordinators, runtime_client, heard.clone(), sender, poll));
     let ready = tokio::spawn(announce(stores.clone(), Arc::clone(&metrics)));
     let context = Arc::new(Context::new(client, stores, heard, settings, metrics));

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::channel::mpsc::UnboundedSender;
-use k8s_openapi::api::core::v1::Pod;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
 use plan::wire::State;
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 use crate::context::{Guarded, Heard};
 use crate::keys::AdminToken;
 use crate::names::{self, Role};
+use crate::nodes::{self, Reach};
 use crate::observed::RuntimeView;
 use crate::pods::Member;
 use crate::runtime_client::{Endpoint, RuntimeClient, RuntimeError};
@@ -40,6 +42,8 @@ pub struct Coordinators {
     pub pods: Store<Pod>,
     /// Deployments.
     pub deployments: Store<Guarded>,
+    /// Nodes that pods are on.
+    pub nodes: Store<Node>,
 }
 
 impl Coordinators {
@@ -50,6 +54,12 @@ impl Coordinators {
             found.uid()
         };
         self.pods.state().iter().filter_map(|pod| coordinator(pod, &deployment)).collect()
+    }
+
+    /// Whether what is sent to the address of a coordinator reaches it and nobody else.
+    fn holds_its_address(&self, member: &Member, now: Timestamp) -> bool {
+        let node = member.node.as_deref().and_then(|node| self.nodes.get(&ObjectRef::new(node)));
+        holds_its_address(member, node.as_deref(), now)
     }
 
     fn deployment_uids(&self) -> BTreeSet<String> {
@@ -71,6 +81,13 @@ fn coordinator(pod: &Pod, deployment: &impl Fn(&str, &str) -> Option<String>) ->
     (is_controlled && is_named).then(|| ((namespace, name.clone(), member.group), (member, uid)))
 }
 
+/// Whether a pod still has the address that it shows: of one that has ended, or whose node is gone, another may have it by
+/// now, and would be sent the token.
+fn holds_its_address(member: &Member, node: Option<&Node>, now: Timestamp) -> bool {
+    let is_lost = || member.node.is_some() && nodes::reach(node, now) == Reach::Lost;
+    member.started && !member.ended && !member.deleting && !is_lost()
+}
+
 /// Asks for ever; `changed` gets each deployment whose status is to be looked at.
 pub async fn watch(
     coordinators: Coordinators,
@@ -90,7 +107,10 @@ pub async fn watch(
         heard.admin_tokens.keep(&coordinators.deployment_uids());
         patience.keep(|uid| found.values().any(|(member, _)| member.uid == uid));
         let now = Instant::now();
-        let due = found.iter().filter(|(_, (member, _))| patience.is_due(&member.uid, now));
+        let time = Timestamp::now();
+        let due = found.iter().filter(|(_, (member, _))| {
+            patience.is_due(&member.uid, now) && coordinators.holds_its_address(member, time)
+        });
         // Until a pass over the deployment has read its keys there is no token, and nothing is asked without one.
         let due = due.filter_map(|(key, (member, uid))| Some((key, member, heard.admin_tokens.of(uid)?)));
         futures::stream::iter(due)

@@ -97,3 +97,40 @@ fn words_are_as_they_are_shown() {
     assert!(views.take(&key(0), view("b", state(|state| state.failure = Some("at 4".to_owned())), None)));
     assert_eq!(views.of("default", "tiny-moe")[&0].state.failure.as_deref(), Some("at 4"));
 }
+
+#[test]
+fn a_token_is_sent_only_to_an_address_that_the_coordinator_still_has() {
+    let now: Timestamp = "2026-01-01T00:01:00Z".parse().unwrap();
+    let node = |ready: &str, since: &str| -> Node {
+        let ready = json!({"type": "Ready", "status": ready, "lastTransitionTime": since});
+        serde_json::from_value(json!({"metadata": {"name": "node-1"}, "status": {"conditions": [ready]}})).unwrap()
+    };
+    let pod = json!({
+        "metadata": {"name": "tiny-moe-0", "uid": "u", "labels": {(names::GROUP): "0", (names::ROLE): "coordinator"}},
+        "spec": {"nodeName": "node-1", "containers": []},
+        "status": {"phase": "Running", "podIP": "10.0.0.1", "containerStatuses": [{
+            "name": "coordinator", "image": "i", "imageID": "i", "ready": true, "restartCount": 0, "started": true,
+        }]},
+    });
+    let with = |path: &str, value: serde_json::Value| {
+        let mut pod = pod.clone();
+        *pod.pointer_mut(path).unwrap() = value;
+        Member::read(&serde_json::from_value(pod).unwrap()).unwrap()
+    };
+    let works = node("True", "2026-01-01T00:00:00Z");
+    let running = with("/status/phase", json!("Running"));
+    assert!(holds_its_address(&running, Some(&works), now));
+    assert!(holds_its_address(&running, Some(&node("Unknown", "2026-01-01T00:00:55Z")), now), "a hiccup");
+    assert!(!holds_its_address(&running, Some(&node("Unknown", "2026-01-01T00:00:00Z")), now), "a lost node");
+    assert!(!holds_its_address(&running, None, now), "a removed node");
+    for phase in ["Failed", "Succeeded"] {
+        let ended = with("/status/phase", json!(phase));
+        assert_eq!(ended.address.as_deref(), Some("10.0.0.1"));
+        assert!(!holds_its_address(&ended, Some(&works), now), "{phase}");
+    }
+    let restarting = with("/status/containerStatuses/0/started", json!(false));
+    assert!(!holds_its_address(&restarting, Some(&works), now));
+    let mut deleting = running;
+    deleting.deleting = true;
+    assert!(!holds_its_address(&deleting, Some(&works), now));
+}
