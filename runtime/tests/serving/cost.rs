@@ -106,3 +106,22 @@ async fn text_that_no_context_holds_is_refused_at_once() {
         assert!(quickest < Duration::from_millis(50), "{quickest:?}");
     }
 }
+
+#[tokio::test]
+async fn the_largest_answer_that_repeats_prompts_is_given_within_its_memory_and_a_larger_one_is_refused() {
+    const SCORE: usize = 192;
+    let group = Group::start(1, &[]).await;
+    let prompt = vec![5; 1000];
+    let body = |choices: usize| {
+        json!({"prompt": prompt, "n": choices, "max_tokens": 0, "echo": true, "logprobs": 20}).to_string()
+    };
+    let before = group.memory();
+    group.forget_peak();
+    let (status, answer, waited) = post(&group, "/v1/completions", &body(49)).await;
+    let cost = group.peak_memory().saturating_sub(before);
+    println!("{status} after {waited:?}, {cost} bytes");
+    assert_eq!((status, answer["choices"].as_array().map(Vec::len)), (200, Some(49)));
+    assert!(cost < 49 * 1000 * 21 * SCORE, "{cost} bytes");
+    let (status, answer, _) = post(&group, "/v1/completions", &body(50)).await;
+    assert_eq!((status, &answer["error"]["param"]), (400, &json!("echo")), "{answer}");
+}
