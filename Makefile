@@ -5,14 +5,17 @@
 #                            costs and pays
 # make bench-plan            the planner beside other planners; RECORDED=DIR adds recorded loads, CHECK=1 fails on a missed
 #                            target, QUICK=1 takes seconds
+# make endurance            MINUTES=20 of load while experts move and ranks are killed: no wrong token, no lost request, and
+#                            nothing that grows
 # make images                the images, as OCI archives in target/images/archives
 # make cluster-up            the test cluster, to look around in; make cluster-down takes it down
 
 CONTEXT ?=
 RECORDED ?=
+MINUTES ?= 20
 loads = $(CURDIR)/target/plan-loads
 
-.PHONY: demo test bench bench-plan images cluster-up cluster-down
+.PHONY: demo test bench bench-plan endurance images cluster-up cluster-down
 
 demo:
 	cargo run --locked --release --package tests --bin demo -- $(if $(CONTEXT),--context '$(CONTEXT)')
@@ -30,6 +33,9 @@ bench:
 bench-plan:
 	tests/bench/plan/make_loads.sh $(loads) $(RECORDED)
 	cargo bench --locked --package plan --bench planner -- --loads $(loads) $(if $(CHECK),--check) $(if $(QUICK),--quick) $(SECTION)
+
+endurance:
+	cargo bench --locked --package runtime --bench endurance -- --minutes $(MINUTES)
 
 images:
 	cargo run --locked --release --package tests --bin cluster -- images
