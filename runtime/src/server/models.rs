@@ -17,6 +17,8 @@ struct Model<'a> {
     object: &'static str,
     created: i64,
     owned_by: &'static str,
+    /// The model behind the name: the same; vLLM's clients read it.
+    root: &'a str,
     /// Tokens of prompt and answer together; vLLM's clients read it.
     max_model_len: usize,
 }
@@ -28,6 +30,7 @@ fn model(app: &App) -> Model<'_> {
         object: "model",
         created: model.created,
         owned_by: "swiftbalancer",
+        root: &model.name,
         max_model_len: app.bounds().context,
     }
 }

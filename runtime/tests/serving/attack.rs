@@ -170,6 +170,21 @@ async fn send(address: &str, input: Input) {
     let _ = tokio::time::timeout(wait, stream.read(&mut answer)).await;
 }
 
+/// Asks for `/livez` once; false if the connection is closed before the answer.
+fn is_alive(address: &str) -> bool {
+    let answer = || {
+        let mut stream = std::net::TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        std::io::Result::Ok(answer)
+    };
+    let answer = answer().unwrap_or_default();
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok"), "{answer}");
+    !answer.is_empty()
+}
+
 /// Asks for `/livez` again and again, over a connection each time, until it is dropped.
 struct Watch {
     ends: Arc<AtomicBool>,
@@ -185,12 +200,11 @@ impl Watch {
             let mut times = Vec::new();
             while !ended.load(Ordering::SeqCst) {
                 let start = Instant::now();
-                let mut stream = std::net::TcpStream::connect(&address).unwrap();
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
-                let mut answer = String::new();
-                stream.read_to_string(&mut answer).unwrap();
-                assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok"), "{answer}");
+                // A connection that is slower to ask than all others, on a machine that has other work, may lose its
+                // place to a newer one: what counts is how long the answer takes in all.
+                while !is_alive(&address) {
+                    assert!(start.elapsed() < PATIENCE, "/livez does not answer");
+                }
                 times.push(start.elapsed());
             }
             times
