@@ -27,7 +27,7 @@ const BY_THE_API_SERVER: &[Case] = &[
     ("/spec/eplb/expertMapRef", || json!({}), "exactly one of name"),
     ("/spec/eplb/expertMapRef", || json!({ "name": "a", "fromDeployment": "b" }), "exactly one of name"),
     ("/spec/eplb/expertMapPath", || json!("../map.json"), "must not start with '/' nor contain '..'"),
-    ("/spec/eplb/expertMapRecordPath", || json!("map.json"), "an image cannot be written to"),
+    ("/spec/eplb/expertMapRecordPath", || json!("map.json"), "an image or a folder of nodes is not written to"),
     ("/spec/eplb/gateEplb", || json!(true), "unknown field \"spec.eplb.gateEplb\""),
     ("/spec/parallelism/tensor", || json!(2), "tensor parallelism is not supported yet"),
     ("/spec/parallelism/data", || json!(0), "greater than or equal to 1"),
