@@ -27,7 +27,10 @@ mod writing;
 
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod rare;
 
+pub use self::budget::IsLate;
 use jiff::Zoned;
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -102,11 +105,18 @@ impl Template {
         parser::parse(source).map(Self)
     }
 
-    /// The text that it gives for `variables`, at most `longest` bytes. `now` is what `strftime_now` tells.
+    /// The text that it gives for `variables`, at most `longest` bytes. `now` is what `strftime_now` tells; `is_late`,
+    /// which is asked again and again, ends it.
     ///
     /// # Errors
     /// If it fails, refuses the variables, or takes too much.
-    pub fn render(&self, variables: &Map<String, Value>, longest: usize, now: &Zoned) -> Result<String, JinjaError> {
-        render::render(&self.0, variables, longest, now)
+    pub fn render(
+        &self,
+        variables: &Map<String, Value>,
+        longest: usize,
+        now: &Zoned,
+        is_late: IsLate<'_>,
+    ) -> Result<String, JinjaError> {
+        render::render(&self.0, variables, longest, now, is_late)
     }
 }

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::model::folder::FileError;
 use crate::quoted::Quoted;
-use crate::server::jinja::{JinjaError, Template};
+use crate::server::jinja::{IsLate, JinjaError, Template};
 
 /// Names under which a message has what an assistant thought; the first is the one that templates read.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
@@ -82,7 +82,7 @@ impl ChatTemplate {
     }
 
     /// The prompt of messages, ready for the answer. `arguments` are further variables of the template; `now` is what it
-    /// may tell of the time.
+    /// may tell of the time, and `is_late` ends it.
     ///
     /// # Errors
     /// If the template fails or refuses the messages, or takes too long for them.
@@ -91,6 +91,7 @@ impl ChatTemplate {
         messages: &impl Serialize,
         arguments: &Map<String, Value>,
         now: &Zoned,
+        is_late: IsLate<'_>,
     ) -> Result<String, TemplateError> {
         let Ok(Value::Array(messages)) = serde_json::to_value(messages) else { return Err(TemplateError::Messages) };
         let messages = messages.into_iter().map(as_given).collect::<Option<Vec<Value>>>();
@@ -101,7 +102,7 @@ impl ChatTemplate {
         variables.extend(arguments.clone());
         variables.insert("messages".to_owned(), Value::Array(messages.ok_or(TemplateError::Messages)?));
         variables.insert("add_generation_prompt".to_owned(), json!(true));
-        self.template.render(&variables, self.longest, now).map_err(TemplateError::Render)
+        self.template.render(&variables, self.longest, now, is_late).map_err(TemplateError::Render)
     }
 }
 
@@ -126,7 +127,7 @@ mod tests {
 
     fn render(source: &str, messages: &Value) -> Result<String, TemplateError> {
         let tokens = vec![("bos_token".to_owned(), "<s>".to_owned())];
-        ChatTemplate::new(source, tokens, 1 << 20)?.render(messages, &Map::new(), &Zoned::default())
+        ChatTemplate::new(source, tokens, 1 << 20)?.render(messages, &Map::new(), &Zoned::default(), &|| false)
     }
 
     #[test]

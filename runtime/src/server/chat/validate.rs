@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Zoned;
 use serde_json::{Map, Value};
@@ -61,7 +62,9 @@ fn prompt_of(
         .chat
         .as_ref()
         .map_err(|reason| refuse(format!("the model {} cannot chat: {reason}; use /v1/completions", model.name)))?;
-    let text = template.render(&messages, arguments, &Zoned::now()).map_err(|error| {
+    let begun = Instant::now();
+    let is_late = || begun.elapsed() > RENDERING_AT_MOST;
+    let text = template.render(&messages, arguments, &Zoned::now(), &is_late).map_err(|error| {
         if error.is_too_long() {
             return bounds.overflow("messages", "the messages are longer than that; shorten them");
         }
@@ -69,6 +72,9 @@ fn prompt_of(
     })?;
     model.tokens(&text, special_tokens, "messages", bounds)
 }
+
+/// A template takes milliseconds; while one is rendered, no other request is prepared on its thread.
+const RENDERING_AT_MOST: Duration = Duration::from_secs(2);
 
 /// Bytes of the further variables of a template: what they become in memory is many times what they are in a body.
 pub const TEMPLATE_ARGUMENT_BYTES_AT_MOST: usize = 64 << 10;

@@ -2,22 +2,30 @@
 //! ends in bounded time and memory.
 
 use super::JinjaError;
+use super::value::Value;
 
 /// Nodes evaluated and items touched; some seconds' worth at the very most.
 const STEPS: u64 = 10_000_000;
 /// Bytes of text and lists made on the way, for whatever input and for each of its bytes.
 const BYTES: u64 = 128 << 20;
 const BYTES_FOR_EACH: u64 = 64;
-/// What an item of a list takes, about.
-const ITEM: u64 = 48;
+/// What an item of a list takes.
+const ITEM: u64 = size_of::<Value>() as u64;
+/// The clock is looked at each time that so many steps were made.
+const STEPS_A_LOOK: u64 = 1 << 12;
+/// Names of variables and members that are compared in the time of a step.
+const NAMES_A_STEP: usize = 16;
 /// Calls and brackets that may lie in one another while rendering: each takes some of the thread's stack.
 const DEPTH: usize = 320;
 /// A macro, or a block that is captured, counts as so many: it takes as much of the stack.
 const CAPTURED: usize = 6;
 
+/// Whether rendering has taken too long: a net below the steps, for work that they count too low.
+pub type IsLate<'c> = &'c dyn Fn() -> bool;
+
 /// What is left to spend.
-#[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct Budget<'c> {
+    is_late: IsLate<'c>,
     steps: u64,
     bytes: u64,
     depth: usize,
@@ -25,11 +33,11 @@ pub(super) struct Budget {
     longest: usize,
 }
 
-impl Budget {
+impl<'c> Budget<'c> {
     /// For an input of so many bytes and an output of at most `longest`.
-    pub const fn new(input: usize, longest: usize) -> Self {
+    pub fn new(input: usize, longest: usize, is_late: IsLate<'c>) -> Self {
         let bytes = BYTES.saturating_add((input as u64).saturating_mul(BYTES_FOR_EACH));
-        Self { steps: STEPS, bytes, depth: 0, longest }
+        Self { is_late, steps: STEPS, bytes, depth: 0, longest }
     }
 
     /// One step more.
@@ -42,9 +50,16 @@ impl Budget {
         self.steps(bytes as u64 / 64)
     }
 
+    /// So many names are compared with another.
+    pub fn names(&mut self, names: usize) -> Result<(), JinjaError> {
+        self.steps((names / NAMES_A_STEP) as u64)
+    }
+
     fn steps(&mut self, steps: u64) -> Result<(), JinjaError> {
-        self.steps = self.steps.checked_sub(steps).ok_or(JinjaError::Limit("steps"))?;
-        Ok(())
+        let left = self.steps.checked_sub(steps).ok_or(JinjaError::Limit("steps"))?;
+        let looks = left / STEPS_A_LOOK != self.steps / STEPS_A_LOOK;
+        self.steps = left;
+        if looks && (self.is_late)() { Err(JinjaError::Limit("time")) } else { Ok(()) }
     }
 
     fn bytes(&mut self, bytes: u64) -> Result<(), JinjaError> {

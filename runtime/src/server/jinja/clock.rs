@@ -6,12 +6,14 @@ use jiff::Zoned;
 use jiff::fmt::strtime;
 
 use super::JinjaError;
+use super::budget::Budget;
 
 /// Directives that mean the same to jiff.
 const SAME: &str = "AaBbCdeFGgHhIjklMmnPpRSTtUuVWwYy";
 
 /// `now.strftime(format)` of a time without zone.
-pub(super) fn strftime(format: &str, now: &Zoned) -> Result<String, JinjaError> {
+pub(super) fn strftime(format: &str, now: &Zoned, budget: &mut Budget) -> Result<String, JinjaError> {
+    budget.scratch(format.len())?;
     let mut out = String::new();
     let mut chars = format.chars();
     while let Some(char) = chars.next() {
@@ -19,6 +21,8 @@ pub(super) fn strftime(format: &str, now: &Zoned) -> Result<String, JinjaError> 
             out.push(char);
             continue;
         }
+        budget.step()?;
+        budget.fits(out.len())?;
         let mut directive = "%".to_owned();
         let mut kind = chars.next();
         if let Some(flag @ ('-' | '_' | '0' | '^')) = kind {
@@ -52,5 +56,6 @@ pub(super) fn strftime(format: &str, now: &Zoned) -> Result<String, JinjaError> 
         let written = strtime::format(whole.as_bytes(), now).map_err(|error| JinjaError::failed(error.to_string()))?;
         out.push_str(&written);
     }
+    budget.text(out.len())?;
     Ok(out)
 }

@@ -8,7 +8,7 @@ pub(super) use self::lists::attribute_of;
 use super::JinjaError;
 use super::budget::Budget;
 use super::call::{Passed, integer, required, string};
-use super::operators::{iterate, length};
+use super::operators::{iterate, length, too_large};
 use super::value::Value;
 use super::writing::{JsonStyle, text_of};
 
@@ -86,7 +86,7 @@ pub(super) fn apply(name: &str, value: &Value, passed: Passed, budget: &mut Budg
             Ok(if falls_back { default.unwrap_or_else(|| Value::text("")) } else { value.clone() })
         }
         "tojson" => to_json(value, passed, budget),
-        "length" | "count" => none(passed, name).and_then(|()| Ok(Value::Integer(length(value)? as i128))),
+        "length" | "count" => none(passed, name).and_then(|()| Ok(Value::Integer(length(value, budget)? as i128))),
         "string" => match value {
             Value::Text(_) | Value::Markup(_) => Ok(value.clone()),
             value => text_of(value, budget).map(Value::text),
@@ -105,6 +105,7 @@ pub(super) fn apply(name: &str, value: &Value, passed: Passed, budget: &mut Budg
             let [attribute] = passed.take(name, ["name"])?;
             let attribute = required(attribute, name, "a name")?;
             let attribute = string(&attribute, "a name")?;
+            budget.scratch(attribute.len())?;
             Ok(match value {
                 Value::Dict(_) => super::render::method_of(value, attribute)?
                     .unwrap_or_else(|| Value::undefined(format!("dict has no attribute '{attribute}'"))),
@@ -115,10 +116,10 @@ pub(super) fn apply(name: &str, value: &Value, passed: Passed, budget: &mut Budg
             Value::Float(value) => Ok(Value::Float(value.abs())),
             value => {
                 let whole = value.as_integer().ok_or_else(|| wrong("abs()", value))?;
-                Ok(Value::Integer(whole.abs()))
+                whole.checked_abs().map(Value::Integer).ok_or_else(too_large)
             }
         },
-        "int" | "float" | "round" => numbers::apply(name, value, passed),
+        "int" | "float" | "round" => numbers::apply(name, value, passed, budget),
         "batch" | "dictsort" | "first" | "groupby" | "join" | "last" | "max" | "min" | "reverse" | "slice" | "sort"
         | "sum" | "unique" => lists::apply(name, value, passed, budget),
         _ => text::apply(name, value, passed, budget),

@@ -106,7 +106,10 @@ impl Formatter<'_> {
         };
         let found = match index {
             Some(index) => self.passed.positional.get(index).cloned(),
-            None => self.passed.named.iter().find(|(known, _)| known == first).map(|(_, value)| value.clone()),
+            None => {
+                budget.names(self.passed.named.len())?;
+                self.passed.named.iter().find(|(known, _)| known == first).map(|(_, value)| value.clone())
+            }
         };
         let missing = || JinjaError::failed(format!("there is no {name:?} to format"));
         let mut value = found.ok_or_else(missing)?;

@@ -56,19 +56,23 @@ pub(super) fn range(passed: Passed) -> Result<Value, JinjaError> {
 }
 
 /// Pairs of a dictionary or of a list of pairs, and then of what is named.
-pub(super) fn pairs(passed: Passed, function: &str) -> Result<Vec<(Value, Value)>, JinjaError> {
+pub(super) fn pairs(passed: Passed, function: &str, budget: &mut Budget) -> Result<Vec<(Value, Value)>, JinjaError> {
     let Passed { mut positional, named } = passed;
     if positional.len() > 1 {
         return Err(JinjaError::failed(format!("{function} takes at most one argument")));
     }
     let mut pairs = match positional.pop() {
         None => Vec::new(),
-        Some(Value::Dict(dict)) => dict.entries().to_vec(),
+        Some(Value::Dict(dict)) => {
+            budget.items(dict.entries().len().saturating_mul(2))?;
+            dict.entries().to_vec()
+        }
         Some(value) => {
             let items = match &value {
                 Value::View(_, items) => &items.values[..],
                 value => value.as_items().unwrap_or_default(),
             };
+            budget.items(items.len().saturating_mul(2))?;
             let pair = |item: &Value| match item.as_items() {
                 Some([key, value]) => Ok((key.clone(), value.clone())),
                 _ => Err(JinjaError::failed(format!("{function} needs pairs"))),
@@ -85,5 +89,5 @@ pub(super) fn pairs(passed: Passed, function: &str) -> Result<Vec<(Value, Value)
 
 /// `dict(...)`.
 pub(super) fn dict(passed: Passed, budget: &mut Budget) -> Result<Value, JinjaError> {
-    Ok(Value::Dict(Dict::new(pairs(passed, "dict")?, budget)?))
+    Ok(Value::Dict(Dict::new(pairs(passed, "dict", budget)?, budget)?))
 }

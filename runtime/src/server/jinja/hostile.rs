@@ -1,16 +1,22 @@
 //! Templates that try to take the process down: they end with an error, in bounded stack, time and memory.
 
+use std::cell::Cell;
+
 use jiff::Zoned;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Map, Value, json};
 
-use super::{JinjaError, Template};
+use super::{IsLate, JinjaError, Template};
 
 fn render(source: &str) -> Result<String, JinjaError> {
+    render_until(source, &|| false)
+}
+
+fn render_until(source: &str, is_late: IsLate<'_>) -> Result<String, JinjaError> {
     let messages = json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "<think>x</think>y"}]);
     let variables: Map<String, Value> = [("messages".to_owned(), messages)].into_iter().collect();
-    Template::parse(source)?.render(&variables, 1 << 18, &Zoned::default())
+    Template::parse(source)?.render(&variables, 1 << 20, &Zoned::default(), is_late)
 }
 
 /// Runs with half of what threads have.
@@ -72,7 +78,7 @@ fn recursion_and_lists_in_lists_end() {
         "{% set ns = namespace(x={}) %}{% for i in range(99999) %}{% set ns.x = {'a': ns.x}.items() %}{% endfor %}",
         "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x]|map('list') %}{% endfor %}{{ ns.x|list }}",
         "{% set ns = namespace(x='') %}{% for i in range(99999) %}{% set ns.x = ns.x.upper %}{% endfor %}",
-        "{{ '{:{}}'.format('{:{}}', 999999) }}",
+        "{{ '{:{}}'.format('{:{}}', 9999999) }}",
         "{{ [1]|map('map', 'map', 'map', 'map')|list }}",
     ] {
         assert!(with_little_stack(move || render(source)).is_err(), "{source}");
@@ -125,6 +131,104 @@ fn generators_that_hold_the_same_twice_are_made_at_once() {
     assert_eq!(with_little_stack(move || render(doubled)).as_deref(), Ok("True"));
     let deeper = doubled.replace("99", "99999");
     assert!(with_little_stack(move || render(&deeper)).is_err());
+}
+
+/// Ends what makes about a million steps, so that the test need not wait for all that a template may make.
+fn is_counted(source: &str) -> bool {
+    let looks = Cell::new(0);
+    let is_late = || {
+        looks.set(looks.get() + 1);
+        looks.get() > 250
+    };
+    matches!(render_until(source, &is_late), Err(JinjaError::Limit(_)))
+}
+
+/// Each of these would come to its end if what it looks at were not counted.
+#[test]
+fn work_on_long_texts_and_many_names_takes_steps() {
+    for work in [
+        "s|length",
+        "s|count",
+        "s == t",
+        "s != t",
+        "s < t",
+        "s in [t]",
+        "[s].index(t)",
+        "[s].count(t)",
+        "(s, 1) == (t, 1)",
+        "{'a': s} == {'a': t}",
+        "s is eq(t)",
+        "'x' in s",
+        "s in d",
+        "d[s]",
+        "d.get(s)",
+        "[s, t]|unique",
+        "[s, t]|sort",
+        "[s, t]|max",
+        "s[400000]",
+        "s[-400000]",
+        "d|attr(s)",
+        "s|int",
+        "s|float",
+        "strftime_now(s)",
+        "'x'.strip(s)",
+        "'x'.split(s)",
+        "'x'.partition(s)",
+        "'x'.replace(s, '')",
+        "'x'.find(s)",
+        "'x'.startswith(s)",
+        "'x'.removeprefix(s)",
+        "[1]|map(attribute=s)|list",
+        "[1]|sort(attribute=s)",
+        "'{x}'.format_map(d)",
+        "many|dictsort",
+        "names.a",
+        "names['a']",
+        "namespace(**many)",
+        "dict(many)",
+    ] {
+        let source = format!(
+            "{{% set s = 'é' * 500000 %}}{{% set t = 'é' * 500000 %}}{{% set d = {{s: 1, 'x': 1}} %}}\
+             {{% set many = dict(range(20000)|map('string')|batch(2)|list) %}}{{% set names = namespace(**many) %}}\
+             {{% for i in range(9000) %}}{{% if {work} %}}{{% endif %}}{{% endfor %}}"
+        );
+        let source = if work.contains("many") || work.contains("names") {
+            source
+        } else {
+            source.split_once("{% set many").unwrap().0.to_owned()
+                + source.split_once("names = namespace(**many) %}").unwrap().1
+        };
+        assert!(is_counted(&source), "{work}");
+    }
+    let sets: String = (0..9_000).map(|at| format!("{{% set a{at} = 1 %}}")).collect();
+    assert!(is_counted(&format!("{sets}{{% for i in range(3000) %}}{{{{ b }}}}{{% endfor %}}")));
+}
+
+#[test]
+fn one_value_compared_with_itself_is_not_gone_through() {
+    let doubled = "{% set ns = namespace(x=[1]) %}{% for i in range(200) %}{% set x = ns.x %}\
+                   {% set ns.x = [x, x] %}{% endfor %}{{ ns.x == ns.x }} {{ ns.x < ns.x }} {{ ns.x in [ns.x] }}";
+    assert_eq!(render(doubled).as_deref(), Ok("True False True"));
+}
+
+#[test]
+fn no_single_step_goes_on_without_end() {
+    assert_eq!(render("{{ ('a' * 400000).strip('b' * 400000 ~ 'a') }}").as_deref(), Ok(""));
+    for source in [
+        "{{ range(1000)|list|tojson(indent=500000) }}",
+        "{{ range(1000)|list|tojson(separators=['a' * 500000, '']) }}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(64) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+        "{{ ['A' * 500000] * 10000 |sort }}",
+    ] {
+        assert!(with_little_stack(move || render(source)).is_err(), "{source}");
+    }
+}
+
+#[test]
+fn rendering_ends_when_it_is_late() {
+    let long = "{% for i in range(90000) %}{% endfor %}x";
+    assert_eq!(render(long).as_deref(), Ok("x"));
+    assert_eq!(render_until(long, &|| true), Err(JinjaError::Limit("time")));
 }
 
 /// What is no number is neither less nor more than any: where it ends up is open, but all of it comes out.

@@ -1,12 +1,17 @@
 //! Python's operators.
 
 use std::cmp::Ordering;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use super::JinjaError;
 use super::ast::{Comparison, Operator};
 use super::budget::Budget;
 use super::percent;
 use super::value::{Dict, Range, Value};
+
+/// The first float that is beyond all whole numbers that are done.
+const BEYOND: f64 = (1_u128 << 127) as f64;
 
 type Made = Result<Value, JinjaError>;
 
@@ -16,15 +21,23 @@ pub(super) fn equal(left: &Value, right: &Value, budget: &mut Budget) -> Result<
     Ok(match (left, right) {
         (Value::Undefined(_), Value::Undefined(_)) | (Value::None, Value::None) => true,
         (Value::Text(left) | Value::Markup(left), Value::Text(right) | Value::Markup(right)) => {
+            if Arc::ptr_eq(left, right) {
+                return Ok(true);
+            }
             let may_be = left.len() == right.len();
             budget.look(if may_be { left.len() } else { 0 })?;
             may_be && left == right
         }
-        (Value::List(left), Value::List(right)) => all_equal(&left.values, &right.values, budget)?,
-        (Value::Tuple(left) | Value::Group(left), Value::Tuple(right) | Value::Group(right)) => {
-            all_equal(&left.values, &right.values, budget)?
+        (Value::List(left), Value::List(right)) => {
+            Rc::ptr_eq(left, right) || all_equal(&left.values, &right.values, budget)?
         }
-        (Value::Dict(left), Value::Dict(right)) => equal_dicts(left, right, budget)?,
+        (Value::Tuple(left) | Value::Group(left), Value::Tuple(right) | Value::Group(right)) => {
+            Rc::ptr_eq(left, right) || all_equal(&left.values, &right.values, budget)?
+        }
+        (Value::Dict(left), Value::Dict(right)) => Rc::ptr_eq(left, right) || equal_dicts(left, right, budget)?,
+        (Value::View(..), Value::View(..)) | (Value::Method(_), Value::Method(_)) => {
+            return Err(JinjaError::unsupported(format!("to compare two {}", left.type_name())));
+        }
         (Value::Range(left), Value::Range(right)) => {
             let length = left.len();
             length == right.len()
@@ -35,7 +48,7 @@ pub(super) fn equal(left: &Value, right: &Value, budget: &mut Budget) -> Result<
         | (Value::Loop(left), Value::Loop(right))
         | (Value::Macro(left), Value::Macro(right)) => left == right,
         (Value::Function(left), Value::Function(right)) => left == right,
-        (Value::Generator(left), Value::Generator(right)) => std::rc::Rc::ptr_eq(left, right),
+        (Value::Generator(left), Value::Generator(right)) => Rc::ptr_eq(left, right),
         _ => numbers(left, right).is_some_and(|numbers| numbers.order() == Some(Ordering::Equal)),
     })
 }
@@ -84,8 +97,8 @@ pub(super) fn position<'v>(
 fn numbers(left: &Value, right: &Value) -> Option<Numbers> {
     Some(match (left, right) {
         (Value::Float(left), Value::Float(right)) => Numbers::Floats(*left, *right),
-        (Value::Float(left), right) => Numbers::Floats(*left, right.as_integer()? as f64),
-        (left, Value::Float(right)) => Numbers::Floats(left.as_integer()? as f64, *right),
+        (Value::Float(left), right) => Numbers::FloatFirst(*left, right.as_integer()?),
+        (left, Value::Float(right)) => Numbers::FloatLast(left.as_integer()?, *right),
         (left, right) => Numbers::Integers(left.as_integer()?, right.as_integer()?),
     })
 }
@@ -93,6 +106,8 @@ fn numbers(left: &Value, right: &Value) -> Option<Numbers> {
 enum Numbers {
     Integers(i128, i128),
     Floats(f64, f64),
+    FloatFirst(f64, i128),
+    FloatLast(i128, f64),
 }
 
 impl Numbers {
@@ -101,8 +116,37 @@ impl Numbers {
         match self {
             Self::Integers(left, right) => Some(left.cmp(right)),
             Self::Floats(left, right) => left.partial_cmp(right),
+            Self::FloatFirst(left, right) => order_exactly(*right, *left).map(Ordering::reverse),
+            Self::FloatLast(left, right) => order_exactly(*left, *right),
         }
     }
+}
+
+/// The order of two numbers as they are, of which the second may be one that no float is.
+fn order_exactly(whole: i128, float: f64) -> Option<Ordering> {
+    if float.is_nan() {
+        return None;
+    }
+    if float.abs() >= BEYOND {
+        return Some(if float > 0.0 { Ordering::Less } else { Ordering::Greater });
+    }
+    let by_whole = whole.cmp(&(float.trunc() as i128));
+    if by_whole == Ordering::Equal { 0.0.partial_cmp(&float.fract()) } else { Some(by_whole) }
+}
+
+/// The whole part of a number; `None` if it is not finite.
+///
+/// # Errors
+/// If it has more digits than are done.
+pub(super) fn whole_of(float: f64) -> Result<Option<i128>, JinjaError> {
+    if !float.is_finite() {
+        return Ok(None);
+    }
+    if float.abs() >= BEYOND { Err(too_large()) } else { Ok(Some(float.trunc() as i128)) }
+}
+
+pub(super) fn too_large() -> JinjaError {
+    JinjaError::unsupported("a whole number of more than 38 digits")
 }
 
 /// The order of two values; `None` if neither is less nor equal.
@@ -123,6 +167,9 @@ pub(super) fn order(
         }
         (Value::List(left), Value::List(right))
         | (Value::Tuple(left) | Value::Group(left), Value::Tuple(right) | Value::Group(right)) => {
+            if Rc::ptr_eq(left, right) {
+                return Ok(Some(Ordering::Equal));
+            }
             for (left, right) in left.values.iter().zip(&right.values) {
                 if !equal(left, right, budget)? {
                     return order(left, right, operator, budget);
@@ -165,7 +212,7 @@ fn contains(container: &Value, item: &Value, budget: &mut Budget) -> Result<bool
         Value::Undefined(_) => Ok(false),
         Value::Text(text) | Value::Markup(text) => match item {
             Value::Text(item) | Value::Markup(item) => {
-                budget.look(text.len())?;
+                budget.look(text.len() + item.len())?;
                 Ok(text.contains(&**item))
             }
             Value::Undefined(reason) => Err(JinjaError::failed(&**reason)),
@@ -277,13 +324,16 @@ fn arithmetic(operator: Operator, left: &Value, right: &Value) -> Made {
     };
     let by_zero = || JinjaError::failed("division by zero");
     if let (Some(left), Some(right)) = (left.as_integer(), right.as_integer()) {
-        let too_large = || JinjaError::unsupported("a whole number of more than 38 digits");
         let whole = |value: Option<i128>| value.map(Value::Integer).ok_or_else(too_large);
         return match operator {
             Operator::Add => whole(left.checked_add(right)),
             Operator::Subtract => whole(left.checked_sub(right)),
             Operator::Multiply => whole(left.checked_mul(right)),
             Operator::Divide | Operator::FloorDivide | Operator::Modulo if right == 0 => Err(by_zero()),
+            // Python rounds once, which is the same where no float rounds before.
+            Operator::Divide if [left, right].iter().any(|value| value.unsigned_abs() > 1 << 53) => {
+                Err(JinjaError::unsupported("a division of whole numbers beyond 9007199254740992"))
+            }
             Operator::Divide => Ok(Value::Float(left as f64 / right as f64)),
             Operator::FloorDivide => {
                 let quotient = left.checked_div_euclid(right).ok_or_else(too_large)?;
@@ -341,7 +391,8 @@ pub(super) fn sign(value: &Value, negative: bool) -> Made {
         Value::Undefined(reason) => Err(JinjaError::failed(&**reason)),
         Value::Float(value) => Ok(Value::Float(if negative { -value } else { *value })),
         value => match value.as_integer() {
-            Some(value) => Ok(Value::Integer(if negative { -value } else { value })),
+            Some(value) if negative => value.checked_neg().map(Value::Integer).ok_or_else(too_large),
+            Some(value) => Ok(Value::Integer(value)),
             None => Err(JinjaError::failed(format!(
                 "bad operand type for unary {}: '{}'",
                 if negative { '-' } else { '+' },
@@ -352,10 +403,13 @@ pub(super) fn sign(value: &Value, negative: bool) -> Made {
 }
 
 /// Python's `len`.
-pub(super) fn length(value: &Value) -> Result<usize, JinjaError> {
+pub(super) fn length(value: &Value, budget: &mut Budget) -> Result<usize, JinjaError> {
     match value {
         Value::Undefined(_) => Ok(0),
-        Value::Text(text) | Value::Markup(text) => Ok(text.chars().count()),
+        Value::Text(text) | Value::Markup(text) => {
+            budget.look(text.len())?;
+            Ok(text.chars().count())
+        }
         Value::List(items) | Value::Tuple(items) | Value::Group(items) | Value::View(_, items) => {
             Ok(items.values.len())
         }
@@ -425,7 +479,9 @@ pub(super) fn slice(value: &Value, parts: [Option<i128>; 3], budget: &mut Budget
         Value::Range(range) => {
             let of = slice_of(range.len(), parts)?;
             let at = |index: i128| range.start + range.step * index;
-            Value::Range(Range { start: at(of.start), stop: at(of.stop), step: range.step * of.step })
+            let step = range.step.checked_mul(of.step).filter(|step| step.unsigned_abs() < 1 << 100);
+            let step = step.ok_or_else(|| JinjaError::unsupported("a range of such a step"))?;
+            Value::Range(Range { start: at(of.start), stop: at(of.stop), step })
         }
         Value::Markup(_) => return Err(JinjaError::unsupported("a part of text that is marked as safe")),
         _ => return Ok(None),

@@ -2,7 +2,7 @@
 
 use super::JinjaError;
 use super::budget::Budget;
-use super::operators::number;
+use super::operators::{number, whole_of};
 use super::spec::Spec;
 use super::value::Value;
 use super::writing::{escaped, is_printable, repr, text_of};
@@ -30,6 +30,7 @@ impl<'v> Values<'v> {
 
 /// `format % value`.
 pub(super) fn format(format: &str, value: &Value, budget: &mut Budget) -> Result<Value, JinjaError> {
+    budget.scratch(format.len())?;
     let all = match value {
         Value::Tuple(items) | Value::Group(items) => items.values.iter().collect(),
         value => vec![value],
@@ -44,6 +45,10 @@ pub(super) fn format(format: &str, value: &Value, budget: &mut Budget) -> Result
             continue;
         }
         budget.step()?;
+        if chars.next_if_eq(&'%').is_some() {
+            out.push('%');
+            continue;
+        }
         let end = || JinjaError::failed("incomplete format");
         let mut name = None;
         if chars.next_if_eq(&'(').is_some() {
@@ -89,8 +94,7 @@ pub(super) fn format(format: &str, value: &Value, budget: &mut Budget) -> Result
         while chars.next_if(|char| "hlL".contains(*char)).is_some() {}
         let kind = chars.next().ok_or_else(end)?;
         if kind == '%' {
-            out.push('%');
-            continue;
+            return Err(JinjaError::unsupported("a percent sign with a width or a name"));
         }
         let argument = match &name {
             None => values.next()?,
@@ -144,7 +148,10 @@ fn convert(kind: char, spec: &Spec, value: &Value, budget: &mut Budget) -> Resul
             spec.pad("", &text, '>', budget)
         }
         'd' | 'i' | 'u' => match value {
-            Value::Float(float) if float.is_finite() => spec.integer(float.trunc() as i128, 'd', budget),
+            Value::Float(float) => {
+                let whole = whole_of(*float)?;
+                spec.integer(whole.ok_or_else(|| wrong("a finite number"))?, 'd', budget)
+            }
             value => spec.integer(value.as_integer().ok_or_else(|| wrong("a real number"))?, 'd', budget),
         },
         'o' | 'x' | 'X' => spec.integer(value.as_integer().ok_or_else(|| wrong("an integer"))?, kind, budget),

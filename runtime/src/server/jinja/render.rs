@@ -12,7 +12,7 @@ use serde_json::Map;
 pub(super) use self::members::{attribute, item, method_of};
 use super::JinjaError;
 use super::ast::{Expression, For, Macro, Node, Statement, Target, Template};
-use super::budget::Budget;
+use super::budget::{Budget, IsLate};
 use super::call::Passed;
 use super::loops::LoopState;
 use super::operators::iterate;
@@ -53,7 +53,7 @@ pub(super) struct Renderer<'n> {
     pub(super) namespaces: Vec<Vec<(String, Value)>>,
     pub(super) loops: Vec<LoopState>,
     macros: Vec<Closure>,
-    pub(super) budget: Budget,
+    pub(super) budget: Budget<'n>,
     out: String,
     longest: usize,
     line: usize,
@@ -66,6 +66,7 @@ pub(super) fn render(
     variables: &Map<String, serde_json::Value>,
     longest: usize,
     now: &Zoned,
+    is_late: IsLate<'_>,
 ) -> Rendered<String> {
     let names: Rendered<Vec<(String, Value)>> =
         variables.iter().map(|(name, value)| Ok((name.clone(), Value::of_json(value)?))).collect();
@@ -76,7 +77,7 @@ pub(super) fn render(
         namespaces: Vec::new(),
         loops: Vec::new(),
         macros: Vec::new(),
-        budget: Budget::new(input, longest),
+        budget: Budget::new(input, longest, is_late),
         out: String::new(),
         longest,
         line: 0,
@@ -135,8 +136,8 @@ impl Renderer<'_> {
             }
             Statement::With(values, body) => return self.with(values, body, scope),
             Statement::Macro(definition) => {
-                let closure = self.closure(definition, scope);
-                self.assign_name(&definition.name, closure, scope);
+                let closure = self.closure(definition, scope)?;
+                self.assign_name(&definition.name, closure, scope)?;
             }
             Statement::Call(body, call) => self.call_block(body, call, scope)?,
             Statement::Break => return Ok(Flow::Break),
@@ -207,7 +208,7 @@ impl Renderer<'_> {
 
     #[inline(never)]
     fn call_block(&mut self, body: &Arc<Macro>, call: &Expression, scope: ScopeId) -> Rendered<()> {
-        let caller = self.closure(body, scope);
+        let caller = self.closure(body, scope)?;
         let value = self.call(call, scope, Some(caller))?;
         let text = text_of(&value, &mut self.budget)?;
         self.write(&text)
@@ -254,7 +255,7 @@ impl Renderer<'_> {
             is_empty = false;
             let round = self.scope_in(scope)?;
             self.assign(&source.target, item, round)?;
-            self.assign_name("loop", Value::Loop(id), round);
+            self.assign_name("loop", Value::Loop(id), round)?;
             let flow = self.run(&source.body, round)?;
             self.leave_scope(round);
             if flow == Flow::Break {
@@ -283,16 +284,18 @@ impl Renderer<'_> {
 
     pub(super) fn assign(&mut self, target: &Target, value: Value, scope: ScopeId) -> Rendered<()> {
         match target {
-            Target::Name(name) => self.assign_name(name, value, scope),
+            Target::Name(name) => self.assign_name(name, value, scope)?,
             Target::Member(name, member) => {
-                let Value::Namespace(id) = self.lookup(name, scope) else {
+                let Value::Namespace(id) = self.lookup(name, scope)? else {
                     return Err(JinjaError::failed(format!(
                         "cannot assign attribute {member} on {name}, which is no namespace"
                     )));
                 };
                 check_member(member)?;
                 self.budget.items(1)?;
+                self.budget.look(member.len())?;
                 let members = &mut self.namespaces[id];
+                self.budget.names(members.len())?;
                 match members.iter_mut().find(|(known, _)| known == member) {
                     Some(known) => known.1 = value,
                     None => members.push((member.clone(), value)),
@@ -315,18 +318,25 @@ impl Renderer<'_> {
         Ok(())
     }
 
-    fn assign_name(&mut self, name: &str, value: Value, scope: ScopeId) {
+    fn assign_name(&mut self, name: &str, value: Value, scope: ScopeId) -> Rendered<()> {
         let names = &mut self.scopes[scope].names;
+        self.budget.names(names.len())?;
         match names.iter_mut().find(|(known, _)| known == name) {
             Some(known) => known.1 = value,
-            None => names.push((name.to_owned(), value)),
+            None => {
+                self.budget.items(1)?;
+                self.budget.text(name.len())?;
+                names.push((name.to_owned(), value));
+            }
         }
+        Ok(())
     }
 
-    fn closure(&mut self, definition: &Arc<Macro>, scope: ScopeId) -> Value {
+    fn closure(&mut self, definition: &Arc<Macro>, scope: ScopeId) -> Rendered<Value> {
+        self.budget.items(1)?;
         self.kept = self.kept.max(scope + 1);
         self.macros.push(Closure { definition: Arc::clone(definition), scope });
-        Value::Macro(self.macros.len() - 1)
+        Ok(Value::Macro(self.macros.len() - 1))
     }
 
     fn call_macro(&mut self, id: usize, passed: Passed) -> Rendered<Value> {
@@ -335,6 +345,7 @@ impl Renderer<'_> {
         let Macro { name, parameters, body, takes } = &*definition;
         let Passed { mut positional, mut named } = passed;
         self.budget.items(positional.len() + named.len() + parameters.len())?;
+        self.budget.names(named.len().saturating_mul(parameters.len() + 1))?;
         let mut take = |name: &str| {
             let at = named.iter().position(|(known, _)| known == name);
             at.map(|at| named.remove(at).1)
@@ -360,19 +371,19 @@ impl Renderer<'_> {
                 (None, Some(default)) => self.evaluate(default, inner)?,
                 (None, None) => Value::undefined(format!("parameter '{parameter}' was not provided")),
             };
-            self.assign_name(parameter, value, inner);
+            self.assign_name(parameter, value, inner)?;
         }
         if let Some(caller) = caller {
             let caller = caller.unwrap_or_else(|| Value::undefined("No caller defined"));
-            self.assign_name("caller", caller, inner);
+            self.assign_name("caller", caller, inner)?;
         }
         if takes.kwargs {
             let kwargs = Value::Dict(Dict::of_names(named)?);
-            self.assign_name("kwargs", kwargs, inner);
+            self.assign_name("kwargs", kwargs, inner)?;
         }
         if takes.varargs {
             let varargs = Value::tuple(further)?;
-            self.assign_name("varargs", varargs, inner);
+            self.assign_name("varargs", varargs, inner)?;
         }
         let line = self.line;
         let text = self.captured(|renderer| renderer.run(body, inner).map(|_| ()))?;

@@ -1,5 +1,7 @@
 //! The methods of Python's strings.
 
+use std::collections::HashSet;
+
 use super::JinjaError;
 use super::budget::Budget;
 use super::call::{Passed, integer, required, string};
@@ -32,6 +34,10 @@ pub(super) fn call(text: &str, name: &str, passed: Passed, budget: &mut Budget) 
         "format_map" => {
             let [map] = passed.positional(name)?;
             let Some(Value::Dict(dict)) = map else { return Err(JinjaError::failed("format_map needs a mapping")) };
+            budget.items(dict.entries().len())?;
+            for text in dict.entries().iter().filter_map(|(key, _)| key.as_text()) {
+                budget.text(text.len())?;
+            }
             let named =
                 dict.entries().iter().filter_map(|(key, value)| Some((key.as_text()?.to_string(), value.clone())));
             let passed = Passed { positional: Vec::new(), named: named.collect() };
@@ -46,7 +52,7 @@ pub(super) fn call(text: &str, name: &str, passed: Passed, budget: &mut Budget) 
         }
         "strip" | "lstrip" | "rstrip" => {
             let [chars] = passed.positional(name)?;
-            return strip(text, name, chars.as_ref());
+            return strip(text, name, chars.as_ref(), budget);
         }
         "startswith" | "endswith" | "find" | "rfind" | "index" | "rindex" | "count" => {
             return search(text, name, passed, budget);
@@ -69,12 +75,14 @@ pub(super) fn call(text: &str, name: &str, passed: Passed, budget: &mut Budget) 
             let [separator] = passed.positional(name)?;
             let separator = required(separator, name, "a separator")?;
             let separator = string(&separator, "a separator")?;
+            budget.scratch(separator.len())?;
             return partition(text, separator, name == "rpartition");
         }
         "removeprefix" | "removesuffix" => {
             let [part] = passed.positional(name)?;
             let part = required(part, name, "a string")?;
             let part = string(&part, "what is removed")?;
+            budget.look(part.len())?;
             let rest = if name == "removeprefix" { text.strip_prefix(part) } else { text.strip_suffix(part) };
             return Ok(Value::text(rest.unwrap_or(text)));
         }
@@ -101,8 +109,7 @@ pub(super) fn call(text: &str, name: &str, passed: Passed, budget: &mut Budget) 
 }
 
 /// What a method whose name begins with `is` says.
-fn is(text: &str, name: &str) -> Result<bool, JinjaError> {
-    let cased = |char: char| char.is_lowercase() || char.is_uppercase();
+pub(super) fn is(text: &str, name: &str) -> Result<bool, JinjaError> {
     let all = |holds: fn(char) -> bool| !text.is_empty() && text.chars().all(holds);
     // Which characters outside of ASCII are letters or digits to Python is in tables of its own.
     let ascii = |holds: fn(char) -> bool| {
@@ -118,21 +125,37 @@ fn is(text: &str, name: &str) -> Result<bool, JinjaError> {
         "isalpha" => ascii(|char| char.is_ascii_alphabetic())?,
         "isalnum" => ascii(|char| char.is_ascii_alphanumeric())?,
         "isdigit" | "isdecimal" | "isnumeric" => ascii(|char| char.is_ascii_digit())?,
-        "islower" => text.chars().any(cased) && text.chars().all(|char| !char.is_uppercase()),
-        "isupper" => text.chars().any(cased) && text.chars().all(|char| !char.is_lowercase()),
+        "islower" => text.chars().any(char::is_lowercase) && !text.chars().any(begins_upper),
+        "isupper" => {
+            text.chars().any(char::is_uppercase) && !text.chars().any(|char| char.is_lowercase() || is_title(char))
+        }
         "istitle" => {
             let (mut found, mut inside) = (false, false);
             for char in text.chars() {
-                if cased(char) && char.is_uppercase() == inside {
+                if is_cased(char) && begins_upper(char) == inside {
                     return Ok(false);
                 }
-                found |= cased(char);
-                inside = cased(char);
+                found |= is_cased(char);
+                inside = is_cased(char);
             }
             found
         }
         _ => return Err(JinjaError::failed(format!("'str' object has no attribute '{name}'"))),
     })
+}
+
+/// Whether a character is two letters in one of which the first alone is upper case: neither upper nor lower case.
+const fn is_title(char: char) -> bool {
+    matches!(char, 'ǅ' | 'ǈ' | 'ǋ' | 'ǲ' | '\u{1f88}'..='\u{1f8f}' | '\u{1f98}'..='\u{1f9f}')
+        || matches!(char, '\u{1fa8}'..='\u{1faf}' | '\u{1fbc}' | '\u{1fcc}' | '\u{1ffc}')
+}
+
+fn begins_upper(char: char) -> bool {
+    char.is_uppercase() || is_title(char)
+}
+
+fn is_cased(char: char) -> bool {
+    char.is_lowercase() || begins_upper(char)
 }
 
 /// The form of a character that begins a word.
@@ -175,16 +198,17 @@ fn title(text: &str) -> Result<String, JinjaError> {
     let mut inside = false;
     for (char, lower) in text.chars().zip(lower_cases(text)) {
         out.push_str(&if inside { lower } else { title_case(char)? });
-        inside = char.is_lowercase() || char.is_uppercase();
+        inside = is_cased(char);
     }
     Ok(out)
 }
 
 fn swap_case(text: &str) -> String {
-    let swapped = text
-        .chars()
-        .zip(lower_cases(text))
-        .map(|(char, lower)| if char.is_uppercase() { lower } else { char.to_uppercase().collect() });
+    let swapped = text.chars().zip(lower_cases(text)).map(|(char, lower)| match char {
+        char if char.is_uppercase() => lower,
+        char if char.is_lowercase() => char.to_uppercase().collect(),
+        char => char.to_string(),
+    });
     swapped.collect()
 }
 
@@ -215,6 +239,7 @@ fn split(text: &str, name: &str, passed: Passed, budget: &mut Budget) -> Made {
         }
         Some(separator) => {
             let separator = string(&separator, "a separator")?;
+            budget.look(separator.len())?;
             if separator.is_empty() {
                 return Err(JinjaError::failed("empty separator"));
             }
@@ -250,10 +275,14 @@ pub(super) fn lines(text: &str, keep_ends: bool) -> Vec<&str> {
 }
 
 /// `str.strip` and its halves.
-pub(super) fn strip(text: &str, name: &str, chars: Option<&Value>) -> Made {
-    let chars: Option<Vec<char>> = match chars {
+pub(super) fn strip(text: &str, name: &str, chars: Option<&Value>, budget: &mut Budget) -> Made {
+    let chars: Option<HashSet<char>> = match chars {
         None | Some(Value::None) => None,
-        Some(chars) => Some(string(chars, "what is stripped")?.chars().collect()),
+        Some(chars) => {
+            let chars = string(chars, "what is stripped")?;
+            budget.scratch(chars.len())?;
+            Some(chars.chars().collect())
+        }
     };
     let goes = |char: char| chars.as_ref().map_or_else(|| is_space(char), |chars| chars.contains(&char));
     Ok(Value::text(match name {
@@ -288,7 +317,9 @@ fn search(text: &str, name: &str, passed: Passed, budget: &mut Budget) -> Made {
         };
         let mut found = false;
         for wanted in parts {
+            budget.step()?;
             let wanted = string(wanted, "what is searched for")?;
+            budget.look(wanted.len())?;
             found |=
                 part.is_some_and(
                     |part| if name == "startswith" { part.starts_with(wanted) } else { part.ends_with(wanted) },
@@ -297,7 +328,7 @@ fn search(text: &str, name: &str, passed: Passed, budget: &mut Budget) -> Made {
         return Ok(Value::Bool(found));
     }
     let wanted = string(&wanted, "what is searched for")?;
-    budget.text(text.len())?;
+    budget.scratch(text.len() + wanted.len())?;
     if name == "count" {
         let count = part
             .map_or(0, |part| if wanted.is_empty() { part.chars().count() + 1 } else { part.matches(wanted).count() });
@@ -321,6 +352,7 @@ pub(super) fn replace(text: &str, old: &Value, new: &Value, count: Option<&Value
         None | Some(Value::None) => usize::MAX,
         Some(count) => usize::try_from(integer(count, "count")?).unwrap_or(usize::MAX),
     };
+    budget.look(text.len() + old.len())?;
     let found = if old.is_empty() { text.chars().count() + 1 } else { text.matches(old).count() };
     budget.text(text.len().saturating_add(new.len().saturating_mul(found.min(most))))?;
     Ok(Value::text(text.replacen(old, new, most)))

@@ -104,8 +104,7 @@ pub(super) fn holds(name: &str, value: &Value, passed: Passed, budget: &mut Budg
         ),
         "lower" | "upper" => {
             let text = super::writing::text_of(value, budget)?;
-            let cased = text.chars().any(|char| char.is_lowercase() || char.is_uppercase());
-            cased && if name == "lower" { text.to_lowercase() == text } else { text.to_uppercase() == text }
+            super::strings::is(&text, if name == "lower" { "islower" } else { "isupper" })?
         }
         "filter" => super::filters::check_name(super::call::string(value, "the name of a filter")?)
             .map_err(JinjaError::unsupported)?,

@@ -13,6 +13,8 @@ use super::operators;
 
 /// Lists and dictionaries that may lie in one another: what is deeper could not be written out.
 const DEEPEST: u16 = 250;
+/// Bytes that are kept of why something is not there.
+const LONGEST_REASON: usize = 200;
 
 /// A value.
 #[derive(Clone, Debug)]
@@ -181,8 +183,10 @@ impl Value {
         Self::Text(Arc::from(text.as_ref()))
     }
 
+    /// What is not there, with the beginning of the reason: it may name what the template made.
     pub fn undefined(reason: impl AsRef<str>) -> Self {
-        Self::Undefined(Rc::from(reason.as_ref()))
+        let reason = reason.as_ref();
+        Self::Undefined(Rc::from(&reason[..reason.floor_char_boundary(LONGEST_REASON)]))
     }
 
     pub fn list(values: Vec<Self>) -> Result<Self, JinjaError> {

@@ -129,7 +129,9 @@ pub(super) fn escaped(char: char) -> String {
 /// Python's `str.isprintable` of one character.
 pub(super) fn is_printable(char: char) -> bool {
     // Alone, a mark that joins another character would be escaped too.
-    char == '"' || char == '\'' || char == '\\' || format!("a{char}").escape_debug().count() == 2
+    matches!(char, '"' | '\'' | '\\')
+        || char.escape_debug().len() == 1
+        || format!("a{char}").escape_debug().count() == 2
 }
 
 /// A number with a point, as `repr` writes it: the fewest digits that tell it from every other.
@@ -231,21 +233,25 @@ impl JsonStyle {
         out.push(brackets[0]);
         for index in 0..length {
             out.push_str(if index > 0 { &self.separators[0] } else { "" });
-            self.new_line(level + 1, out);
+            budget.fits(out.len())?;
+            self.new_line(level + 1, out, budget)?;
             write(index, out, budget)?;
         }
         if length > 0 {
-            self.new_line(level, out);
+            self.new_line(level, out, budget)?;
         }
         out.push(brackets[1]);
         Ok(())
     }
 
-    fn new_line(&self, level: usize, out: &mut String) {
+    fn new_line(&self, level: usize, out: &mut String, budget: &mut Budget) -> Result<(), JinjaError> {
         if let Some(indent) = &self.indent {
+            budget.text(indent.len().saturating_mul(level))?;
+            budget.fits(out.len())?;
             out.push('\n');
             out.push_str(&indent.repeat(level));
         }
+        Ok(())
     }
 
     fn key(&self, key: &Value, out: &mut String, budget: &mut Budget) -> Result<(), JinjaError> {

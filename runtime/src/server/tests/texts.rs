@@ -93,7 +93,7 @@ fn check_chat(model: &ServedModel, case: &Value) -> Result<(), String> {
     let arguments = case["arguments"].as_object().cloned().unwrap_or_default();
     let template = model.chat.as_ref().map_err(ToString::to_string)?;
     let now = jiff::civil::date(2026, 3, 4).at(15, 6, 7, 0).to_zoned(jiff::tz::TimeZone::UTC).unwrap();
-    let rendered = template.render(&case["messages"], &arguments, &now);
+    let rendered = template.render(&case["messages"], &arguments, &now, &|| false);
     if !case["fails"].is_null() {
         return match rendered {
             Ok(text) => Err(format!("gives {text:?}, but transformers fails: {}", case["fails"])),
@@ -128,7 +128,7 @@ fn check_template(row: &Value, model: &mut ServedModel) -> Result<(), String> {
         let messages = json!([{"role": "user", "content": "Hi"}]);
         let refusal = match &model.chat {
             Err(error) => error.to_string(),
-            Ok(template) => match template.render(&messages, &Map::new(), &jiff::Zoned::default()) {
+            Ok(template) => match template.render(&messages, &Map::new(), &jiff::Zoned::default(), &|| false) {
                 Err(error) => error.to_string(),
                 Ok(text) => return Err(format!("gives {text:.80?}")),
             },

@@ -125,6 +125,10 @@ fn join(value: &Value, separator: Option<Value>, attribute: Option<Value>, budge
 
 /// What a path such as `function.name` or `0` leads to.
 pub(in super::super) fn attribute_of(item: &Value, path: &Value, default: Option<&Value>, budget: &mut Budget) -> Made {
+    if let Value::Text(text) = path {
+        budget.scratch(text.len())?;
+        budget.items(text.bytes().filter(|byte| *byte == b'.').count())?;
+    }
     let parts: Vec<Value> = match path {
         Value::Text(text) => text
             .split('.')
@@ -153,13 +157,20 @@ fn one_key(item: &Value, sensitive: bool, path: Option<&Value>, default: Option<
         Some(path) => attribute_of(item, path, default, budget)?,
     };
     Ok(match &key {
-        Value::Text(text) if !sensitive => Value::text(text.to_lowercase()),
+        Value::Text(text) if !sensitive => {
+            budget.scratch(text.len())?;
+            Value::text(text.to_lowercase())
+        }
         _ => key,
     })
 }
 
 /// What an item is sorted by where several attributes may be named.
 fn sort_keys(item: &Value, sensitive: bool, path: Option<&Value>, budget: &mut Budget) -> Made {
+    if let Some(Value::Text(text)) = path {
+        budget.scratch(text.len())?;
+        budget.items(text.bytes().filter(|byte| *byte == b',').count())?;
+    }
     let paths: Vec<Option<Value>> = match path {
         Some(Value::Text(text)) => text.split(',').map(|part| Some(Value::text(part))).collect(),
         path => vec![path.cloned()],

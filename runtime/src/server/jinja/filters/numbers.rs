@@ -1,14 +1,22 @@
 //! Filters of numbers.
 
 use super::super::JinjaError;
+use super::super::budget::Budget;
 use super::super::call::{Passed, integer, string};
 use super::super::lexer::is_space;
-use super::super::operators::number;
+use super::super::operators::{number, too_large, whole_of};
 use super::super::value::Value;
 use super::{Made, wrong};
 
 /// Applies one.
-pub(super) fn apply(name: &str, value: &Value, passed: Passed) -> Made {
+pub(super) fn apply(name: &str, value: &Value, passed: Passed, budget: &mut Budget) -> Made {
+    if let Value::Text(text) = value {
+        budget.scratch(text.len())?;
+        // Python reads the digits of every script.
+        if text.chars().any(|char| !char.is_ascii() && char.is_numeric()) {
+            return Err(JinjaError::unsupported(format!("{name} of digits that are not ASCII")));
+        }
+    }
     match name {
         "int" => {
             let [default, base] = passed.take(name, ["default", "base"])?;
@@ -16,11 +24,16 @@ pub(super) fn apply(name: &str, value: &Value, passed: Passed) -> Made {
             if base != 10 {
                 return Err(JinjaError::unsupported("int with a base"));
             }
-            let whole = |value: f64| (value.is_finite() && value.abs() < 1e38).then_some(value.trunc() as i128);
             let found = match value {
                 Value::Undefined(reason) => return Err(JinjaError::failed(&**reason)),
-                Value::Text(text) => python_integer(text).or_else(|| whole(python_float(text)?)),
-                Value::Float(value) => whole(*value),
+                Value::Text(text) => match python_integer(text)? {
+                    Some(whole) => Some(whole),
+                    None => python_float(text).map_or(Ok(None), whole_of)?,
+                },
+                Value::Float(value) if value.is_infinite() => {
+                    return Err(JinjaError::failed("cannot convert float infinity to integer"));
+                }
+                Value::Float(value) => whole_of(*value)?,
                 value => value.as_integer(),
             };
             Ok(found.map_or_else(|| default.unwrap_or(Value::Integer(0)), Value::Integer))
@@ -88,10 +101,13 @@ fn digits(text: &str) -> Option<String> {
     bytes.iter().enumerate().all(is_fine).then(|| format!("{sign}{}", body.replace('_', "")))
 }
 
-fn python_integer(text: &str) -> Option<i128> {
-    let text = digits(text.trim_matches(is_space))?;
-    let is_number = text.trim_start_matches(['+', '-']).bytes().all(|byte| byte.is_ascii_digit());
-    if is_number { text.parse().ok() } else { None }
+fn python_integer(text: &str) -> Result<Option<i128>, JinjaError> {
+    let Some(text) = digits(text.trim_matches(is_space)) else { return Ok(None) };
+    let size = text.strip_prefix(['+', '-']).unwrap_or(&text);
+    if size.is_empty() || !size.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| too_large())
 }
 
 fn python_float(text: &str) -> Option<f64> {

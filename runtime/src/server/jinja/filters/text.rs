@@ -39,7 +39,7 @@ pub(super) fn apply(name: &str, value: &Value, passed: Passed, budget: &mut Budg
         "wordcount" => none(passed, name).map(|()| Value::Integer(words(&text) as i128)),
         "trim" => {
             let [chars] = passed.take(name, ["chars"])?;
-            strings::strip(&text, "strip", chars.as_ref())
+            strings::strip(&text, "strip", chars.as_ref(), budget)
         }
         "replace" => {
             let [old, new, count] = passed.take(name, ["old", "new", "count"])?;
@@ -62,7 +62,7 @@ pub(super) fn apply(name: &str, value: &Value, passed: Passed, budget: &mut Budg
             percent::format(&text, &values, budget)
         }
         "indent" => indent(&text, passed, budget),
-        "truncate" => truncate(&text, passed),
+        "truncate" => truncate(&text, passed, budget),
         "urlencode" => match value {
             Value::Text(_) | Value::Integer(_) | Value::Bool(_) | Value::Float(_) | Value::None => {
                 none(passed, name).map(|()| Value::text(url_quote(&text)))
@@ -122,7 +122,7 @@ fn indent(text: &str, passed: Passed, budget: &mut Budget) -> Made {
     Ok(Value::text(out))
 }
 
-fn truncate(text: &str, passed: Passed) -> Made {
+fn truncate(text: &str, passed: Passed, budget: &mut Budget) -> Made {
     let [length, kill_words, end, leeway] = passed.take("truncate", ["length", "killwords", "end", "leeway"])?;
     let length = length.map_or(Ok(255), |length| integer(&length, "length"))?;
     let leeway = match leeway {
@@ -131,7 +131,8 @@ fn truncate(text: &str, passed: Passed) -> Made {
     };
     let end = end.unwrap_or_else(|| Value::text("..."));
     let end = string(&end, "end")?;
-    let kept = length - end.chars().count() as i128;
+    budget.scratch(end.len())?;
+    let kept = length.saturating_sub(end.chars().count() as i128);
     if kept < 0 || leeway < 0 {
         return Err(JinjaError::failed("truncate leaves no room for its end"));
     }

@@ -28,6 +28,8 @@ impl Renderer<'_> {
             self.budget.items(dict.entries().len())?;
             for (key, value) in dict.entries() {
                 let name = string(key, "a keyword")?;
+                self.budget.text(name.len())?;
+                self.budget.names(named.len())?;
                 if named.iter().any(|(known, _)| known == name) {
                     return Err(JinjaError::failed(format!("got two values for {name}")));
                 }
@@ -67,8 +69,10 @@ impl Renderer<'_> {
             Function::Dict => functions::dict(passed, &mut self.budget),
             Function::Namespace => {
                 let mut members: Vec<(String, Value)> = Vec::new();
-                for (name, value) in functions::pairs(passed, "namespace")? {
+                for (name, value) in functions::pairs(passed, "namespace", &mut self.budget)? {
                     let name = string(&name, "a member's name")?;
+                    self.budget.text(name.len())?;
+                    self.budget.names(members.len())?;
                     check_member(name)?;
                     match members.iter_mut().find(|(known, _)| known == name) {
                         Some(known) => known.1 = value,
@@ -87,7 +91,7 @@ impl Renderer<'_> {
             Function::StrftimeNow => {
                 let [format] = passed.take("strftime_now", ["format"])?;
                 let format = required(format, "strftime_now", "a format")?;
-                clock::strftime(string(&format, "a format")?, self.now).map(Value::text)
+                clock::strftime(string(&format, "a format")?, self.now, &mut self.budget).map(Value::text)
             }
         }
     }

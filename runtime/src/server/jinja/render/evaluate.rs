@@ -50,7 +50,7 @@ impl Renderer<'_> {
 
     #[inline(never)]
     fn name(&mut self, name: &str, scope: ScopeId) -> Rendered<Value> {
-        let value = self.lookup(name, scope);
+        let value = self.lookup(name, scope)?;
         if let Value::Undefined(_) = value
             && Function::is_unsupported(name)
         {
@@ -175,15 +175,18 @@ impl Renderer<'_> {
     }
 
     /// The value of a name, in this scope or around it.
-    pub(in super::super) fn lookup(&self, name: &str, scope: ScopeId) -> Value {
+    pub(in super::super) fn lookup(&mut self, name: &str, scope: ScopeId) -> Rendered<Value> {
+        self.budget.look(name.len())?;
         let mut at = Some(scope);
         while let Some(scope) = at.and_then(|at| self.scopes.get(at)) {
+            self.budget.names(scope.names.len())?;
             if let Some((_, value)) = scope.names.iter().find(|(known, _)| known == name) {
-                return value.clone();
+                return Ok(value.clone());
             }
             at = scope.outer;
         }
-        Function::named(name).map_or_else(|| Value::undefined(format!("'{name}' is undefined")), Value::Function)
+        let missing = || Value::undefined(format!("'{name}' is undefined"));
+        Ok(Function::named(name).map_or_else(missing, Value::Function))
     }
 
     #[inline(never)]
@@ -212,10 +215,12 @@ impl Renderer<'_> {
 
     #[inline(never)]
     fn attribute(&mut self, of: &Value, name: &str) -> Rendered<Value> {
+        self.budget.look(name.len())?;
         let missing = || Value::undefined(format!("'{} object' has no attribute '{name}'", of.type_name()));
         match of {
             Value::Namespace(id) => {
                 let members = &self.namespaces[*id];
+                self.budget.names(members.len())?;
                 let found = members.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
                 Ok(found.unwrap_or_else(missing))
             }

@@ -108,6 +108,12 @@ pub(in super::super) fn item(of: &Value, key: &Value, budget: &mut Budget) -> Re
     if let Value::Undefined(reason) = of {
         return Err(JinjaError::failed(&**reason));
     }
+    if let Value::Text(text) | Value::Markup(text) = of {
+        budget.look(text.len())?;
+    }
+    if let Value::Text(name) = key {
+        budget.look(name.len())?;
+    }
     let place = |length: usize| {
         let index = key.as_integer()?;
         usize::try_from(if index < 0 { index + length as i128 } else { index }).ok().filter(|index| *index < length)
@@ -128,7 +134,7 @@ pub(in super::super) fn item(of: &Value, key: &Value, budget: &mut Budget) -> Re
             text.chars().nth(index).map(|char| Value::text(char.encode_utf8(&mut [0; 4])))
         }
         Value::Text(text) if key.as_integer().is_some() => {
-            let back = usize::try_from(-key.as_integer().unwrap_or(-1)).unwrap_or(usize::MAX);
+            let back = usize::try_from(key.as_integer().unwrap_or(-1).unsigned_abs()).unwrap_or(usize::MAX);
             text.chars().rev().nth(back - 1).map(|char| Value::text(char.encode_utf8(&mut [0; 4])))
         }
         Value::Markup(_) => return Err(JinjaError::unsupported("a part of text that is marked as safe")),
@@ -146,7 +152,7 @@ pub(in super::super) fn item(of: &Value, key: &Value, budget: &mut Budget) -> Re
 }
 
 fn missing(of: &Value, name: &str) -> Value {
-    Value::Undefined(Rc::from(format!("'{} object' has no attribute '{name}'", of.type_name())))
+    Value::undefined(format!("'{} object' has no attribute '{name}'", of.type_name()))
 }
 
 fn shown(key: &Value) -> String {
