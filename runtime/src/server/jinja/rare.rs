@@ -15,7 +15,7 @@ fn what_needs_more_than_is_done_is_refused() {
     for expression in [
         "1e39|int",
         "-1e39|int",
-        "1.8e308|int ~ (1e308 * 1)|int",
+        "1e308|int",
         "'1e39'|int",
         &format!("'{digits}'|int"),
         &format!("'-{digits}'|int(5)"),
