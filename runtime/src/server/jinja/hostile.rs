@@ -200,7 +200,7 @@ fn work_on_long_texts_and_many_names_takes_steps() {
         };
         assert!(is_counted(&source), "{work}");
     }
-    let sets: String = (0..1_000).map(|at| format!("{{% set a{at} = 1 %}}")).collect();
+    let sets = (0..1_000).map(|at| format!("{{% set a{at} = 1 %}}")).collect::<Vec<_>>().concat();
     assert!(is_counted(&format!("{sets}{{% for i in range(3000) %}}{{{{ b }}}}{{% endfor %}}")));
 }
 

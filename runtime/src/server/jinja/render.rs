@@ -321,13 +321,12 @@ impl Renderer<'_> {
     fn assign_name(&mut self, name: &str, value: Value, scope: ScopeId) -> Rendered<()> {
         let names = &mut self.scopes[scope].names;
         self.budget.names(names.len())?;
-        match names.iter_mut().find(|(known, _)| known == name) {
-            Some(known) => known.1 = value,
-            None => {
-                self.budget.items(1)?;
-                self.budget.text(name.len())?;
-                names.push((name.to_owned(), value));
-            }
+        if let Some(known) = names.iter_mut().find(|(known, _)| known == name) {
+            known.1 = value;
+        } else {
+            self.budget.items(1)?;
+            self.budget.text(name.len())?;
+            names.push((name.to_owned(), value));
         }
         Ok(())
     }
