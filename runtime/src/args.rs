@@ -284,7 +284,11 @@ mod tests {
     /// The least of each command, and the options that take a number.
     fn numeric(command: &str) -> (Vec<&str>, Vec<String>) {
         let start = match command {
-            "worker" => vec!["x", "worker", "--advertise-address", "h", "--model", "m", "--coordinator", "c:1"],
+            "worker" => {
+                let least = ["--advertise-address", "h", "--model", "m", "--coordinator", "c:1", "--secret-file", "s"];
+                ["x", "worker"].into_iter().chain(least).collect()
+            }
+            "coordinator" => vec!["x", "coordinator", "--model", "m", "--secret-file", "s"],
             _ => vec!["x", command, "--model", "m"],
         };
         let all = <Arguments as clap::CommandFactory>::command();

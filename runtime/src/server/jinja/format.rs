@@ -104,12 +104,11 @@ impl Formatter<'_> {
         } else {
             None
         };
-        let found = match index {
-            Some(index) => self.passed.positional.get(index).cloned(),
-            None => {
-                budget.names(self.passed.named.len())?;
-                self.passed.named.iter().find(|(known, _)| known == first).map(|(_, value)| value.clone())
-            }
+        let found = if let Some(index) = index {
+            self.passed.positional.get(index).cloned()
+        } else {
+            budget.names(self.passed.named.len())?;
+            self.passed.named.iter().find(|(known, _)| known == first).map(|(_, value)| value.clone())
         };
         let missing = || JinjaError::failed(format!("there is no {name:?} to format"));
         let mut value = found.ok_or_else(missing)?;

@@ -28,10 +28,8 @@ pub(super) fn equal(left: &Value, right: &Value, budget: &mut Budget) -> Result<
             budget.look(if may_be { left.len() } else { 0 })?;
             may_be && left == right
         }
-        (Value::List(left), Value::List(right)) => {
-            Rc::ptr_eq(left, right) || all_equal(&left.values, &right.values, budget)?
-        }
-        (Value::Tuple(left) | Value::Group(left), Value::Tuple(right) | Value::Group(right)) => {
+        (Value::List(left), Value::List(right))
+        | (Value::Tuple(left) | Value::Group(left), Value::Tuple(right) | Value::Group(right)) => {
             Rc::ptr_eq(left, right) || all_equal(&left.values, &right.values, budget)?
         }
         (Value::Dict(left), Value::Dict(right)) => Rc::ptr_eq(left, right) || equal_dicts(left, right, budget)?,
