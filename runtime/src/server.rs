@@ -68,14 +68,14 @@ pub struct App {
 }
 
 impl App {
-    /// What one request may ask for now.
+    /// What one request may ask of the ranks that there are.
     fn bounds(&self) -> bounds::Bounds {
         let Self { driver, model, .. } = self;
         bounds::Bounds::new(model.max_model_len, driver.capacity(), driver.sequences_at_most())
     }
 }
 
-/// The answer to whoever finds no place, for now.
+/// The answer to whoever finds no place; a retry helps.
 pub(crate) fn full(message: &str) -> Response {
     ApiError::full(message).into_response()
 }

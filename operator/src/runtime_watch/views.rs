@@ -9,7 +9,7 @@ use crate::observed::RuntimeView;
 use crate::{ratio, words};
 
 /// Memory that maps may take which coordinators say they have recorded, over all deployments: each is at most 1 MB as text and
-/// several times that as a map. One that does not fit is not recorded for now.
+/// several times that as a map. One that does not fit is recorded once others have gone.
 const HELD_MAPS: usize = 64 << 20;
 
 /// Namespace, deployment and replica.
