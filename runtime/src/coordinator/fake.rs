@@ -162,7 +162,7 @@ impl Fake {
             planner: planner.start(&threads).unwrap(),
             recorder: None,
         };
-        let metrics = DriverMetrics::new(registry).unwrap();
+        let metrics = DriverMetrics::new(registry, ranks).unwrap();
         let (driver, handle) = Driver::new(settings, FakeRanks(shared.clone()), received, metrics);
         threads.spawn("driver", move || driver.run()).unwrap();
         let (lose, steps) = (Arc::clone(&shared.lose), Arc::clone(&shared.steps));

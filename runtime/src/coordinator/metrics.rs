@@ -45,11 +45,11 @@ pub struct DriverMetrics {
 }
 
 impl DriverMetrics {
-    /// Registers the metrics.
+    /// Registers the metrics of a group of so many ranks.
     ///
     /// # Errors
     /// If they are registered already.
-    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+    pub fn new(registry: &Registry, ranks: usize) -> prometheus::Result<Self> {
         let scraped = Arc::new(Mutex::new(Scraped::default()));
         registry.register(Box::new(ScrapedGauges::new(Arc::clone(&scraped))?))?;
         let blocks = Opts::new("swiftbalancer_kv_blocks_used", "KV blocks held by sequences, by rank.");
@@ -93,9 +93,15 @@ impl DriverMetrics {
             },
             waiting: gauge(registry, "swiftbalancer_sequences_waiting", "Sequences in the queue.")?,
             running: gauge(registry, "swiftbalancer_sequences_running", "Sequences that hold KV blocks.")?,
-            blocks_used: register(registry, IntGaugeVec::new(blocks, &["rank"])?)?,
+            blocks_used: {
+                let used = register(registry, IntGaugeVec::new(blocks, &["rank"])?)?;
+                for rank in 0..ranks {
+                    used.with_label_values(&[rank.to_string()]);
+                }
+                used
+            },
             groups_lost: counter(registry, "swiftbalancer_groups_lost_total", "Groups that ended with a lost rank.")?,
-            moving: MovingMetrics::new(registry)?,
+            moving: MovingMetrics::new(registry, ranks)?,
             scraped,
         })
     }
@@ -212,9 +218,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_told_of_each_rank_is_there_before_the_first_step() {
+        let registry = Registry::new();
+        let _metrics = DriverMetrics::new(&registry, 3).unwrap();
+        let families = registry.gather();
+        for name in ["swiftbalancer_kv_blocks_used", "swiftbalancer_staging_pages_used"] {
+            let family = families.iter().find(|family| family.name() == name).unwrap_or_else(|| panic!("no {name}"));
+            let ranks: Vec<_> = family.get_metric().iter().map(|metric| metric.get_label()[0].value()).collect();
+            assert_eq!(ranks, ["0", "1", "2"], "{name}");
+        }
+    }
+
+    #[test]
     fn there_is_no_ratio_before_a_window_has_closed() {
         let registry = Registry::new();
-        let metrics = DriverMetrics::new(&registry).unwrap();
+        let metrics = DriverMetrics::new(&registry, 2).unwrap();
         let ratio = || {
             let families = registry.gather();
             let family = families.iter().find(|family| family.name() == "expert_load_balance_ratio")?;

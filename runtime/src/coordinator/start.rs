@@ -132,7 +132,8 @@ impl Coordinator {
             planner: planner.start(&threads)?,
             recorder: recorded_at.map(|path| Recorder::start(path, &registry, &threads)).transpose()?,
         };
-        let (driver, handle) = Driver::new(driver, fleet, events, DriverMetrics::new(&registry)?);
+        let metrics = DriverMetrics::new(&registry, driver.rebalancer.map().shape().ranks)?;
+        let (driver, handle) = Driver::new(driver, fleet, events, metrics);
         let driver = threads.spawn("driver", move || driver.run())?;
         let metrics = Arc::new(ServerMetrics::new(&registry)?);
         let intake = Arc::new(Intake::start()?);

@@ -52,18 +52,18 @@ impl<'a> Outputs<'a> {
         self.at = (sequence, token + 1);
         let step = &self.batch[sequence];
         let output = &mut self.finished[sequence];
-        if !are_numbers(logits) {
+        let Some(row) = Row::of(logits) else {
             output.no_numbers = true;
             return;
-        }
+        };
         if let Some(next) = step.score.get(token).copied().flatten() {
-            output.scores[token] = Some(score(logits, next, step.top_logprobs));
+            output.scores[token] = Some(row.score(next, step.top_logprobs));
         }
         if let (true, Some(sampling)) = (token + 1 == step.tokens.len(), &step.sample) {
             let position = step.position + step.tokens.len() as u32;
-            let chosen = choose(logits, sampling, position, &mut self.scratch);
+            let chosen = row.choose(sampling, position, &mut self.scratch);
             output.token = Some(if sampling.logprob || step.top_logprobs > 0 {
-                score(logits, chosen, step.top_logprobs)
+                row.score(chosen, step.top_logprobs)
             } else {
                 TokenScore { token: chosen, logprob: 0.0, top: Vec::new() }
             });
@@ -76,37 +76,73 @@ impl<'a> Outputs<'a> {
     }
 }
 
-/// Whether tokens can be chosen by these logits: none is NaN or plus infinity, and one is more than minus infinity.
-fn are_numbers(logits: &[f32]) -> bool {
-    const LANES: usize = 16;
-    let (parts, rest) = logits.as_chunks::<LANES>();
-    // Whatever is compared with NaN is false.
-    let is_less = |logit: f32| logit < f32::INFINITY;
-    let (mut fine, mut some) = ([true; LANES], [false; LANES]);
-    for part in parts {
-        for ((fine, some), logit) in fine.iter_mut().zip(&mut some).zip(part) {
-            *fine &= is_less(*logit);
-            *some |= *logit > f32::NEG_INFINITY;
-        }
-    }
-    let fine = !fine.contains(&false) && rest.iter().all(|logit| is_less(*logit));
-    fine && (some.contains(&true) || rest.iter().any(|logit| *logit > f32::NEG_INFINITY))
+/// Logits by which tokens can be chosen: none is NaN or plus infinity, and one is more than minus infinity.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    logits: &'a [f32],
+    largest: f32,
 }
 
-/// Log-probability of a token, and the `top` best tokens, under unmodified logits; always finite.
-fn score(logits: &[f32], token: u32, top: u32) -> TokenScore {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
-    let logprob = |logit: f32| ((f64::from(logit - largest) - sum.ln()) as f32).max(LEAST_LOGPROB);
-    let mut best: Vec<(u32, f32)> = Vec::new();
-    if top > 0 {
-        best.extend((0..).zip(logits.iter().copied()));
-        keep_best(&mut best, top as usize);
-        for (_, value) in &mut best {
-            *value = logprob(*value);
+impl<'a> Row<'a> {
+    fn of(logits: &'a [f32]) -> Option<Self> {
+        const LANES: usize = 16;
+        let (parts, rest) = logits.as_chunks::<LANES>();
+        // Lanes of one width, so that both are one instruction for several of them.
+        let (mut largest, mut unordered) = ([f32::NEG_INFINITY; LANES], [0_u32; LANES]);
+        for part in parts {
+            for ((largest, unordered), logit) in largest.iter_mut().zip(&mut unordered).zip(part) {
+                *largest = if *logit > *largest { *logit } else { *largest };
+                *unordered |= u32::from(logit.is_nan());
+            }
         }
+        let largest = largest.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+        let ordered = unordered.iter().all(|lane| *lane == 0) && !rest.iter().any(|logit| logit.is_nan());
+        (ordered && largest.is_finite()).then_some(Self { logits, largest })
     }
-    TokenScore { token, logprob: logprob(logits[token as usize]), top: best }
+
+    /// The token at `position` of a sequence; of equally likely best ones the lowest.
+    fn choose(self, sampling: &Sampling, position: u32, scratch: &mut Vec<(u32, f32)>) -> u32 {
+        let Self { logits, largest } = self;
+        let best = logits.iter().position(|logit| *logit >= largest).unwrap_or(0) as u32;
+        if sampling.temperature <= 0.0 {
+            return best;
+        }
+        let weight = |logit: f32| f64::from((logit - largest) / sampling.temperature).exp() as f32;
+        scratch.clear();
+        scratch.extend((0..).zip(logits.iter().map(|logit| weight(*logit))));
+        if sampling.top_k > 0 {
+            keep_best(scratch, sampling.top_k as usize);
+        }
+        if sampling.top_p < 1.0 {
+            nucleus(scratch, sampling.top_p);
+        }
+        let total: f64 = scratch.iter().map(|(_, weight)| f64::from(*weight)).sum();
+        let mut left = uniform(sampling.seed, position) * total;
+        for (token, weight) in &*scratch {
+            left -= f64::from(*weight);
+            if left < 0.0 {
+                return *token;
+            }
+        }
+        // Rounding left a little over: the last token that could be chosen.
+        scratch.iter().rev().find(|(_, weight)| *weight > 0.0).map_or(best, |(token, _)| *token)
+    }
+
+    /// Log-probability of a token, and the `top` best tokens, under unmodified logits; always finite.
+    fn score(self, token: u32, top: u32) -> TokenScore {
+        let Self { logits, largest } = self;
+        let sum: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
+        let logprob = |logit: f32| ((f64::from(logit - largest) - sum.ln()) as f32).max(LEAST_LOGPROB);
+        let mut best: Vec<(u32, f32)> = Vec::new();
+        if top > 0 {
+            best.extend((0..).zip(logits.iter().copied()));
+            keep_best(&mut best, top as usize);
+            for (_, value) in &mut best {
+                *value = logprob(*value);
+            }
+        }
+        TokenScore { token, logprob: logprob(logits[token as usize]), top: best }
+    }
 }
 
 /// The `count` best, best first; equal ones by ascending token.
@@ -117,48 +153,6 @@ fn keep_best(tokens: &mut Vec<(u32, f32)>, count: usize) {
         tokens.truncate(count);
     }
     tokens.sort_unstable_by(better);
-}
-
-/// The token at `position` of a sequence.
-fn choose(logits: &[f32], sampling: &Sampling, position: u32, scratch: &mut Vec<(u32, f32)>) -> u32 {
-    let best = greedy(logits);
-    if sampling.temperature <= 0.0 {
-        return best;
-    }
-    let largest = logits[best as usize];
-    let weight = |logit: f32| f64::from((logit - largest) / sampling.temperature).exp() as f32;
-    scratch.clear();
-    scratch.extend((0..).zip(logits.iter().map(|logit| weight(*logit))));
-    if sampling.top_k > 0 {
-        keep_best(scratch, sampling.top_k as usize);
-    }
-    if sampling.top_p < 1.0 {
-        nucleus(scratch, sampling.top_p);
-    }
-    let total: f64 = scratch.iter().map(|(_, weight)| f64::from(*weight)).sum();
-    let mut left = uniform(sampling.seed, position) * total;
-    for (token, weight) in &*scratch {
-        left -= f64::from(*weight);
-        if left < 0.0 {
-            return *token;
-        }
-    }
-    // Rounding left a little over: the last token that could be chosen.
-    scratch.iter().rev().find(|(_, weight)| *weight > 0.0).map_or(best, |(token, _)| *token)
-}
-
-/// The largest logit's token, the lowest of equal ones.
-fn greedy(logits: &[f32]) -> u32 {
-    const LANES: usize = 16;
-    let (parts, rest) = logits.as_chunks::<LANES>();
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    for part in parts {
-        for (lane, logit) in lanes.iter_mut().zip(part) {
-            *lane = if *logit > *lane { *logit } else { *lane };
-        }
-    }
-    let largest = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
-    logits.iter().position(|logit| *logit >= largest).unwrap_or(0) as u32
 }
 
 /// The fewest best tokens whose weights are at least `top_p` of all.

@@ -55,9 +55,9 @@ async fn a_client_that_goes_away_leaves_no_block_behind() {
     stream.read(|text| !text.is_empty()).await;
     drop(stream);
     let blocks = "swiftbalancer_kv_blocks_used{rank=\"0\"}";
-    group.until("its blocks are free", async || group.metric(blocks).await < 1.0).await;
     let cancelled = "swiftbalancer_requests_total{outcome=\"cancelled\",route=\"completions\"}";
     group.until("it is counted", async || group.metric(cancelled).await > 0.0).await;
+    group.until("its blocks are free", async || group.metric(blocks).await < 1.0).await;
 
     // One that does not stream is cancelled as well, long before the end of so many tokens.
     let mut body = greedy("Once", 1000);

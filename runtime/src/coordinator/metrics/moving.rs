@@ -32,7 +32,7 @@ pub(super) struct MovingMetrics {
 }
 
 impl MovingMetrics {
-    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+    pub fn new(registry: &Registry, ranks: usize) -> prometheus::Result<Self> {
         let rebalances = Opts::new("swiftbalancer_rebalances_total", "Plans that ended, by outcome.");
         let aborts = Opts::new("swiftbalancer_move_aborts_total", "Transactions taken back, by reason.");
         let decisions = Opts::new("swiftbalancer_decisions_total", "Plans decided on, by why they move or do not.");
@@ -67,7 +67,10 @@ impl MovingMetrics {
             phase: None,
             staging_used: register(registry, IntGaugeVec::new(staging, &["rank"])?)?,
         };
-        // A counter that starts to exist with its first event has no rate for it.
+        // A counter that starts to exist with its first event has no rate for it, and a gauge no value before.
+        for rank in 0..ranks {
+            metrics.staging_used.with_label_values(&[rank.to_string()]);
+        }
         for phase in [Phase::Collecting, Phase::Planning, Phase::Moving].map(name) {
             metrics.phases.with_label_values(&[phase]);
         }

@@ -5,12 +5,21 @@ fn sampling(temperature: f32, top_p: f32, top_k: u32, seed: u64) -> Sampling {
     Sampling { temperature, top_p, top_k, seed, logprob: true }
 }
 
+fn row(logits: &[f32]) -> Row<'_> {
+    Row::of(logits).unwrap()
+}
+
+/// Whatever else is asked for, without temperature.
+fn greedy(logits: &[f32]) -> u32 {
+    row(logits).choose(&sampling(0.0, 0.1, 1, 5), 0, &mut Vec::new())
+}
+
 /// How often each token is chosen over many positions.
 fn histogram(logits: &[f32], sampling: &Sampling) -> Vec<f64> {
     const DRAWS: u32 = 20_000;
     let mut counts = vec![0.0; logits.len()];
     for position in 0..DRAWS {
-        counts[choose(logits, sampling, position, &mut Vec::new()) as usize] += 1.0 / f64::from(DRAWS);
+        counts[row(logits).choose(sampling, position, &mut Vec::new()) as usize] += 1.0 / f64::from(DRAWS);
     }
     counts
 }
@@ -33,7 +42,7 @@ fn greedy_takes_the_best_token_and_the_lowest_of_equal_ones() {
         logits[len - 1] = 2.0;
         assert_eq!(greedy(&logits), len as u32 - 1);
         logits[len / 2] = 2.0;
-        assert_eq!(choose(&logits, &sampling(0.0, 0.1, 1, 5), 0, &mut Vec::new()), len as u32 / 2);
+        assert_eq!(greedy(&logits), len as u32 / 2);
     }
 }
 
@@ -58,7 +67,7 @@ fn top_k_and_top_p_leave_only_the_best_tokens_in_their_proportions() {
 #[test]
 fn equal_seeds_and_positions_choose_the_equal_token_and_others_do_not() {
     let logits = vec![0.0; 1000];
-    let run = |seed| (0..20).map(|at| choose(&logits, &sampling(1.0, 1.0, 0, seed), at, &mut Vec::new())).collect();
+    let run = |seed| (0..20).map(|at| row(&logits).choose(&sampling(1.0, 1.0, 0, seed), at, &mut Vec::new())).collect();
     let (a, b, c): (Vec<u32>, Vec<u32>, Vec<u32>) = (run(7), run(7), run(8));
     assert_eq!(a, b);
     let same = a.iter().zip(&c).filter(|(a, c)| a == c).count();
@@ -67,11 +76,12 @@ fn equal_seeds_and_positions_choose_the_equal_token_and_others_do_not() {
 
 #[test]
 fn scores_are_log_probabilities_of_the_unmodified_logits_best_first() {
-    let score = score(&logits(), 2, 3);
+    let logits = logits();
+    let score = row(&logits).score(2, 3);
     assert!((score.logprob - 0.1_f32.ln()).abs() < 1e-6);
     assert_eq!(score.top.iter().map(|(token, _)| *token).collect::<Vec<_>>(), [1, 3, 0]);
     assert!((score.top[1].1 - 0.25_f32.ln()).abs() < 1e-6);
-    assert_eq!(super::score(&[1.0; 4], 0, 2).top.iter().map(|(token, _)| *token).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(row(&[1.0; 4]).score(0, 2).top.iter().map(|(token, _)| *token).collect::<Vec<_>>(), [0, 1]);
 }
 
 #[test]
@@ -79,12 +89,12 @@ fn logits_that_are_no_numbers_choose_and_score_nothing_and_leave_the_others_alon
     for wrong in [f32::NAN, -f32::NAN, f32::INFINITY] {
         for place in [0, 5, 16, 36] {
             let mut logits = vec![0.5; 37];
-            assert!(are_numbers(&logits));
+            assert!(Row::of(&logits).is_some());
             logits[place] = wrong;
-            assert!(!are_numbers(&logits), "{wrong} at {place}");
+            assert!(Row::of(&logits).is_none(), "{wrong} at {place}");
         }
     }
-    assert!(!are_numbers(&[f32::NEG_INFINITY; 37]));
+    assert!(Row::of(&[f32::NEG_INFINITY; 37]).is_none());
     let batch = [step(1, 1, true, vec![Some(1)]), step(2, 1, true, vec![Some(1)])];
     let mut outputs = Outputs::new(&batch);
     outputs.take(&[0.0, f32::NAN]);
@@ -99,14 +109,14 @@ fn logits_that_are_no_numbers_choose_and_score_nothing_and_leave_the_others_alon
 fn a_token_that_cannot_come_has_a_logprob_that_is_a_number() {
     let mut logits = logits();
     logits[1] = f32::NEG_INFINITY;
-    assert!(are_numbers(&logits));
-    let score = score(&logits, 1, 4);
+    assert!(Row::of(&logits).is_some());
+    let score = row(&logits).score(1, 4);
     let is_least = |logprob: f32| logprob.to_bits() == LEAST_LOGPROB.to_bits();
     assert!(is_least(score.logprob));
     assert!(score.top[3].0 == 1 && is_least(score.top[3].1));
-    assert!(is_least(super::score(&[0.0, f32::MAX], 0, 0).logprob));
-    let greedy = choose(&[f32::NEG_INFINITY, f32::MIN], &sampling(1.0, 1.0, 0, 0), 0, &mut Vec::new());
-    assert_eq!(greedy, 1);
+    assert!(is_least(row(&[0.0, f32::MAX]).score(0, 0).logprob));
+    let chosen = row(&[f32::NEG_INFINITY, f32::MIN]).choose(&sampling(1.0, 1.0, 0, 0), 0, &mut Vec::new());
+    assert_eq!(chosen, 1);
 }
 
 fn step(sequence: u64, tokens: usize, sample: bool, score: Vec<Option<u32>>) -> SequenceStep {
