@@ -88,7 +88,8 @@ fn draw_keys() -> Result<Keys, Error> {
 }
 
 /// Whether a deployment controls an object: by its identity, not by labels, which anybody can set.
-pub(crate) fn controls(deployment: &MoEDeployment, object: &impl Resource) -> bool {
+#[must_use]
+pub fn controls(deployment: &MoEDeployment, object: &impl Resource) -> bool {
     let uid = deployment.metadata.uid.as_deref();
     let owners = object.meta().owner_references.as_deref().unwrap_or_default();
     owners.iter().any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == uid)

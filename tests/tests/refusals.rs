@@ -45,7 +45,7 @@ const SNAPSHOTS: [(&str, &str, &str); 8] = [
         "Files and numbers, by kubectl moe",
         "By the commands that need no cluster, see [kubectl moe](kubectl-moe.md). LOAD is the load of the tiny model on 4 layers of 32 \
          experts.",
-        "operator/tests/plugin/snapshots/plugin__refusals__files_and_numbers_that_cannot_work_are_refused_with_what_is_wrong.snap",
+        "kubectl-moe/tests/plugin/snapshots/plugin__refusals__files_and_numbers_that_cannot_work_are_refused_with_what_is_wrong.snap",
     ),
     (
         "Checkpoints",

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser as _;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
-use operator::plugin::{self, Arguments};
+use kubectl_moe::Arguments;
 use plan::wire::WindowReport;
 use serde_json::{Value, json};
 use tests::namespace::{Namespace, in_namespace};
@@ -89,7 +89,7 @@ async fn resized(suite: &Suite, namespace: &Namespace<'_>, deployment: &Deployme
         let arguments = arguments.replace("LOAD", &load).replace("MAP", &map);
         let command = format!("kubectl-moe --kubeconfig {kubeconfig} --namespace {} {arguments}", namespace.name);
         let arguments = Arguments::try_parse_from(command.split(' '))?;
-        plugin::run(arguments, || Duration::ZERO).await.with_context(|| command.clone())
+        kubectl_moe::run(arguments, || Duration::ZERO).await.with_context(|| command.clone())
     };
     let status = moe(&format!("status {}", deployment.name)).await?;
     ensure!(status.contains("Ready"), "{status}");

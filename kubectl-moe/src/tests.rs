@@ -42,7 +42,7 @@ fn cluster(secret: (u16, Value), coordinator: (u16, String)) -> (Plugin, Asked) 
 }
 
 fn deployment() -> Value {
-    let mut object: Value = serde_saphyr::from_str(include_str!("../../../examples/tiny-moe.yaml")).unwrap();
+    let mut object: Value = serde_saphyr::from_str(include_str!("../../examples/tiny-moe.yaml")).unwrap();
     object["metadata"]["uid"] = json!("uid-1");
     object
 }
@@ -120,7 +120,7 @@ async fn what_a_pod_answers_is_bounded_and_controls_no_terminal() {
     {
         let (plugin, _) = cluster((404, refused(404)), (500, body));
         let error = plugin.load("tiny-moe", 0).await.unwrap_err();
-        let mut told = crate::error::chain(&error);
+        let mut told = operator::error::chain(&error);
         told.truncate(2000);
         assert!(told.contains("[2Jno") && !told.contains('\u{1b}') && told.len() < 1500, "{told:?}");
     }

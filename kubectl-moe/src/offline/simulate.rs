@@ -12,12 +12,12 @@ use ::plan::topology::Topology;
 use clap::Args;
 use serde::Serialize;
 
-use super::super::table::columns;
 use super::chart::{Chart, Panel, Series};
 use super::input::{LoadOptions, policy};
 use super::judge::JudgeOptions;
 use super::units::{counted, or_unknown, percent, scale};
 use super::{OfflineError, Output, write};
+use crate::table::columns;
 
 /// Arguments of `kubectl moe simulate`.
 #[derive(Args, Debug)]

@@ -4,8 +4,8 @@ use kube::ResourceExt as _;
 use plan::wire::State;
 
 use super::table::columns;
-use crate::api::MoEDeployment;
-use crate::api::status::{GroupStatus, MoEDeploymentStatus};
+use operator::api::MoEDeployment;
+use operator::api::status::{GroupStatus, MoEDeploymentStatus};
 
 /// A deployment and what its coordinators say, `None` for one that does not answer.
 pub(super) fn render(deployment: &MoEDeployment, states: &[Option<State>]) -> String {
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn a_replica_that_does_not_answer_is_shown_from_the_status() {
         let mut deployment: MoEDeployment =
-            serde_saphyr::from_str(include_str!("../../../examples/tiny-moe.yaml")).unwrap();
+            serde_saphyr::from_str(include_str!("../../examples/tiny-moe.yaml")).unwrap();
         deployment.status = serde_json::from_value(serde_json::json!({
             "expertParallelSize": 4,
             "slotsPerRank": 9,

@@ -17,12 +17,12 @@ use plan::formats::vllm_ascend;
 use plan::wire::MapDocument;
 use thiserror::Error;
 
-use crate::api::MoEDeployment;
-use crate::keys::{AdminToken, Keys};
-use crate::names;
-use crate::observe::controls;
 use coordinator::Coordinator;
 pub use offline::OfflineError;
+use operator::api::MoEDeployment;
+use operator::keys::{AdminToken, Keys};
+use operator::names;
+use operator::observe::controls;
 
 /// Looks into MoEDeployments and their expert maps, and plans without a cluster
 ///

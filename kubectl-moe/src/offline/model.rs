@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn the_sizes_of_known_models_are_read() {
-        let tiny = parsed(include_str!("../../../../examples/models/tiny-moe/config.json")).unwrap();
+        let tiny = parsed(include_str!("../../../examples/models/tiny-moe/config.json")).unwrap();
         assert_eq!((tiny.layers, tiny.dense_layers, tiny.experts, tiny.router_groups), (4, 0, 32, 1));
         assert_eq!(tiny.expert_bytes, Ok(2 * 3 * 128 * 64));
         let deepseek = parsed(

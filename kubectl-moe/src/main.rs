@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser as _;
-use operator::plugin::{Arguments, run};
+use kubectl_moe::{Arguments, run};
 
 /// A wrong command line ends in `parse`, with status 2.
 #[tokio::main(flavor = "current_thread")]

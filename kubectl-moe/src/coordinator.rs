@@ -14,8 +14,8 @@ use plan::wire::{self, LoadDocument, MapDocument, RecordedMap, State, WireError}
 use serde::Deserialize;
 
 use super::PluginError;
-use crate::keys::AdminToken;
-use crate::{names, words};
+use operator::keys::AdminToken;
+use operator::{names, words};
 
 /// Largest answer: a map of 512 ranks and 1,000 layers has some 20 MB.
 const LARGEST: usize = 64 << 20;

@@ -7,11 +7,11 @@ use ::plan::sizing::{Size, Sizing, sizes, worth_it};
 use clap::Args;
 use serde::Serialize;
 
-use super::super::table::columns;
 use super::chart::{Chart, Panel, Series};
 use super::input::{LoadOptions, policy};
 use super::units::{counted, or_unknown, percent, scale};
 use super::{OfflineError, Output, write};
+use crate::table::columns;
 
 /// Redundancies tried beyond the least possible one, in copies for each rank, unless told otherwise.
 const RANKS_TRIED: usize = 4;

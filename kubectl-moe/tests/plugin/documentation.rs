@@ -1,10 +1,10 @@
-//! The page on the plugin is what the plugin does: `UPDATE_DOCS=1 cargo test -p operator --test plugin` writes what the
+//! The page on the plugin is what the plugin does: `UPDATE_DOCS=1 cargo test -p kubectl-moe --test plugin` writes what the
 //! commands of its examples print.
 
 use std::fs;
 
 use clap::CommandFactory as _;
-use operator::plugin::Arguments;
+use kubectl_moe::Arguments;
 
 use super::{printed, workspace};
 
@@ -46,7 +46,7 @@ fn the_examples_of_the_page_print_what_it_shows() {
         return fs::write(&path, run).unwrap();
     }
     let differs = page.lines().zip(run.lines()).find(|(written, printed)| written != printed);
-    assert!(page == run, "{PAGE} is stale: UPDATE_DOCS=1 cargo test -p operator --test plugin; first: {differs:#?}");
+    assert!(page == run, "{PAGE} is stale: UPDATE_DOCS=1 cargo test -p kubectl-moe --test plugin; first: {differs:#?}");
 }
 
 /// Options of the commands that need no cluster are in the page, and no others.
