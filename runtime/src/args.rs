@@ -119,7 +119,7 @@ struct ServingArguments {
     /// File with the bearer token of the admin API, at least 32 bytes; needed unless the admin API listens on loopback
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
-    /// File with the keys of the public API, one a line; without it the API needs none
+    /// File with the keys of the public API, one a line (those that begin with # are comments); without it the API needs none
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
     /// Seconds to serve on after the process was told to stop, closing each connection after its answer: the time that a load

@@ -21,6 +21,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::HeaderValue;
 use axum::http::header::CONNECTION;
+use axum::middleware::map_response;
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -62,7 +63,7 @@ const KEEP_ALIVE: Duration = Duration::from_mins(1);
 pub async fn serve(router: Router, listener: TcpListener, bounds: Bounds, mut stop: Receiver<bool>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let refusal = Router::new().fallback(async || full());
+    let refusal = full();
     let (open, refused) = (Open::new(bounds.connections), Open::new(REFUSED_AT_ONCE));
     let (watched, logged) = (stop.clone(), Logged::default());
     let mut tasks = JoinSet::new();
@@ -116,10 +117,12 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 }
 
 /// The answer to whoever has no place.
-fn full() -> Response {
-    let mut response = server::full("the server answers as many connections as it can; try again in a moment");
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    response
+fn full() -> Router {
+    let refusal = server::full("the server answers as many connections as it can; try again in a moment");
+    refusal.layer(map_response(async |mut response: Response| {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+    }))
 }
 
 /// What strangers can bring about as often as they like.
@@ -154,7 +157,7 @@ impl Connection {
         let service = service_fn(|request| answer(router.clone(), Arc::clone(watch), request));
         let mut http = http1::Builder::new();
         // Its own timeout cannot tell an idle connection from half a head.
-        http.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(HEAD_BYTES);
+        http.timer(TokioTimer::new()).header_read_timeout(None).max_header_size(HEAD_BYTES).max_buf_size(HEAD_BYTES);
         let mut connection = pin!(http.serve_connection(stream, service));
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);

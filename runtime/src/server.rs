@@ -35,7 +35,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
 use rand::Rng as _;
 
@@ -75,9 +75,9 @@ impl App {
     }
 }
 
-/// The answer to whoever finds no place; a retry helps.
-pub(crate) fn full(message: &str) -> Response {
-    ApiError::full(message).into_response()
+/// What whoever finds no place is answered, whatever is asked; a retry helps.
+pub(crate) fn full(message: &'static str) -> Router {
+    Router::new().fallback(async move || ApiError::full(message)).layer(from_fn(asked::name))
 }
 
 /// A seed for a request that gives none.
@@ -118,7 +118,8 @@ fn finish(routes: Router<App>, app: App) -> Router {
 async fn complete(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
     let asked = Asked::of(&request, Route::Completions);
     let answer = async {
-        let (body, model, bounds) = (app.bodies.take(request).await?, Arc::clone(&app.model), app.bounds());
+        let body = app.bodies.take(request, Some(app.bounds())).await?;
+        let (model, bounds) = (Arc::clone(&app.model), app.bounds());
         let request = app.intake.run(move || completions::read(&body, &model, bounds)).await??;
         completions::answer(&app, &asked, request).await
     };
@@ -128,7 +129,8 @@ async fn complete(State(app): State<App>, request: Request) -> Result<Response, 
 async fn chat(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
     let asked = Asked::of(&request, Route::Chat);
     let answer = async {
-        let (body, model, bounds) = (app.bodies.take(request).await?, Arc::clone(&app.model), app.bounds());
+        let body = app.bodies.take(request, Some(app.bounds())).await?;
+        let (model, bounds) = (Arc::clone(&app.model), app.bounds());
         let request = app.intake.run(move || chat::read(&body, &model, bounds)).await??;
         chat::answer(&app, &asked, request).await
     };

@@ -137,8 +137,8 @@ impl Coordinator {
         let driver = threads.spawn("driver", move || driver.run())?;
         let metrics = Arc::new(ServerMetrics::new(&registry)?);
         let intake = Arc::new(Intake::start()?);
-        let longest = || Bodies::longest(served.max_model_len, served.tokenizer.longest_token());
-        let bodies = Bodies::of_at_most(settings.body_limit.unwrap_or_else(longest));
+        let for_context = || Bodies::for_context(served.max_model_len, served.tokenizer.longest_token());
+        let bodies = settings.body_limit.map_or_else(for_context, Bodies::of_at_most);
         let app = App { driver: handle, model: Arc::new(served), bodies, intake, metrics, registry };
         let places = Places::of_this_process(settings.ranks);
         let &CoordinatorSettings { leave, grace, .. } = settings;

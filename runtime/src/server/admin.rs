@@ -46,7 +46,7 @@ async fn load(State(app): State<App>) -> Result<Response, ApiError> {
 
 /// All maps share one room.
 async fn apply_map(app: &App, maps: &Bodies, request: Request) -> Result<Response, ApiError> {
-    let body = maps.take(request).await?;
+    let body = maps.take(request, None).await?;
     // The thread that answers probes does not read documents.
     let read = tokio::task::spawn_blocking(move || MapDocument::from_json(&body)).await;
     let map = read.map_err(|_| unreadable())?.map_err(AdminError::from)?;

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::pace::{Pace, Times};
 use self::room::{NoRoom, Room, Share};
+use super::bounds::Bounds;
 use super::error::{ApiError, Code};
 
 /// Bytes that are thrown away of a body that is too long, so that its sender comes to read the answer.
@@ -33,6 +34,8 @@ const SLOW: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Bodies {
     most: usize,
+    /// Whether that is as long as the context asks for.
+    of_context: bool,
     room: Room,
     times: Times,
 }
@@ -53,34 +56,38 @@ impl std::ops::Deref for Received {
 }
 
 impl Bodies {
-    /// The longest body whose text could fit a context: every token the longest of all, every byte written as JSON's
-    /// `\u0000`, and a mebibyte for all else. Tokens are a few bytes long as a rule, so a list of some hundred prompts
-    /// has room as well. No longer than 64 MiB.
+    /// Bodies whose text could fit a context: every token the longest of all, every byte written as JSON's `\u0000`, and
+    /// a mebibyte for all else. Tokens are a few bytes long as a rule, so a list of some hundred prompts has room as well.
+    /// No longer than 64 MiB.
     #[must_use]
-    pub fn longest(context: usize, longest_token: usize) -> usize {
+    pub fn for_context(context: usize, longest_token: usize) -> Self {
         const ESCAPED: usize = 6;
         const ELSE: usize = 1 << 20;
         const MOST: usize = 64 << 20;
-        context.saturating_mul(longest_token).saturating_mul(ESCAPED).saturating_add(ELSE).min(MOST)
+        let longest = context.saturating_mul(longest_token).saturating_mul(ESCAPED).saturating_add(ELSE);
+        Self { of_context: longest <= MOST, ..Self::of_at_most(longest.min(MOST)) }
     }
 
     /// Bodies of at most so many bytes.
     #[must_use]
     pub fn of_at_most(most: usize) -> Self {
         let room = most.saturating_mul(LONGEST_AT_ONCE).max(LEAST_ROOM);
-        Self { most, room: Room::of(room, SLOW), times: Times::USUAL }
+        Self { most, of_context: false, room: Room::of(room, SLOW), times: Times::USUAL }
     }
 
-    /// Takes a request's body.
+    /// Takes a request's body; of one that holds prompts, within `bounds`.
     ///
     /// # Errors
     /// If it is too long, comes too slowly or finds no room.
-    pub async fn take(&self, request: Request) -> Result<Received, ApiError> {
+    pub async fn take(&self, request: Request, bounds: Option<Bounds>) -> Result<Received, ApiError> {
         let waits_to_send = request.headers().contains_key(EXPECT);
         let mut body = request.into_body();
         let announced = body.size_hint().lower();
         if announced > self.most as u64 {
-            return Err(if waits_to_send { self.too_long() } else { self.throw_away(body).await });
+            if !waits_to_send {
+                self.throw_away(body).await;
+            }
+            return Err(self.too_long(bounds));
         }
         let begun = Instant::now();
         let (mut pace, share, mut bytes) = (Pace::new(begun), self.room.share(begun), Vec::new());
@@ -93,7 +100,8 @@ impl Bodies {
             let Some(next) = next else { break };
             if pace.there() > self.most {
                 drop((bytes, share));
-                return Err(self.throw_away(body).await);
+                self.throw_away(body).await;
+                return Err(self.too_long(bounds));
             }
             share.take(next.len(), &pace, Instant::now()).map_err(no_room)?;
             bytes.extend_from_slice(&next);
@@ -124,7 +132,7 @@ impl Bodies {
     }
 
     /// A sender that is answered before it has sent everything may never read the answer.
-    async fn throw_away(&self, mut body: Body) -> ApiError {
+    async fn throw_away(&self, mut body: Body) {
         let mut pace = Pace::new(Instant::now());
         while pace.there() < THROWN_AWAY {
             match self.next(&mut body, &mut pace).await {
@@ -132,11 +140,18 @@ impl Bodies {
                 Ok(None) | Err(_) => break,
             }
         }
-        self.too_long()
     }
 
-    fn too_long(&self) -> ApiError {
-        let message = format!("the request body is longer than the {} bytes that this server takes", self.most);
+    /// Begins as what is longer than the context does where that is the reason: clients that shorten a conversation know
+    /// the case by these words.
+    fn too_long(&self, bounds: Option<Bounds>) -> ApiError {
+        let most = self.most;
+        let message = match bounds.filter(|_| self.of_context) {
+            Some(bounds) => bounds.exceeded(&format!(
+                "the request body is longer than the {most} bytes in which so many tokens would fit; shorten it"
+            )),
+            None => format!("the request body is longer than the {most} bytes that this server takes"),
+        };
         ApiError::other(StatusCode::PAYLOAD_TOO_LARGE, Code::RequestTooLarge, message)
     }
 }
@@ -167,25 +182,26 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_taken_whole_or_refused_by_its_length() {
         let bodies = Bodies::of_at_most(100);
-        assert_eq!(bodies.take(request(vec![60, 40])).await.unwrap().len(), 100);
-        let error = bodies.take(request(vec![60, 41])).await.unwrap_err();
+        assert_eq!(bodies.take(request(vec![60, 40]), None).await.unwrap().len(), 100);
+        let error = bodies.take(request(vec![60, 41]), None).await.unwrap_err();
         assert_eq!((error.status, error.code), (StatusCode::PAYLOAD_TOO_LARGE, Code::RequestTooLarge));
         let announced = Request::new(Body::from(vec![b' '; 101]));
-        assert_eq!(bodies.take(announced).await.unwrap_err().code, Code::RequestTooLarge);
+        assert_eq!(bodies.take(announced, None).await.unwrap_err().code, Code::RequestTooLarge);
     }
 
     #[tokio::test]
     async fn bodies_share_their_room_and_give_it_back() {
         let bodies = Bodies::of_at_most(LEAST_ROOM);
-        let held: Vec<Received> = futures::future::join_all((0..4).map(|_| bodies.take(request(vec![LEAST_ROOM]))))
-            .await
-            .into_iter()
-            .map(Result::unwrap)
-            .collect();
-        let error = bodies.take(request(vec![1])).await.unwrap_err();
+        let held: Vec<Received> =
+            futures::future::join_all((0..4).map(|_| bodies.take(request(vec![LEAST_ROOM]), None)))
+                .await
+                .into_iter()
+                .map(Result::unwrap)
+                .collect();
+        let error = bodies.take(request(vec![1]), None).await.unwrap_err();
         assert_eq!((error.status, error.retry_after), (StatusCode::SERVICE_UNAVAILABLE, Some(1)));
         drop(held);
-        assert_eq!(bodies.take(request(vec![1])).await.unwrap().len(), 1);
+        assert_eq!(bodies.take(request(vec![1]), None).await.unwrap().len(), 1);
     }
 
     /// A body that begins with so many bytes and never ends.
@@ -198,13 +214,13 @@ mod tests {
     async fn four_bodies_that_stop_before_their_end_do_not_keep_the_room_from_others() {
         let room = Room::of(4 * LEAST_ROOM, Duration::from_millis(50));
         let bodies = Bodies { room, ..Bodies::of_at_most(LEAST_ROOM) };
-        let hold = || Box::pin(bodies.take(endless(LEAST_ROOM)));
+        let hold = || Box::pin(bodies.take(endless(LEAST_ROOM), None));
         let mut holders = [hold(), hold(), hold(), hold()];
         for holder in &mut holders {
             assert!(futures::poll!(holder).is_pending());
         }
         let others = async {
-            while let Err(error) = bodies.take(request(vec![100])).await {
+            while let Err(error) = bodies.take(request(vec![100]), None).await {
                 // As long as the four are not slow yet.
                 assert_eq!((error.status, error.retry_after), (StatusCode::SERVICE_UNAVAILABLE, Some(1)));
                 tokio::task::yield_now().await;
@@ -226,14 +242,28 @@ mod tests {
     async fn a_body_that_does_not_go_on_is_refused() {
         let times = Times { silence: Duration::from_millis(50), ..Times::USUAL };
         let bodies = Bodies { times, ..Bodies::of_at_most(100) };
-        let error = bodies.take(endless(2)).await.unwrap_err();
+        let error = bodies.take(endless(2), None).await.unwrap_err();
         assert_eq!((error.status, error.code), (StatusCode::REQUEST_TIMEOUT, Code::RequestTimeout));
         assert!(error.message.contains("2 bytes are there"), "{error}");
     }
 
     #[test]
-    fn the_longest_body_follows_the_context() {
-        assert_eq!(Bodies::longest(1024, 16), 1024 * 16 * 6 + (1 << 20));
-        assert_eq!(Bodies::longest(1 << 20, 256), 64 << 20);
+    fn the_longest_body_follows_the_context_and_what_is_longer_is_told_so_in_the_words_of_the_context() {
+        let bounds = Some(Bounds { context: 1000, sequences: 1 });
+        let words = |bodies: &Bodies, bounds| {
+            let error = bodies.too_long(bounds);
+            assert_eq!((error.status, error.code), (StatusCode::PAYLOAD_TOO_LARGE, Code::RequestTooLarge));
+            error.message
+        };
+        let bodies = Bodies::for_context(1024, 16);
+        assert_eq!(bodies.most, 1024 * 16 * 6 + (1 << 20));
+        let message = words(&bodies, bounds);
+        assert!(message.starts_with("This model's maximum context length is 1000 tokens. However, the "), "{message}");
+        // Nothing of these lengths is the context's.
+        let bodies = Bodies::for_context(1 << 20, 256);
+        assert_eq!(bodies.most, 64 << 20);
+        for message in [words(&bodies, bounds), words(&Bodies::of_at_most(100), bounds), words(&bodies, None)] {
+            assert!(message.starts_with("the request body is longer than the "), "{message}");
+        }
     }
 }

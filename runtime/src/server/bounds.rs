@@ -58,8 +58,13 @@ impl Bounds {
     /// case by these words.
     #[must_use]
     pub fn overflow(&self, field: &str, however: &str) -> ApiError {
-        let message = format!("This model's maximum context length is {} tokens. However, {however}", self.context);
-        ApiError::field(field, Code::ContextLengthExceeded, message)
+        ApiError::field(field, Code::ContextLengthExceeded, self.exceeded(however))
+    }
+
+    /// The words of such a refusal.
+    #[must_use]
+    pub fn exceeded(&self, however: &str) -> String {
+        format!("This model's maximum context length is {} tokens. However, {however}", self.context)
     }
 
     /// Checks the number of sequences before anything is built for them.

@@ -1,5 +1,5 @@
 //! Keys that callers show: read from a file, one a line, and again when the file has changed, so that a mounted Secret can
-//! be rotated. While two are there both are taken.
+//! be rotated. While two are there both are taken. Blank lines and those that begin with `#` are for whoever reads the file.
 
 use std::convert::Infallible;
 use std::fs;
@@ -42,8 +42,8 @@ pub enum KeysError {
         /// The bound.
         most: u64,
     },
-    /// Nothing is in it.
-    #[error("{path} has no key; write one on each line")]
+    /// Nothing is in it, or comments alone.
+    #[error("{path} has no key; write one on each line (those that begin with # are comments)")]
     None {
         /// The file.
         path: PathBuf,
@@ -147,7 +147,7 @@ fn read(path: &Path, least: usize) -> Result<Digests, KeysError> {
     let text = String::from_utf8(bytes).map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;
     // Some editors begin a file with a mark that says that it is UTF-8.
     let lines = text.strip_prefix('\u{feff}').unwrap_or(&text).lines().map(str::trim);
-    let keys: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    let keys: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
     if keys.is_empty() {
         return Err(KeysError::None { path: path.to_owned() });
     }
@@ -173,12 +173,15 @@ mod tests {
     fn each_key_of_the_file_is_admitted_and_a_changed_file_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys");
-        fs::write(&path, "\u{feff}first-key\n\n  second-key  \n").unwrap();
+        fs::write(&path, "\u{feff}# of the first team\nfirst-key\n\n  second-key#2  \r\n  # retired: third-key\n")
+            .unwrap();
         let moment = fs::metadata(&path).unwrap().modified().unwrap();
         let mut file = File::load(&path, 8).unwrap();
         let admit = |file: &File, key: &[u8]| admits(&file.digests.load(), key);
-        assert!(admit(&file, b"first-key") && admit(&file, b"second-key"));
-        assert!(!admit(&file, b"first-ke") && !admit(&file, b""));
+        assert!(admit(&file, b"first-key") && admit(&file, b"second-key#2"));
+        for none in ["first-ke", "", "third-key", "second-key", "# of the first team", "# retired: third-key"] {
+            assert!(!admit(&file, none.as_bytes()), "{none}");
+        }
         for (text, key) in [("third-ke", b"third-ke".as_slice()), ("third-key", b"third-key")] {
             fs::write(&path, text).unwrap();
             // Written in two halves within one moment of the file system's clock.
@@ -212,8 +215,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys");
         assert!(matches!(Keys::load(&path, 8), Err(KeysError::Read { .. })));
-        fs::write(&path, "\n \n").unwrap();
-        assert!(matches!(Keys::load(&path, 8), Err(KeysError::None { .. })));
+        for none in ["", "\n \n", "# the-only-key\n", "\u{feff}#the-only-key"] {
+            fs::write(&path, none).unwrap();
+            assert!(matches!(Keys::load(&path, 8), Err(KeysError::None { .. })), "{none}");
+        }
         fs::write(&path, "long-key\n".repeat((FILE_BYTES / 9) as usize + 1)).unwrap();
         assert!(matches!(Keys::load(&path, 8), Err(KeysError::Large { .. })), "no key is cut");
         fs::write(&path, "long-enough\nshort").unwrap();
