@@ -139,21 +139,28 @@ fn keep(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::super::record::tests::recorded;
     use super::*;
 
     const NO_WAIT: Duration = Duration::from_millis(1);
+
+    /// With patience that no machine needs, so that what never comes is a failure and no hang.
+    fn wait_until(what: &str, holds: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while !holds() {
+            assert!(Instant::now() < deadline, "{what}: not within a minute");
+            std::thread::yield_now();
+        }
+    }
 
     #[test]
     fn the_latest_map_is_tried_until_it_is_written_and_trouble_is_told_once() {
         let (sender, maps) = unbounded();
         let (outcome, outcomes) = unbounded();
         let send = |epochs: std::ops::Range<u64>| epochs.for_each(|epoch| sender.send(recorded(epoch)).unwrap());
-        let taken = || {
-            while !outcome.is_empty() {
-                std::thread::yield_now();
-            }
-        };
+        let taken = || wait_until("an outcome is taken", || outcome.is_empty());
         let keeper = std::thread::spawn(move || {
             let (mut attempts, mut told) = (Vec::new(), Vec::new());
             let write = |map: &RecordedMap| {
@@ -206,15 +213,11 @@ mod tests {
         let recorder = Recorder::start(file.clone(), &registry, &VitalThreads::new(drop)).unwrap();
         assert_eq!(recorder.trouble(), None);
         recorder.record(recorded(1));
-        while recorder.trouble().is_none() {
-            std::thread::yield_now();
-        }
+        wait_until("trouble is told", || recorder.trouble().is_some());
         let trouble = recorder.trouble().unwrap();
         assert!(trouble.contains("maps/map.json: No such file or directory"), "{trouble}");
         std::fs::create_dir(file.parent().unwrap()).unwrap();
-        while recorder.trouble().is_some() {
-            std::thread::yield_now();
-        }
+        wait_until("the map is written", || recorder.trouble().is_none());
         assert!(file.exists());
         recorder.record(recorded(2));
         drop(recorder);

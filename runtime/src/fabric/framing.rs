@@ -1,15 +1,18 @@
 //! Messages on a TCP connection: 4 bytes of length, little endian, then that many bytes of postcard.
 
-use std::io::{self, Read, Write};
+mod error;
+mod timed;
+
+use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use socket2::{SockRef, TcpKeepalive};
-use thiserror::Error;
 
-use crate::protocol::FIRST_THAT_PROVES;
+pub use self::error::ConnectionError;
+use self::timed::Timed;
 
 /// The longest message, bytes: room for a step of 100,000 sequences, and little enough to hold.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
@@ -22,92 +25,6 @@ pub const CUT_AFTER: Duration = Duration::from_secs(6);
 
 /// How long connecting may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Why a connection is of no more use.
-#[derive(Debug, Error)]
-pub enum ConnectionError {
-    /// Nobody answers.
-    #[error("cannot connect to {peer}: {source}")]
-    Connect {
-        /// Who was to answer.
-        peer: String,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The peer is gone.
-    #[error("{peer} closed the connection")]
-    Closed {
-        /// Who.
-        peer: String,
-    },
-    /// The link failed.
-    #[error("connection to {peer} failed: {source}")]
-    Io {
-        /// Who is at its other end.
-        peer: String,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A message is longer than any that exists.
-    #[error("{peer} announces a message of {bytes} bytes, more than {limit}; it speaks something else")]
-    TooLong {
-        /// Who.
-        peer: String,
-        /// The length announced.
-        bytes: usize,
-        /// The longest there may be.
-        limit: usize,
-    },
-    /// A message that makes no sense.
-    #[error("{peer} sent a message that cannot be read: {source}")]
-    Malformed {
-        /// Who.
-        peer: String,
-        /// What the decoder says.
-        source: postcard::Error,
-    },
-    /// The peer has another secret.
-    #[error("{peer} cannot be trusted: the secret differs; both must read the same --secret-file")]
-    SecretDiffers {
-        /// Who.
-        peer: String,
-    },
-    /// The peer speaks another version.
-    #[error("{peer} speaks protocol {found}, this process {expected}; run the same version everywhere")]
-    OtherVersion {
-        /// Who.
-        peer: String,
-        /// Its version.
-        found: u16,
-        /// The version here.
-        expected: u16,
-    },
-    /// The peer does not serve what it was called for, or not now.
-    #[error("{peer} does not expect this call now")]
-    NotExpected {
-        /// Who.
-        peer: String,
-    },
-    /// The peer is something else.
-    #[error("{peer} speaks something else, or a version before {FIRST_THAT_PROVES}")]
-    NotOurs {
-        /// Who.
-        peer: String,
-    },
-}
-
-impl ConnectionError {
-    /// What the system says of a connection.
-    pub(super) fn of(peer: &str, source: io::Error) -> Self {
-        let peer = peer.to_owned();
-        match source.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                Self::Closed { peer }
-            }
-            _ => Self::Io { peer, source },
-        }
-    }
-}
 
 /// One TCP connection that carries messages, with the buffer that they pass through. Every byte between members passes one,
 /// or the stream that one was: this is where TLS would be put around it.
@@ -316,57 +233,6 @@ impl Connection {
 
     fn io(&self, source: io::Error) -> ConnectionError {
         ConnectionError::of(&self.peer, source)
-    }
-}
-
-/// A stream of which everything is read and written before a deadline, if there is one: the timeout of its socket, which is
-/// what is left of the time, is set anew before each call.
-struct Timed<'a> {
-    stream: &'a TcpStream,
-    deadline: Option<Instant>,
-}
-
-impl Timed<'_> {
-    fn left(&self) -> io::Result<Option<Duration>> {
-        let Some(deadline) = self.deadline else { return Ok(None) };
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(late()) } else { Ok(Some(left)) }
-    }
-
-    /// What the system says when a socket's timeout is over is what it says where nothing is there yet.
-    fn told(&self, result: io::Result<usize>) -> io::Result<usize> {
-        match result {
-            Err(error) if self.deadline.is_some() && error.kind() == io::ErrorKind::WouldBlock => Err(late()),
-            other => other,
-        }
-    }
-}
-
-fn late() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "it took too long")
-}
-
-impl Read for Timed<'_> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        if let Some(left) = self.left()? {
-            self.stream.set_read_timeout(Some(left))?;
-        }
-        let read = self.stream.read(bytes);
-        self.told(read)
-    }
-}
-
-impl Write for Timed<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if let Some(left) = self.left()? {
-            self.stream.set_write_timeout(Some(left))?;
-        }
-        let written = self.stream.write(bytes);
-        self.told(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
     }
 }
 

@@ -1,6 +1,6 @@
 //! A rank's health and metrics over HTTP, on a thread of its own: it answers whatever the rank is busy with.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -27,8 +27,6 @@ enum Progress {
 #[derive(Debug)]
 pub(super) struct HealthServer {
     progress: Arc<Mutex<Progress>>,
-    #[cfg_attr(not(test), expect(dead_code, reason = "tests ask where it listens"))]
-    address: SocketAddr,
     /// Dropped with the server, which ends its thread.
     _stop: watch::Sender<bool>,
 }
@@ -36,14 +34,14 @@ pub(super) struct HealthServer {
 impl HealthServer {
     /// Starts to serve on `listener`.
     pub fn start(listener: TcpListener, metrics: &WorkerMetrics, threads: &VitalThreads) -> std::io::Result<Self> {
-        let (address, progress) = (listener.local_addr()?, Arc::new(Mutex::new(Progress::Loading)));
+        let progress = Arc::new(Mutex::new(Progress::Loading));
         let routes = routes(metrics, &progress);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);
         // A rank has one port for HTTP, as the admin port of a coordinator.
         let bounds = Bounds::of(Places::of_this_process(1).admin);
         threads.spawn("health", move || runtime.block_on(http::serve(routes, listener, bounds, stopped)))?;
-        Ok(Self { progress, address, _stop: stop })
+        Ok(Self { progress, _stop: stop })
     }
 
     /// The model is loaded: from now on the rank is ready when it is part of a group.
@@ -86,9 +84,10 @@ mod tests {
     async fn a_rank_lives_at_once_and_is_ready_when_it_is_loaded_and_part_of_a_group() {
         let metrics = WorkerMetrics::default();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
         let server = HealthServer::start(listener, &metrics, &VitalThreads::new(drop)).unwrap();
         let status = async |path: &str| {
-            let url = format!("http://{}{path}", server.address);
+            let url = format!("http://{address}{path}");
             reqwest::get(url).await.unwrap().status().as_u16()
         };
         assert_eq!((status("/livez").await, status("/readyz").await), (200, 503));

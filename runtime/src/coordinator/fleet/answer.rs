@@ -63,10 +63,7 @@ impl Expected {
             return Some(format!("other tokens or scores of sequence {} than were asked for", sequence.0));
         }
         let top = (step.top_logprobs as usize).min(self.vocabulary);
-        let sampled = token.as_ref().zip(step.sample).and_then(|(score, sampling)| {
-            let top = if sampling.logprob || top > 0 { top } else { 0 };
-            self.wrong_score(score, top)
-        });
+        let sampled = token.as_ref().and_then(|score| self.wrong_score(score, top));
         let scored = step.score.iter().zip(scores).find_map(|(wanted, score)| match (wanted, score) {
             (None, None) => None,
             (Some(_), None) if *no_numbers => None,

@@ -52,12 +52,6 @@ impl Rebalancer {
         Some(wire::LoadDocument::new(self.model.clone(), number, steps, &closed.load))
     }
 
-    /// Measured balance ratio of the window that is open; 1 while nothing is counted.
-    #[must_use]
-    pub fn ratio_so_far(&self) -> f64 {
-        self.window.ratio()
-    }
-
     /// What it is doing.
     #[must_use]
     pub const fn phase(&self) -> wire::Phase {

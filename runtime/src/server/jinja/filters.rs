@@ -8,7 +8,8 @@ pub(super) use self::lists::attribute_of;
 use super::JinjaError;
 use super::budget::Budget;
 use super::call::{Passed, integer, required, string};
-use super::operators::{iterate, length, too_large};
+use super::items::{iterate, length};
+use super::operators::too_large;
 use super::value::Value;
 use super::writing::{JsonStyle, text_of};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::JinjaError;
 use super::ast::For;
 use super::call::Passed;
-use super::operators::all_equal;
+use super::comparison::all_equal;
 use super::render::{Rendered, Renderer, ScopeId};
 use super::value::Value;
 

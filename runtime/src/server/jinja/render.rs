@@ -14,8 +14,8 @@ use super::JinjaError;
 use super::ast::{Expression, For, Macro, Node, Statement, Target, Template};
 use super::budget::{Budget, IsLate};
 use super::call::Passed;
+use super::items::iterate;
 use super::loops::LoopState;
-use super::operators::iterate;
 use super::value::{Dict, Value};
 use super::writing::text_of;
 

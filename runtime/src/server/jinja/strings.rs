@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use super::JinjaError;
 use super::budget::Budget;
 use super::call::{Passed, integer, required, string};
+use super::items::{iterate, slice_of};
 use super::lexer::is_space;
-use super::operators::{iterate, slice_of};
 use super::spec::Spec;
 use super::value::Value;
 

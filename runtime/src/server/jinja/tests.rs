@@ -4,7 +4,8 @@ use super::JinjaError;
 use super::ast::{Comparison, Operator};
 use super::budget::Budget;
 use super::call::{Passed, required};
-use super::operators::{binary, compare, equal};
+use super::comparison::{compare, equal};
+use super::operators::binary;
 use super::value::Value;
 
 const NAMES: [&str; 33] = [

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::JinjaError;
 use super::budget::Budget;
+use super::comparison;
 use super::functions::Function;
-use super::operators;
 
 /// Lists and dictionaries that may lie in one another: what is deeper could not be written out.
 const DEEPEST: u16 = 250;
@@ -162,7 +162,7 @@ impl Dict {
             budget.look(text.len())?;
             return Ok(self.by_text.get(text).copied());
         }
-        operators::position(self.entries.iter().map(|(known, _)| known), key, budget)
+        comparison::position(self.entries.iter().map(|(known, _)| known), key, budget)
     }
 
     pub fn get(&self, key: &Value, budget: &mut Budget) -> Result<Option<&Value>, JinjaError> {

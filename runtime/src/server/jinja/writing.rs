@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::JinjaError;
 use super::budget::Budget;
-use super::operators::order;
+use super::comparison::order;
 use super::sorting::sort;
 use super::value::{Value, View};
 

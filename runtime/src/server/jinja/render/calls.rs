@@ -4,8 +4,9 @@ use super::{Rendered, Renderer, ScopeId, check_member};
 use crate::server::jinja::JinjaError;
 use crate::server::jinja::ast::{Arguments, Expression};
 use crate::server::jinja::call::{Passed, integer, required, string};
+use crate::server::jinja::comparison::{equal, position};
 use crate::server::jinja::functions::{self, Function};
-use crate::server::jinja::operators::{equal, iterate, position, slice_of};
+use crate::server::jinja::items::{iterate, slice_of};
 use crate::server::jinja::value::{Items, Value, View};
 use crate::server::jinja::{clock, filters, strings, tests, writing};
 

@@ -3,8 +3,10 @@
 use super::{Rendered, Renderer, ScopeId, attribute, item};
 use crate::server::jinja::JinjaError;
 use crate::server::jinja::ast::{Arguments, Comparison, Expression, Operator};
+use crate::server::jinja::comparison::compare;
 use crate::server::jinja::functions::Function;
-use crate::server::jinja::operators::{self, slice};
+use crate::server::jinja::items::slice;
+use crate::server::jinja::operators;
 use crate::server::jinja::value::{Dict, Value};
 use crate::server::jinja::{tests, writing};
 
@@ -143,7 +145,7 @@ impl Renderer<'_> {
         let mut left = self.evaluate(first, scope)?;
         for (comparison, right) in rest {
             let right = self.evaluate(right, scope)?;
-            if !operators::compare(*comparison, &left, &right, &mut self.budget)? {
+            if !compare(*comparison, &left, &right, &mut self.budget)? {
                 return Ok(Value::Bool(false));
             }
             left = right;
