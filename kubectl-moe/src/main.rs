@@ -1,12 +1,12 @@
 //! The kubectl plugin.
 
-use std::error::Error;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser as _;
 use kubectl_moe::{Arguments, run};
+use plan::words::with_causes;
 
 /// A wrong command line ends in `parse`, with status 2.
 #[tokio::main(flavor = "current_thread")]
@@ -14,8 +14,8 @@ async fn main() -> ExitCode {
     let began = Instant::now();
     let arguments = Arguments::parse();
     let printed = match run(arguments, || began.elapsed()).await {
-        Ok(text) => print(&text).map_err(|error| told(&error)),
-        Err(error) => Err(told(&error)),
+        Ok(text) => print(&text).map_err(|error| with_causes(&error)),
+        Err(error) => Err(with_causes(&error)),
     };
     match printed {
         Ok(()) => ExitCode::SUCCESS,
@@ -33,19 +33,4 @@ fn print(text: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
-}
-
-/// An error and its causes.
-fn told(error: &dyn Error) -> String {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let text = source.to_string();
-        // Some errors end with what caused them.
-        if !message.ends_with(&text) {
-            message = format!("{message}: {text}");
-        }
-        cause = source.source();
-    }
-    message
 }

@@ -120,7 +120,7 @@ async fn what_a_pod_answers_is_bounded_and_controls_no_terminal() {
     {
         let (plugin, _) = cluster((404, refused(404)), (500, body));
         let error = plugin.load("tiny-moe", 0).await.unwrap_err();
-        let mut told = operator::error::chain(&error);
+        let mut told = plan::words::with_causes(&error);
         told.truncate(2000);
         assert!(told.contains("[2Jno") && !told.contains('\u{1b}') && told.len() < 1500, "{told:?}");
     }

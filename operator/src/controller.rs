@@ -14,10 +14,10 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{Controller, WatchStreamExt as _, reflector, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
+use plan::words::with_causes;
 use serde::de::DeserializeOwned;
 
 use crate::context::{Context, Guarded, Heard, Settings, Stores};
-use crate::error::chain;
 use crate::lean::{Lean, without_data};
 use crate::metrics::Metrics;
 use crate::names;
@@ -66,7 +66,7 @@ pub async fn run(
                 Ok((object, action)) => tracing::debug!(%object, ?action, "reconciled"),
                 // Told by the error policy already.
                 Err(kube::runtime::controller::Error::ReconcilerFailed(..)) => {}
-                Err(error) => tracing::debug!(error = chain(&error), "not reconciled"),
+                Err(error) => tracing::debug!(error = with_causes(&error), "not reconciled"),
             }
         })
         .await;
@@ -136,7 +136,7 @@ where
     let changes = events.reflect(writer).touched_objects().filter_map(|object| async move {
         object
             .inspect_err(
-                |error| tracing::warn!(kind = %K::kind(&()), error = chain(error), "watch failed, trying again"),
+                |error| tracing::warn!(kind = %K::kind(&()), error = with_causes(error), "watch failed, trying again"),
             )
             .ok()
     });

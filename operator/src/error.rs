@@ -93,15 +93,3 @@ impl ApplyError {
         }
     }
 }
-
-/// An error with everything that caused it, for logs.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
-}

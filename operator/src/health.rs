@@ -8,9 +8,9 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use plan::words::with_causes;
 use thiserror::Error;
 
-use crate::error::chain;
 use crate::metrics::Metrics;
 
 /// Pause between two questions.
@@ -62,7 +62,7 @@ pub async fn check(url: &str, within: Duration) -> Result<(), NotReady> {
             match reqwest::get(&url).await {
                 Ok(answer) if answer.status().is_success() => return,
                 Ok(answer) => reason = format!("status {}", answer.status().as_u16()),
-                Err(error) => reason = chain(&error),
+                Err(error) => reason = with_causes(&error),
             }
             tokio::time::sleep(PAUSE).await;
         }

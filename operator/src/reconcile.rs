@@ -6,12 +6,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
+use plan::words::with_causes;
 
 use crate::apply::apply;
 use crate::build::build;
 use crate::context::{Context, Guarded};
 use crate::decide::decide;
-use crate::error::{ApplyError, Error, chain};
+use crate::error::{ApplyError, Error};
 use crate::observe::observe;
 use crate::report::{notices, report};
 use crate::validate::validate;
@@ -63,10 +64,10 @@ async fn pass(guarded: &Guarded, context: &Context) -> Result<Duration, Error> {
 pub fn error_policy(guarded: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
     let (namespace, name) = (guarded.namespace(), guarded.name_any());
     if error.is_permanent() {
-        tracing::error!(namespace, name, error = chain(error), "waiting for a change of the object");
+        tracing::error!(namespace, name, error = with_causes(error), "waiting for a change of the object");
         return Action::await_change();
     }
     let wait = context.failed(&guarded.uid().unwrap_or_default());
-    tracing::warn!(namespace, name, error = chain(error), seconds = wait.as_secs_f64(), "trying again");
+    tracing::warn!(namespace, name, error = with_causes(error), seconds = wait.as_secs_f64(), "trying again");
     Action::requeue(wait)
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use http::header::AUTHORIZATION;
 use plan::wire::{self, RecordedMap, State, WireError};
+use plan::words::with_causes;
 use reqwest::redirect::Policy;
 use thiserror::Error;
 
 use crate::decide::LARGEST_MAP;
-use crate::error::chain;
 use crate::keys::AdminToken;
 
 /// A coordinator on the same network answers in milliseconds; one that takes this long is as good as silent.
@@ -42,7 +42,7 @@ pub trait RuntimeClient: Send + Sync + 'static {
 #[derive(Debug, Error)]
 pub enum RuntimeError {
     /// It cannot be reached, or was too slow.
-    #[error("GET {path} failed: {}", chain(source))]
+    #[error("GET {path} failed: {}", with_causes(source))]
     Unreachable {
         /// What was asked for.
         path: &'static str,

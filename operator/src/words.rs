@@ -1,6 +1,8 @@
 //! Words of pods, as conditions, logs and terminals repeat them: on one line, of bounded length, with nothing in them that a
 //! terminal obeys. Pure.
 
+use plan::words::is_hidden;
+
 /// Longest words of a pod that a message repeats.
 const LONGEST: usize = 400;
 
@@ -8,7 +10,7 @@ const LONGEST: usize = 400;
 #[must_use]
 pub fn shorten(text: &str) -> String {
     // What is left out need not be looked at: a pod may say megabytes.
-    let start: String = text.chars().take(2 * LONGEST).map(|c| if hides(c) { ' ' } else { c }).collect();
+    let start: String = text.chars().take(2 * LONGEST).map(|c| if is_hidden(c) { ' ' } else { c }).collect();
     let line = start.split_whitespace().collect::<Vec<_>>().join(" ");
     let is_cut = text.chars().nth(2 * LONGEST).is_some();
     match line.char_indices().nth(LONGEST) {
@@ -16,12 +18,6 @@ pub fn shorten(text: &str) -> String {
         None if is_cut => format!("{line}..."),
         None => line,
     }
-}
-
-/// Controls a terminal, or turns the direction of what follows.
-fn hides(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// What to show after `shown` of a pod that says `now` and said `before`: words that are new are shown when they have been
@@ -40,7 +36,7 @@ mod tests {
 
     #[test]
     fn words_are_one_line_that_controls_no_terminal() {
-        assert_eq!(shorten("a \u{1b}[2Jb\r\n\tc\u{202e}d\u{0}"), "a [2Jb c d");
+        assert_eq!(shorten("a \u{1b}[2Jb\r\n\tc\u{202e}\u{61c}d\u{0}"), "a [2Jb c d");
         assert_eq!(shorten("  "), "");
     }
 

@@ -5,12 +5,13 @@
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource as _, ResourceExt as _};
+use plan::words::with_causes;
 use serde_json::json;
 
 use crate::api::MoEDeployment;
 use crate::api::status::MoEDeploymentStatus;
 use crate::context::Context;
-use crate::error::{Error, chain};
+use crate::error::Error;
 use crate::names;
 use crate::report::Notice;
 
@@ -49,7 +50,9 @@ pub async fn write_status(
         };
         match context.recorder.publish(&event, &deployment.object_ref(&())).await {
             Ok(()) => context.metrics.wrote("Event", "create"),
-            Err(error) => tracing::warn!(reason = notice.reason, error = chain(&error), "event was not published"),
+            Err(error) => {
+                tracing::warn!(reason = notice.reason, error = with_causes(&error), "event was not published");
+            }
         }
     }
     Ok(())

@@ -24,3 +24,4 @@ pub mod sizing;
 pub mod slots;
 pub mod topology;
 pub mod wire;
+pub mod words;

@@ -6,6 +6,7 @@ use std::fmt::{self, Debug};
 use std::io::{self, IsTerminal as _, Write};
 use std::panic::PanicHookInfo;
 
+use plan::words::{is_hidden, with_causes};
 use runtime::quoted::{Quoted, one_line};
 use runtime::threads::panic_words;
 use tracing::field::{Field, Visit};
@@ -120,16 +121,11 @@ impl Visit for Line<'_> {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let (mut text, mut cause) = (value.to_string(), value.source());
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        self.write(field, &text);
+        self.write(field, &with_causes(value));
     }
 }
 
-/// Writes lines of JSON, in which control characters that JSON would let stand are escaped too.
+/// Writes lines of JSON, in which what cannot be seen and does something is escaped too where JSON would let it stand.
 struct Plain<W>(W);
 
 impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for Plain<W> {
@@ -144,11 +140,14 @@ impl<W: Write> Write for Plain<W> {
     /// A line comes whole.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
-        let stands = |letter: &char| letter.is_control() && *letter != '\n';
-        if text.chars().any(|letter| stands(&letter)) {
-            let escape = |letter: char| match letter {
-                letter if stands(&letter) => format!("\\u{:04x}", u32::from(letter)),
-                letter => letter.to_string(),
+        let stands = |letter: char| is_hidden(letter) && letter != '\n';
+        if text.chars().any(stands) {
+            let escape = |letter: char| {
+                if stands(letter) {
+                    letter.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+                } else {
+                    letter.to_string()
+                }
             };
             self.0.write_all(text.chars().map(escape).collect::<String>().as_bytes())?;
         } else {
@@ -222,14 +221,14 @@ mod tests {
 
     #[test]
     fn nothing_from_outside_breaks_a_line_or_speaks_to_a_terminal() {
-        let words = "a\nb\r\u{1b}[31m\u{7f}\u{9b}2J\u{0}";
+        let words = "a\nb\r\u{1b}[31m\u{7f}\u{9b}2J\u{0}\u{202e}\u{e0041}";
         for format in [LogFormat::Text, LogFormat::Json] {
             let log = logged(format, "info", || {
                 let error = io::Error::other(words);
                 tracing::info!(words, shown = %words, error = &error as &dyn std::error::Error, "said: {words}");
             });
             let line = log.strip_suffix('\n').unwrap();
-            assert!(!line.contains(char::is_control), "{line:?}");
+            assert!(!line.contains(is_hidden), "{line:?}");
             if matches!(format, LogFormat::Json) {
                 let fields = serde_json::from_str::<serde_json::Value>(line).unwrap()["fields"].clone();
                 assert_eq!((&fields["words"], &fields["shown"]), (&words.into(), &words.into()));

@@ -4,11 +4,13 @@
 use std::fmt::{self, Display, Formatter, Write as _};
 use std::path::Path;
 
+use plan::words::is_hidden;
+
 /// Stands for what was left out.
 const GAP: &str = "...";
 
 /// At most `MOST` characters of a text. Where it is longer its middle is left out, since names and paths say most at
-/// their ends; control characters and those that turn the direction of writing are escaped.
+/// their ends; what cannot be seen and does something is escaped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quoted<const MOST: usize = 64>(String);
 
@@ -75,14 +77,9 @@ fn escaped(characters: impl Iterator<Item = char>) -> Vec<String> {
 }
 
 fn escape(character: char) -> String {
-    let turns =
-        matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut text = String::new();
-    let written = if character.is_control() || turns {
-        write!(text, "{}", character.escape_default())
-    } else {
-        text.write_char(character)
-    };
+    let written =
+        if is_hidden(character) { write!(text, "{}", character.escape_default()) } else { text.write_char(character) };
     written.expect("writing to a string does not fail");
     text
 }
@@ -101,12 +98,15 @@ mod tests {
 
     #[test]
     fn nothing_reaches_a_terminal_that_it_would_obey_and_no_line_is_begun() {
-        assert_eq!(shortened("a\nb\u{1b}[31m\u{202e}", 64), "a\\nb\\u{1b}[31m\\u{202e}");
+        assert_eq!(
+            shortened("a\nb\u{1b}[31m\u{202e}\u{200b}\u{feff}", 64),
+            "a\\nb\\u{1b}[31m\\u{202e}\\u{200b}\\u{feff}"
+        );
         let hostile: String = (0..0x3000).filter_map(char::from_u32).collect();
         for most in 0..200 {
             let said = shortened(&hostile, most);
             assert!(said.chars().count() <= most.max(GAP.len()), "{most}: {said}");
-            assert!(!said.contains(|character: char| character.is_control()), "{most}: {said}");
+            assert!(!said.contains(is_hidden), "{most}: {said}");
         }
     }
 

@@ -18,11 +18,12 @@ use kernels::Backend;
 use kernels::backend::CacheError;
 use kernels::cpu::{Cpu, CpuError};
 use plan::ids::RankId;
+use plan::words::with_causes;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::arguments::{DeviceArguments, WorkerArguments};
-use self::failure::{Failure, in_full};
+use self::failure::Failure;
 use self::health::HealthServer;
 use self::loading::Watch;
 use self::metrics::WorkerMetrics;
@@ -257,7 +258,7 @@ pub fn run(settings: WorkerSettings, stop: &Arc<Stop>) -> Result<(), WorkerError
     if let Err(error) = &ended
         && error.is_permanent()
     {
-        let reason = in_full(error);
+        let reason = with_causes(error);
         tracing::error!(reason, "this rank cannot serve and does not try again");
         health.failed(&reason);
         Failure { coordinator, secret, rank, process, reason }.tell_until(stop);
@@ -288,7 +289,7 @@ impl Worker {
         let (backend, reading) = (Arc::clone(engine.backend()), Arc::clone(&checkpoint));
         let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert| {
             load_expert(&*backend, &reading, layer, expert)
-                .map_err(|error| Unreadable { is_permanent: error.is_permanent(), reason: in_full(&error) })
+                .map_err(|error| Unreadable { is_permanent: error.is_permanent(), reason: with_causes(&error) })
         });
         let page_bytes = engine.backend().page_bytes(expert_shape(&checkpoint));
         tracing::info!(rank = settings.rank.0, page_bytes, "model loaded");
@@ -394,7 +395,7 @@ mod tests {
         let stop = Arc::new(Stop::default());
         stop.threads().spawn("signals", || Err("no signals")).unwrap();
         let error = run(settings(), &stop).unwrap_err();
-        assert_eq!(in_full(&error), "the thread 'signals' ended, which this process cannot do without: no signals");
+        assert_eq!(with_causes(&error), "the thread 'signals' ended, which this process cannot do without: no signals");
         assert!(!error.is_permanent());
     }
 }

@@ -1,8 +1,6 @@
 //! A rank that can never serve: it tells the coordinator why for as long as it runs, and tries nothing again. Ending
 //! instead would have it started again, for ever.
 
-use std::error::Error;
-
 use plan::ids::RankId;
 
 use super::{FIRST_BACK_OFF, LONGEST_BACK_OFF, Stop};
@@ -57,14 +55,4 @@ impl Failure {
         control.send(&FromRank::Failed { process, rank, reason: shortened(&self.reason, MOST_WORDS) })?;
         control.receive()
     }
-}
-
-/// An error with what caused it, in one line.
-pub(super) fn in_full(error: &dyn Error) -> String {
-    let (mut text, mut cause) = (error.to_string(), error.source());
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
