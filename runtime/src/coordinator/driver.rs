@@ -236,12 +236,14 @@ impl<R: Ranks> Driver<R> {
             FleetEvent::Lost { generation, rank, reason } => {
                 self.lose(generation, &format!("{rank} was lost: {reason}"));
             }
-            FleetEvent::Failing(failure) => self.fail(failure),
-            FleetEvent::Refused { reason } if self.group.is_none() => {
-                self.set_health(Health::NotFormed { reason: format!("a rank was refused: {reason}") });
-            }
-            // A rank too many is none of the group's business.
-            FleetEvent::Refused { .. } => {}
+            FleetEvent::Failing(failure) => failure.take().into_iter().for_each(|failure| self.fail(failure)),
+            FleetEvent::Refused(refused) => match refused.take() {
+                Some(reason) if self.group.is_none() => {
+                    self.set_health(Health::NotFormed { reason: format!("a rank was refused: {reason}") });
+                }
+                // A rank too many is none of the group's business.
+                _ => {}
+            },
             FleetEvent::Staged { generation, rank, transaction, bytes } => {
                 self.tell_rebalancer(Event::Staged { generation, rank, transaction, bytes });
             }

@@ -45,7 +45,7 @@ pub struct Remote {
 impl Remote {
     /// What keeps a rank from ever serving is this.
     pub fn fail(&self, reason: Option<&str>) {
-        self.shared.events.send(FleetEvent::Failing(reason.map(str::to_owned))).unwrap();
+        self.shared.events.send(FleetEvent::Failing(reason.map(str::to_owned).into())).unwrap();
     }
 
     /// Number of the last group.

@@ -10,6 +10,7 @@
 mod agreement;
 mod answer;
 mod group;
+mod latest;
 mod members;
 mod registration;
 
@@ -23,6 +24,7 @@ use plan::wire::{MapDocument, ModelIdentity, RankState};
 use thiserror::Error;
 
 pub use self::group::{Group, RankLost};
+pub use self::latest::Latest;
 use self::members::Members;
 use crate::fabric::greeter::{Greeter, Stopper};
 use crate::fabric::secret::Secret;
@@ -59,7 +61,8 @@ impl FleetSettings {
     pub const SILENCE_LIMIT: Duration = Duration::from_secs(6);
 }
 
-/// What happens to the fleet, in order.
+/// What happens to the fleet, in order. Ranks cannot bring about more of it than the driver hears: a group is lost once, a move
+/// is reported once for each order, and of failures and refusals only the last is kept.
 #[derive(Debug)]
 pub enum FleetEvent<G = Group> {
     /// Every rank is registered and there is no group: time for [`Fleet::form`].
@@ -77,12 +80,9 @@ pub enum FleetEvent<G = Group> {
     },
     /// What keeps ranks from serving until somebody changes something is another: the rank of the lowest number that
     /// has failed so, and its words. `None`: no rank has any more.
-    Failing(Option<String>),
-    /// A rank was refused; it may come back as one that is not.
-    Refused {
-        /// Why, and what to do.
-        reason: String,
-    },
+    Failing(Latest<Option<String>>),
+    /// A rank was refused, for this reason and with what to do; it may come back as one that is not.
+    Refused(Latest<String>),
     /// A rank holds every page that it receives in a transaction.
     Staged {
         /// The generation of the order.

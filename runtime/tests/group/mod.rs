@@ -231,8 +231,8 @@ impl Deployment {
                 self.group = None;
                 self.on(Event::GroupLost);
             }
-            FleetEvent::Failing(reason) => panic!("a rank has failed: {reason:?}"),
-            FleetEvent::Refused { reason } => self.refusals.push(reason),
+            FleetEvent::Failing(failing) => panic!("a rank has failed: {:?}", failing.take()),
+            FleetEvent::Refused(refused) => self.refusals.extend(refused.take()),
             FleetEvent::Staged { generation, rank, transaction, bytes } => {
                 self.on(Event::Staged { generation, rank, transaction, bytes });
             }

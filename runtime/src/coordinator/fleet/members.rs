@@ -1,21 +1,20 @@
 //! Which ranks are registered and what group they are in: the fleet's state, under one lock that is never held while
 //! anything waits for the network.
 
+mod formation;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use plan::ids::RankId;
-use plan::wire::{MapDocument, RankState};
+use plan::wire::RankState;
 
-use super::agreement::{Agreement, Report, agree};
-use super::answer::Expected;
-use super::group::Parts;
-use super::{FleetEvent, FleetSettings, FormError, Group};
-use crate::fabric::framing::{Closer, Connection};
-use crate::fabric::purpose::GroupId;
-use crate::fabric::secret::{Secret, random};
+use self::formation::Formation;
+use super::agreement::Agreement;
+use super::{FleetEvent, FleetSettings, Latest};
+use crate::fabric::framing::Closer;
 use crate::protocol::{ProcessId, RankAddress, ToRank, TransactionId};
 
 /// How long the place of a rank that was let go with its group is kept for its process: it comes back within the longest
@@ -47,41 +46,6 @@ pub(super) struct Member {
     pub owed: BTreeSet<TransactionId>,
 }
 
-#[derive(Debug)]
-enum Formation {
-    None,
-    Forming(Forming),
-    Formed { id: GroupId, steps: Vec<Closer> },
-}
-
-/// A group that comes together.
-#[derive(Debug)]
-struct Forming {
-    id: GroupId,
-    /// What its ranks prove themselves by.
-    secret: Secret,
-    /// Of its map: `[layers][ranks][slots]`.
-    placement: Vec<Vec<Vec<u32>>>,
-    /// What each rank that is ready says of its pages, `[ranks]`.
-    ready: Vec<Option<Vec<u128>>>,
-    steps: Vec<Option<Connection>>,
-}
-
-impl Forming {
-    fn slots_per_rank(&self) -> usize {
-        self.placement.first().and_then(|ranks| ranks.first()).map_or(0, Vec::len)
-    }
-}
-
-impl Formation {
-    const fn id(&self) -> Option<GroupId> {
-        match self {
-            Self::None => None,
-            Self::Forming(Forming { id, .. }) | Self::Formed { id, .. } => Some(*id),
-        }
-    }
-}
-
 /// A place that is kept for a process.
 #[derive(Clone, Copy, Debug)]
 struct Kept {
@@ -109,6 +73,8 @@ struct State {
 pub(super) struct Members {
     pub settings: FleetSettings,
     events: Sender<FleetEvent>,
+    failing: Latest<Option<String>>,
+    refused: Latest<String>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -118,7 +84,14 @@ impl Members {
         let members = (0..settings.ranks).map(|_| None).collect();
         let (kept, failures, formation) = (vec![None; settings.ranks], BTreeMap::new(), Formation::None);
         let state = State { members, kept, agreement: None, failures, formation, generation: 0, closed: false };
-        Self { settings, events, state: Mutex::new(state), changed: Condvar::new() }
+        Self {
+            settings,
+            events,
+            failing: Latest::new(),
+            refused: Latest::new(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -191,7 +164,17 @@ impl Members {
 
     fn tell_failure(&self, state: &State) {
         let first = state.failures.first_key_value();
-        self.tell(FleetEvent::Failing(first.map(|(rank, reason)| format!("{rank} cannot serve: {reason}"))));
+        let failing = first.map(|(rank, reason)| format!("{rank} cannot serve: {reason}"));
+        if let Some(failing) = self.failing.put(failing) {
+            self.tell(FleetEvent::Failing(failing));
+        }
+    }
+
+    /// Tells why somebody was refused.
+    pub fn tell_refusal(&self, reason: &str) {
+        if let Some(refused) = self.refused.put(reason.to_owned()) {
+            self.tell(FleetEvent::Refused(refused));
+        }
     }
 
     fn check_blocks(state: &State, member: &Member) -> Result<(), String> {
@@ -257,7 +240,7 @@ impl Members {
                 // The thread that writes to it closes its connection when it has been told.
                 let _ = member.outbox.send(ToRank::Refused { reason: reason.clone() });
             }
-            self.tell(FleetEvent::Refused { reason: reason.clone() });
+            self.tell_refusal(reason);
         }
         if let Some((rank, reason)) = refused.first_key_value() {
             self.end_group(state, *rank, reason);
@@ -286,130 +269,16 @@ impl Members {
         self.changed.notify_all();
     }
 
-    pub fn form(&self, map: &MapDocument, epoch: u64) -> Result<u64, FormError> {
-        let mut state = self.lock();
-        let missing = (0..self.settings.ranks).filter(|&rank| state.members[rank].is_none()).map(|rank| rank as u32);
-        let missing: Vec<u32> = missing.collect();
-        if !missing.is_empty() {
-            return Err(FormError::Incomplete { missing });
-        }
-        if let Some(id) = state.formation.id() {
-            return Err(FormError::Exists { generation: id.generation });
-        }
-        let (Ok(nonce), Ok(drawn)) = (random(), random()) else { return Err(FormError::NoSecret) };
-        state.generation += 1;
-        let id = GroupId { generation: state.generation, nonce: u64::from_le_bytes(nonce) };
-        let ranks: Vec<RankAddress> = state.members.iter().flatten().map(|member| member.address.clone()).collect();
-        let order = ToRank::Form {
-            generation: id.generation,
-            nonce: id.nonce,
-            drawn,
-            ranks,
-            map: map.clone(),
-            epoch,
-            staging_pages: self.settings.staging_pages,
-            move_bytes_per_second: self.settings.move_bytes_per_second,
-            step_tokens: u32::try_from(self.settings.step_tokens).unwrap_or(u32::MAX),
-        };
-        for member in state.members.iter().flatten() {
-            // If its writer has ended, its reader is about to report the loss.
-            let _ = member.outbox.send(order.clone());
-        }
-        let (ready, steps) = (vec![None; self.settings.ranks], (0..self.settings.ranks).map(|_| None).collect());
-        let (placement, secret) = (map.placement.clone(), self.settings.secret.of_group(&drawn));
-        state.formation = Formation::Forming(Forming { id, secret, placement, ready, steps });
-        Ok(id.generation)
-    }
-
-    /// Takes note of what a rank that is ready holds; why it is lost, if that cannot be.
-    pub fn ready(self: &Arc<Self>, rank: RankId, generation: u64, fingerprints: Vec<u128>) -> Result<(), String> {
-        let mut state = self.lock();
-        if let Formation::Forming(forming) = &mut state.formation
-            && forming.id.generation == generation
-        {
-            let slots = forming.placement.len() * forming.slots_per_rank();
-            if fingerprints.len() != slots {
-                return Err(format!("it is ready with {} pages instead of {slots}", fingerprints.len()));
-            }
-            forming.ready[rank.index()] = Some(fingerprints);
-            self.complete(&mut state);
-        }
-        Ok(())
-    }
-
-    /// What who connects a rank's steps has to prove itself by.
-    pub fn secret_of(&self, group: GroupId, rank: RankId) -> Option<Secret> {
-        match &self.lock().formation {
-            Formation::Forming(forming) if forming.id == group && rank.index() < self.settings.ranks => {
-                Some(forming.secret.clone())
-            }
-            _ => None,
-        }
-    }
-
-    pub fn attach_steps(self: &Arc<Self>, group: GroupId, rank: RankId, mut connection: Connection) {
-        let mut state = self.lock();
-        if let Formation::Forming(forming) = &mut state.formation
-            && forming.id == group
-            && let Some(steps) = forming.steps.get_mut(rank.index())
-        {
-            connection.rename(rank.to_string());
-            *steps = Some(connection);
-            self.complete(&mut state);
-        }
-    }
-
-    /// Makes it a group once every rank is ready and connected, if they hold the same.
-    fn complete(self: &Arc<Self>, state: &mut State) {
-        let Formation::Forming(forming) = &mut state.formation else { return };
-        if !forming.ready.iter().all(Option::is_some) || !forming.steps.iter().all(Option::is_some) {
-            return;
-        }
-        let processes = state.members.iter().flatten().map(|member| member.process);
-        let ready = forming.ready.iter_mut().filter_map(Option::take);
-        let reports: Vec<Report> =
-            processes.zip(ready).map(|(process, fingerprints)| Report { process, fingerprints }).collect();
-        let experts = self.settings.model.experts;
-        let agreement = match agree(&forming.placement, experts, &reports, state.agreement.as_ref()) {
-            Ok(agreement) => agreement,
-            Err(wrong) => return self.refuse_locked(state, &wrong),
-        };
-        let (id, expected) = (forming.id, self.expected(forming));
-        let connections: Vec<Connection> = forming.steps.iter_mut().filter_map(Option::take).collect();
-        let mut steps = Vec::with_capacity(connections.len());
-        for (rank, connection) in connections.iter().enumerate() {
-            match connection.closer() {
-                Ok(closer) => steps.push(closer),
-                Err(error) => return self.lose_locked(state, rank.into(), &error.to_string()),
-            }
-        }
-        let (generation, fingerprints) = (id.generation, &agreement.fingerprints);
-        for member in state.members.iter().flatten() {
-            // As in `form`.
-            let _ = member.outbox.send(ToRank::Agreed { generation, fingerprints: fingerprints.clone() });
-        }
-        state.agreement = Some(agreement);
-        let kv_blocks = state.members.iter().flatten().map(|member| member.kv_blocks).collect();
-        let block_tokens = state.members.iter().flatten().next().map_or(0, |member| member.block_tokens);
-        state.formation = Formation::Formed { id, steps };
-        tracing::info!(generation, "group formed");
-        let parts = Parts { generation, kv_blocks, block_tokens, expected, connections };
-        self.tell(FleetEvent::Formed(Group::new(parts, Arc::clone(self))));
-    }
-
-    fn expected(&self, forming: &Forming) -> Expected {
-        let FleetSettings { vocabulary, top_k, .. } = self.settings;
-        Expected { vocabulary, top_k, layers: forming.placement.len(), slots_per_rank: forming.slots_per_rank() }
+    /// Why a rank cannot serve.
+    #[cfg(test)]
+    pub fn failure_of(&self, rank: RankId) -> Option<String> {
+        self.lock().failures.get(&rank).cloned()
     }
 
     /// The process that has a rank's place.
     #[cfg(test)]
     pub fn process_of(&self, rank: RankId) -> Option<ProcessId> {
         self.lock().members[rank.index()].as_ref().map(|member| member.process)
-    }
-
-    pub fn report(&self, event: FleetEvent) {
-        self.tell(event);
     }
 
     /// Passes on what a rank reports of a transaction; why it is lost, if nothing of it was asked.

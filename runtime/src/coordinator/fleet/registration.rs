@@ -123,7 +123,7 @@ fn serve_control(members: &Arc<Members>, mut connection: Connection) -> Result<(
         Ok(introduced) => introduced,
         Err(reason) => {
             tracing::warn!(peer = connection.peer(), reason, "registration refused");
-            members.report(FleetEvent::Refused { reason: reason.clone() });
+            members.tell_refusal(&reason);
             return connection.send(&ToRank::Refused { reason });
         }
     };

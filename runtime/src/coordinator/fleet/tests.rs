@@ -236,7 +236,7 @@ fn a_second_process_as_a_rank_that_lives_is_refused_and_the_first_serves_on() {
     }
     let reason = refused.join().unwrap();
     assert!(reason.contains("alive at moves:0"), "{reason}");
-    assert!(matches!(next(&events), FleetEvent::Refused { reason: told } if told == reason));
+    assert!(matches!(next(&events), FleetEvent::Refused(told) if told.take() == Some(reason)));
     fleet.form(&map(1), 0).unwrap();
     first.form();
     assert!(matches!(next(&events), FleetEvent::Formed(_)));
@@ -311,7 +311,7 @@ fn ranks_that_cannot_serve_are_told_the_first_of_them_until_others_have_their_pl
         })
     };
     let told = || match next(&events) {
-        FleetEvent::Failing(reason) => reason,
+        FleetEvent::Failing(reason) => reason.take().unwrap(),
         other => panic!("a failure was expected, not {other:?}"),
     };
     let _second = fail(2);
@@ -328,6 +328,33 @@ fn ranks_that_cannot_serve_are_told_the_first_of_them_until_others_have_their_pl
 }
 
 #[test]
+fn members_that_are_refused_or_fail_again_and_again_fill_no_memory_of_a_driver_that_is_busy() {
+    let (fleet, events) = fleet(2, PATIENCE);
+    let fail = |process: u32| {
+        Rank::register(&fleet, 0, process.into(), |message| {
+            let reason = format!("hole {process}");
+            *message = FromRank::Failed { process: ProcessId(process.into()), rank: RankId(0), reason }
+        })
+    };
+    for number in 0..20 {
+        let reason = Rank::join(&fleet, 100 + number).refusal();
+        assert!(reason.contains(&format!("rank {} does not exist", 100 + number)), "{reason}");
+        let (_failing, words) = (fail(number), format!("hole {number}"));
+        let deadline = Instant::now() + PATIENCE;
+        while fleet.members.failure_of(RankId(0)).as_ref() != Some(&words) {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+    }
+    let heard: Vec<FleetEvent> = events.try_iter().collect();
+    let [FleetEvent::Refused(refused), FleetEvent::Failing(failing)] = &heard[..] else { panic!("{heard:?}") };
+    assert!(refused.take().unwrap().contains("rank 119 does not exist"));
+    assert_eq!(failing.take().unwrap().unwrap(), "rank 0 cannot serve: hole 19");
+    let _first = Rank::join(&fleet, 0);
+    assert!(matches!(next(&events), FleetEvent::Failing(failing) if failing.take() == Some(None)));
+}
+
+#[test]
 fn ranks_with_different_blocks_are_refused() {
     let (fleet, events) = fleet(2, PATIENCE);
     let _first = Rank::join(&fleet, 0);
@@ -339,7 +366,7 @@ fn ranks_with_different_blocks_are_refused() {
         _ => unreachable!(),
     });
     assert!(other.refusal().contains("--block-tokens"));
-    assert!(matches!(next(&events), FleetEvent::Refused { .. }));
+    assert!(matches!(next(&events), FleetEvent::Refused(_)));
     assert!(events.try_recv().is_err());
 }
 
@@ -423,9 +450,9 @@ fn ranks_that_hold_other_weights_are_refused_by_name() {
     fleet.form(&map, 0).unwrap();
     let _steps = ranks[0].form();
     let _others = ranks[1].form_with(|expert| if expert == 1 { 99 } else { u128::from(expert) + 1 });
-    assert!(matches!(next(&events), FleetEvent::Refused { reason } if reason.contains("expert 1 than rank 1")));
-    assert!(matches!(next(&events), FleetEvent::Refused { reason } if reason.contains("expert 1 than rank 0")));
+    let FleetEvent::Refused(refused) = next(&events) else { panic!("a refusal was expected") };
     assert!(matches!(next(&events), FleetEvent::Lost { generation: 1, .. }));
+    assert!(refused.take().unwrap().contains("expert 1 than rank 0"), "the last of both");
     let [first, second] = ranks;
     assert!(first.refusal().contains("rank 0 holds other weights of layer 0, expert 1"));
     assert!(second.refusal().contains("rank 1 holds other weights of layer 0, expert 1"));
@@ -515,7 +542,8 @@ fn words_of_a_rank_are_shortened_and_shown_as_they_are() {
         let reason = format!("\u{1b}[31m\n{}", "x".repeat(10_000));
         *message = FromRank::Failed { process: ProcessId(1), rank: RankId(0), reason };
     });
-    let FleetEvent::Failing(Some(reason)) = next(&events) else { panic!("a failure was expected") };
+    let FleetEvent::Failing(failing) = next(&events) else { panic!("a failure was expected") };
+    let reason = failing.take().unwrap().unwrap();
     assert!(reason.starts_with("rank 0 cannot serve: \\u{1b}[31m\\nxxx") && reason.len() < 1100, "{reason}");
 }
 
