@@ -144,7 +144,12 @@ impl<W: Write> Write for Plain<W> {
         if text.chars().any(stands) {
             let escape = |letter: char| {
                 if stands(letter) {
-                    letter.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+                    let units = letter
+                        .encode_utf16(&mut [0; 2])
+                        .iter()
+                        .map(|unit| format!("\\u{unit:04x}"))
+                        .collect::<Vec<_>>();
+                    units.concat()
                 } else {
                     letter.to_string()
                 }
