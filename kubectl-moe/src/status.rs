@@ -66,7 +66,7 @@ fn replica(group: &GroupStatus, state: Option<&State>) -> [String; 10] {
         group.ready.to_string(),
         format!("{}/{}", group.ready_rank_pods, group.rank_pods),
         or_dash(state.map(|state| state.epoch.to_string()).or_else(|| group.epoch.map(|epoch| epoch.to_string()))),
-        of_state(|state| format!("{:?}", state.phase)),
+        of_state(|state| state.phase.to_string()),
         or_dash(
             state
                 .and_then(|state| state.last_window.as_ref())

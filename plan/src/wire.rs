@@ -1,24 +1,47 @@
-//! The versioned JSON that the coordinator's admin API, the operator and the kubectl plugin exchange, and that expert
-//! maps are stored as. An unknown version or field is an error, never ignored.
+//! All that the coordinator, the operator and `kubectl moe` share: the versioned JSON that they exchange and that expert maps
+//! are stored as, and how processes are started, reached and end.
+//!
+//! **Documents are types of their own**, never those of the planner or of the rebalancer, which change as these do. Their names
+//! and forms stay: a field that was released is told by every later release, with the same meaning, and one that is added later
+//! is an `Option`, since earlier releases do not tell it. `plan/tests/documents` keeps the documents of every release.
+//!
+//! **What is answered** ([`State`], [`LoadDocument`], [`HealthDocument`]) is read tolerantly,
+//! since an operator runs beside coordinators of other releases: unknown fields are passed over, and the unknown value of a
+//! list is [`Told::Other`]. **What is stored** ([`MapDocument`], [`RecordedMap`]) is read strictly: a map of which a part is
+//! passed over is another map. An unknown version is an error in both.
 
+mod decision;
 mod error;
+mod health;
 mod load;
 mod map;
+mod model;
 mod state;
+mod told;
 
-use serde::ser::SerializeStruct;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::Deserialize;
 
+pub use decision::{DecisionFigures, DecisionHistory, DecisionReason, DecisionReport, DecisionTerms};
 pub use error::WireError;
+pub use health::{HealthDocument, HealthStatus};
 pub use load::LoadDocument;
 pub use map::{MapDocument, Provenance, RecordedMap};
+pub use model::ModelIdentity;
 pub use state::{MoveTotals, Phase, RankState, State, WindowReport};
+pub use told::{Told, Word};
 
 /// `version` of every document this build writes and the only one it reads.
 pub const VERSION: &str = "swiftbalancer.io/v1";
 
-/// Paths of the coordinator's admin API.
+/// Paths at which processes answer.
 pub mod path {
+    /// `GET` on the API's port of a coordinator: [`super::HealthDocument`], with status 200 while requests are served and 503
+    /// otherwise.
+    pub const HEALTH: &str = "/health";
+    /// `GET` on the admin API's port of a coordinator and on the health port of a rank: whether the process answers.
+    pub const LIVEZ: &str = "/livez";
+    /// `GET` on the health port of a rank: whether it is part of a group.
+    pub const READYZ: &str = "/readyz";
     /// `GET`: [`super::State`].
     pub const STATE: &str = "/admin/v1/state";
     /// `GET`: the map in force; `POST` a [`super::MapDocument`]: move to it. Both [`super::MapDocument`].
@@ -48,56 +71,6 @@ pub mod keys {
     #[must_use]
     pub fn secret_name(deployment: &str) -> String {
         format!("{deployment}-keys")
-    }
-}
-
-/// Which model a map or load belongs to. A map that was planned without the checkpoint at hand has no name and no digest;
-/// it fits every model with its layers and experts.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct ModelIdentity {
-    /// The name it is served under; empty if not known.
-    #[serde(default)]
-    pub name: String,
-    /// Hex SHA-256 of the checkpoint's `config.json` and of its tensors' names, types, shapes and offsets: two
-    /// checkpoints with equal digests have the same experts in the same places. Empty if not known.
-    #[serde(default)]
-    pub digest: String,
-    /// MoE layers.
-    pub layers: usize,
-    /// Logical experts per layer.
-    pub experts: usize,
-}
-
-/// Documents leave out what is not known. The binary messages between ranks have no names of fields, so nothing can be
-/// left out there.
-impl Serialize for ModelIdentity {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { name, digest, layers, experts } = self;
-        let readable = serializer.is_human_readable();
-        let written = |text: &str| !(readable && text.is_empty());
-        let fields = 2 + usize::from(written(name)) + usize::from(written(digest));
-        let mut model = serializer.serialize_struct("ModelIdentity", fields)?;
-        for (field, text) in [("name", name), ("digest", digest)] {
-            if written(text) {
-                model.serialize_field(field, text)?;
-            }
-        }
-        model.serialize_field("layers", layers)?;
-        model.serialize_field("experts", experts)?;
-        model.end()
-    }
-}
-
-impl ModelIdentity {
-    /// Refuses a document of a model that is known to have other experts, or in other places, whatever both are served as.
-    fn check_same(&self, expected: &Self) -> Result<(), WireError> {
-        let Self { name: _, digest, layers, experts } = self;
-        let same = digest.is_empty() || *digest == expected.digest;
-        if same && (layers, experts) == (&expected.layers, &expected.experts) {
-            return Ok(());
-        }
-        Err(WireError::OtherModel { found: self.clone().into(), expected: expected.clone().into() })
     }
 }
 

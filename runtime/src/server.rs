@@ -37,6 +37,7 @@ use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
+use plan::wire::path;
 use rand::Rng as _;
 
 use crate::coordinator::handle::DriverHandle;
@@ -101,13 +102,13 @@ pub fn public(app: App, keys: Option<Arc<Keys>>) -> Router {
         Some(keys) => api.route_layer(from_fn_with_state(keys, access::check_api_key)),
         None => api,
     };
-    finish(api.route("/health", get(health::health)).route("/metrics", get(metrics::metrics)), app)
+    finish(api.route(path::HEALTH, get(health::health)).route("/metrics", get(metrics::metrics)), app)
 }
 
 /// The routes for operators.
 pub fn admin(app: App, access: AdminAccess) -> Router {
     let api = admin::routes().route_layer(from_fn_with_state(access, access::check_admin));
-    let probes = Router::new().route("/livez", get(health::livez)).route("/health", get(health::health));
+    let probes = Router::new().route(path::LIVEZ, get(health::livez)).route(path::HEALTH, get(health::health));
     finish(api.merge(probes).route("/metrics", get(metrics::metrics)), app)
 }
 

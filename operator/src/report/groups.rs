@@ -61,9 +61,10 @@ impl Group<'_> {
                     .last_window
                     .as_ref()
                     .and_then(|window| ratio::settle(before_ratio.as_deref(), Some(window.ratio))),
-                match view.state.phase {
-                    Phase::Moving if before_epoch.is_some() => before_epoch,
-                    Phase::Off | Phase::Collecting | Phase::Planning | Phase::Moving => Some(view.state.epoch as i64),
+                if view.state.phase == Phase::Moving && before_epoch.is_some() {
+                    before_epoch
+                } else {
+                    Some(view.state.epoch as i64)
                 },
             ),
             None => (before_ratio, before_epoch),

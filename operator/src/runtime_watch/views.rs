@@ -65,8 +65,8 @@ impl Shown {
         let measured = state.last_window.as_ref().map(|window| window.ratio);
         Self {
             ready: state.ready,
-            epoch: match (state.phase, shown) {
-                (Phase::Moving, Some(shown)) => shown.epoch,
+            epoch: match shown {
+                Some(shown) if state.phase == Phase::Moving => shown.epoch,
                 _ => state.epoch,
             },
             ratio: measured

@@ -45,7 +45,7 @@ pub fn state(epoch: u64, ratio: Option<f64>, recorded: Option<&RecordedMap>) -> 
         map_hash: map(0).content_hash(),
         static_map: false,
         steps: 1000,
-        phase: Phase::Collecting,
+        phase: Phase::Collecting.into(),
         window_steps: 10,
         last_window: ratio.map(window),
         first_window: ratio.map(window),

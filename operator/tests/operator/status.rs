@@ -48,7 +48,7 @@ fn load_that_wavers_and_experts_on_the_move_change_no_status() {
     cluster.runtimes.insert(0, view(2, Some(0.95), None));
     let before = cluster.pass().status;
     let mut moving = state(7, Some(0.962), None);
-    moving.phase = Phase::Moving;
+    moving.phase = Phase::Moving.into();
     moving.steps += 100;
     let mut wavering = view(0, None, None);
     wavering.state = Arc::new(moving);

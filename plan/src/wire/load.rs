@@ -2,16 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ModelIdentity, VERSION, WireError, check_version, read};
+use super::{ModelIdentity, VERSION, WireError, check_version, model, read};
 use crate::load::ExpertLoad;
 
 /// Load of one window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct LoadDocument {
     /// [`VERSION`].
     pub version: String,
     /// The model it was counted on.
+    #[serde(deserialize_with = "model::answered")]
     pub model: ModelIdentity,
     /// Number of the window, from 1.
     pub window: u64,
@@ -32,7 +33,7 @@ impl LoadDocument {
     /// Reads a document, its version first.
     ///
     /// # Errors
-    /// As [`MapDocument::from_json`].
+    /// If it is no JSON, of another version, or lacks a field.
     pub fn from_json(json: &[u8]) -> Result<Self, WireError> {
         read(json)
     }

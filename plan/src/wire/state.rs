@@ -2,11 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ModelIdentity, WireError, read};
-use crate::policy::Decision;
+use super::{DecisionReport, ModelIdentity, Told, WireError, model, read};
 
 /// What the rebalancer is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "camelCase")]
 pub enum Phase {
     /// `dynamic_eplb` is off: load is counted, nothing moves unless it is asked for.
@@ -21,7 +20,7 @@ pub enum Phase {
 
 /// One closed window.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct WindowReport {
     /// Its number, from 1.
     pub number: u64,
@@ -37,7 +36,7 @@ pub struct WindowReport {
 
 /// Totals since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct MoveTotals {
     /// Rebalances whose every transaction was committed.
     pub rebalances: u64,
@@ -55,7 +54,7 @@ pub struct MoveTotals {
 
 /// What the coordinator knows of one rank.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct RankState {
     /// Its number.
     pub rank: u32,
@@ -63,17 +62,19 @@ pub struct RankState {
     pub connected: bool,
     /// Host and port of its move path; empty while it is not connected.
     pub address: String,
-    /// Name of the node that it is on; empty while it is not connected.
+    /// Name of the node that it is on; empty while it is not connected, and from releases that do not tell it.
+    #[serde(default)]
     pub node: String,
 }
 
 /// `GET` [`super::path::STATE`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct State {
     /// [`VERSION`].
     pub version: String,
     /// The model that is served.
+    #[serde(deserialize_with = "model::answered")]
     pub model: ModelIdentity,
     /// Whether requests are served: every rank is part of the group.
     pub ready: bool,
@@ -90,7 +91,7 @@ pub struct State {
     /// Steps run.
     pub steps: u64,
     /// What the rebalancer does.
-    pub phase: Phase,
+    pub phase: Told<Phase>,
     /// Steps of the current window so far.
     pub window_steps: u64,
     /// The last closed window.
@@ -104,8 +105,7 @@ pub struct State {
     /// Content hash of the last recorded map, if there is one.
     pub recorded_map_hash: Option<String>,
     /// The last decision on a plan, with its figures.
-    #[serde(default)]
-    pub last_decision: Option<Decision>,
+    pub last_decision: Option<DecisionReport>,
     /// Why the rebalancer cannot do its work, if so.
     pub degraded: Option<String>,
     /// Why requests are refused until somebody changes something, if so: a rank that cannot serve its checkpoint, in
@@ -117,7 +117,7 @@ impl State {
     /// Reads a document, its version first.
     ///
     /// # Errors
-    /// As [`MapDocument::from_json`].
+    /// If it is no JSON, of another version, or lacks a field.
     pub fn from_json(json: &[u8]) -> Result<Self, WireError> {
         read(json)
     }

@@ -10,6 +10,7 @@
 //! is the last one that a finished step was run under.
 
 mod contract;
+mod documents;
 mod failure;
 mod moves;
 mod view;

@@ -7,6 +7,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use plan::wire::path;
 use tokio::sync::watch;
 
 use super::metrics::WorkerMetrics;
@@ -71,8 +72,8 @@ fn routes(metrics: &WorkerMetrics, progress: &Arc<Mutex<Progress>>) -> Router {
         }
     };
     Router::new()
-        .route("/livez", get(|| async { "alive\n" }))
-        .route("/readyz", get(ready))
+        .route(path::LIVEZ, get(|| async { "alive\n" }))
+        .route(path::READYZ, get(ready))
         .route("/metrics", get(move || async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], shown.text()) }))
 }
 

@@ -133,7 +133,7 @@ impl Table {
     fn progress(&mut self, state: &State) {
         if self.terminal {
             let seconds = self.began.elapsed().as_secs_f64();
-            print!("\r {seconds:6.1} s  step {} of the open window, {:?}   ", state.window_steps, state.phase);
+            print!("\r {seconds:6.1} s  step {} of the open window, {}   ", state.window_steps, state.phase);
             let _ = std::io::stdout().flush();
         }
     }

@@ -1,6 +1,6 @@
 //! What others may see of the rebalancer.
 
-use super::{ExpertMap, MapDocument, Phase, Rebalancer, RecordedMap, wire};
+use super::{ExpertMap, MapDocument, Phase, Rebalancer, RecordedMap, documents, wire};
 
 /// What the coordinator knows beside the rebalancer and [`wire::State`] tells too.
 #[derive(Clone, Debug)]
@@ -98,13 +98,13 @@ impl Rebalancer {
             map_hash: self.map_document().content_hash(),
             static_map,
             steps: self.moment.steps,
-            phase: self.phase(),
+            phase: self.phase().into(),
             window_steps: self.window.steps,
             last_window: self.last_window.as_ref().map(|closed| closed.report.clone()),
             first_window: self.first_window.clone(),
             pending_transactions: self.pending_transactions() as u64,
             moves: self.totals.clone(),
-            last_decision: self.last_decision,
+            last_decision: self.last_decision.as_ref().map(documents::decision),
             recorded_map_hash: self.recorded.as_ref().map(|recorded| recorded.map.content_hash()),
             degraded: (!degraded.is_empty()).then(|| degraded.join("; ")),
             failure,
