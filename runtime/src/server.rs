@@ -3,6 +3,7 @@
 
 mod access;
 mod admin;
+mod answers;
 mod asked;
 mod body;
 mod bounds;
@@ -15,14 +16,17 @@ mod generation_config;
 mod health;
 mod intake;
 mod jinja;
+mod kept;
 mod keys;
 mod metrics;
 mod models;
 mod options;
+mod scores;
 mod served;
 mod stream;
 mod text;
 mod usage;
+mod written;
 
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -43,8 +47,10 @@ use rand::Rng as _;
 use crate::coordinator::handle::DriverHandle;
 use crate::quoted::Quoted;
 pub use access::AdminAccess;
+pub use answers::Answers;
 pub use asked::Asked;
 pub use body::Bodies;
+pub use bounds::scores_at_most;
 use error::{ApiError, Code};
 pub use intake::Intake;
 pub use keys::{Keys, KeysError};
@@ -60,6 +66,8 @@ pub struct App {
     pub model: Arc<ServedModel>,
     /// The room for bodies of requests.
     pub bodies: Bodies,
+    /// The room for what is kept of answers.
+    pub answers: Answers,
     /// The threads that read requests.
     pub intake: Arc<Intake>,
     /// The HTTP side's own metrics.

@@ -22,7 +22,7 @@ use crate::descriptors::Places;
 use crate::experts::recorder::{Recorder, RecorderError};
 use crate::http::{self, Bounds};
 use crate::process_metrics;
-use crate::server::{self, AdminAccess, App, Bodies, Intake, Keys, ServerMetrics};
+use crate::server::{self, AdminAccess, Answers, App, Bodies, Intake, Keys, ServerMetrics};
 use crate::threads::{ThreadEnded, VitalThreads, panic_words};
 
 /// How long what is being answered may go on when the process ends because something in it has failed: enough to say so. The
@@ -139,7 +139,8 @@ impl Coordinator {
         let intake = Arc::new(Intake::start()?);
         let for_context = || Bodies::for_context(served.max_model_len, served.tokenizer.longest_token());
         let bodies = settings.body_limit.map_or_else(for_context, Bodies::of_at_most);
-        let app = App { driver: handle, model: Arc::new(served), bodies, intake, metrics, registry };
+        let answers = Answers::of_scores(server::scores_at_most(served.max_model_len));
+        let app = App { driver: handle, model: Arc::new(served), bodies, answers, intake, metrics, registry };
         let places = Places::of_this_process(settings.ranks);
         let &CoordinatorSettings { leave, grace, .. } = settings;
         Ok(Self { app, public, admin, control, driver, threads, ended, access, api_keys, places, leave, grace })

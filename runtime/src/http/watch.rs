@@ -142,6 +142,13 @@ impl Reader {
         Self(None)
     }
 
+    /// Closes its connection, whatever is being sent over it.
+    pub fn close(&self) {
+        if let Some(watch) = &self.0 {
+            watch.close.notify_one();
+        }
+    }
+
     /// Whether it was given up because it has not read for too long.
     #[must_use]
     pub fn is_given_up(&self) -> bool {

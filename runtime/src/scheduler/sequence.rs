@@ -32,6 +32,15 @@ pub enum Length {
     Open(u32),
 }
 
+impl Length {
+    /// Tokens at most.
+    #[must_use]
+    pub const fn most(self) -> usize {
+        let (Self::Asked(most) | Self::Open(most)) = self;
+        most as usize
+    }
+}
+
 impl NewSequence {
     /// Tokens of prompt and answer for which it needs room whatever the caches hold.
     #[must_use]

@@ -1,8 +1,18 @@
-//! How much one request may ask for: tokens of prompt and answer together, and sequences. Decides from numbers that the
-//! model, the options and the ranks gave.
+//! How much one request may ask for: tokens of prompt and answer together, sequences, and log-probabilities. Decides from
+//! numbers that the model, the options and the ranks gave.
 
 use super::error::{ApiError, Code};
+use super::options::TOP_LOGPROBS_AT_MOST;
 use crate::scheduler::Length;
+
+/// Log-probabilities that all answers to one request have at most, unless one as long as the context has more.
+pub const SCORES_AT_MOST: usize = 1 << 20;
+
+/// The same where the context is so many tokens.
+#[must_use]
+pub fn scores_at_most(context: usize) -> usize {
+    SCORES_AT_MOST.max(context.saturating_mul(1 + TOP_LOGPROBS_AT_MOST as usize))
+}
 
 /// What one request may ask for at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +77,31 @@ impl Bounds {
         format!("This model's maximum context length is {} tokens. However, {however}", self.context)
     }
 
+    /// Tokens that a choice may have so that all together have no more log-probabilities than they may, with so many best
+    /// tokens beside each.
+    #[must_use]
+    pub fn share(&self, choices: u32, beside: u32) -> u32 {
+        u32::try_from(scores_at_most(self.context) / scores_of_token(choices, beside)).unwrap_or(u32::MAX)
+    }
+
+    /// Checks what all answers together may have: for each of `tokens` that are echoed or answered, in each of `choices`,
+    /// the token and so many best ones beside it, which `field` asks for.
+    ///
+    /// # Errors
+    /// If it is more than one request is given.
+    pub fn check_scores(&self, tokens: usize, choices: u32, (beside, field): (u32, &str)) -> Result<(), ApiError> {
+        let most = scores_at_most(self.context);
+        if tokens.saturating_mul(scores_of_token(choices, beside)) <= most {
+            return Ok(());
+        }
+        let each = 1 + beside;
+        let message = format!(
+            "the answers would have more than {most} log-probabilities: {tokens} tokens or more in each of {choices} \
+             choices, {each} for each token; lower n, {field} or max_tokens, or send several requests"
+        );
+        Err(ApiError::field(if choices > 1 { "n" } else { field }, Code::InvalidValue, message))
+    }
+
     /// Checks the number of sequences before anything is built for them.
     ///
     /// # Errors
@@ -89,6 +124,11 @@ impl Bounds {
         };
         Err(ApiError::field(field, Code::InvalidValue, message))
     }
+}
+
+/// Log-probabilities for a token of every choice.
+const fn scores_of_token(choices: u32, beside: u32) -> usize {
+    choices as usize * (1 + beside as usize)
 }
 
 #[cfg(test)]
@@ -120,6 +160,31 @@ mod tests {
         assert_eq!(length(100, None), Err(Some("prompt".to_owned())));
         assert_eq!(length(101, Some(1)), Err(Some("prompt".to_owned())));
         assert_eq!(BOUNDS.length((1, "prompt"), None, 16), Ok(Length::Open(16)));
+    }
+
+    #[test]
+    fn log_probabilities_are_bounded_by_tokens_choices_and_what_is_beside_each() {
+        let check = |tokens, choices, beside| BOUNDS.check_scores(tokens, choices, (beside, "logprobs"));
+        let most = SCORES_AT_MOST;
+        for (tokens, choices, beside) in [(most, 1, 0), (most / 128, 128, 0), (most / 128 / 16, 128, 15), (0, 128, 20)]
+        {
+            assert_eq!(check(tokens, choices, beside), Ok(()), "{tokens} {choices} {beside}");
+        }
+        for (tokens, choices, beside, field) in [
+            (most + 1, 1, 0, "logprobs"),
+            (most / 2 + 1, 1, 1, "logprobs"),
+            (most / 128 + 1, 128, 0, "n"),
+            (1001, 128, 20, "n"),
+            (usize::MAX, 128, 20, "n"),
+        ] {
+            let error = check(tokens, choices, beside).unwrap_err();
+            assert_eq!((error.param.as_deref(), error.code), (Some(field), Code::InvalidValue), "{error}");
+            assert!(error.message.contains("1048576") && error.message.chars().count() <= 300, "{error}");
+        }
+        // One answer is as long as the context, whatever is beside its tokens.
+        let long = Bounds { context: 1 << 20, sequences: 1 };
+        assert_eq!(long.check_scores(1 << 20, 1, (20, "logprobs")), Ok(()));
+        assert_eq!((long.share(1, 20), BOUNDS.share(128, 20), BOUNDS.share(4, 0)), (1 << 20, 390, 1 << 18));
     }
 
     #[test]

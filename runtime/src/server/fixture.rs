@@ -11,7 +11,7 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 
 use super::text::Tokenizer;
-use super::{AdminAccess, App, Bodies, Intake, ModelLimits, ServedModel, ServerMetrics};
+use super::{AdminAccess, Answers, App, Bodies, Intake, ModelLimits, ServedModel, ServerMetrics};
 use crate::coordinator::fake::{Fake, Remote, Script};
 
 /// The small model that the repository ships.
@@ -78,13 +78,17 @@ impl Server {
     }
 
     pub fn serving(fake: Fake, model: ServedModel) -> Self {
+        Self::with(fake, model, Answers::of(1 << 26))
+    }
+
+    pub fn with(fake: Fake, model: ServedModel, answers: Answers) -> Self {
         let registry = prometheus::Registry::new();
         let (driver, remote) = fake.start(&registry);
         remote.complete();
         let metrics = Arc::new(ServerMetrics::new(&registry).unwrap());
         let intake = Arc::new(Intake::start().unwrap());
         let bodies = Bodies::of_at_most(1 << 20);
-        let app = App { driver, model: Arc::new(model), bodies, intake, metrics, registry };
+        let app = App { driver, model: Arc::new(model), bodies, answers, intake, metrics, registry };
         let router = super::public(app.clone(), None);
         Self { app, remote, router }
     }

@@ -1,4 +1,4 @@
-//! The choices of one request while they grow.
+//! The choices of one request while they grow, with the room that is taken for what is kept of them.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{StreamExt as _, StreamMap};
 
 use super::App;
+use super::answers::{Lost, Share};
 use super::asked::Asked;
 use super::error::{ApiError, Code};
 use super::metrics::InFlight;
@@ -46,14 +47,15 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Submits sequences, one for each choice, each with the characters of text that come before its own.
+    /// Submits sequences, one for each choice, each with the characters of text that come before its own; with the room
+    /// that they have.
     ///
     /// # Errors
     /// If they are refused.
     pub async fn start(
         app: &App,
         asked: &Asked,
-        sequences: Vec<(NewSequence, usize)>,
+        (sequences, share): (Vec<(NewSequence, usize)>, Share),
         stops: &StopStrings,
     ) -> Result<Self, ApiError> {
         let texts = sequences.iter().map(|&(_, offset)| GrowingText::new(stops, offset)).collect();
@@ -61,7 +63,7 @@ impl Generation {
         let sequences = sequences.into_iter().map(|(sequence, _)| sequence).collect();
         let receivers = app.driver.submit(sequences).await?;
         let updates = receivers.into_iter().map(ReceiverStream::new).enumerate().collect();
-        let in_flight = app.metrics.start(asked.clone());
+        let in_flight = app.metrics.start(asked.clone(), share);
         let given = vec![0; unfinished];
         Ok(Self { model: Arc::clone(&app.model), updates, texts, unfinished, given, in_flight })
     }
@@ -69,13 +71,20 @@ impl Generation {
     /// What comes next, of whichever choice; `None` when all have ended.
     ///
     /// # Errors
-    /// If a choice cannot go on; whoever answers the request counts it.
+    /// If a choice cannot go on, or the room is lost; whoever answers the request counts it.
     pub async fn next(&mut self) -> Result<Option<Growth>, ApiError> {
         if self.unfinished == 0 {
-            self.in_flight.complete();
             return Ok(None);
         }
-        let error = match self.updates.next().await {
+        let next = tokio::select! {
+            biased;
+            () = self.in_flight.lost() => {
+                self.in_flight.failed();
+                return Err(Lost.into());
+            }
+            next = self.updates.next() => next,
+        };
+        let error = match next {
             Some((choice, Update::Output { prompt_scores, token, finish })) => {
                 return Ok(Some(self.grow(choice, prompt_scores, token, finish)));
             }
@@ -87,6 +96,28 @@ impl Generation {
         };
         self.in_flight.failed();
         Err(error)
+    }
+
+    /// Takes room for so many bytes that are kept of what came.
+    ///
+    /// # Errors
+    /// If the room is lost, as in [`Self::next`].
+    pub fn keep(&mut self, bytes: usize) -> Result<(), ApiError> {
+        self.in_flight.keep(bytes).map_err(|lost| {
+            self.in_flight.failed();
+            lost.into()
+        })
+    }
+
+    /// What is left of the request when all its choices have ended.
+    #[must_use]
+    pub fn ended(self) -> InFlight {
+        self.in_flight
+    }
+
+    /// The same while they are sent as they grow.
+    pub const fn in_flight(&mut self) -> &mut InFlight {
+        &mut self.in_flight
     }
 
     /// Counts an error that was sent in a stream, where no route sees it.

@@ -9,6 +9,7 @@ use prometheus::{IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 use strum::IntoEnumIterator as _;
 
 use super::App;
+use super::answers::{Lost, Share};
 use super::asked::Asked;
 use super::error::{ApiError, Code};
 
@@ -81,17 +82,18 @@ impl ServerMetrics {
 
     /// Counts a request as being answered, until the guard is dropped.
     #[must_use]
-    pub fn start(self: &Arc<Self>, asked: Asked) -> InFlight {
+    pub fn start(self: &Arc<Self>, asked: Asked, share: Share) -> InFlight {
         self.in_flight.inc();
-        InFlight { metrics: Arc::clone(self), asked, outcome: Some(Outcome::Cancelled) }
+        InFlight { metrics: Arc::clone(self), asked, share, outcome: Some(Outcome::Cancelled) }
     }
 }
 
-/// A request that is being answered. Dropped without a word, it was cancelled.
+/// A request that is being answered, with its share of the room for answers. Dropped without a word, it was cancelled.
 #[derive(Debug)]
 pub struct InFlight {
     metrics: Arc<ServerMetrics>,
     asked: Asked,
+    share: Share,
     outcome: Option<Outcome>,
 }
 
@@ -106,6 +108,35 @@ impl InFlight {
         self.outcome = None;
     }
 
+    /// Takes room for so many bytes of its answer.
+    ///
+    /// # Errors
+    /// If it has lost its share.
+    pub fn keep(&mut self, bytes: usize) -> Result<(), Lost> {
+        self.share.take(bytes)
+    }
+
+    /// Nothing is kept of its answer any more.
+    pub fn keep_nothing(&mut self) {
+        self.share.give_back();
+    }
+
+    /// From now on its answer is sent: there is no other way to end it than to close the connection.
+    pub fn is_sent(&self) {
+        self.share.is_sent_to(self.asked.reader.clone());
+    }
+
+    /// Whether it has lost its share.
+    #[must_use]
+    pub fn has_lost_its_share(&self) -> bool {
+        self.share.is_lost()
+    }
+
+    /// Done when it has.
+    pub async fn lost(&self) {
+        self.share.lost().await;
+    }
+
     /// Its error goes into the stream: counts and logs it.
     pub fn failed_in_stream(&self, error: &ApiError) {
         self.metrics.refused(self.asked.route, error);
@@ -117,6 +148,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.metrics.in_flight.dec();
         match self.outcome {
+            Some(Outcome::Cancelled) if self.share.is_lost() => self.failed_in_stream(&Lost.into()),
             Some(Outcome::Cancelled) if self.asked.reader.is_given_up() => {
                 let message = "the client has not read for too long; its connection was closed".to_owned();
                 self.failed_in_stream(&ApiError::other(

@@ -1,5 +1,6 @@
 //! The routes on scripted ranks.
 
+mod answers;
 mod chat;
 mod completions;
 mod disconnect;

@@ -6,7 +6,7 @@ mod offsets;
 mod stop;
 mod tokenizer;
 
-pub use growing::{GrowingText, Piece, PieceToken};
+pub use growing::{GrowingText, Piece};
 pub use offsets::{offsets_in_given_text, offsets_in_own_text};
 pub use stop::StopStrings;
 pub use tokenizer::{Tokenizer, TokenizerError, TokenizerFiles};

@@ -21,10 +21,10 @@ fn filled(before: &str, item: &str, after: &str) -> String {
     format!("{before}{}{after}", items.trim_end_matches(','))
 }
 
+/// By the version of HTTP whose answers come in one piece.
 async fn post(group: &Group, path: &str, body: &str) -> (u16, Value, Duration) {
     let mut stream = TcpStream::connect(group.url.strip_prefix("http://").unwrap()).await.unwrap();
-    let head =
-        format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!("POST {path} HTTP/1.0\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(body.as_bytes()).await.unwrap();
     let sent = Instant::now();
@@ -108,20 +108,34 @@ async fn text_that_no_context_holds_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn the_largest_answer_that_repeats_prompts_is_given_within_its_memory_and_a_larger_one_is_refused() {
-    const SCORE: usize = 192;
+async fn an_answer_costs_a_few_bytes_for_each_log_probability_and_one_with_more_than_there_may_be_is_refused() {
+    // Those that are kept take 8 bytes each, and 8 more for each token; the rest is what is under way.
+    const OF_EACH: usize = 40;
     let group = Group::start(1, &[]).await;
-    let prompt = vec![5; 1000];
-    let body = |choices: usize| {
-        json!({"prompt": prompt, "n": choices, "max_tokens": 0, "echo": true, "logprobs": 20}).to_string()
+    let one = vec![5; 1000];
+    let echo = |prompt: Value, choices: usize| json!({"prompt": prompt, "n": choices, "max_tokens": 0, "echo": true, "logprobs": 20});
+    let chat = |choices: usize, tokens: usize| {
+        json!({
+            "messages": [{"role": "user", "content": "a"}], "n": choices, "max_tokens": tokens, "logprobs": true,
+            "top_logprobs": 20, "ignore_eos": true,
+        })
     };
-    let before = group.memory();
-    group.forget_peak();
-    let (status, answer, waited) = post(&group, "/v1/completions", &body(49)).await;
-    let cost = group.peak_memory().saturating_sub(before);
-    println!("{status} after {waited:?}, {cost} bytes");
-    assert_eq!((status, answer["choices"].as_array().map(Vec::len)), (200, Some(49)));
-    assert!(cost < 49 * 1000 * 21 * SCORE, "{cost} bytes");
-    let (status, answer, _) = post(&group, "/v1/completions", &body(50)).await;
-    assert_eq!((status, &answer["error"]["param"]), (400, &json!("echo")), "{answer}");
+    let (completions, chats) = ("/v1/completions", "/v1/chat/completions");
+    for (name, path, body, choices, tokens) in [
+        ("one prompt, echoed many times", completions, echo(json!(one), 8), 8, 8000),
+        ("many prompts, echoed", completions, echo(json!(vec![&one; 8]), 1), 8, 8000),
+        ("many choices", chats, chat(128, 62), 128, 7936),
+    ] {
+        let before = group.memory();
+        group.forget_peak();
+        let (status, answer, waited) = post(&group, path, &body.to_string()).await;
+        let (cost, scores) = (group.peak_memory().saturating_sub(before), tokens * 21);
+        println!("{name}: {status} after {waited:?}, {:.2} bytes a score", cost as f64 / scores as f64);
+        assert_eq!((status, answer["choices"].as_array().map(Vec::len)), (200, Some(choices)), "{name}");
+        assert!(cost < scores * OF_EACH, "{name}: {cost} bytes");
+    }
+    for (path, body) in [(completions, echo(json!(one), 50)), (chats, chat(128, 391))] {
+        let (status, answer, _) = post(&group, path, &body.to_string()).await;
+        assert_eq!((status, &answer["error"]["param"]), (400, &json!("n")), "{answer}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::server::usage::{Usage, UsageField};
+use crate::server::usage::UsageField;
 
 /// A message as the template sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -16,31 +16,6 @@ pub struct Message {
     pub reasoning: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-pub struct ChatCompletion<'a> {
-    pub id: &'a str,
-    pub object: &'static str,
-    pub created: i64,
-    pub model: &'a str,
-    pub choices: Vec<ChatChoice>,
-    pub usage: Usage,
-}
-
-#[derive(Debug, Serialize)]
-pub struct ChatChoice {
-    pub index: usize,
-    pub message: Answer,
-    pub logprobs: Option<Logprobs>,
-    pub finish_reason: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-pub struct Answer {
-    pub role: &'static str,
-    pub content: String,
-    pub refusal: Option<String>,
 }
 
 #[derive(Debug, Serialize)]

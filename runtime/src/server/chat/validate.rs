@@ -46,7 +46,12 @@ impl ChatRequest {
         bounds.check_sequences(1, options.choices)?;
         let prompt = prompt_of(&messages, &arguments, special_tokens, (model, &bounds))?;
         model.check_prompt(&prompt, "messages")?;
-        let length = bounds.length((prompt.len(), "messages"), max_tokens, u32::MAX)?;
+        // An answer whose length is open is no longer than all choices may be together.
+        let share = logprobs.map_or(u32::MAX, |beside| bounds.share(options.choices, beside));
+        let length = bounds.length((prompt.len(), "messages"), max_tokens, share)?;
+        if let Some(beside) = logprobs {
+            bounds.check_scores(length.most(), options.choices, (beside, "top_logprobs"))?;
+        }
         Ok(Self { prompt: prompt.into(), length, options, logprobs })
     }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::server::usage::UsageField;
 
+/// A chunk of a stream.
 #[derive(Debug, Serialize)]
 pub struct Completion<'a> {
     pub id: &'a str,
@@ -13,12 +14,12 @@ pub struct Completion<'a> {
     pub created: i64,
     pub model: &'a str,
     pub choices: Vec<CompletionChoice>,
-    /// Absent in a stream unless it was asked for; then null in every chunk but the last.
+    /// Absent unless it was asked for; then null in every chunk but the last.
     #[serde(skip_serializing_if = "UsageField::is_absent")]
     pub usage: UsageField,
 }
 
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct CompletionChoice {
     pub index: usize,
     pub text: String,
@@ -28,9 +29,9 @@ pub struct CompletionChoice {
 
 /// Parallel lists, an entry for each token.
 #[expect(clippy::struct_field_names, reason = "the names are the API's")]
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Logprobs {
-    pub text_offset: Vec<usize>,
+    pub text_offset: Vec<u32>,
     /// `None` for the first token of an echoed prompt, which nothing predicts.
     pub token_logprobs: Vec<Option<f32>>,
     pub tokens: Vec<String>,
@@ -38,10 +39,8 @@ pub struct Logprobs {
 }
 
 impl Logprobs {
-    pub fn append(&mut self, mut other: Self) {
-        self.text_offset.append(&mut other.text_offset);
-        self.token_logprobs.append(&mut other.token_logprobs);
-        self.tokens.append(&mut other.tokens);
-        self.top_logprobs.append(&mut other.top_logprobs);
+    /// Of the first token of an echoed prompt.
+    pub fn unpredicted(name: String) -> Self {
+        Self { text_offset: vec![0], token_logprobs: vec![None], tokens: vec![name], top_logprobs: vec![None] }
     }
 }

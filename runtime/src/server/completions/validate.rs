@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::echoed::Echoed;
 use super::prompts::{PROMPTS_AT_MOST, Prompts, ReadPrompts, TokenList};
 use crate::scheduler::Length;
 use crate::server::Route;
@@ -58,9 +57,19 @@ impl CompletionRequest {
         check_best_of(&mut fields, options.choices)?;
         fields.finish(Route::Completions)?;
         let reader = Reader { model, bounds, max_tokens, echo, scored: echo && logprobs.is_some(), special_tokens };
-        let mut echoed = Echoed::new(options.choices, logprobs.unwrap_or(0));
-        let prompts = reader.read(prompts, options.choices, &mut echoed)?;
+        let mut tokens = 0_usize;
+        let count = |prompt: &Prompt| {
+            let Some(beside) = logprobs else { return Ok(()) };
+            tokens = tokens.saturating_add(prompt.length.most() + if echo { prompt.tokens.len() } else { 0 });
+            bounds.check_scores(tokens, options.choices, (beside, "logprobs"))
+        };
+        let prompts = reader.read(prompts, options.choices, count)?;
         Ok(Self { prompts, options, echo, logprobs })
+    }
+
+    /// Whether the tokens of the prompts are scored.
+    pub const fn scores_prompts(&self) -> bool {
+        self.echo && self.logprobs.is_some()
     }
 }
 
@@ -96,8 +105,14 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Everything that can be counted is counted before anything is made of a prompt.
-    fn read(&self, prompts: Prompts, choices: u32, echoed: &mut Echoed) -> Result<Vec<Prompt>, ApiError> {
+    /// Everything that can be counted is counted before anything is made of a prompt, and what all have together by
+    /// `count` before the next one.
+    fn read(
+        &self,
+        prompts: Prompts,
+        choices: u32,
+        mut count: impl FnMut(&Prompt) -> Result<(), ApiError>,
+    ) -> Result<Vec<Prompt>, ApiError> {
         let refuse = |message: String| ApiError::field("prompt", Code::InvalidValue, message);
         match prompts.count() {
             0 => return Err(refuse("prompt is an empty list".to_owned())),
@@ -105,7 +120,7 @@ impl Reader<'_> {
             _ => return Err(refuse(format!("prompt has more than {PROMPTS_AT_MOST} prompts; send several requests"))),
         }
         self.bounds.check_sequences(prompts.count(), choices)?;
-        let mut add = |prompt: Result<Prompt, ApiError>| prompt.and_then(|prompt| echoed.add(&prompt).map(|()| prompt));
+        let mut add = |prompt: Result<Prompt, ApiError>| prompt.and_then(|prompt| count(&prompt).map(|()| prompt));
         match prompts {
             Prompts::Texts(texts) => {
                 texts.iter().try_for_each(|text| self.model.check_text(text, "prompt", &self.bounds))?;

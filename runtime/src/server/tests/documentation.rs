@@ -1,16 +1,21 @@
 //! What the operations guide lists is what `/metrics` has, and what the page of the API says of fields and limits is so.
 
 use crate::scheduler::{LOSSES_IN_A_ROW, LOSSES_IN_ALL};
+use crate::server::answers::{LARGEST_AT_ONCE, LEAST_ROOM};
+use crate::server::bounds::SCORES_AT_MOST;
 use crate::server::chat::TEMPLATE_ARGUMENT_BYTES_AT_MOST;
-use crate::server::completions::{self, PROMPTS_AT_MOST};
+use crate::server::completions::PROMPTS_AT_MOST;
 use crate::server::fields::FIELDS_AT_MOST;
 use crate::server::fields::known::{BLANK, KNOWN, OF_MESSAGES, OF_PARTS, Rule};
 use crate::server::options::{
     CHOICES_AT_MOST, REQUEST_ID_BYTES_AT_MOST, STOP_BYTES_AT_MOST, STOPS_AT_MOST, TOP_LOGPROBS_AT_MOST,
 };
+use crate::server::scores::Scores;
+use crate::server::written::PIECE;
 
 const PAGE: &str = include_str!("../../../../docs/operations.md");
 const API: &str = include_str!("../../../../docs/api.md");
+const LIMITS: &str = include_str!("../../../../docs/limits.md");
 const COORDINATOR: &[&str] = &[
     include_str!("../../coordinator/metrics.rs"),
     include_str!("../../coordinator/metrics/moving.rs"),
@@ -96,8 +101,7 @@ fn the_page_of_the_api_tells_the_limits() {
         "the context's tokens".to_owned(),
         CHOICES_AT_MOST.to_string(),
         "`--max-queued-requests`".to_owned(),
-        format!("{} MiB", completions::TEXT_AT_MOST >> 20),
-        completions::SCORES_AT_MOST.to_string(),
+        format!("{SCORES_AT_MOST}, or context x {} if that is more", 1 + TOP_LOGPROBS_AT_MOST),
         STOPS_AT_MOST.to_string(),
         STOP_BYTES_AT_MOST.to_string(),
         TOP_LOGPROBS_AT_MOST.to_string(),
@@ -116,5 +120,18 @@ fn the_page_of_the_api_tells_the_limits() {
         format!("passes where it says nothing: {}.", words(BLANK)),
     ] {
         assert!(API.contains(&words), "{words}");
+    }
+}
+
+#[test]
+fn the_page_of_limits_tells_the_room_for_answers() {
+    let (room, token) = (LEAST_ROOM >> 20, Scores::bytes_of(1, 0));
+    let best = Scores::bytes_of(1, 1) - token;
+    for words in [
+        format!("{token} bytes of each token with a log-probability, {best} of each best token beside it"),
+        format!("| {room} MiB, or {LARGEST_AT_ONCE} of the largest answers if that is more |"),
+        format!("is written while it is read, {} KiB at a time", PIECE >> 10),
+    ] {
+        assert!(LIMITS.contains(&words), "{words}");
     }
 }

@@ -47,8 +47,13 @@ async fn a_full_queue_answers_429_with_when_to_come_back_and_loses_nothing() {
     let refused = refused.await;
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(refused.headers["retry-after"], "1");
-    assert_eq!(refused.json()["error"]["type"], "rate_limit_error");
-    assert_eq!(refused.json()["error"]["message"], "1 of at most 1 sequences are waiting");
+    let error = json!({
+        "message": "1 of at most 1 sequences are waiting",
+        "type": "rate_limit_error",
+        "param": null,
+        "code": "rate_limit_exceeded",
+    });
+    assert_eq!(refused.json(), json!({"error": error}), "clients know the case by its form");
     assert_eq!(first.await.json()["usage"]["completion_tokens"], 500);
     assert_eq!(second.await.json()["usage"]["completion_tokens"], 1);
 }

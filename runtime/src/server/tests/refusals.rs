@@ -51,6 +51,11 @@ async fn bad_completions_are_refused_naming_the_field() {
         ("more than fits the queue", with(json!({"prompt": vec!["a"; 100], "n": 3}))),
         ("best_of", with(json!({"n": 2, "best_of": 4}))),
         ("logprobs", with(json!({"logprobs": 21}))),
+        ("many log-probabilities", with(json!({"logprobs": 20, "n": 128, "max_tokens": 500}))),
+        (
+            "many echoed log-probabilities",
+            with(json!({"prompt": vec![vec![1; 1000]; 60], "echo": true, "logprobs": 20})),
+        ),
         ("empty stop", with(json!({"stop": ["a", ""]}))),
         ("many stops", with(json!({"stop": vec!["a"; 17]}))),
         ("presence_penalty", with(json!({"presence_penalty": 0.5}))),
@@ -64,7 +69,7 @@ async fn bad_completions_are_refused_naming_the_field() {
     }
     insta::assert_snapshot!(report.join("\n"));
     let counted = server.get("/metrics").await.text();
-    let refused = "swiftbalancer_requests_total{outcome=\"refused\",route=\"completions\"} 28";
+    let refused = "swiftbalancer_requests_total{outcome=\"refused\",route=\"completions\"} 30";
     for line in [refused, "swiftbalancer_prompt_tokens_total 0"] {
         assert!(counted.lines().any(|counted| counted == line), "no {line} in {counted}");
     }
@@ -92,6 +97,7 @@ async fn bad_chats_are_refused_naming_the_field() {
         ("tool calls", json!({"messages": [{"role": "assistant", "content": "a", "tool_calls": [{}]}]})),
         ("top_logprobs alone", with(json!({"top_logprobs": 2}))),
         ("top_logprobs", with(json!({"logprobs": true, "top_logprobs": 21}))),
+        ("many log-probabilities", with(json!({"logprobs": true, "top_logprobs": 20, "n": 128, "max_tokens": 500}))),
         ("two bounds", with(json!({"max_tokens": 5, "max_completion_tokens": 6}))),
         ("no token", with(json!({"max_completion_tokens": 0}))),
         ("too long", with(json!({"max_completion_tokens": 1024}))),

@@ -41,13 +41,13 @@ impl Row {
     }
 }
 
-/// Fields with what is `«3 of 1»` in the table as `1, 1, 1`.
+/// Fields with what is `«3 of 1»` in the table as `1, 1, 1`, the innermost first.
 fn written_out(fields: &str) -> String {
-    let Some((before, rest)) = fields.split_once('«') else { return fields.to_owned() };
-    let (repeated, after) = rest.split_once('»').unwrap();
+    let Some((rest, after)) = fields.split_once('»') else { return fields.to_owned() };
+    let (before, repeated) = rest.rsplit_once('«').unwrap();
     let (count, item) = repeated.split_once(" of ").unwrap();
     let items = vec![item; count.parse().unwrap()].join(", ");
-    format!("{before}{items}{after}")
+    written_out(&format!("{before}{items}{after}"))
 }
 
 /// What was answered, in the words of the expectation.
