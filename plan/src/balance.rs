@@ -16,6 +16,7 @@ use self::forecast::Forecast;
 use crate::coverage::{self, Coverage};
 use crate::load::{ExpertLoad, total};
 use crate::map::{ExpertMap, MapError};
+use crate::membership::{Membership, MembershipError};
 use crate::moves;
 use crate::shares;
 use crate::topology::Topology;
@@ -24,7 +25,7 @@ use crate::topology::Topology;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
-    /// The placement in force stays.
+    /// The placement in force stays. After a loss what no rank holds any more comes back, and nothing else moves.
     Off,
     /// The published EPLB algorithm of DeepSeek: from scratch at every call, hierarchical where the router has groups
     /// that divide by the nodes, otherwise global. It may put two copies of an expert on one rank, which no
@@ -83,8 +84,9 @@ pub struct Request<'a> {
     pub windows: &'a [ExpertLoad],
     /// The ranks that the target is for.
     pub topology: &'a Topology,
-    /// The placement in force, if there is one. It need not have the topology's ranks and slots: after a loss or a resize
-    /// ranks keep what they hold, by number.
+    /// The placement in force, if there is one. It is of the topology's ranks, of which other ones may be live
+    /// ([`Membership`]): then the plan brings back what only lost ranks held and gives returned ranks something to hold, and
+    /// moves little else.
     pub current: Option<&'a ExpertMap>,
     /// What may be lost with every expert still present.
     pub min_coverage: Coverage,
@@ -93,8 +95,8 @@ pub struct Request<'a> {
 /// A target map, and what it could not do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The target. Where the placement in force has its ranks and slots, the slots of each rank are in the order in
-    /// which [`moves::transactions`] from there leave them, so applying those ends exactly in it.
+    /// The target. The slots of each rank are in the order in which the way from the placement in force leaves them
+    /// ([`moves::destination`]), so taking that ends exactly in it.
     pub map: ExpertMap,
     /// Experts, over all layers, that a loss which `min_coverage` names could take away all the same.
     pub uncovered: usize,
@@ -108,6 +110,9 @@ pub fn balance(request: &Request<'_>) -> Result<Plan, BalanceError> {
     let Request { windows, topology, current, min_coverage, .. } = *request;
     let first = same_model(windows)?;
     check_model(current, first)?;
+    if let Some(current) = current {
+        Membership::between(current.slots_of_ranks(), topology.slots())?;
+    }
     let map = target(request, first)?;
     Ok(Plan { uncovered: coverage::uncovered(&map, topology, min_coverage), map })
 }
@@ -121,20 +126,22 @@ fn target(request: &Request<'_>, load: &ExpertLoad) -> Result<ExpertMap, Balance
             .expect("a policy keeps the invariants of a map")
     };
     let in_force = same_ranks(current, topology);
-    let arranged = |map| match in_force {
-        Some(current) => moves::destination(current, map).expect("both maps have one shape"),
+    let arranged = |map| match current {
+        Some(current) => moves::destination(current, map).expect("both maps are of one group"),
         None => map,
     };
     Ok(match policy {
-        Policy::Off => match in_force {
-            Some(current) => current.clone(),
+        Policy::Off => match current {
+            Some(current) if in_force.is_some() => current.clone(),
+            Some(current) => arranged(placed(swift::restored(&Forecast::new(windows), topology, current))),
             None => ExpertMap::contiguous_on(layers, experts, of_ranks)?,
         },
         Policy::DeepSeek => {
-            let per_rank = of_ranks.per_rank().ok_or(BalanceError::UnequalSlots { policy })?;
-            let (slots, shares) = deepseek::balance(&total(windows), topology, per_rank);
+            let live = topology.live();
+            let per_rank = live.slots().per_rank().ok_or(BalanceError::UnequalSlots { policy })?;
+            let (slots, shares) = deepseek::balance(&total(windows), &live, per_rank);
             let target = placed(slots).with_shares(&shares).expect("copies that are joined take all shares");
-            arranged(match in_force {
+            arranged(match current {
                 Some(current) => relabel::all_layers(current, target, topology),
                 None => target,
             })
@@ -223,11 +230,14 @@ pub enum BalanceError {
         first_experts: usize,
     },
     /// The policy knows only ranks with equally many slots.
-    #[error("the policy {policy} needs ranks with equally many slots")]
+    #[error("the policy {policy} needs live ranks with equally many slots; choose another policy or give each as many")]
     UnequalSlots {
         /// The policy.
         policy: Policy,
     },
+    /// The placement in force is of another group.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
     /// The topology cannot hold the experts.
     #[error(transparent)]
     Map(#[from] MapError),

@@ -14,6 +14,7 @@ mod holders;
 pub mod ids;
 pub mod load;
 pub mod map;
+pub mod membership;
 pub mod moves;
 pub mod nearest;
 pub mod policy;

@@ -3,22 +3,27 @@
 
 mod apply;
 mod error;
+mod holdings;
 mod layer;
 mod lists;
 mod order;
 mod random;
+mod regroup;
 mod sources;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use crate::map::ExpertMap;
+use crate::membership::Membership;
 use crate::topology::Topology;
 
 pub(crate) use apply::LayerState;
 pub use error::MoveError;
+pub use holdings::Holdings;
 pub use order::best_first;
 pub use random::random_transaction;
+pub use regroup::{Fill, PageSource, Regrouping, regroup};
 
 /// One slot gets another expert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -75,7 +80,8 @@ pub struct Transaction {
 /// from holders chosen together so that the one that sends most over its links sends as little as can be.
 ///
 /// # Errors
-/// If the maps have different shapes, the topology other ranks, or there is no staging page.
+/// If the maps are of different models, groups or live ranks ([`regroup`] leads to other ranks of a group), the topology has
+/// other ranks, or there is no staging page.
 pub fn transactions(
     old: &ExpertMap,
     new: &ExpertMap,
@@ -85,30 +91,47 @@ pub fn transactions(
     if staging_pages_per_rank == 0 {
         return Err(MoveError::NoStagingPage);
     }
-    check_shapes(old, new)?;
+    let membership = check_group(old, new)?;
+    if let Some(&rank) = membership.lost().iter().chain(membership.returned()).min() {
+        return Err(MoveError::LiveRanks { rank });
+    }
     if topology.ranks() != old.shape().ranks {
         return Err(MoveError::Ranks { found: topology.ranks(), ranks: old.shape().ranks });
     }
-    let (mut transactions, mut holders) = (Vec::new(), Vec::new());
-    for mut moves in old.layers().filter(|&layer| differ(old, new, layer)).map(|layer| layer::moves(old, new, layer)) {
-        transactions.append(&mut moves.transactions);
-        holders.append(&mut moves.holders);
-    }
-    sources::choose(&mut transactions, &holders, topology);
-    Ok(transactions)
+    let differing = old.layers().filter(|&layer| differ(old, new, layer));
+    let steps: Vec<(LayerId, layer::Step)> =
+        differing.flat_map(|layer| layer::moves(old, new, layer).into_iter().map(move |step| (layer, step))).collect();
+    let changes = steps.iter().flat_map(|(_, step)| &step.changes);
+    let pages: Vec<(RankId, &[RankId])> = changes.map(|change| (change.rank, &change.holders[..])).collect();
+    let mut sources = sources::choose(&pages, topology).into_iter();
+    let mut change = |&layer::Change { rank, slot, from, to, holders: _ }: &layer::Change| {
+        let source = sources.next().flatten().expect("every expert of a map has a holder at all times");
+        SlotChange { rank, slot, from: from.expect("no slot of a map is empty"), to, source }
+    };
+    let transaction = |(layer, layer::Step { changes, shares }): (LayerId, layer::Step)| Transaction {
+        layer,
+        changes: changes.iter().map(&mut change).collect(),
+        shares,
+    };
+    Ok(steps.into_iter().map(transaction).collect())
 }
 
-/// The map in which [`transactions`] from `old` to `new` end.
+/// The map in which the way from `old` to `new` ends: that of [`transactions`], with [`regroup`] before them where other ranks
+/// are live.
 ///
 /// # Errors
-/// If the maps have different shapes.
+/// If the maps are of different models or groups.
 pub fn destination(old: &ExpertMap, mut new: ExpertMap) -> Result<ExpertMap, MoveError> {
-    check_shapes(old, &new)?;
+    let membership = check_group(old, &new)?;
+    let left = if membership.is_unchanged() { None } else { Some(Holdings::left_of(old, new.slots_of_ranks())?) };
     for layer in old.layers() {
-        if old.layer(layer) != new.layer(layer) {
-            let (slots, shares) = layer::after(old, &new, layer);
-            new.replace_layer(layer, &slots, shares)?;
-        }
+        let held = match &left {
+            Some(left) => left.layer(layer).to_vec(),
+            None if old.layer(layer) == new.layer(layer) => continue,
+            None => old.layer(layer).iter().copied().map(Some).collect(),
+        };
+        let (slots, shares) = layer::after(held, &new, layer);
+        new.replace_layer(layer, &slots, shares)?;
     }
     Ok(new)
 }
@@ -119,12 +142,12 @@ fn differ(old: &ExpertMap, new: &ExpertMap, layer: LayerId) -> bool {
 }
 
 /// Pages that ranks receive on the way from `old` to `new`: experts that a rank holds in `new` and not in `old`, over
-/// all layers.
+/// all layers. A rank that has returned receives one for each of its slots.
 ///
 /// # Errors
-/// If the maps have different shapes.
+/// If the maps are of different models or groups.
 pub fn moved_slots(old: &ExpertMap, new: &ExpertMap) -> Result<usize, MoveError> {
-    check_shapes(old, new)?;
+    check_group(old, new)?;
     let places = old.layers().flat_map(|layer| (0..old.shape().ranks).map(move |rank| (layer, RankId::from(rank))));
     let received = |(layer, rank)| {
         let held = old.rank(layer, rank);
@@ -133,11 +156,18 @@ pub fn moved_slots(old: &ExpertMap, new: &ExpertMap) -> Result<usize, MoveError>
     Ok(places.map(received).sum())
 }
 
-fn check_shapes(old: &ExpertMap, new: &ExpertMap) -> Result<(), MoveError> {
-    if old.shape() == new.shape() && old.slots_of_ranks() == new.slots_of_ranks() {
-        return Ok(());
+/// Both maps must be of one model and one group.
+fn check_group(old: &ExpertMap, new: &ExpertMap) -> Result<Membership, MoveError> {
+    let (in_force, target) = (old.shape(), new.shape());
+    if (in_force.layers, in_force.experts) != (target.layers, target.experts) {
+        return Err(MoveError::Model {
+            in_force_layers: in_force.layers,
+            in_force_experts: in_force.experts,
+            layers: target.layers,
+            experts: target.experts,
+        });
     }
-    Err(MoveError::Shape { old: old.shape(), new: new.shape() })
+    Ok(Membership::between(old.slots_of_ranks(), new.slots_of_ranks())?)
 }
 
 #[cfg(test)]

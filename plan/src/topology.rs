@@ -85,6 +85,27 @@ impl Topology {
         Ok(Self { slots, ..self })
     }
 
+    /// The same ranks without the slots of those that are lost: a group that lives on keeps the numbers of its ranks. Ranks that
+    /// it does not have are no matter.
+    #[must_use]
+    pub fn without(self, lost: &[RankId]) -> Self {
+        let left = |(rank, slots): (usize, usize)| if lost.contains(&rank.into()) { 0 } else { slots };
+        let slots = RankSlots::new(self.slots.counts().enumerate().map(left));
+        Self { slots, ..self }
+    }
+
+    /// The live ranks alone, those that have slots, numbered anew.
+    #[must_use]
+    pub(crate) fn live(&self) -> Self {
+        let live: Vec<usize> = (0..self.ranks()).filter(|&rank| self.slots.count(rank.into()) > 0).collect();
+        Self {
+            nodes: live.iter().map(|&rank| self.nodes[rank]).collect(),
+            slots: RankSlots::new(live.iter().map(|&rank| self.slots.count(rank.into()))),
+            speeds: live.iter().map(|&rank| self.speeds[rank]).collect(),
+            ..self.clone()
+        }
+    }
+
     /// The same ranks with a speed each, `[ranks]`: how many tokens a rank computes while one of speed 1 computes one. A
     /// rank's load counts divided by its speed.
     ///
@@ -235,6 +256,17 @@ mod tests {
         assert_eq!(on(&[0, 1, 0, 1]).even_nodes(), None);
         assert_eq!(on(&[0, 0, 0, 1]).even_nodes(), None);
         assert_eq!(on(&[]).even_nodes(), None);
+    }
+
+    #[test]
+    fn ranks_that_are_lost_have_no_slots_and_those_that_are_left_keep_theirs() {
+        let slots = RankSlots::new([3, 1, 2, 3]);
+        let group = Topology::even(2, 4, 1).unwrap().with_slots(slots).unwrap().with_speeds(vec![1.0, 2.0, 3.0, 4.0]);
+        let left = group.unwrap().without(&[RankId(1), RankId(7)]);
+        assert_eq!(left.slots(), &RankSlots::new([3, 0, 2, 3]));
+        let live = left.live();
+        assert_eq!((live.slots(), live.speeds()), (&RankSlots::new([3, 2, 3]), &[1.0, 3.0, 4.0][..]));
+        assert_eq!([0, 1, 2].map(|rank| live.node(RankId(rank)).0), [0, 1, 1]);
     }
 
     #[test]

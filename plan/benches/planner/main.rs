@@ -11,6 +11,7 @@ mod figures;
 mod groups;
 mod loads;
 mod loss;
+mod memory;
 mod peers;
 mod placement;
 mod planners;

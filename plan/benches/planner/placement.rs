@@ -126,6 +126,15 @@ impl Placement {
         mean.zip(self.busiest(window, split)).map(|(mean, max)| if max > 0.0 { mean / max } else { 1.0 }).collect()
     }
 
+    /// (rank, expert) pairs of `new` that are not in `self`.
+    pub fn received_by(&self, new: &Self) -> usize {
+        let of_rank = |(held, wanted): (&Vec<Copy>, &Vec<Copy>)| {
+            wanted.iter().filter(|copy| !held.iter().any(|other| other.expert == copy.expert)).count()
+        };
+        let of_layer = |(old, new): (&Vec<Vec<Copy>>, &Vec<Vec<Copy>>)| old.iter().zip(new).map(of_rank).sum::<usize>();
+        self.layers.iter().zip(&new.layers).map(of_layer).sum()
+    }
+
     /// What moves from `self` to `new` on `nodes` nodes of equally many ranks.
     pub fn movement(&self, new: &Self, nodes: usize) -> Movement {
         let mut total = Movement::default();

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ids::{ExpertId, LayerId};
+use crate::ids::{ExpertId, LayerId, RankId};
 use crate::load::{balance_ratio, rank_loads};
 use crate::map::MapShape;
 use crate::moves::moved_slots;
@@ -64,11 +64,30 @@ fn off_keeps_the_placement_in_force() {
 }
 
 #[test]
-fn a_plan_for_other_ranks_than_those_in_force_has_their_slots() {
-    let current = ExpertMap::contiguous(MapShape { layers: 1, experts: 4, ranks: 2, slots_per_rank: 2 }).unwrap();
-    let load = ExpertLoad::from_rows(&[vec![9, 9, 1, 1]]).unwrap();
-    let target = plan(Policy::Swift, &load, &Topology::single_node(4, 2), &current).unwrap().map;
-    assert_eq!(target.shape(), MapShape { layers: 1, experts: 4, ranks: 4, slots_per_rank: 2 });
+fn after_a_loss_off_brings_back_what_was_lost_and_moves_nothing_else() {
+    // Of rank 2 only expert 4 is on no other; 0 and 1 have a copy to spare.
+    let current = map(MapShape { layers: 1, experts: 5, ranks: 3, slots_per_rank: 3 }, &[0, 1, 2, 0, 1, 3, 4, 2, 3]);
+    let load = ExpertLoad::from_rows(&[vec![90, 5, 5, 5, 5]]).unwrap();
+    let survivors = Topology::single_node(3, 3).without(&[RankId(2)]);
+    let plan = plan(Policy::Off, &load, &survivors, &current).unwrap().map;
+    assert_eq!((moved_slots(&current, &plan), plan.replica_counts(LayerId(0))), (Ok(1), vec![2, 1, 1, 1, 1]));
+}
+
+#[test]
+fn the_published_algorithm_plans_for_the_ranks_that_are_left() {
+    let contiguous =
+        |ranks| ExpertMap::contiguous(MapShape { layers: 1, experts: 4, ranks, slots_per_rank: 2 }).unwrap();
+    let load = ExpertLoad::from_rows(&[vec![90, 60, 40, 20]]).unwrap();
+    let planned = |topology: &Topology, current| plan(Policy::DeepSeek, &load, topology, &current).unwrap().map;
+    let left = planned(&Topology::single_node(4, 2).without(&[RankId(1)]), contiguous(4));
+    let alone = planned(&Topology::single_node(3, 2), contiguous(3));
+    let loads = |map: &ExpertMap| {
+        let mut loads = rank_loads(map, &load).remove(0);
+        loads.sort_by(f64::total_cmp);
+        loads
+    };
+    assert_eq!(loads(&left)[1..], loads(&alone), "{left:?}");
+    assert_eq!(left.slots_of_ranks(), &RankSlots::new([2, 0, 2, 2]));
 }
 
 #[test]

@@ -3,31 +3,61 @@
 use thiserror::Error;
 
 use crate::ids::{ExpertId, LayerId, RankId, SlotIndex};
-use crate::map::{MapError, MapShape};
+use crate::map::MapError;
+use crate::membership::MembershipError;
 
 /// Why there is no way to a map, or why a transaction does not apply. Trying the same again does not help: plan anew
 /// from the map in force.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum MoveError {
-    /// The maps have different dimensions.
-    #[error("a map of shape {new:?} cannot be reached from one of shape {old:?}; ranks must be restarted for it")]
-    Shape {
-        /// Dimensions of the map in force.
-        old: MapShape,
-        /// Dimensions of the target.
-        new: MapShape,
+    /// The maps are of different models.
+    #[error(
+        "the target has {layers} layers of {experts} experts, the map in force {in_force_layers} of {in_force_experts}; \
+         both must be of one model"
+    )]
+    Model {
+        /// Layers of the map in force.
+        in_force_layers: usize,
+        /// Experts of each of its layers.
+        in_force_experts: usize,
+        /// Layers of the target.
+        layers: usize,
+        /// Experts of each of its layers.
+        experts: usize,
+    },
+    /// The maps are not of one group.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    /// Other ranks are live in the target than in the map in force.
+    #[error(
+        "{rank} has slots in only one of the two maps: it is lost or has returned, and transactions lead between maps of the \
+         same live ranks; fill what is missing first (moves::regroup)"
+    )]
+    LiveRanks {
+        /// The first rank that is live in one only.
+        rank: RankId,
     },
     /// The load is of another model than the maps.
     #[error(
-        "the load has {layers} layers of {experts} experts, the map has the shape {map:?}; they must be of one model"
+        "the load has {layers} layers of {experts} experts, the map {map_layers} of {map_experts}; they must be of one model"
     )]
     Load {
         /// Layers of the load.
         layers: usize,
         /// Experts of the load.
         experts: usize,
-        /// Dimensions of the map.
-        map: MapShape,
+        /// Layers of the map.
+        map_layers: usize,
+        /// Experts of the map.
+        map_experts: usize,
+    },
+    /// Slots are still empty, or experts still without a copy.
+    #[error("{empty} slots are empty and {absent} experts have no copy yet; fill them first")]
+    Unfinished {
+        /// Empty slots.
+        empty: usize,
+        /// Experts without a copy.
+        absent: usize,
     },
     /// Pages cannot be received.
     #[error("moving experts needs at least one staging page on each rank, there is none")]
@@ -88,6 +118,34 @@ pub enum MoveError {
         /// The expert named by the transaction.
         expected: ExpertId,
     },
+    /// The fill was made for other holdings.
+    #[error(
+        "{layer}: {rank}, {slot} holds {}, not {} as the fill says; plan anew from what ranks hold",
+        words(*found),
+        words(*expected)
+    )]
+    OtherHolding {
+        /// Where.
+        layer: LayerId,
+        /// Where.
+        rank: RankId,
+        /// Where.
+        slot: SlotIndex,
+        /// The expert in the slot, if there is one.
+        found: Option<ExpertId>,
+        /// The expert named by the fill, if it names one.
+        expected: Option<ExpertId>,
+    },
+    /// The checkpoint need not be read.
+    #[error("{layer}: {expert} is to come from the checkpoint though {holder} holds it; take its page")]
+    HasCopy {
+        /// Where.
+        layer: LayerId,
+        /// The expert.
+        expert: ExpertId,
+        /// A rank that holds it.
+        holder: RankId,
+    },
     /// The page cannot come from there.
     #[error("{layer}: {source_rank} is named as the source of {expert} but does not hold it")]
     SourceLacks {
@@ -101,4 +159,9 @@ pub enum MoveError {
     /// The map after it would break an invariant.
     #[error(transparent)]
     Map(#[from] MapError),
+}
+
+/// What a slot holds.
+fn words(held: Option<ExpertId>) -> String {
+    held.map_or_else(|| "no expert".to_owned(), |expert| expert.to_string())
 }

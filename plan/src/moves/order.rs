@@ -34,7 +34,8 @@ pub fn best_first(
 ) -> Result<Vec<Transaction>, MoveError> {
     let shape = old.shape();
     if (load.layers(), load.experts()) != (shape.layers, shape.experts) {
-        return Err(MoveError::Load { layers: load.layers(), experts: load.experts(), map: shape });
+        let (map_layers, map_experts) = (shape.layers, shape.experts);
+        return Err(MoveError::Load { layers: load.layers(), experts: load.experts(), map_layers, map_experts });
     }
     let ordered = transactions(old, new, topology, staging_pages_per_rank)?;
     let mut blocks: Vec<Block> =
@@ -103,6 +104,6 @@ mod tests {
     fn a_load_of_another_model_is_refused() {
         let map = ExpertMap::contiguous(MapShape { layers: 1, experts: 4, ranks: 2, slots_per_rank: 3 }).unwrap();
         let refused = best_first(&map, &map, &ExpertLoad::zero(1, 5), &Topology::single_node(2, 3), 1).unwrap_err();
-        assert_eq!(refused, MoveError::Load { layers: 1, experts: 5, map: map.shape() });
+        assert_eq!(refused, MoveError::Load { layers: 1, experts: 5, map_layers: 1, map_experts: 4 });
     }
 }

@@ -2,29 +2,30 @@
 
 use std::collections::VecDeque;
 
-use super::Transaction;
 use crate::ids::RankId;
 use crate::topology::Topology;
 
-/// Names the source of every change, in order, among its `holders`: one on the receiver's node if there is one. How many
-/// pages a rank receives over each of its links is settled by that; among the holders that are left, pages are spread
-/// so that the rank that sends most within nodes, and the one that sends most between them, send as little as can be.
-pub(super) fn choose(transactions: &mut [Transaction], holders: &[Vec<RankId>], topology: &Topology) {
-    let receivers = transactions.iter().flat_map(|transaction| &transaction.changes).map(|change| change.rank);
+/// The source of each page, given its receiver and its holders, of which it is one: on the receiver's node if there is one
+/// there. How many pages a rank receives over each of its links is settled by that; among the holders that are left, pages are
+/// spread so that the rank that sends most within nodes, and the one that sends most between them, send as little as can be. A
+/// page without a holder has no source.
+pub(super) fn choose(pages: &[(RankId, &[RankId])], topology: &Topology) -> Vec<Option<RankId>> {
     let mut kinds = [Senders::new(topology.ranks()), Senders::new(topology.ranks())];
-    let mut places = Vec::with_capacity(holders.len());
-    for (receiver, holders) in receivers.zip(holders) {
+    let mut places = Vec::with_capacity(pages.len());
+    for &(receiver, holders) in pages {
+        if holders.is_empty() {
+            places.push(None);
+            continue;
+        }
         let on_node = |holder: &&RankId| topology.node(**holder) == topology.node(receiver);
         let near: Vec<RankId> = holders.iter().filter(on_node).copied().collect();
-        let (kind, candidates) = if near.is_empty() { (1, holders.clone()) } else { (0, near) };
-        places.push((kind, kinds[kind].candidates.len()));
+        let (kind, candidates) = if near.is_empty() { (1, holders.to_vec()) } else { (0, near) };
+        places.push(Some((kind, kinds[kind].candidates.len())));
         kinds[kind].candidates.push(candidates);
     }
     kinds.iter_mut().for_each(Senders::spread);
-    let changes = transactions.iter_mut().flat_map(|transaction| &mut transaction.changes);
-    for (change, (kind, page)) in changes.zip(places) {
-        change.source = kinds[kind].sender[page].into();
-    }
+    let sender = |(kind, page): (usize, usize)| RankId::from(kinds[kind].sender[page]);
+    places.into_iter().map(|place| place.map(sender)).collect()
 }
 
 /// Pages over one kind of link, and who sends them.
@@ -96,25 +97,22 @@ impl Senders {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{ExpertId, LayerId, NodeId, SlotIndex};
-    use crate::moves::SlotChange;
+    use crate::ids::NodeId;
 
     /// The sources of pages that go to the ranks given, each with these holders.
     fn sources(topology: &Topology, pages: &[(u32, &[u32])]) -> Vec<u32> {
-        let change = |rank| {
-            let expert = ExpertId(0);
-            SlotChange { rank: RankId(rank), slot: SlotIndex(0), from: expert, to: expert, source: RankId(0) }
-        };
-        let transaction = |&(rank, _): &(u32, &[u32])| Transaction {
-            layer: LayerId(0),
-            changes: vec![change(rank)],
-            shares: Vec::new(),
-        };
-        let mut transactions: Vec<Transaction> = pages.iter().map(transaction).collect();
         let holders: Vec<Vec<RankId>> =
             pages.iter().map(|(_, holders)| holders.iter().map(|&rank| RankId(rank)).collect()).collect();
-        choose(&mut transactions, &holders, topology);
-        transactions.iter().map(|transaction| transaction.changes[0].source.0).collect()
+        let pages: Vec<(RankId, &[RankId])> =
+            pages.iter().zip(&holders).map(|(&(rank, _), holders)| (RankId(rank), &holders[..])).collect();
+        choose(&pages, topology).into_iter().map(|source| source.unwrap().0).collect()
+    }
+
+    #[test]
+    fn a_page_that_nobody_holds_has_no_source_and_changes_no_other() {
+        let topology = Topology::single_node(3, 1);
+        let pages = [(RankId(2), &[RankId(0)][..]), (RankId(2), &[]), (RankId(2), &[RankId(1)])];
+        assert_eq!(choose(&pages, &topology), [Some(RankId(0)), None, Some(RankId(1))]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 use super::*;
 use crate::ids::LayerId;
 use crate::map::{MapError, MapShape};
+use crate::membership::MembershipError;
 
 const LAYER: LayerId = LayerId(0);
 
@@ -79,13 +80,15 @@ fn the_holder_that_has_sent_least_is_the_source() {
 }
 
 #[test]
-fn maps_of_different_shapes_and_ranks_without_staging_pages_are_refused() {
+fn maps_of_other_groups_and_models_and_ranks_without_staging_pages_are_refused() {
     let (old, new) = (map(&[[0, 1], [2, 3]]), map(&[[0], [1], [2], [3]]));
-    let refused = MoveError::Shape { old: old.shape(), new: new.shape() };
+    let refused = MoveError::Membership(MembershipError::Ranks { before: 2, after: 4 });
     assert_eq!(transactions(&old, &new, &one_node(2), 1), Err(refused.clone()));
     assert_eq!(destination(&old, new.clone()), Err(refused.clone()));
     assert_eq!(moved_slots(&old, &new), Err(refused));
     assert_eq!(transactions(&old, &old, &one_node(2), 0), Err(MoveError::NoStagingPage));
+    let refused = transactions(&old, &map(&[[0, 1], [2, 0]]), &one_node(2), 1).unwrap_err().to_string();
+    assert_eq!(refused, "the target has 1 layers of 3 experts, the map in force 1 of 4; both must be of one model");
 }
 
 #[test]

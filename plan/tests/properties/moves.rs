@@ -33,7 +33,12 @@ fn ways() -> impl Strategy<Value = (Group, ExpertMap, ExpertMap, ExpertLoad)> {
 }
 
 /// Carries transactions out with so many staging pages, and applies them to the map, which they must lead to another.
-fn check_way(old: &ExpertMap, new: &ExpertMap, ordered: &[Transaction], staging: usize) -> Result<(), TestCaseError> {
+pub(crate) fn check_way(
+    old: &ExpertMap,
+    new: &ExpertMap,
+    ordered: &[Transaction],
+    staging: usize,
+) -> Result<(), TestCaseError> {
     let mut pages = Pages::new(old, staging);
     let mut map = old.clone();
     for transaction in ordered {

@@ -2,7 +2,6 @@
 
 use super::counts::{counts, largest_copy};
 use super::cover::{cover, spare_slot};
-use super::kept::Kept;
 use super::packing::Packing;
 use super::ranks::Ranks;
 use super::scratch;
@@ -42,8 +41,7 @@ const CROWDS: f64 = 0.4;
 const STEPS_PER_SLOT: usize = 4;
 
 /// Improves `slots` for the loads expected. `noise` is how far a rank's load will differ from them, as a share of it.
-pub(in crate::balance) fn pack(ranks: &Ranks, weights: &[f64], kept: &Kept, least: usize, noise: f64) -> Vec<u16> {
-    let slots = &kept.slots;
+pub(in crate::balance) fn pack(ranks: &Ranks, weights: &[f64], slots: &[u16], least: usize, noise: f64) -> Vec<u16> {
     let mut packing = Packing::new(ranks, weights, slots, least);
     let covered = (0..weights.len()).all(|expert| packing.count(expert) >= least);
     let ideal = counts(weights, ranks.open(), ranks.physical(), least);
@@ -56,9 +54,9 @@ pub(in crate::balance) fn pack(ranks: &Ranks, weights: &[f64], kept: &Kept, leas
         packing.top() <= goal || shares_reach(&mut levelled, packing, bound * (1.0 + WITHIN_NOISE_BY_SHARES * noise))
     };
     if covered && balanced(&packing) {
-        return slots.clone();
+        return slots.to_vec();
     }
-    let home = Home::new(ranks, weights.len(), kept);
+    let home = Home::new(ranks, weights.len(), slots);
     cover(&mut packing, least);
     refresh(&mut packing, level * STANDS_OUT);
     let way = (packing.top() - goal).max(0.0);
@@ -126,9 +124,8 @@ const ON_NODE: u8 = 1;
 const ELSEWHERE: u8 = 2;
 
 impl Home {
-    fn new(ranks: &Ranks, experts: usize, kept: &Kept) -> Self {
-        let held =
-            |rank: usize| ranks.slots(rank).filter(|&slot| kept.held[slot]).map(|slot| usize::from(kept.slots[slot]));
+    fn new(ranks: &Ranks, experts: usize, slots: &[u16]) -> Self {
+        let held = |rank: usize| slots[ranks.slots(rank)].iter().map(|&expert| usize::from(expert));
         let of_node = |rank: usize| ranks.node(rank) * experts..(ranks.node(rank) + 1) * experts;
         let mut nodes = vec![ELSEWHERE; ranks.nodes() * experts];
         for rank in 0..ranks.len() {

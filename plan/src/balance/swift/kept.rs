@@ -1,53 +1,15 @@
-//! A placement that other ranks held, on the ranks there are now: after the loss of some, with more of them, or with
-//! other numbers of slots. What a rank holds stays, as far as it has slots.
+//! What live ranks held, completed: experts that only lost ranks held get a slot, and ranks that have returned something to
+//! hold.
 
 use super::ranks::Ranks;
 
-/// Slots of one layer that keep what ranks held.
-pub(super) struct Kept {
-    /// Every slot of every rank, each expert in one of them at least.
-    pub(super) slots: Vec<u16>,
-    /// Whether the slot's expert was on its rank before, `[slots]`.
-    pub(super) held: Vec<bool>,
-}
-
-impl Kept {
-    /// All of it, on the ranks that hold it.
-    pub(super) fn whole(slots: Vec<u16>) -> Self {
-        Self { held: vec![true; slots.len()], slots }
-    }
-
-    /// What is left of it in the slots of ranks that held `content` before, `[ranks]`.
-    pub(super) fn of(ranks: &Ranks, slots: Vec<u16>, content: &[Vec<u16>]) -> Self {
-        let mut held = vec![false; slots.len()];
-        for (rank, before) in content.iter().enumerate() {
-            for slot in ranks.slots(rank) {
-                held[slot] = before.contains(&slots[slot]);
-            }
-        }
-        Self { slots, held }
-    }
-}
-
-/// As much as ranks have slots for of the `content` of each before, `[ranks]`; those that are new held nothing. Every expert has
-/// a slot: what no rank held takes that of a copy.
+/// The slots of ranks that held `content`, `[ranks]`, each as many experts as it has slots, or none. Every expert has a slot
+/// then: what no rank held takes that of a copy, or an empty one.
 pub(super) fn fit(ranks: &Ranks, weights: &[f64], content: &[Vec<u16>]) -> Vec<u16> {
     let mut keeper = Keeper::new(ranks, weights, content);
     keeper.bring_back();
     keeper.fill();
     keeper.slots.concat()
-}
-
-/// Puts the experts of each rank that it held before back into the slots in which it held them, where it still has those.
-pub(super) fn arrange(ranks: &Ranks, content: &[Vec<u16>], slots: &mut [u16]) {
-    for (rank, before) in content.iter().enumerate() {
-        let slots = &mut slots[ranks.slots(rank)];
-        for (place, expert) in before.iter().enumerate().take(slots.len()) {
-            if let Some(now) = slots.iter().position(|other| other == expert) {
-                slots.swap(now, place);
-            }
-        }
-    }
 }
 
 struct Keeper<'a> {
@@ -60,25 +22,12 @@ struct Keeper<'a> {
 }
 
 impl<'a> Keeper<'a> {
-    /// A rank with fewer slots than experts gives up those that others hold most often, of equals the lightest.
     fn new(ranks: &'a Ranks, weights: &'a [f64], content: &[Vec<u16>]) -> Self {
         let mut counts = vec![0_u16; weights.len()];
         for &expert in content.iter().flatten() {
             counts[usize::from(expert)] += 1;
         }
-        let mut slots = content.to_vec();
-        for (rank, experts) in slots.iter_mut().enumerate() {
-            while experts.len() > ranks.slots(rank).len() {
-                let missed = |&expert: &u16| (counts[usize::from(expert)].min(2), weights[usize::from(expert)]);
-                let least = (0..experts.len()).min_by(|&a, &b| {
-                    let (a, b) = (missed(&experts[a]), missed(&experts[b]));
-                    b.0.cmp(&a.0).then(a.1.total_cmp(&b.1))
-                });
-                let expert = experts.remove(least.expect("there are more experts than slots"));
-                counts[usize::from(expert)] -= 1;
-            }
-        }
-        Self { ranks, weights, slots, counts }
+        Self { ranks, weights, slots: content.to_vec(), counts }
     }
 
     /// Gives each expert that no rank holds a slot, the heaviest first: where that leaves the busiest of the ranks
@@ -156,40 +105,19 @@ impl<'a> Keeper<'a> {
 mod tests {
     use super::*;
 
-    fn kept(ranks: &Ranks, weights: &[f64], content: &[Vec<u16>]) -> Kept {
-        Kept::of(ranks, fit(ranks, weights, content), content)
-    }
-
     #[test]
     fn an_expert_that_was_lost_takes_the_slot_of_a_copy_and_everything_else_stays() {
         let ranks = Ranks::new(&[2, 2, 0], &[1.0; 3]);
-        let kept = kept(&ranks, &[4.0, 3.0, 2.0], &[vec![0, 1], vec![0, 1], vec![]]);
-        assert_eq!(kept.slots.len(), 4);
-        assert!((0..3).all(|expert| kept.slots.contains(&expert)));
-        assert_eq!(kept.held.iter().filter(|&&held| !held).count(), 1);
+        let content = [vec![0, 1], vec![0, 1], vec![]];
+        let slots = fit(&ranks, &[4.0, 3.0, 2.0], &content);
+        assert!((0..3).all(|expert| slots.contains(&expert)), "{slots:?}");
+        let held = content.concat();
+        assert_eq!((slots.len(), slots.iter().zip(&held).filter(|(now, before)| now != before).count()), (4, 1));
     }
 
     #[test]
-    fn a_rank_with_fewer_slots_keeps_what_no_other_holds() {
-        let ranks = Ranks::new(&[1, 2], &[1.0; 2]);
-        let kept = kept(&ranks, &[9.0, 1.0, 5.0], &[vec![0, 1], vec![0, 2]]);
-        assert_eq!(kept.slots, [1, 0, 2]);
-        assert_eq!(kept.held, [true; 3]);
-    }
-
-    #[test]
-    fn what_a_rank_keeps_stays_in_its_slot() {
-        let ranks = Ranks::new(&[3, 2], &[1.0; 2]);
-        let mut slots = [4, 2, 0, 1, 3];
-        arrange(&ranks, &[vec![0, 1, 2], vec![3, 4, 1]], &mut slots);
-        assert_eq!(slots, [0, 4, 2, 3, 1]);
-    }
-
-    #[test]
-    fn a_new_rank_gets_copies_of_what_carries_most() {
+    fn a_rank_that_returned_gets_copies_of_what_carries_most() {
         let ranks = Ranks::new(&[2, 2], &[1.0; 2]);
-        let kept = kept(&ranks, &[9.0, 1.0, 5.0], &[vec![0, 1], vec![2]]);
-        assert_eq!(kept.slots, [0, 1, 2, 0]);
-        assert_eq!(kept.held, [true, true, true, false]);
+        assert_eq!(fit(&ranks, &[9.0, 1.0, 5.0], &[vec![1, 2], vec![]]), [1, 2, 0, 2]);
     }
 }

@@ -1,21 +1,12 @@
-//! A layer that has lost ranks: what came back with them goes where that levels the ranks best, and few further pages move.
-//! Shares cost no page, so ranks are judged with those that suit best.
+//! Layers of which ranks are lost or have returned: what only lost ranks held goes where that levels the ranks best, returned
+//! ranks get what does so, and few further pages move. Shares cost no page, so ranks are judged with those that suit best.
 
 use super::counts::{counts, largest_copy};
-use super::kept::{self, Kept};
 use super::outlook::{Outlook, Step, above};
 use super::ranks::Ranks;
 use super::sharing::Sharing;
-use super::{cover, in_force, scratch};
+use super::{cover, kept, scratch};
 use crate::holders::Holders;
-
-/// How far above the bound ranks may be: until the loads of the windows to come are seen, finer work is not worth the time
-/// that its pages keep those waiting that were lost.
-const LEVEL: f64 = 0.0195;
-
-/// Where few pages do not get within this share of the bound, many are moved: what ranks' loads are taken to differ by from
-/// window to window, at least.
-const NOISE: f64 = 0.045;
 
 /// Changes that are tried of those that promise most.
 const TRIED: usize = 24;
@@ -30,26 +21,53 @@ const WORTH: f64 = 0.01;
 /// Ranks whose experts are tried elsewhere: the busiest.
 const BUSIEST: usize = 6;
 
-/// A packing for ranks of which some held `content` before, `[ranks]`, and others are gone or new.
-pub(super) fn pack(ranks: &Ranks, weights: &[f64], content: &[Vec<u16>], least: usize, noise: f64) -> Vec<u16> {
-    let mut slots = kept::fit(ranks, weights, content);
-    if least > 1 {
-        slots = cover::covered(ranks, weights, &slots, least);
+/// Pages that may move to level the ranks, for each expert that came back. They leave more to the next windows, whose moves are
+/// judged by what they gain.
+const PAGES_PER_LOST: f64 = 0.5;
+
+/// The same where ranks have at most [`FEW_SLOTS`] slots: there the experts that came back take a rank far from the level, and
+/// shares of few copies take it back less.
+const PAGES_PER_LOST_OF_FEW: f64 = 1.0;
+const FEW_SLOTS: usize = 4;
+
+/// What is left of a layer.
+pub(super) struct Left<'a> {
+    /// Expected load of each expert.
+    pub(super) weights: &'a [f64],
+    /// What each rank held and still holds, `[ranks]`: as many experts as it has slots, or none.
+    pub(super) content: Vec<Vec<u16>>,
+}
+
+/// Packings of all layers, each with at least that many copies of every expert. Ranks are levelled to within `noise`, by which
+/// their loads will differ anyway, as far as pages go: those to move beside the ones of what came back go to the layers
+/// where they gain most.
+pub(super) fn pack(ranks: &Ranks, layers: &[Left<'_>], least: usize, noise: f64) -> Vec<Vec<u16>> {
+    let mut recoveries: Vec<Recovery<'_>> =
+        layers.iter().map(|layer| Recovery::new(ranks, layer, least, noise)).collect();
+    let lost: usize = recoveries.iter().map(Recovery::lost).sum();
+    let few = (0..ranks.len()).all(|rank| ranks.slots(rank).len() <= FEW_SLOTS);
+    let mut pages = lost as f64 * if few { PAGES_PER_LOST_OF_FEW } else { PAGES_PER_LOST };
+    let mut paid: Vec<Option<Found>> = recoveries.iter_mut().map(Recovery::next_paid).collect();
+    while let Some((layer, best)) = best_of(&paid, pages) {
+        pages -= best.pages;
+        recoveries[layer].make(best.change);
+        paid[layer] = recoveries[layer].next_paid();
     }
-    let noise = noise.max(NOISE);
-    // Ranks with slots that held nothing get a page for each whatever comes, so nothing is saved by looking for few.
-    if (0..ranks.len()).all(|rank| content[rank].len() >= ranks.slots(rank).len()) {
-        let ideal = counts(weights, ranks.open(), ranks.physical(), least);
-        let bound = scratch::bound(ranks, weights, largest_copy(weights, &ideal));
-        let goal = bound * (1.0 + LEVEL);
-        let mut recovery = Recovery::new(ranks, weights, content, slots, (least, goal));
-        recovery.run();
-        if recovery.busiest() <= bound * (1.0 + noise) {
-            return recovery.slots;
-        }
-        slots = recovery.slots;
-    }
-    in_force::pack(ranks, weights, &Kept::of(ranks, slots, content), least, noise)
+    recoveries.into_iter().map(|recovery| recovery.slots).collect()
+}
+
+/// The layer and change with the most gain for a page among those that cost no more than `pages`; of equals the first.
+fn best_of(found: &[Option<Found>], pages: f64) -> Option<(usize, Found)> {
+    let found = found.iter().enumerate().filter_map(|(layer, found)| Some((layer, (*found)?)));
+    found.filter(|(_, found)| found.pages <= pages).min_by(|a, b| b.1.gain.total_cmp(&a.1.gain))
+}
+
+/// A change that was tried, with what it takes off the distance for each page.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    change: Change,
+    gain: f64,
+    pages: f64,
 }
 
 /// A slot gets another expert, or two do so at once.
@@ -115,13 +133,14 @@ struct Recovery<'a> {
 }
 
 impl<'a> Recovery<'a> {
-    fn new(
-        ranks: &'a Ranks,
-        weights: &'a [f64],
-        content: &'a [Vec<u16>],
-        slots: Vec<u16>,
-        (least, goal): (usize, f64),
-    ) -> Self {
+    fn new(ranks: &'a Ranks, layer: &'a Left<'_>, least: usize, noise: f64) -> Self {
+        let Left { weights, content } = layer;
+        let mut slots = kept::fit(ranks, weights, content);
+        if least > 1 {
+            slots = cover::covered(ranks, weights, &slots, least);
+        }
+        let ideal = counts(weights, ranks.open(), ranks.physical(), least);
+        let goal = scratch::bound(ranks, weights, largest_copy(weights, &ideal)) * (1.0 + noise);
         let none = Holders::new(weights.len(), ranks.len());
         let (mut holders, mut home) = (none.clone(), none);
         let mut rank_of = Vec::with_capacity(slots.len());
@@ -140,31 +159,36 @@ impl<'a> Recovery<'a> {
         Self { ranks, weights, content, home, least, goal, distance, slots, rank_of, holders, sharing, trial }
     }
 
-    /// Makes changes until the busiest rank takes at most as long as aimed at, or nothing helps.
-    fn run(&mut self) {
-        for _ in 0..self.slots.len() {
-            if self.distance == 0.0 {
-                return;
-            }
-            let (free, paid) = self.candidates();
-            let Some(change) = self.best(&free).or_else(|| self.best(&paid)) else { return };
-            self.make(change);
-        }
+    /// Experts that no rank held.
+    fn lost(&self) -> usize {
+        (0..self.weights.len()).filter(|&expert| self.home.count(expert) == 0).count()
     }
 
-    fn busiest(&self) -> f64 {
-        (0..self.ranks.len()).map(|rank| self.sharing.level(rank)).fold(0.0, f64::max)
+    /// Makes the changes that move no page, until the busiest rank takes at most as long as aimed at or none of them helps. Then
+    /// finds the best of those that do.
+    fn next_paid(&mut self) -> Option<Found> {
+        for _ in 0..self.slots.len() {
+            if self.distance == 0.0 {
+                return None;
+            }
+            let (free, paid) = self.candidates();
+            match self.best(&free) {
+                Some(found) => self.make(found.change),
+                None => return self.best(&paid),
+            }
+        }
+        None
     }
 
     /// The change that takes most off the distance for each page.
-    fn best(&mut self, candidates: &Candidates) -> Option<Change> {
+    fn best(&mut self, candidates: &Candidates) -> Option<Found> {
         let mut best = None;
         let mut most = self.distance * WORTH;
         for &(_, pages, change) in &candidates.0 {
             self.apply_to_trial(change, PASSES_OF_TRIAL);
             let gain = (self.distance - distance(&self.trial, self.goal)) / pages.max(1.0);
             if gain > most {
-                (best, most) = (Some(change), gain);
+                (best, most) = (Some(Found { change, gain, pages }), gain);
             }
         }
         best

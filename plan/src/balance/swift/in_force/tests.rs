@@ -5,12 +5,6 @@ use super::*;
 use crate::ids::NodeId;
 use crate::topology::Topology;
 
-/// From slots that all hold what their ranks held before.
-fn pack(ranks: &Ranks, weights: &[f64], slots: &[u16], least: usize, noise: f64) -> Vec<u16> {
-    let kept = Kept { slots: slots.to_vec(), held: vec![true; slots.len()] };
-    super::pack(ranks, weights, &kept, least, noise)
-}
-
 #[test]
 fn a_placement_at_the_goal_is_left_as_it_is() {
     // Ranks carry 10 and 8, 9 is the bound: 11 % above it.
@@ -55,9 +49,9 @@ fn an_expert_on_every_rank_with_slots_does_not_keep_others_from_copies() {
 #[test]
 fn a_page_that_goes_home_costs_nothing_and_one_that_leaves_costs_one() {
     let (ranks, weights) = (Ranks::even(3, 2), [1.0; 5]);
-    let kept = Kept { slots: vec![0, 1, 2, 3, 4, 0], held: vec![true; 6] };
-    let mut packing = Packing::new(&ranks, &weights, &kept.slots, 1);
-    let home = Home::new(&ranks, weights.len(), &kept);
+    let slots = [0, 1, 2, 3, 4, 0];
+    let mut packing = Packing::new(&ranks, &weights, &slots, 1);
+    let home = Home::new(&ranks, weights.len(), &slots);
     let is = |pages: f64, expected: f64| (pages - expected).abs() < 1e-12;
     assert!(is(home.pages(0, 0, 2), 1.0), "2 is not at home on rank 0");
     packing.swap((0, 1), (1, 2));
@@ -71,8 +65,8 @@ fn a_copy_costs_more_where_its_node_has_another_and_less_where_one_stays_behind(
     let topology = Topology::new([0, 0, 1, 1].map(NodeId).to_vec(), 2);
     let (ranks, weights) = (Ranks::even(4, 2).on_nodes(&topology), [1.0; 6]);
     // Node 0 has both copies of expert 0, each node one of expert 1.
-    let kept = Kept::whole(vec![0, 1, 0, 2, 3, 4, 5, 1]);
-    let (home, packing) = (Home::new(&ranks, weights.len(), &kept), Packing::new(&ranks, &weights, &kept.slots, 1));
+    let slots = [0, 1, 0, 2, 3, 4, 5, 1];
+    let (home, packing) = (Home::new(&ranks, weights.len(), &slots), Packing::new(&ranks, &weights, &slots, 1));
     let best = Best { home: &home, top: 1.0, from_home: true, gain: 0.0, change: None };
     let is = |change: Change, expected: f64| {
         let cost = best.cost(&packing, change);
