@@ -1,5 +1,5 @@
-//! The room that answers share: for what is kept of each until it is sent. An answer takes what it needs as it grows. Where
-//! the room is full, the largest answer ends, so that nobody keeps others from short answers by asking for long ones.
+//! The room that answers share: for what is kept of each until it is sent, and of its prompts. An answer takes what it needs as
+//! it grows. Where the room is full, the largest answer ends, so that nobody keeps others from short answers by asking for long ones.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

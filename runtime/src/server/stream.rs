@@ -20,7 +20,7 @@ pub trait Chunks: Send + 'static {
     fn grow(&mut self, growth: Growth) -> Vec<Self::Chunk>;
     /// Writes it, when the one before has gone.
     fn write(&self, chunk: Self::Chunk) -> String;
-    /// Whether log-probabilities of prompts are still to come.
+    /// Whether log-probabilities of prompts are still to come; what is left of prompts after that is not worth counting.
     fn keeps_scores(&self) -> bool;
     /// What is sent after `given` tokens, when all choices have ended.
     fn end(&mut self, given: usize) -> Option<String>;

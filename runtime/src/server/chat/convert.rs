@@ -31,7 +31,8 @@ pub fn read(body: &[u8], model: &ServedModel, bounds: Bounds) -> Result<ChatRequ
 /// # Errors
 /// If it cannot be served.
 pub async fn answer(app: &App, asked: &Asked, request: ChatRequest) -> Result<Response, ApiError> {
-    let sequences = (sequences(&request, &app.model), app.answers.share(0)?);
+    let share = app.answers.share(size_of_val(&*request.prompt))?;
+    let sequences = (sequences(&request, &app.model), share);
     let mut generation = Generation::start(app, asked, sequences, &request.options.stops).await?;
     let stream = request.options.stream;
     let id = new_id("chatcmpl", request.options.request_id.as_deref());

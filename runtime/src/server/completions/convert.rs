@@ -49,10 +49,13 @@ pub async fn answer(app: &App, asked: &Asked, request: CompletionRequest) -> Res
     Ok(written::answer(whole.written(usage), generation.ended()))
 }
 
-/// Bytes that are kept of the log-probabilities of the prompts.
+/// Bytes that are kept of the prompts, and will be of their log-probabilities.
 fn bytes_of_prompts(request: &CompletionRequest) -> usize {
-    let scored = request.prompts.iter().map(|prompt| prompt.offsets.len()).sum();
-    Scores::bytes_of(scored, request.logprobs.unwrap_or(0) as usize)
+    let best = request.logprobs.unwrap_or(0) as usize;
+    let bytes = |Prompt { tokens, text, offsets, .. }: &Prompt| {
+        size_of_val(&**tokens) + text.len() + size_of_val(&**offsets) + Scores::bytes_of(offsets.len(), best)
+    };
+    request.prompts.iter().map(bytes).sum()
 }
 
 /// A sequence for each choice of each prompt, with the characters that are shown before its text. The first of a prompt

@@ -9,7 +9,7 @@ use crate::coordinator::fake::Fake;
 use crate::scheduler::Length;
 use crate::server::answers::Answers;
 use crate::server::bounds::Bounds;
-use crate::server::fixture::{Server, model};
+use crate::server::fixture::{Server, model, tokenizer};
 use crate::server::{chat, completions};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -49,6 +49,24 @@ async fn prompts_whose_scores_find_no_room_are_refused_before_they_are_computed(
     assert_eq!((&refused.headers["retry-after"], &error["type"]), (&"1".parse().unwrap(), &json!("rate_limit_error")));
     assert_eq!(server.metric("swiftbalancer_prompt_tokens_total").await.to_bits(), 0_f64.to_bits());
     assert_eq!(server.post(COMPLETIONS, &body(300)).await.events().last().map(String::as_str), Some("[DONE]"));
+}
+
+#[tokio::test]
+async fn prompts_count_as_long_as_they_are_kept_and_more_so_if_they_are_echoed() {
+    let server = with_room(5 << 10);
+    // Ten bytes of text each.
+    let token = tokenizer().token("<|im_end|>").unwrap();
+    let body = |tokens: usize, echo: bool| json!({"prompt": vec![token; tokens], "max_tokens": 1, "echo": echo});
+    for (tokens, echo, status) in [(1000, false, 200), (1000, true, 429), (1000, false, 200), (300, true, 200)] {
+        let answer = server.post(COMPLETIONS, &body(tokens, echo)).await;
+        assert_eq!(answer.status.as_u16(), status, "{tokens} {echo}: {}", answer.text());
+    }
+    let prompts = json!({"prompt": vec![vec![5; 1000]; 2], "max_tokens": 1});
+    assert_eq!(server.post(COMPLETIONS, &prompts).await.status, StatusCode::TOO_MANY_REQUESTS);
+    let chat = |words: usize| json!({"messages": [{"role": "user", "content": "a ".repeat(words)}], "max_tokens": 1});
+    let small = with_room(1 << 10);
+    assert_eq!(small.post(CHAT, &chat(10)).await.status, StatusCode::OK);
+    assert_eq!(small.post(CHAT, &chat(400)).await.status, StatusCode::TOO_MANY_REQUESTS);
 }
 
 #[tokio::test]
