@@ -150,7 +150,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn page_bytes(&self, shape: PageShape) -> usize;
     /// The page as bytes, for another rank with the same backend.
     fn page_data<'a>(&self, page: &'a Self::Page) -> Cow<'a, [u8]>;
-    /// Fingerprint of those bytes (XXH3, 128 bits), taken when the page was made.
+    /// Fingerprint of those bytes (XXH3, 128 bits, under the backend's seed), taken when the page was made.
     fn fingerprint(&self, page: &Self::Page) -> u128;
     /// Memory to receive a page into.
     fn staging(&self, shape: PageShape) -> Self::Staging;

@@ -42,6 +42,8 @@ pub use self::simd::Instructions;
 pub struct Cpu {
     instructions: Instructions,
     threads: Threads,
+    /// Of fingerprints.
+    seed: u64,
 }
 
 /// Bytes that the keys and values of one layer take.
@@ -72,7 +74,13 @@ impl Cpu {
     pub fn with_instructions(instructions: Instructions, threads: usize) -> Result<Self, CpuError> {
         let threads =
             Threads::new(threads.max(1)).map_err(|error| CpuError::Threads { threads, reason: error.to_string() })?;
-        Ok(Self { instructions, threads })
+        Ok(Self { instructions, threads, seed: 0 })
+    }
+
+    /// The same with fingerprints under another seed: who does not know it can prepare no pages that have the same one.
+    #[must_use]
+    pub fn with_fingerprint_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
     }
 }
 
@@ -118,7 +126,7 @@ impl Backend for Cpu {
     }
 
     fn page(&self, shape: PageShape, gate: MatrixView<'_>, up: MatrixView<'_>, down: MatrixView<'_>) -> Page {
-        Page::new(shape, gate, up, down)
+        Page::new(shape, [gate, up, down], self.seed)
     }
 
     fn page_bytes(&self, shape: PageShape) -> usize {
@@ -146,7 +154,7 @@ impl Backend for Cpu {
     }
 
     fn seal(&self, staging: Staging) -> Page {
-        staging.seal()
+        staging.seal(self.seed)
     }
 
     fn cache(&self, shape: CacheShape) -> Result<Cache, CacheError> {

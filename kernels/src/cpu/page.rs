@@ -1,6 +1,6 @@
 //! One feed-forward network's weights in one piece of memory: packed gate, up and down matrices, in this order.
 
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::matrix::{pack, packed_lines};
 use super::simd::{LANES, Line};
@@ -42,7 +42,7 @@ impl Layout {
 }
 
 impl Page {
-    pub(crate) fn new(shape: PageShape, gate: MatrixView<'_>, up: MatrixView<'_>, down: MatrixView<'_>) -> Self {
+    pub(crate) fn new(shape: PageShape, [gate, up, down]: [MatrixView<'_>; 3], seed: u64) -> Self {
         for view in [gate, up] {
             assert_eq!((view.rows(), view.columns()), (shape.intermediate, shape.hidden), "gate and up of a page");
         }
@@ -54,7 +54,7 @@ impl Page {
         pack(gate, shape.kind, first);
         pack(up, shape.kind, second);
         pack(down, shape.kind, third);
-        staging.seal()
+        staging.seal(seed)
     }
 
     pub(crate) const fn shape(&self) -> PageShape {
@@ -96,8 +96,9 @@ impl Staging {
         bytemuck::cast_slice_mut(&mut self.lines)
     }
 
-    pub(crate) fn seal(self) -> Page {
-        let fingerprint = xxh3_128(bytemuck::cast_slice(&self.lines));
+    /// The fingerprint is taken under `seed`.
+    pub(crate) fn seal(self, seed: u64) -> Page {
+        let fingerprint = xxh3_128_with_seed(bytemuck::cast_slice(&self.lines), seed);
         Page { shape: self.shape, lines: self.lines, fingerprint }
     }
 }

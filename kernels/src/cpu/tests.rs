@@ -437,5 +437,13 @@ fn a_page_survives_the_way_to_another_rank_and_a_changed_bit_does_not_go_unseen(
         assert_ne!(cpu.fingerprint(&receive(&changed)), cpu.fingerprint(&page));
         let again = cpu.seal(cpu.recycle(copy));
         assert_eq!(cpu.fingerprint(&again), cpu.fingerprint(&page));
+        let others = Cpu::new(1).unwrap().with_fingerprint_seed(7);
+        let same = others.page(shape, weights.view(40), weights.view(40), weights.view(24));
+        assert_eq!(others.page_data(&same), bytes);
+        assert_ne!(others.fingerprint(&same), cpu.fingerprint(&page), "each seed has its own");
+        assert_eq!(
+            others.fingerprint(&others.seal(others.recycle(same))),
+            others.fingerprint(&others.seal(cpu.recycle(again)))
+        );
     }
 }

@@ -97,6 +97,14 @@ impl Secret {
         Self(Arc::from(self.prove(&[b"swiftbalancer group", drawn])))
     }
 
+    /// The seed of pages' fingerprints, where `self` is the deployment's: the same in all of its processes, so that pages are
+    /// compared from group to group, and known to nobody else.
+    #[must_use]
+    pub fn fingerprint_seed(&self) -> u64 {
+        let proof = self.prove(&[b"swiftbalancer fingerprints"]);
+        u64::from_le_bytes(std::array::from_fn(|index| proof[index]))
+    }
+
     /// Writes it as [`Self::read`] reads it.
     ///
     /// # Errors
@@ -166,6 +174,14 @@ mod tests {
         assert!(is_same(&group, &deployment.of_group(&[1; 32])));
         assert!(!is_same(&group, &deployment.of_group(&[2; 32])) && !is_same(&group, &other.of_group(&[1; 32])));
         assert!(!is_same(&group, &deployment) && !is_same(&group, &Secret([1; 32].into())));
+    }
+
+    #[test]
+    fn fingerprints_of_one_deployment_have_one_seed() {
+        let (deployment, other) = (Secret::draw().unwrap(), Secret::draw().unwrap());
+        assert_eq!(deployment.fingerprint_seed(), deployment.clone().fingerprint_seed());
+        assert_ne!(deployment.fingerprint_seed(), other.fingerprint_seed());
+        assert_ne!(deployment.fingerprint_seed(), deployment.of_group(&[1; 32]).fingerprint_seed());
     }
 
     #[test]
