@@ -13,12 +13,12 @@ use tokio::sync::mpsc;
 use crate::coordinator::settings::CoordinatorSettings;
 use crate::coordinator::start::{Coordinator, StartError};
 use crate::fabric::secret::Secret;
-use crate::memory::{Memory, TooLarge, of_cache, of_staging};
+use crate::memory::{Memory, TooLarge, of_cache, of_staging, of_weights};
 use crate::model::checkpoint::Checkpoint;
 use crate::quoted::Quoted;
 use crate::worker::DeviceArguments;
 
-/// A rank that ends sooner than this after its start has not served.
+/// A rank that ends sooner than this after its start, and without a group having formed, has not served.
 const LEAST_LIFE: Duration = Duration::from_secs(2);
 
 /// Starts in a row that may end so soon.
@@ -77,9 +77,11 @@ pub async fn run(settings: LocalSettings, stop: impl Future<Output = ()>) -> Res
     let (model, ranks, secret) = (coordinator.model.clone(), coordinator.ranks, coordinator.secret.clone());
     // One that cannot be opened is refused by the coordinator, with the reason.
     if let Ok(checkpoint) = Checkpoint::open(&model) {
-        let (memory, cache) = (Memory::of_this_process(), device.cache());
-        memory.check(of_cache(&checkpoint, cache), ranks)?;
-        memory.check(of_staging(&checkpoint, coordinator.rebalance.staging_pages, cache), ranks)?;
+        // Of a map that is given nobody knows yet how many slots it has; there are no fewer, and each rank checks again.
+        let experts = (checkpoint.config().experts + coordinator.redundancy.unwrap_or(0)) / ranks.max(1);
+        let staging = of_staging(&checkpoint, coordinator.rebalance.staging_pages);
+        let needs = [of_weights(&checkpoint, experts), of_cache(&checkpoint, device.cache()), staging];
+        Memory::of_this_process().check(&needs, ranks)?;
     }
     let coordinator = Coordinator::start(&coordinator)?;
     let (failures, mut failed) = mpsc::channel(1);
@@ -88,8 +90,9 @@ pub async fn run(settings: LocalSettings, stop: impl Future<Output = ()>) -> Res
         let worker = Worker { program, model: model.clone(), rank, device: device.clone(), secret: secret.clone() };
         let (control, failures) = (coordinator.control_address(), failures.clone());
         // The signal that ends a rank with its parent is sent when the thread that started it ends: this one does not.
+        let formed = coordinator.driver().formations();
         let run = move || {
-            let error = worker.keep_running(control);
+            let error = worker.keep_running(control, formed);
             // Another rank's failure is as good a reason to end.
             let _ = failures.blocking_send(error);
         };
@@ -118,7 +121,7 @@ struct Worker {
 
 impl Worker {
     /// Starts the rank again whenever it ends; returns only if that is of no use.
-    fn keep_running(&self, coordinator: SocketAddr) -> LocalError {
+    fn keep_running(&self, coordinator: SocketAddr, mut formed: impl FnMut() -> bool) -> LocalError {
         let rank = self.rank;
         let mut quick_ends = 0;
         loop {
@@ -128,7 +131,9 @@ impl Worker {
                 Err(source) => return LocalError::Spawn { rank, source },
             };
             tracing::warn!(rank, %status, "a rank has ended; it is started again");
-            quick_ends = if started.elapsed() < LEAST_LIFE { quick_ends + 1 } else { 0 };
+            // Without this rank there is no group. One that a request has ended has served, however soon it was.
+            let has_served = formed() || started.elapsed() >= LEAST_LIFE;
+            quick_ends = if has_served { 0 } else { quick_ends + 1 };
             if quick_ends == QUICK_ENDS {
                 let words = String::from_utf8_lossy(&stdout);
                 let words = if words.trim().is_empty() { "its log says why" } else { words.trim() };
@@ -182,7 +187,7 @@ mod tests {
         let said = |program: &str| {
             let (program, secret) = (PathBuf::from(program), Secret::draw().unwrap());
             let worker = Worker { program, model: PathBuf::from("tiny"), rank: 3, device: device.clone(), secret };
-            worker.keep_running(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))).to_string()
+            worker.keep_running(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), || false).to_string()
         };
         let parent = std::process::id();
         let words = said("echo");

@@ -1,5 +1,6 @@
 //! How much memory a process of this machine can have at most, so that what never fits is refused before any of it is taken.
 
+use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::path::Path;
 
@@ -27,40 +28,67 @@ struct Limit {
     of: &'static str,
 }
 
-/// What an option asks of each rank.
+/// What takes memory for as long as a rank serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked {
-    /// Its name.
-    pub option: &'static str,
-    /// What it is set to.
-    pub value: u64,
-    /// Bytes that this takes.
-    pub bytes: u64,
-    /// Bytes that another option takes already, with which this one has to fit.
-    pub beside: u64,
+pub enum MemoryUser {
+    /// The weights of the model.
+    Weights,
+    /// The KV cache, of so many blocks.
+    KvBlocks(u64),
+    /// The pages that moves are received into, so many.
+    StagingPages(u64),
 }
 
-/// An option asks for more memory than there is. Nothing but another value helps.
+impl Display for MemoryUser {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Weights => formatter.write_str("the weights of the model"),
+            Self::KvBlocks(blocks) => write!(formatter, "kv-blocks {blocks}"),
+            Self::StagingPages(pages) => write!(formatter, "staging-pages {pages}"),
+        }
+    }
+}
+
+/// What of its memory a rank needs for something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// For what.
+    pub user: MemoryUser,
+    /// Bytes of it.
+    pub bytes: u64,
+}
+
+/// More memory is asked for than there is. Nothing but another setting or another machine helps.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error(
-    "{} {} takes {} on {ranks} rank(s){}, and {} has {}; lower it",
-    asked.option, asked.value, gibibytes(asked.bytes, *ranks), beside(*asked, *ranks), limit.of, gibibytes(limit.bytes, 1)
-)]
 pub struct TooLarge {
-    asked: Asked,
+    need: Need,
+    /// Bytes of each rank that are asked for already, with which this has to fit.
+    beside: u64,
     ranks: usize,
     limit: Limit,
 }
 
-fn beside(asked: Asked, ranks: usize) -> String {
-    match asked.beside {
-        0 => String::new(),
-        bytes => format!(", beside {} of KV cache", gibibytes(bytes, ranks)),
+impl Display for TooLarge {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let &Self { need: Need { user, bytes }, beside, ranks, limit: Limit { bytes: most, of } } = self;
+        let (what, advice) = match user {
+            MemoryUser::Weights => ("", "serve a smaller model, or give it more memory"),
+            MemoryUser::KvBlocks(_) => ("of weights", "lower it"),
+            MemoryUser::StagingPages(_) => ("of weights and KV cache", "lower it, or kv-blocks"),
+        };
+        let verb = if user == MemoryUser::Weights { "take" } else { "takes" };
+        write!(formatter, "{user} {verb} {} on {ranks} rank(s)", amount(bytes, ranks))?;
+        if beside > 0 {
+            write!(formatter, ", beside {} {what}", amount(beside, ranks))?;
+        }
+        write!(formatter, ", and {of} has {}; {advice}", amount(most, 1))
     }
 }
 
-fn gibibytes(bytes: u64, times: usize) -> String {
-    format!("{:.1} GiB", bytes as f64 * times as f64 / f64::from(1 << 30))
+fn amount(bytes: u64, times: usize) -> String {
+    let bytes = bytes as f64 * times as f64;
+    let (unit, name) = if bytes < f64::from(1 << 30) { (1 << 20, "MiB") } else { (1 << 30, "GiB") };
+    format!("{:.1} {name}", bytes / f64::from(unit))
 }
 
 impl Memory {
@@ -78,35 +106,51 @@ impl Memory {
         Self { shared, own: limit(getrlimit(Resource::As).current, "a process (ulimit -v)") }
     }
 
-    /// Whether what an option asks of each of `ranks` ranks, which are processes of their own, can be had.
+    /// Whether all that each of `ranks` ranks, which are processes of their own, needs can be had together. What is refused is the
+    /// first that does not fit beside those before it.
     ///
     /// # Errors
-    /// If it cannot.
-    pub fn check(self, asked: Asked, ranks: usize) -> Result<(), TooLarge> {
-        let each = u128::from(asked.bytes) + u128::from(asked.beside);
-        for (ranks, limit) in [(ranks, self.shared), (1, self.own)] {
-            if each.saturating_mul(ranks as u128) > limit.bytes.into() {
-                return Err(TooLarge { asked, ranks, limit });
+    /// If they cannot.
+    pub fn check(self, needs: &[Need], ranks: usize) -> Result<(), TooLarge> {
+        let mut beside = 0_u64;
+        for &need in needs {
+            let each = beside.saturating_add(need.bytes);
+            for (ranks, limit) in [(ranks, self.shared), (1, self.own)] {
+                if u128::from(each).saturating_mul(ranks as u128) > limit.bytes.into() {
+                    return Err(TooLarge { need, beside, ranks, limit });
+                }
             }
+            beside = each;
         }
         Ok(())
     }
 }
 
-/// What the KV cache asks for, over all layers.
+/// What a rank takes for weights that has so many experts of each MoE layer.
 #[must_use]
-pub fn of_cache(checkpoint: &Checkpoint, cache: CacheSize) -> Asked {
+pub fn of_weights(checkpoint: &Checkpoint, experts: usize) -> Need {
+    let pages = (checkpoint.config().sparse_layers() * experts) as u64;
+    let bytes = checkpoint.shared_memory().saturating_add(page_bytes(checkpoint).saturating_mul(pages));
+    Need { user: MemoryUser::Weights, bytes }
+}
+
+/// What it takes for its KV cache, over all layers.
+#[must_use]
+pub fn of_cache(checkpoint: &Checkpoint, cache: CacheSize) -> Need {
     let Config { heads, layers, .. } = checkpoint.config();
     let shape = CacheShape { heads: *heads, blocks: cache.blocks, block_tokens: cache.block_tokens };
     let bytes = kernels::cpu::cache_bytes(shape).saturating_mul(layers.len() as u64);
-    Asked { option: "kv-blocks", value: cache.blocks as u64, bytes, beside: 0 }
+    Need { user: MemoryUser::KvBlocks(cache.blocks as u64), bytes }
 }
 
-/// What staging pages ask for, beside the KV cache.
+/// What it takes for staging pages.
 #[must_use]
-pub fn of_staging(checkpoint: &Checkpoint, pages: u32, cache: CacheSize) -> Asked {
-    let bytes = (kernels::cpu::page_bytes(expert_shape(checkpoint)) as u64).saturating_mul(pages.into());
-    Asked { option: "staging-pages", value: pages.into(), bytes, beside: of_cache(checkpoint, cache).bytes }
+pub fn of_staging(checkpoint: &Checkpoint, pages: u32) -> Need {
+    Need { user: MemoryUser::StagingPages(pages.into()), bytes: page_bytes(checkpoint).saturating_mul(pages.into()) }
+}
+
+fn page_bytes(checkpoint: &Checkpoint) -> u64 {
+    kernels::cpu::page_bytes(expert_shape(checkpoint)) as u64
 }
 
 /// Bytes of memory in `/proc/meminfo`.
@@ -147,32 +191,59 @@ mod tests {
         let (container, process) = ("this container", "a process (ulimit -v)");
         let memory =
             Memory { shared: Limit { bytes: 8 << 30, of: container }, own: Limit { bytes: 5 << 30, of: process } };
-        let cache = |value, bytes| Asked { option: "kv-blocks", value, bytes, beside: 0 };
-        assert_eq!(memory.check(cache(2048, 4 << 30), 2), Ok(()));
-        let staging = Asked { option: "staging-pages", value: 9, bytes: 1 << 30, beside: 3 << 30 };
-        assert_eq!(memory.check(staging, 2), Ok(()));
-        for (asked, ranks, said) in [
+        let weights = |bytes| Need { user: MemoryUser::Weights, bytes };
+        let cache = |blocks, bytes| Need { user: MemoryUser::KvBlocks(blocks), bytes };
+        let staging = |pages, bytes| Need { user: MemoryUser::StagingPages(pages), bytes };
+        let (gib, mib) = (1 << 30, 1 << 20);
+        assert_eq!(memory.check(&[], 2), Ok(()));
+        assert_eq!(memory.check(&[weights(gib), cache(2048, 3 * gib)], 2), Ok(()));
+        assert_eq!(memory.check(&[weights(gib), cache(9, 2 * gib), staging(9, gib)], 2), Ok(()));
+        for (needs, ranks, said) in [
             (
-                cache(2049, (4 << 30) + 1),
+                &[weights(4 * gib + 1)][..],
                 2,
-                "kv-blocks 2049 takes 8.0 GiB on 2 rank(s), and this container has 8.0 GiB",
+                "the weights of the model take 8.0 GiB on 2 rank(s), and this container has 8.0 GiB; serve a smaller \
+                 model, or give it more memory",
             ),
             (
-                cache(4000, 6 << 30),
+                &[cache(2049, 4 * gib + 1)],
+                2,
+                "kv-blocks 2049 takes 8.0 GiB on 2 rank(s), and this container has 8.0 GiB; lower it",
+            ),
+            (
+                &[weights(100 * mib), cache(4000, 5 * gib)],
                 1,
-                "kv-blocks 4000 takes 6.0 GiB on 1 rank(s), and a process (ulimit -v) has 5.0 GiB",
+                "kv-blocks 4000 takes 5.0 GiB on 1 rank(s), beside 100.0 MiB of weights, and a process (ulimit -v) has \
+                 5.0 GiB; lower it",
             ),
             (
-                Asked { bytes: 2 << 30, ..staging },
+                &[weights(gib), cache(9, 2 * gib), staging(9, 2 * gib)],
                 2,
-                "staging-pages 9 takes 4.0 GiB on 2 rank(s), beside 6.0 GiB of KV cache, and this container has 8.0 GiB",
+                "staging-pages 9 takes 4.0 GiB on 2 rank(s), beside 6.0 GiB of weights and KV cache, and this container \
+                 has 8.0 GiB; lower it, or kv-blocks",
             ),
         ] {
-            assert_eq!(memory.check(asked, ranks).unwrap_err().to_string(), format!("{said}; lower it"));
+            assert_eq!(memory.check(needs, ranks).unwrap_err().to_string(), said);
         }
-        let most = Asked { value: u64::MAX, bytes: u64::MAX, beside: u64::MAX, ..staging };
-        let said = memory.check(most, usize::MAX).unwrap_err().to_string();
+        let most = [weights(1), cache(1, 1), staging(u64::MAX, u64::MAX)];
+        let said = memory.check(&most, usize::MAX).unwrap_err().to_string();
         assert!(said.len() <= 300, "{said}");
+    }
+
+    #[test]
+    fn what_a_rank_takes_is_what_its_process_then_has() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/models/tiny-moe");
+        let checkpoint = Checkpoint::open(Path::new(folder)).unwrap();
+        let page = kernels::cpu::page_bytes(expert_shape(&checkpoint)) as u64;
+        let layers = checkpoint.config().sparse_layers() as u64;
+        let [none, all] = [0, checkpoint.config().experts].map(|experts| of_weights(&checkpoint, experts).bytes);
+        assert_eq!(all - none, page * layers * checkpoint.config().experts as u64);
+        // All of its tensors are bfloat16, and as bytes of a file they are as many as in memory, but for norms, which are
+        // twice as wide, and the ends of rows.
+        let (least, most) = (checkpoint.bytes(), checkpoint.bytes() * 5 / 4);
+        let twice = if checkpoint.config().tied_embeddings { none } else { 0 };
+        assert!((least..most + twice).contains(&all), "{least} {all} {most}");
+        assert_eq!(of_staging(&checkpoint, 3).bytes, 3 * page);
     }
 
     #[test]

@@ -36,7 +36,7 @@ use crate::experts::pages::HeldPages;
 use crate::fabric::framing::Closer;
 use crate::fabric::mesh::StepPort;
 use crate::fabric::secret::{Secret, random};
-use crate::memory::{Memory, TooLarge, of_cache};
+use crate::memory::{Memory, TooLarge, of_cache, of_weights};
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::qwen3_moe::{CacheSize, LoadModelError, Model, expert_shape, load_expert};
 use crate::protocol::{FromRank, ProcessId};
@@ -278,11 +278,14 @@ impl Worker {
         threads: VitalThreads,
     ) -> Result<Self, WorkerError> {
         let checkpoint = Arc::new(Checkpoint::open(&settings.model)?);
-        Memory::of_this_process().check(of_cache(&checkpoint, settings.cache), 1)?;
+        let needs = [of_weights(&checkpoint, 0), of_cache(&checkpoint, settings.cache)];
+        Memory::of_this_process().check(&needs, 1)?;
         let steps = StepPort::start(listen(settings.listen)?, &threads)?;
         let server = PageServer::start(listen(settings.move_listen)?, settings.faults, &threads)?;
         let (compute, cache, loading) = (settings.threads, settings.cache, Arc::clone(&checkpoint));
-        let make = move || Ok::<_, WorkerError>(Model::load(Arc::new(Cpu::new(compute)?), &loading, cache)?);
+        let seed = settings.secret.fingerprint_seed();
+        let device = move || Cpu::new(compute).map(|cpu| cpu.with_fingerprint_seed(seed));
+        let make = move || Ok::<_, WorkerError>(Model::load(Arc::new(device()?), &loading, cache)?);
         let watch = Watch::start("weights", checkpoint.shared_bytes(), &checkpoint, &metrics);
         let engine = Engine::start(Box::new(make), metrics.clone(), &threads)?;
         drop(watch);

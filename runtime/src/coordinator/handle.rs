@@ -187,6 +187,17 @@ impl DriverHandle {
         *self.capacity.borrow()
     }
 
+    /// What tells, each time that it is asked, whether a group has formed since it was asked before.
+    pub fn formations(&self) -> impl FnMut() -> bool + Send + 'static {
+        // It is said anew of each group.
+        let mut capacity = self.capacity.clone();
+        move || {
+            let formed = capacity.has_changed().unwrap_or(false);
+            capacity.mark_unchanged();
+            formed
+        }
+    }
+
     /// Sequences of one request, at most: as many as may wait.
     #[must_use]
     pub const fn sequences_at_most(&self) -> usize {

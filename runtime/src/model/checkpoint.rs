@@ -184,9 +184,22 @@ impl Checkpoint {
     /// Bytes of the weights that every rank reads: all but the experts.
     #[must_use]
     pub fn shared_bytes(&self) -> u64 {
+        self.shared().map(|(_, place)| place.bytes()).sum()
+    }
+
+    /// Bytes that a rank takes for the same weights: what is no bfloat16 is widened to f32, and a tied matrix is there twice,
+    /// as a table and as a matrix.
+    #[must_use]
+    pub fn shared_memory(&self) -> u64 {
+        let held = |(_, place): (_, &Place)| elements(&place.shape) * if place.dtype == Dtype::BF16 { 2 } else { 4 };
+        let tied = self.tensors.get_key_value(weights::EMBEDDING).filter(|_| self.config.tied_embeddings);
+        self.shared().chain(tied).map(held).sum()
+    }
+
+    fn shared(&self) -> impl Iterator<Item = (&String, &Place)> {
         let is_tied = |name: &str| self.config.tied_embeddings && name == weights::HEAD;
-        let is_left = |name: &str| weights::is_of_an_expert(name) || weights::is_derived(name) || is_tied(name);
-        self.tensors.iter().filter(|(name, _)| !is_left(name)).map(|(_, place)| place.bytes()).sum()
+        let is_left = move |name: &str| weights::is_of_an_expert(name) || weights::is_derived(name) || is_tied(name);
+        self.tensors.iter().filter(move |(name, _)| !is_left(name))
     }
 
     /// Bytes of the weights of one expert.

@@ -27,7 +27,7 @@ use crate::fabric::handshake::call;
 use crate::fabric::mesh::{Dissolver, Largest, Members, Mesh, MeshError};
 use crate::fabric::purpose::{GroupId, Purpose};
 use crate::fabric::secret::Secret;
-use crate::memory::{Memory, TooLarge, of_staging};
+use crate::memory::{Memory, TooLarge, of_cache, of_staging, of_weights};
 use crate::model::qwen3_moe::expert_shape;
 use crate::protocol::{FromRank, MOST_WORDS, RankAddress, ToRank};
 use crate::quoted::shortened;
@@ -200,8 +200,10 @@ impl Session {
         if ranks.len() != map.shape().ranks || rank.index() >= ranks.len() {
             return Err(SessionError::Shape { ranks: ranks.len(), in_map: map.shape().ranks, rank });
         }
-        let staging = of_staging(&worker.checkpoint, staging_pages, worker.settings.cache);
-        Memory::of_this_process().check(staging, 1)?;
+        let (checkpoint, slots) = (&worker.checkpoint, map.shape().slots_per_rank);
+        let cache = of_cache(checkpoint, worker.settings.cache);
+        let needs = [of_weights(checkpoint, slots), cache, of_staging(checkpoint, staging_pages)];
+        Memory::of_this_process().check(&needs, 1)?;
         let slots = slots_of(&map, rank);
         let missing = slots.iter().filter(|slot| !worker.held.contains_key(slot)).count() as u64;
         let bytes = missing * worker.checkpoint.expert_bytes();

@@ -1,17 +1,25 @@
 //! Settings that are wrong: each is refused with what to do, and nothing is started.
 
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use plan::wire::MapDocument;
+use runtime::memory::of_cache;
+use runtime::model::checkpoint::Checkpoint;
+use runtime::model::qwen3_moe::CacheSize;
 
 use crate::group::{Group, MODEL, program};
 
 /// What the program says about these options when it ends.
 pub fn refusal(options: &[&str]) -> String {
+    refusal_by(program(), options)
+}
+
+fn refusal_by(mut program: Command, options: &[&str]) -> String {
     let least =
         [("--ranks", "2"), ("--admin-listen", "127.0.0.1:0"), ("--listen", "127.0.0.1:0"), ("--log-format", "json")];
     let least = least.into_iter().filter(|(name, _)| !options.contains(name)).flat_map(|(name, value)| [name, value]);
-    let output = program().arg("local").args(least).args(options).stdout(Stdio::null()).output().unwrap();
+    let output = program.arg("local").args(least).args(options).stdout(Stdio::null()).output().unwrap();
     assert!(!output.status.success(), "{options:?} were taken");
     let log = String::from_utf8(output.stderr).unwrap();
     if let Some(refused) = log.lines().find_map(|line| line.strip_prefix("error: ")) {
@@ -125,8 +133,27 @@ fn a_cache_that_no_machine_has_is_refused_before_anything_is_started() {
     ] {
         let refused = refusal(&[&["--model", MODEL], options].concat());
         assert!(refused.starts_with(asked) && refused.ends_with("; lower it"), "{refused}");
-        assert!(refused.contains(" on 2 rank(s), and this "), "{refused}");
+        assert!(refused.contains(" on 2 rank(s), beside ") && refused.contains(" of weights, and this "), "{refused}");
     }
+}
+
+#[test]
+fn a_cache_that_fits_alone_and_not_beside_the_weights_is_refused() {
+    let (limit, checkpoint) = (2_u64 << 30, Checkpoint::open(Path::new(MODEL)).unwrap());
+    let most = limit / of_cache(&checkpoint, CacheSize { blocks: 1, block_tokens: 16 }).bytes;
+    let by_a_process_of_two_gibibytes = || {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -v {}; exec \"$0\" \"$@\"", limit >> 10);
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_swiftbalancer-runtime")]);
+        shell
+    };
+    let blocks = most.to_string();
+    let options = ["--model", MODEL, "--ranks", "1", "--block-tokens", "16", "--kv-blocks", &blocks];
+    let refused = refusal_by(by_a_process_of_two_gibibytes(), &options);
+    let start = format!("kv-blocks {blocks} takes 2.0 GiB on 1 rank(s), beside ");
+    assert!(refused.starts_with(&start), "{refused}");
+    assert!(refused.ends_with(" MiB of weights, and a process (ulimit -v) has 2.0 GiB; lower it"), "{refused}");
+    assert!(!refused.contains(" 0.0 MiB"), "{refused}");
 }
 
 #[test]
