@@ -11,8 +11,12 @@ const MOST: usize = 4096;
 const ADMIN_MOST: usize = 256;
 /// The part of all that callers of one port of the fabric, and the admin port, have.
 const SHARE: usize = 8;
-/// Connections beyond the bound that one HTTP port tells so at the same time.
-pub const REFUSED_AT_ONCE: usize = 32;
+/// Connections beyond the bound that one HTTP port tells so at the same time, where there are descriptors for so many, and where
+/// there are few.
+const MOST_REFUSED: usize = 32;
+const LEAST_REFUSED: usize = 2;
+/// The part of all that those of one port have.
+const REFUSED_SHARE: usize = 32;
 /// What a process needs beside those of connections and ranks.
 const RESERVE: usize = 32;
 /// Descriptors of a rank: its connections, twice while a group forms anew, and its process.
@@ -39,6 +43,8 @@ pub struct Places {
     pub public: usize,
     /// To the admin port: its own, which the public port never takes.
     pub admin: usize,
+    /// To either port, beyond these: connections that are told at the same time that there is no place for them.
+    pub refused: usize,
 }
 
 impl Places {
@@ -46,9 +52,10 @@ impl Places {
     #[must_use]
     pub fn within(descriptors: usize, ranks: usize) -> Self {
         let admin = (descriptors / SHARE).clamp(LEAST, ADMIN_MOST);
-        let taken = admin + callers(descriptors) + 2 * REFUSED_AT_ONCE + RESERVE;
+        let refused = (descriptors / REFUSED_SHARE).clamp(LEAST_REFUSED, MOST_REFUSED);
+        let taken = admin + callers(descriptors) + 2 * refused + RESERVE;
         let left = descriptors.saturating_sub(taken).saturating_sub(ranks.saturating_mul(OF_A_RANK));
-        Self { public: left.clamp(LEAST, MOST), admin }
+        Self { public: left.clamp(LEAST, MOST), admin, refused }
     }
 
     /// The places of this process.
@@ -64,14 +71,16 @@ mod tests {
 
     #[test]
     fn what_ports_callers_and_ranks_take_together_is_there() {
-        for (descriptors, ranks) in [(256, 8), (1024, 4), (1024, 64), (4096, 256), (65536, 256)] {
-            let Places { public, admin } = Places::within(descriptors, ranks);
+        for (descriptors, ranks) in
+            [(64, 1), (80, 2), (128, 4), (256, 8), (1024, 4), (1024, 64), (4096, 256), (65536, 256)]
+        {
+            let Places { public, admin, refused } = Places::within(descriptors, ranks);
             assert!(public >= LEAST && admin >= LEAST);
-            let all = public + admin + callers(descriptors) + 2 * REFUSED_AT_ONCE + RESERVE + ranks * OF_A_RANK;
+            let all = public + admin + callers(descriptors) + 2 * refused + RESERVE + ranks * OF_A_RANK;
             assert!(all <= descriptors, "{descriptors} {ranks}: {all}");
         }
-        assert_eq!(Places::within(usize::MAX, 4), Places { public: 4096, admin: 256 });
-        assert_eq!(Places::within(64, 2), Places { public: 4, admin: 8 });
+        assert_eq!(Places::within(usize::MAX, 4), Places { public: 4096, admin: 256, refused: 32 });
+        assert_eq!(Places::within(64, 2), Places { public: 4, admin: 8, refused: 2 });
         assert_eq!((callers(64), callers(1024), callers(usize::MAX)), (8, 128, 256));
     }
 

@@ -42,8 +42,6 @@ use stream::WatchedStream;
 pub use watch::Reader;
 use watch::{Open, Overdue, Watch};
 
-use crate::descriptors::REFUSED_AT_ONCE;
-
 /// Bytes of a request's line and headers.
 const HEAD_BYTES: usize = 32 << 10;
 
@@ -64,7 +62,7 @@ pub async fn serve(router: Router, listener: TcpListener, bounds: Bounds, mut st
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let refusal = full();
-    let (open, refused) = (Open::new(bounds.connections), Open::new(REFUSED_AT_ONCE));
+    let (open, refused) = (Open::new(bounds.connections), Open::new(bounds.refused));
     let (watched, logged) = (stop.clone(), Logged::default());
     let mut tasks = JoinSet::new();
     loop {

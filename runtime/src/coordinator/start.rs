@@ -200,8 +200,8 @@ impl Coordinator {
             let closes = *is_leaving.borrow();
             async move { if closes { closing(response) } else { response } }
         }));
-        serving.spawn(http::serve(requests, public, Bounds::of(places.public), stopped.clone()));
-        let admin = http::serve(server::admin(app, access), admin, Bounds::of(places.admin), stopped);
+        serving.spawn(http::serve(requests, public, Bounds::of(places.public, places.refused), stopped.clone()));
+        let admin = http::serve(server::admin(app, access), admin, Bounds::of(places.admin, places.refused), stopped);
         serving.spawn(serve_apart(admin, &threads)?);
         let mut failed = tokio::select! {
             () = stop => None,

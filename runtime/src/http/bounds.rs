@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Bounds {
     /// Connections at the same time.
     pub connections: usize,
+    /// Beyond these: connections that are told at the same time that there is no place for them.
+    pub refused: usize,
     /// From a connection's first byte, or from its beginning, to the end of a request's headers.
     pub head: Duration,
     /// From there to the end of its body; without one, whoever reads the body bounds its time.
@@ -18,11 +20,12 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// For as many connections.
+    /// For as many connections, and as many more that are refused.
     #[must_use]
-    pub const fn of(connections: usize) -> Self {
+    pub const fn of(connections: usize, refused: usize) -> Self {
         Self {
             connections,
+            refused,
             head: Duration::from_secs(10),
             body: None,
             // Longer than load balancers keep theirs (60 s), so that it is they who close.

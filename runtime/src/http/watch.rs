@@ -250,7 +250,7 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds = Bounds::of(2);
+    const BOUNDS: Bounds = Bounds::of(2, 2);
 
     fn after(start: Instant, seconds: u64) -> Instant {
         start + Duration::from_secs(seconds)

@@ -40,7 +40,8 @@ impl HealthServer {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);
         // A rank has one port for HTTP, as the admin port of a coordinator.
-        let bounds = Bounds::of(Places::of_this_process(1).admin);
+        let Places { admin, refused, .. } = Places::of_this_process(1);
+        let bounds = Bounds::of(admin, refused);
         threads.spawn("health", move || runtime.block_on(http::serve(routes, listener, bounds, stopped)))?;
         Ok(Self { progress, _stop: stop })
     }

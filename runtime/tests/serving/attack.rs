@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::client::{Streaming, text};
 use crate::greedy;
-use crate::group::{Group, PATIENCE};
+use crate::group::{Group, PATIENCE, kill};
 
 /// Inputs for each port where nobody says.
 const INPUTS: usize = 400;
@@ -332,4 +333,10 @@ async fn a_process_of_64_descriptors_answers_though_more_connections_wait() {
         assert_eq!(livez.status(), 200);
     }
     assert!(!text(&group, &greedy("Once", 5)).await.is_empty());
+    // What is left for a rank that comes back is enough: its process, and its connections.
+    kill(group.ranks()[0], Signal::KILL);
+    group.until("its rank is lost", async || !group.is_healthy().await).await;
+    group.until("its rank is back", async || group.is_healthy().await).await;
+    assert!(!text(&group, &greedy("Once", 5)).await.is_empty());
+    drop(waiting);
 }
