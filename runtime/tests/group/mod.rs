@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -91,9 +91,14 @@ pub struct Worker {
 
 impl Worker {
     pub fn start(rank: usize, coordinator: SocketAddr, setup: &Setup) -> Self {
+        Self::start_with(&checkpoint(), rank, coordinator, setup)
+    }
+
+    /// With a checkpoint of its own.
+    pub fn start_with(model: &Path, rank: usize, coordinator: SocketAddr, setup: &Setup) -> Self {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let settings = WorkerSettings {
-            model: checkpoint(),
+            model: model.to_owned(),
             rank: rank.into(),
             coordinator: coordinator.to_string(),
             listen: any,

@@ -1,14 +1,23 @@
 //! Weights that cannot be served: the reason is told where somebody looks for it, and nothing tries again and again.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
+use plan::ids::RankId;
 use plan::wire::{State, path};
+use runtime::fabric::framing::ConnectionError;
+use runtime::fabric::handshake::{ANSWER_BYTES, call};
+use runtime::fabric::purpose::{Hello, Purpose};
+use runtime::fabric::secret::Secret;
+use runtime::protocol::{FromRank, ProcessId};
 use serde_json::{Value, json};
 use tempfile::{NamedTempFile, TempDir};
 
-use crate::group::{MODEL, PATIENCE, program};
+use crate::client::complete;
+use crate::group::{Group, MODEL, PATIENCE, program};
 
 /// A copy of the model in which the first weight of a tensor is no number.
 fn spoilt(tensor: &str) -> TempDir {
@@ -70,6 +79,36 @@ fn a_group_on_this_machine_ends_with_what_its_rank_says_of_the_weights() {
         assert_eq!(message.matches("infinite").count(), 1, "{message}");
         assert!(!log.contains("it is started again"), "{log}");
     }
+}
+
+#[tokio::test]
+async fn a_failure_that_a_stranger_tells_ends_no_group_on_this_machine() {
+    let group = Group::start(1, &[]).await;
+    let (ranks, words) = (group.ranks(), "words of a stranger");
+    let failed = FromRank::Failed { process: ProcessId(1), rank: RankId(0), reason: words.to_owned() };
+    let message = postcard::to_allocvec(&failed).unwrap();
+    let message = [&(message.len() as u32).to_le_bytes()[..], &message].concat();
+    let hello = Hello { purpose: Purpose::Control, challenge: [7; 32] }.to_bytes();
+    // At once, after a greeting, and after a proof that is none.
+    for before in [&[][..], &hello, &[&hello[..], &[1; 32]].concat()] {
+        let mut stream = TcpStream::connect(&group.control).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // It may be turned away before it has said all.
+        let _ = stream.write_all(&[before, &message].concat());
+        let mut heard = Vec::new();
+        let _ = stream.read_to_end(&mut heard);
+        assert!(heard.len() <= ANSWER_BYTES, "an answer to a greeting and nothing else: {} bytes", heard.len());
+    }
+    let purpose = (Purpose::Control, &Secret::draw().unwrap());
+    let error = call(&group.control, "it", purpose, PATIENCE).unwrap_err();
+    assert!(matches!(error, ConnectionError::SecretDiffers { .. }), "{error}");
+    group.until("it is told", async || group.has_logged(&["a caller was turned away", "the secret differs"])).await;
+    assert_eq!(complete(&group, &json!({"prompt": "Once", "max_tokens": 3})).await.0, 200);
+    let state = reqwest::get(format!("{}{}", group.admin, path::STATE)).await.unwrap().bytes().await.unwrap();
+    let State { ready, failure, generation, .. } = State::from_json(&state).unwrap();
+    assert_eq!((ready, failure, generation), (true, None, 1));
+    assert_eq!(group.ranks(), ranks, "nobody was lost");
+    assert!(!group.has_logged(&[words]));
 }
 
 /// A coordinator and one rank as processes that know each other by address only.

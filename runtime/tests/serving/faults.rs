@@ -1,7 +1,9 @@
 //! Ranks that die, clients that go away, more requests than there is room for.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use runtime::scheduler::{LOSSES_IN_A_ROW, LOSSES_IN_ALL};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -24,6 +26,48 @@ async fn a_stream_goes_on_with_the_same_tokens_when_a_rank_is_killed() {
     group.until("it serves again", async || group.is_healthy().await).await;
     assert!(group.metric("swiftbalancer_groups_lost_total").await >= 1.0, "the rank was lost while it was needed");
     assert_eq!(group.ranks().len(), 2);
+}
+
+#[tokio::test]
+async fn a_request_whose_rank_dies_whenever_it_runs_fails_after_some_groups_and_all_others_are_served() {
+    // Its prompt takes hundreds of steps, in which it gives nothing.
+    let group = Group::start(1, &["--max-running-sequences", "2", "--max-step-tokens", "2"]).await;
+    let bodies = ["Once", "It is", "Two"].map(|prompt| greedy(prompt, 8));
+    let mut expected = Vec::new();
+    for body in &bodies {
+        expected.push(text(&group, body).await);
+    }
+    let mut deadly = greedy("", 100);
+    deadly["prompt"] = (0..900).map(|number| 40 + number % 50).collect();
+    let running = async || group.metric("swiftbalancer_sequences_running").await > 0.0;
+    let killed = Cell::new(0);
+    let kills = async {
+        loop {
+            group.until("something runs", running).await;
+            kill(group.ranks()[0], Signal::KILL);
+            killed.set(killed.get() + 1);
+            group.until("its group is lost", async || !running().await).await;
+        }
+    };
+    let dies = async {
+        tokio::select! {
+            answer = complete(&group, &deadly) => answer,
+            () = kills => unreachable!("it is asked for as long as it runs"),
+        }
+    };
+    let others = async {
+        // They come later, so that the one that is tried alone first is the one before them.
+        group.until("it has lost its first group", async || killed.get() > 0).await;
+        futures::future::join_all(bodies.iter().map(|body| text(&group, body))).await
+    };
+    let ((status, answer), others) = futures::join!(dies, others);
+    assert_eq!((status, answer["error"]["type"].as_str()), (500, Some("server_error")), "{answer}");
+    assert!((LOSSES_IN_A_ROW..=LOSSES_IN_ALL).contains(&killed.get()), "{} groups", killed.get());
+    assert_eq!(others, expected);
+    group.until("it serves again", async || group.is_healthy().await).await;
+    assert_eq!(text(&group, &bodies[0]).await, expected[0]);
+    let lost = group.metric("swiftbalancer_sequences_failed_total{reason=\"lost_groups\"}").await;
+    assert!((lost - 1.0).abs() < 0.5, "{lost} failed");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -27,6 +27,10 @@ pub struct Group {
     pub url: String,
     /// `http://host:port` of the admin API.
     pub admin: String,
+    /// `host:port` where ranks register.
+    pub control: String,
+    /// What it has logged.
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Group {
@@ -57,27 +61,36 @@ impl Group {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let log = BufReader::new(process.stderr.take().unwrap());
+        let lines = BufReader::new(process.stderr.take().unwrap());
         let (found, addresses) = mpsc::channel();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&log);
         std::thread::spawn(move || {
-            for line in log.lines().map_while(Result::ok) {
+            for line in lines.lines().map_while(Result::ok) {
                 eprintln!("{line}");
                 let fields = serde_json::from_str::<Value>(&line).unwrap_or_default()["fields"].clone();
                 if fields["message"] == "listening" {
-                    let address = |name: &str| format!("http://{}", fields[name].as_str().unwrap());
+                    let address = |name: &str| fields[name].as_str().unwrap().to_owned();
                     // Only the first start is waited for.
-                    let _ = found.send((address("requests"), address("admin")));
+                    let _ = found.send([address("requests"), address("admin"), address("ranks")]);
                 }
+                kept.lock().unwrap().push(line);
             }
         });
-        let (url, admin) = addresses.recv_timeout(PATIENCE).expect("the program says where it listens");
-        let group = Self { process, url, admin };
+        let [url, admin, control] = addresses.recv_timeout(PATIENCE).expect("the program says where it listens");
+        let [url, admin] = [url, admin].map(|address| format!("http://{address}"));
+        let group = Self { process, url, admin, control, log };
         group.until("it serves", async || group.is_healthy().await).await;
         group
     }
 
     pub async fn is_healthy(&self) -> bool {
         reqwest::get(format!("{}/health", self.url)).await.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    /// Whether a line with all of these words was logged.
+    pub fn has_logged(&self, words: &[&str]) -> bool {
+        self.log.lock().unwrap().iter().any(|line| words.iter().all(|word| line.contains(word)))
     }
 
     /// Waits for something to become true.

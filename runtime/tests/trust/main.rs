@@ -6,6 +6,7 @@
 mod attack;
 #[path = "../group/mod.rs"]
 mod group;
+mod poison;
 mod process;
 mod recording;
 mod strangers;
