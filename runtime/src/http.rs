@@ -37,7 +37,7 @@ use tower::ServiceExt as _;
 use crate::seldom::Seldom;
 use crate::server;
 use body::{AnsweredBody, ReceivedBody};
-pub use bounds::Bounds;
+pub use bounds::ConnectionBounds;
 use stream::WatchedStream;
 pub use watch::Reader;
 use watch::{Open, Overdue, Watch};
@@ -58,7 +58,12 @@ const KEEP_ALIVE: Duration = Duration::from_mins(1);
 ///
 /// # Errors
 /// If the listener cannot be used.
-pub async fn serve(router: Router, listener: TcpListener, bounds: Bounds, mut stop: Receiver<bool>) -> io::Result<()> {
+pub async fn serve(
+    router: Router,
+    listener: TcpListener,
+    bounds: ConnectionBounds,
+    mut stop: Receiver<bool>,
+) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let refusal = full();
@@ -141,7 +146,7 @@ fn is_due(logged: &Logged, kind: Kind) -> Option<u64> {
 struct Connection {
     watch: watch::Entered,
     peer: SocketAddr,
-    bounds: Bounds,
+    bounds: ConnectionBounds,
     stop: Receiver<bool>,
     logged: Logged,
 }

@@ -22,4 +22,6 @@ pub mod scheduler;
 pub mod seldom;
 pub mod server;
 pub mod threads;
+#[cfg(test)]
+mod waiting;
 pub mod worker;

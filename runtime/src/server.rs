@@ -78,9 +78,9 @@ pub struct App {
 
 impl App {
     /// What one request may ask of the ranks that there are.
-    fn bounds(&self) -> bounds::Bounds {
+    fn bounds(&self) -> bounds::RequestBounds {
         let Self { driver, model, .. } = self;
-        bounds::Bounds::new(model.max_model_len, driver.capacity(), driver.sequences_at_most())
+        bounds::RequestBounds::new(model.max_model_len, driver.capacity(), driver.sequences_at_most())
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use self::arguments::{DeviceArguments, WorkerArguments};
 use self::failure::Failure;
 use self::health::HealthServer;
-use self::loading::Watch;
+use self::loading::LoadingWatch;
 use self::metrics::WorkerMetrics;
 use self::session::{EngineHangs, Session, SessionError};
 use crate::cancel::Cancel;
@@ -286,7 +286,7 @@ impl Worker {
         let seed = settings.secret.fingerprint_seed();
         let device = move || Cpu::new(compute).map(|cpu| cpu.with_fingerprint_seed(seed));
         let make = move || Ok::<_, WorkerError>(Model::load(Arc::new(device()?), &loading, cache)?);
-        let watch = Watch::start("weights", checkpoint.shared_bytes(), &checkpoint, &metrics);
+        let watch = LoadingWatch::start("weights", checkpoint.shared_bytes(), &checkpoint, &metrics);
         let engine = Engine::start(Box::new(make), metrics.clone(), &threads)?;
         drop(watch);
         let (backend, reading) = (Arc::clone(engine.backend()), Arc::clone(&checkpoint));

@@ -1,10 +1,11 @@
 //! What a coordinator is told, and what it makes of it: everything that can be wrong with a setting, the checkpoint or
 //! the map is found here, before a socket is opened or a rank is asked for anything.
 
-use std::fmt::{self, Display, Formatter};
+mod error;
+mod minimum_gain;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,23 +13,24 @@ use kernels::backend::PageShape;
 use kernels::tensor::WeightKind;
 use plan::balance::Policy;
 use plan::coverage::Coverage;
-use plan::formats::{self, FormatError};
-use plan::map::{ExpertMap, MapError, MapShape};
+use plan::formats;
+use plan::map::{ExpertMap, MapShape};
 use plan::policy::Terms;
 use plan::wire::ModelIdentity;
 use plan::wire::keys::LEAST_BYTES;
-use thiserror::Error;
 
-use crate::bounds::{self, OutOfBounds};
+pub use self::error::SettingsError;
+pub use self::minimum_gain::{MinimumGain, NoGain};
+use crate::bounds;
 use crate::experts::planner::Planner;
 use crate::experts::rebalance::{self, Rebalancer};
-use crate::experts::record::{self, RecordPathError};
+use crate::experts::record;
 use crate::fabric::secret::Secret;
-use crate::model::checkpoint::{Checkpoint, CheckpointError};
+use crate::model::checkpoint::Checkpoint;
 use crate::model::qwen3_moe::expert_shape;
 use crate::quoted::Quoted;
 use crate::scheduler::Limits;
-use crate::server::{AdminAccess, Keys, KeysError, ModelLimits, ServedError, ServedModel};
+use crate::server::{AdminAccess, Keys, ModelLimits, ServedModel};
 
 /// What a coordinator is told.
 #[derive(Clone, Debug)]
@@ -85,150 +87,6 @@ pub struct CoordinatorSettings {
     pub leave: Duration,
     /// How long requests may go on after that.
     pub grace: Duration,
-}
-
-/// A share of the balance ratio: from 0 to below 1.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct MinimumGain(f64);
-
-/// A number is no [`MinimumGain`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("must be a number from 0 to below 1")]
-pub struct NoGain;
-
-impl FromStr for MinimumGain {
-    type Err = NoGain;
-
-    fn from_str(text: &str) -> Result<Self, NoGain> {
-        let number = text.parse().ok().filter(|number| (0.0..1.0).contains(number));
-        number.map(Self).ok_or(NoGain)
-    }
-}
-
-impl Display for MinimumGain {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
-    }
-}
-
-impl Default for MinimumGain {
-    /// Less is within what a load varies by from window to window.
-    fn default() -> Self {
-        Self(0.02)
-    }
-}
-
-/// Why a coordinator cannot start so.
-#[derive(Debug, Error)]
-pub enum SettingsError {
-    /// A number is out of bounds.
-    #[error(transparent)]
-    Bounds(#[from] OutOfBounds),
-    /// A sequence that generates needs one token of every step.
-    #[error("max-step-tokens is {tokens}, less than the {sequences} of max-running-sequences; raise it")]
-    StepTooSmall {
-        /// Tokens of a step.
-        tokens: usize,
-        /// Sequences that run.
-        sequences: usize,
-    },
-    /// Anybody could move experts.
-    #[error("the admin API would be open to everybody on {address}; give --admin-token-file, or listen on 127.0.0.1")]
-    OpenAdmin {
-        /// Where it would listen.
-        address: SocketAddr,
-    },
-    /// The keys of callers are refused.
-    #[error(transparent)]
-    Keys(#[from] KeysError),
-    /// The rebalancer refuses.
-    #[error(transparent)]
-    Rebalance(#[from] rebalance::SettingsError),
-    /// No map can be recorded.
-    #[error("no map can be written to the expert-map-record-path {path}: {reason}")]
-    RecordPath {
-        /// The path.
-        path: Quoted,
-        /// Why not.
-        reason: RecordPathError,
-    },
-    /// The checkpoint is refused.
-    #[error("the model in {path} cannot be served")]
-    Checkpoint {
-        /// Its folder.
-        path: Quoted,
-        /// Why.
-        source: CheckpointError,
-    },
-    /// Its texts are refused.
-    #[error("the model in {path} cannot be served")]
-    Served {
-        /// Its folder.
-        path: Quoted,
-        /// Why.
-        source: ServedError,
-    },
-    /// Another model was expected.
-    #[error("the model has {found} experts in each layer, {expected} were expected (expect-experts)")]
-    Experts {
-        /// Found.
-        found: usize,
-        /// Expected.
-        expected: usize,
-    },
-    /// The model cannot see so far.
-    #[error("max-model-len is {asked}, the model was made for {most} tokens")]
-    TooLong {
-        /// Asked for.
-        asked: usize,
-        /// The model's bound.
-        most: usize,
-    },
-    /// The experts cannot be placed.
-    #[error(transparent)]
-    Shape(#[from] MapError),
-    /// The map cannot be read.
-    #[error("cannot read the expert map {path}")]
-    ReadMap {
-        /// Its file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The map is refused.
-    #[error("the expert map {path} cannot be used")]
-    Map {
-        /// Its file.
-        path: PathBuf,
-        /// Why.
-        source: FormatError,
-    },
-    /// The map is for ranks with unequally many slots.
-    #[error(
-        "the expert map {path} is for ranks with unequal numbers of slots; ranks that serve here have equally many, so \
-         plan a map for such ranks"
-    )]
-    UnequalRanks {
-        /// Its file.
-        path: PathBuf,
-    },
-    /// The map does not fit the group.
-    #[error(
-        "the expert map {path} is for {found_ranks} ranks of {found_slots} slots per layer, this group has \
-         {ranks} ranks of {slots}; plan one for these with 'kubectl moe plan' from the load of a window"
-    )]
-    MapShape {
-        /// Its file.
-        path: PathBuf,
-        /// Of the map.
-        found_ranks: usize,
-        /// Of the map.
-        found_slots: usize,
-        /// Of the group.
-        ranks: usize,
-        /// Of the group.
-        slots: usize,
-    },
 }
 
 /// What the settings come to.

@@ -20,7 +20,7 @@ use super::metrics::DriverMetrics;
 use super::settings::{CoordinatorSettings, Prepared, SettingsError};
 use crate::descriptors::Places;
 use crate::experts::recorder::{Recorder, RecorderError};
-use crate::http::{self, Bounds};
+use crate::http::{self, ConnectionBounds};
 use crate::process_metrics;
 use crate::server::{self, AdminAccess, Answers, App, Bodies, Intake, Keys, ServerMetrics};
 use crate::threads::{ThreadEnded, VitalThreads, panic_words};
@@ -200,8 +200,14 @@ impl Coordinator {
             let closes = *is_leaving.borrow();
             async move { if closes { closing(response) } else { response } }
         }));
-        serving.spawn(http::serve(requests, public, Bounds::of(places.public, places.refused), stopped.clone()));
-        let admin = http::serve(server::admin(app, access), admin, Bounds::of(places.admin, places.refused), stopped);
+        serving.spawn(http::serve(
+            requests,
+            public,
+            ConnectionBounds::of(places.public, places.refused),
+            stopped.clone(),
+        ));
+        let admin =
+            http::serve(server::admin(app, access), admin, ConnectionBounds::of(places.admin, places.refused), stopped);
         serving.spawn(serve_apart(admin, &threads)?);
         let mut failed = tokio::select! {
             () = stop => None,

@@ -139,21 +139,11 @@ fn keep(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::super::record::tests::recorded;
     use super::*;
+    use crate::waiting::wait_until;
 
     const NO_WAIT: Duration = Duration::from_millis(1);
-
-    /// With patience that no machine needs, so that what never comes is a failure and no hang.
-    fn wait_until(what: &str, holds: impl Fn() -> bool) {
-        let deadline = Instant::now() + Duration::from_mins(1);
-        while !holds() {
-            assert!(Instant::now() < deadline, "{what}: not within a minute");
-            std::thread::yield_now();
-        }
-    }
 
     #[test]
     fn the_latest_map_is_tried_until_it_is_written_and_trouble_is_told_once() {

@@ -103,7 +103,7 @@ impl Largest {
 
 /// Who a mesh connects.
 #[derive(Clone, Copy, Debug)]
-pub struct Members<'a> {
+pub struct MeshSetup<'a> {
     /// The group.
     pub group: GroupId,
     /// What its ranks prove themselves by.
@@ -122,23 +122,23 @@ impl Mesh {
     /// # Errors
     /// If the group does not come together within `timeout`, or `cancel` ends it.
     pub fn connect(
-        members: Members<'_>,
+        setup: MeshSetup<'_>,
         port: &StepPort,
         timeout: Duration,
         cancel: &Cancel,
     ) -> Result<Self, MeshError> {
         let deadline = Instant::now() + timeout;
-        let own = members.rank.index();
-        let expecting = port.expect(members);
-        let mut streams: Vec<Option<TcpStream>> = members.ranks.iter().map(|_| None).collect();
-        for address in &members.ranks[..own] {
-            let connection = call_until(members, address, deadline, cancel)?;
+        let own = setup.rank.index();
+        let expecting = port.expect(setup);
+        let mut streams: Vec<Option<TcpStream>> = setup.ranks.iter().map(|_| None).collect();
+        for address in &setup.ranks[..own] {
+            let connection = call_until(setup, address, deadline, cancel)?;
             streams[address.rank.index()] = Some(connection.into_stream());
         }
         loop {
             let missing: Vec<RankId> = missing(&streams, own).collect();
             if missing.is_empty() {
-                return Self::new(members.rank, streams, members.largest);
+                return Self::new(setup.rank, streams, setup.largest);
             }
             if cancel.is_cancelled() {
                 return Err(MeshError::Cancelled);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Bounds of the connections to one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub struct ConnectionBounds {
     /// Connections at the same time.
     pub connections: usize,
     /// Beyond these: connections that are told at the same time that there is no place for them.
@@ -19,7 +19,7 @@ pub struct Bounds {
     pub unread: Duration,
 }
 
-impl Bounds {
+impl ConnectionBounds {
     /// For as many connections, and as many more that are refused.
     #[must_use]
     pub const fn of(connections: usize, refused: usize) -> Self {

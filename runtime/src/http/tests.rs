@@ -27,7 +27,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(bounds: Bounds) -> Self {
+    fn start(bounds: ConnectionBounds) -> Self {
         let listener = StdListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (go, given_up) = (Arc::new(Notify::new()), Arc::new(std::sync::Mutex::new(None)));
@@ -90,8 +90,12 @@ async fn all(stream: &mut TcpStream) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-fn bounds(connections: usize) -> Bounds {
-    Bounds { head: Duration::from_millis(300), idle: Duration::from_millis(300), ..Bounds::of(connections, REFUSED) }
+fn bounds(connections: usize) -> ConnectionBounds {
+    ConnectionBounds {
+        head: Duration::from_millis(300),
+        idle: Duration::from_millis(300),
+        ..ConnectionBounds::of(connections, REFUSED)
+    }
 }
 
 #[tokio::test]
@@ -108,7 +112,7 @@ async fn who_sends_no_whole_head_is_closed_and_so_is_who_says_nothing_more() {
 
 #[tokio::test]
 async fn many_who_wait_keep_nobody_out() {
-    let server = Server::start(Bounds::of(4, REFUSED));
+    let server = Server::start(ConnectionBounds::of(4, REFUSED));
     let mut waiting = Vec::new();
     for number in 0..40 {
         let part = ["", "GET /livez HTTP/1.1\r\n", "POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nabc"];
@@ -120,7 +124,7 @@ async fn many_who_wait_keep_nobody_out() {
 
 #[tokio::test]
 async fn where_all_are_being_answered_the_next_one_is_told_so_and_they_are_answered() {
-    let server = Server::start(Bounds::of(2, REFUSED));
+    let server = Server::start(ConnectionBounds::of(2, REFUSED));
     let slow = "GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let mut two: [_; 2] = server.wait_for(slow).await;
     let next = "GET /livez HTTP/1.1\r\nhost: x\r\nx-request-id: trace-9\r\nconnection: close\r\n\r\n";
@@ -136,7 +140,7 @@ async fn where_all_are_being_answered_the_next_one_is_told_so_and_they_are_answe
 
 #[tokio::test]
 async fn those_who_were_refused_and_say_nothing_keep_nobody_from_a_place_that_is_free() {
-    let server = Server::start(Bounds { head: Duration::from_hours(1), ..Bounds::of(2, REFUSED) });
+    let server = Server::start(ConnectionBounds { head: Duration::from_hours(1), ..ConnectionBounds::of(2, REFUSED) });
     let slow = "GET /slow HTTP/1.1\r\nhost: x\r\n\r\n";
     let mut two: [_; 2] = server.wait_for(slow).await;
     let live = "GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
@@ -157,7 +161,7 @@ async fn those_who_were_refused_and_say_nothing_keep_nobody_from_a_place_that_is
 
 #[tokio::test]
 async fn a_stop_waits_for_answers_and_for_nobody_who_has_not_asked() {
-    let server = Server::start(Bounds::of(8, REFUSED));
+    let server = Server::start(ConnectionBounds::of(8, REFUSED));
     let mut slow = server.send("GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
     let _others = [
         server.connect().await,
@@ -175,7 +179,8 @@ async fn a_stop_waits_for_answers_and_for_nobody_who_has_not_asked() {
 
 #[tokio::test]
 async fn a_reader_that_takes_nothing_is_given_up() {
-    let server = Server::start(Bounds { unread: Duration::from_millis(300), ..Bounds::of(8, REFUSED) });
+    let server =
+        Server::start(ConnectionBounds { unread: Duration::from_millis(300), ..ConnectionBounds::of(8, REFUSED) });
     let mut stream = server.send("GET /endless HTTP/1.1\r\nhost: x\r\n\r\n").await;
     let mut head = [0; 15];
     stream.read_exact(&mut head).await.unwrap();
@@ -189,7 +194,7 @@ async fn a_reader_that_takes_nothing_is_given_up() {
 
 #[tokio::test]
 async fn several_requests_share_a_connection_and_bytes_that_are_no_http_are_refused() {
-    let server = Server::start(Bounds::of(8, REFUSED));
+    let server = Server::start(ConnectionBounds::of(8, REFUSED));
     let request = "POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc";
     let last = "GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let answers = all(&mut server.send(&format!("{request}{request}{last}")).await).await;
@@ -199,7 +204,7 @@ async fn several_requests_share_a_connection_and_bytes_that_are_no_http_are_refu
 
 #[tokio::test]
 async fn a_head_is_taken_up_to_its_bound_and_not_a_byte_beyond_it_however_it_comes() {
-    let server = Server::start(Bounds::of(8, REFUSED));
+    let server = Server::start(ConnectionBounds::of(8, REFUSED));
     let head = |bytes: usize| {
         let (before, after) = ("GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx: ", "\r\n\r\n");
         format!("{before}{}{after}", "y".repeat(bytes - before.len() - after.len()))

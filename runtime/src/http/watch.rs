@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::Bounds;
+use super::ConnectionBounds;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl Watch {
     }
 
     /// Whether the connection is to be closed.
-    pub fn overdue(&self, now: Instant, bounds: &Bounds) -> Option<Overdue> {
+    pub fn overdue(&self, now: Instant, bounds: &ConnectionBounds) -> Option<Overdue> {
         let State { phase, since, blocked, .. } = *self.state();
         if blocked.is_some_and(|since| now.saturating_duration_since(since) > bounds.unread) {
             return Some(Overdue::Unread);
@@ -250,7 +250,7 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds = Bounds::of(2, 2);
+    const BOUNDS: ConnectionBounds = ConnectionBounds::of(2, 2);
 
     fn after(start: Instant, seconds: u64) -> Instant {
         start + Duration::from_secs(seconds)

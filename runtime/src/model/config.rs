@@ -10,7 +10,7 @@ use kernels::backend::HeadShape;
 use serde_json::Value;
 
 pub use self::error::ConfigError;
-use self::keys::Keys;
+use self::keys::ConfigKeys;
 use super::json::{self, Document};
 
 /// A Qwen3-MoE model.
@@ -67,7 +67,7 @@ impl Config {
         let Value::Object(object) = value else {
             return Err(ConfigError::Json { reason: "it is another JSON value".into() });
         };
-        let mut keys = Keys::of(object);
+        let mut keys = ConfigKeys::of(object);
         keys.architecture()?;
         if let Some(key) = twice {
             return Err(ConfigError::Twice { key: key.into() });

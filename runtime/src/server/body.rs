@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::pace::{Pace, Times};
 use self::room::{NoRoom, Room, Share};
-use super::bounds::Bounds;
+use super::bounds::RequestBounds;
 use super::error::{ApiError, Code};
 
 /// Bytes that are thrown away of a body that is too long, so that its sender comes to read the answer.
@@ -79,7 +79,7 @@ impl Bodies {
     ///
     /// # Errors
     /// If it is too long, comes too slowly or finds no room.
-    pub async fn take(&self, request: Request, bounds: Option<Bounds>) -> Result<Received, ApiError> {
+    pub async fn take(&self, request: Request, bounds: Option<RequestBounds>) -> Result<Received, ApiError> {
         let waits_to_send = request.headers().contains_key(EXPECT);
         let mut body = request.into_body();
         let announced = body.size_hint().lower();
@@ -144,7 +144,7 @@ impl Bodies {
 
     /// Begins as what is longer than the context does where that is the reason: clients that shorten a conversation know
     /// the case by these words.
-    fn too_long(&self, bounds: Option<Bounds>) -> ApiError {
+    fn too_long(&self, bounds: Option<RequestBounds>) -> ApiError {
         let most = self.most;
         let message = match bounds.filter(|_| self.of_context) {
             Some(bounds) => bounds.exceeded(&format!(
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn the_longest_body_follows_the_context_and_what_is_longer_is_told_so_in_the_words_of_the_context() {
-        let bounds = Some(Bounds { context: 1000, sequences: 1 });
+        let bounds = Some(RequestBounds { context: 1000, sequences: 1 });
         let words = |bodies: &Bodies, bounds| {
             let error = bodies.too_long(bounds);
             assert_eq!((error.status, error.code), (StatusCode::PAYLOAD_TOO_LARGE, Code::RequestTooLarge));

@@ -16,7 +16,7 @@ pub fn scores_at_most(context: usize) -> usize {
 
 /// What one request may ask for at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub struct RequestBounds {
     /// Tokens of prompt and answer together: the least of what the model was made for, what the server was told and
     /// what the ranks' KV caches hold.
     pub context: usize,
@@ -24,7 +24,7 @@ pub struct Bounds {
     pub sequences: usize,
 }
 
-impl Bounds {
+impl RequestBounds {
     /// Bounds where the model and the options allow a context of `model` tokens and the ranks' caches hold `caches`, if
     /// that is known yet.
     #[must_use]
@@ -135,13 +135,13 @@ const fn scores_of_token(choices: u32, beside: u32) -> usize {
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { context: 100, sequences: 256 };
+    const BOUNDS: RequestBounds = RequestBounds { context: 100, sequences: 256 };
 
     #[test]
     fn the_context_is_the_least_of_all_that_bound_it() {
-        assert_eq!(Bounds::new(40_960, None, 1).context, 40_960);
-        assert_eq!(Bounds::new(40_960, Some(32_768), 1).context, 32_768);
-        assert_eq!(Bounds::new(40_960, Some(65_536), 1).context, 40_960);
+        assert_eq!(RequestBounds::new(40_960, None, 1).context, 40_960);
+        assert_eq!(RequestBounds::new(40_960, Some(32_768), 1).context, 32_768);
+        assert_eq!(RequestBounds::new(40_960, Some(65_536), 1).context, 40_960);
     }
 
     #[test]
@@ -182,7 +182,7 @@ mod tests {
             assert!(error.message.contains("1048576") && error.message.chars().count() <= 300, "{error}");
         }
         // One answer is as long as the context, whatever is beside its tokens.
-        let long = Bounds { context: 1 << 20, sequences: 1 };
+        let long = RequestBounds { context: 1 << 20, sequences: 1 };
         assert_eq!(long.check_scores(1 << 20, 1, (20, "logprobs")), Ok(()));
         assert_eq!((long.share(1, 20), BOUNDS.share(128, 20), BOUNDS.share(4, 0)), (1 << 20, 390, 1 << 18));
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use super::bounds::Bounds;
+use super::bounds::RequestBounds;
 use super::chat::{ChatTemplate, TemplateError};
 use super::error::{ApiError, Code};
 use super::fields::Fields;
@@ -135,7 +135,7 @@ impl ServedModel {
     ///
     /// # Errors
     /// If no context could hold it, however long its tokens are.
-    pub fn check_text(&self, text: &str, field: &str, bounds: &Bounds) -> Result<(), ApiError> {
+    pub fn check_text(&self, text: &str, field: &str, bounds: &RequestBounds) -> Result<(), ApiError> {
         let longest = self.tokenizer.longest_token();
         if text.len() > bounds.context.saturating_mul(longest) {
             let bytes = text.len();
@@ -150,7 +150,7 @@ impl ServedModel {
     ///
     /// # Errors
     /// If it is too long for any context, or cannot be made tokens of.
-    pub fn tokens(&self, text: &str, whole: bool, field: &str, bounds: &Bounds) -> Result<Vec<u32>, ApiError> {
+    pub fn tokens(&self, text: &str, whole: bool, field: &str, bounds: &RequestBounds) -> Result<Vec<u32>, ApiError> {
         self.check_text(text, field, bounds)?;
         let refuse = |error: TokenizerError| ApiError::field(field, Code::InvalidValue, error.to_string());
         self.tokenizer.encode(text, whole).map_err(refuse)

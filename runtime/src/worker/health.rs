@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::metrics::WorkerMetrics;
 use crate::descriptors::Places;
-use crate::http::{self, Bounds};
+use crate::http::{self, ConnectionBounds};
 use crate::threads::VitalThreads;
 
 /// How far a rank has come.
@@ -41,7 +41,7 @@ impl HealthServer {
         let (stop, stopped) = watch::channel(false);
         // A rank has one port for HTTP, as the admin port of a coordinator.
         let Places { admin, refused, .. } = Places::of_this_process(1);
-        let bounds = Bounds::of(admin, refused);
+        let bounds = ConnectionBounds::of(admin, refused);
         threads.spawn("health", move || runtime.block_on(http::serve(routes, listener, bounds, stopped)))?;
         Ok(Self { progress, _stop: stop })
     }

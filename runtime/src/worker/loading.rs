@@ -41,7 +41,7 @@ impl Progress {
 }
 
 /// Shows how far loading is until it is dropped, which is when that has ended.
-pub(super) struct Watch {
+pub(super) struct LoadingWatch {
     metrics: WorkerMetrics,
     checkpoint: Arc<Checkpoint>,
     /// Bytes that had been read before.
@@ -49,7 +49,7 @@ pub(super) struct Watch {
     ending: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
-impl Watch {
+impl LoadingWatch {
     /// Watches the reading of `bytes` bytes of weights, `what`, that is about to begin. Where the system gives no
     /// thread, only the end is shown: loading needs none of this.
     pub fn start(what: &'static str, bytes: u64, checkpoint: &Arc<Checkpoint>, metrics: &WorkerMetrics) -> Self {
@@ -65,7 +65,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for LoadingWatch {
     fn drop(&mut self) {
         if let Some((sender, thread)) = self.ending.take() {
             drop(sender);
@@ -125,7 +125,7 @@ mod tests {
         let bytes = checkpoint.bytes();
         assert!(shows(0, 0));
         for _ in 0..2 {
-            let watch = Watch::start("weights", bytes, &checkpoint, &metrics);
+            let watch = LoadingWatch::start("weights", bytes, &checkpoint, &metrics);
             assert!(shows(0, bytes));
             checkpoint.check_weights().unwrap();
             drop(watch);

@@ -13,7 +13,7 @@ use plan::topology::Topology;
 use plan::wire::{MapDocument, WireError};
 use thiserror::Error;
 
-use super::loading::Watch;
+use super::loading::LoadingWatch;
 use super::metrics::WorkerMetrics;
 use super::{Stop, Worker};
 use crate::cancel::Cancel;
@@ -24,7 +24,7 @@ use crate::experts::pages::{HeldPages, Pages};
 use crate::experts::table::ExpertTable;
 use crate::fabric::framing::{CONNECT_TIMEOUT, Closer, Connection, ConnectionError};
 use crate::fabric::handshake::call;
-use crate::fabric::mesh::{Dissolver, Largest, Members, Mesh, MeshError};
+use crate::fabric::mesh::{Dissolver, Largest, Mesh, MeshError, MeshSetup};
 use crate::fabric::purpose::{GroupId, Purpose};
 use crate::fabric::secret::Secret;
 use crate::memory::{Memory, TooLarge, of_cache, of_staging, of_weights};
@@ -207,7 +207,7 @@ impl Session {
         let slots = slots_of(&map, rank);
         let missing = slots.iter().filter(|slot| !worker.held.contains_key(slot)).count() as u64;
         let bytes = missing * worker.checkpoint.expert_bytes();
-        let watch = Watch::start("experts", bytes, &worker.checkpoint, &worker.metrics);
+        let watch = LoadingWatch::start("experts", bytes, &worker.checkpoint, &worker.metrics);
         let loaded = load_experts::<Cpu>(&slots, &worker.held, &load_page, &link.gone)?;
         drop(watch);
         let held: HeldPages<Cpu> = slots.into_iter().zip(loaded.iter().cloned()).collect();
@@ -221,8 +221,8 @@ impl Session {
         let pages = Pages::new(backend, expert_shape(&worker.checkpoint), map, held, staging_pages);
         let serving = Serving { group, secret: secret.clone(), rank, ranks: ranks.len(), pages: Arc::clone(&pages) };
         worker.server.set(Some(serving));
-        let members = Members { group, secret: &secret, rank, ranks: &ranks, largest };
-        let fabric = Mesh::connect(members, &worker.steps, MESH_TIMEOUT, &link.gone)?;
+        let mesh = MeshSetup { group, secret: &secret, rank, ranks: &ranks, largest };
+        let fabric = Mesh::connect(mesh, &worker.steps, MESH_TIMEOUT, &link.gone)?;
         let purpose = (Purpose::Steps { group, rank }, &secret);
         let steps = call(&worker.settings.coordinator, "the coordinator", purpose, CONNECT_TIMEOUT)?;
         let (dissolver, closer) = (fabric.dissolver()?, steps.closer()?);

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use runtime::scheduler::{LOSSES_IN_A_ROW, LOSSES_IN_ALL};
 use rustix::process::Signal;
@@ -9,7 +10,7 @@ use serde_json::json;
 
 use crate::client::{Streaming, complete, text};
 use crate::greedy;
-use crate::group::{Group, kill};
+use crate::group::{Group, PATIENCE, kill};
 
 #[tokio::test]
 async fn a_stream_goes_on_with_the_same_tokens_when_a_rank_is_killed() {
@@ -144,8 +145,10 @@ async fn a_stop_lets_requests_end_and_leaves_no_process_behind() {
     assert!(stream.done, "the stream came to its end");
     drop(stream);
     assert!(stopping.await.unwrap().success());
+    let deadline = Instant::now() + PATIENCE;
     for rank in ranks {
         while std::path::Path::new(&format!("/proc/{rank}")).exists() {
+            assert!(Instant::now() < deadline, "process {rank} is left");
             tokio::task::yield_now().await;
         }
     }

@@ -45,14 +45,15 @@ const MOST_STAGED_BYTES: u64 = 1 << 44;
 
 /// Accepts ranks until the fleet is closed.
 pub(super) fn accept(members: &Arc<Members>, greeter: Greeter) {
-    let places = Arc::new(Places { taken: AtomicUsize::new(0), all: members.settings.ranks * 2 + SPARE_CONNECTIONS });
+    let controls =
+        Arc::new(OpenControls { taken: AtomicUsize::new(0), all: members.settings.ranks * 2 + SPARE_CONNECTIONS });
     let admit = |purpose: &Purpose| match *purpose {
         Purpose::Control => Some(members.settings.secret.clone()),
         Purpose::Steps { group, rank } => members.secret_of(group, rank),
         Purpose::Mesh { .. } | Purpose::Moves { .. } => None,
     };
     greeter.run(admit, |purpose, connection| match purpose {
-        Purpose::Control => spawn_control(members, &places, connection),
+        Purpose::Control => spawn_control(members, &controls, connection),
         Purpose::Steps { group, rank } => members.attach_steps(group, rank, connection),
         // Nobody is admitted for these.
         Purpose::Mesh { .. } | Purpose::Moves { .. } => {}
@@ -60,18 +61,18 @@ pub(super) fn accept(members: &Arc<Members>, greeter: Greeter) {
 }
 
 /// Gives a member a thread, if members have not too many.
-fn spawn_control(members: &Arc<Members>, places: &Arc<Places>, connection: Connection) {
-    let Some(place) = places.take() else {
+fn spawn_control(members: &Arc<Members>, controls: &Arc<OpenControls>, connection: Connection) {
+    let Some(control) = controls.take() else {
         tracing::warn!(
             peer = connection.peer(),
-            limit = places.all,
+            limit = controls.all,
             "too many control connections; the last is closed"
         );
         return;
     };
     let serving = Arc::clone(members);
     let serve = move || {
-        let _place = place;
+        let _control = control;
         if let Err(error) = serve_control(&serving, connection) {
             tracing::info!(%error, "a control connection ended");
         }
@@ -82,26 +83,26 @@ fn spawn_control(members: &Arc<Members>, places: &Arc<Places>, connection: Conne
 }
 
 /// How many control connections there may be, and are.
-struct Places {
+struct OpenControls {
     taken: AtomicUsize,
     all: usize,
 }
 
-/// Free again when it is dropped.
-struct Place(Arc<Places>);
+/// One of them, until it is dropped.
+struct OpenControl(Arc<OpenControls>);
 
-impl Places {
-    fn take(self: &Arc<Self>) -> Option<Place> {
+impl OpenControls {
+    fn take(self: &Arc<Self>) -> Option<OpenControl> {
         // Only the thread that accepts takes any.
         let taken = self.taken.load(Ordering::Acquire);
         (taken < self.all).then(|| {
             self.taken.fetch_add(1, Ordering::AcqRel);
-            Place(Arc::clone(self))
+            OpenControl(Arc::clone(self))
         })
     }
 }
 
-impl Drop for Place {
+impl Drop for OpenControl {
     fn drop(&mut self) {
         self.0.taken.fetch_sub(1, Ordering::AcqRel);
     }

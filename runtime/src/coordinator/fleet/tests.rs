@@ -9,6 +9,7 @@ use crate::fabric::framing::Connection;
 use crate::fabric::handshake::call;
 use crate::fabric::purpose::{GroupId, Purpose};
 use crate::protocol::{Commit, FromRank, ProcessId, Step, StepDone, StepTiming};
+use crate::waiting::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -340,11 +341,7 @@ fn members_that_are_refused_or_fail_again_and_again_fill_no_memory_of_a_driver_t
         let reason = Rank::join(&fleet, 100 + number).refusal();
         assert!(reason.contains(&format!("rank {} does not exist", 100 + number)), "{reason}");
         let (_failing, words) = (fail(number), format!("hole {number}"));
-        let deadline = Instant::now() + PATIENCE;
-        while fleet.members.failure_of(RankId(0)).as_ref() != Some(&words) {
-            assert!(Instant::now() < deadline);
-            std::thread::yield_now();
-        }
+        wait_until("its failure is known", || fleet.members.failure_of(RankId(0)).as_ref() == Some(&words));
     }
     let heard: Vec<FleetEvent> = events.try_iter().collect();
     let [FleetEvent::Refused(refused), FleetEvent::Failing(failing)] = &heard[..] else { panic!("{heard:?}") };
@@ -358,9 +355,7 @@ fn members_that_are_refused_or_fail_again_and_again_fill_no_memory_of_a_driver_t
 fn ranks_with_different_blocks_are_refused() {
     let (fleet, events) = fleet(2, PATIENCE);
     let _first = Rank::join(&fleet, 0);
-    while fleet.ranks()[0].address.is_empty() {
-        std::thread::yield_now();
-    }
+    wait_until("the first is registered", || !fleet.ranks()[0].address.is_empty());
     let other = Rank::register(&fleet, 1, 5, |message| match message {
         FromRank::Register { block_tokens, .. } => *block_tokens = 32,
         _ => unreachable!(),
@@ -431,9 +426,7 @@ fn a_place_is_kept_for_the_rank_that_had_it_when_its_group_was_lost() {
     drop(ranks.pop());
     assert!(matches!(next(&events), FleetEvent::Lost { rank: RankId(1), .. }));
     // The one that waits for it takes the place of the rank that is gone; nobody takes that of the one that is not.
-    while fleet.members.process_of(RankId(1)) != Some(ProcessId(91)) {
-        std::thread::yield_now();
-    }
+    wait_until("it has the place", || fleet.members.process_of(RankId(1)) == Some(ProcessId(91)));
     assert_eq!(fleet.members.process_of(RankId(0)), None);
     let _first = Rank::join(&fleet, 0);
     assert!(matches!(next(&events), FleetEvent::Complete));

@@ -10,6 +10,7 @@ use crate::fabric::framing::{Connection, ConnectionError};
 use crate::fabric::handshake::call;
 use crate::fabric::purpose::Purpose;
 use crate::protocol::{PageHead, PageRequest};
+use crate::waiting::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const GROUP: GroupId = GroupId { generation: 3, nonce: 9 };
@@ -119,11 +120,7 @@ impl Bench {
 
     /// Waits until every staging page is free.
     fn all_free(&self, staging_pages: usize) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.pages.free() < staging_pages {
-            assert!(Instant::now() < deadline, "{} of {staging_pages} staging pages are free", self.pages.free());
-            std::thread::yield_now();
-        }
+        wait_until("every staging page is free", || self.pages.free() == staging_pages);
     }
 }
 
@@ -202,9 +199,7 @@ fn no_free_staging_page_fails_by_the_deadline() {
 fn an_abort_frees_what_is_being_received_and_no_report_follows() {
     let bench = bench(&Options { bytes_per_second: 1, ..Options::default() });
     bench.stage(1, Duration::from_mins(10));
-    while bench.pages.free() == 2 {
-        std::thread::yield_now();
-    }
+    wait_until("a page is being received", || bench.pages.free() < 2);
     bench.mover.abort(TransactionId(1));
     bench.all_free(2);
     assert!(bench.reports.try_recv().is_err() && bench.staged.try_recv().is_err());
@@ -228,15 +223,9 @@ fn a_mover_that_is_dropped_frees_everything() {
         bench(&Options { bytes_per_second: 1, ..Options::default() });
     mover.stage(TransactionId(1), right(exchange()), Duration::from_mins(10));
     mover.stage(TransactionId(2), right(exchange()), Duration::from_mins(10));
-    while pages.free() > 0 {
-        std::thread::yield_now();
-    }
+    wait_until("both are being received", || pages.free() == 0);
     drop((mover, staged, reports, server));
-    let deadline = Instant::now() + PATIENCE;
-    while pages.free() < 2 {
-        assert!(Instant::now() < deadline);
-        std::thread::yield_now();
-    }
+    wait_until("every staging page is free", || pages.free() == 2);
 }
 
 #[test]

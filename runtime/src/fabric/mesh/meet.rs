@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use plan::ids::RankId;
 
-use super::{Members, MeshError};
+use super::{MeshError, MeshSetup};
 use crate::cancel::Cancel;
 use crate::fabric::framing::{CONNECT_TIMEOUT, Connection};
 use crate::fabric::greeter::{Greeter, Stopper};
@@ -87,8 +87,8 @@ impl StepPort {
     }
 
     /// Takes in the ranks above this one that are of its group.
-    pub(super) fn expect(&self, members: Members<'_>) -> Expecting<'_> {
-        let Members { group, secret, rank, ranks, .. } = members;
+    pub(super) fn expect(&self, setup: MeshSetup<'_>) -> Expecting<'_> {
+        let MeshSetup { group, secret, rank, ranks, .. } = setup;
         // A rank may call again before its first call was taken.
         let (callers, received) = bounded(ranks.len() * 2);
         let expected = Expected { group, secret: secret.clone(), rank, ranks: ranks.len(), callers };
@@ -117,7 +117,7 @@ fn lock(expected: &Mutex<Option<Expected>>) -> MutexGuard<'_, Option<Expected>> 
 
 /// Calls a lower rank until it answers under the same group.
 pub(super) fn call_until(
-    members: Members<'_>,
+    setup: MeshSetup<'_>,
     address: &RankAddress,
     deadline: Instant,
     cancel: &Cancel,
@@ -127,7 +127,7 @@ pub(super) fn call_until(
         if cancel.is_cancelled() {
             return Err(MeshError::Cancelled);
         }
-        let error = match call_once(members, address) {
+        let error = match call_once(setup, address) {
             Ok(connection) => return Ok(connection),
             Err(error) => error,
         };
@@ -142,9 +142,9 @@ pub(super) fn call_until(
 
 /// Calls a lower rank once.
 pub(super) fn call_once(
-    members: Members<'_>,
+    setup: MeshSetup<'_>,
     address: &RankAddress,
 ) -> Result<Connection, crate::fabric::framing::ConnectionError> {
-    let purpose = Purpose::Mesh { group: members.group, from: members.rank, to: address.rank };
-    call(&address.step, address.rank.to_string(), (purpose, members.secret), CONNECT_TIMEOUT)
+    let purpose = Purpose::Mesh { group: setup.group, from: setup.rank, to: address.rank };
+    call(&address.step, address.rank.to_string(), (purpose, setup.secret), CONNECT_TIMEOUT)
 }

@@ -168,30 +168,30 @@ fn ranks_find_each_other_and_strangers_get_no_further() {
     let (ports, addresses) = listening(3);
     let secret = Secret::draw().unwrap();
     let group = GroupId { generation: 2, nonce: 5 };
-    let members =
-        |rank: usize| Members { group, secret: &secret, rank: rank.into(), ranks: &addresses, largest: LARGEST };
+    let setup =
+        |rank: usize| MeshSetup { group, secret: &secret, rank: rank.into(), ranks: &addresses, largest: LARGEST };
     let go_on = Cancel::default();
     std::thread::scope(|scope| {
         // A client that sends nothing, a rank of the generation before, and one that knows the group but not its secret.
         let stray = TcpStream::connect(&addresses[0].step).unwrap();
-        let stale = Members { group: GroupId { generation: 1, nonce: 5 }, ..members(2) };
+        let stale = MeshSetup { group: GroupId { generation: 1, nonce: 5 }, ..setup(2) };
         assert!(call_once(stale, &addresses[0]).is_err());
         let joining: Vec<_> = ports
             .iter()
             .enumerate()
             .map(|(rank, port)| {
-                let (members, go_on) = (members(rank), &go_on);
-                scope.spawn(move || Mesh::connect(members, port, Duration::from_secs(20), go_on))
+                let (setup, go_on) = (setup(rank), &go_on);
+                scope.spawn(move || Mesh::connect(setup, port, Duration::from_secs(20), go_on))
             })
             .collect();
         let other = Secret::draw().unwrap();
-        let _ = call_once(Members { secret: &other, ..members(2) }, &addresses[0]).unwrap_err();
+        let _ = call_once(MeshSetup { secret: &other, ..setup(2) }, &addresses[0]).unwrap_err();
         let meshes: Vec<Mesh> = joining.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect();
         for mesh in &meshes {
             assert_eq!(mesh.peers.iter().flatten().count(), 2);
         }
         // Nobody is let in once the group stands.
-        let error = call_once(members(2), &addresses[0]).unwrap_err();
+        let error = call_once(setup(2), &addresses[0]).unwrap_err();
         assert!(matches!(error, ConnectionError::NotExpected { .. }), "{error}");
         drop(stray);
     });
@@ -201,13 +201,13 @@ fn ranks_find_each_other_and_strangers_get_no_further() {
 fn forming_a_group_that_never_completes_ends_by_deadline_or_cancellation() {
     let (ports, addresses) = listening(2);
     let (group, secret) = (GroupId { generation: 1, nonce: 1 }, Secret::draw().unwrap());
-    let members = Members { group, secret: &secret, rank: RankId(0), ranks: &addresses, largest: LARGEST };
+    let setup = MeshSetup { group, secret: &secret, rank: RankId(0), ranks: &addresses, largest: LARGEST };
     let never = Cancel::default();
-    let error = Mesh::connect(members, &ports[0], Duration::from_millis(60), &never).unwrap_err();
+    let error = Mesh::connect(setup, &ports[0], Duration::from_millis(60), &never).unwrap_err();
     assert!(matches!(&error, MeshError::Incomplete { missing, .. } if missing == &[RankId(1)]), "{error}");
     let cancelled = Cancel::default();
     cancelled.cancel();
-    let error = Mesh::connect(members, &ports[0], Duration::from_mins(10), &cancelled).unwrap_err();
+    let error = Mesh::connect(setup, &ports[0], Duration::from_mins(10), &cancelled).unwrap_err();
     assert!(matches!(error, MeshError::Cancelled), "{error}");
 }
 

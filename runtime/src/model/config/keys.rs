@@ -11,11 +11,11 @@ use super::{Config, ConfigError, LayerKind};
 const MAX_WIDTH: usize = 1 << 24;
 
 /// The keys that have not been looked at yet.
-pub(super) struct Keys {
+pub(super) struct ConfigKeys {
     object: Map<String, Value>,
 }
 
-impl Keys {
+impl ConfigKeys {
     pub const fn of(object: Map<String, Value>) -> Self {
         Self { object }
     }
@@ -198,7 +198,7 @@ impl Keys {
             let Some(value) = value else { continue };
             let refused = || unsupported(key, &value, "{\"rope_type\": \"default\", \"rope_theta\": a number}");
             let Value::Object(object) = &value else { return Err(refused()) };
-            let mut inner = Keys { object: object.clone() };
+            let mut inner = ConfigKeys { object: object.clone() };
             for name in ["rope_type", "type"] {
                 if inner.take(name).is_some_and(|kind| kind != "default") {
                     return Err(refused());

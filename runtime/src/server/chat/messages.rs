@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::types::Message;
 use crate::quoted::Quoted;
-use crate::server::bounds::Bounds;
+use crate::server::bounds::RequestBounds;
 use crate::server::error::{ApiError, Code};
 use crate::server::fields::known::{OF_MESSAGES, OF_PARTS};
 use crate::server::fields::list::each;
@@ -16,7 +16,7 @@ use crate::server::fields::{Fields, mismatch, read};
 ///
 /// # Errors
 /// If there is none, or one is wrong.
-pub fn take_messages(fields: &mut Fields<'_>, bounds: &Bounds) -> Result<Vec<Message>, ApiError> {
+pub fn take_messages(fields: &mut Fields<'_>, bounds: &RequestBounds) -> Result<Vec<Message>, ApiError> {
     let written = fields
         .take_raw("messages")
         .ok_or_else(|| ApiError::field("messages", Code::MissingRequiredParameter, "messages is missing".to_owned()))?;
@@ -144,7 +144,7 @@ mod tests {
 
     fn seen(messages: &Value) -> Value {
         let body = json!({"messages": messages}).to_string();
-        let bounds = Bounds { context: 100, sequences: 1 };
+        let bounds = RequestBounds { context: 100, sequences: 1 };
         let messages = take_messages(&mut Fields::parse(body.as_bytes()).unwrap(), &bounds).unwrap();
         serde_json::to_value(messages).unwrap()
     }

@@ -12,7 +12,7 @@ use super::types::Message;
 use crate::quoted::Quoted;
 use crate::scheduler::Length;
 use crate::server::Route;
-use crate::server::bounds::Bounds;
+use crate::server::bounds::RequestBounds;
 use crate::server::error::{ApiError, Code};
 use crate::server::fields::{Fields, read};
 use crate::server::options::{Options, TOP_LOGPROBS_AT_MOST};
@@ -33,7 +33,7 @@ impl ChatRequest {
     ///
     /// # Errors
     /// If anything in it is wrong or not supported.
-    pub fn parse(body: &[u8], model: &ServedModel, bounds: Bounds, seed: u64) -> Result<Self, ApiError> {
+    pub fn parse(body: &[u8], model: &ServedModel, bounds: RequestBounds, seed: u64) -> Result<Self, ApiError> {
         let mut fields = Fields::parse(body)?;
         model.check_name(&mut fields)?;
         let messages = take_messages(&mut fields, &bounds)?;
@@ -60,7 +60,7 @@ fn prompt_of(
     messages: &[Message],
     arguments: &Map<String, Value>,
     special_tokens: bool,
-    (model, bounds): (&ServedModel, &Bounds),
+    (model, bounds): (&ServedModel, &RequestBounds),
 ) -> Result<Vec<u32>, ApiError> {
     let refuse = |message: String| ApiError::field("messages", Code::InvalidValue, message);
     let template = model

@@ -143,7 +143,7 @@ mod tests {
 
     use super::super::validate::CompletionRequest;
     use super::*;
-    use crate::server::bounds::Bounds;
+    use crate::server::bounds::RequestBounds;
     use crate::server::fixture::model;
 
     fn score(token: u32) -> TokenScore {
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_choice_that_is_ahead_of_the_scores_of_its_prompt_waits_for_them() {
-        let (model, bounds) = (Arc::new(model()), Bounds { context: 100, sequences: 100 });
+        let (model, bounds) = (Arc::new(model()), RequestBounds { context: 100, sequences: 100 });
         let body = br#"{"prompt": [[5, 6, 7], [8]], "n": 2, "max_tokens": 9, "echo": true, "logprobs": 0}"#;
         let request = CompletionRequest::parse(body, &model, bounds, 1).unwrap();
         let writer = Writer { model, id: "cmpl-1".to_owned(), created: 1, request };

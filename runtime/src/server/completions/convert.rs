@@ -9,7 +9,7 @@ use super::chunks::StreamWriter;
 use super::validate::{CompletionRequest, Prompt};
 use super::whole::Whole;
 use crate::scheduler::NewSequence;
-use crate::server::bounds::Bounds;
+use crate::server::bounds::RequestBounds;
 use crate::server::error::ApiError;
 use crate::server::generation::{Generation, new_id};
 use crate::server::options::Stream;
@@ -23,7 +23,7 @@ use crate::server::{App, Asked, new_seed, now, stream, written};
 ///
 /// # Errors
 /// If it is refused.
-pub fn read(body: &[u8], model: &ServedModel, bounds: Bounds) -> Result<CompletionRequest, ApiError> {
+pub fn read(body: &[u8], model: &ServedModel, bounds: RequestBounds) -> Result<CompletionRequest, ApiError> {
     CompletionRequest::parse(body, model, bounds, new_seed())
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::prompts::{PROMPTS_AT_MOST, Prompts, ReadPrompts, TokenList};
 use crate::scheduler::Length;
 use crate::server::Route;
-use crate::server::bounds::Bounds;
+use crate::server::bounds::RequestBounds;
 use crate::server::error::{ApiError, Code};
 use crate::server::fields::Fields;
 use crate::server::options::{Options, TOP_LOGPROBS_AT_MOST};
@@ -41,7 +41,7 @@ impl CompletionRequest {
     ///
     /// # Errors
     /// If anything in it is wrong or not supported.
-    pub fn parse(body: &[u8], model: &ServedModel, bounds: Bounds, seed: u64) -> Result<Self, ApiError> {
+    pub fn parse(body: &[u8], model: &ServedModel, bounds: RequestBounds, seed: u64) -> Result<Self, ApiError> {
         let mut fields = Fields::parse(body)?;
         model.check_name(&mut fields)?;
         let expected = "a string, a list of strings, a list of tokens or a list of lists of tokens";
@@ -96,7 +96,7 @@ fn check_best_of(fields: &mut Fields<'_>, choices: u32) -> Result<(), ApiError> 
 /// What a prompt becomes under the rest of its request.
 struct Reader<'a> {
     model: &'a ServedModel,
-    bounds: Bounds,
+    bounds: RequestBounds,
     max_tokens: Option<u64>,
     echo: bool,
     /// Whether the tokens of what is echoed are scored.

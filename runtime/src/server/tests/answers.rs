@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::coordinator::fake::Fake;
 use crate::scheduler::Length;
 use crate::server::answers::Answers;
-use crate::server::bounds::Bounds;
+use crate::server::bounds::RequestBounds;
 use crate::server::fixture::{Server, model, tokenizer};
 use crate::server::{chat, completions};
 
@@ -112,7 +112,7 @@ async fn short_answers_have_a_length_and_long_ones_come_in_pieces() {
 
 #[test]
 fn an_answer_of_open_length_may_have_its_share_of_what_all_choices_may_have() {
-    let (model, bounds) = (model(), Bounds { context: 100_000, sequences: 256 });
+    let (model, bounds) = (model(), RequestBounds { context: 100_000, sequences: 256 });
     let length = |more: Value| {
         let mut body = json!({"messages": [{"role": "user", "content": "a"}]});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -132,7 +132,7 @@ fn an_answer_of_open_length_may_have_its_share_of_what_all_choices_may_have() {
 
 #[test]
 fn of_many_prompts_none_is_made_tokens_of_after_the_first_that_is_too_many() {
-    let (model, bounds) = (model(), Bounds { context: 1000, sequences: 2048 });
+    let (model, bounds) = (model(), RequestBounds { context: 1000, sequences: 2048 });
     // The last one cannot be served at all, which would be told if it were looked at.
     let mut prompts = vec![vec![5; 1000]; 60];
     prompts.push(vec![u32::MAX]);
