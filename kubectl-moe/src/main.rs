@@ -1,36 +1,39 @@
 //! The kubectl plugin.
 
-use std::io::{self, Write as _};
+mod progress;
+
+use std::io::{IsTerminal as _, stderr, stdin, stdout};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser as _;
-use kubectl_moe::{Arguments, run};
+use kubectl_moe::{Arguments, PluginError, Progress, Terminal, run};
 use plan::words::with_causes;
+use progress::Watcher;
 
 /// A wrong command line ends in `parse`, with status 2.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let began = Instant::now();
     let arguments = Arguments::parse();
-    let printed = match run(arguments, || began.elapsed()).await {
-        Ok(text) => print(&text).map_err(|error| with_causes(&error)),
-        Err(error) => Err(with_causes(&error)),
+    let watcher = stderr().is_terminal().then(Watcher::on_standard_error);
+    let mut terminal = Terminal {
+        input: &mut stdin(),
+        output: &mut stdout(),
+        errors: &mut stderr(),
+        now: &|| began.elapsed(),
+        progress: watcher.as_ref().map_or(&() as &dyn Progress, |watcher| watcher),
+        input_is_read: false,
     };
-    match printed {
+    let result = run(arguments, &mut terminal).await;
+    drop(watcher);
+    match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("kubectl-moe: {message}");
+        // Whoever reads may stop before the end: that is no failure.
+        Err(PluginError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kubectl-moe: {}", with_causes(&error));
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Whoever reads may stop before the end: that is no failure.
-fn print(text: &str) -> io::Result<()> {
-    let mut output = io::stdout().lock();
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
     }
 }

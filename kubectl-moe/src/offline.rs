@@ -9,7 +9,6 @@ mod model;
 mod plan;
 mod simulate;
 mod size;
-mod units;
 
 use std::path::{Path, PathBuf};
 
@@ -20,72 +19,58 @@ use ::plan::map::MapError;
 use ::plan::proposal::ProposalError;
 use ::plan::sizing::SizingError;
 use ::plan::topology::TopologyError;
-use clap::ValueEnum;
 use thiserror::Error;
 
-pub(super) use convert::{CheckArguments, ConvertArguments, check, convert};
+use crate::Terminal;
+
+pub(super) use convert::{CheckArguments, ConvertArguments, Description, check, convert};
 pub(super) use plan::{PlanArguments, run as plan};
 pub(super) use simulate::{SimulateArguments, run as simulate};
 pub(super) use size::{SizeArguments, run as size};
 
-/// How a result is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For people
-    #[default]
-    Table,
-    /// For programs
-    Json,
+/// What stands for standard input, and for the result's place on standard output.
+const STANDARD: &str = "-";
+
+fn is_standard(path: &Path) -> bool {
+    path == Path::new(STANDARD)
 }
 
-impl Output {
-    fn print<T: serde::Serialize>(self, document: &T, table: impl FnOnce(&T) -> String) -> String {
-        match self {
-            Self::Table => table(document),
-            Self::Json => with_rows(&serde_json::to_string_pretty(document).expect("a result is plain data")) + "\n",
-        }
+/// A file as errors name it.
+fn named(path: &Path) -> String {
+    if is_standard(path) { "standard input".to_owned() } else { path.display().to_string() }
+}
+
+fn read(path: &Path, terminal: &mut Terminal<'_>) -> Result<Vec<u8>, OfflineError> {
+    let bytes =
+        if is_standard(path) { terminal.read_input().ok_or(OfflineError::InputTwice)? } else { std::fs::read(path) };
+    bytes.map_err(|source| OfflineError::Read { path: path.to_owned(), source })
+}
+
+/// Writes a file; `-` gives its text back, to be printed in the place of the result.
+fn write(path: &Path, text: String) -> Result<Option<String>, OfflineError> {
+    if is_standard(path) {
+        return Ok(Some(text));
     }
-}
-
-/// Indented JSON with each list of numbers on one line. A line that ends with a bracket is in no text: texts have no lines.
-fn with_rows(json: &str) -> String {
-    let mut parts = json.split("[\n");
-    let mut rows = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let of_numbers =
-            |list: &&str| list.chars().all(|one| one.is_ascii_digit() || one.is_whitespace() || one == ',');
-        match part.split_once(']').filter(|(list, _)| of_numbers(list)) {
-            Some((list, rest)) => {
-                let numbers: Vec<&str> = list.split(',').map(str::trim).collect();
-                rows.extend(["[", &numbers.join(", "), "]", rest]);
-            }
-            None => rows.extend(["[\n", part]),
-        }
-    }
-    rows
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, OfflineError> {
-    std::fs::read(path).map_err(|source| OfflineError::Read { path: path.to_owned(), source })
-}
-
-fn write(path: &Path, text: &str) -> Result<(), OfflineError> {
-    std::fs::write(path, text).map_err(|source| OfflineError::Write { path: path.to_owned(), source })
+    std::fs::write(path, text).map_err(|source| OfflineError::Write { path: path.to_owned(), source })?;
+    Ok(None)
 }
 
 /// Why a command that needs no cluster failed.
 #[derive(Debug, Error)]
 pub enum OfflineError {
     /// A file cannot be read.
-    #[error("{} cannot be read", path.display())]
+    #[error("{} cannot be read", named(path))]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
         source: std::io::Error,
     },
+    /// Standard input is named for two files.
+    #[error("standard input can be read once, and - names it for two files; give one of them as a file")]
+    InputTwice,
     /// A file cannot be written.
-    #[error("{} cannot be written", path.display())]
+    #[error("{} cannot be written", named(path))]
     Write {
         /// The file.
         path: PathBuf,
@@ -93,7 +78,7 @@ pub enum OfflineError {
         source: std::io::Error,
     },
     /// A file holds no load.
-    #[error("{} is no load to plan from", path.display())]
+    #[error("{} is no load to plan from", named(path))]
     Load {
         /// The file.
         path: PathBuf,
@@ -103,7 +88,8 @@ pub enum OfflineError {
     /// Two files hold loads of different models.
     #[error(
         "{} has {layers} layers of {experts} experts, {} has {first_layers} of {first_experts}; loads must be of one model",
-        path.display(), first.display()
+        named(path),
+        named(first)
     )]
     Loads {
         /// The file.
@@ -120,7 +106,7 @@ pub enum OfflineError {
         first_experts: usize,
     },
     /// A file holds no map that can be used.
-    #[error("{} is no expert map that can be used: {reason}", path.display())]
+    #[error("{} is no expert map that can be used: {reason}", named(path))]
     Map {
         /// The file.
         path: PathBuf,
@@ -131,7 +117,7 @@ pub enum OfflineError {
     #[error(
         "{} is for {ranks} ranks with {slots} slots, the plan for {wanted_ranks} with {wanted_slots}; plan without \
          --current, or with its --ranks and --redundancy",
-        path.display()
+        named(path)
     )]
     Current {
         /// The file.
@@ -146,7 +132,7 @@ pub enum OfflineError {
         wanted_slots: usize,
     },
     /// A model's configuration does not say what is needed.
-    #[error("{} {what}", path.display())]
+    #[error("{} {what}", named(path))]
     Config {
         /// The file.
         path: PathBuf,
@@ -157,7 +143,7 @@ pub enum OfflineError {
     #[error(
         "the load has {layers} layers of {experts} experts, {} has {model_layers} MoE layers of {model_experts}; give the \
          model of the load, or --dense-layers where a dump of SGLang counts dense layers",
-        path.display()
+        named(path)
     )]
     OtherModel {
         /// The configuration.
@@ -172,7 +158,7 @@ pub enum OfflineError {
         model_experts: usize,
     },
     /// Two load documents name different models.
-    #[error("{} is of {difference} as {}; loads must be of one model", path.display(), first.display())]
+    #[error("{} is of {difference} as {}; loads must be of one model", named(path), named(first))]
     LoadModels {
         /// The file.
         path: PathBuf,
@@ -182,7 +168,10 @@ pub enum OfflineError {
         difference: String,
     },
     /// The map in force names another model than the load.
-    #[error("{} is of {difference} as the load; plan without --current, or with a map of the load's model", path.display())]
+    #[error(
+        "{} is of {difference} as the load; plan without --current, or with a map of the load's model",
+        named(path)
+    )]
     CurrentModel {
         /// The map.
         path: PathBuf,
@@ -222,19 +211,4 @@ pub enum OfflineError {
     /// A map cannot be written in the format.
     #[error(transparent)]
     Format(#[from] WriteError),
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::with_rows;
-
-    #[test]
-    fn lists_of_numbers_are_on_one_line_and_nothing_else_changes() {
-        let value = json!({"a": [[1, 2], [3]], "text": "x: [\n 1,\n 2]", "empty": [], "mixed": [{"b": [4, 5]}]});
-        let rows = with_rows(&serde_json::to_string_pretty(&value).unwrap());
-        assert_eq!(serde_json::from_str::<Value>(&rows).unwrap(), value);
-        assert!(rows.contains("[1, 2]") && rows.contains("\"b\": [4, 5]"), "{rows}");
-    }
 }

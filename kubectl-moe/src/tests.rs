@@ -20,7 +20,7 @@ const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 type Asked = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
 /// A cluster with the example, whose Secret and coordinator answer with this status and body.
-fn cluster(secret: (u16, Value), coordinator: (u16, String)) -> (Plugin, Asked) {
+fn cluster_with(secret: (u16, Value), coordinator: (u16, String)) -> (Cluster, Asked) {
     let asked = Asked::default();
     let log = Arc::clone(&asked);
     let service = tower::service_fn(move |request: Request<Body>| {
@@ -38,7 +38,31 @@ fn cluster(secret: (u16, Value), coordinator: (u16, String)) -> (Plugin, Asked) 
         };
         async move { Ok::<_, Infallible>(Response::builder().status(status).body(Body::from(body.into_bytes())).unwrap()) }
     });
-    (Plugin { client: Client::new(service, "default"), namespace: "default".to_owned() }, asked)
+    let client = kube::Client::new(service, "default");
+    (Cluster { client, namespace: "default".to_owned(), timeout: None }, asked)
+}
+
+/// What a command prints about a cluster.
+async fn printed(cluster: &Cluster, line: &str) -> Result<String, PluginError> {
+    let words = std::iter::once("kubectl-moe").chain(line.split(' '));
+    let asking = match Arguments::try_parse_from(words).unwrap().command {
+        Command::Status(arguments) => Asking::Status(arguments),
+        Command::Load(arguments) => Asking::Load(arguments),
+        Command::Rebalance(arguments) => Asking::Rebalance(arguments),
+        other => panic!("{other:?}"),
+    };
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let mut terminal = Terminal {
+        input: &mut std::io::empty(),
+        output: &mut output,
+        errors: &mut errors,
+        now: &std::time::Duration::default,
+        progress: &(),
+        input_is_read: false,
+    };
+    ask(&asking, cluster, &mut terminal).await?;
+    assert_eq!(errors, b"", "nothing is amiss");
+    Ok(String::from_utf8(output).unwrap())
 }
 
 fn deployment() -> Value {
@@ -75,8 +99,8 @@ fn sent(asked: &Asked) -> Vec<Option<String>> {
 
 #[tokio::test]
 async fn a_coordinator_is_asked_with_the_token_that_the_user_may_read() {
-    let (plugin, asked) = cluster((200, secret("uid-1")), (202, "{}".to_owned()));
-    plugin.rebalance("tiny-moe", 0).await.unwrap();
+    let (cluster, asked) = cluster_with((200, secret("uid-1")), (202, "{}".to_owned()));
+    printed(&cluster, "rebalance tiny-moe").await.unwrap();
     assert_eq!(sent(&asked), [Some(TOKEN.to_owned())]);
     let elsewhere =
         asked.lock().unwrap().iter().filter(|(path, token)| token.is_some() && !path.contains("/proxy/")).count();
@@ -86,16 +110,16 @@ async fn a_coordinator_is_asked_with_the_token_that_the_user_may_read() {
 #[tokio::test]
 async fn a_deployment_without_keys_of_its_own_is_asked_without_a_token() {
     for answer in [(404, refused(404)), (200, secret("uid-of-another")), (200, json!({"metadata": {"name": "k"}}))] {
-        let (plugin, asked) = cluster(answer, (202, "{}".to_owned()));
-        plugin.rebalance("tiny-moe", 0).await.unwrap();
+        let (cluster, asked) = cluster_with(answer, (202, "{}".to_owned()));
+        printed(&cluster, "rebalance tiny-moe").await.unwrap();
         assert_eq!(sent(&asked), [None]);
     }
 }
 
 #[tokio::test]
 async fn who_may_not_read_the_token_is_told_which_right_is_missing() {
-    let (plugin, asked) = cluster((403, refused(403)), (202, "{}".to_owned()));
-    let error = plugin.rebalance("tiny-moe", 0).await.unwrap_err().to_string();
+    let (cluster, asked) = cluster_with((403, refused(403)), (202, "{}".to_owned()));
+    let error = printed(&cluster, "rebalance tiny-moe").await.unwrap_err().to_string();
     assert_eq!(
         error,
         "the coordinators of tiny-moe ask for a token, and the Secret tiny-moe-keys that holds it cannot be read: this needs \
@@ -103,7 +127,7 @@ async fn who_may_not_read_the_token_is_told_which_right_is_missing() {
     );
     assert_eq!(sent(&asked), []);
     // What the status alone tells is told all the same.
-    let status = plugin.status("tiny-moe").await.unwrap();
+    let status = printed(&cluster, "status tiny-moe").await.unwrap();
     assert!(
         status.starts_with("MoEDeployment tiny-moe\n")
             && status.ends_with(&format!("From the status alone: {error}\n"))
@@ -113,13 +137,13 @@ async fn who_may_not_read_the_token_is_told_which_right_is_missing() {
 #[tokio::test]
 async fn what_a_pod_answers_is_bounded_and_controls_no_terminal() {
     let endless = "[".repeat(65 << 20);
-    let (plugin, _) = cluster((404, refused(404)), (200, endless));
-    let error = plugin.load("tiny-moe", 0).await.unwrap_err();
+    let (cluster, _) = cluster_with((404, refused(404)), (200, endless));
+    let error = printed(&cluster, "load tiny-moe").await.unwrap_err();
     assert!(matches!(error, PluginError::TooLarge { .. }), "{error}");
     for body in [json!({"error": {"message": "\u{1b}[2Jno".repeat(10_000)}}).to_string(), "\u{1b}[2Jno ".repeat(10_000)]
     {
-        let (plugin, _) = cluster((404, refused(404)), (500, body));
-        let error = plugin.load("tiny-moe", 0).await.unwrap_err();
+        let (cluster, _) = cluster_with((404, refused(404)), (500, body));
+        let error = printed(&cluster, "load tiny-moe").await.unwrap_err();
         let mut told = plan::words::with_causes(&error);
         told.truncate(2000);
         assert!(told.contains("[2Jno") && !told.contains('\u{1b}') && told.len() < 1500, "{told:?}");

@@ -121,6 +121,13 @@ pub struct Found {
 /// # Errors
 /// If it is in none of them, or is no valid map or not the one expected.
 pub fn read_any(text: &[u8], expected: &Expected) -> Result<Found, FormatError> {
+    let is_json = text.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| matches!(byte, b'[' | b'{'));
+    if !is_json
+        && !is_trtllm(text)
+        && let Ok(value) = document(text)
+    {
+        return read_any(value.to_string().as_bytes(), expected);
+    }
     let format = recognize(text)?;
     let (map, model) = match format {
         Format::Swift => read_own(text).map(|(map, model)| (map, Some(model)))?,
@@ -161,11 +168,13 @@ fn recognize(text: &[u8]) -> Result<Format, FormatError> {
             Head { logical_count: Some(_), .. } => Err(FormatError::Load),
             _ => Err(FormatError::Unknown),
         },
-        _ if text.split(|&byte| byte == b'\n').any(|line| line.starts_with(b"initial_global_assignments")) => {
-            Ok(Format::Trtllm)
-        }
+        _ if is_trtllm(text) => Ok(Format::Trtllm),
         _ => Err(FormatError::Unknown),
     }
+}
+
+fn is_trtllm(text: &[u8]) -> bool {
+    text.split(|&byte| byte == b'\n').any(|line| line.starts_with(b"initial_global_assignments"))
 }
 
 #[derive(Deserialize)]
@@ -176,6 +185,17 @@ struct Head {
     physical_to_logical_map: Option<serde::de::IgnoredAny>,
     initial_global_assignments: Option<serde::de::IgnoredAny>,
     logical_count: Option<serde::de::IgnoredAny>,
+}
+
+/// The data of a text that is JSON, or YAML of lists or fields; otherwise what the reader of JSON says.
+pub(crate) fn document(text: &[u8]) -> Result<serde_json::Value, String> {
+    let error = match serde_json::from_slice(text) {
+        Ok(value) => return Ok(value),
+        Err(error) => error.to_string(),
+    };
+    // Almost every text is YAML, of one word.
+    let yaml = std::str::from_utf8(text).ok().and_then(|text| serde_saphyr::from_str::<serde_json::Value>(text).ok());
+    yaml.filter(|value| value.is_object() || value.is_array()).ok_or(error)
 }
 
 fn head(json: &[u8]) -> Result<Head, FormatError> {

@@ -1,26 +1,26 @@
-//! `kubectl moe map convert` and `map check`: maps of one engine for another.
+//! `kubectl moe map convert` and `map check`: maps of one engine for another, and what a map holds in words.
 
 use std::path::PathBuf;
 
 use ::plan::coverage;
 use ::plan::formats::{Expected, Format, Found, read_any};
+use ::plan::map::ExpertMap;
+use ::plan::wire::ModelIdentity;
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use serde::Serialize;
 
 use super::input::identity;
 use super::model::Model;
-use super::units::counted;
-use super::{OfflineError, read, write};
-
-/// The name of one of the formats.
-pub(super) fn format() -> impl clap::builder::TypedValueParser<Value = Format> {
-    PossibleValuesParser::new(Format::ALL.map(Format::as_str))
-        .map(|name| name.parse::<Format>().expect("only names of formats get here"))
-}
+use super::{OfflineError, is_standard, named, read, write};
+use crate::Terminal;
+use crate::map::format;
+use crate::output::Output;
+use crate::table::columns;
+use crate::words::{counted, range};
 
 #[derive(Args, Debug)]
 struct MapOptions {
-    /// Expert map in any of the formats, which its text tells
+    /// Expert map in any of the formats, which its text tells; - is standard input
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
     /// Ranks it is for; formats other than swift and vllm-ascend do not tell
@@ -35,7 +35,7 @@ struct MapOptions {
     /// Layers without experts before the first MoE layer, which the formats sglang and trtllm count
     #[arg(long, value_name = "K")]
     dense_layers: Option<usize>,
-    /// Folder of the checkpoint, whose config.json gives layers, experts and dense layers
+    /// Folder of the checkpoint, or its config.json, which gives layers, experts and dense layers
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
 }
@@ -46,7 +46,7 @@ pub struct ConvertArguments {
     #[command(flatten)]
     map: MapOptions,
     /// Format to write
-    #[arg(long, value_name = "FORMAT", value_parser = format())]
+    #[arg(long, visible_alias = "map-format", value_name = "FORMAT", value_parser = format())]
     to: Format,
     /// Write the map into this file instead of printing it
     #[arg(long, value_name = "FILE")]
@@ -69,11 +69,14 @@ pub struct ConvertArguments {
 pub struct CheckArguments {
     #[command(flatten)]
     map: MapOptions,
+    /// How the result is printed; wide has the experts of each rank
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
 }
 
 impl MapOptions {
-    fn expected(&self, repair: bool) -> Result<Expected, OfflineError> {
-        let model = self.model.as_deref().map(Model::read).transpose()?;
+    fn expected(&self, repair: bool, terminal: &mut Terminal<'_>) -> Result<Expected, OfflineError> {
+        let model = self.model.as_deref().map(|path| Model::read(path, terminal)).transpose()?;
         let of_model = |of: fn(&Model) -> usize| model.as_ref().map(of);
         let dense_layers = self.dense_layers.or(of_model(|model| model.dense_layers)).unwrap_or(0);
         Ok(Expected {
@@ -85,47 +88,128 @@ impl MapOptions {
         })
     }
 
-    fn read(&self, expected: &Expected) -> Result<Found, OfflineError> {
-        let text = read(&self.from)?;
+    fn read(&self, expected: &Expected, terminal: &mut Terminal<'_>) -> Result<Found, OfflineError> {
+        let text = read(&self.from, terminal)?;
         read_any(&text, expected).map_err(|reason| OfflineError::Map { path: self.from.clone(), reason })
     }
 }
 
 /// Runs `map convert`; returns what to print.
-pub fn convert(arguments: &ConvertArguments) -> Result<String, OfflineError> {
+pub fn convert(arguments: &ConvertArguments, terminal: &mut Terminal<'_>) -> Result<String, OfflineError> {
     let ConvertArguments { map: options, to, out, repair, model_name, model_digest } = arguments;
-    let expected = options.expected(*repair)?;
-    let Found { map, model, .. } = options.read(&expected)?;
+    let expected = options.expected(*repair, terminal)?;
+    let Found { map, model, .. } = options.read(&expected, terminal)?;
     let shape = map.shape();
     let identity = identity(model, shape, (model_name.as_deref(), model_digest.as_deref()));
     let text = to.write(&map, &identity, expected.dense_layers)?;
-    match out {
-        None => Ok(text),
-        Some(path) => {
-            write(path, &text)?;
-            Ok(format!("{} written in the format {to}\n", path.display()))
-        }
-    }
+    let Some(path) = out.as_deref().filter(|path| !is_standard(path)) else { return Ok(text) };
+    write(path, text)?;
+    Ok(format!("{} written in the format {to}\n", path.display()))
 }
 
 /// Runs `map check`; returns what to print.
-pub fn check(arguments: &CheckArguments) -> Result<String, OfflineError> {
+pub fn check(arguments: &CheckArguments, terminal: &mut Terminal<'_>) -> Result<String, OfflineError> {
     let options = &arguments.map;
-    let Found { format, map, model } = options.read(&options.expected(false)?)?;
-    let shape = map.shape();
-    let copies = || map.layers().flat_map(|layer| map.replica_counts(layer));
-    let (fewest, most) = (copies().min().unwrap_or(0), copies().max().unwrap_or(0));
-    let name = model.map(|model| model.name).filter(|name| !name.is_empty());
-    let of = name.map_or_else(String::new, |name| format!(" for {name}"));
-    Ok(format!(
-        "{}: valid, {format}{of}\n{} of {} on {} with {} each (redundancy {}), {fewest} to {most} copies of an expert\n\
-         every expert survives the loss of any {}\n",
-        options.from.display(),
-        counted(shape.layers, "layer"),
-        counted(shape.experts, "expert"),
-        counted(shape.ranks, "rank"),
-        counted(shape.slots_per_rank, "slot"),
-        map.physical() - shape.experts,
-        counted(coverage::coverage(&map), "rank"),
+    let expected = options.expected(false, terminal)?;
+    let Found { format, map, model } = options.read(&expected, terminal)?;
+    let what = named(&options.from);
+    let description = Description::new(what, format, model.as_ref(), &map);
+    let is_wide = arguments.output.is_wide();
+    Ok(arguments.output.print(
+        &description,
+        |description| description.text(is_wide),
+        |description| description.what.clone(),
     ))
+}
+
+/// What a map holds.
+#[derive(Debug, Serialize)]
+pub(crate) struct Description {
+    /// The file, or the replica, that it is of.
+    #[serde(rename = "from")]
+    what: String,
+    format: &'static str,
+    model: Option<String>,
+    layers: usize,
+    experts: usize,
+    ranks: usize,
+    slots_per_rank: usize,
+    redundancy: usize,
+    fewest_copies: u32,
+    most_copies: u32,
+    /// Ranks of which any may be lost with every expert present.
+    coverage: usize,
+    #[serde(skip)]
+    placement: Vec<Vec<String>>,
+}
+
+impl Description {
+    pub fn new(what: String, format: Format, model: Option<&ModelIdentity>, map: &ExpertMap) -> Self {
+        let shape = map.shape();
+        let copies = || map.layers().flat_map(|layer| map.replica_counts(layer));
+        let ranks = |layer| (0..shape.ranks).map(move |rank| (layer, rank));
+        let row = |(layer, rank): (::plan::ids::LayerId, usize)| {
+            let experts: Vec<String> = map.rank(layer, rank.into()).iter().map(|expert| expert.0.to_string()).collect();
+            vec![layer.0.to_string(), rank.to_string(), experts.join(" ")]
+        };
+        Self {
+            what,
+            format: format.as_str(),
+            model: model.map(|model| model.name.clone()).filter(|name| !name.is_empty()),
+            layers: shape.layers,
+            experts: shape.experts,
+            ranks: shape.ranks,
+            slots_per_rank: shape.slots_per_rank,
+            redundancy: map.physical() - shape.experts,
+            fewest_copies: copies().min().unwrap_or(0),
+            most_copies: copies().max().unwrap_or(0),
+            coverage: coverage::coverage(map),
+            placement: map.layers().flat_map(ranks).map(row).collect(),
+        }
+    }
+
+    pub fn text(&self, is_wide: bool) -> String {
+        let Self { what, format, .. } = self;
+        let of = self.model.as_ref().map_or_else(String::new, |name| format!(" for {name}"));
+        let copies = range(self.fewest_copies as usize, self.most_copies as usize, "copy");
+        let text = format!(
+            "{what}: valid, {format}{of}\n{} of {} on {} with {} each (redundancy {}), {copies} of each expert\n{}\n",
+            counted(self.layers, "layer"),
+            counted(self.experts, "expert"),
+            counted(self.ranks, "rank"),
+            counted(self.slots_per_rank, "slot"),
+            self.redundancy,
+            survival(self.coverage),
+        );
+        if !is_wide {
+            return text;
+        }
+        format!("{text}\n{}", columns(&["LAYER", "RANK", "EXPERTS"], self.placement.clone()))
+    }
+}
+
+/// What a loss costs.
+fn survival(coverage: usize) -> String {
+    match coverage {
+        0 => "the loss of a rank can take the only copy of an expert away".to_owned(),
+        1 => "every expert survives the loss of any one rank".to_owned(),
+        some => format!("every expert survives the loss of any {some} ranks"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_loss_costs_is_said_for_every_coverage() {
+        assert_eq!(
+            [0, 1, 2].map(survival),
+            [
+                "the loss of a rank can take the only copy of an expert away",
+                "every expert survives the loss of any one rank",
+                "every expert survives the loss of any 2 ranks",
+            ]
+        );
+    }
 }

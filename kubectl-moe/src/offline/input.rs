@@ -13,6 +13,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 
 use super::model::Model;
 use super::{OfflineError, read};
+use crate::Terminal;
 
 /// The name of one of the policies.
 pub(super) fn policy() -> impl clap::builder::TypedValueParser<Value = Policy> {
@@ -23,7 +24,7 @@ pub(super) fn policy() -> impl clap::builder::TypedValueParser<Value = Policy> {
 #[derive(Args, Clone, Debug)]
 pub(super) struct LoadOptions {
     /// Recorded load: .npy or JSON lists [layers, experts] or [windows, layers, experts], a load document of the
-    /// coordinator, or SGLang's dump as JSON; may be given several times, oldest first
+    /// coordinator, or SGLang's dump as JSON; may be given several times, oldest first; - is standard input
     #[arg(long, value_name = "FILE", required = true)]
     load: Vec<PathBuf>,
     /// Ranks of the expert-parallel group
@@ -32,7 +33,7 @@ pub(super) struct LoadOptions {
     /// Nodes, over which the ranks are spread evenly
     #[arg(long, value_name = "M", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16384))]
     nodes: u32,
-    /// Folder of the checkpoint, whose config.json gives the bytes of an expert, dense layers and router groups
+    /// Folder of the checkpoint, or its config.json, which gives the bytes of an expert, dense layers and router groups
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Bytes of one expert of one layer
@@ -91,17 +92,18 @@ impl LoadOptions {
         Coverage { ranks: self.min_coverage, nodes: self.min_node_coverage }
     }
 
-    pub fn input(&self) -> Result<Input, OfflineError> {
-        let model = self.model.as_deref().map(Model::read).transpose()?;
+    pub fn input(&self, terminal: &mut Terminal<'_>) -> Result<Input, OfflineError> {
+        let model = self.model.as_deref().map(|path| Model::read(path, terminal)).transpose()?;
+        let read = self.read(terminal)?;
         let mut dense_layers = self.dense_layers.map(|dense| dense as usize);
-        let Loads { windows, model: identity, .. } = self.loads(dense_layers.unwrap_or(0))?;
+        let Loads { windows, model: identity, .. } = Self::loads(&read, dense_layers.unwrap_or(0))?;
         let (mut layers, experts) = (windows[0].layers(), windows[0].experts());
         let mut windows = windows;
         if let Some(model) = &model {
             let moe_layers = model.layers.saturating_sub(dense_layers.unwrap_or(model.dense_layers));
             // Without --dense-layers, a dump of SGLang of the whole model keeps its dense layers.
             if layers != moe_layers && dense_layers.is_none() && layers == model.layers {
-                let loads = self.loads(model.dense_layers)?;
+                let loads = Self::loads(&read, model.dense_layers)?;
                 windows = loads.windows;
                 layers = windows[0].layers();
             }
@@ -132,18 +134,29 @@ impl LoadOptions {
         })
     }
 
+    /// What each file holds.
+    fn read(&self, terminal: &mut Terminal<'_>) -> Result<Vec<(PathBuf, Loads)>, OfflineError> {
+        let mut all = Vec::new();
+        for path in &self.load {
+            let bytes = read(path, terminal)?;
+            let loads = loads::read(&bytes).map_err(|source| OfflineError::Load { path: path.clone(), source })?;
+            all.push((path.clone(), loads));
+        }
+        Ok(all)
+    }
+
     /// All files as one sequence of windows.
-    fn loads(&self, dense_layers: usize) -> Result<Loads, OfflineError> {
-        let one = |path: &PathBuf| {
-            let bytes = read(path)?;
-            let loads = loads::read(&bytes).and_then(|loads| loads.without_dense_layers(dense_layers));
+    fn loads(read: &[(PathBuf, Loads)], dense_layers: usize) -> Result<Loads, OfflineError> {
+        let one = |(path, loads): &(PathBuf, Loads)| {
+            let loads = loads.clone().without_dense_layers(dense_layers);
             loads.map_err(|source| OfflineError::Load { path: path.clone(), source })
         };
-        let (first, rest) = self.load.split_first().expect("the option is required");
-        let mut all = one(first)?;
+        let (first_read, rest) = read.split_first().expect("the option is required");
+        let first = &first_read.0;
+        let mut all = one(first_read)?;
         let (first_layers, first_experts) = (all.windows[0].layers(), all.windows[0].experts());
-        for path in rest {
-            let loads = one(path)?;
+        for read in rest {
+            let (path, loads) = (&read.0, one(read)?);
             let (layers, experts) = (loads.windows[0].layers(), loads.windows[0].experts());
             if (layers, experts) != (first_layers, first_experts) {
                 return Err(OfflineError::Loads {
@@ -196,7 +209,7 @@ impl Input {
 
     /// The load in words.
     pub fn title(&self) -> String {
-        use super::units::counted;
+        use crate::words::counted;
         let windows = counted(self.windows.len(), "window");
         format!("{windows} of {} with {}", counted(self.layers(), "layer"), counted(self.experts(), "expert"))
     }

@@ -4,7 +4,7 @@ use ::plan::policy::{Decision, Reason, Terms};
 use clap::Args;
 
 use super::OfflineError;
-use super::units::{bytes, counted};
+use crate::words::{bytes, counted};
 
 /// The options of the same names of the runtime, with its defaults.
 #[derive(Args, Clone, Debug)]

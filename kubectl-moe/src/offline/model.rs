@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{OfflineError, read};
+use super::{OfflineError, is_standard, read};
+use crate::Terminal;
 
 /// A model's experts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,10 +23,11 @@ pub(super) struct Model {
 }
 
 impl Model {
-    /// Reads `config.json` in a folder.
-    pub fn read(folder: &Path) -> Result<Self, OfflineError> {
-        let path = folder.join("config.json");
-        let text = read(&path)?;
+    /// Reads `config.json`, or the one in a folder.
+    pub fn read(path: &Path, terminal: &mut Terminal<'_>) -> Result<Self, OfflineError> {
+        let is_file = is_standard(path) || path.is_file();
+        let path = if is_file { path.to_owned() } else { path.join("config.json") };
+        let text = read(&path, terminal)?;
         Self::parse(&text, &path).map_err(|what| OfflineError::Config { path, what })
     }
 

@@ -1,7 +1,6 @@
 //! `kubectl moe plan`: a placement for a recorded load, with its figures.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use ::plan::balance::{Policy, Request, balance};
 use ::plan::formats::{Expected, Format, read_any};
@@ -13,17 +12,20 @@ use ::plan::policy::{Decision, History};
 use ::plan::proposal::{Rules, Situation, judge};
 use ::plan::replay::ratio;
 use ::plan::topology::Topology;
-use ::plan::wire::ModelIdentity;
+use ::plan::wire::{MapDocument, ModelIdentity};
 use ::plan::{bound, coverage};
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::convert::format;
 use super::input::{Input, LoadOptions, identity, other_model, policy};
 use super::judge::{JudgeOptions, described};
-use super::units::{bytes, counted, percent};
-use super::{OfflineError, Output, read, write};
+use super::{OfflineError, read, write};
+use crate::Terminal;
+use crate::map::format;
+use crate::output::Output;
+use crate::table::columns;
+use crate::words::{bytes, counted, numbered, percent};
 
 /// Arguments of `kubectl moe plan`.
 #[derive(Args, Debug)]
@@ -41,9 +43,9 @@ pub struct PlanArguments {
     #[arg(long, value_name = "P", value_parser = policy(), default_value_t = Policy::Swift)]
     policy: Policy,
     /// Format of the map
-    #[arg(long, value_name = "FORMAT", value_parser = format(), default_value_t = Format::Swift)]
-    format: Format,
-    /// Write the map into this file
+    #[arg(long, visible_alias = "format", value_name = "FORMAT", value_parser = format(), default_value_t = Format::Swift)]
+    map_format: Format,
+    /// Write the map into this file; - prints it instead of the figures
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Name of the served model in a map of the format swift; that of the load document or --current if left out
@@ -53,7 +55,7 @@ pub struct PlanArguments {
     /// document or --current if left out. A map without one fits every model of its layers and experts
     #[arg(long, value_name = "HEX")]
     model_digest: Option<String>,
-    /// How the result is printed; json has the map too
+    /// How the result is printed; json and yaml have the map too, wide each layer, name the hash of the map
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
@@ -81,6 +83,8 @@ struct Report {
     ratio_of_windows: f64,
     excess: f64,
     worst_layer: Layer,
+    #[serde(skip)]
+    each_layer: Vec<Layer>,
     moved_slots: usize,
     moved_share: f64,
     bytes: Option<u64>,
@@ -97,7 +101,7 @@ struct Report {
     map: Value,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 struct Layer {
     #[serde(rename = "layer")]
     number: usize,
@@ -105,35 +109,40 @@ struct Layer {
     excess: f64,
 }
 
-/// Runs the command; returns what to print. `now` tells the time since some moment.
-pub fn run(arguments: &PlanArguments, now: impl Fn() -> Duration) -> Result<String, OfflineError> {
-    let input = arguments.load.input()?;
+/// Runs the command; returns what to print.
+pub fn run(arguments: &PlanArguments, terminal: &mut Terminal<'_>) -> Result<String, OfflineError> {
+    let input = arguments.load.input(terminal)?;
     let terms = arguments.judge.terms(input.expert_bytes)?;
     let shape = MapShape::with_redundancy(input.layers(), input.experts(), input.ranks, arguments.redundancy)?;
     let topology = Topology::even(input.nodes, input.ranks, shape.slots_per_rank)?;
     let topology = topology.with_router_groups(input.router_groups);
-    let (current, of_current) = arguments.current(&input, shape)?;
+    let (current, of_current) = arguments.current(&input, shape, terminal)?;
 
     let busy = input.busy_layers();
     let windows = input.windows_of(&busy);
     let in_force = layers_of(&current, &busy);
-    let began = now();
+    terminal.progress.doing("planning");
+    let began = (terminal.now)();
     let plan = balance(&Request {
         policy: arguments.policy,
         windows: &windows,
         topology: &topology,
-        current: Some(&in_force),
+        // What engines start with is in force nowhere yet, so nothing speaks for keeping it.
+        current: arguments.current.is_some().then_some(&in_force),
         min_coverage: arguments.load.coverage(),
     })?;
-    let planner_seconds = now().saturating_sub(began).as_secs_f64();
+    let planner_seconds = (terminal.now)().saturating_sub(began).as_secs_f64();
     let whole = with_layers(&current, &busy, &plan.map);
 
     let known = input.identity.clone().or(of_current);
     let given = (arguments.model_name.as_deref(), arguments.model_digest.as_deref());
     let identity = identity(known, shape, given);
-    let text = arguments.format.write(&whole, &identity, input.dense_layers)?;
-    if let Some(path) = &arguments.out {
-        write(path, &text)?;
+    let hash = MapDocument::new(identity.clone(), &whole).content_hash();
+    let text = arguments.map_format.write(&whole, &identity, input.dense_layers)?;
+    if let Some(path) = &arguments.out
+        && let Some(printed) = write(path, text.clone())?
+    {
+        return Ok(printed);
     }
 
     // Figures are those of the map as it is written: other formats do not keep unequal shares.
@@ -141,6 +150,7 @@ pub fn run(arguments: &PlanArguments, now: impl Fn() -> Duration) -> Result<Stri
     let planned = layers_of(&written, &busy);
     let load = total(&windows);
     let excess = bound::excess(&planned, &load);
+    let each_layer = each_layer(&planned, &load, &excess, &busy);
     let moved = moved_slots(&in_force, &planned).expect("a plan has the shape of the placement in force");
     let decision = match &arguments.current {
         Some(_) => {
@@ -172,7 +182,8 @@ pub fn run(arguments: &PlanArguments, now: impl Fn() -> Duration) -> Result<Stri
         ratio: ratio(&planned, &load),
         ratio_of_windows: windows.iter().map(|window| ratio(&planned, window)).sum::<f64>() / windows.len() as f64,
         excess: excess.iter().sum::<f64>() / excess.len() as f64,
-        worst_layer: worst_layer(&planned, &load, &excess, &busy),
+        worst_layer: worst_layer(&each_layer),
+        each_layer,
         moved_slots: moved,
         moved_share: moved as f64 / (busy.len() * planned.physical()) as f64,
         bytes: input.expert_bytes.map(|bytes| bytes.saturating_mul(moved as u64)),
@@ -184,16 +195,22 @@ pub fn run(arguments: &PlanArguments, now: impl Fn() -> Duration) -> Result<Stri
         uncovered: coverage::uncovered(&planned, &topology, wanted),
         decision,
         planner_seconds,
-        format: arguments.format.as_str(),
+        format: arguments.map_format.as_str(),
         // YAML stays text.
         map: serde_json::from_str(&text).unwrap_or(Value::String(text)),
     };
-    Ok(arguments.output.print(&report, table))
+    let is_wide = arguments.output.is_wide();
+    Ok(arguments.output.print(&report, |report| table(report, is_wide), |_| hash))
 }
 
 impl PlanArguments {
     /// The placement in force and its model, where it is named.
-    fn current(&self, input: &Input, shape: MapShape) -> Result<(ExpertMap, Option<ModelIdentity>), OfflineError> {
+    fn current(
+        &self,
+        input: &Input,
+        shape: MapShape,
+        terminal: &mut Terminal<'_>,
+    ) -> Result<(ExpertMap, Option<ModelIdentity>), OfflineError> {
         let Some(path) = &self.current else { return Ok((ExpertMap::contiguous(shape)?, None)) };
         let expected = Expected {
             layers: Some(shape.layers),
@@ -202,8 +219,8 @@ impl PlanArguments {
             dense_layers: input.dense_layers,
             repair: false,
         };
-        let found =
-            read_any(&read(path)?, &expected).map_err(|reason| OfflineError::Map { path: path.clone(), reason })?;
+        let found = read_any(&read(path, terminal)?, &expected)
+            .map_err(|reason| OfflineError::Map { path: path.clone(), reason })?;
         let slots = found.map.shape().slots_per_rank;
         if slots != shape.slots_per_rank || found.map.slots_of_ranks().per_rank().is_none() {
             return Err(OfflineError::Current {
@@ -261,14 +278,21 @@ fn of_rows<'a>(ranks: &ExpertMap, rows: impl Iterator<Item = (&'a ExpertMap, usi
     map.and_then(|map| map.with_shares(&shares)).expect("layers of maps are valid")
 }
 
-fn worst_layer(map: &ExpertMap, load: &::plan::load::ExpertLoad, excess: &[f64], numbers: &[usize]) -> Layer {
+fn each_layer(map: &ExpertMap, load: &::plan::load::ExpertLoad, excess: &[f64], numbers: &[usize]) -> Vec<Layer> {
     let loads = rank_loads(map, load);
-    let worst = (0..excess.len()).max_by(|&a, &b| excess[a].total_cmp(&excess[b]).then(b.cmp(&a))).unwrap_or(0);
-    let ratio = balance_ratio(std::slice::from_ref(&loads[worst]));
-    Layer { number: numbers[worst], ratio, excess: excess[worst] }
+    let layer = |((loads, &excess), &number)| {
+        let ratio = balance_ratio(std::slice::from_ref(loads));
+        Layer { number, ratio, excess }
+    };
+    loads.iter().zip(excess).zip(numbers).map(layer).collect()
 }
 
-fn table(report: &Report) -> String {
+fn worst_layer(layers: &[Layer]) -> Layer {
+    let worse = |a: &&Layer, b: &&Layer| a.excess.total_cmp(&b.excess).then(b.number.cmp(&a.number));
+    *layers.iter().max_by(worse).expect("a load has layers")
+}
+
+fn table(report: &Report, is_wide: bool) -> String {
     let Report { policy, title, ranks, nodes, redundancy, slots_per_rank, .. } = report;
     let known = |of: Option<u64>| {
         of.map_or_else(|| "unknown without --expert-bytes or --model".to_owned(), |of| bytes(of as f64))
@@ -321,9 +345,14 @@ fn table(report: &Report) -> String {
         rows.push(("predicted", predicted));
     }
     if !report.layers_without_load.is_empty() {
-        let idle: Vec<String> = report.layers_without_load.iter().map(ToString::to_string).collect();
-        rows.push(("without load", format!("layers {}, left as they are", idle.join(", "))));
+        let stay = if report.layers_without_load.len() == 1 { "left as it is" } else { "left as they are" };
+        rows.push(("without load", format!("{}, {stay}", numbered(&report.layers_without_load, "layer"))));
     }
     let lines: Vec<String> = rows.into_iter().map(|(name, value)| format!("{name:<16}{value}\n")).collect();
-    lines.concat()
+    if !is_wide {
+        return lines.concat();
+    }
+    let row = |layer: &Layer| vec![layer.number.to_string(), format!("{:.4}", layer.ratio), percent(layer.excess)];
+    let layers = report.each_layer.iter().map(row).collect();
+    format!("{}\n{}", lines.concat(), columns(&["LAYER", "RATIO", "EXCESS"], layers))
 }

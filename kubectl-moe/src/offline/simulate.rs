@@ -15,9 +15,11 @@ use serde::Serialize;
 use super::chart::{Chart, Panel, Series};
 use super::input::{LoadOptions, policy};
 use super::judge::JudgeOptions;
-use super::units::{counted, or_unknown, percent, scale};
-use super::{OfflineError, Output, write};
+use super::{OfflineError, write};
+use crate::Terminal;
+use crate::output::Output;
 use crate::table::columns;
+use crate::words::{counted, or_unknown, percent, scale};
 
 /// Arguments of `kubectl moe simulate`.
 #[derive(Args, Debug)]
@@ -33,10 +35,10 @@ pub struct SimulateArguments {
     /// Policies to compare
     #[arg(long, value_name = "P,..", value_delimiter = ',', value_parser = policy(), default_values_t = Policy::ALL)]
     policies: Vec<Policy>,
-    /// Draw ratio and bytes over time into this SVG file
+    /// Draw ratio and bytes over time into this SVG file; - prints it instead of the result
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-    /// How the result is printed; json has every decision
+    /// How the result is printed; json and yaml have every decision, wide a row for each, name the best policy
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
@@ -88,8 +90,8 @@ struct Row {
 }
 
 /// Runs the command; returns what to print.
-pub fn run(arguments: &SimulateArguments) -> Result<String, OfflineError> {
-    let input = arguments.load.input()?;
+pub fn run(arguments: &SimulateArguments, terminal: &mut Terminal<'_>) -> Result<String, OfflineError> {
+    let input = arguments.load.input(terminal)?;
     let windows = input.windows_of(&input.busy_layers());
     let layers = windows[0].layers();
     if windows.len() < 2 {
@@ -102,6 +104,7 @@ pub fn run(arguments: &SimulateArguments) -> Result<String, OfflineError> {
     let (min_coverage, remembered) = (arguments.load.coverage(), usize::from(arguments.history));
     let staging_pages = arguments.judge.staging_pages();
     let outcome = |&policy: &Policy| -> Result<Outcome, OfflineError> {
+        terminal.progress.doing(&format!("replaying {} windows under {policy}", windows.len()));
         let rules = Rules { policy, min_coverage, staging_pages, terms };
         let decided = replay(&Replay { windows: &windows, topology: &topology, start: None, remembered, rules })?;
         Ok(outcome(policy, &decided, layers * shape.physical(), input.expert_bytes))
@@ -119,10 +122,13 @@ pub fn run(arguments: &SimulateArguments) -> Result<String, OfflineError> {
         min_node_coverage: min_coverage.nodes,
         policies: arguments.policies.iter().map(outcome).collect::<Result<_, _>>()?,
     };
-    if let Some(path) = &arguments.plot {
-        write(path, &chart(&report).svg())?;
+    if let Some(path) = &arguments.plot
+        && let Some(printed) = write(path, chart(&report).svg())?
+    {
+        return Ok(printed);
     }
-    Ok(arguments.output.print(&report, table))
+    let is_wide = arguments.output.is_wide();
+    Ok(arguments.output.print(&report, |report| table(report, is_wide), best))
 }
 
 fn outcome(policy: Policy, decided: &[Decided], slots: usize, expert_bytes: Option<u64>) -> Outcome {
@@ -152,11 +158,17 @@ fn outcome(policy: Policy, decided: &[Decided], slots: usize, expert_bytes: Opti
     }
 }
 
-fn table(report: &Report) -> String {
+/// The policy with the best ratio on the windows that it had not seen.
+fn best(report: &Report) -> String {
+    let best = report.policies.iter().max_by(|a, b| a.ratio_next.total_cmp(&b.ratio_next));
+    best.map_or_else(String::new, |outcome| outcome.policy.to_owned())
+}
+
+fn table(report: &Report, is_wide: bool) -> String {
     let Report { title, redundancy, history, .. } = report;
     let row = |outcome: &Outcome| {
         let reasons: Vec<String> = outcome.reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
-        [
+        vec![
             outcome.policy.to_owned(),
             format!("{:.4}", outcome.ratio_seen),
             format!("{:.4}", outcome.ratio_next),
@@ -166,18 +178,36 @@ fn table(report: &Report) -> String {
             reasons.join(", "),
         ]
     };
-    let rows: Vec<_> = report.policies.iter().map(row).collect();
+    let rows = report.policies.iter().map(row).collect();
     let header = ["POLICY", "RATIO SEEN", "RATIO NEXT", "MOVED SLOTS", "OF ALL", "BYTES", "DECISIONS"];
     let decisions = report.policies.first().map_or(0, |outcome| outcome.decisions.len());
     let mean = match decisions {
         1 => "one decision".to_owned(),
         many => format!("mean of {} after the first", counted(many - 1, "decision")),
     };
-    format!(
+    let table = format!(
         "{title}, redundancy {redundancy}; {} remembered, {mean}\n\n{}",
         counted(*history, "window"),
-        columns(header, &rows)
-    )
+        columns(&header, rows)
+    );
+    if !is_wide {
+        return table;
+    }
+    let decision = |outcome: &Outcome, row: &Row| {
+        vec![
+            outcome.policy.to_owned(),
+            row.window.to_string(),
+            format!("{:.4}", row.ratio_seen),
+            format!("{:.4}", row.ratio_next),
+            row.moved_slots.to_string(),
+            or_unknown(row.bytes.map(|bytes| bytes as f64)),
+            row.decision.reason.to_string(),
+        ]
+    };
+    let decisions =
+        report.policies.iter().flat_map(|outcome| outcome.decisions.iter().map(move |row| decision(outcome, row)));
+    let header = ["POLICY", "WINDOW", "RATIO SEEN", "RATIO NEXT", "MOVED SLOTS", "BYTES", "DECISION"];
+    format!("{table}\n{}", columns(&header, decisions.collect()))
 }
 
 fn chart(report: &Report) -> Chart {

@@ -9,9 +9,11 @@ use serde::Serialize;
 
 use super::chart::{Chart, Panel, Series};
 use super::input::{LoadOptions, policy};
-use super::units::{counted, or_unknown, percent, scale};
-use super::{OfflineError, Output, write};
+use super::{OfflineError, write};
+use crate::Terminal;
+use crate::output::Output;
 use crate::table::columns;
+use crate::words::{counted, or_unknown, percent, scale};
 
 /// Redundancies tried beyond the least possible one, in copies for each rank, unless told otherwise.
 const RANKS_TRIED: usize = 4;
@@ -30,10 +32,10 @@ pub struct SizeArguments {
     /// How placements are found
     #[arg(long, value_name = "P", value_parser = policy(), default_value_t = Policy::Swift)]
     policy: Policy,
-    /// Draw ratio and bytes against redundancy into this SVG file
+    /// Draw ratio and bytes against redundancy into this SVG file; - prints it instead of the result
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-    /// How the result is printed
+    /// How the result is printed; name is the redundancy that is worth it
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
 }
@@ -74,11 +76,12 @@ struct Row {
 }
 
 /// Runs the command; returns what to print.
-pub fn run(arguments: &SizeArguments) -> Result<String, OfflineError> {
-    let input = arguments.load.input()?;
+pub fn run(arguments: &SizeArguments, terminal: &mut Terminal<'_>) -> Result<String, OfflineError> {
+    let input = arguments.load.input(terminal)?;
     let windows = input.windows_of(&input.busy_layers());
     let (layers, experts, ranks) = (windows[0].layers(), input.experts(), input.ranks);
     let least = experts.next_multiple_of(ranks) - experts;
+    terminal.progress.doing("planning for each redundancy");
     let sizes = sizes(&Sizing {
         policy: arguments.policy,
         windows: &windows,
@@ -117,15 +120,18 @@ pub fn run(arguments: &SizeArguments) -> Result<String, OfflineError> {
         ),
         sizes: sizes.iter().map(row).collect(),
     };
-    if let Some(path) = &arguments.plot {
-        write(path, &chart(&report).svg())?;
+    if let Some(path) = &arguments.plot
+        && let Some(printed) = write(path, chart(&report).svg())?
+    {
+        return Ok(printed);
     }
-    Ok(arguments.output.print(&report, table))
+    let is_wide = arguments.output.is_wide();
+    Ok(arguments.output.print(&report, |report| table(report, is_wide), |report| report.redundancy.to_string()))
 }
 
-fn table(report: &Report) -> String {
+fn table(report: &Report, is_wide: bool) -> String {
     let row = |row: &Row| {
-        [
+        let mut cells = vec![
             row.redundancy.to_string(),
             row.slots_per_rank.to_string(),
             format!("{:.4}", row.ratio),
@@ -133,12 +139,21 @@ fn table(report: &Report) -> String {
             percent(row.excess),
             percent(row.time_saved),
             or_unknown(row.bytes_per_rank.map(|bytes| bytes as f64)),
-            if row.redundancy == report.redundancy { "worth it".to_owned() } else { String::new() },
-        ]
+        ];
+        if is_wide {
+            cells.push(row.uncovered.to_string());
+        }
+        cells.push(if row.redundancy == report.redundancy { "worth it".to_owned() } else { String::new() });
+        cells
     };
-    let rows: Vec<_> = report.sizes.iter().map(row).collect();
-    let header = ["REDUNDANCY", "SLOTS PER RANK", "RATIO", "RATIO NEXT", "EXCESS", "TIME SAVED", "BYTES PER RANK", ""];
-    format!("{}\n\n{}\nWorth it is {}.\n", report.title, columns(header, &rows), report.rule)
+    let rows = report.sizes.iter().map(row).collect();
+    let mut header =
+        vec!["REDUNDANCY", "SLOTS PER RANK", "RATIO", "RATIO NEXT", "EXCESS", "TIME SAVED", "BYTES PER RANK"];
+    if is_wide {
+        header.push("UNCOVERED");
+    }
+    header.push("");
+    format!("{}\n\n{}\nWorth it is {}.\n", report.title, columns(&header, rows), report.rule)
 }
 
 fn chart(report: &Report) -> Chart {

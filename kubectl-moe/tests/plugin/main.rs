@@ -1,7 +1,9 @@
 //! The kubectl plugin as a program: what it prints, what it refuses, and docs/kubectl-moe.md, whose examples are run.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod api_server;
 mod documentation;
+mod habits;
 mod refusals;
 mod results;
 
@@ -12,10 +14,16 @@ fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Runs the program in the root of the workspace, as a user does who asks for backtraces.
-fn run(arguments: &[&str]) -> Output {
+/// The program in the root of the workspace, for a user who asks for backtraces and has no kubeconfig.
+fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-moe"));
-    command.args(arguments).current_dir(workspace()).env("RUST_BACKTRACE", "1").output().unwrap()
+    command.args(arguments).current_dir(workspace()).env("RUST_BACKTRACE", "1");
+    command.env_remove("KUBECONFIG").env_remove("KUBERNETES_SERVICE_HOST").env("HOME", "/nowhere");
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -33,11 +33,9 @@ pub fn read(bytes: &[u8]) -> Result<Loads, LoadError> {
     if bytes.starts_with(b"PK\x03\x04") {
         return Err(LoadError::Archive);
     }
-    let value: Value =
-        serde_json::from_slice(bytes).map_err(|source| LoadError::Json { reason: source.to_string() })?;
-    match value {
+    match super::document(bytes).map_err(|reason| LoadError::Json { reason })? {
         Value::Array(items) => Ok(Loads { windows: windows(&items)?, model: None, counts_dense_layers: false }),
-        Value::Object(fields) if fields.contains_key("version") => of_document(bytes),
+        Value::Object(fields) if fields.contains_key("version") => of_document(&Value::Object(fields)),
         Value::Object(mut fields) => match fields.remove("logical_count") {
             Some(Value::Array(items)) => {
                 Ok(Loads { windows: windows(&items)?, model: None, counts_dense_layers: true })
@@ -91,8 +89,8 @@ fn of_array(array: npy::Array) -> Result<Loads, LoadError> {
     Ok(Loads { windows, model: None, counts_dense_layers: false })
 }
 
-fn of_document(json: &[u8]) -> Result<Loads, LoadError> {
-    let document = LoadDocument::from_json(json)?;
+fn of_document(value: &Value) -> Result<Loads, LoadError> {
+    let document = LoadDocument::from_json(value.to_string().as_bytes())?;
     if document.counts.is_empty() || document.model.experts == 0 {
         return Err(LoadError::Empty);
     }
@@ -161,7 +159,7 @@ pub enum LoadError {
     #[error(transparent)]
     Wire(#[from] WireError),
     /// It is no JSON.
-    #[error("neither a .npy file nor JSON: {reason}")]
+    #[error("neither a .npy file nor JSON, nor YAML: {reason}")]
     Json {
         /// What the parser says.
         reason: String,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser as _;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
-use kubectl_moe::Arguments;
+use kubectl_moe::{Arguments, Terminal};
 use plan::wire::WindowReport;
 use serde_json::{Value, json};
 use tests::namespace::{Namespace, in_namespace};
@@ -89,7 +89,17 @@ async fn resized(suite: &Suite, namespace: &Namespace<'_>, deployment: &Deployme
         let arguments = arguments.replace("LOAD", &load).replace("MAP", &map);
         let command = format!("kubectl-moe --kubeconfig {kubeconfig} --namespace {} {arguments}", namespace.name);
         let arguments = Arguments::try_parse_from(command.split(' '))?;
-        kubectl_moe::run(arguments, || Duration::ZERO).await.with_context(|| command.clone())
+        let (mut output, mut errors) = (Vec::new(), Vec::new());
+        let mut terminal = Terminal {
+            input: &mut std::io::empty(),
+            output: &mut output,
+            errors: &mut errors,
+            now: &Duration::default,
+            progress: &(),
+            input_is_read: false,
+        };
+        kubectl_moe::run(arguments, &mut terminal).await.with_context(|| command.clone())?;
+        anyhow::Ok(String::from_utf8(output)?)
     };
     let status = moe(&format!("status {}", deployment.name)).await?;
     ensure!(status.contains("Ready"), "{status}");
