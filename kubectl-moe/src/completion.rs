@@ -8,7 +8,7 @@ use std::path::Path;
 use clap::{Args, Command, CommandFactory as _, FromArgMatches as _};
 use clap_complete::Shell;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, complete};
-use kube::ResourceExt as _;
+use kube::ResourceExt;
 
 use crate::Arguments;
 use crate::cluster::Cluster;
@@ -81,7 +81,7 @@ fn deployments(words: &[OsString]) -> Vec<String> {
         let cluster = Cluster::reach(&connection).await?.hurried();
         cluster.deployments(false).await
     });
-    found.unwrap_or_default().iter().map(|deployment| deployment.name_any()).collect()
+    found.unwrap_or_default().iter().map(ResourceExt::name_any).collect()
 }
 
 /// The options of the cluster among words that are no whole command line.

@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! The commands of `kubectl moe`. Some read MoEDeployments and ask their coordinators through the API server, with the
+//! The commands of `kubectl moe`. Some read deployments and ask their coordinators through the API server, with the
 //! rights of whoever calls; the others, in `offline`, need no cluster.
 
 mod cluster;
@@ -36,9 +36,9 @@ pub use terminal::{Progress, Terminal};
 
 /// Looks into MoEDeployments and their expert maps, and plans without a cluster
 ///
-/// status, map NAME, load, rebalance and version ask the cluster; the other commands need none. Where a command reads a file,
-/// - is standard input. The exit status is 0 when the command did its work, 1 when something was refused or failed, which is
-/// then said, and 2 when the command line is wrong.
+/// status, map NAME, load, rebalance and version ask the cluster; the other commands need none. Where a command reads a
+/// file, - is standard input. The exit status is 0 when the command did its work, 1 when something was refused or failed, which
+/// is then said, and 2 when the command line is wrong.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-moe", bin_name = "kubectl moe", version)]
 #[expect(clippy::doc_markdown, reason = "the help text is no Markdown")]
@@ -107,7 +107,7 @@ pub async fn run(arguments: Arguments, terminal: &mut Terminal<'_>) -> Result<()
 /// What is asked of a cluster.
 enum Asking {
     Status(StatusArguments),
-    Map(ShowArguments),
+    Map(Box<ShowArguments>),
     Load(LoadArguments),
     Rebalance(RebalanceArguments),
 }

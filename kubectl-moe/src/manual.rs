@@ -16,16 +16,12 @@ pub(crate) struct ManualArguments {
 }
 
 pub(crate) fn manual(arguments: &ManualArguments, terminal: &mut Terminal<'_>) -> Result<(), PluginError> {
-    match &arguments.out {
-        Some(folder) => {
-            let failed = |source| PluginError::Manual { path: folder.clone(), source };
-            std::fs::create_dir_all(folder).and_then(|()| generate_to(Arguments::command(), folder)).map_err(failed)?;
-            terminal.print(&format!("the pages are in {}: man -l {0}/kubectl-moe.1\n", folder.display()))
-        }
-        None => {
-            let mut page = Vec::new();
-            Man::new(Arguments::command()).render(&mut page).expect("a page in memory can be written");
-            terminal.print(&String::from_utf8_lossy(&page))
-        }
-    }
+    let Some(folder) = &arguments.out else {
+        let mut page = Vec::new();
+        Man::new(Arguments::command()).render(&mut page).expect("a page in memory can be written");
+        return terminal.print(&String::from_utf8_lossy(&page));
+    };
+    let failed = |source| PluginError::Manual { path: folder.clone(), source };
+    std::fs::create_dir_all(folder).and_then(|()| generate_to(Arguments::command(), folder)).map_err(failed)?;
+    terminal.print(&format!("the pages are in {}: man -l {0}/kubectl-moe.1\n", folder.display()))
 }

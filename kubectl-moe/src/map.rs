@@ -64,7 +64,7 @@ pub(crate) struct ShowArguments {
 pub(crate) enum MapCommand {
     Convert(ConvertArguments),
     Check(CheckArguments),
-    Show(ShowArguments),
+    Show(Box<ShowArguments>),
 }
 
 impl MapArguments {
@@ -72,7 +72,7 @@ impl MapArguments {
         match self.file {
             Some(MapFile::Convert(arguments)) => MapCommand::Convert(arguments),
             Some(MapFile::Check(arguments)) => MapCommand::Check(arguments),
-            None => MapCommand::Show(self.show),
+            None => MapCommand::Show(Box::new(self.show)),
         }
     }
 }

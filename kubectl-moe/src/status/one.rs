@@ -104,7 +104,8 @@ fn silence(answers: &[Answer]) -> String {
     let mut reasons: Vec<&str> =
         answers.iter().filter_map(|answer| answer.as_ref().err()).map(String::as_str).collect();
     reasons.dedup();
-    reasons.iter().map(|reason| format!("From the status alone: {reason}\n")).collect()
+    let lines: Vec<String> = reasons.iter().map(|reason| format!("From the status alone: {reason}\n")).collect();
+    lines.concat()
 }
 
 fn title(deployment: &MoEDeployment, told: &MoEDeploymentStatus) -> String {

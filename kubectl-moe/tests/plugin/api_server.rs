@@ -66,7 +66,7 @@ fn serve(stream: &TcpStream, log: &Mutex<Vec<Asked>>, names: &[String]) {
         // The first deployment changes, and then nothing does.
         let event = json!({"type": "MODIFIED", "object": deployment(&names[0], "0.97")});
         let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n";
-        let _ = write!(stream, "{head}{event}\n");
+        let _ = writeln!(stream, "{head}{event}");
         let _ = stream.flush();
         // Until whoever watches goes.
         let _ = BufReader::new(stream).lines().next();
@@ -79,10 +79,10 @@ fn serve(stream: &TcpStream, log: &Mutex<Vec<Asked>>, names: &[String]) {
 
 fn answer(path: &str, names: &[String]) -> (u16, String) {
     let path = path.split('?').next().unwrap_or_default();
-    let last = path.rsplit('/').next().unwrap_or_default();
+    let object = path.rsplit('/').next().unwrap_or_default();
     let list = |kind: &str, items: Vec<Value>| {
-        let list = json!({"kind": format!("{kind}List"), "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items});
-        (200, list.to_string())
+        let whole = json!({"kind": format!("{kind}List"), "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items});
+        (200, whole.to_string())
     };
     match () {
         () if path.contains("/proxy/admin/v1/map") => (200, serde_json::to_string(&map()).unwrap()),
@@ -95,20 +95,20 @@ fn answer(path: &str, names: &[String]) -> (u16, String) {
             unreachable!("nobody wakes it")
         }
         () if path.contains("/namespaces/empty/") => list("MoEDeployment", Vec::new()),
-        () if last == "moedeployments" => {
+        () if object == "moedeployments" => {
             list("MoEDeployment", names.iter().map(|name| deployment(name, "0.91")).collect())
         }
-        () if names.iter().any(|name| name == last) => (200, deployment(last, "0.91").to_string()),
-        () if last == "deployments" => {
+        () if names.iter().any(|name| name == object) => (200, deployment(object, "0.91").to_string()),
+        () if object == "deployments" => {
             let labels = json!({"helm.sh/chart": "swiftbalancer-0.1.0"});
             let pod = json!({"containers": [{"name": "operator", "image": "r:5000/operator:0.1.1"}]});
-            let object = json!({
+            let operator = json!({
                 "metadata": {"name": "swiftbalancer", "namespace": "system", "labels": labels},
                 "spec": {"selector": {}, "template": {"spec": pod}},
             });
-            list("Deployment", vec![object])
+            list("Deployment", vec![operator])
         }
-        () if last == "pods" => {
+        () if object == "pods" => {
             let pod = json!({"containers": [{"name": "coordinator", "image": "r:5000/runtime:0.1.2"}]});
             list(
                 "Pod",
@@ -118,7 +118,7 @@ fn answer(path: &str, names: &[String]) -> (u16, String) {
         () => {
             let status = json!({
                 "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404,
-                "message": format!("{last} not found"),
+                "message": format!("{object} not found"),
             });
             (404, status.to_string())
         }
