@@ -58,6 +58,16 @@ pub enum KeysError {
         /// The bound.
         least: usize,
     },
+    /// One cannot be shown: a comment behind a key would become a part of it.
+    #[error(
+        "{path} has a key on line {line} with a space or another character than visible ASCII; write comments on lines of their own"
+    )]
+    Unshowable {
+        /// The file.
+        path: PathBuf,
+        /// Where, from 1.
+        line: usize,
+    },
 }
 
 /// Of each key, so that neither content nor length shows in the time that a comparison takes.
@@ -147,12 +157,16 @@ fn read(path: &Path, least: usize) -> Result<Digests, KeysError> {
     let text = String::from_utf8(bytes).map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;
     // Some editors begin a file with a mark that says that it is UTF-8.
     let lines = text.strip_prefix('\u{feff}').unwrap_or(&text).lines().map(str::trim);
-    let keys: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let keys = (1..).zip(lines).filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let (numbers, keys): (Vec<usize>, Vec<&str>) = keys.unzip();
     if keys.is_empty() {
         return Err(KeysError::None { path: path.to_owned() });
     }
     if let Some(short) = keys.iter().find(|key| key.len() < least) {
         return Err(KeysError::Short { path: path.to_owned(), found: short.len(), least });
+    }
+    if let Some(bad) = keys.iter().position(|key| !key.bytes().all(|byte| byte.is_ascii_graphic())) {
+        return Err(KeysError::Unshowable { path: path.to_owned(), line: numbers[bad] });
     }
     Ok(keys.into_iter().map(|key| Sha256::digest(key).into()).collect())
 }
@@ -223,6 +237,10 @@ mod tests {
         assert!(matches!(Keys::load(&path, 8), Err(KeysError::Large { .. })), "no key is cut");
         fs::write(&path, "long-enough\nshort").unwrap();
         assert!(matches!(Keys::load(&path, 8), Err(KeysError::Short { found: 5, .. })));
+        for unshowable in ["# team a\nlong-enough # of team a", "\nlong-enough\u{e9}", "first-key\nsecond\tkey"] {
+            fs::write(&path, unshowable).unwrap();
+            assert!(matches!(Keys::load(&path, 8), Err(KeysError::Unshowable { line: 2, .. })), "{unshowable}");
+        }
     }
 
     #[test]

@@ -99,7 +99,11 @@ async fn text_that_no_context_holds_is_refused_at_once() {
         for _ in 0..20 {
             let (status, answer, waited) = post(&group, "/v1/completions", &body).await;
             let code = &answer["error"]["code"];
-            assert!(status == 413 && code == "request_too_large" || status == 400 && code == "context_length_exceeded");
+            let expected =
+                if options.is_empty() { (413, "request_too_large") } else { (400, "context_length_exceeded") };
+            assert_eq!((status, code.as_str()), (expected.0, Some(expected.1)), "{answer}");
+            let message = answer["error"]["message"].as_str().unwrap();
+            assert!(message.starts_with("This model's maximum context length is 1024 tokens. However, "), "{message}");
             quickest = quickest.min(waited);
         }
         println!("{options:?}: refused {quickest:?} after the last byte");
