@@ -113,6 +113,7 @@ pub fn without_data(event: Event<PartialObjectMeta<ConfigMap>>) -> Event<ConfigM
 
 #[cfg(test)]
 mod tests {
+    use plan::wire::process::LastWord;
     use serde_json::{Value, json};
 
     use super::*;
@@ -139,7 +140,7 @@ mod tests {
                 "conditions": [{"type": "Ready", "status": "True"}],
                 "containerStatuses": [{
                     "name": "coordinator", "image": "i", "imageID": "i", "ready": true, "restartCount": 0, "started": true,
-                    "lastState": {"terminated": {"exitCode": 1, "message": "Error: no"}},
+                    "lastState": {"terminated": {"exitCode": 1, "message": LastWord::new("no").to_json()}},
                 }],
             },
         });

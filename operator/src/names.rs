@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use plan::wire::process::port;
+
 /// Field manager of everything that is written, and reporting controller of events.
 pub const MANAGER: &str = "swiftbalancer-operator";
 
@@ -47,26 +49,15 @@ pub const MAP_RATIO: &str = "swiftbalancer.io/ratio";
 /// Annotation of recorded maps: epoch in the deployment that recorded it.
 pub const MAP_EPOCH: &str = "swiftbalancer.io/epoch";
 
-/// Environment variable of a rank: name of its node, by which moves within a node are told from those between nodes.
-pub const NODE_VARIABLE: &str = "SWIFTBALANCER_NODE";
-
 /// Key of a map in a ConfigMap.
 pub const MAP_KEY: &str = "map.json";
 
 /// Port of the OpenAI API on coordinators.
-pub const API_PORT: i32 = 8000;
+pub const API_PORT: i32 = port::API as i32;
 /// Port of the admin API on coordinators.
-pub const ADMIN_PORT: i32 = 8001;
+pub const ADMIN_PORT: i32 = port::ADMIN as i32;
 /// Port on which ranks register at coordinators.
-pub const CONTROL_PORT: i32 = 8002;
-/// Port of a rank's step path; a pod with several ranks adds [`PORT_STEP`] for each further one.
-pub const STEP_PORT: i32 = 8003;
-/// Port of a rank's move path.
-pub const MOVE_PORT: i32 = 8004;
-/// Port of a rank's probes and metrics.
-pub const HEALTH_PORT: i32 = 8005;
-/// Distance between the ports of two ranks in one pod.
-pub const PORT_STEP: i32 = 10;
+pub const CONTROL_PORT: i32 = port::CONTROL as i32;
 
 /// What a pod is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr, strum::EnumString)]

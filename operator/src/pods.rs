@@ -1,8 +1,9 @@
 //! What a pod object says about the rank or coordinator in it. Reads one pod; decides nothing.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use kube::ResourceExt as _;
+use plan::wire::process::{LastWord, exit};
 
 use crate::names::{self, Role};
 use crate::words::shorten;
@@ -86,15 +87,12 @@ fn evicted(phase: &str, message: Option<&str>) -> Option<String> {
     (phase == "Failed").then(|| message.map(shorten)).flatten()
 }
 
-/// Why a container does not work: for one that has failed, what it wrote last, until it works again. So the reason stays
-/// the same while the container is started over and over.
+/// Why a container does not work: for one that has failed, its last word, until it works again. So the reason stays the same
+/// while the container is started over and over.
 fn last_words(status: &ContainerStatus) -> Option<String> {
     let state = status.state.as_ref()?;
     let failed = state.terminated.as_ref().or(status.last_state.as_ref().and_then(|last| last.terminated.as_ref()));
-    let said = failed.filter(|failed| failed.exit_code != 0).map(|failed| {
-        let said = failed.message.as_deref().map(error_of).filter(|text| !text.is_empty());
-        said.unwrap_or_else(|| format!("exit code {}", failed.exit_code))
-    });
+    let said = failed.filter(|failed| failed.exit_code != 0).map(why);
     let Some(waiting) = &state.waiting else { return said.filter(|_| !status.ready) };
     let reason = waiting.reason.as_deref()?;
     match reason {
@@ -107,14 +105,27 @@ fn last_words(status: &ContainerStatus) -> Option<String> {
     }
 }
 
-/// The error at the end of a log, without the time and the place before it and without the lines before that: times would
-/// make each message new.
-fn error_of(log: &str) -> String {
-    let logged = || log.lines().rev().find_map(|line| Some(line.split_once(" ERROR ")?.1.split_once(": ")?.1));
-    let printed = || log.rfind("Error: ").map(|at| &log[at..]);
-    let last = || log.lines().rfind(|line| !line.trim().is_empty());
-    let text = logged().or_else(printed).or_else(last).unwrap_or_default();
-    shorten(text)
+/// Why a container has failed: what its process said last; without that, what its kubelet says of it. The end of a log, which
+/// a kubelet gives where there is no last word, is other text each time and for persons.
+fn why(failed: &ContainerStateTerminated) -> String {
+    let code = failed.exit_code;
+    let message = failed.message.as_deref().unwrap_or_default();
+    if let Ok(word) = LastWord::from_json(message.as_bytes()) {
+        let words = shorten(&word.words);
+        return if code == i32::from(exit::USAGE) {
+            format!("the image is of a release that does not take what this operator starts it with: {words}")
+        } else {
+            words
+        };
+    }
+    match failed.reason.as_deref() {
+        // The process never ran.
+        Some(reason @ ("ContainerCannotRun" | "StartError")) => format!("{reason}: {}", shorten(message)),
+        None | Some("Error") => {
+            format!("it ended with exit code {code} and without a last word: see the log of its previous run")
+        }
+        Some(reason) => format!("{} (exit code {code})", shorten(reason)),
+    }
 }
 
 #[cfg(test)]
@@ -123,9 +134,13 @@ mod tests {
 
     use super::*;
 
-    fn crashed(log: &str) -> Option<String> {
+    fn crashed(ended: &Value) -> String {
         let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s restarting"}});
-        container(false, &waiting, &json!({"terminated": {"exitCode": 1, "message": log}}))
+        container(false, &waiting, &json!({"terminated": ended})).unwrap()
+    }
+
+    fn said(words: &str) -> Value {
+        json!({"exitCode": 1, "reason": "Error", "message": LastWord::new(words).to_json()})
     }
 
     fn container(ready: bool, state: &Value, last: &Value) -> Option<String> {
@@ -139,36 +154,51 @@ mod tests {
     }
 
     #[test]
-    fn the_error_that_ended_a_container_is_told_without_the_log_before_it() {
-        let log = "2026-01-01T00:00:00Z INFO starting\nError: open /model\n\nCaused by:\n    rope_scaling \"yarn\" is not supported\n";
-        assert_eq!(crashed(log).unwrap(), "Error: open /model Caused by: rope_scaling \"yarn\" is not supported");
+    fn a_container_that_failed_is_told_by_its_last_word_on_one_line() {
+        assert_eq!(
+            crashed(&said("rope_scaling \"yarn\" is not\u{1b}[2J\nsupported")),
+            "rope_scaling \"yarn\" is not [2J supported"
+        );
+        let later = json!({"exitCode": 1, "message": r#"{"version": "swiftbalancer.io/v1", "cause": "x", "words": "no port"}"#});
+        assert_eq!(crashed(&later), "no port");
     }
 
     #[test]
-    fn an_error_is_the_same_at_each_start_of_a_container() {
-        let log = |time| {
-            format!("{time}  INFO runtime: starting\n{time} ERROR swiftbalancer_runtime: /model: no such file\n")
-        };
-        assert_eq!(crashed(&log("2026-01-01T00:00:00Z")).unwrap(), "/model: no such file");
-        assert_eq!(crashed(&log("2026-01-01T00:00:00Z")), crashed(&log("2026-01-01T00:00:10Z")));
+    fn a_log_is_no_last_word_and_changes_no_message() {
+        let log = |time: u32| format!("2026-01-01T00:00:{time}Z ERROR runtime: no\nError: {time}\n");
+        let silent = "it ended with exit code 101 and without a last word: see the log of its previous run";
+        for message in [json!(log(1)), json!(log(2)), json!(r#"{"timestamp": 1}"#), json!(""), json!(null)] {
+            assert_eq!(crashed(&json!({"exitCode": 101, "reason": "Error", "message": message})), silent);
+        }
     }
 
     #[test]
-    fn a_container_that_ended_in_silence_is_told_by_its_exit_code() {
-        assert_eq!(crashed("").unwrap(), "exit code 1");
+    fn a_container_that_was_killed_or_never_ran_is_told_by_its_kubelet() {
+        let killed = json!({"exitCode": 137, "reason": "OOMKilled", "message": "INFO 12:00:00 loading"});
+        assert_eq!(crashed(&killed), "OOMKilled (exit code 137)");
+        let absent = json!({"exitCode": 128, "reason": "StartError", "message": "exec: \"runtime\":\nnot found"});
+        assert_eq!(crashed(&absent), "StartError: exec: \"runtime\": not found");
+    }
+
+    #[test]
+    fn an_image_that_does_not_take_its_command_line_is_told_as_such() {
+        let mut ended = said("unexpected argument '--more' found");
+        ended["exitCode"] = json!(2);
+        let words = "the image is of a release that does not take what this operator starts it with: unexpected argument '--more' found";
+        assert_eq!(crashed(&ended), words);
     }
 
     #[test]
     fn the_reason_stays_while_a_container_is_started_over_and_over_and_goes_when_it_works() {
-        let failed = json!({"terminated": {"exitCode": 1, "message": "Error: no"}});
+        let failed = json!({"terminated": said("no")});
         let running = json!({"running": {}});
         let reasons = [
-            container(false, &failed, &json!({})),
-            crashed("Error: no"),
-            container(false, &running, &failed),
-            container(false, &failed, &failed),
+            container(false, &failed, &json!({})).unwrap(),
+            crashed(&said("no")),
+            container(false, &running, &failed).unwrap(),
+            container(false, &failed, &failed).unwrap(),
         ];
-        assert_eq!(reasons.map(Option::unwrap), ["Error: no"; 4]);
+        assert_eq!(reasons, ["no"; 4]);
         assert_eq!(container(true, &running, &failed), None);
     }
 

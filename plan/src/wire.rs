@@ -5,7 +5,7 @@
 //! and forms stay: a field that was released is told by every later release, with the same meaning, and one that is added later
 //! is an `Option`, since earlier releases do not tell it. `plan/tests/documents` keeps the documents of every release.
 //!
-//! **What is answered** ([`State`], [`LoadDocument`], [`HealthDocument`]) is read tolerantly,
+//! **What is answered** ([`State`], [`LoadDocument`], [`HealthDocument`], [`LastWord`](process::LastWord)) is read tolerantly,
 //! since an operator runs beside coordinators of other releases: unknown fields are passed over, and the unknown value of a
 //! list is [`Told::Other`]. **What is stored** ([`MapDocument`], [`RecordedMap`]) is read strictly: a map of which a part is
 //! passed over is another map. An unknown version is an error in both.
@@ -16,6 +16,7 @@ mod health;
 mod load;
 mod map;
 mod model;
+pub mod process;
 mod state;
 mod told;
 

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use plan::wire::process::LastWord;
 use plan::wire::{HealthDocument, LoadDocument, MapDocument, RecordedMap, State, WireError};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Health,
+    Last,
     Load,
     Map,
     Recorded,
@@ -22,8 +24,9 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [(&str, Self); 5] = [
+    const ALL: [(&str, Self); 6] = [
         ("health", Self::Health),
+        ("last", Self::Last),
         ("load", Self::Load),
         ("map", Self::Map),
         ("recorded", Self::Recorded),
@@ -45,6 +48,7 @@ impl Kind {
             Self::Health => serde_json::from_slice::<HealthDocument>(json)
                 .map(written)
                 .map_err(|error| WireError::Json { reason: error.to_string() }),
+            Self::Last => LastWord::from_json(json).map(written),
             Self::Load => LoadDocument::from_json(json).map(written),
             Self::Map => MapDocument::from_json(json).map(written),
             Self::Recorded => RecordedMap::from_json(json).map(written),
@@ -57,7 +61,7 @@ impl Kind {
         match self {
             Self::Health => &["/status"],
             Self::State => &["/phase", "/lastDecision/reason"],
-            Self::Load | Self::Map | Self::Recorded => &[],
+            Self::Last | Self::Load | Self::Map | Self::Recorded => &[],
         }
     }
 }

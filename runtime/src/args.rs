@@ -1,19 +1,21 @@
-//! The command line.
+//! The command line: what the program, and whoever builds commands for it, is held to.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use plan::balance::Policy;
 use plan::coverage::Coverage;
-use runtime::coordinator::settings::{CoordinatorSettings, MinimumGain};
-use runtime::experts::rebalance;
-use runtime::fabric::secret::{Secret, SecretError};
-use runtime::local::LocalSettings;
-use runtime::scheduler::Limits;
-use runtime::worker::{DeviceArguments, WorkerArguments};
-use runtime::{address, bounds};
+use plan::wire::process::port;
+
+use crate::coordinator::settings::{CoordinatorSettings, MinimumGain};
+use crate::experts::rebalance;
+use crate::fabric::secret::{Secret, SecretError};
+use crate::local::LocalSettings;
+use crate::scheduler::Limits;
+use crate::worker::{DeviceArguments, WorkerArguments};
+use crate::{address, bounds};
 
 /// Serves Mixture-of-Experts models over N ranks and moves experts while it serves
 #[derive(Debug, Parser)]
@@ -22,17 +24,22 @@ pub struct Arguments {
     /// How logs are written to standard error; what is logged is `RUST_LOG`'s to say (default: info)
     #[arg(long, global = true, value_enum, default_value_t)]
     pub log_format: LogFormat,
+    /// What is run
     #[command(subcommand)]
     pub command: Command,
 }
 
+/// How logs are written.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum LogFormat {
+    /// Lines to read
     #[default]
     Text,
+    /// Lines of JSON
     Json,
 }
 
+/// What is run.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serves the OpenAI API and drives the ranks that register
@@ -52,18 +59,19 @@ pub enum Command {
     },
 }
 
+/// Options of `coordinator`.
 #[derive(Args, Debug)]
 pub struct CoordinatorArguments {
     #[command(flatten)]
     serving: ServingArguments,
     /// Where the OpenAI API, /health and /metrics are served
-    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value = "0.0.0.0:8000")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value_t = everywhere(port::API))]
     listen: SocketAddr,
     /// Where the admin API, /livez and /metrics are served
-    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value = "0.0.0.0:8001")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value_t = everywhere(port::ADMIN))]
     admin_listen: SocketAddr,
     /// Where ranks register
-    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value = "0.0.0.0:8002")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value_t = everywhere(port::CONTROL))]
     control_listen: SocketAddr,
     /// File with what coordinator and ranks prove by that they belong together: 32 bytes or more, the same everywhere; read
     /// once, at the start
@@ -71,15 +79,16 @@ pub struct CoordinatorArguments {
     secret_file: PathBuf,
 }
 
+/// Options of `local`.
 #[derive(Args, Debug)]
 pub struct LocalArguments {
     #[command(flatten)]
     serving: ServingArguments,
     /// Where the OpenAI API, /health and /metrics are served
-    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value = "127.0.0.1:8000")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value_t = here(port::API))]
     listen: SocketAddr,
     /// Where the admin API, /livez and /metrics are served
-    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value = "127.0.0.1:8001")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value_t = here(port::ADMIN))]
     admin_listen: SocketAddr,
     #[command(flatten)]
     device: DeviceArguments,
@@ -204,6 +213,16 @@ impl EplbArguments {
             forced_seed: 0,
         }
     }
+}
+
+/// An address that everybody reaches.
+pub(crate) fn everywhere(port: u16) -> SocketAddr {
+    (Ipv4Addr::UNSPECIFIED, port).into()
+}
+
+/// An address that this machine alone reaches.
+fn here(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
 }
 
 /// Where a coordinator listens.

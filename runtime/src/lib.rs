@@ -2,6 +2,7 @@
 //! Serves Mixture-of-Experts models over N ranks and moves experts while it serves.
 
 pub mod address;
+pub mod args;
 pub mod bounds;
 pub mod cancel;
 pub mod coordinator;

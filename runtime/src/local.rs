@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use plan::wire::process::variable;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -156,6 +157,8 @@ impl Worker {
     fn command(&self, coordinator: SocketAddr) -> Command {
         let DeviceArguments { threads, kv_blocks, block_tokens } = self.device;
         let mut command = Command::new(&self.program);
+        // The last word is this process's, which says in it why a rank cannot be kept running.
+        command.env_remove(variable::TERMINATION_FILE);
         command.arg("worker").arg("--parent").arg(std::process::id().to_string()).arg("--model").arg(&self.model);
         for (option, value) in [
             ("--rank", self.rank.to_string()),

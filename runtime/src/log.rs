@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::panic::PanicHookInfo;
 
 use plan::words::{is_hidden, with_causes};
+use runtime::args::LogFormat;
 use runtime::quoted::{Quoted, one_line};
 use runtime::threads::panic_words;
 use tracing::field::{Field, Visit};
@@ -17,8 +18,6 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{EnvFilter, Layer};
-
-use crate::args::LogFormat;
 
 /// Target of what is told whatever `RUST_LOG` says: why the process ends.
 pub const ALWAYS: &str = "swiftbalancer_runtime";

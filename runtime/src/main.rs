@@ -1,31 +1,55 @@
 #![forbid(unsafe_code)]
 //! The SwiftBalancer runtime: a coordinator, a rank, or both on one machine.
 
-mod args;
+mod last_word;
 mod log;
 
+use std::env;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use args::{Arguments, Command};
+use anyhow::{Context as _, anyhow};
 use clap::Parser as _;
+use last_word::LastWordFile;
+use plan::wire::process::{exit, variable};
+use runtime::args::{Arguments, Command};
 use runtime::coordinator::start::Coordinator;
-use runtime::local;
-use runtime::worker;
+use runtime::threads::survive;
+use runtime::{local, worker};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
-    let Arguments { log_format, command } = Arguments::parse();
+    let (last_word, problem) = LastWordFile::open(env::var_os(variable::TERMINATION_FILE));
+    let Arguments { log_format, command } = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(answer) => return not_run(&answer, last_word),
+    };
     log::start(log_format);
-    match run(command) {
+    if let Some(problem) = problem {
+        tracing::warn!(error = &problem as &dyn std::error::Error, "no last word");
+    }
+    // What a panic may have left half done is not looked at again: the process ends.
+    match survive(|| run(command)).unwrap_or_else(|words| Err(anyhow!("the main thread cannot go on: {words}"))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(target: log::ALWAYS, "{error:#}");
-            ExitCode::FAILURE
+            let words = format!("{error:#}");
+            tracing::error!(target: log::ALWAYS, "{words}");
+            last_word.say(&words);
+            ExitCode::from(exit::FAILED)
         }
     }
+}
+
+/// Nothing was run: help or the version was asked for, or the command line is wrong.
+fn not_run(answer: &clap::Error, last_word: LastWordFile) -> ExitCode {
+    // Whoever reads it may be gone.
+    let _ = answer.print();
+    if answer.exit_code() == 0 {
+        return ExitCode::SUCCESS;
+    }
+    last_word.say(&last_word::of_usage(answer));
+    ExitCode::from(exit::USAGE)
 }
 
 fn run(command: Command) -> anyhow::Result<()> {

@@ -83,13 +83,11 @@ pub enum Policy {
     DeepSeek,
 }
 
-impl Policy {
-    /// Its value on the coordinator's command line.
-    #[must_use]
-    pub const fn argument(self) -> &'static str {
-        match self {
-            Self::Swift => "swift",
-            Self::DeepSeek => "deepseek",
+impl From<Policy> for plan::balance::Policy {
+    fn from(policy: Policy) -> Self {
+        match policy {
+            Policy::Swift => Self::Swift,
+            Policy::DeepSeek => Self::DeepSeek,
         }
     }
 }

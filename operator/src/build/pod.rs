@@ -1,13 +1,14 @@
 //! What coordinator and rank pods have in common: identity, security, the model's volume.
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, HTTPGetAction, HostPathVolumeSource,
+    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction, HostPathVolumeSource,
     ImageVolumeSource, KeyToPath, LocalObjectReference, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext,
     PodSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Toleration, Volume,
     VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use plan::wire::keys::{ADMIN_TOKEN, FOLDER, GROUP_SECRET};
+use plan::wire::process::{TERMINATION_FILE, variable};
 
 use super::metadata;
 use crate::api::model::{ModelSource, ModelSourceType};
@@ -103,7 +104,11 @@ pub(super) fn container(checked: &Checked, identity: &Identity<'_>, name: String
             read_only_root_filesystem: Some(true),
             ..SecurityContext::default()
         }),
-        // The runtime's last lines say which part of a checkpoint it refuses; the status repeats them.
+        // An environment variable, which a release that leaves no last word passes over.
+        env: Some(vec![variable_of(variable::TERMINATION_FILE, TERMINATION_FILE)]),
+        termination_message_path: Some(TERMINATION_FILE.to_owned()),
+        // Where a process was killed before it could say anything, the end of its log is there for whoever describes the pod;
+        // the operator reads last words alone.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(
             [Some(mount("model", MODEL, true)), Some(mount("scratch", "/tmp", false)), keys_mount(identity)]
@@ -122,6 +127,10 @@ pub(super) fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
         read_only: read_only.then_some(true),
         ..VolumeMount::default()
     }
+}
+
+fn variable_of(name: &str, value: &str) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None }
 }
 
 pub(super) fn port(name: String, port: i32) -> ContainerPort {
@@ -157,12 +166,13 @@ pub(super) fn model_path(source: &ModelSource) -> String {
         ModelSourceType::HostPath => None,
         ModelSourceType::Image => source.image.as_ref().and_then(|image| image.path.as_deref()),
     };
-    path.map_or_else(|| MODEL.to_owned(), |path| format!("{MODEL}/{path}"))
+    path.map_or_else(|| MODEL.to_owned(), source_file)
 }
 
 /// A file of the model source in a container.
 pub(super) fn source_file(path: &str) -> String {
-    format!("{MODEL}/{path}")
+    // A kubelet puts variables into a command line wherever it finds `$(`.
+    format!("{MODEL}/{}", path.replace('$', "$$"))
 }
 
 fn model(source: &ModelSource) -> Volume {
@@ -206,17 +216,14 @@ fn keys_mount(identity: &Identity<'_>) -> Option<VolumeMount> {
     identity.wanted.with_keys.then(|| mount("keys", FOLDER, true))
 }
 
-/// The options that name the files of a pod's keys.
-pub(super) fn keys_arguments(identity: &Identity<'_>) -> Vec<String> {
-    let file = |option: &str, key: &str| [format!("--{option}"), format!("{FOLDER}/{key}")];
-    let mut arguments = Vec::new();
-    if identity.wanted.with_keys {
-        arguments.extend(file("secret-file", GROUP_SECRET));
-        if identity.role == Role::Coordinator {
-            arguments.extend(file("admin-token-file", ADMIN_TOKEN));
-        }
-    }
-    arguments
+/// The file of one of a pod's keys, if it has any.
+pub(super) fn key_file(identity: &Identity<'_>, key: &str) -> Option<String> {
+    identity.wanted.with_keys.then(|| format!("{FOLDER}/{key}"))
+}
+
+/// A number of a specification, none of which may be below 0, as an option has it.
+pub(super) fn number(value: i32) -> u64 {
+    u64::try_from(value).unwrap_or_default()
 }
 
 fn scratch() -> Volume {

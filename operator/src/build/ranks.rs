@@ -5,6 +5,9 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use plan::wire::keys::GROUP_SECRET;
+use plan::wire::path;
+use plan::wire::process::{WorkerCommand, port, variable};
 
 use super::pod::{self, Identity};
 use crate::names::{self, Role};
@@ -21,21 +24,22 @@ pub(super) fn build(checked: &Checked, identity: &Identity<'_>, first: usize) ->
 }
 
 fn container(checked: &Checked, identity: &Identity<'_>, rank: usize, offset: usize) -> Container {
-    let ports = offset as i32 * names::PORT_STEP;
-    let health = names::HEALTH_PORT + ports;
+    let ports = Ports::at(offset);
+    let health = i32::from(ports.health);
     let spec = &checked.deployment.spec;
     let mut container = pod::container(checked, identity, format!("rank-{rank}"), &spec.ranks.resources);
-    container.args = Some(arguments(checked, identity, rank, ports));
-    container.env = Some(vec![of_pod("POD_IP", "status.podIP"), of_pod(names::NODE_VARIABLE, "spec.nodeName")]);
+    container.args = Some(command(checked, identity, rank, ports).arguments());
+    let of_its_pod = [of_pod(variable::ADDRESS, "status.podIP"), of_pod(variable::NODE, "spec.nodeName")];
+    container.env.get_or_insert_default().splice(0..0, of_its_pod);
     container.ports = Some(vec![
-        pod::port(format!("step-{offset}"), names::STEP_PORT + ports),
-        pod::port(format!("move-{offset}"), names::MOVE_PORT + ports),
+        pod::port(format!("step-{offset}"), i32::from(ports.step)),
+        pod::port(format!("move-{offset}"), i32::from(ports.moves)),
         pod::port(format!("health-{offset}"), health),
     ]);
     // A rank reads its experts before it answers: minutes for a large model on slow storage.
-    container.startup_probe = Some(pod::probe("/livez", health, 1, 1800));
-    container.liveness_probe = Some(pod::probe("/livez", health, 10, 6));
-    container.readiness_probe = Some(pod::probe("/readyz", health, 1, 2));
+    container.startup_probe = Some(pod::probe(path::LIVEZ, health, 1, 1800));
+    container.liveness_probe = Some(pod::probe(path::LIVEZ, health, 10, 6));
+    container.readiness_probe = Some(pod::probe(path::READYZ, health, 1, 2));
     if checked.shape.gpus_per_rank > 0 {
         let gpus = (spec.gpu_resource_name.clone(), Quantity(checked.shape.gpus_per_rank.to_string()));
         let resources = container.resources.get_or_insert_with(ResourceRequirements::default);
@@ -44,25 +48,36 @@ fn container(checked: &Checked, identity: &Identity<'_>, rank: usize, offset: us
     container
 }
 
-fn arguments(checked: &Checked, identity: &Identity<'_>, rank: usize, ports: i32) -> Vec<String> {
+fn command(checked: &Checked, identity: &Identity<'_>, rank: usize, ports: Ports) -> WorkerCommand {
     let spec = &checked.deployment.spec;
-    let mut arguments = vec!["worker".to_owned()];
-    let mut set = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
-    set("model", pod::model_path(&spec.model.source));
-    set("rank", rank.to_string());
-    set("coordinator", format!("{}:{}", names::coordinator(&checked.name, identity.group), names::CONTROL_PORT));
-    set("listen", format!("0.0.0.0:{}", names::STEP_PORT + ports));
-    set("move-listen", format!("0.0.0.0:{}", names::MOVE_PORT + ports));
-    set("advertise-address", "$(POD_IP)".to_owned());
-    set("health-listen", format!("0.0.0.0:{}", names::HEALTH_PORT + ports));
-    if let Some(threads) = spec.ranks.threads {
-        set("threads", threads.to_string());
+    WorkerCommand {
+        model: pod::model_path(&spec.model.source),
+        rank,
+        coordinator: names::coordinator(&checked.name, identity.group),
+        step_port: ports.step,
+        move_port: ports.moves,
+        advertise_address: format!("$({})", variable::ADDRESS),
+        health_port: ports.health,
+        threads: spec.ranks.threads.map(pod::number),
+        kv_blocks: spec.ranks.kv_blocks.map(pod::number),
+        secret_file: pod::key_file(identity, GROUP_SECRET),
     }
-    if let Some(blocks) = spec.ranks.kv_blocks {
-        set("kv-blocks", blocks.to_string());
+}
+
+/// Where a rank of a pod is reached.
+#[derive(Clone, Copy)]
+struct Ports {
+    step: u16,
+    moves: u16,
+    health: u16,
+}
+
+impl Ports {
+    /// Of the rank at this place in its pod.
+    const fn at(place: usize) -> Self {
+        let further = port::NEXT_RANK * place as u16;
+        Self { step: port::STEP + further, moves: port::MOVE + further, health: port::HEALTH + further }
     }
-    arguments.extend(pod::keys_arguments(identity));
-    arguments
 }
 
 /// A variable with a field of the pod that is known only when it runs.

@@ -10,6 +10,7 @@ use operator::host_paths::AllowedHostPaths;
 use operator::names;
 use operator::observed::Reference;
 use plan::wire::Phase;
+use plan::wire::process::LastWord;
 use serde_json::json;
 
 use crate::cluster::{Cluster, Pass, condition, keys};
@@ -391,7 +392,7 @@ fn a_checkpoint_that_the_runtime_refuses_is_told_in_its_words_and_holds_no_rank_
         "containerStatuses": [{
             "name": "coordinator", "image": "i", "imageID": "i", "ready": false, "restartCount": 4,
             "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 1m20s"}},
-            "lastState": {"terminated": {"exitCode": 1, "message": "INFO start\nError: the checkpoint has 64 experts, not 32\n"}},
+            "lastState": {"terminated": {"exitCode": 1, "message": LastWord::new("the checkpoint has 64 experts, not 32").to_json()}},
         }],
     });
     cluster.set_pod("tiny-moe-0-coordinator", &crashed, None);
@@ -401,7 +402,7 @@ fn a_checkpoint_that_the_runtime_refuses_is_told_in_its_words_and_holds_no_rank_
         (
             "False",
             "PodFailing",
-            "0 of 1 replicas serve; pod tiny-moe-0-coordinator does not stay up: Error: the checkpoint has 64 experts, not 32"
+            "0 of 1 replicas serve; pod tiny-moe-0-coordinator does not stay up: the checkpoint has 64 experts, not 32"
         )
     );
     assert_eq!(condition(&pass.status, "Degraded").1, "PodFailing");

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use plan::ids::RankId;
+use plan::wire::process::{port, variable};
 
 use super::WorkerSettings;
+use crate::args::everywhere;
 use crate::experts::mover::Faults;
 use crate::fabric::secret::{Secret, SecretError};
 use crate::model::qwen3_moe::CacheSize;
@@ -25,19 +27,19 @@ pub struct WorkerArguments {
     #[arg(long, value_name = "HOST:PORT", value_parser = address::connect)]
     pub coordinator: String,
     /// Where other ranks reach this one's step path
-    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value = "0.0.0.0:8003")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value_t = everywhere(port::STEP))]
     pub listen: SocketAddr,
     /// Where other ranks ask this one for pages
-    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value = "0.0.0.0:8004")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value_t = everywhere(port::MOVE))]
     pub move_listen: SocketAddr,
     /// Where /livez, /readyz and /metrics are served
-    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value = "0.0.0.0:8005")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::listen, default_value_t = everywhere(port::HEALTH))]
     pub health_listen: SocketAddr,
     /// Host or address by which other ranks reach this one
-    #[arg(long, value_name = "HOST", env = "POD_IP")]
+    #[arg(long, value_name = "HOST", env = variable::ADDRESS)]
     pub advertise_address: String,
     /// Name of the node that it is on: experts travel less between ranks of one node; the host's name if it is not given
-    #[arg(long, value_name = "NAME", env = "SWIFTBALANCER_NODE")]
+    #[arg(long, value_name = "NAME", env = variable::NODE)]
     pub node: Option<String>,
     /// File with what coordinator and ranks prove by that they belong together: 32 bytes or more, the same everywhere; read
     /// once, at the start

@@ -44,7 +44,7 @@ pub fn with_weights(tensor: &str, weight: half::bf16, count: usize) -> TempDir {
 }
 
 /// Ends with the test.
-struct Process(Child);
+pub struct Process(pub Child);
 
 impl Drop for Process {
     fn drop(&mut self) {

@@ -10,6 +10,7 @@ mod failure;
 mod faults;
 mod folders;
 mod group;
+mod last_word;
 mod openai;
 mod recording;
 mod requests;

@@ -1,0 +1,50 @@
+//! How the runtime's processes are started, reached and end: what the operator builds pods from, and what the runtime takes
+//! its command line and its defaults from.
+//!
+//! An operator starts images of other releases too. So an option that is added is set only where the specification asks for
+//! what it does, and what every process should be told goes through the environment, where an earlier release passes it over.
+
+mod command;
+mod last_word;
+
+pub use command::{CoordinatorCommand, Subcommand, WorkerCommand};
+pub use last_word::LastWord;
+
+/// Ports of a pod's processes.
+pub mod port {
+    /// The OpenAI API, on coordinators.
+    pub const API: u16 = 8000;
+    /// The admin API, on coordinators.
+    pub const ADMIN: u16 = 8001;
+    /// Where ranks register, on coordinators.
+    pub const CONTROL: u16 = 8002;
+    /// A rank's step path.
+    pub const STEP: u16 = 8003;
+    /// A rank's move path.
+    pub const MOVE: u16 = 8004;
+    /// A rank's probes and metrics.
+    pub const HEALTH: u16 = 8005;
+    /// Distance between the ports of two ranks in one pod.
+    pub const NEXT_RANK: u16 = 10;
+}
+
+/// Environment variables that processes read.
+pub mod variable {
+    /// Of a rank: the address by which others reach it.
+    pub const ADDRESS: &str = "POD_IP";
+    /// Of a rank: the name of its node, by which moves within a node are told from those between nodes.
+    pub const NODE: &str = "SWIFTBALANCER_NODE";
+    /// Of every process: the file that its [`LastWord`](super::LastWord) is written to, if it is set.
+    pub const TERMINATION_FILE: &str = "SWIFTBALANCER_TERMINATION_FILE";
+}
+
+/// Where a container's last word is read by its kubelet, which makes the file.
+pub const TERMINATION_FILE: &str = "/dev/termination-log";
+
+/// How processes end, other than with 0 when they were told to.
+pub mod exit {
+    /// It could not start, or not go on.
+    pub const FAILED: u8 = 1;
+    /// It does not take its command line: it is of another release than whoever wrote that.
+    pub const USAGE: u8 = 2;
+}

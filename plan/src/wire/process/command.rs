@@ -1,0 +1,186 @@
+//! Command lines of the processes in pods.
+
+use strum::IntoStaticStr;
+
+use super::port;
+use crate::balance::Policy;
+
+/// What a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
+pub enum Subcommand {
+    /// The front end of a replica.
+    Coordinator,
+    /// A rank.
+    Worker,
+}
+
+/// What the coordinator of a replica is started with. It listens on the ports of [`port`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoordinatorCommand {
+    /// Folder of the checkpoint.
+    pub model: String,
+    /// Name of the model in requests.
+    pub served_model_name: String,
+    /// Experts that each layer of the model must have.
+    pub expect_experts: usize,
+    /// Ranks of the replica.
+    pub ranks: usize,
+    /// Seconds that it serves on after it was told to stop.
+    pub shutdown_delay_seconds: u64,
+    /// Steps of a window.
+    pub num_iterations_eplb_update: u64,
+    /// Steps before a plan may be applied.
+    pub num_wait_worker_iterations: u64,
+    /// Physical experts of each layer beyond one copy of each.
+    pub init_redundancy_expert: usize,
+    /// How a placement is found.
+    pub eplb_policy: Policy,
+    /// File of the map to start from.
+    pub expert_map_path: Option<String>,
+    /// File that maps are recorded to.
+    pub expert_map_record_path: Option<String>,
+    /// Requests that may wait.
+    pub max_queued_requests: Option<u64>,
+    /// Tokens of prompt and answer together.
+    pub max_model_len: Option<u64>,
+    /// Whether experts move while it serves.
+    pub dynamic_eplb: bool,
+    /// File of the group's secret; `None` for a release that knows none.
+    pub secret_file: Option<String>,
+    /// File of the admin API's token; `None` for a release that knows none.
+    pub admin_token_file: Option<String>,
+}
+
+impl CoordinatorCommand {
+    /// The command line after the program.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<String> {
+        // No `..`: a setting that is added has its option here before this compiles.
+        let Self {
+            model,
+            served_model_name,
+            expect_experts,
+            ranks,
+            shutdown_delay_seconds,
+            num_iterations_eplb_update,
+            num_wait_worker_iterations,
+            init_redundancy_expert,
+            eplb_policy,
+            expert_map_path,
+            expert_map_record_path,
+            max_queued_requests,
+            max_model_len,
+            dynamic_eplb,
+            secret_file,
+            admin_token_file,
+        } = self;
+        let mut line = Line::new(Subcommand::Coordinator);
+        line.set("model", model);
+        line.set("served-model-name", served_model_name);
+        line.set("expect-experts", expect_experts);
+        line.set("ranks", ranks);
+        line.set("listen", &everywhere(port::API));
+        line.set("admin-listen", &everywhere(port::ADMIN));
+        line.set("control-listen", &everywhere(port::CONTROL));
+        line.set("shutdown-delay-seconds", shutdown_delay_seconds);
+        line.set("num-iterations-eplb-update", num_iterations_eplb_update);
+        line.set("num-wait-worker-iterations", num_wait_worker_iterations);
+        line.set("init-redundancy-expert", init_redundancy_expert);
+        line.set("eplb-policy", eplb_policy);
+        line.set_if("expert-map-path", expert_map_path.as_ref());
+        line.set_if("expert-map-record-path", expert_map_record_path.as_ref());
+        line.set_if("max-queued-requests", max_queued_requests.as_ref());
+        line.set_if("max-model-len", max_model_len.as_ref());
+        line.flag_if("dynamic-eplb", *dynamic_eplb);
+        line.set_if("secret-file", secret_file.as_ref());
+        line.set_if("admin-token-file", admin_token_file.as_ref());
+        line.0
+    }
+}
+
+/// What a rank is started with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerCommand {
+    /// Folder of the checkpoint.
+    pub model: String,
+    /// Its number.
+    pub rank: usize,
+    /// Host of its coordinator.
+    pub coordinator: String,
+    /// Port of its step path.
+    pub step_port: u16,
+    /// Port of its move path.
+    pub move_port: u16,
+    /// Host or address by which other ranks reach it.
+    pub advertise_address: String,
+    /// Port of its probes and metrics.
+    pub health_port: u16,
+    /// Compute threads.
+    pub threads: Option<u64>,
+    /// Blocks of its KV cache.
+    pub kv_blocks: Option<u64>,
+    /// File of the group's secret; `None` for a release that knows none.
+    pub secret_file: Option<String>,
+}
+
+impl WorkerCommand {
+    /// The command line after the program.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<String> {
+        let Self {
+            model,
+            rank,
+            coordinator,
+            step_port,
+            move_port,
+            advertise_address,
+            health_port,
+            threads,
+            kv_blocks,
+            secret_file,
+        } = self;
+        let mut line = Line::new(Subcommand::Worker);
+        line.set("model", model);
+        line.set("rank", rank);
+        line.set("coordinator", &format!("{coordinator}:{}", port::CONTROL));
+        line.set("listen", &everywhere(*step_port));
+        line.set("move-listen", &everywhere(*move_port));
+        line.set("advertise-address", advertise_address);
+        line.set("health-listen", &everywhere(*health_port));
+        line.set_if("threads", threads.as_ref());
+        line.set_if("kv-blocks", kv_blocks.as_ref());
+        line.set_if("secret-file", secret_file.as_ref());
+        line.0
+    }
+}
+
+/// An address to listen on that everybody reaches.
+fn everywhere(port: u16) -> String {
+    format!("0.0.0.0:{port}")
+}
+
+struct Line(Vec<String>);
+
+impl Line {
+    fn new(subcommand: Subcommand) -> Self {
+        let word: &str = subcommand.into();
+        Self(vec![word.to_owned()])
+    }
+
+    fn set(&mut self, option: &str, value: &impl ToString) {
+        self.0.extend([format!("--{option}"), value.to_string()]);
+    }
+
+    fn set_if(&mut self, option: &str, value: Option<&impl ToString>) {
+        if let Some(value) = value {
+            self.0.extend([format!("--{option}"), value.to_string()]);
+        }
+    }
+
+    fn flag_if(&mut self, option: &str, is_set: bool) {
+        if is_set {
+            self.0.push(format!("--{option}"));
+        }
+    }
+}

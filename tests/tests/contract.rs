@@ -1,0 +1,288 @@
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+//! Every command that the operator builds is one that the runtime takes, and means the same to both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Parser as _;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use kube::CustomResourceExt as _;
+use operator::api::MoEDeployment;
+use operator::api::eplb::{ExpertMapRef, Policy};
+use operator::build::build;
+use operator::decide::{Decision, Group, MapChanges, pod_names};
+use operator::names;
+use operator::revision::Wanted;
+use operator::validate::{Checked, Shape, StartMap};
+use plan::wire::keys::{ADMIN_TOKEN, FOLDER, GROUP_SECRET};
+use plan::wire::process::{TERMINATION_FILE, variable};
+use runtime::args::{Arguments, Command};
+use runtime::coordinator::settings::CoordinatorSettings;
+use runtime::worker::WorkerSettings;
+use serde_json::{Value, json};
+use tests::workspace;
+
+/// What a kubelet puts in place of a pod's fields.
+const ADDRESS: &str = "10.0.0.7";
+
+/// A deployment as its definition has it, with defaults.
+fn deployment(yaml: &str) -> Value {
+    let deployment: MoEDeployment = serde_saphyr::from_str(yaml).unwrap();
+    serde_json::to_value(deployment).unwrap()
+}
+
+fn examples() -> Vec<Value> {
+    let files = fs::read_dir(workspace::root().join("examples")).unwrap().map(|entry| entry.unwrap().path());
+    let texts = files.filter(|file| file.extension().is_some_and(|ending| ending == "yaml")).map(fs::read_to_string);
+    let examples: Vec<_> = texts.map(|text| deployment(&text.unwrap())).collect();
+    assert!(examples.len() >= 2);
+    examples
+}
+
+/// What is built of a specification, whatever the cluster has.
+fn checked(deployment: &Value, start_map: StartMap) -> Checked {
+    let deployment: MoEDeployment = serde_json::from_value(deployment.clone()).unwrap();
+    let count = |number: i32| usize::try_from(number).unwrap();
+    let spec = &deployment.spec;
+    let shape = Shape {
+        ranks: count(spec.parallelism.data) * count(spec.parallelism.tensor),
+        ranks_per_pod: count(spec.gpus_per_pod.max(1)),
+        gpus_per_rank: usize::from(spec.gpus_per_pod > 0),
+        experts: count(spec.model.experts),
+        redundancy: count(spec.eplb.init_redundancy_expert),
+    };
+    let name = deployment.metadata.name.clone().unwrap();
+    Checked { name, deployment, shape, replicas: 1, start_map, concern: None }
+}
+
+fn pods(checked: &Checked) -> Vec<Pod> {
+    let group = Group {
+        index: 0,
+        wanted: Wanted { revision: "r".to_owned(), with_keys: true },
+        image: "docker.io/swiftbalancer/runtime:1".to_owned(),
+        create: pod_names(checked, 0).into_keys().collect(),
+        min_available: 0,
+    };
+    let decision = Decision {
+        hold: None,
+        revisions: None,
+        keys: None,
+        groups: vec![group],
+        remove: Vec::new(),
+        maps: MapChanges::default(),
+        look_again: Duration::ZERO,
+    };
+    build(&checked.deployment, &Ok(checked.clone()), &decision).pods
+}
+
+/// An argument as a process gets it: a kubelet puts in the variables that the container has and takes one `$` of two.
+fn expanded(argument: &str, variables: &BTreeMap<&str, &str>) -> String {
+    let mut parts = argument.split('$');
+    let mut whole = parts.next().unwrap_or_default().to_owned();
+    while let Some(part) = parts.next() {
+        let variable = part.strip_prefix('(').and_then(|rest| rest.split_once(')'));
+        match variable.and_then(|(name, rest)| Some((variables.get(name)?, rest))) {
+            Some((value, rest)) => whole.extend([value, rest]),
+            None if part.is_empty() => whole.extend(["$", parts.next().unwrap_or_default()]),
+            None => whole.extend(["$", part]),
+        }
+    }
+    whole
+}
+
+/// The runtime's reading of a container's command line.
+fn parsed(container: &Container, keys: &Path) -> Command {
+    let environment = container.env.iter().flatten();
+    let known = [variable::ADDRESS, variable::NODE, variable::TERMINATION_FILE];
+    let variables: BTreeMap<&str, &str> = environment
+        .map(|variable| (variable.name.as_str(), variable.value.as_deref().unwrap_or(ADDRESS)))
+        .inspect(|(name, _)| assert!(known.contains(name), "{name} is no variable of the runtime"))
+        .collect();
+    assert_eq!(variables.get(variable::TERMINATION_FILE), Some(&TERMINATION_FILE));
+    assert_eq!(container.termination_message_path.as_deref(), Some(TERMINATION_FILE));
+    let arguments = container.args.iter().flatten().map(|argument| expanded(argument, &variables));
+    // The runtime reads its keys where this machine has some.
+    let arguments = arguments.map(|argument| argument.replace(FOLDER, keys.to_str().unwrap()));
+    let line: Vec<_> = std::iter::once("swiftbalancer-runtime".to_owned()).chain(arguments).collect();
+    Arguments::try_parse_from(&line).unwrap_or_else(|error| panic!("{line:?}: {error}")).command
+}
+
+fn ports(container: &Container) -> BTreeSet<u16> {
+    container.ports.iter().flatten().map(|port| u16::try_from(port.container_port).unwrap()).collect()
+}
+
+fn probed(container: &Container) -> BTreeSet<u16> {
+    let probes =
+        [&container.startup_probe, &container.liveness_probe, &container.readiness_probe].into_iter().flatten();
+    let ports = probes.map(|probe| probe.http_get.as_ref().unwrap().port.clone());
+    ports.map(|port| u16::try_from(serde_json::to_value(port).unwrap().as_u64().unwrap()).unwrap()).collect()
+}
+
+/// Whether a path is in a volume of the container.
+fn is_mounted(container: &Container, path: &Path) -> bool {
+    container.volume_mounts.iter().flatten().any(|mount| path.starts_with(&mount.mount_path))
+}
+
+/// Builds a specification and has the runtime read every command of it.
+fn agree(deployment: &Value, start_map: StartMap) {
+    let keys = tempfile::tempdir().unwrap();
+    for key in [GROUP_SECRET, ADMIN_TOKEN] {
+        fs::write(keys.path().join(key), "k".repeat(64)).unwrap();
+    }
+    let checked = checked(deployment, start_map);
+    let mut ranks = BTreeSet::new();
+    let mut coordinators = 0;
+    for container in pods(&checked).into_iter().flat_map(|pod| pod.spec.unwrap().containers) {
+        match parsed(&container, keys.path()) {
+            Command::Coordinator(arguments) => {
+                coordinator_agrees(&checked, &container, &(*arguments).try_into().unwrap(), keys.path());
+                coordinators += 1;
+            }
+            Command::Worker(arguments) => {
+                let settings: WorkerSettings = (*arguments).try_into().unwrap();
+                rank_agrees(&checked, &container, &settings);
+                ranks.insert(settings.rank.index());
+            }
+            other => panic!("{other:?} is run in no pod"),
+        }
+    }
+    assert_eq!((coordinators, ranks), (1, (0..checked.shape.ranks).collect()));
+}
+
+fn coordinator_agrees(checked: &Checked, container: &Container, settings: &CoordinatorSettings, keys: &Path) {
+    let (spec, shape) = (&checked.deployment.spec, checked.shape);
+    let eplb = &spec.eplb;
+    let number = |value: i32| u64::try_from(value).unwrap();
+    let listens = [settings.listen, settings.admin_listen, settings.control_listen].map(|address| address.port());
+    assert_eq!(BTreeSet::from(listens), ports(container));
+    assert!(probed(container).iter().all(|port| listens[..2].contains(port)), "{:?}", probed(container));
+    assert!(is_mounted(container, &settings.model));
+    assert_eq!(settings.served_name.as_ref(), Some(&spec.model.name));
+    assert_eq!((settings.ranks, settings.redundancy), (shape.ranks, Some(shape.redundancy)));
+    assert_eq!(settings.expect_experts, Some(shape.experts));
+    let rebalance = &settings.rebalance;
+    assert_eq!(rebalance.dynamic, eplb.dynamic_eplb);
+    assert_eq!(rebalance.window_steps, number(eplb.num_iterations_eplb_update));
+    assert_eq!(rebalance.wait_steps, number(eplb.num_wait_worker_iterations));
+    let policy = match eplb.policy {
+        Policy::Swift => plan::balance::Policy::Swift,
+        Policy::DeepSeek => plan::balance::Policy::DeepSeek,
+    };
+    assert_eq!(settings.policy, policy);
+    assert_eq!(settings.admin_token_path, Some(keys.join(ADMIN_TOKEN)));
+    let in_source = |path: &String| Path::new("/model").join(path);
+    match (&checked.start_map, &settings.map_path) {
+        (StartMap::Even, None) => {}
+        (StartMap::InModelSource(path), Some(found)) => assert_eq!(*found, in_source(path)),
+        (StartMap::ConfigMap { .. }, Some(found)) => {
+            assert!(found.ends_with(names::MAP_KEY) && is_mounted(container, found), "{}", found.display());
+        }
+        (start, found) => panic!("{start:?} is started from {found:?}"),
+    }
+    assert_eq!(settings.record_path, eplb.expert_map_record_path.as_ref().map(in_source));
+    if let Some(requests) = spec.coordinator.max_queued_requests {
+        assert_eq!(settings.limits.queued as u64, number(requests));
+    }
+    assert_eq!(settings.max_model_len.map(|tokens| tokens as u64), spec.coordinator.max_model_len.map(number));
+}
+
+fn rank_agrees(checked: &Checked, container: &Container, settings: &WorkerSettings) {
+    let spec = &checked.deployment.spec;
+    let listens = [settings.listen, settings.move_listen, settings.health_listen].map(|address| address.port());
+    assert_eq!(BTreeSet::from(listens), ports(container));
+    assert_eq!(probed(container), BTreeSet::from([settings.health_listen.port()]));
+    assert_eq!(container.name, format!("rank-{}", settings.rank.0));
+    let coordinator = format!("{}:{}", names::coordinator(&checked.name, 0), names::CONTROL_PORT);
+    assert_eq!((settings.coordinator.as_str(), settings.advertise_address.as_str()), (coordinator.as_str(), ADDRESS));
+    assert!(is_mounted(container, &settings.model));
+    if let Some(threads) = spec.ranks.threads {
+        assert_eq!(settings.threads, usize::try_from(threads).unwrap());
+    }
+    if let Some(blocks) = spec.ranks.kv_blocks {
+        assert_eq!(settings.cache.blocks, usize::try_from(blocks).unwrap());
+    }
+}
+
+fn in_config_map() -> StartMap {
+    let reference = ExpertMapRef { name: Some("a-map-0123456789".to_owned()), from_deployment: None };
+    StartMap::ConfigMap { reference, name: "a-map-0123456789".to_owned(), hash: "0123456789".to_owned() }
+}
+
+#[test]
+fn every_example_is_started_as_it_says() {
+    for example in examples() {
+        agree(&example, StartMap::Even);
+        agree(&example, in_config_map());
+    }
+}
+
+/// Whole numbers of a specification that have a least and a most in the definition: where they are, and both.
+fn numbers(schema: &Value, at: &str) -> Vec<(String, [i64; 2])> {
+    let properties = schema["properties"].as_object().into_iter().flatten();
+    let inner = properties.flat_map(|(name, schema)| numbers(schema, &format!("{at}/{name}")));
+    let own = schema["minimum"].as_f64().zip(schema["maximum"].as_f64()).filter(|_| schema["type"] == "integer");
+    inner.chain(own.map(|(least, most)| (at.to_owned(), [least as i64, most as i64]))).collect()
+}
+
+/// Sets a value; objects on the way to it are made.
+fn with(deployment: &Value, path: &str, value: Value) -> Value {
+    let mut deployment = deployment.clone();
+    *path.split('/').skip(1).fold(&mut deployment, |object, key| &mut object[key]) = value;
+    deployment
+}
+
+#[test]
+fn the_least_and_the_most_of_every_number_of_the_definition_is_taken() {
+    let definition = serde_json::to_value(MoEDeployment::crd()).unwrap();
+    let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let numbers = numbers(schema, "/spec");
+    assert!(numbers.len() >= 10, "{numbers:?}");
+    let example = &examples()[0];
+    for (path, bounds) in numbers {
+        for number in bounds {
+            let number = match path.as_str() {
+                // A rule of the definition, which no bound of its schema says.
+                "/spec/eplb/numWaitWorkerIterations" => number.max(30),
+                // Ranks of a replica are pods of it.
+                "/spec/gpusPerPod" => number.min(4),
+                _ => number,
+            };
+            agree(&with(example, &path, json!(number)), StartMap::Even);
+        }
+    }
+}
+
+#[test]
+fn settings_of_expert_load_balancing_are_taken_in_every_combination() {
+    let paths = ["map.json", "of models/a $(POD_IP) $$ 100%.json", "-x=y.json"];
+    for example in examples() {
+        for dynamic in [false, true] {
+            for policy in ["Swift", "DeepSeek"] {
+                for redundancy in [0, 4, 64] {
+                    let eplb = json!({
+                        "dynamicEplb": dynamic, "policy": policy, "initRedundancyExpert": redundancy,
+                        "numIterationsEplbUpdate": 1 + 100 * redundancy, "numWaitWorkerIterations": 30 + redundancy,
+                    });
+                    agree(&with(&example, "/spec/eplb", eplb.clone()), StartMap::Even);
+                    agree(&with(&example, "/spec/eplb", eplb.clone()), in_config_map());
+                    for path in paths {
+                        let recorded = with(&example, "/spec/eplb", eplb.clone());
+                        let recorded = with(&recorded, "/spec/eplb/expertMapRecordPath", json!(path));
+                        agree(&recorded, StartMap::InModelSource(path.to_owned()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn ranks_that_share_a_pod_are_told_apart() {
+    let example = with(&examples()[0], "/spec/parallelism/data", json!(16));
+    for gpus in [1, 2, 8, 16] {
+        agree(&with(&example, "/spec/gpusPerPod", json!(gpus)), StartMap::Even);
+    }
+}
