@@ -49,6 +49,7 @@ pub async fn observe(context: &Context, deployment: &MoEDeployment, now: Timesta
         reference,
         nodes: named(stores.nodes.state()),
         runtimes: context.runtimes.of(&namespace, &deployment.name_any()),
+        unreadable: context.runtimes.unreadable_of(&namespace, &deployment.name_any()),
     })
 }
 

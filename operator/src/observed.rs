@@ -43,6 +43,8 @@ pub struct Observed {
     pub nodes: BTreeMap<String, Arc<Node>>,
     /// What the coordinators say, by replica.
     pub runtimes: BTreeMap<usize, RuntimeView>,
+    /// What the coordinators say that cannot be read, by replica.
+    pub unreadable: BTreeMap<usize, Unreadable>,
 }
 
 /// What `expertMapRef` leads to.
@@ -62,6 +64,16 @@ pub enum Reference {
     },
     /// A ConfigMap.
     Found(Arc<ConfigMap>),
+}
+
+/// An answer of a coordinator that cannot be read: it is of a release that tells what this one does not know, or no
+/// coordinator answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Which answer, and what was found, in few words.
+    pub found: String,
+    /// Whether it is the map that it recorded last: everything else is read then.
+    pub is_map: bool,
 }
 
 /// What a coordinator says.

@@ -75,6 +75,17 @@ pub enum RuntimeError {
     },
 }
 
+impl RuntimeError {
+    /// Whether there was an answer that cannot be read, which a later one will hardly be either.
+    #[must_use]
+    pub const fn is_unreadable(&self) -> bool {
+        match self {
+            Self::Document { .. } | Self::TooLarge { .. } => true,
+            Self::Unreachable { .. } | Self::Status { .. } => false,
+        }
+    }
+}
+
 /// Asks over HTTP.
 #[derive(Clone, Debug)]
 pub struct HttpRuntimeClient(reqwest::Client);

@@ -134,14 +134,19 @@ impl Asking<'_> {
         let endpoint = Endpoint { address: address(member), token };
         let began = Instant::now();
         let outcome = self.look(key, member, &endpoint).await;
-        self.patience.asked(&member.uid, began, Instant::now(), outcome.is_ok());
-        match outcome {
-            Ok(view) => {
-                if self.heard.runtimes.take(key, view) {
-                    // A closed channel means that the operator stops.
-                    let _ = self.changed.unbounded_send(ObjectRef::new(&key.1).within(&key.0));
-                }
+        let has_answered = outcome.as_ref().map_or_else(RuntimeError::is_unreadable, |_| true);
+        self.patience.asked(&member.uid, began, Instant::now(), has_answered);
+        let runtimes = &self.heard.runtimes;
+        let is_news = match outcome {
+            Ok((view, map)) => {
+                let of_map = match map {
+                    Map::Readable => runtimes.could_read(key, &member.uid),
+                    Map::Unreadable => false,
+                    Map::News(hash, error) => self.cannot_read(key, member, &error, Some(&hash)),
+                };
+                runtimes.take(key, view) || of_map
             }
+            Err(error) if error.is_unreadable() => self.cannot_read(key, member, &error, None),
             // A coordinator that is starting or ending does not answer; its pod's readiness says so where it matters.
             Err(error) => {
                 let error = words::shorten(&error.to_string());
@@ -152,11 +157,27 @@ impl Asking<'_> {
                     error,
                     "no answer of a coordinator"
                 );
+                false
             }
+        };
+        if is_news {
+            // A closed channel means that the operator stops.
+            let _ = self.changed.unbounded_send(ObjectRef::new(&key.1).within(&key.0));
         }
     }
 
-    async fn look(&self, key: &Key, member: &Member, endpoint: &Endpoint) -> Result<RuntimeView, RuntimeError> {
+    /// Notes an answer that cannot be read, and logs the first; whether it is that.
+    fn cannot_read(&self, key: &Key, member: &Member, error: &RuntimeError, map_hash: Option<&str>) -> bool {
+        let error = words::shorten(&error.to_string());
+        let is_news = self.heard.runtimes.cannot_read(key, &member.uid, &error, map_hash);
+        if is_news {
+            let (namespace, deployment, group) = key;
+            tracing::warn!(namespace, deployment, group, error, "an answer of a coordinator cannot be read");
+        }
+        is_news
+    }
+
+    async fn look(&self, key: &Key, member: &Member, endpoint: &Endpoint) -> Result<(RuntimeView, Map), RuntimeError> {
         let state = in_short(self.client.state(endpoint).await?);
         let pod_uid = member.uid.clone();
         let view = |recorded, recorded_too_large| RuntimeView {
@@ -165,21 +186,33 @@ impl Asking<'_> {
             recorded,
             recorded_too_large,
         };
-        let Some(hash) = &state.recorded_map_hash else { return Ok(view(None, false)) };
+        let Some(hash) = &state.recorded_map_hash else { return Ok((view(None, false), Map::Readable)) };
         // Replicas share traffic and one speaks for all: the maps of the others are of no use.
         if !self.heard.runtimes.may_speak(key) {
-            return Ok(view(None, false));
+            return Ok((view(None, false), Map::Readable));
         }
         match self.heard.runtimes.known_map(key, &member.uid, hash) {
-            Known::Map(map) => Ok(view(Some(map), false)),
-            Known::TooLarge => Ok(view(None, true)),
+            Known::Map(map) => Ok((view(Some(map), false), Map::Readable)),
+            Known::TooLarge => Ok((view(None, true), Map::Readable)),
+            Known::Unreadable => Ok((view(None, false), Map::Unreadable)),
             Known::Not => match self.client.recorded_map(endpoint).await {
-                Ok(map) => Ok(view(map.map(Arc::new), false)),
-                Err(RuntimeError::TooLarge { .. }) => Ok(view(None, true)),
+                Ok(map) => Ok((view(map.map(Arc::new), false), Map::Readable)),
+                Err(RuntimeError::TooLarge { .. }) => Ok((view(None, true), Map::Readable)),
+                Err(error) if error.is_unreadable() => Ok((view(None, false), Map::News(hash.clone(), error))),
                 Err(error) => Err(error),
             },
         }
     }
+}
+
+/// What came of the map that a coordinator recorded last.
+enum Map {
+    /// It was read, or is of no use, or there is none.
+    Readable,
+    /// It could not be read before, and is not asked for again.
+    Unreadable,
+    /// It cannot be read: its hash, and why.
+    News(String, RuntimeError),
 }
 
 fn address(member: &Member) -> String {

@@ -52,6 +52,8 @@ pub enum Reason {
     PodFailing,
     /// A pod cannot be scheduled.
     Unschedulable,
+    /// A coordinator answers what this operator cannot read.
+    RuntimeAnswerUnreadable,
     /// The rebalancer of a replica cannot do its work.
     RebalancingDegraded,
     /// An object of a name that is needed belongs to somebody else.

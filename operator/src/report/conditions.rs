@@ -176,14 +176,16 @@ fn degraded(facts: &Facts<'_>) -> Finding {
     }
     let lost = |cause| matches!(cause, Cause::NodeLost | Cause::Ended);
     let replaced = facts.decision.remove.iter().any(|removal| lost(removal.cause));
-    let rank_lost: &str = Reason::RankLost.into();
-    let degraded: &str = Type::Degraded.into();
-    let was_lost =
-        facts.previous.conditions.iter().any(|condition| {
-            condition.type_ == degraded && condition.status == "True" && condition.reason == rank_lost
-        });
+    let was_lost = was_degraded(facts, Reason::RankLost).is_some();
     if replaced || (was_lost && !facts.groups.iter().all(|group| group.serves)) {
         return yes(Reason::RankLost, "pods whose node is lost, or which ended, are being replaced");
+    }
+    if let Some(why) = facts.groups.iter().find_map(groups::Group::unreadable) {
+        return yes(Reason::RuntimeAnswerUnreadable, why);
+    }
+    let was_unreadable = was_degraded(facts, Reason::RuntimeAnswerUnreadable);
+    if let Some(before) = was_unreadable.filter(|_| facts.groups.iter().any(groups::Group::is_unheard)) {
+        return yes(Reason::RuntimeAnswerUnreadable, &before.message);
     }
     if let Some(why) = facts.groups.iter().find_map(|group| group.runtime?.state.degraded.as_deref()) {
         return yes(Reason::RebalancingDegraded, why);
@@ -198,6 +200,13 @@ fn degraded(facts: &Facts<'_>) -> Finding {
         );
     }
     no(Reason::AsExpected, "nothing is wrong")
+}
+
+/// The condition that was reported before, if it was true for this reason.
+fn was_degraded<'a>(facts: &Facts<'a>, reason: Reason) -> Option<&'a Condition> {
+    let (kind, reason): (&str, &str) = (Type::Degraded.into(), reason.into());
+    let mut before = facts.previous.conditions.iter();
+    before.find(|condition| condition.type_ == kind && condition.status == "True" && condition.reason == reason)
 }
 
 fn spec_valid(facts: &Facts<'_>) -> Finding {

@@ -6,7 +6,7 @@ use crate::api::MoEDeployment;
 use crate::api::status::{GroupStatus, MoEDeploymentStatus};
 use crate::decide::{self, Decision};
 use crate::names::Role;
-use crate::observed::{Observed, RuntimeView};
+use crate::observed::{Observed, RuntimeView, Unreadable};
 use crate::pods::Member;
 use crate::ratio;
 use crate::validate::{Checked, Refused};
@@ -22,6 +22,7 @@ pub(super) struct Group<'a> {
     pub ready_rank_pods: usize,
     pub members: Vec<&'a Member>,
     pub runtime: Option<&'a RuntimeView>,
+    pub unreadable: Option<&'a Unreadable>,
 }
 
 impl Group<'_> {
@@ -38,6 +39,22 @@ impl Group<'_> {
     /// Why a rank of it cannot do its work until somebody changes something, if so, in the rank's own words.
     pub fn failure(&self) -> Option<&str> {
         self.runtime?.state.failure.as_deref()
+    }
+
+    /// What its coordinator answers that cannot be read, what that means, and what to do.
+    pub fn unreadable(&self) -> Option<String> {
+        let Unreadable { found, is_map } = self.unreadable?;
+        let (index, left_out) =
+            (self.index, if *is_map { "its maps are not recorded" } else { "this status does not follow it" });
+        Some(format!(
+            "replica {index}: {found}; requests are not affected, but {left_out}: upgrade the operator to the release of the \
+             coordinator's image, or name an image of the operator's release in spec.runtime.image"
+        ))
+    }
+
+    /// Whether it serves and nothing has been heard of it yet, as after a start of the operator.
+    pub const fn is_unheard(&self) -> bool {
+        self.serves && self.runtime.is_none() && self.unreadable.is_none()
     }
 
     /// Why its pods do not stay up, if so: the first pod's reason.
@@ -111,6 +128,7 @@ pub(super) fn groups<'a>(
             rank_pods: shape.rank_pods(),
             ready_rank_pods: members.iter().filter(ready).count(),
             runtime: observed.runtimes.get(&index),
+            unreadable: observed.unreadable.get(&index),
             members,
         }
     };

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use plan::wire::{Phase, RecordedMap, State};
 
-use crate::observed::RuntimeView;
+use crate::observed::{RuntimeView, Unreadable};
 use crate::{ratio, words};
 
 /// Memory that maps may take which coordinators say they have recorded, over all deployments: each is at most 1 MB as text and
@@ -15,9 +15,30 @@ const HELD_MAPS: usize = 64 << 20;
 /// Namespace, deployment and replica.
 pub(super) type Key = (String, String, usize);
 
+/// Readable answers in a row after which one that was not is forgotten: a coordinator of which some can be read and some not
+/// does not turn a condition back and forth.
+const READABLE_AGAIN: u32 = 5;
+
 /// What coordinators said last, by namespace, deployment and replica.
 #[derive(Clone, Debug, Default)]
-pub struct RuntimeViews(Arc<Mutex<BTreeMap<Key, Entry>>>);
+pub struct RuntimeViews(Arc<Mutex<Views>>);
+
+#[derive(Debug, Default)]
+struct Views {
+    entries: BTreeMap<Key, Entry>,
+    unread: BTreeMap<Key, Unread>,
+}
+
+/// What could not be read of a pod, in the words of the first time: what is found differs from answer to answer.
+#[derive(Debug)]
+struct Unread {
+    pod_uid: String,
+    shown: Unreadable,
+    /// Content hash of the recorded map that it is, as the pod says: it is not asked for again.
+    map_hash: Option<String>,
+    /// Readable answers since.
+    readable: u32,
+}
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -84,27 +105,72 @@ pub(super) enum Known {
     Map(Arc<RecordedMap>),
     /// It is larger than is read.
     TooLarge,
+    /// It cannot be read.
+    Unreadable,
     /// Nothing.
     Not,
 }
 
 impl RuntimeViews {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Entry>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Views> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the coordinators of a deployment said last.
     #[must_use]
     pub fn of(&self, namespace: &str, deployment: &str) -> BTreeMap<usize, RuntimeView> {
-        let from = (namespace.to_owned(), deployment.to_owned(), 0);
-        let views = self.lock();
-        let own = views.range(from..).take_while(|((space, name, _), _)| space == namespace && name == deployment);
-        own.map(|((_, _, group), entry)| (*group, entry.view.clone())).collect()
+        of(&self.lock().entries, namespace, deployment, |entry| entry.view.clone())
+    }
+
+    /// What the coordinators of a deployment said that cannot be read.
+    #[must_use]
+    pub fn unreadable_of(&self, namespace: &str, deployment: &str) -> BTreeMap<usize, Unreadable> {
+        of(&self.lock().unread, namespace, deployment, |unread| unread.shown.clone())
+    }
+
+    /// Notes an answer of a pod that cannot be read; whether that is news. `map_hash` is that of a recorded map.
+    pub(super) fn cannot_read(&self, key: &Key, pod_uid: &str, found: &str, map_hash: Option<&str>) -> bool {
+        let unread = &mut self.lock().unread;
+        let is_map = map_hash.is_some();
+        let new = || Unread {
+            pod_uid: pod_uid.to_owned(),
+            shown: Unreadable { found: words::shorten(found), is_map },
+            map_hash: map_hash.map(str::to_owned),
+            readable: 0,
+        };
+        let Some(known) = unread.get_mut(key).filter(|unread| unread.pod_uid == pod_uid) else {
+            unread.insert(key.clone(), new());
+            return true;
+        };
+        if known.shown.is_map == is_map {
+            *known = Unread { shown: known.shown.clone(), ..new() };
+            return false;
+        }
+        // Its state can be read again, or for once: then it is the map that cannot.
+        known.readable += 1;
+        if is_map && known.readable < READABLE_AGAIN {
+            known.map_hash = map_hash.map(str::to_owned);
+            return false;
+        }
+        *known = new();
+        true
+    }
+
+    /// Notes that everything that was asked of a coordinator could be read; whether that is news.
+    pub(super) fn could_read(&self, key: &Key, pod_uid: &str) -> bool {
+        let mut views = self.lock();
+        let Some(unread) = views.unread.get_mut(key) else { return false };
+        unread.readable += 1;
+        let is_over = unread.readable >= READABLE_AGAIN || unread.pod_uid != pod_uid;
+        if is_over {
+            views.unread.remove(key);
+        }
+        is_over
     }
 
     /// Takes an answer in; whether it changes what is shown.
     pub(super) fn take(&self, key: &Key, mut view: RuntimeView) -> bool {
-        let mut views = self.lock();
+        let views = &mut self.lock().entries;
         let others: usize = views.iter().filter(|(other, _)| *other != key).map(|(_, entry)| held(&entry.view)).sum();
         if others + held(&view) > HELD_MAPS {
             tracing::warn!(namespace = key.0, deployment = key.1, "too many recorded maps wait to be stored");
@@ -123,7 +189,7 @@ impl RuntimeViews {
 
     /// Whether no replica before this one serves: the first that does speaks for all.
     pub(super) fn may_speak(&self, (namespace, deployment, group): &Key) -> bool {
-        let views = self.lock();
+        let views = &self.lock().entries;
         let before =
             views.range((namespace.clone(), deployment.clone(), 0)..(namespace.clone(), deployment.clone(), *group));
         !before.into_iter().any(|(_, entry)| entry.view.state.ready)
@@ -132,10 +198,14 @@ impl RuntimeViews {
     /// What is known of the map of that content hash, as the coordinator in a pod says.
     pub(super) fn known_map(&self, key: &Key, pod_uid: &str, hash: &str) -> Known {
         let views = self.lock();
+        let unread = views.unread.get(key).filter(|unread| unread.pod_uid == pod_uid);
+        if unread.is_some_and(|unread| unread.map_hash.as_deref() == Some(hash)) {
+            return Known::Unreadable;
+        }
         let said = |entry: &&Entry| {
             entry.view.pod_uid == pod_uid && entry.view.state.recorded_map_hash.as_deref() == Some(hash)
         };
-        match views.get(key).filter(said).map(|entry| &entry.view) {
+        match views.entries.get(key).filter(said).map(|entry| &entry.view) {
             Some(RuntimeView { recorded: Some(map), .. }) => Known::Map(Arc::clone(map)),
             Some(RuntimeView { recorded_too_large: true, .. }) => Known::TooLarge,
             _ => Known::Not,
@@ -144,8 +214,17 @@ impl RuntimeViews {
 
     /// Forgets coordinators that are gone; `exists` is asked by replica and pod.
     pub(super) fn keep(&self, exists: impl Fn(&Key, &str) -> bool) {
-        self.lock().retain(|key, entry| exists(key, &entry.view.pod_uid));
+        let Views { entries, unread } = &mut *self.lock();
+        entries.retain(|key, entry| exists(key, &entry.view.pod_uid));
+        unread.retain(|key, unread| exists(key, &unread.pod_uid));
     }
+}
+
+/// What is known of a deployment, by replica.
+fn of<T, U>(all: &BTreeMap<Key, T>, namespace: &str, deployment: &str, get: impl Fn(&T) -> U) -> BTreeMap<usize, U> {
+    let from = (namespace.to_owned(), deployment.to_owned(), 0);
+    let own = all.range(from..).take_while(|((space, name, _), _)| space == namespace && name == deployment);
+    own.map(|((_, _, group), known)| (*group, get(known))).collect()
 }
 
 /// Bytes that the map of a view takes, about.

@@ -16,7 +16,7 @@ use operator::decide::{Decision, KeysChange, decide};
 use operator::host_paths::AllowedHostPaths;
 use operator::keys::{Keys, StoredKeys};
 use operator::names;
-use operator::observed::{Observed, Reference, RuntimeView};
+use operator::observed::{Observed, Reference, RuntimeView, Unreadable};
 use operator::pods::Member;
 use operator::report::{Notice, notices, report};
 use operator::validate::validate;
@@ -32,6 +32,7 @@ pub struct Cluster {
     pub maps: BTreeMap<String, ConfigMap>,
     pub reference: Reference,
     pub runtimes: BTreeMap<usize, RuntimeView>,
+    pub unreadable: BTreeMap<usize, Unreadable>,
     pub keys: Option<StoredKeys>,
     pub allowed_host_paths: AllowedHostPaths,
     created: usize,
@@ -60,6 +61,7 @@ impl Cluster {
             maps: BTreeMap::new(),
             reference: Reference::None,
             runtimes: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
             keys: None,
             allowed_host_paths: AllowedHostPaths::default(),
             created: 0,
@@ -106,6 +108,7 @@ impl Cluster {
             reference: self.reference.clone(),
             nodes: self.nodes.iter().map(|(name, node)| (name.clone(), Arc::new(node.clone()))).collect(),
             runtimes: self.runtimes.clone(),
+            unreadable: self.unreadable.clone(),
         }
     }
 

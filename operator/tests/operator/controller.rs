@@ -1,6 +1,7 @@
 //! The whole controller against an API server in memory: watches, reconciles, polls, writes, and then is quiet.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use operator::context::Settings;
 use operator::host_paths::AllowedHostPaths;
 use operator::metrics::Metrics;
 use operator::runtime_client::{Endpoint, RuntimeClient, RuntimeError};
-use plan::wire::{RecordedMap, State};
+use plan::wire::{RecordedMap, State, WireError, path};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -21,7 +22,10 @@ use crate::fake_runtime::{recorded, state};
 #[derive(Default)]
 struct Runtimes {
     said: Mutex<BTreeMap<String, (State, Option<RecordedMap>)>>,
+    /// What is answered instead, by path, by those of another release.
+    answers: Mutex<BTreeMap<&'static str, String>>,
     asked: Mutex<Vec<Endpoint>>,
+    maps_asked_for: AtomicUsize,
 }
 
 impl Runtimes {
@@ -36,6 +40,20 @@ impl Runtimes {
         self.said.lock().unwrap().get(&endpoint.address).cloned().ok_or(silent)
     }
 
+    /// Has every coordinator answer this, or what it says again.
+    fn answer(&self, path: &'static str, text: Option<String>) {
+        let mut answers = self.answers.lock().unwrap();
+        match text {
+            Some(text) => answers.insert(path, text),
+            None => answers.remove(path),
+        };
+    }
+
+    fn other<T>(&self, path: &'static str, read: fn(&[u8]) -> Result<T, WireError>) -> Option<Result<T, RuntimeError>> {
+        let text = self.answers.lock().unwrap().get(path).cloned()?;
+        Some(read(text.as_bytes()).map_err(|source| RuntimeError::Document { path, source }))
+    }
+
     fn asked(&self) -> Vec<Endpoint> {
         self.asked.lock().unwrap().clone()
     }
@@ -43,11 +61,18 @@ impl Runtimes {
 
 impl RuntimeClient for Runtimes {
     fn state<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<State, RuntimeError>> {
-        Box::pin(async move { Ok(self.get(endpoint)?.0) })
+        Box::pin(async move {
+            let said = self.get(endpoint)?.0;
+            self.other(path::STATE, State::from_json).unwrap_or(Ok(said))
+        })
     }
 
     fn recorded_map<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Option<RecordedMap>, RuntimeError>> {
-        Box::pin(async move { Ok(self.get(endpoint)?.1) })
+        Box::pin(async move {
+            self.maps_asked_for.fetch_add(1, Ordering::Relaxed);
+            let said = self.get(endpoint)?.1;
+            self.other(path::RECORDED_MAP, RecordedMap::from_json).map_or(Ok(said), |read| read.map(Some))
+        })
     }
 }
 
@@ -439,5 +464,84 @@ async fn words_that_differ_each_time_write_nothing() {
         object["status"]["conditions"].as_array().unwrap().iter().find(|one| one["type"] == "Degraded").unwrap();
     let message = degraded["message"].as_str().unwrap();
     assert!(message.starts_with("failed for good failed for good") && message.len() < 420, "{message}");
+    world.stop().await;
+}
+
+fn message(api: &FakeApi, deployment: &str, kind: &str) -> String {
+    let object = api.get("moedeployments", deployment).unwrap();
+    let mut conditions = object["status"]["conditions"].as_array().unwrap().iter();
+    conditions.find(|condition| condition["type"] == kind).unwrap()["message"].as_str().unwrap().to_owned()
+}
+
+/// A world of which the coordinator has said something that could be read.
+async fn heard() -> (World, String) {
+    let world = World::start();
+    let name = world.apply(TINY);
+    world.ready(&name).await;
+    world.runtimes.set("tiny-moe-0-coordinator", 2, 0.95, None);
+    world.condition(&name, "Balanced", "True", "LoadEven").await;
+    (world, name)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_cannot_be_read_is_a_condition_until_it_can_be_again() {
+    let (world, name) = heard().await;
+    world.runtimes.answer(path::STATE, Some(r#"{"version": "swiftbalancer.io/v2", "ranks": {}}"#.to_owned()));
+    world.condition(&name, "Degraded", "True", "RuntimeAnswerUnreadable").await;
+    let words = "replica 0: the answer to GET /admin/v1/state cannot be read: version \"swiftbalancer.io/v2\" is not known here, \
+                 only \"swiftbalancer.io/v1\"; requests are not affected, but this status does not follow it: upgrade the operator to \
+                 the release of the coordinator's image, or name an image of the operator's release in spec.runtime.image";
+    assert_eq!(message(&world.api, &name, "Degraded"), words);
+    world.ready(&name).await;
+    world.quiet().await;
+    let before = world.api.writes();
+    for number in 0..100 {
+        world.runtimes.answer(path::STATE, Some("x".repeat(number)));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    for number in 0..40 {
+        world.runtimes.answer(path::STATE, (number % 4 == 0).then(|| "{}".to_owned()));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    assert_eq!(world.api.writes(), before, "what is found differs each time, and some of it can be read");
+    world.runtimes.answer(path::STATE, None);
+    world.condition(&name, "Degraded", "False", "AsExpected").await;
+    world.quiet().await;
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_later_release_tells_besides_is_no_trouble() {
+    let (world, name) = heard().await;
+    let mut later = serde_json::to_value(state(4, Some(0.6), None)).unwrap();
+    (later["phase"], later["recovering"]) = (json!("recovering"), json!({"ranks": [2]}));
+    (later["model"]["family"], later["lastWindow"]["skew"]) = (json!("mixtral"), json!(1.5));
+    world.runtimes.answer(path::STATE, Some(later.to_string()));
+    world.condition(&name, "Balanced", "False", "LoadUneven").await;
+    world.condition(&name, "Degraded", "False", "AsExpected").await;
+    world.quiet().await;
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_map_that_cannot_be_read_is_asked_for_once_and_all_else_is_followed() {
+    let (world, name) = heard().await;
+    let mut later = serde_json::to_value(recorded(0, 0.98)).unwrap();
+    later["map"]["weights"] = json!([1]);
+    world.runtimes.answer(path::RECORDED_MAP, Some(later.to_string()));
+    world.runtimes.set("tiny-moe-0-coordinator", 3, 0.95, Some(recorded(0, 0.98)));
+    world.condition(&name, "Degraded", "True", "RuntimeAnswerUnreadable").await;
+    let told = message(&world.api, &name, "Degraded");
+    assert!(told.contains("unknown field `weights`") && told.contains("but its maps are not recorded: "), "{told}");
+    world.runtimes.set("tiny-moe-0-coordinator", 3, 0.6, Some(recorded(0, 0.98)));
+    world.condition(&name, "Balanced", "False", "LoadUneven").await;
+    world.quiet().await;
+    assert_eq!(world.runtimes.maps_asked_for.load(Ordering::Relaxed), 1);
+    assert!(world.api.names("configmaps").is_empty());
+    world.runtimes.answer(path::RECORDED_MAP, None);
+    world.runtimes.set("tiny-moe-0-coordinator", 4, 0.6, Some(recorded(1, 0.99)));
+    world.condition(&name, "Degraded", "False", "AsExpected").await;
+    world.api.until("the map is recorded", |api| api.names("configmaps").len() == 1).await;
+    world.quiet().await;
     world.stop().await;
 }

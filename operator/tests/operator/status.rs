@@ -8,7 +8,7 @@ use kube::ResourceExt as _;
 use operator::decide::Cause;
 use operator::host_paths::AllowedHostPaths;
 use operator::names;
-use operator::observed::Reference;
+use operator::observed::{Reference, Unreadable};
 use plan::wire::Phase;
 use plan::wire::process::LastWord;
 use serde_json::json;
@@ -576,4 +576,21 @@ fn maps_that_follow_each_other_quickly_are_recorded_at_a_bounded_pace() {
     assert!(early.decision.look_again <= std::time::Duration::from_secs(21), "{:?}", early.decision.look_again);
     cluster.later(20);
     assert!(cluster.pass().desired.map.is_some());
+}
+
+#[test]
+fn an_answer_that_could_not_be_read_stays_told_until_something_is_heard_again() {
+    let mut cluster = Cluster::new(TINY);
+    cluster.settle();
+    cluster.unreadable.insert(0, Unreadable { found: "the answer is no state".to_owned(), is_map: false });
+    let told = cluster.pass();
+    assert_eq!(condition(&told.status, "Degraded").1, "RuntimeAnswerUnreadable");
+    assert_eq!(told.notices.iter().map(|notice| notice.reason).collect::<Vec<_>>(), ["RuntimeAnswerUnreadable"]);
+    assert_eq!(condition(&told.status, "Ready").0, "True");
+    // The operator starts again and has asked nobody yet.
+    cluster.unreadable.clear();
+    let after = cluster.pass();
+    assert_eq!((after.status, after.notices), (told.status, Vec::new()));
+    cluster.runtimes.insert(0, view(2, Some(0.95), None));
+    assert_eq!(condition(&cluster.pass().status, "Degraded").1, "AsExpected");
 }
