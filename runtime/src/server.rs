@@ -129,7 +129,7 @@ async fn complete(State(app): State<App>, request: Request) -> Result<Response, 
     let answer = async {
         let body = app.bodies.take(request, Some(app.bounds())).await?;
         let (model, bounds) = (Arc::clone(&app.model), app.bounds());
-        let request = app.intake.run(move || completions::read(&body, &model, bounds)).await??;
+        let request = app.intake.run(body.len(), move || completions::read(&body, &model, bounds)).await??;
         completions::answer(&app, &asked, request).await
     };
     answer.await.inspect_err(|error| app.metrics.refused(Route::Completions, error))
@@ -140,7 +140,7 @@ async fn chat(State(app): State<App>, request: Request) -> Result<Response, ApiE
     let answer = async {
         let body = app.bodies.take(request, Some(app.bounds())).await?;
         let (model, bounds) = (Arc::clone(&app.model), app.bounds());
-        let request = app.intake.run(move || chat::read(&body, &model, bounds)).await??;
+        let request = app.intake.run(body.len(), move || chat::read(&body, &model, bounds)).await??;
         chat::answer(&app, &asked, request).await
     };
     answer.await.inspect_err(|error| app.metrics.refused(Route::Chat, error))
