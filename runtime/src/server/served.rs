@@ -152,8 +152,12 @@ impl ServedModel {
     /// If it is too long for any context, or cannot be made tokens of.
     pub fn tokens(&self, text: &str, whole: bool, field: &str, bounds: &RequestBounds) -> Result<Vec<u32>, ApiError> {
         self.check_text(text, field, bounds)?;
-        let refuse = |error: TokenizerError| ApiError::field(field, Code::InvalidValue, error.to_string());
-        self.tokenizer.encode(text, whole).map_err(refuse)
+        self.tokenizer.encode_at_most(text, whole, bounds.context).map_err(|error| match error {
+            TokenizerError::TooMany { at_least } => {
+                bounds.overflow(field, &format!("the prompt has at least {at_least} tokens; shorten it"))
+            }
+            error => ApiError::field(field, Code::InvalidValue, error.to_string()),
+        })
     }
 
     /// Checks a prompt given as tokens.

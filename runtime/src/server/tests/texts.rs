@@ -2,10 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Map, Value, json};
 
-use crate::server::chat::ChatTemplate;
+use crate::server::chat::{ChatTemplate, given_of_json};
 use crate::server::fixture::{model, model_directory};
+use crate::server::jinja::Given;
+use crate::server::text::TokenizerError;
 use crate::server::{ModelLimits, ServedModel};
 
 fn rows(file: &str) -> Value {
@@ -90,10 +94,11 @@ fn check_tokenizer(row: &Value, bases: &Value) -> Result<(), String> {
 }
 
 fn check_chat(model: &ServedModel, case: &Value) -> Result<(), String> {
-    let arguments = case["arguments"].as_object().cloned().unwrap_or_default();
+    let arguments =
+        serde_json::from_value::<Given>(case["arguments"].clone()).unwrap().into_members().unwrap_or_default();
     let template = model.chat.as_ref().map_err(ToString::to_string)?;
     let now = jiff::civil::date(2026, 3, 4).at(15, 6, 7, 0).to_zoned(jiff::tz::TimeZone::UTC).unwrap();
-    let rendered = template.render(&case["messages"], &arguments, &now, &|| false);
+    let rendered = template.render(given_of_json(&case["messages"]), arguments, &now, &|| false);
     if !case["fails"].is_null() {
         return match rendered {
             Ok(text) => Err(format!("gives {text:?}, but transformers fails: {}", case["fails"])),
@@ -121,6 +126,100 @@ fn tokens_are_those_of_transformers_for_every_tokenizer_that_is_accepted() {
     report(&rows.iter().filter_map(wrong).collect::<Vec<_>>(), rows.len(), 90);
 }
 
+/// A text of what is hard to cut: words, marks, white space, and whatever the row is about.
+fn text_of_fragments(random: &mut StdRng, row: &Value) -> String {
+    const FRAGMENTS: &[&str] = &[
+        "a",
+        "word",
+        " word",
+        " ",
+        "  ",
+        "\n",
+        "\r\n",
+        "\t",
+        "\u{3000}",
+        "\u{a0}",
+        "1",
+        "23",
+        ".",
+        ",",
+        "'s",
+        "-",
+        "<",
+        ">",
+        "|",
+        "_",
+        "A",
+        "\u{e9}",
+        "e\u{301}",
+        "\u{301}",
+        "\u{65e5}\u{672c}",
+        "\u{3002}",
+        "\u{ff0c}",
+        "\u{304b}\u{3099}",
+        "\u{1100}\u{1161}\u{11a8}",
+        "\u{ac00}",
+        "\u{1f980}",
+        "\u{fb01}",
+        "\u{2581}",
+        "\u{120}",
+        "\u{0}",
+        "\u{df}",
+        "\u{130}",
+    ];
+    let own: Vec<&str> =
+        row["texts"].as_array().into_iter().flatten().filter_map(|text| text["text"].as_str()).collect();
+    let fragment = |random: &mut StdRng| {
+        let text = if random.random_bool(0.2) && !own.is_empty() { own[random.random_range(0..own.len())] } else { "" };
+        if text.is_empty() { FRAGMENTS[random.random_range(0..FRAGMENTS.len())] } else { text }
+    };
+    (0..random.random_range(1..60)).map(|_| fragment(random)).collect::<Vec<_>>().concat()
+}
+
+#[test]
+fn tokens_are_the_same_whatever_pieces_a_text_is_cut_into() {
+    let mut random = StdRng::seed_from_u64(crate::protocol::tests::seed());
+    let (bases, rows) = (rows("bases.json"), rows("tokenizers.json"));
+    let mut cut = 0;
+    for row in rows.as_array().unwrap().iter().filter(|row| row["refused"].is_null()) {
+        let tokenizer = load(write(row, &bases).path()).unwrap().tokenizer;
+        for _ in 0..12 {
+            let text = text_of_fragments(&mut random, row);
+            let whole = tokenizer.encode_in_pieces(&text, true, usize::MAX, usize::MAX).unwrap();
+            for piece in [1, 2, 5, 17, 50] {
+                cut += tokenizer.pieces(&text, piece).count() - 1;
+                let tokens = tokenizer.encode_in_pieces(&text, true, usize::MAX, piece).unwrap();
+                let pieces: Vec<&str> = tokenizer.pieces(&text, piece).collect();
+                assert_eq!(tokens, whole, "{}: {text:?} as {pieces:?}", row["name"]);
+            }
+        }
+    }
+    println!("{cut} cuts");
+    assert!(cut > 30_000, "only {cut} cuts");
+}
+
+#[test]
+fn what_a_text_costs_that_no_context_holds_is_bounded_by_the_context() {
+    const MOST: usize = 1024;
+    let tokenizer = model().tokenizer;
+    for part in
+        ["many words ", "a", " ", "\n", "1", "\u{65e5}", "\u{1f980}", "<|im_start|>", "e\u{301} ", ".", "aB", "\u{0}"]
+    {
+        let text = part.repeat((4 << 20) / part.len());
+        match tokenizer.encode_at_most(&text, true, MOST) {
+            // No piece has as many tokens as that.
+            Err(TokenizerError::TooMany { at_least }) => {
+                assert!((MOST + 1..MOST + (16 << 10)).contains(&at_least), "{part:?}: {at_least}");
+            }
+            other => panic!("{part:?}: {other:?}"),
+        }
+    }
+    let words = "many words ".repeat(1 << 16);
+    assert!(tokenizer.pieces(&words, 16 << 10).all(|piece| piece.len() <= 16 << 10), "words are cut");
+    let short = "many words ".repeat(MOST);
+    assert!(tokenizer.encode_at_most(&short, true, MOST).unwrap().len() > MOST, "what is one piece is counted");
+}
+
 fn check_template(row: &Value, model: &mut ServedModel) -> Result<(), String> {
     let nowhere = tempfile::tempdir().unwrap();
     model.chat = ChatTemplate::load(nowhere.path(), Some(&row["template"]), model.tokenizer.named_tokens(), 1 << 20);
@@ -128,10 +227,12 @@ fn check_template(row: &Value, model: &mut ServedModel) -> Result<(), String> {
         let messages = json!([{"role": "user", "content": "Hi"}]);
         let refusal = match &model.chat {
             Err(error) => error.to_string(),
-            Ok(template) => match template.render(&messages, &Map::new(), &jiff::Zoned::default(), &|| false) {
-                Err(error) => error.to_string(),
-                Ok(text) => return Err(format!("gives {text:.80?}")),
-            },
+            Ok(template) => {
+                match template.render(given_of_json(&messages), Vec::new(), &jiff::Zoned::default(), &|| false) {
+                    Err(error) => error.to_string(),
+                    Ok(text) => return Err(format!("gives {text:.80?}")),
+                }
+            }
         };
         return if refusal.contains(refused) { Ok(()) } else { Err(refusal) };
     }
@@ -198,4 +299,14 @@ fn what_a_checkpoint_says_of_sampling_is_held_to_the_rules_of_requests() {
         let error = loaded(text).err().unwrap();
         assert!(error.contains(said) && error.chars().count() <= 300, "{text}: {error}");
     }
+}
+
+#[test]
+fn more_white_space_than_an_expression_can_go_back_over_is_refused() {
+    let tokenizer = model().tokenizer;
+    let encode = |spaces: usize| tokenizer.encode(&format!("a{}b", " ".repeat(spaces)), true);
+    let error = encode(600_000).unwrap_err().to_string();
+    assert!(error.contains("600000 white space characters in a row"), "{error}");
+    // All but the last are a word of their own.
+    assert_eq!(encode(1_000).unwrap().last(), tokenizer.encode(" b", true).unwrap().last());
 }

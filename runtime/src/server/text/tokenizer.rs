@@ -3,6 +3,8 @@
 
 mod added;
 mod class;
+mod cuts;
+mod fewest;
 mod files;
 mod spelling;
 
@@ -10,9 +12,15 @@ use std::path::Path;
 
 use serde_json::Value;
 use thiserror::Error;
-use tokenizers::{ModelWrapper, NormalizedString, Normalizer as _};
+use tokenizers::tokenizer::pre_tokenizer::{OffsetType, PreTokenizedString};
+use tokenizers::{
+    Encoding, Model as _, ModelWrapper, NormalizedString, Normalizer as _, OffsetReferential, PreTokenizer as _,
+    TruncationDirection,
+};
 
 use self::class::Class;
+use self::cuts::Cuts;
+use self::fewest::Fewest;
 pub use self::files::TokenizerFiles;
 use self::spelling::{Spelling, byte_of_char};
 use crate::model::folder::FileError;
@@ -77,7 +85,31 @@ pub enum TokenizerError {
     /// A text could not be split.
     #[error("cannot tokenize the text: {0}")]
     Encode(tokenizers::Error),
+    /// A text has more white space than an expression that looks ahead can go back over.
+    #[error(
+        "the text has {run} white space characters in a row, more than the {WHITE_SPACE} that are supported; shorten it"
+    )]
+    WhiteSpace {
+        /// How many.
+        run: usize,
+    },
+    /// A text has more tokens than are wanted of it.
+    #[error("the text has at least {at_least} tokens")]
+    TooMany {
+        /// Tokens that it has, or more.
+        at_least: usize,
+    },
 }
+
+/// Bytes of text that tokens are made of at a time: what is in between takes a hundred times as much memory.
+const PIECE: usize = 16 << 10;
+
+/// White space characters in a row: twice as many fill the stack of an expression that looks ahead, which then would
+/// match nothing more without a word.
+const WHITE_SPACE: usize = 500_000;
+
+/// Words whose tokens each thread keeps: those of 255 bytes take 8 KiB each.
+const WORDS_KEPT: usize = 1_024;
 
 /// A tokenizer with the bytes of every token at hand.
 pub struct Tokenizer {
@@ -88,6 +120,8 @@ pub struct Tokenizer {
     special: Vec<bool>,
     spelling: Spelling,
     named: Vec<(String, String)>,
+    cuts: Cuts,
+    fewest: Option<Fewest>,
 }
 
 impl Tokenizer {
@@ -114,12 +148,14 @@ impl Tokenizer {
         inner.with_padding(None);
         let splits = files.config.get("split_special_tokens").and_then(Value::as_bool);
         inner.set_encode_special_tokens(splits.unwrap_or(false));
+        keep_few_words(&mut inner);
         let named = added::add_tokens(&mut inner, files, class)?.named();
         let decoder = serde_json::to_value(inner.get_decoder())
             .map_err(|error| TokenizerError::Json { file: "tokenizer.json", reason: error.to_string().into() })?;
         let spelling = Spelling::of(&decoder).map_err(|name| TokenizerError::Decoder { name })?;
         let (bytes, special) = table(&inner, &spelling)?;
-        Ok(Self { inner, bytes, special, spelling, named })
+        let (cuts, fewest) = (Cuts::of(&inner), Fewest::of(&inner));
+        Ok(Self { inner, bytes, special, spelling, named, cuts, fewest })
     }
 
     /// The tokens of a text, with those that the tokenizer puts around every text if `whole` says that it is one.
@@ -127,8 +163,82 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer fails.
     pub fn encode(&self, text: &str, whole: bool) -> Result<Vec<u32>, TokenizerError> {
-        let encoding = self.inner.encode_fast(text, whole).map_err(TokenizerError::Encode)?;
-        Ok(encoding.get_ids().to_vec())
+        self.encode_at_most(text, whole, usize::MAX)
+    }
+
+    /// The same of a text that is not wanted if it has more than `most` tokens: what it costs is bounded by those, and not
+    /// by its length.
+    ///
+    /// # Errors
+    /// If it was found to have more before all of them were made, or the tokenizer fails.
+    pub fn encode_at_most(&self, text: &str, whole: bool, most: usize) -> Result<Vec<u32>, TokenizerError> {
+        self.encode_in_pieces(text, whole, most, PIECE)
+    }
+
+    /// The same, of pieces that are at most so many bytes long where they can be cut.
+    ///
+    /// # Errors
+    /// As [`Self::encode_at_most`].
+    pub fn encode_in_pieces(
+        &self,
+        text: &str,
+        whole: bool,
+        most: usize,
+        piece: usize,
+    ) -> Result<Vec<u32>, TokenizerError> {
+        // Tokens of less than four bytes cost no more to make than to count.
+        if let Some(fewest) = &self.fewest
+            && text.len() > piece
+            && text.len() / 4 > most
+            && let Some(at_least) = fewest.beyond(text, most)
+        {
+            return Err(TokenizerError::TooMany { at_least });
+        }
+        let (mut tokens, mut done) = (Vec::new(), 0);
+        for next in self.pieces(text, piece) {
+            check_white_space(next)?;
+            self.add_tokens_of(next, &mut tokens, most, piece).map_err(TokenizerError::Encode)?;
+            done += next.len();
+            if tokens.len() > most && (done < text.len() || next.len() > piece) {
+                return Err(TokenizerError::TooMany { at_least: tokens.len() });
+            }
+        }
+        let single = tokens.into_iter().map(|token| (token, String::new(), (0, 0), None, 0));
+        let all = self.inner.post_process(single.collect::<Encoding>(), None, whole).map_err(TokenizerError::Encode)?;
+        Ok(all.get_ids().to_vec())
+    }
+
+    /// The pieces of a text, each with the tokens that it has within the text.
+    pub fn pieces<'t>(&self, text: &'t str, usual: usize) -> impl Iterator<Item = &'t str> {
+        let mut rest = text;
+        std::iter::from_fn(move || {
+            let (next, after) = rest.split_at(self.cuts.end(rest, usual));
+            rest = after;
+            (!next.is_empty()).then_some(next)
+        })
+    }
+
+    /// Adds the tokens of a piece of a text; not all of them if it is longer than usual and they are more than `most`.
+    fn add_tokens_of(
+        &self,
+        text: &str,
+        tokens: &mut Vec<u32>,
+        most: usize,
+        usual: usize,
+    ) -> Result<(), tokenizers::Error> {
+        let inner = &self.inner;
+        let mut parts: PreTokenizedString =
+            inner.get_added_vocabulary().extract_and_normalize(inner.get_normalizer(), text);
+        if let Some(pre_tokenizer) = inner.get_pre_tokenizer() {
+            pre_tokenizer.pre_tokenize(&mut parts)?;
+        }
+        let enough = (text.len() > usual).then(|| most.saturating_sub(tokens.len()).saturating_add(1));
+        inner
+            .get_model()
+            .tokenize_in_pretokenized(&mut parts, enough.map(|enough| (enough, TruncationDirection::Right)))?;
+        let parts = parts.get_splits(OffsetReferential::Original, OffsetType::None);
+        tokens.extend(parts.iter().filter_map(|(_, _, made)| made.as_ref()).flatten().map(|token| token.id));
+        Ok(())
     }
 
     /// A text as it is before tokens are made of it; as it was given if the tokenizer cannot say.
@@ -207,6 +317,29 @@ impl Tokenizer {
         let bytes: Vec<u8> = self.bytes_of_text(tokens).flatten().copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
+}
+
+/// Checks a piece of a text, which white space is never cut in.
+fn check_white_space(text: &str) -> Result<(), TokenizerError> {
+    if text.len() <= WHITE_SPACE {
+        return Ok(());
+    }
+    let runs = text.split(|char: char| !char.is_whitespace()).map(|run| run.chars().count());
+    match runs.max() {
+        Some(run) if run > WHITE_SPACE => Err(TokenizerError::WhiteSpace { run }),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the model keep the tokens of few words: which ones it keeps, requests decide.
+fn keep_few_words(inner: &mut tokenizers::Tokenizer) {
+    let mut model = inner.get_model().clone();
+    match &mut model {
+        ModelWrapper::BPE(model) => model.resize_cache(WORDS_KEPT),
+        ModelWrapper::Unigram(model) => model.resize_cache(WORDS_KEPT),
+        ModelWrapper::WordLevel(_) | ModelWrapper::WordPiece(_) => return,
+    }
+    inner.with_model(model);
 }
 
 /// The bytes of each token, and whether it is special.
