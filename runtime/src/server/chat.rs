@@ -1,6 +1,7 @@
 //! `/v1/chat/completions`.
 
 mod chunks;
+mod conversation;
 mod convert;
 mod messages;
 mod template;
@@ -8,6 +9,8 @@ mod types;
 mod validate;
 mod whole;
 
+#[cfg(test)]
+pub use conversation::given_of_json;
 pub use convert::{answer, read};
 pub use template::{ChatTemplate, TemplateError};
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod comparison;
 mod filters;
 mod format;
 mod functions;
+mod given;
 mod items;
 mod lexer;
 mod loops;
@@ -33,8 +34,8 @@ mod hostile;
 mod rare;
 
 pub use self::budget::IsLate;
+pub use self::given::Given;
 use jiff::Zoned;
-use serde_json::{Map, Value};
 use thiserror::Error;
 
 /// Why a template gives no text.
@@ -107,14 +108,14 @@ impl Template {
         parser::parse(source).map(Self)
     }
 
-    /// The text that it gives for `variables`, at most `longest` bytes. `now` is what `strftime_now` tells; `is_late`,
+    /// The text that it gives for `variables`, of which the first of a name counts, at most `longest` bytes. `now` is what `strftime_now` tells; `is_late`,
     /// which is asked again and again, ends it.
     ///
     /// # Errors
     /// If it fails, refuses the variables, or takes too much.
     pub fn render(
         &self,
-        variables: &Map<String, Value>,
+        variables: Vec<(String, Given)>,
         longest: usize,
         now: &Zoned,
         is_late: IsLate<'_>,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::group::Group;
+use crate::group::{Group, MODEL};
 
 /// Bytes of the bodies that are tried.
 const BODY: usize = 4 << 20;
@@ -87,6 +87,82 @@ async fn a_request_costs_at_most_eight_bytes_of_memory_for_each_of_its_own() {
     let kept = group.memory() - idle;
     println!("{kept} bytes are kept");
     assert!(kept < PER_BYTE * BODY, "{kept}");
+}
+
+/// Memory for each byte of a chat that is served: a template is given all messages at once.
+const PER_BYTE_OF_CHAT: usize = 16;
+
+/// Memory for what a chat costs whatever its length: a piece of text that tokens are made of, and threads that begin.
+const PER_CHAT: usize = 4 << 20;
+
+/// The small model with a context of so many tokens and a template that reads every message and says how many there are.
+fn model_of_long_chats(context: usize) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for file in
+        ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    {
+        std::fs::copy(format!("{MODEL}/{file}"), folder.path().join(file)).unwrap();
+    }
+    let path = folder.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["max_position_embeddings"] = context.into();
+    std::fs::write(path, config.to_string()).unwrap();
+    let template = "{% for message in messages %}{% if message.role == 'x' or message.content == 'x' %}\
+                    {{ message.content }}{% endif %}{% endfor %}{{ messages | length }}";
+    std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+    folder
+}
+
+#[tokio::test]
+async fn a_chat_that_is_served_costs_at_most_sixteen_bytes_of_memory_for_each_of_its_own() {
+    const CONTEXT: usize = 1 << 16;
+    let folder = model_of_long_chats(CONTEXT);
+    let blocks = (CONTEXT / 16).to_string();
+    let group = Group::of(folder.path(), 1, &["--kv-blocks", &blocks]).await;
+    let path = "/v1/chat/completions";
+    let one = "{\"role\":\"user\",\"content\":\"a\"}";
+    let messages = |message: &str| {
+        let all = vec![message; CONTEXT - 16].join(",");
+        format!("{{\"max_tokens\":1,\"messages\":[{all}]}}")
+    };
+    let arguments =
+        |arguments: &str| format!("{{\"max_tokens\":1,\"messages\":[{one}],\"chat_template_kwargs\":{arguments}}}");
+    let list = |item: &str| arguments(&format!("{{\"a\":[{}]}}", vec![item; (60 << 10) / (item.len() + 1)].join(",")));
+    let names: Vec<String> = (0..5000).map(|name| format!("\"n{name}\":0")).collect();
+    let parts = |part: &str| {
+        let all = vec![part; CONTEXT].join(",");
+        format!("{{\"max_tokens\":1,\"messages\":[{{\"role\":\"user\",\"content\":[{all}]}}]}}")
+    };
+    assert_eq!(post(&group, path, &format!("{{\"max_tokens\":1,\"messages\":[{one}]}}")).await.0, 200);
+    for (name, body) in [
+        ("empty messages", messages("{\"role\":\"user\",\"content\":\"\"}")),
+        ("short messages", messages(one)),
+        ("answers without content", messages("{\"role\":\"assistant\"}")),
+        ("named messages", messages("{\"role\":\"user\",\"content\":\"\",\"name\":\"n\"}")),
+        (
+            "answers that called no tools",
+            messages("{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[],\"refusal\":\"\"}"),
+        ),
+        (
+            "answers that were thought about",
+            messages("{\"role\":\"assistant\",\"content\":\"b\",\"reasoning_content\":\"c\"}"),
+        ),
+        ("parts", parts("{\"type\":\"text\",\"text\":\"a\"}")),
+        ("plain parts", parts("\"\"")),
+        ("long parts", parts(&format!("\"{}\"", "a b ".repeat(4)))),
+        ("numbers as arguments", list("0")),
+        ("lists as arguments", list("[]")),
+        ("objects as arguments", list("{}")),
+        ("names as arguments", arguments(&format!("{{{}}}", names.join(",")))),
+    ] {
+        group.forget_peak();
+        let before = group.memory();
+        let (status, answer, waited) = post(&group, path, &body).await;
+        let cost = group.peak_memory().saturating_sub(before);
+        println!("{name}: {status} after {waited:?}, {cost} bytes for {}, {answer}", body.len());
+        assert_eq!(status, 200, "{name}: {answer}");
+        assert!(cost < PER_CHAT + PER_BYTE_OF_CHAT * body.len(), "{name}: {cost} bytes for {}", body.len());
+    }
 }
 
 #[tokio::test]

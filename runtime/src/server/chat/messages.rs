@@ -1,22 +1,24 @@
 //! The messages of a chat, as a template sees them.
 
+use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use serde_json::value::RawValue;
 
-use super::types::Message;
+use super::conversation::Conversation;
 use crate::quoted::Quoted;
 use crate::server::bounds::RequestBounds;
 use crate::server::error::{ApiError, Code};
 use crate::server::fields::known::{OF_MESSAGES, OF_PARTS};
 use crate::server::fields::list::each;
 use crate::server::fields::{Fields, mismatch, read};
+use crate::server::jinja::Given;
 
 /// Takes the messages of a request.
 ///
 /// # Errors
 /// If there is none, or one is wrong.
-pub fn take_messages(fields: &mut Fields<'_>, bounds: &RequestBounds) -> Result<Vec<Message>, ApiError> {
+pub fn take_messages(fields: &mut Fields<'_>, bounds: &RequestBounds) -> Result<Conversation, ApiError> {
     let written = fields
         .take_raw("messages")
         .ok_or_else(|| ApiError::field("messages", Code::MissingRequiredParameter, "messages is missing".to_owned()))?;
@@ -29,20 +31,19 @@ pub fn take_messages(fields: &mut Fields<'_>, bounds: &RequestBounds) -> Result<
     if count > bounds.context {
         return Err(bounds.overflow("messages", &format!("there are {count} messages; send fewer")));
     }
-    let mut messages = Vec::with_capacity(count);
+    let mut conversation = Conversation::with_capacity(count);
     each("messages", written, expected, |index, message| {
-        messages.push(message_of(&format!("messages[{index}]"), message)?);
-        Ok(())
+        add_message(&mut conversation, &format!("messages[{index}]"), message)
     })?;
-    Ok(messages)
+    Ok(conversation)
 }
 
-fn message_of(path: &str, message: &RawValue) -> Result<Message, ApiError> {
+fn add_message(conversation: &mut Conversation, path: &str, message: &RawValue) -> Result<(), ApiError> {
     let mut fields = Fields::of(path, message, "an object")?;
     let role = take_role(&mut fields)?;
     refuse_tool_calls(&mut fields)?;
     let content = take_content(&mut fields, role)?;
-    let name = fields.take("name", "a string")?;
+    let name = fields.take::<String>("name", "a string")?;
     let reasoning_content: Option<String> = fields.take("reasoning_content", "a string")?;
     let reasoning = match (fields.take::<String>("reasoning", "a string")?, reasoning_content) {
         // Servers that know both names leave the one that they do not use empty.
@@ -50,7 +51,13 @@ fn message_of(path: &str, message: &RawValue) -> Result<Message, ApiError> {
         (reasoning, other) => reasoning.or(other),
     };
     fields.finish_part(OF_MESSAGES)?;
-    Ok(Message { role, content, name, reasoning_content: reasoning.clone(), reasoning })
+    let role = Given::text(conversation.shared(role));
+    let content = Given::text(if content.is_empty() { conversation.shared("") } else { content.into() });
+    let mut members = vec![("role", role), ("content", content)];
+    members.extend(name.map(|name| ("name", Given::text(name))));
+    members.extend(reasoning.map(|reasoning| ("reasoning", Given::text(reasoning))));
+    conversation.push(members);
+    Ok(())
 }
 
 fn take_role(fields: &mut Fields<'_>) -> Result<&'static str, ApiError> {
@@ -97,7 +104,11 @@ fn take_content(fields: &mut Fields<'_>, role: &str) -> Result<String, ApiError>
                 if index > 0 {
                     whole.push('\n');
                 }
-                whole.push_str(&text_of(&format!("{field}[{index}]"), part)?);
+                // Names of places are only made where they are needed: there may be a million of these.
+                match serde_json::from_str::<Cow<'_, str>>(part.get()) {
+                    Ok(text) => whole.push_str(&text),
+                    Err(_) => whole.push_str(&text_of(&format!("{field}[{index}]"), part)?),
+                }
                 Ok(())
             })?;
             Ok(whole)
@@ -141,12 +152,16 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::server::jinja::Template;
 
     fn seen(messages: &Value) -> Value {
         let body = json!({"messages": messages}).to_string();
         let bounds = RequestBounds { context: 100, sequences: 1 };
-        let messages = take_messages(&mut Fields::parse(body.as_bytes()).unwrap(), &bounds).unwrap();
-        serde_json::to_value(messages).unwrap()
+        let conversation = take_messages(&mut Fields::parse(body.as_bytes()).unwrap(), &bounds).unwrap();
+        let template = Template::parse("{{ messages|tojson }}").unwrap();
+        let variables = vec![("messages".to_owned(), conversation.given())];
+        let written = template.render(variables, 1 << 20, &jiff::Zoned::default(), &|| false).unwrap();
+        serde_json::from_str(&written).unwrap()
     }
 
     #[test]
@@ -159,12 +174,21 @@ mod tests {
             {"role": "assistant", "content": "", "reasoning": "kept", "reasoning_content": ""},
             {"role": "user", "content": "D", "type": "text", "reasoning_content": null},
         ]);
+        let thought = |content: &str, thought: &str| {
+            json!({
+                "role": "assistant",
+                "content": content,
+                "thinking": thought,
+                "reasoning": thought,
+                "reasoning_content": thought,
+            })
+        };
         let expected = json!([
             {"role": "system", "content": "A\nB", "name": "n"},
-            {"role": "assistant", "content": "C", "reasoning": "because", "reasoning_content": "because"},
-            {"role": "assistant", "content": "", "reasoning": "so", "reasoning_content": "so"},
-            {"role": "assistant", "content": "", "reasoning": "still", "reasoning_content": "still"},
-            {"role": "assistant", "content": "", "reasoning": "kept", "reasoning_content": "kept"},
+            thought("C", "because"),
+            thought("", "so"),
+            thought("", "still"),
+            thought("", "kept"),
             {"role": "user", "content": "D"},
         ]);
         assert_eq!(seen(&messages), expected);

@@ -5,16 +5,12 @@ mod source;
 use std::path::Path;
 
 use jiff::Zoned;
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use thiserror::Error;
 
 use crate::model::folder::FileError;
 use crate::quoted::Quoted;
-use crate::server::jinja::{IsLate, JinjaError, Template};
-
-/// Names under which a message has what an assistant thought; the first is the one that templates read.
-const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+use crate::server::jinja::{Given, IsLate, JinjaError, Template};
 
 /// Why there is no rendered chat.
 #[derive(Debug, Error)]
@@ -40,9 +36,6 @@ pub enum TemplateError {
     /// The template fails, or refuses the messages.
     #[error("the chat template fails: {}", Quoted::<160>::new(.0))]
     Render(JinjaError),
-    /// The messages are not what a template is given.
-    #[error("the messages are no list of objects")]
-    Messages,
 }
 
 impl TemplateError {
@@ -88,46 +81,33 @@ impl ChatTemplate {
     /// If the template fails or refuses the messages, or takes too long for them.
     pub fn render(
         &self,
-        messages: &impl Serialize,
-        arguments: &Map<String, Value>,
+        messages: Given,
+        arguments: Vec<(String, Given)>,
         now: &Zoned,
         is_late: IsLate<'_>,
     ) -> Result<String, TemplateError> {
-        let Ok(Value::Array(messages)) = serde_json::to_value(messages) else { return Err(TemplateError::Messages) };
-        let messages = messages.into_iter().map(as_given).collect::<Option<Vec<Value>>>();
-        let mut variables: Map<String, Value> =
-            self.tokens.iter().map(|(name, text)| (name.clone(), json!(text))).collect();
-        variables.insert("tools".to_owned(), Value::Null);
-        variables.insert("documents".to_owned(), Value::Null);
-        variables.extend(arguments.clone());
-        variables.insert("messages".to_owned(), Value::Array(messages.ok_or(TemplateError::Messages)?));
-        variables.insert("add_generation_prompt".to_owned(), json!(true));
-        self.template.render(&variables, self.longest, now, is_late).map_err(TemplateError::Render)
+        let tokens = self.tokens.iter().map(|(name, text)| (name.clone(), Given::text(text.as_str())));
+        let absent = ["tools", "documents"].map(|name| (name.to_owned(), Given::NONE));
+        let is_free = |(name, _): &(String, Given)| !arguments.iter().any(|(given, _)| given == name);
+        let others: Vec<(String, Given)> = tokens.chain(absent).filter(is_free).collect();
+        // Of equal names the first one counts; those that templates look for most often come first.
+        let of_chat = [("messages".to_owned(), messages), ("add_generation_prompt".to_owned(), Given::truth(true))];
+        let variables = of_chat.into_iter().chain(others).chain(arguments).collect();
+        self.template.render(variables, self.longest, now, is_late).map_err(TemplateError::Render)
     }
-}
-
-/// A message as transformers gives it to a template: without members that are null, and with what was thought under each
-/// of the names that templates look for.
-fn as_given(message: Value) -> Option<Value> {
-    let Value::Object(message) = message else { return None };
-    let message: Map<String, Value> = message.into_iter().filter(|(_, value)| !value.is_null()).collect();
-    let Some(thought) = REASONING.iter().find_map(|name| message.get(*name)).cloned() else {
-        return Some(Value::Object(message));
-    };
-    let mut given = Map::new();
-    given.insert("thinking".to_owned(), thought.clone());
-    given.extend(message);
-    given.insert("reasoning_content".to_owned(), thought);
-    Some(Value::Object(given))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::server::chat::given_of_json;
 
     fn render(source: &str, messages: &Value) -> Result<String, TemplateError> {
         let tokens = vec![("bos_token".to_owned(), "<s>".to_owned())];
-        ChatTemplate::new(source, tokens, 1 << 20)?.render(messages, &Map::new(), &Zoned::default(), &|| false)
+        let messages = given_of_json(messages);
+        ChatTemplate::new(source, tokens, 1 << 20)?.render(messages, Vec::new(), &Zoned::default(), &|| false)
     }
 
     #[test]

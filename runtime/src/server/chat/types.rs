@@ -4,20 +4,6 @@ use serde::Serialize;
 
 use crate::server::usage::UsageField;
 
-/// A message as the template sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Message {
-    pub role: &'static str,
-    pub content: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// What the assistant thought, under the two names by which templates look for it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reasoning: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reasoning_content: Option<String>,
-}
-
 #[derive(Debug, Serialize)]
 pub struct ChatChunk<'a> {
     pub id: &'a str,

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Zoned;
-use serde_json::{Map, Value};
 
+use super::conversation::Conversation;
 use super::messages::take_messages;
-use super::types::Message;
 use crate::quoted::Quoted;
 use crate::scheduler::Length;
 use crate::server::Route;
 use crate::server::bounds::RequestBounds;
 use crate::server::error::{ApiError, Code};
-use crate::server::fields::{Fields, read};
+use crate::server::fields::{Fields, mismatch, read};
+use crate::server::jinja::Given;
 use crate::server::options::{Options, TOP_LOGPROBS_AT_MOST};
 use crate::server::served::ServedModel;
 
@@ -44,7 +44,7 @@ impl ChatRequest {
         let special_tokens = fields.take_bool("add_special_tokens")?.unwrap_or(false);
         fields.finish(Route::Chat)?;
         bounds.check_sequences(1, options.choices)?;
-        let prompt = prompt_of(&messages, &arguments, special_tokens, (model, &bounds))?;
+        let prompt = prompt_of(messages, arguments, special_tokens, (model, &bounds))?;
         model.check_prompt(&prompt, "messages")?;
         // An answer whose length is open is no longer than all choices may be together.
         let share = logprobs.map_or(u32::MAX, |beside| bounds.share(options.choices, beside));
@@ -57,8 +57,8 @@ impl ChatRequest {
 }
 
 fn prompt_of(
-    messages: &[Message],
-    arguments: &Map<String, Value>,
+    messages: Conversation,
+    arguments: Vec<(String, Given)>,
     special_tokens: bool,
     (model, bounds): (&ServedModel, &RequestBounds),
 ) -> Result<Vec<u32>, ApiError> {
@@ -69,7 +69,7 @@ fn prompt_of(
         .map_err(|reason| refuse(format!("the model {} cannot chat: {reason}; use /v1/completions", model.name)))?;
     let begun = Instant::now();
     let is_late = || begun.elapsed() > RENDERING_AT_MOST;
-    let text = template.render(&messages, arguments, &Zoned::now(), &is_late).map_err(|error| {
+    let text = template.render(messages.given(), arguments, &Zoned::now(), &is_late).map_err(|error| {
         if error.is_too_long() {
             return bounds.overflow("messages", "the messages are longer than that; shorten them");
         }
@@ -113,20 +113,23 @@ const OWN_VARIABLES: &[&str] = &[
 ];
 
 /// Further variables of the template. Whoever inspects a request looks at its messages, so those are not replaced here.
-fn take_template_arguments(fields: &mut Fields<'_>, model: &ServedModel) -> Result<Map<String, Value>, ApiError> {
+fn take_template_arguments(fields: &mut Fields<'_>, model: &ServedModel) -> Result<Vec<(String, Given)>, ApiError> {
     let name = "chat_template_kwargs";
-    let Some(arguments) = fields.take_raw(name) else { return Ok(Map::new()) };
+    let Some(arguments) = fields.take_raw(name) else { return Ok(Vec::new()) };
     let bytes = arguments.get().len();
     if bytes > TEMPLATE_ARGUMENT_BYTES_AT_MOST {
         let message = format!("{name} has {bytes} bytes, at most {TEMPLATE_ARGUMENT_BYTES_AT_MOST} are taken");
         return Err(ApiError::field(name, Code::InvalidValue, message));
     }
-    let arguments: Map<String, Value> = read(name, arguments, "an object", PhantomData)?;
+    let given: Given = read(name, arguments, "an object", PhantomData)?;
+    let Some(arguments) = given.into_members() else {
+        return Err(mismatch(name, arguments, "an object", Code::InvalidType));
+    };
     let is_token = |name: &str| {
         name.ends_with("_token") || name.ends_with("_tokens") || model.tokenizer.named_token(name).is_some()
     };
     let is_own = |name: &&String| OWN_VARIABLES.contains(&name.as_str()) || is_token(name);
-    match arguments.keys().find(is_own) {
+    match arguments.iter().map(|(name, _)| name).find(is_own) {
         Some(name) => {
             let field = format!("chat_template_kwargs.{}", Quoted::<64>::from(name));
             let message = format!("{field} is set by the server itself; leave it out");

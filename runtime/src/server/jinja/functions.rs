@@ -1,5 +1,7 @@
 //! Functions that every template may call.
 
+use std::rc::Rc;
+
 use super::JinjaError;
 use super::budget::Budget;
 use super::call::{Passed, integer, required};
@@ -52,7 +54,7 @@ pub(super) fn range(passed: Passed) -> Result<Value, JinjaError> {
     if ![from, to, step].into_iter().all(fits) || range.len() > LONGEST_RANGE {
         return Err(JinjaError::failed(format!("a range has at most {LONGEST_RANGE} items")));
     }
-    Ok(Value::Range(range))
+    Ok(Value::Range(Rc::new(range)))
 }
 
 /// Pairs of a dictionary or of a list of pairs, and then of what is named.

@@ -5,9 +5,9 @@ use std::cell::Cell;
 use jiff::Zoned;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{IsLate, JinjaError, Template};
+use super::{Given, IsLate, JinjaError, Template};
 
 fn render(source: &str) -> Result<String, JinjaError> {
     render_until(source, &|| false)
@@ -15,8 +15,8 @@ fn render(source: &str) -> Result<String, JinjaError> {
 
 fn render_until(source: &str, is_late: IsLate<'_>) -> Result<String, JinjaError> {
     let messages = json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "<think>x</think>y"}]);
-    let variables: Map<String, Value> = [("messages".to_owned(), messages)].into_iter().collect();
-    Template::parse(source)?.render(&variables, 1 << 20, &Zoned::default(), is_late)
+    let variables = vec![("messages".to_owned(), serde_json::from_value::<Given>(messages).unwrap())];
+    Template::parse(source)?.render(variables, 1 << 20, &Zoned::default(), is_late)
 }
 
 /// Runs with half of what threads have.

@@ -1,5 +1,7 @@
 //! What a value holds: how much, each of it, and parts of it, as in Python.
 
+use std::rc::Rc;
+
 use super::JinjaError;
 use super::budget::Budget;
 use super::value::{Range, Value};
@@ -83,7 +85,7 @@ pub(super) fn slice(value: &Value, parts: [Option<i128>; 3], budget: &mut Budget
             let at = |index: i128| range.start + range.step * index;
             let step = range.step.checked_mul(of.step).filter(|step| step.unsigned_abs() < 1 << 100);
             let step = step.ok_or_else(|| JinjaError::unsupported("a range of such a step"))?;
-            Value::Range(Range { start: at(of.start), stop: at(of.stop), step })
+            Value::Range(Rc::new(Range { start: at(of.start), stop: at(of.stop), step }))
         }
         Value::Markup(_) => return Err(JinjaError::unsupported("a part of text that is marked as safe")),
         _ => return Ok(None),

@@ -1,12 +1,11 @@
 //! Rare values: what is done is what Python does, and what is not done is refused by name.
 
 use jiff::Zoned;
-use serde_json::Map;
 
 use super::{JinjaError, Template};
 
 fn render(expression: &str) -> Result<String, JinjaError> {
-    Template::parse(&format!("{{{{ {expression} }}}}"))?.render(&Map::new(), 1 << 16, &Zoned::default(), &|| false)
+    Template::parse(&format!("{{{{ {expression} }}}}"))?.render(Vec::new(), 1 << 16, &Zoned::default(), &|| false)
 }
 
 #[test]

@@ -7,13 +7,13 @@ mod members;
 use std::sync::Arc;
 
 use jiff::Zoned;
-use serde_json::Map;
 
 pub(super) use self::members::{attribute, item, method_of};
 use super::JinjaError;
 use super::ast::{Expression, For, Macro, Node, Statement, Target, Template};
 use super::budget::{Budget, IsLate};
 use super::call::Passed;
+use super::given::Given;
 use super::items::iterate;
 use super::loops::LoopState;
 use super::value::{Dict, Value};
@@ -63,16 +63,15 @@ pub(super) struct Renderer<'n> {
 /// The text of a template for its variables.
 pub(super) fn render(
     template: &Template,
-    variables: &Map<String, serde_json::Value>,
+    variables: Vec<(String, Given)>,
     longest: usize,
     now: &Zoned,
     is_late: IsLate<'_>,
 ) -> Rendered<String> {
-    let names: Rendered<Vec<(String, Value)>> =
-        variables.iter().map(|(name, value)| Ok((name.clone(), Value::of_json(value)?))).collect();
-    let input = variables.values().map(size_of_json).sum();
+    let input = variables.iter().map(|(_, value)| value.size()).sum();
+    let names = variables.into_iter().map(|(name, Given(value))| (name, value)).collect();
     let mut renderer = Renderer {
-        scopes: vec![Scope { outer: None, names: names? }],
+        scopes: vec![Scope { outer: None, names }],
         kept: 1,
         namespaces: Vec::new(),
         loops: Vec::new(),
@@ -85,18 +84,6 @@ pub(super) fn render(
     };
     renderer.run(&template.body, 0).map_err(|error| error.at(renderer.line))?;
     Ok(renderer.out)
-}
-
-/// Bytes of text in a value, about.
-fn size_of_json(value: &serde_json::Value) -> usize {
-    match value {
-        serde_json::Value::String(text) => text.len(),
-        serde_json::Value::Array(values) => values.iter().map(size_of_json).sum(),
-        serde_json::Value::Object(members) => {
-            members.iter().map(|(name, value)| name.len() + size_of_json(value)).sum()
-        }
-        _ => 8,
-    }
 }
 
 impl Renderer<'_> {

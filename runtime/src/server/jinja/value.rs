@@ -13,6 +13,8 @@ use super::functions::Function;
 
 /// Lists and dictionaries that may lie in one another: what is deeper could not be written out.
 const DEEPEST: u16 = 250;
+/// Keys that are looked through one by one: a table of so few would take many times their memory.
+const LOOKED_THROUGH: usize = 8;
 /// Bytes that are kept of why something is not there.
 const LONGEST_REASON: usize = 200;
 
@@ -34,7 +36,7 @@ pub(super) enum Value {
     Group(Rc<Items>),
     Dict(Rc<Dict>),
     View(View, Rc<Items>),
-    Range(Range),
+    Range(Rc<Range>),
     /// Given out once, item by item.
     Generator(Rc<Generator>),
     Namespace(usize),
@@ -64,8 +66,9 @@ pub(super) struct Items {
 #[derive(Debug, Default)]
 pub(super) struct Dict {
     entries: Vec<(Value, Value)>,
-    /// Places of keys that are text, which nearly all are.
-    by_text: HashMap<Arc<str>, usize>,
+    /// Places of keys that are text, which nearly all are, where there are more than are looked through.
+    #[expect(clippy::box_collection, reason = "most dictionaries have none, and there may be very many")]
+    by_text: Option<Box<HashMap<Arc<str>, usize>>>,
     depth: u16,
 }
 
@@ -131,11 +134,13 @@ impl Dict {
     }
 
     /// Of keys that are names, which are found without a search.
-    pub fn of_names(pairs: impl IntoIterator<Item = (String, Value)>) -> Result<Rc<Self>, JinjaError> {
-        let mut dict = Self::default();
+    pub fn of_names<N: Into<Arc<str>>>(pairs: impl IntoIterator<Item = (N, Value)>) -> Result<Rc<Self>, JinjaError> {
+        let pairs = pairs.into_iter();
+        let mut dict = Self { entries: Vec::with_capacity(pairs.size_hint().0), ..Self::default() };
         for (name, value) in pairs {
-            let known = dict.by_text.get(name.as_str()).copied();
-            dict.set(known, Value::text(name), value);
+            let name = name.into();
+            let known = dict.place(&name);
+            dict.set(known, Value::Text(name), value);
         }
         dict.of_its_depth()
     }
@@ -150,17 +155,28 @@ impl Dict {
             self.entries[index].1 = value;
             return;
         }
-        if let Value::Text(text) = &key {
-            self.by_text.insert(Arc::clone(text), self.entries.len());
+        if let (Some(places), Value::Text(text)) = (&mut self.by_text, &key) {
+            places.insert(Arc::clone(text), self.entries.len());
         }
         self.entries.push((key, value));
+        if self.entries.len() > LOOKED_THROUGH && self.by_text.is_none() {
+            let place = |(place, (key, _)): (usize, &(Value, Value))| Some((Arc::clone(key.as_text()?), place));
+            self.by_text = Some(Box::new(self.entries.iter().enumerate().filter_map(place).collect()));
+        }
+    }
+
+    fn place(&self, key: &str) -> Option<usize> {
+        match &self.by_text {
+            Some(places) => places.get(key).copied(),
+            None => self.entries.iter().position(|(known, _)| known.as_text().is_some_and(|known| **known == *key)),
+        }
     }
 
     fn index_of(&self, key: &Value, budget: &mut Budget) -> Result<Option<usize>, JinjaError> {
         key.check_hashable(budget)?;
         if let Value::Text(text) | Value::Markup(text) = key {
             budget.look(text.len())?;
-            return Ok(self.by_text.get(text).copied());
+            return Ok(self.place(text));
         }
         comparison::position(self.entries.iter().map(|(known, _)| known), key, budget)
     }
@@ -170,7 +186,7 @@ impl Dict {
     }
 
     pub fn get_text(&self, key: &str) -> Option<&Value> {
-        self.by_text.get(key).map(|&index| &self.entries[index].1)
+        self.place(key).map(|index| &self.entries[index].1)
     }
 
     pub fn entries(&self) -> &[(Value, Value)] {
@@ -201,27 +217,6 @@ impl Value {
         let rest: VecDeque<Self> = values.into_iter().collect();
         let depth = rest.iter().map(Self::depth).max().unwrap_or(0) + 1;
         Self::Generator(Rc::new(Generator { rest: RefCell::new(rest), depth }))
-    }
-
-    /// A request's JSON.
-    pub fn of_json(json: &serde_json::Value) -> Result<Self, JinjaError> {
-        Ok(match json {
-            serde_json::Value::Null => Self::None,
-            serde_json::Value::Bool(value) => Self::Bool(*value),
-            serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-                (Some(value), _) => Self::Integer(value.into()),
-                (None, Some(value)) => Self::Integer(value.into()),
-                (None, None) => Self::Float(number.as_f64().unwrap_or(f64::NAN)),
-            },
-            serde_json::Value::String(text) => Self::text(text),
-            serde_json::Value::Array(values) => {
-                Self::list(values.iter().map(Self::of_json).collect::<Result<_, _>>()?)?
-            }
-            serde_json::Value::Object(members) => {
-                let pair = |(key, value): (&String, _)| Ok((key.clone(), Self::of_json(value)?));
-                Self::Dict(Dict::of_names(members.iter().map(pair).collect::<Result<Vec<_>, JinjaError>>()?)?)
-            }
-        })
     }
 
     fn depth(&self) -> u16 {

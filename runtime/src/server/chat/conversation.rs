@@ -1,0 +1,64 @@
+//! The messages of a chat as transformers gives them to a template. What many messages say in the same words, such as the
+//! names of their members, is in memory once.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::server::jinja::Given;
+
+/// Names under which a message has what an assistant thought; the first is the one that templates read.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+
+/// Messages, one after another.
+#[derive(Debug, Default)]
+pub struct Conversation {
+    messages: Vec<Given>,
+    shared: HashSet<Arc<str>>,
+}
+
+impl Conversation {
+    /// Room for so many.
+    pub fn with_capacity(messages: usize) -> Self {
+        Self { messages: Vec::with_capacity(messages), shared: HashSet::new() }
+    }
+
+    /// A text that is the same in many messages.
+    pub fn shared(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.shared.get(text) {
+            return Arc::clone(known);
+        }
+        let text: Arc<str> = text.into();
+        self.shared.insert(Arc::clone(&text));
+        text
+    }
+
+    /// Adds a message: without members that are null, and with what was thought under each of the names that templates
+    /// look for.
+    pub fn push(&mut self, mut members: Vec<(&str, Given)>) {
+        members.retain(|(_, value)| !value.is_none());
+        let thought = REASONING.iter().find_map(|name| members.iter().find(|(known, _)| known == name));
+        if let Some((_, thought)) = thought.cloned() {
+            members.insert(0, ("thinking", thought.clone()));
+            members.push(("reasoning_content", thought));
+        }
+        let members: Vec<_> = members.into_iter().map(|(name, value)| (self.shared(name), value)).collect();
+        self.messages.push(Given::object(members).expect("JSON is not read as deep as a template can write"));
+    }
+
+    /// All of them, for a template.
+    pub fn given(self) -> Given {
+        Given::list(self.messages).expect("JSON is not read as deep as a template can write")
+    }
+}
+
+/// Messages in JSON, for tests.
+#[cfg(test)]
+pub fn given_of_json(messages: &serde_json::Value) -> Given {
+    let mut conversation = Conversation::default();
+    for message in messages.as_array().expect("a list") {
+        let given = |value: &serde_json::Value| serde_json::from_value(value.clone()).expect("JSON");
+        let members = message.as_object().expect("an object").iter();
+        conversation.push(members.map(|(name, value)| (name.as_str(), given(value))).collect());
+    }
+    conversation.given()
+}
