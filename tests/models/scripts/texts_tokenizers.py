@@ -60,6 +60,24 @@ def added(name, listed, texts, **more):
     return {"name": name, "files": tokenizer_config({"added_tokens_decoder": {**OWN, **listed}, **more}), "texts": texts}
 
 
+WORD_TEXTS = [
+    "word \u200dand\u200c \u00b2\u00b3 1\u00bd \u2167 \u24d0 क्षि _x y_ ไทย é e\u0301",
+    "the first line\nthe second the\n\nthe last the\n",
+    "(¡No!) €5 + 7 = twelve… “quoted” \u3000 A\u00a0b\tc \x7f\u0085 ٣٤ Ünï ÀÉ ǅ",
+]
+
+
+def split(expression, behavior="Isolated", invert=False):
+    """Byte-level merges within the parts that an expression cuts."""
+    part = {"type": "Split", "pattern": {"Regex": expression}, "behavior": behavior, "invert": invert}
+    return tokenizer_json(pre_tokenizer={"type": "Sequence", "pretokenizers": [part, {**BYTE_LEVEL, "use_regex": False}]})
+
+
+def words(name, expression, *further):
+    """A row about what an expression takes as words, lines and sets."""
+    return {"name": f"expression: {name}", "files": split(expression, *further), "texts": WORD_TEXTS}
+
+
 WITHOUT_ADDED = {"tokenizer.json": {"put": {"added_tokens": []}}}
 ROWS = [
     {"name": "the small model as it is", "chat": CHAT},
@@ -156,6 +174,21 @@ ROWS = [
         {"type": "Split", "pattern": {"Regex": "[一-龥぀-ゟ゠-ヿ]+"}, "behavior": "Isolated", "invert": False}, BYTE_LEVEL]})},
     {"name": "merges that are ignored", "files": tokenizer_json(model__ignore_merges=True)},
     {"name": "a decoder in a sequence", "files": tokenizer_json(decoder={"type": "Sequence", "decoders": [BYTE_LEVEL]})},
+    # What expressions mean to Oniguruma.
+    words("words", r"\w+|[^\w\s]+"),
+    words("what is no word", r"\W+", "MergedWithPrevious"),
+    words("what is no word, within a set", r"[\W\d]+", "MergedWithNext"),
+    words("ends of words", r"\b\w", "Isolated"),
+    words("within words", r"\Bt|\B\d", "Isolated"),
+    words("the beginning of lines", r"^\w+"),
+    words("the end of lines", r"\w+\n?$", "Removed"),
+    words("ends of lines in a set", r"[$^]|the", "Contiguous", True),
+    words("named sets", r"[[:punct:]]+|[[:upper:]]|[[:^alpha:]x]+"),
+    words("further named sets", r"[[:digit:][:blank:]]+|[[:word:]]+|[[:cntrl:]]|[[:space:]]|[[:alnum:]]|[[:lower:]]"),
+    words("a set that begins with its end", r"[]a(]+"),
+    words("digits by three from the right", r"\d{1,3}(?=(?:\d{3})*\b)"),
+    {"name": "expression: a normalizer's", "files": tokenizer_json(
+        normalizer={"type": "Replace", "pattern": {"Regex": r"\w+$"}, "content": "x"}), "texts": WORD_TEXTS},
     # Classes that rebuild.
     {"name": "Qwen2Tokenizer", "files": {"tokenizer_config.json": QWEN2}, "chat": CHAT},
     {"name": "Qwen2TokenizerFast", "files": tokenizer_config({"tokenizer_class": "Qwen2TokenizerFast"})},
@@ -220,6 +253,13 @@ ROWS = [
     {"name": "spaces cleaned up with BPE", "files": tokenizer_config(
         {"clean_up_tokenization_spaces": True, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output": True}),
         "refused": "even_though_it_will_corrupt_output"},
+    {"name": "an expression with line ends before the last", "files": split(r"a\Z"), "refused": "\\Z"},
+    {"name": "an expression that repeats repetitions", "files": split(r"\p{N}{1,3}+"), "refused": "{n}+"},
+    {"name": "an expression with a flag that means another", "files": split(r"(?m)a.b"), "refused": "flags m, s or x"},
+    {"name": "an expression in which two letters may be one", "files": split(r"(?i)ss"), "refused": "two letters"},
+    {"name": "an expression with what is seen", "files": split(r"[[:graph:]]+"), "refused": "named set"},
+    {"name": "merges whose words are not there", "files": tokenizer_json(model__continuing_subword_prefix="##"),
+     "refused": "makes no tokenizer"},
     {"name": "files for versions", "files": tokenizer_config({"fast_tokenizer_files": ["tokenizer.4.0.0.json", "tokenizer.json"]}), "refused": "fast_tokenizer_files"},
     {"name": "added tokens of a wrong type", "files": tokenizer_config({"added_tokens_decoder": {"a": token("<a>")}}), "refused": "added_tokens_decoder"},
     {"name": "a named token of a wrong type", "files": tokenizer_config({"eos_token": 7}), "refused": "eos_token"},

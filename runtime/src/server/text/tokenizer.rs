@@ -4,6 +4,7 @@
 mod added;
 mod class;
 mod cuts;
+mod expressions;
 mod fewest;
 mod files;
 mod spelling;
@@ -14,17 +15,19 @@ use serde_json::Value;
 use thiserror::Error;
 use tokenizers::tokenizer::pre_tokenizer::{OffsetType, PreTokenizedString};
 use tokenizers::{
-    Encoding, Model as _, ModelWrapper, NormalizedString, Normalizer as _, OffsetReferential, PreTokenizer as _,
-    TruncationDirection,
+    Encoding, Model as _, ModelWrapper, NormalizedString, Normalizer as _, NormalizerWrapper, OffsetReferential,
+    PreTokenizer as _, PreTokenizerWrapper, TruncationDirection,
 };
 
 use self::class::Class;
 use self::cuts::Cuts;
+use self::expressions::translate_all;
 use self::fewest::Fewest;
 pub use self::files::TokenizerFiles;
 use self::spelling::{Spelling, byte_of_char};
 use crate::model::folder::FileError;
 use crate::quoted::Quoted;
+use crate::threads::survive;
 
 /// Why a checkpoint's tokenizer cannot be used.
 #[derive(Debug, Error)]
@@ -138,6 +141,12 @@ impl Tokenizer {
     /// # Errors
     /// If they describe none, or one that cannot be the same as transformers'.
     pub fn new(files: &TokenizerFiles) -> Result<Self, TokenizerError> {
+        // Some files that make no tokenizer end in a panic of the reader.
+        survive(|| Self::make(files))
+            .unwrap_or_else(|reason| Err(TokenizerError::Wrong { file: "tokenizer.json", reason }))
+    }
+
+    fn make(files: &TokenizerFiles) -> Result<Self, TokenizerError> {
         let wrong = |reason: String| TokenizerError::Wrong { file: "tokenizer.json", reason };
         let class = Class::of(files)?;
         let mut inner =
@@ -149,6 +158,7 @@ impl Tokenizer {
         let splits = files.config.get("split_special_tokens").and_then(Value::as_bool);
         inner.set_encode_special_tokens(splits.unwrap_or(false));
         keep_few_words(&mut inner);
+        translate_expressions(&mut inner)?;
         let named = added::add_tokens(&mut inner, files, class)?.named();
         let decoder = serde_json::to_value(inner.get_decoder())
             .map_err(|error| TokenizerError::Json { file: "tokenizer.json", reason: error.to_string().into() })?;
@@ -197,7 +207,9 @@ impl Tokenizer {
         let (mut tokens, mut done) = (Vec::new(), 0);
         for next in self.pieces(text, piece) {
             check_white_space(next)?;
-            self.add_tokens_of(next, &mut tokens, most, piece).map_err(TokenizerError::Encode)?;
+            survive(|| self.add_tokens_of(next, &mut tokens, most, piece))
+                .unwrap_or_else(|panic| Err(panic.into()))
+                .map_err(TokenizerError::Encode)?;
             done += next.len();
             if tokens.len() > most && (done < text.len() || next.len() > piece) {
                 return Err(TokenizerError::TooMany { at_least: tokens.len() });
@@ -329,6 +341,24 @@ fn check_white_space(text: &str) -> Result<(), TokenizerError> {
         Some(run) if run > WHITE_SPACE => Err(TokenizerError::WhiteSpace { run }),
         _ => Ok(()),
     }
+}
+
+/// Makes the tokenizer read its expressions as transformers' does.
+fn translate_expressions(inner: &mut tokenizers::Tokenizer) -> Result<(), TokenizerError> {
+    const FILE: &str = "tokenizer.json";
+    let unsupported = |setting| TokenizerError::Setting { file: FILE, setting };
+    let json = |error: serde_json::Error| TokenizerError::Json { file: FILE, reason: error.to_string().into() };
+    let mut normalizer = serde_json::to_value(inner.get_normalizer()).map_err(json)?;
+    if translate_all(&mut normalizer).map_err(unsupported)? {
+        let normalizer: NormalizerWrapper = serde_json::from_value(normalizer).map_err(json)?;
+        let with = inner.with_normalizer(Some(normalizer));
+        with.map_err(|error| TokenizerError::Wrong { file: FILE, reason: error.to_string() })?;
+    }
+    let mut pre_tokenizer = serde_json::to_value(inner.get_pre_tokenizer()).map_err(json)?;
+    if translate_all(&mut pre_tokenizer).map_err(unsupported)? {
+        inner.with_pre_tokenizer(Some(serde_json::from_value::<PreTokenizerWrapper>(pre_tokenizer).map_err(json)?));
+    }
+    Ok(())
 }
 
 /// Makes the model keep the tokens of few words: which ones it keeps, requests decide.
