@@ -138,7 +138,7 @@ impl Reader<'_> {
             "xdigit" => "0-9A-Fa-f",
             _ => return Err("a named set other than [:alpha:] and the like"),
         };
-        self.out.push_str(&format!("[{not}{set}]"));
+        self.out.extend(["[", not, set, "]"]);
         Ok(())
     }
 
