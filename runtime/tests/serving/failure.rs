@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use plan::ids::RankId;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tempfile::{NamedTempFile, TempDir};
 
 use crate::client::complete;
-use crate::group::{Group, MODEL, PATIENCE, program};
+use crate::group::{Group, MODEL, PATIENCE, limited_program, program};
 
 /// A copy of the model in which the first weight of a tensor is no number.
 fn spoilt(tensor: &str) -> TempDir {
@@ -121,12 +121,13 @@ struct Apart {
 }
 
 impl Apart {
-    fn start() -> Self {
+    fn start(options: &[&str]) -> Self {
         let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let (listen, admin, control) = (free(), free(), free());
         let mut command = program();
         command.args(["coordinator", "--model", MODEL, "--served-model-name", "tiny", "--ranks", "1"]);
         command.args(["--listen", &listen, "--admin-listen", &admin, "--control-listen", &control]);
+        command.args(options);
         let secret = NamedTempFile::new().unwrap();
         std::fs::write(secret.path(), "what coordinator and ranks share\n").unwrap();
         command.arg("--secret-file").arg(secret.path());
@@ -135,8 +136,11 @@ impl Apart {
     }
 
     fn rank(&self, model: &Path) -> (Process, String) {
+        self.rank_by(program(), model)
+    }
+
+    fn rank_by(&self, mut command: Command, model: &Path) -> (Process, String) {
         let health = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        let mut command = program();
         command.args(["worker", "--rank", "0", "--coordinator", &self.control, "--advertise-address", "127.0.0.1"]);
         command.args(["--listen", "127.0.0.1:0", "--move-listen", "127.0.0.1:0", "--health-listen", &health]);
         command.args(["--node", "node-7", "--model"]).arg(model);
@@ -177,7 +181,7 @@ impl Apart {
 async fn a_rank_that_cannot_serve_stays_and_says_so_until_one_that_can_takes_its_place() {
     let tensor = "model.layers.0.mlp.experts.7.up_proj.weight";
     let model = spoilt(tensor);
-    let mut group = Apart::start();
+    let mut group = Apart::start(&[]);
     let (mut rank, rank_health) = group.rank(model.path());
     let reason = group.until("failed").await["reason"].as_str().unwrap().to_owned();
     assert!(reason.starts_with("rank 0 cannot serve: ") && reason.contains(tensor), "{reason}");
@@ -199,4 +203,16 @@ async fn a_rank_that_cannot_serve_stays_and_says_so_until_one_that_can_takes_its
     assert_eq!(group.complete().await.0, 200);
     let state = group.state().await;
     assert_eq!((state.failure, state.ranks[0].node.as_str()), (None, "node-7"));
+}
+
+#[tokio::test]
+async fn a_rank_that_has_not_the_memory_for_its_part_of_a_group_says_what_to_lower() {
+    // Of 48 KiB each, these take all that its process may have.
+    let mut group = Apart::start(&["--staging-pages", "65536"]);
+    let (mut rank, _) = group.rank_by(limited_program("-v 3145728"), Path::new(MODEL));
+    let reason = group.until("failed").await["reason"].as_str().unwrap().to_owned();
+    let start = "rank 0 cannot serve: staging-pages 65536 takes 3.0 GiB on 1 rank(s), beside ";
+    let end = " MiB of weights and KV cache, and a process (ulimit -v) has 3.0 GiB; lower it, or kv-blocks";
+    assert!(reason.starts_with(start) && reason.ends_with(end), "{reason}");
+    assert!(rank.0.try_wait().unwrap().is_none(), "a rank that ended would be started again, for ever");
 }

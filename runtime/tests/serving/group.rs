@@ -20,6 +20,14 @@ pub fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_swiftbalancer-runtime"))
 }
 
+/// The program in a process that has a limit of the shell's `ulimit`.
+pub fn limited_program(limit: &str) -> Command {
+    let mut shell = Command::new("sh");
+    let script = format!("ulimit {limit}; exec \"$0\" \"$@\"");
+    shell.args(["-c", &script, env!("CARGO_BIN_EXE_swiftbalancer-runtime")]);
+    shell
+}
+
 /// A running group.
 pub struct Group {
     process: Child,
@@ -46,10 +54,7 @@ impl Group {
 
     /// The small model, by a process that may have so many descriptors.
     pub async fn start_within(descriptors: usize, ranks: usize) -> Self {
-        let mut shell = Command::new("sh");
-        let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
-        shell.args(["-c", &script, env!("CARGO_BIN_EXE_swiftbalancer-runtime")]);
-        Self::run(shell, Path::new(MODEL), ranks, &[]).await
+        Self::run(limited_program(&format!("-n {descriptors}")), Path::new(MODEL), ranks, &[]).await
     }
 
     async fn run(mut program: Command, model: &Path, ranks: usize, options: &[&str]) -> Self {

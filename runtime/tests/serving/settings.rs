@@ -8,7 +8,7 @@ use runtime::memory::of_cache;
 use runtime::model::checkpoint::Checkpoint;
 use runtime::model::qwen3_moe::CacheSize;
 
-use crate::group::{Group, MODEL, program};
+use crate::group::{Group, MODEL, limited_program, program};
 
 /// What the program says about these options when it ends.
 pub fn refusal(options: &[&str]) -> String {
@@ -141,15 +141,9 @@ fn a_cache_that_no_machine_has_is_refused_before_anything_is_started() {
 fn a_cache_that_fits_alone_and_not_beside_the_weights_is_refused() {
     let (limit, checkpoint) = (2_u64 << 30, Checkpoint::open(Path::new(MODEL)).unwrap());
     let most = limit / of_cache(&checkpoint, CacheSize { blocks: 1, block_tokens: 16 }).bytes;
-    let by_a_process_of_two_gibibytes = || {
-        let mut shell = Command::new("sh");
-        let script = format!("ulimit -v {}; exec \"$0\" \"$@\"", limit >> 10);
-        shell.args(["-c", &script, env!("CARGO_BIN_EXE_swiftbalancer-runtime")]);
-        shell
-    };
     let blocks = most.to_string();
     let options = ["--model", MODEL, "--ranks", "1", "--block-tokens", "16", "--kv-blocks", &blocks];
-    let refused = refusal_by(by_a_process_of_two_gibibytes(), &options);
+    let refused = refusal_by(limited_program(&format!("-v {}", limit >> 10)), &options);
     let start = format!("kv-blocks {blocks} takes 2.0 GiB on 1 rank(s), beside ");
     assert!(refused.starts_with(&start), "{refused}");
     assert!(refused.ends_with(" MiB of weights, and a process (ulimit -v) has 2.0 GiB; lower it"), "{refused}");
