@@ -4,18 +4,26 @@ use thiserror::Error;
 
 use super::{ModelIdentity, VERSION};
 use crate::map::MapError;
+use crate::words::is_hidden;
+
+/// Characters that are said of a name that a document gives. A digest has as many.
+const MOST_NAME: usize = 64;
+/// Characters that are said of what is wrong with its form: a parser quotes what it found.
+const MOST_REASON: usize = 240;
+/// Stands for what was left out.
+const GAP: &str = "...";
 
 /// Why a document was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum WireError {
     /// It is no JSON of the expected form.
-    #[error("not a valid document: {reason}")]
+    #[error("not a valid document: {}", shortened(reason, MOST_REASON))]
     Json {
         /// What the parser says.
         reason: String,
     },
     /// It was written by another version.
-    #[error("version {found:?} is not known here, only {VERSION:?}")]
+    #[error("version {:?} is not known here, only {VERSION:?}", shortened(found, MOST_NAME))]
     Version {
         /// The version it names.
         found: String,
@@ -24,9 +32,10 @@ pub enum WireError {
     #[error(
         "made for model {found_name} ({found_layers} MoE layers, {found_experts} experts, digest {found_digest}), not \
          for {expected_name} ({expected_layers}, {expected_experts}, {expected_digest})",
-        found_name = found.name, found_layers = found.layers, found_experts = found.experts, found_digest = found.digest,
-        expected_name = expected.name, expected_layers = expected.layers, expected_experts = expected.experts,
-        expected_digest = expected.digest
+        found_name = shortened(&found.name, MOST_NAME), found_layers = found.layers, found_experts = found.experts,
+        found_digest = shortened(&found.digest, MOST_NAME), expected_name = shortened(&expected.name, MOST_NAME),
+        expected_layers = expected.layers, expected_experts = expected.experts,
+        expected_digest = shortened(&expected.digest, MOST_NAME)
     )]
     OtherModel {
         /// The model it was made for.
@@ -95,4 +104,19 @@ pub enum WireError {
     /// The placement breaks an invariant.
     #[error(transparent)]
     Map(#[from] MapError),
+}
+
+/// At most `most` characters of a text, on one line; of a longer one both ends, since a parser says first what is wrong and
+/// last where.
+fn shortened(text: &str, most: usize) -> String {
+    let shown =
+        |letters: Vec<char>| letters.into_iter().map(|c| if is_hidden(c) { ' ' } else { c }).collect::<String>();
+    if text.chars().nth(most).is_none() {
+        return shown(text.chars().collect());
+    }
+    let last = (most - GAP.len()) / 3;
+    let head = text.chars().take(most - GAP.len() - last).collect();
+    let mut tail: Vec<char> = text.chars().rev().take(last).collect();
+    tail.reverse();
+    format!("{}{GAP}{}", shown(head), shown(tail))
 }

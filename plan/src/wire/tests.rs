@@ -151,3 +151,28 @@ fn a_map_of_no_named_model_fits_every_model_of_its_size() {
     let nameless = ModelIdentity { digest: String::new(), ..model() };
     assert!(matches!(named.to_map(&nameless), Err(WireError::OtherModel { .. })), "only the document may leave it out");
 }
+
+#[test]
+fn what_a_document_says_of_itself_is_repeated_in_few_words_and_moves_no_cursor() {
+    let long = format!("\u{1b}[2J{}\u{202e}end", "x".repeat(1 << 16));
+    let version = json!({"version": long}).to_string();
+    let phase = json!({"version": VERSION, "model": {"layers": long}}).to_string();
+    let other = ModelIdentity { name: long.clone(), digest: long.clone(), layers: 1, experts: 3 };
+    let map = MapDocument::new(other, &map());
+    let errors = [
+        State::from_json(version.as_bytes()).unwrap_err(),
+        State::from_json(phase.as_bytes()).unwrap_err(),
+        MapDocument::from_json(version.as_bytes()).unwrap_err(),
+        map.to_map(&ModelIdentity { name: long.clone(), digest: format!("{long} of another"), ..model() }).unwrap_err(),
+    ];
+    for error in errors {
+        let said = error.to_string();
+        assert!(
+            said.chars().count() <= 450 && !said.contains(crate::words::is_hidden),
+            "{} characters: {said}",
+            said.len()
+        );
+    }
+    let place = State::from_json(phase.as_bytes()).unwrap_err().to_string();
+    assert!(place.starts_with("not a valid document: invalid type: ") && place.contains(" column "), "{place}");
+}
