@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use ::plan::balance::BalanceError;
 use ::plan::formats::loads::LoadError;
-use ::plan::formats::{FormatError, WriteError};
+use ::plan::formats::statistics::StatisticsError;
+use ::plan::formats::{FormatError, SecondCopy, WriteError};
 use ::plan::map::MapError;
 use ::plan::proposal::ProposalError;
 use ::plan::sizing::SizingError;
@@ -33,6 +34,20 @@ const STANDARD: &str = "-";
 
 fn is_standard(path: &Path) -> bool {
     path == Path::new(STANDARD)
+}
+
+/// That a map has slots of no use, with the first of them.
+fn second_copies(path: &Path, count: usize, first: &SecondCopy) -> String {
+    let SecondCopy { layer, rank, expert, stand_in: _ } = first;
+    let slots = crate::words::counted(count, "slot");
+    let whose = if count == 1 { "whose expert is" } else { "whose experts are" };
+    format!(
+        "{} has {slots} {whose} on the same rank twice, such as expert {} on rank {} in MoE layer {}",
+        named(path),
+        expert.0,
+        rank.0,
+        layer.0
+    )
 }
 
 /// A file as errors name it.
@@ -84,6 +99,48 @@ pub enum OfflineError {
         path: PathBuf,
         /// Why.
         source: LoadError,
+    },
+    /// A folder that is not one of statistics.
+    #[error(
+        "{} is a folder, and not one of TensorRT-LLM's statistics: it has no {}",
+        named(path),
+        ::plan::formats::statistics::META
+    )]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder whose statistics cannot be used.
+    #[error("{} holds no statistics to plan from", named(path))]
+    Statistics {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: StatisticsError,
+    },
+    /// No window has load.
+    #[error("{} has no load: every count is 0", named(path))]
+    NoLoad {
+        /// The first file.
+        path: PathBuf,
+    },
+    /// Router groups that are not equally large.
+    #[error("{experts} experts do not divide by {groups} router groups; --router-groups must divide them")]
+    RouterGroups {
+        /// Groups.
+        groups: usize,
+        /// Experts.
+        experts: usize,
+    },
+    /// A map that is to be converted has experts twice on a rank.
+    #[error("{}; give --repair to make a map that uses these slots", second_copies(path, *count, first))]
+    SecondCopies {
+        /// The file.
+        path: PathBuf,
+        /// Slots that are of no use.
+        count: usize,
+        /// The first of them.
+        first: SecondCopy,
     },
     /// Two files hold loads of different models.
     #[error(

@@ -3,19 +3,25 @@
 pub mod loads;
 pub mod npy;
 pub mod physical;
+mod second;
 pub mod sglang;
+pub mod statistics;
 pub mod trtllm;
 pub mod vllm;
 pub mod vllm_ascend;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
 use thiserror::Error;
 
 use crate::map::ExpertMap;
 use crate::wire::{MapDocument, ModelIdentity, RecordedMap, WireError};
+pub use second::SecondCopy;
 
 /// A form of expert maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,8 +106,12 @@ pub struct Expected {
     pub ranks: Option<usize>,
     /// Layers without experts before the first MoE layer, which SGLang's and TensorRT-LLM's formats count.
     pub dense_layers: usize,
-    /// Whether second copies of an expert on a rank, which other engines write now and then, are taken away instead of
-    /// refused: each changes places with a slot of another rank, or becomes a copy of an expert that its rank lacks.
+    /// Layers of experts after the last of the model, for predicting further tokens: engines that serve them have them in
+    /// their maps too. They are left out.
+    pub mtp_layers: usize,
+    /// Whether second copies of an expert on a rank, which other engines write now and then, are taken away: each changes
+    /// places with a slot of another rank, or becomes a copy of an expert that its rank lacks. Otherwise they are kept, as
+    /// [`Found::second_copies`] tells.
     pub repair: bool,
 }
 
@@ -114,6 +124,22 @@ pub struct Found {
     pub map: ExpertMap,
     /// Its model, where the format names it.
     pub model: Option<ModelIdentity>,
+    /// Slots whose expert another slot of the rank holds too. In [`Self::map`] each holds another expert and takes none of
+    /// its tokens, and the first copy takes those of both: ranks have the load that they have under the map that was read.
+    pub second_copies: Vec<SecondCopy>,
+    /// Layers that were left out as those for predicting further tokens.
+    pub mtp_layers: usize,
+}
+
+/// A map of another engine's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The map.
+    pub map: ExpertMap,
+    /// As in [`Found::second_copies`].
+    pub second_copies: Vec<SecondCopy>,
+    /// As in [`Found::mtp_layers`].
+    pub mtp_layers: usize,
 }
 
 /// Reads a map in any known format, which its text tells.
@@ -121,21 +147,19 @@ pub struct Found {
 /// # Errors
 /// If it is in none of them, or is no valid map or not the one expected.
 pub fn read_any(text: &[u8], expected: &Expected) -> Result<Found, FormatError> {
-    let is_json = text.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| matches!(byte, b'[' | b'{'));
-    if !is_json
-        && !is_trtllm(text)
-        && let Ok(value) = document(text)
-    {
-        return read_any(value.to_string().as_bytes(), expected);
-    }
-    let format = recognize(text)?;
-    let (map, model) = match format {
-        Format::Swift => read_own(text).map(|(map, model)| (map, Some(model)))?,
-        Format::VllmAscend => (vllm_ascend::read_expected(text, expected).map_err(FormatError::VllmAscend)?, None),
-        Format::Vllm => (vllm::read(text, expected).map_err(FormatError::Vllm)?, None),
-        Format::Sglang => (sglang::read(text, expected).map_err(FormatError::Sglang)?, None),
-        Format::Trtllm => (trtllm::read(text, expected).map_err(FormatError::Trtllm)?, None),
+    let json = &*as_json(text)?;
+    let format = recognize(json)?;
+    let (placed, model) = match format {
+        Format::Swift => {
+            let (map, model) = read_own(json)?;
+            (Placed { map, second_copies: Vec::new(), mtp_layers: 0 }, Some(model))
+        }
+        Format::VllmAscend => (vllm_ascend::read_expected(json, expected).map_err(FormatError::VllmAscend)?, None),
+        Format::Vllm => (vllm::read(json, expected).map_err(FormatError::Vllm)?, None),
+        Format::Sglang => (sglang::read(json, expected).map_err(FormatError::Sglang)?, None),
+        Format::Trtllm => (trtllm::read(json, expected).map_err(FormatError::Trtllm)?, None),
     };
+    let Placed { map, second_copies, mtp_layers } = placed;
     let shape = map.shape();
     for (what, found, wanted) in [
         ("MoE layers", shape.layers, expected.layers),
@@ -146,76 +170,104 @@ pub fn read_any(text: &[u8], expected: &Expected) -> Result<Found, FormatError> 
             return Err(FormatError::Dimension { format, what, found, expected: wanted });
         }
     }
-    Ok(Found { format, map, model })
+    Ok(Found { format, map, model, second_copies, mtp_layers })
+}
+
+/// Reads a map of a model that is to be served by this many ranks, in any known format.
+///
+/// # Errors
+/// If it is in none of them, or is no valid map for the model.
+pub fn read(text: &[u8], model: &ModelIdentity, ranks: usize) -> Result<Found, FormatError> {
+    let json = &*as_json(text)?;
+    let format = recognize(json)?;
+    let placed = match format {
+        Format::Swift => {
+            let map = own_document(json)?.to_map(model)?;
+            Placed { map, second_copies: Vec::new(), mtp_layers: 0 }
+        }
+        Format::VllmAscend => vllm_ascend::read(json, model).map_err(FormatError::VllmAscend)?,
+        Format::Vllm | Format::Sglang | Format::Trtllm => {
+            let (layers, experts) = (Some(model.layers), Some(model.experts));
+            return read_any(json, &Expected { layers, experts, ranks: Some(ranks), ..Expected::default() });
+        }
+    };
+    let Placed { map, second_copies, mtp_layers } = placed;
+    Ok(Found { format, map, model: None, second_copies, mtp_layers })
 }
 
 fn read_own(json: &[u8]) -> Result<(ExpertMap, ModelIdentity), FormatError> {
-    let document = match head(json)? {
-        Head { version: Some(_), .. } => MapDocument::from_json(json)?,
-        _ => RecordedMap::from_json(json)?.map,
-    };
+    let document = own_document(json)?;
     Ok((document.to_map(&document.model)?, document.model))
 }
 
-fn recognize(text: &[u8]) -> Result<Format, FormatError> {
-    match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        Some(b'[') => Ok(Format::Vllm),
-        Some(b'{') => match head(text)? {
-            Head { version: Some(_), .. } | Head { map: Some(_), .. } => Ok(Format::Swift),
-            Head { moe_layer_count: Some(_), .. } => Ok(Format::VllmAscend),
-            Head { physical_to_logical_map: Some(_), .. } => Ok(Format::Sglang),
-            Head { initial_global_assignments: Some(_), .. } => Ok(Format::Trtllm),
-            Head { logical_count: Some(_), .. } => Err(FormatError::Load),
-            _ => Err(FormatError::Unknown),
-        },
-        _ if is_trtllm(text) => Ok(Format::Trtllm),
-        _ => Err(FormatError::Unknown),
-    }
+fn own_document(json: &[u8]) -> Result<MapDocument, FormatError> {
+    Ok(match head(json)? {
+        Head { version: Some(_), .. } => MapDocument::from_json(json)?,
+        _ => RecordedMap::from_json(json)?.map,
+    })
 }
 
-fn is_trtllm(text: &[u8]) -> bool {
-    text.split(|&byte| byte == b'\n').any(|line| line.starts_with(b"initial_global_assignments"))
+fn recognize(json: &[u8]) -> Result<Format, FormatError> {
+    if json.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        return Ok(Format::Vllm);
+    }
+    match head(json)? {
+        Head { version: Some(_), .. } | Head { map: Some(_), .. } => Ok(Format::Swift),
+        Head { moe_layer_count: Some(_), .. } => Ok(Format::VllmAscend),
+        Head { physical_to_logical_map: Some(_), .. } => Ok(Format::Sglang),
+        Head { initial_global_assignments: Some(_), .. }
+        | Head { num_slots: Some(_), .. }
+        | Head { moe_config: Some(_), .. }
+        | Head { moe_load_balancer: Some(_), .. } => Ok(Format::Trtllm),
+        Head { logical_count: Some(_), .. } | Head { counts: Some(_), .. } => Err(FormatError::Load),
+        _ => Err(FormatError::Unknown),
+    }
 }
 
 #[derive(Deserialize)]
 struct Head {
-    version: Option<serde::de::IgnoredAny>,
-    map: Option<serde::de::IgnoredAny>,
-    moe_layer_count: Option<serde::de::IgnoredAny>,
-    physical_to_logical_map: Option<serde::de::IgnoredAny>,
-    initial_global_assignments: Option<serde::de::IgnoredAny>,
-    logical_count: Option<serde::de::IgnoredAny>,
+    version: Option<IgnoredAny>,
+    map: Option<IgnoredAny>,
+    moe_layer_count: Option<IgnoredAny>,
+    physical_to_logical_map: Option<IgnoredAny>,
+    initial_global_assignments: Option<IgnoredAny>,
+    num_slots: Option<IgnoredAny>,
+    moe_config: Option<IgnoredAny>,
+    moe_load_balancer: Option<IgnoredAny>,
+    logical_count: Option<IgnoredAny>,
+    counts: Option<IgnoredAny>,
 }
 
-/// The data of a text that is JSON, or YAML of lists or fields; otherwise what the reader of JSON says.
-pub(crate) fn document(text: &[u8]) -> Result<serde_json::Value, String> {
+/// The text, or the JSON that says the same where it is YAML.
+fn as_json(text: &[u8]) -> Result<Cow<'_, [u8]>, FormatError> {
+    let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first.is_some_and(|byte| matches!(byte, b'[' | b'{')) && serde_json::from_slice::<IgnoredAny>(text).is_ok() {
+        return Ok(Cow::Borrowed(text));
+    }
+    let value = document(text).map_err(|reason| FormatError::Json { reason })?;
+    Ok(Cow::Owned(value.to_string().into_bytes()))
+}
+
+/// The data of a text that is JSON, or YAML of lists or fields; otherwise what its reader says.
+pub(crate) fn document(text: &[u8]) -> Result<Value, String> {
     let error = match serde_json::from_slice(text) {
         Ok(value) => return Ok(value),
         Err(error) => error.to_string(),
     };
-    // Almost every text is YAML, of one word.
-    let yaml = std::str::from_utf8(text).ok().and_then(|text| serde_saphyr::from_str::<serde_json::Value>(text).ok());
-    yaml.filter(|value| value.is_object() || value.is_array()).ok_or(error)
+    let is_json = text.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| matches!(byte, b'[' | b'{'));
+    let Ok(text) = std::str::from_utf8(text) else { return Err(error) };
+    match serde_saphyr::from_str::<Value>(text) {
+        Ok(value) if value.is_object() || value.is_array() => Ok(value),
+        // Almost every text is YAML, of one word.
+        Ok(_) => Err(error),
+        Err(_) if is_json => Err(error),
+        // What went wrong, without the excerpt of the file, in which a line may be long.
+        Err(source) => Err(source.to_string().lines().next().unwrap_or_default().to_owned()),
+    }
 }
 
 fn head(json: &[u8]) -> Result<Head, FormatError> {
     serde_json::from_slice(json).map_err(|source| FormatError::Json { reason: source.to_string() })
-}
-
-/// Reads a map of a model that is to be served, in a format that tells how many ranks it is for: a [`MapDocument`], a
-/// [`RecordedMap`] or vllm-ascend's `eplb.json`.
-///
-/// # Errors
-/// If it is in none of them, or is no valid map for the model.
-pub fn read(json: &[u8], model: &ModelIdentity) -> Result<ExpertMap, FormatError> {
-    match head(json)? {
-        Head { version: Some(_), .. } => Ok(MapDocument::from_json(json)?.to_map(model)?),
-        Head { map: Some(_), .. } => Ok(RecordedMap::from_json(json)?.map.to_map(model)?),
-        Head { moe_layer_count: Some(_), .. } => vllm_ascend::read(json, model).map_err(FormatError::VllmAscend),
-        Head { physical_to_logical_map: Some(_), .. } => Err(FormatError::Convert { format: Format::Sglang }),
-        Head { initial_global_assignments: Some(_), .. } => Err(FormatError::Convert { format: Format::Trtllm }),
-        _ => Err(FormatError::Unknown),
-    }
 }
 
 /// Why a map cannot be written in a format.
@@ -232,8 +284,8 @@ pub enum WriteError {
 /// Why a file is no expert map for the model.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum FormatError {
-    /// It is no JSON object.
-    #[error("not an expert map: {reason}")]
+    /// It is neither JSON nor YAML with fields.
+    #[error("not an expert map: neither JSON nor YAML of one: {reason}")]
     Json {
         /// What the parser says.
         reason: String,
@@ -241,22 +293,12 @@ pub enum FormatError {
     /// Its fields are those of no known format.
     #[error(
         "not an expert map: it is no list (vllm), and neither `version` (a map of this project), `map` (a recorded map), \
-         `moe_layer_count` (vllm-ascend), `physical_to_logical_map` (sglang) nor `initial_global_assignments` (trtllm) is \
-         there"
+         `moe_layer_count` (vllm-ascend), `physical_to_logical_map` (sglang), `num_slots` nor `moe_config` (trtllm) is there"
     )]
     Unknown,
     /// It holds counts.
     #[error("a load, not an expert map: plan from it with `kubectl moe plan --load`")]
     Load,
-    /// The format does not say what is needed to serve from it.
-    #[error(
-        "an expert map of {format}, which does not tell how many ranks it is for; `kubectl moe map convert --to swift` \
-         makes one that does"
-    )]
-    Convert {
-        /// The format.
-        format: Format,
-    },
     /// It is not the map that is expected.
     #[error("expert map of {format}: it has {found} {what}, expected are {expected}")]
     Dimension {

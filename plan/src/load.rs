@@ -34,6 +34,16 @@ impl TryFrom<Unchecked> for ExpertLoad {
 }
 
 impl ExpertLoad {
+    /// The load of its first layers.
+    ///
+    /// # Panics
+    /// If it has fewer.
+    #[must_use]
+    pub fn first_layers(&self, layers: usize) -> Self {
+        let rows: Vec<Vec<u64>> = (0..layers).map(|layer| self.layer(layer.into()).to_vec()).collect();
+        Self::from_rows(&rows).expect("rows of a load are even")
+    }
+
     /// No load.
     #[must_use]
     pub fn zero(layers: usize, experts: usize) -> Self {

@@ -190,7 +190,7 @@ impl Topology {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TopologyError {
     /// The ranks do not divide by the nodes.
-    #[error("{ranks} ranks cannot be spread evenly over {nodes} nodes; name the node of each rank instead")]
+    #[error("{ranks} ranks cannot be spread evenly over {nodes} nodes; the nodes must divide the ranks")]
     Uneven {
         /// Nodes asked for.
         nodes: usize,

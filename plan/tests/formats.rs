@@ -42,7 +42,7 @@ proptest! {
         let MapShape { layers, experts, ranks, .. } = map.shape();
         let model = ModelIdentity { name: "m".to_owned(), digest: "d".to_owned(), layers, experts };
         let expected =
-            Expected { layers: Some(layers), experts: Some(experts), ranks: Some(ranks), dense_layers, repair: false };
+            Expected { layers: Some(layers), experts: Some(experts), ranks: Some(ranks), dense_layers, ..Expected::default() };
         for format in Format::ALL {
             let text = format.write(&map, &model, dense_layers).unwrap();
             let found = read_any(text.as_bytes(), &expected).unwrap();
@@ -55,8 +55,29 @@ proptest! {
     #[test]
     fn whatever_has_every_expert_is_repaired_to_a_map((rows, ranks) in rows_with_second_copies()) {
         let expected = Expected { ranks: Some(ranks), repair: true, ..Expected::default() };
-        let found = read_any(serde_json::to_string(&rows).unwrap().as_bytes(), &expected);
+        let text = serde_json::to_string(&rows).unwrap();
+        let found = read_any(text.as_bytes(), &expected);
         prop_assert!(found.is_ok(), "{:?}", found);
+        // As it is, each rank computes as many tokens as its slots of each expert would.
+        let found = read_any(text.as_bytes(), &Expected { repair: false, ..expected }).unwrap();
+        let experts = found.map.shape().experts;
+        for (layer, row) in found.map.layers().zip(&rows) {
+            let slots: Vec<ExpertId> = row.iter().map(|&expert| ExpertId(expert)).collect();
+            let parts = plan::map::even_shares(&slots, experts);
+            for expert in (0..experts).map(ExpertId::from) {
+                let of_ranks = |slots: &[ExpertId], parts: &[u32]| -> Vec<u32> {
+                    let per_rank = row.len() / ranks;
+                    let of = |(slots, parts): (&[ExpertId], &[u32])| {
+                        slots.iter().zip(parts).filter(|&(&held, _)| held == expert).map(|(_, part)| part).sum()
+                    };
+                    slots.chunks(per_rank).zip(parts.chunks(per_rank)).map(of).collect()
+                };
+                prop_assert_eq!(of_ranks(&slots, &parts), of_ranks(found.map.layer(layer), &found.map.parts(layer)));
+            }
+        }
+        let doubled = |chunk: &[u32]| chunk.len() - chunk.iter().collect::<std::collections::BTreeSet<_>>().len();
+        let second: usize = rows.iter().flat_map(|row| row.chunks(row.len() / ranks)).map(doubled).sum();
+        prop_assert_eq!(found.second_copies.len(), second);
     }
 
     #[test]

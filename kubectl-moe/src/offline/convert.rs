@@ -1,17 +1,17 @@
 //! `kubectl moe map convert` and `map check`: maps of one engine for another, and what a map holds in words.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ::plan::coverage;
-use ::plan::formats::{Expected, Format, Found, read_any};
+use ::plan::formats::{Expected, Format, Found, SecondCopy, read_any};
 use ::plan::map::ExpertMap;
 use ::plan::wire::ModelIdentity;
 use clap::Args;
 use serde::Serialize;
 
-use super::input::identity;
+use super::input::{further_layers, identity};
 use super::model::Model;
-use super::{OfflineError, is_standard, named, read, write};
+use super::{OfflineError, is_standard, named, read, second_copies, write};
 use crate::Terminal;
 use crate::map::format;
 use crate::output::Output;
@@ -79,8 +79,11 @@ impl MapOptions {
         let model = self.model.as_deref().map(|path| Model::read(path, terminal)).transpose()?;
         let of_model = |of: fn(&Model) -> usize| model.as_ref().map(of);
         let dense_layers = self.dense_layers.or(of_model(|model| model.dense_layers)).unwrap_or(0);
+        let of_dense = |dense: usize| model.as_ref().map(|model| model.layers.saturating_sub(dense));
+        let layers = self.dense_layers.map_or_else(|| of_model(|model| model.moe_layers), of_dense);
         Ok(Expected {
-            layers: self.layers.or(of_model(|model| model.layers).map(|layers| layers.saturating_sub(dense_layers))),
+            layers: self.layers.or(layers),
+            mtp_layers: of_model(|model| model.mtp_layers).unwrap_or(0),
             experts: self.experts.or(of_model(|model| model.experts)),
             ranks: self.ranks,
             dense_layers,
@@ -90,7 +93,12 @@ impl MapOptions {
 
     fn read(&self, expected: &Expected, terminal: &mut Terminal<'_>) -> Result<Found, OfflineError> {
         let text = read(&self.from, terminal)?;
-        read_any(&text, expected).map_err(|reason| OfflineError::Map { path: self.from.clone(), reason })
+        let found = read_any(&text, expected);
+        let found = found.map_err(|reason| OfflineError::Map { path: self.from.clone(), reason })?;
+        if found.mtp_layers > 0 {
+            terminal.warn(&format!("{}, left out", further_layers(&named(&self.from), found.mtp_layers)));
+        }
+        Ok(found)
     }
 }
 
@@ -98,7 +106,10 @@ impl MapOptions {
 pub fn convert(arguments: &ConvertArguments, terminal: &mut Terminal<'_>) -> Result<String, OfflineError> {
     let ConvertArguments { map: options, to, out, repair, model_name, model_digest } = arguments;
     let expected = options.expected(*repair, terminal)?;
-    let Found { map, model, .. } = options.read(&expected, terminal)?;
+    let Found { map, model, second_copies, .. } = options.read(&expected, terminal)?;
+    if let Some(&first) = second_copies.first() {
+        return Err(OfflineError::SecondCopies { path: options.from.clone(), count: second_copies.len(), first });
+    }
     let shape = map.shape();
     let identity = identity(model, shape, (model_name.as_deref(), model_digest.as_deref()));
     let text = to.write(&map, &identity, expected.dense_layers)?;
@@ -111,15 +122,27 @@ pub fn convert(arguments: &ConvertArguments, terminal: &mut Terminal<'_>) -> Res
 pub fn check(arguments: &CheckArguments, terminal: &mut Terminal<'_>) -> Result<String, OfflineError> {
     let options = &arguments.map;
     let expected = options.expected(false, terminal)?;
-    let Found { format, map, model } = options.read(&expected, terminal)?;
+    let Found { format, map, model, second_copies, mtp_layers: _ } = options.read(&expected, terminal)?;
+    warn_of(&options.from, &second_copies, terminal);
     let what = named(&options.from);
-    let description = Description::new(what, format, model.as_ref(), &map);
+    let mut description = Description::new(what, format, model.as_ref(), &map);
+    description.second_copies = second_copies.len();
     let is_wide = arguments.output.is_wide();
     Ok(arguments.output.print(
         &description,
         |description| description.text(is_wide),
         |description| description.what.clone(),
     ))
+}
+
+/// That a map in force wastes slots, and what can be done.
+pub(super) fn warn_of(path: &Path, copies: &[SecondCopy], terminal: &mut Terminal<'_>) {
+    if let Some(first) = copies.first() {
+        let what = second_copies(path, copies.len(), first);
+        terminal.warn(&format!(
+            "{what}; it is taken as it is, and kubectl moe map convert --repair makes a map that uses them"
+        ));
+    }
 }
 
 /// What a map holds.
@@ -139,6 +162,8 @@ pub(crate) struct Description {
     most_copies: u32,
     /// Ranks of which any may be lost with every expert present.
     coverage: usize,
+    /// Slots whose expert another slot of the rank holds too.
+    second_copies: usize,
     #[serde(skip)]
     placement: Vec<Vec<String>>,
 }
@@ -164,6 +189,7 @@ impl Description {
             fewest_copies: copies().min().unwrap_or(0),
             most_copies: copies().max().unwrap_or(0),
             coverage: coverage::coverage(map),
+            second_copies: 0,
             placement: map.layers().flat_map(ranks).map(row).collect(),
         }
     }

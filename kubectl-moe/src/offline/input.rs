@@ -1,11 +1,12 @@
 //! The options that all planning commands have, and the load and the ranks that they give.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ::plan::balance::Policy;
 use ::plan::coverage::Coverage;
 use ::plan::formats::loads::{self, Loads};
-use ::plan::load::ExpertLoad;
+use ::plan::formats::statistics;
+use ::plan::load::{ExpertLoad, total};
 use ::plan::map::MapShape;
 use ::plan::wire::ModelIdentity;
 use clap::Args;
@@ -14,6 +15,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use super::model::Model;
 use super::{OfflineError, read};
 use crate::Terminal;
+use crate::words::counted;
 
 /// The name of one of the policies.
 pub(super) fn policy() -> impl clap::builder::TypedValueParser<Value = Policy> {
@@ -24,7 +26,8 @@ pub(super) fn policy() -> impl clap::builder::TypedValueParser<Value = Policy> {
 #[derive(Args, Clone, Debug)]
 pub(super) struct LoadOptions {
     /// Recorded load: .npy or JSON lists [layers, experts] or [windows, layers, experts], a load document of the
-    /// coordinator, or SGLang's dump as JSON; may be given several times, oldest first; - is standard input
+    /// coordinator, SGLang's dump as JSON, or the folder of TensorRT-LLM's statistics; may be given several times, oldest
+    /// first; - is standard input
     #[arg(long, value_name = "FILE", required = true)]
     load: Vec<PathBuf>,
     /// Ranks of the expert-parallel group
@@ -43,6 +46,12 @@ pub(super) struct LoadOptions {
     /// TensorRT-LLM's maps are read and written
     #[arg(long, value_name = "K")]
     dense_layers: Option<u32>,
+    /// Groups of experts that the router chooses first; those of --model, or one, if left out
+    #[arg(long, value_name = "G", value_parser = clap::value_parser!(u32).range(1..=16384))]
+    router_groups: Option<u32>,
+    /// Rows of the load, such as forward passes of SGLang's dump, that are summed to one window
+    #[arg(long, value_name = "ROWS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    rows_per_window: u32,
     /// Ranks of which any may be lost with every expert still present
     #[arg(long, value_name = "K", default_value_t = 0)]
     min_coverage: usize,
@@ -84,6 +93,10 @@ pub(super) struct Input {
     pub router_groups: usize,
     pub dense_layers: usize,
     pub expert_bytes: Option<u64>,
+    /// Layers after the last of the model, which predict further tokens; maps of engines that serve them have them.
+    pub mtp_layers: usize,
+    /// Windows that had no load and were left out.
+    pub windows_without_load: usize,
 }
 
 impl LoadOptions {
@@ -97,17 +110,24 @@ impl LoadOptions {
         let read = self.read(terminal)?;
         let mut dense_layers = self.dense_layers.map(|dense| dense as usize);
         let Loads { windows, model: identity, .. } = Self::loads(&read, dense_layers.unwrap_or(0))?;
-        let (mut layers, experts) = (windows[0].layers(), windows[0].experts());
+        let experts = windows[0].experts();
         let mut windows = windows;
         if let Some(model) = &model {
-            let moe_layers = model.layers.saturating_sub(dense_layers.unwrap_or(model.dense_layers));
+            let dense = dense_layers.unwrap_or(model.dense_layers);
+            let moe_layers = dense_layers.map_or(model.moe_layers, |dense| model.layers.saturating_sub(dense));
             // Without --dense-layers, a dump of SGLang of the whole model keeps its dense layers.
-            if layers != moe_layers && dense_layers.is_none() && layers == model.layers {
-                let loads = Self::loads(&read, model.dense_layers)?;
-                windows = loads.windows;
-                layers = windows[0].layers();
+            if dense_layers.is_none() && windows[0].layers() >= model.layers {
+                windows = Self::loads(&read, model.dense_layers)?.windows;
             }
-            if (layers, experts) != (moe_layers, model.experts) {
+            let layers = windows[0].layers();
+            // Where layers with experts and without alternate, those without may have rows too.
+            let fits = |layers: usize| layers == moe_layers || layers == model.layers.saturating_sub(dense);
+            let further = (0..=model.mtp_layers).find(|&further| layers.checked_sub(further).is_some_and(fits));
+            if let Some(further) = further.filter(|&further| further > 0) {
+                terminal.warn(&format!("{}, left out", further_layers("the load", further)));
+                windows = windows.iter().map(|window| window.first_layers(layers - further)).collect();
+            }
+            if further.is_none() || experts != model.experts {
                 return Err(OfflineError::OtherModel {
                     path: model.path.clone(),
                     layers,
@@ -123,12 +143,26 @@ impl LoadOptions {
             (None, Some(model)) => Some(model.expert_bytes()?),
             (None, None) => None,
         };
+        let windows: Vec<ExpertLoad> = windows.chunks(self.rows_per_window as usize).map(total).collect();
+        let all = windows.len();
+        let windows: Vec<ExpertLoad> = windows.into_iter().filter(has_load).collect();
+        if windows.is_empty() {
+            return Err(OfflineError::NoLoad { path: self.load[0].clone() });
+        }
+        let router_groups = self
+            .router_groups
+            .map_or_else(|| model.as_ref().map_or(1, |model| model.router_groups), |groups| groups as usize);
+        if !experts.is_multiple_of(router_groups) {
+            return Err(OfflineError::RouterGroups { groups: router_groups, experts });
+        }
         Ok(Input {
+            windows_without_load: all - windows.len(),
+            mtp_layers: model.as_ref().map_or(0, |model| model.mtp_layers),
             windows,
             identity,
             ranks: self.ranks as usize,
             nodes: self.nodes as usize,
-            router_groups: model.map_or(1, |model| model.router_groups),
+            router_groups,
             dense_layers: dense_layers.unwrap_or(0),
             expert_bytes,
         })
@@ -138,8 +172,12 @@ impl LoadOptions {
     fn read(&self, terminal: &mut Terminal<'_>) -> Result<Vec<(PathBuf, Loads)>, OfflineError> {
         let mut all = Vec::new();
         for path in &self.load {
-            let bytes = read(path, terminal)?;
-            let loads = loads::read(&bytes).map_err(|source| OfflineError::Load { path: path.clone(), source })?;
+            let loads = if path.is_dir() {
+                of_folder(path)?
+            } else {
+                let bytes = read(path, terminal)?;
+                loads::read(&bytes).map_err(|source| OfflineError::Load { path: path.clone(), source })?
+            };
             all.push((path.clone(), loads));
         }
         Ok(all)
@@ -180,6 +218,38 @@ impl LoadOptions {
     }
 }
 
+/// The statistics of TensorRT-LLM in a folder.
+fn of_folder(folder: &Path) -> Result<Loads, OfflineError> {
+    let failed = |source| OfflineError::Read { path: folder.to_owned(), source };
+    let entries = std::fs::read_dir(folder).and_then(|entries| {
+        entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned())).collect()
+    });
+    let mut names: Vec<String> = entries.map_err(failed)?;
+    if !names.iter().any(|name| name == statistics::META) {
+        return Err(OfflineError::Folder { path: folder.to_owned() });
+    }
+    names.retain(|name| statistics::is_of_rank(name));
+    names.sort();
+    let file = |name: &str| {
+        let path = folder.join(name);
+        std::fs::read(&path).map_err(|source| OfflineError::Read { path, source })
+    };
+    let meta = file(statistics::META)?;
+    let ranks =
+        names.into_iter().map(|name| Ok((name.clone(), file(&name)?))).collect::<Result<Vec<_>, OfflineError>>()?;
+    statistics::read(&meta, &ranks).map_err(|source| OfflineError::Statistics { path: folder.to_owned(), source })
+}
+
+fn has_load(window: &ExpertLoad) -> bool {
+    (0..window.layers()).any(|layer| window.layer(layer.into()).iter().any(|&tokens| tokens > 0))
+}
+
+/// That something has layers that no plan is for.
+pub(super) fn further_layers(what: &str, layers: usize) -> String {
+    let them = if layers == 1 { "its last" } else { "its last ones" };
+    format!("{what} has {} for predicting further tokens, {them}", counted(layers, "layer"))
+}
+
 impl Input {
     pub fn layers(&self) -> usize {
         self.windows[0].layers()
@@ -209,8 +279,11 @@ impl Input {
 
     /// The load in words.
     pub fn title(&self) -> String {
-        use crate::words::counted;
         let windows = counted(self.windows.len(), "window");
-        format!("{windows} of {} with {}", counted(self.layers(), "layer"), counted(self.experts(), "expert"))
+        let idle = match self.windows_without_load {
+            0 => String::new(),
+            some => format!(", and {} without load, left out", counted(some, "window")),
+        };
+        format!("{windows} of {} with {}{idle}", counted(self.layers(), "layer"), counted(self.experts(), "expert"))
     }
 }

@@ -1,4 +1,8 @@
-//! What the `config.json` of a checkpoint says of its experts.
+//! What the `config.json` of a checkpoint says of its experts: which layers have some, and how many bytes one has as it is
+//! stored. Every family writes the same facts under names of its own; what a configuration leaves open is refused by name.
+
+mod bytes;
+mod layers;
 
 use std::path::{Path, PathBuf};
 
@@ -15,12 +19,77 @@ pub(super) struct Model {
     pub layers: usize,
     /// Layers without experts before the first that has some.
     pub dense_layers: usize,
+    /// Layers with experts.
+    pub moe_layers: usize,
+    /// Layers after those, which predict further tokens.
+    pub mtp_layers: usize,
     pub experts: usize,
     /// Groups of experts that the router chooses first.
     pub router_groups: usize,
     /// Bytes of one expert; why they are not known, otherwise.
     expert_bytes: Result<u64, String>,
 }
+
+/// Largest width of a layer: far above any model, and small enough that no product overflows.
+const WIDEST: u64 = 1 << 20;
+/// Most layers, and most experts of one.
+const MOST: u64 = ::plan::map::MAX_DIMENSION as u64;
+
+/// A configuration: the part on the language model, and the whole, where models of several modalities keep the rest.
+#[derive(Clone, Copy)]
+struct Config<'a> {
+    text: &'a Value,
+    whole: &'a Value,
+}
+
+impl<'a> Config<'a> {
+    fn new(whole: &'a Value) -> Self {
+        let text = ["text_config", "llm_config", "language_config"].into_iter().find_map(|name| whole.get(name));
+        Self { text: text.filter(|text| text.is_object()).unwrap_or(whole), whole }
+    }
+
+    fn get(self, name: &str) -> Option<&'a Value> {
+        self.text.get(name).filter(|value| !value.is_null())
+    }
+
+    /// What either part has.
+    fn of_either(self, name: &str) -> Option<&'a Value> {
+        self.get(name).or_else(|| self.whole.get(name).filter(|value| !value.is_null()))
+    }
+
+    fn text(self, name: &str) -> Option<&'a str> {
+        self.of_either(name).and_then(Value::as_str)
+    }
+
+    /// A number from 1, or from 0 where that is said, to the most; of a list, the first.
+    fn number(self, name: &str, range: std::ops::RangeInclusive<u64>) -> Result<Option<u64>, String> {
+        let Some(found) = self.get(name) else { return Ok(None) };
+        let one = found.as_array().and_then(|list| list.first()).unwrap_or(found);
+        let number = one.as_u64().filter(|number| range.contains(number));
+        let refused = || {
+            let shown: String = found.to_string().chars().take(40).collect();
+            format!("has {name} {shown}; it must be from {} to {}", range.start(), range.end())
+        };
+        number.map(Some).ok_or_else(refused)
+    }
+
+    /// The first of these numbers that is there, with its name.
+    fn first<'n>(
+        self,
+        names: &[&'n str],
+        range: &std::ops::RangeInclusive<u64>,
+    ) -> Result<Option<(&'n str, u64)>, String> {
+        for &name in names {
+            if let Some(number) = self.number(name, range.clone())? {
+                return Ok(Some((name, number)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The number of experts, by the name that a family gives it.
+const EXPERTS: [&str; 4] = ["n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts"];
 
 impl Model {
     /// Reads `config.json`, or the one in a folder.
@@ -33,18 +102,25 @@ impl Model {
 
     fn parse(text: &[u8], path: &Path) -> Result<Self, String> {
         let whole: Value = serde_json::from_slice(text).map_err(|source| format!("is no JSON: {source}"))?;
-        // Models of several modalities keep their language model's numbers apart.
-        let config = whole.get("text_config").unwrap_or(&whole);
-        let number = |name: &str| config.get(name).and_then(Value::as_u64).map(|number| number as usize);
-        let needed = |name: &str| number(name).ok_or_else(|| format!("has no {name}"));
-        let experts = ["num_experts", "n_routed_experts", "num_local_experts"].into_iter().find_map(number);
+        let config = Config::new(&whole);
+        let layers = config.number("num_hidden_layers", 1..=MOST)?.ok_or("has no num_hidden_layers")? as usize;
+        let experts = config.first(&EXPERTS, &(1..=MOST))?.ok_or("is of a model without experts")?.1 as usize;
+        let has_experts = layers::with_experts(config, layers)?;
+        let moe_layers = has_experts.iter().filter(|&&has| has).count();
+        if moe_layers == 0 {
+            return Err("is of a model without experts: it has no layer with some".to_owned());
+        }
+        let further = ["num_nextn_predict_layers", "num_mtp_modules", "mtp_num_hidden_layers"];
+        let mtp_layers = config.first(&further, &(0..=MOST))?.map_or(0, |(_, number)| number as usize);
         Ok(Self {
             path: path.to_owned(),
-            layers: needed("num_hidden_layers")?,
-            dense_layers: number("first_k_dense_replace").unwrap_or(0),
-            experts: experts.ok_or("is of a model without experts")?,
-            router_groups: number("n_group").unwrap_or(1),
-            expert_bytes: expert_bytes(config, &whole),
+            layers,
+            dense_layers: has_experts.iter().take_while(|&&has| !has).count(),
+            moe_layers,
+            mtp_layers,
+            experts,
+            router_groups: config.number("n_group", 0..=MOST)?.map_or(1, |groups| groups.max(1) as usize),
+            expert_bytes: bytes::of_expert(config),
         })
     }
 
@@ -56,82 +132,5 @@ impl Model {
     }
 }
 
-/// Bytes of the three matrices of one expert, with the scales of FP8 weights.
-fn expert_bytes(config: &Value, whole: &Value) -> Result<u64, String> {
-    let number = |name: &str| config.get(name).and_then(Value::as_u64);
-    let hidden = number("hidden_size").ok_or("has no hidden_size")?;
-    let of_experts = number("moe_intermediate_size");
-    let of_all = || number("num_local_experts").and_then(|_| number("intermediate_size"));
-    let inner = of_experts.or_else(of_all).ok_or("has no moe_intermediate_size")?;
-    let weights = 3 * hidden * inner;
-    let of_either = |name: &str| config.get(name).or_else(|| whole.get(name)).filter(|value| !value.is_null());
-    if let Some(quantization) = of_either("quantization_config") {
-        let method = quantization.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
-        if method != "fp8" {
-            return Err(format!("names the quantization {method}, whose size is not known here"));
-        }
-        let block: Vec<u64> = quantization
-            .get("weight_block_size")
-            .and_then(Value::as_array)
-            .map(|sides| sides.iter().filter_map(Value::as_u64).collect())
-            .unwrap_or_default();
-        let scales = match block[..] {
-            [rows, columns] if rows > 0 && columns > 0 => {
-                2 * inner.div_ceil(rows) * hidden.div_ceil(columns) + hidden.div_ceil(rows) * inner.div_ceil(columns)
-            }
-            _ => 3,
-        };
-        return Ok(weights + 4 * scales);
-    }
-    match of_either("dtype").or_else(|| of_either("torch_dtype")).and_then(Value::as_str) {
-        Some("bfloat16" | "float16") => Ok(2 * weights),
-        Some("float32") => Ok(4 * weights),
-        Some(other) => Err(format!("names the type {other}, whose size is not known here")),
-        None => Err("names no torch_dtype".to_owned()),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(config: &str) -> Result<Model, String> {
-        Model::parse(config.as_bytes(), Path::new("config.json"))
-    }
-
-    #[test]
-    fn the_sizes_of_known_models_are_read() {
-        let tiny = parsed(include_str!("../../../examples/models/tiny-moe/config.json")).unwrap();
-        assert_eq!((tiny.layers, tiny.dense_layers, tiny.experts, tiny.router_groups), (4, 0, 32, 1));
-        assert_eq!(tiny.expert_bytes, Ok(2 * 3 * 128 * 64));
-        let deepseek = parsed(
-            r#"{"num_hidden_layers": 61, "first_k_dense_replace": 3, "n_routed_experts": 256, "n_group": 8,
-                "hidden_size": 7168, "moe_intermediate_size": 2048, "torch_dtype": "bfloat16",
-                "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}"#,
-        );
-        let deepseek = deepseek.unwrap();
-        assert_eq!((deepseek.layers, deepseek.dense_layers, deepseek.router_groups), (61, 3, 8));
-        assert_eq!(deepseek.expert_bytes, Ok(3 * 7168 * 2048 + 4 * 3 * 56 * 16));
-        let mixtral = parsed(
-            r#"{"text_config": {"num_hidden_layers": 2, "num_local_experts": 8, "hidden_size": 10,
-                "intermediate_size": 20, "dtype": "float32"}}"#,
-        );
-        assert_eq!(mixtral.unwrap().expert_bytes, Ok(4 * 600));
-    }
-
-    #[test]
-    fn what_is_missing_or_unknown_is_said() {
-        assert!(parsed("{").unwrap_err().starts_with("is no JSON"));
-        assert_eq!(parsed("{}").unwrap_err(), "has no num_hidden_layers");
-        assert_eq!(parsed(r#"{"num_hidden_layers": 2}"#).unwrap_err(), "is of a model without experts");
-        let sized = |rest: &str| {
-            let config = format!(
-                r#"{{"num_hidden_layers": 2, "num_experts": 8, "hidden_size": 10, "moe_intermediate_size": 20{rest}}}"#
-            );
-            parsed(&config).unwrap().expert_bytes().unwrap_err().to_string()
-        };
-        assert_eq!(sized(""), "config.json names no torch_dtype; give --expert-bytes");
-        let awq = sized(r#", "quantization_config": {"quant_method": "awq"}"#);
-        assert_eq!(awq, "config.json names the quantization awq, whose size is not known here; give --expert-bytes");
-    }
-}
+mod tests;

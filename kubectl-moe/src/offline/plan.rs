@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ::plan::balance::{Policy, Request, balance};
-use ::plan::formats::{Expected, Format, read_any};
+use ::plan::formats::{Expected, Format, SecondCopy, read_any};
 use ::plan::ids::ExpertId;
 use ::plan::load::{balance_ratio, rank_loads, total};
 use ::plan::map::{ExpertMap, MapShape};
@@ -18,9 +18,10 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::input::{Input, LoadOptions, identity, other_model, policy};
+use super::convert::warn_of;
+use super::input::{Input, LoadOptions, further_layers, identity, other_model, policy};
 use super::judge::{JudgeOptions, described};
-use super::{OfflineError, read, write};
+use super::{OfflineError, named, read, write};
 use crate::Terminal;
 use crate::map::format;
 use crate::output::Output;
@@ -69,6 +70,7 @@ struct Report {
     #[serde(skip)]
     title: String,
     windows: usize,
+    windows_without_load: usize,
     layers: usize,
     experts: usize,
     ranks: usize,
@@ -116,7 +118,7 @@ pub fn run(arguments: &PlanArguments, terminal: &mut Terminal<'_>) -> Result<Str
     let shape = MapShape::with_redundancy(input.layers(), input.experts(), input.ranks, arguments.redundancy)?;
     let topology = Topology::even(input.nodes, input.ranks, shape.slots_per_rank)?;
     let topology = topology.with_router_groups(input.router_groups);
-    let (current, of_current) = arguments.current(&input, shape, terminal)?;
+    let InForce { map: current, model: of_current, stand_ins } = arguments.current(&input, shape, terminal)?;
 
     let busy = input.busy_layers();
     let windows = input.windows_of(&busy);
@@ -152,6 +154,9 @@ pub fn run(arguments: &PlanArguments, terminal: &mut Terminal<'_>) -> Result<Str
     let excess = bound::excess(&planned, &load);
     let each_layer = each_layer(&planned, &load, &excess, &busy);
     let moved = moved_slots(&in_force, &planned).expect("a plan has the shape of the placement in force");
+    // What stands in for a second copy is on its rank only here.
+    let needed = |copy: &&SecondCopy| written.rank(copy.layer, copy.rank).contains(&copy.stand_in);
+    let moved = moved + stand_ins.iter().filter(needed).count();
     let decision = match &arguments.current {
         Some(_) => {
             let rules = Rules {
@@ -171,6 +176,7 @@ pub fn run(arguments: &PlanArguments, terminal: &mut Terminal<'_>) -> Result<Str
         policy: arguments.policy.as_str(),
         title: input.title(),
         windows: windows.len(),
+        windows_without_load: input.windows_without_load,
         layers: shape.layers,
         experts: shape.experts,
         ranks: shape.ranks,
@@ -203,20 +209,27 @@ pub fn run(arguments: &PlanArguments, terminal: &mut Terminal<'_>) -> Result<Str
     Ok(arguments.output.print(&report, |report| table(report, is_wide), |_| hash))
 }
 
+/// The placement in force, or the one that engines start with.
+struct InForce {
+    map: ExpertMap,
+    /// Its model, where it is named.
+    model: Option<ModelIdentity>,
+    /// Slots that in truth hold an expert that their rank holds already.
+    stand_ins: Vec<SecondCopy>,
+}
+
 impl PlanArguments {
-    /// The placement in force and its model, where it is named.
-    fn current(
-        &self,
-        input: &Input,
-        shape: MapShape,
-        terminal: &mut Terminal<'_>,
-    ) -> Result<(ExpertMap, Option<ModelIdentity>), OfflineError> {
-        let Some(path) = &self.current else { return Ok((ExpertMap::contiguous(shape)?, None)) };
+    /// The placement in force.
+    fn current(&self, input: &Input, shape: MapShape, terminal: &mut Terminal<'_>) -> Result<InForce, OfflineError> {
+        let Some(path) = &self.current else {
+            return Ok(InForce { map: ExpertMap::contiguous(shape)?, model: None, stand_ins: Vec::new() });
+        };
         let expected = Expected {
             layers: Some(shape.layers),
             experts: Some(shape.experts),
             ranks: Some(shape.ranks),
             dense_layers: input.dense_layers,
+            mtp_layers: input.mtp_layers,
             repair: false,
         };
         let found = read_any(&read(path, terminal)?, &expected)
@@ -236,14 +249,23 @@ impl PlanArguments {
         {
             return Err(OfflineError::CurrentModel { path: path.clone(), difference });
         }
-        Ok((found.map, found.model))
+        if found.mtp_layers > 0 {
+            terminal.warn(&format!("{}, left out", further_layers(&named(path), found.mtp_layers)));
+        }
+        warn_of(path, &found.second_copies, terminal);
+        Ok(InForce { map: found.map, model: found.model, stand_ins: found.second_copies })
     }
 }
 
 fn read_back(text: &str, shape: MapShape, dense_layers: usize) -> ExpertMap {
     let MapShape { layers, experts, ranks, .. } = shape;
-    let expected =
-        Expected { layers: Some(layers), experts: Some(experts), ranks: Some(ranks), dense_layers, repair: false };
+    let expected = Expected {
+        layers: Some(layers),
+        experts: Some(experts),
+        ranks: Some(ranks),
+        dense_layers,
+        ..Expected::default()
+    };
     read_any(text.as_bytes(), &expected).expect("a map that was written is read").map
 }
 

@@ -53,6 +53,7 @@ struct Report {
     #[serde(skip)]
     title: String,
     windows: usize,
+    windows_without_load: usize,
     layers: usize,
     experts: usize,
     ranks: usize,
@@ -112,6 +113,7 @@ pub fn run(arguments: &SimulateArguments, terminal: &mut Terminal<'_>) -> Result
     let report = Report {
         title: format!("{}, {}", input.title(), counted(input.ranks, "rank")),
         windows: windows.len(),
+        windows_without_load: input.windows_without_load,
         layers,
         experts: shape.experts,
         ranks: shape.ranks,

@@ -51,6 +51,7 @@ struct Report {
     #[serde(skip)]
     title: String,
     windows: usize,
+    windows_without_load: usize,
     layers: usize,
     experts: usize,
     ranks: usize,
@@ -107,6 +108,7 @@ pub fn run(arguments: &SizeArguments, terminal: &mut Terminal<'_>) -> Result<Str
         policy: arguments.policy.as_str(),
         title: format!("{}, {}", input.title(), counted(ranks, "rank")),
         windows: windows.len(),
+        windows_without_load: input.windows_without_load,
         layers,
         experts,
         ranks,

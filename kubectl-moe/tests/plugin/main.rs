@@ -4,6 +4,7 @@
 mod api_server;
 mod documentation;
 mod habits;
+mod krew;
 mod refusals;
 mod results;
 

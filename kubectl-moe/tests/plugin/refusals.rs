@@ -49,6 +49,21 @@ fn files(folder: &Path) {
     write("load.json", load("b2").as_bytes());
     write("load-a1.json", load("a1").as_bytes());
     write("vllm.json", b"[[0, 1, 2, 3, 0]]");
+    write("halves.npy", &npy("<f4", "(1, 2)", &[0, 0, 128, 63, 0, 0, 32, 64]));
+    write("second.json", b"[[0, 1, 0, 2, 3, 1]]");
+    write("full.json", b"[[0, 1, 1]]");
+    write("online.yaml", b"num_slots: 6\nlayer_updates_per_iter: 2\n");
+    write("options.yaml", b"moe_config:\n  backend: WIDEEP\n  load_balancer: ./moe_load_balancer.yaml\n");
+    write("some-ids.json", ascend("[2, 3]").replace("\"device_id\": 1, ", "").as_bytes());
+    let model = |hidden: &str| {
+        format!(
+            "{{\"num_hidden_layers\": 2, \"num_experts\": 4, \"hidden_size\": {hidden}, \"moe_intermediate_size\": 8, \
+             \"torch_dtype\": \"bfloat16\"}}"
+        )
+    };
+    write("no-width.json", model("0").as_bytes());
+    write("wide.json", model("9223372036854775808").as_bytes());
+    write("odd.json", model("8").replace("bfloat16", "int3").as_bytes());
 }
 
 fn load(digest: &str) -> String {
@@ -63,6 +78,7 @@ const REFUSED: &[&str] = &[
     "plan --load /nowhere/load.npy --ranks 4",
     "plan --load FOLDER --ranks 4",
     "plan --load FOLDER/floats.npy --ranks 4",
+    "plan --load FOLDER/halves.npy --ranks 2",
     "plan --load FOLDER/flat.npy --ranks 4",
     "plan --load FOLDER/cut.npy --ranks 4",
     "plan --load FOLDER/big-endian.npy --ranks 4",
@@ -79,8 +95,12 @@ const REFUSED: &[&str] = &[
     "plan --load LOAD --ranks 4 --redundancy 3",
     "plan --load LOAD --ranks 4 --redundancy 100",
     "plan --load LOAD --ranks 4 --nodes 3",
+    "plan --load LOAD --ranks 4 --router-groups 3",
     "plan --load LOAD --ranks 4 --model examples/models",
     "plan --load FOLDER/one.json --ranks 4 --model examples/models/tiny-moe",
+    "plan --load FOLDER/one.json --ranks 4 --model FOLDER/no-width.json",
+    "plan --load FOLDER/one.json --ranks 4 --model FOLDER/wide.json",
+    "plan --load FOLDER/one.json --ranks 4 --model FOLDER/odd.json",
     "plan --load LOAD --ranks 4 --max-rebalance-bytes 1000",
     "plan --load LOAD --ranks 4 --out /nowhere/map.json",
     "plan --load FOLDER/load.json --ranks 2 --current FOLDER/swift.json",
@@ -95,6 +115,11 @@ const REFUSED: &[&str] = &[
     "map check --from FOLDER/vllm.json",
     "map check --from FOLDER/vllm.json --ranks 2",
     "map check --from FOLDER/one.json --ranks 2",
+    "map check --from FOLDER/full.json --ranks 1",
+    "map check --from FOLDER/online.yaml --ranks 2",
+    "map check --from FOLDER/options.yaml --ranks 2",
+    "map check --from FOLDER/some-ids.json",
+    "map convert --from FOLDER/second.json --ranks 2 --to swift",
     "map check --from FOLDER/dense.json",
     "map check --from FOLDER/other.json",
 ];

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{printed, workspace};
+use super::{printed, run, text, workspace};
 
 const LOAD: &str = "examples/tiny-moe-load.json";
 
@@ -112,4 +112,93 @@ fn plots_are_svg_files() {
         let svg = fs::read_to_string(workspace().join(plot)).unwrap();
         assert!(svg.starts_with("<svg") && svg.contains("<polyline"), "{svg}");
     }
+}
+
+/// The document that a command prints, and what it warns of.
+fn warned(arguments: &[&str]) -> (Value, String) {
+    let output = run(&[arguments, &["-o", "json"]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    (serde_json::from_slice(&output.stdout).unwrap(), text(&output.stderr))
+}
+
+fn written(name: &str, bytes: &[u8]) -> String {
+    let path = scratch(name);
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn a_map_in_force_that_has_experts_twice_on_a_rank_is_planned_from_as_it_is() {
+    let row = "[0, 1, 0, 2, 3, 4, 5, 6, 7, 1, 2, 3]";
+    let map = written("second.json", format!("[{row}, {row}]").as_bytes());
+    let load = ["plan", "--load", "examples/loads.json", "--ranks", "4", "--redundancy", "4"];
+    let (report, warning) = warned(&[&load[..], &["--current", &map]].concat());
+    let second = "has 2 slots whose experts are on the same rank twice, such as expert 0 on rank 0 in MoE layer 0; it is taken \
+                  as it is, and kubectl moe map convert --repair makes a map that uses them\n";
+    assert!(warning.ends_with(second), "{warning}");
+    assert!(report["decision"]["reason"].is_string(), "{report}");
+    // Two of the three copies of expert 0 of a layer are on rank 0, one of expert 1: the rest of it is on rank 3.
+    let (checked, _) = warned(&["map", "check", "--from", &map, "--ranks", "4"]);
+    assert_eq!((&checked["second_copies"], &checked["experts"]), (&2.into(), &8.into()));
+    let mended = scratch("mended.json");
+    printed(&["map", "convert", "--from", &map, "--ranks", "4", "--to", "swift", "--repair", "--out", &mended]);
+    let (mended, warning) = warned(&["map", "check", "--from", &mended]);
+    assert_eq!((&mended["second_copies"], warning.as_str()), (&0.into(), ""));
+    // With both copies on one rank, that rank has all of an expert's tokens: as with the one alone.
+    let even = written("even.json", b"[[[8, 1, 1, 1]]]");
+    let ratio = |row: &str| {
+        let map = written("ratio.json", format!("[{row}]").as_bytes());
+        warned(&["plan", "--load", &even, "--ranks", "2", "--redundancy", "2", "--current", &map]).0["ratio_before"]
+            .clone()
+    };
+    assert_eq!(ratio("[0, 1, 0, 2, 3, 1]").as_f64(), Some((11.0 / 2.0) / 8.5));
+}
+
+#[test]
+fn windows_without_load_are_left_out_and_counted() {
+    let load = written("idle.json", b"[[[8, 4, 2, 2], [1, 1, 1, 1]], [[0, 0, 0, 0], [0, 0, 0, 0]]]");
+    let plan = json(&["plan", "--load", &load, "--ranks", "2", "--policy", "off"]);
+    assert_eq!((&plan["windows"], &plan["windows_without_load"]), (&1.into(), &1.into()));
+    assert_eq!(plan["ratio_of_windows"], plan["ratio"]);
+    let table = printed(&["plan", "--load", &load, "--ranks", "2"]);
+    assert!(table.contains("1 window of 2 layers with 4 experts, and 1 window without load, left out"), "{table}");
+    let summed = json(&["simulate", "--load", "examples/loads.json", "--ranks", "4", "--rows-per-window", "4"]);
+    assert_eq!(summed["windows"], 3, "of ten rows");
+}
+
+#[test]
+fn statistics_of_tensorrt_llm_are_a_load() {
+    let folder = scratch("statistics");
+    fs::create_dir_all(&folder).unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(std::path::Path::new(&folder).join(name), bytes).unwrap();
+    write("meta_info.json", br#"{"num_experts": 4, "num_experts_per_token": 2}"#);
+    for rank in 0..2_u64 {
+        let header = r#"{"100_3":{"dtype":"I64","shape":[4],"data_offsets":[0,32]}}"#;
+        let counts: Vec<u8> = [rank, 1, 2, 3].iter().flat_map(|count| count.to_le_bytes()).collect();
+        let file = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &counts].concat();
+        write(&format!("rank{rank}.safetensors"), &file);
+    }
+    write("rank0_raw.safetensors", b"of single tokens");
+    let plan = json(&["plan", "--load", &folder, "--ranks", "2", "--policy", "off"]);
+    assert_eq!((&plan["layers"], &plan["experts"], &plan["windows"]), (&1.into(), &4.into(), &1.into()));
+    assert_eq!(plan["ratio"].as_f64(), Some(6.5 / 10.0), "ranks have 3 and 10 of 13");
+}
+
+#[test]
+fn layers_for_further_tokens_are_left_out_of_loads_and_maps() {
+    let model = written(
+        "mtp.json",
+        br#"{"num_hidden_layers": 3, "first_k_dense_replace": 1, "n_routed_experts": 4, "num_nextn_predict_layers": 1,
+            "hidden_size": 8, "moe_intermediate_size": 4, "torch_dtype": "bfloat16"}"#,
+    );
+    let load = written("mtp-load.json", b"[[1, 2, 3, 4], [4, 3, 2, 1], [9, 9, 9, 9]]");
+    let map = written("mtp-map.json", b"[[0, 1, 2, 3], [0, 1, 2, 3], [3, 2, 1, 0]]");
+    let arguments = ["plan", "--load", &load, "--ranks", "2", "--model", &model, "--current", &map];
+    let (plan, warning) = warned(&arguments);
+    assert_eq!((&plan["layers"], &plan["bytes_per_rank"]), (&2.into(), &(2 * 2 * 2 * 3 * 8 * 4).into()));
+    assert_eq!(
+        warning.matches("has 1 layer for predicting further tokens, its last, left out").count(),
+        2,
+        "{warning}"
+    );
 }

@@ -20,8 +20,8 @@ pub fn recognize(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC)
 }
 
-/// Reads an array of integers that are not negative: little-endian, of 1, 2, 4 or 8 bytes, signed or not, in C or Fortran
-/// order.
+/// Reads an array of whole numbers that are not negative: little-endian, integers of 1, 2, 4 or 8 bytes, signed or not, or
+/// numbers with a fraction part that have none, of 2, 4 or 8 bytes; in C or Fortran order.
 ///
 /// # Errors
 /// If it is no such array, or the file is longer or shorter than its header says.
@@ -37,7 +37,7 @@ pub fn read(bytes: &[u8]) -> Result<Array, NpyError> {
     let stored: Vec<u64> = data
         .chunks_exact(kind.bytes)
         .enumerate()
-        .map(|(index, value)| kind.value(value).ok_or(NpyError::Negative { index }))
+        .map(|(index, value)| kind.value(value).map_err(|found| found.at(index)))
         .collect::<Result<_, _>>()?;
     let values = if fortran_order { last_index_fastest(&stored, &shape) } else { stored };
     Ok(Array { shape, values })
@@ -132,19 +132,49 @@ fn tuple(text: &str) -> Option<(Vec<usize>, &str)> {
     Some((lengths.map(|item| item.parse().ok()).collect::<Option<_>>()?, after))
 }
 
-/// A type of integers.
+/// A type of numbers.
 struct Kind {
-    signed: bool,
+    of: Numbers,
     bytes: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Numbers {
+    Unsigned,
+    Signed,
+    /// With a sign, an exponent and a fraction, of which as many bits.
+    Floating {
+        exponent: u32,
+        fraction: u32,
+    },
+}
+
+/// A value that is no count.
+enum NoCount {
+    Negative,
+    Fraction(f64),
+}
+
+impl NoCount {
+    const fn at(self, index: usize) -> NpyError {
+        match self {
+            Self::Negative => NpyError::Negative { index },
+            Self::Fraction(found) => NpyError::Fraction { index, found: Found(found) },
+        }
+    }
 }
 
 impl Kind {
     fn parse(descr: &str) -> Result<Self, NpyError> {
         let wrong = || NpyError::Type { descr: descr.to_owned() };
         let (order, kind) = descr.split_at_checked(1).ok_or_else(wrong)?;
-        let (signed, size) = match kind.split_at_checked(1).ok_or_else(wrong)? {
-            ("u", size) => (false, size),
-            ("i", size) => (true, size),
+        let (kind, size) = kind.split_at_checked(1).ok_or_else(wrong)?;
+        let of = match (kind, size) {
+            ("u", _) => Numbers::Unsigned,
+            ("i", _) => Numbers::Signed,
+            ("f", "2") => Numbers::Floating { exponent: 5, fraction: 10 },
+            ("f", "4") => Numbers::Floating { exponent: 8, fraction: 23 },
+            ("f", "8") => Numbers::Floating { exponent: 11, fraction: 52 },
             _ => return Err(wrong()),
         };
         let bytes = match (order, size) {
@@ -155,16 +185,54 @@ impl Kind {
             (">", "2" | "4" | "8") => return Err(NpyError::BigEndian { descr: descr.to_owned() }),
             _ => return Err(wrong()),
         };
-        Ok(Self { signed, bytes })
+        Ok(Self { of, bytes })
     }
 
-    /// A value of [`Kind::bytes`] bytes, if it is not negative.
-    fn value(&self, bytes: &[u8]) -> Option<u64> {
-        let value = bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
-        let negative = self.signed && value >> (8 * self.bytes - 1) != 0;
-        (!negative).then_some(value)
+    /// A value of [`Kind::bytes`] bytes, if it is a count.
+    fn value(&self, bytes: &[u8]) -> Result<u64, NoCount> {
+        let value = bytes.iter().rev().fold(0_u64, |value, &byte| value << 8 | u64::from(byte));
+        let is_negative = value >> (8 * self.bytes - 1) != 0;
+        match self.of {
+            Numbers::Signed if is_negative => Err(NoCount::Negative),
+            Numbers::Unsigned | Numbers::Signed => Ok(value),
+            Numbers::Floating { exponent, fraction } => {
+                let number = floating(value, exponent, fraction);
+                if is_negative && number != 0.0 && !number.is_nan() {
+                    return Err(NoCount::Negative);
+                }
+                // From here on, numbers with a fraction part no longer tell whole numbers apart.
+                let is_whole = number.fract() == 0.0 && number < (1_u64 << 53) as f64;
+                if is_whole { Ok(number as u64) } else { Err(NoCount::Fraction(number)) }
+            }
+        }
     }
 }
+
+/// The number that these bits are, with so many for the exponent and the fraction.
+fn floating(bits: u64, exponent: u32, fraction: u32) -> f64 {
+    let zero = (1 << (exponent - 1)) - 1;
+    let power = ((bits >> fraction) & ((1 << exponent) - 1)) as i32;
+    let part = (bits & ((1 << fraction) - 1)) as f64 / (1_u64 << fraction) as f64;
+    let sign = if bits >> (exponent + fraction) == 0 { 1.0 } else { -1.0 };
+    sign * match power {
+        0 => part * 2_f64.powi(1 - zero),
+        all if all == (1 << exponent) - 1 && part == 0.0 => f64::INFINITY,
+        all if all == (1 << exponent) - 1 => f64::NAN,
+        _ => (1.0 + part) * 2_f64.powi(power - zero),
+    }
+}
+
+/// A number that is no count. Two that are written alike are equal.
+#[derive(Clone, Copy, Debug)]
+pub struct Found(f64);
+
+impl PartialEq for Found {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.to_bits() == other.0.to_bits()
+    }
+}
+
+impl Eq for Found {}
 
 /// Values of which the first index changes fastest, in the order in which the last does.
 fn last_index_fastest(stored: &[u64], shape: &[usize]) -> Vec<u64> {
@@ -207,7 +275,7 @@ pub enum NpyError {
         what: &'static str,
     },
     /// The values are of a type that counts are not.
-    #[error("values of type {descr}; counts must be unsigned integers: save them with array.astype('<u4')")]
+    #[error("values of type {descr}; counts must be numbers: save them with array.astype('<u4')")]
     Type {
         /// NumPy's name of the type.
         descr: String,
@@ -233,6 +301,14 @@ pub enum NpyError {
         expected: Option<usize>,
         /// Bytes there are.
         found: usize,
+    },
+    /// A number that is not whole, or too large to be told from the next.
+    #[error("value {index} is {}, which is no count of tokens; save counts with array.astype('<u4')", found.0)]
+    Fraction {
+        /// Its place in the file, from 0.
+        index: usize,
+        /// What it is.
+        found: Found,
     },
     /// A count below 0.
     #[error("value {index} is negative; counts are not")]

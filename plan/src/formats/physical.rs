@@ -4,8 +4,9 @@
 
 use thiserror::Error;
 
-use super::Expected;
-use crate::ids::{ExpertId, LayerId, RankId};
+use super::second::{SecondCopy, Settled, settle};
+use super::{Expected, Placed};
+use crate::ids::{LayerId, RankId};
 use crate::map::{ExpertMap, MAX_DIMENSION, MapError, MapShape};
 
 /// Logical experts, `[layers][ranks][slots]`.
@@ -22,7 +23,8 @@ pub(super) fn dense_row(map: &ExpertMap) -> Vec<u32> {
 }
 
 /// The map of rows, of which the first is the file's layer `first`.
-pub(super) fn to_map(rows: &[Vec<i64>], first: usize, expected: &Expected) -> Result<ExpertMap, PhysicalError> {
+pub(super) fn to_map(rows: &[Vec<i64>], first: usize, expected: &Expected) -> Result<Placed, PhysicalError> {
+    let (rows, mtp_layers) = without_mtp(rows, expected);
     let layer = |index: usize| LayerId::from(first + index);
     let physical = rows.first().ok_or(PhysicalError::NoLayers)?.len();
     if let Some(index) = rows.iter().position(|row| row.len() != physical) {
@@ -43,8 +45,33 @@ pub(super) fn to_map(rows: &[Vec<i64>], first: usize, expected: &Expected) -> Re
     }
     check_experts(&placement, first, experts)?;
     let shape = MapShape { layers: placement.len(), experts, ranks, slots_per_rank };
-    let slots = placement.into_iter().flatten().flatten().map(|expert| ExpertId(expert as u32)).collect();
-    Ok(ExpertMap::new(shape, slots)?)
+    let (map, second_copies) = map_of(&placement, shape, first)?;
+    Ok(Placed { map, second_copies, mtp_layers })
+}
+
+/// The layers of the model, without those for predicting further tokens that follow them, and how many those are.
+pub(super) fn without_mtp<'a, T>(layers: &'a [T], expected: &Expected) -> (&'a [T], usize) {
+    let surplus = expected.layers.and_then(|wanted| layers.len().checked_sub(wanted)).unwrap_or(0);
+    let mtp_layers = if surplus <= expected.mtp_layers { surplus } else { 0 };
+    (&layers[..layers.len() - mtp_layers], mtp_layers)
+}
+
+/// The map of a placement whose experts were checked.
+pub(super) fn map_of(
+    placement: &Placement,
+    shape: MapShape,
+    first: usize,
+) -> Result<(ExpertMap, Vec<SecondCopy>), PhysicalError> {
+    shape.check()?;
+    let Settled { slots, shares, second_copies } = settle(placement, shape.experts);
+    let map = ExpertMap::new(shape, slots).map_err(|error| match error {
+        MapError::Twice { layer, rank, expert } => {
+            PhysicalError::Twice { layer: LayerId::from(first + layer.index()), rank, id: i64::from(expert.0) }
+        }
+        other => other.into(),
+    })?;
+    let map = if second_copies.is_empty() { map } else { map.with_shares(&shares)? };
+    Ok((map, second_copies))
 }
 
 /// The number of experts of each layer if all layers name the same, without a gap.
@@ -116,17 +143,14 @@ fn check_model(placement: &Placement, expected: &Expected) -> Result<(), Physica
 fn check_experts(placement: &Placement, first: usize, experts: usize) -> Result<(), PhysicalError> {
     for (index, ranks) in placement.iter().enumerate() {
         let layer = LayerId::from(first + index);
-        let mut last_rank = vec![None; experts];
+        let mut is_held = vec![false; experts];
         for (rank, ids) in ranks.iter().enumerate() {
             for &id in ids {
-                let place = usize::try_from(id).ok().and_then(|index| last_rank.get_mut(index));
-                let place = place.ok_or(PhysicalError::UnknownExpert { layer, rank: rank.into(), id, experts })?;
-                if place.replace(rank) == Some(rank) {
-                    return Err(PhysicalError::Twice { layer, rank: rank.into(), id });
-                }
+                let place = usize::try_from(id).ok().and_then(|index| is_held.get_mut(index));
+                *place.ok_or(PhysicalError::UnknownExpert { layer, rank: rank.into(), id, experts })? = true;
             }
         }
-        if let Some(id) = last_rank.iter().position(Option::is_none) {
+        if let Some(id) = is_held.iter().position(|&is_held| !is_held) {
             return Err(PhysicalError::Missing { layer, id, ranks: ranks.len() });
         }
     }
@@ -152,13 +176,15 @@ pub enum PhysicalError {
         expected: usize,
     },
     /// The format does not tell the number of ranks.
-    #[error("the format does not tell how many ranks share its {physical} physical experts; give the number of ranks")]
+    #[error("the format does not tell how many ranks share its {physical} physical experts; give them with --ranks")]
     RanksUnknown {
         /// Physical experts of each layer.
         physical: usize,
     },
     /// `P % N != 0`.
-    #[error("{physical} physical experts do not divide by {ranks} ranks; give the number of ranks it was made for")]
+    #[error(
+        "{physical} physical experts do not divide by {ranks} ranks; --ranks must be the number that it was made for"
+    )]
     Indivisible {
         /// Physical experts of each layer.
         physical: usize,
@@ -194,7 +220,9 @@ pub enum PhysicalError {
         experts: usize,
     },
     /// A rank has an expert twice.
-    #[error("{layer}, {rank}: expert {id} is there twice, which wastes a slot")]
+    #[error(
+        "{layer}, {rank}: expert {id} is there twice, and the rank has every expert already; it has too many slots"
+    )]
     Twice {
         /// Where.
         layer: LayerId,

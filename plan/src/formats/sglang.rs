@@ -8,7 +8,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::physical::{self, PhysicalError};
-use super::{Expected, vllm};
+use super::{Expected, Placed, vllm};
 use crate::map::ExpertMap;
 
 #[derive(Deserialize)]
@@ -30,7 +30,7 @@ pub fn write(map: &ExpertMap, dense_layers: usize) -> String {
 ///
 /// # Errors
 /// If it is not in this format or not a valid map; the error names the layer, the rank and the id.
-pub fn read(json: &[u8], expected: &Expected) -> Result<ExpertMap, ReadError> {
+pub fn read(json: &[u8], expected: &Expected) -> Result<Placed, ReadError> {
     let File { mut physical_to_logical_map } =
         serde_json::from_slice(json).map_err(|source| ReadError::Json { reason: source.to_string() })?;
     let (dense, found) = (expected.dense_layers, physical_to_logical_map.len());
@@ -69,7 +69,7 @@ mod tests {
     use crate::map::MapShape;
 
     fn expected(dense_layers: usize) -> Expected {
-        Expected { layers: Some(1), experts: Some(3), ranks: Some(2), dense_layers, repair: false }
+        Expected { layers: Some(1), experts: Some(3), ranks: Some(2), dense_layers, mtp_layers: 0, repair: false }
     }
 
     #[test]
@@ -77,8 +77,8 @@ mod tests {
         let map = ExpertMap::contiguous(MapShape { layers: 1, experts: 3, ranks: 2, slots_per_rank: 2 }).unwrap();
         let json = write(&map, 1);
         assert_eq!(json, "{\n  \"physical_to_logical_map\": [\n    [0,1,2,0],\n    [0,1,2,0]\n  ]\n}\n");
-        assert_eq!(read(json.as_bytes(), &expected(1)), Ok(map.clone()));
-        assert_eq!(read(write(&map, 0).as_bytes(), &expected(0)), Ok(map));
+        assert_eq!(read(json.as_bytes(), &expected(1)).map(|placed| placed.map), Ok(map.clone()));
+        assert_eq!(read(write(&map, 0).as_bytes(), &expected(0)).map(|placed| placed.map), Ok(map));
     }
 
     #[test]
@@ -92,9 +92,9 @@ mod tests {
 
     #[test]
     fn rows_are_named_as_in_the_file() {
-        let json = br#"{"physical_to_logical_map": [[0, 1, 2, 0], [0, 1, 2, 2]]}"#;
-        let twice = "layer 1, rank 1: expert 2 is there twice, which wastes a slot";
-        assert_eq!(read(json, &expected(1)).unwrap_err().to_string(), twice);
+        let json = br#"{"physical_to_logical_map": [[0, 1, 2, 0], [0, 1, 2, 7]]}"#;
+        let unknown = "layer 1, rank 1: expert 7 does not exist, the model has 3";
+        assert_eq!(read(json, &expected(1)).unwrap_err().to_string(), unknown);
         assert_eq!(read(json, &expected(2)), Err(ReadError::OnlyDense { found: 2, dense: 2 }));
     }
 }

@@ -21,19 +21,60 @@ fn a_map_is_read_in_whatever_format_it_is() {
         serde_json::to_string(&recorded).unwrap(),
         vllm_ascend::write(&map()),
     ] {
-        assert_eq!(read(json.as_bytes(), &model()), Ok(map()), "{json}");
+        assert_eq!(read(json.as_bytes(), &model(), 2).map(|found| found.map), Ok(map()), "{json}");
+    }
+}
+
+#[test]
+fn what_is_served_starts_from_a_map_of_any_engine() {
+    for format in Format::ALL {
+        let text = format.write(&map(), &model(), 0).unwrap();
+        let found = read(text.as_bytes(), &model(), 2).unwrap();
+        assert_eq!((found.format, found.map), (format, map()), "{text}");
+        let larger = ModelIdentity { experts: 5, ..model() };
+        assert!(read(text.as_bytes(), &larger, 2).is_err(), "{text}");
+    }
+    let vllm = Format::Vllm.write(&map(), &model(), 0).unwrap();
+    let uneven = read(vllm.as_bytes(), &model(), 4).unwrap_err().to_string();
+    assert!(uneven.contains("6 physical experts do not divide by 4 ranks"), "{uneven}");
+}
+
+#[test]
+fn maps_are_read_as_yaml_too() {
+    for format in Format::ALL {
+        let text = format.write(&map(), &model(), 0).unwrap();
+        let value = document(text.as_bytes()).unwrap();
+        let yaml = serde_saphyr::to_string(&value).unwrap();
+        let found = read_any(yaml.as_bytes(), &known()).unwrap_or_else(|error| panic!("{error}: {yaml}"));
+        assert_eq!((found.format, found.map), (format, map()), "{yaml}");
+        assert_eq!(read_any(value.to_string().as_bytes(), &known()).unwrap().map, map(), "as JSON");
+    }
+}
+
+#[test]
+fn layers_for_further_tokens_are_left_out_where_the_model_is_known_to_have_them() {
+    let both = ExpertMap::contiguous(MapShape { layers: 3, experts: 4, ranks: 2, slots_per_rank: 3 }).unwrap();
+    for format in Format::ALL.into_iter().filter(|&format| format != Format::Swift) {
+        let text = format.write(&both, &model(), 0).unwrap();
+        let found = read_any(text.as_bytes(), &Expected { mtp_layers: 2, ..known() }).unwrap();
+        assert_eq!((found.map, found.mtp_layers), (map(), 2), "{format}");
+        assert!(read_any(text.as_bytes(), &Expected { mtp_layers: 1, ..known() }).is_err(), "{format}");
     }
 }
 
 #[test]
 fn what_is_in_no_known_format_is_refused() {
-    assert_eq!(read(br#"{"layers": 4}"#, &model()), Err(FormatError::Unknown));
-    assert!(matches!(read(b"layers: 4", &model()), Err(FormatError::Json { .. })));
+    for text in [&br#"{"layers": 4}"#[..], b"layers: 4"] {
+        assert_eq!(read(text, &model(), 2), Err(FormatError::Unknown));
+    }
+    for text in [&b"words"[..], b"{", b"\xff", b"a: b: c", b""] {
+        assert!(matches!(read(text, &model(), 2), Err(FormatError::Json { .. })), "{text:?}");
+    }
 }
 
 #[test]
 fn what_is_wrong_in_a_known_format_is_said_in_its_words() {
-    let refused = |json: &str| read(json.as_bytes(), &model()).unwrap_err().to_string();
+    let refused = |json: &str| read(json.as_bytes(), &model(), 2).unwrap_err().to_string();
     let version = r#"version "v9" is not known here, only "swiftbalancer.io/v1""#;
     assert_eq!(refused(r#"{"version": "v9"}"#), version);
     assert_eq!(refused(r#"{"map": {"version": "v9"}}"#), version);
@@ -52,7 +93,8 @@ fn a_map_is_read_in_every_format_that_it_is_written_in() {
             let text = format.write(&map(), &model(), dense_layers).unwrap();
             let found = read_any(text.as_bytes(), &Expected { dense_layers, ..known() });
             let model = (format == Format::Swift).then(model);
-            assert_eq!(found, Ok(Found { format, map: map(), model }), "{text}");
+            let whole = Found { format, map: map(), model, second_copies: Vec::new(), mtp_layers: 0 };
+            assert_eq!(found, Ok(whole), "{text}");
         }
         assert_eq!(format.as_str().parse(), Ok(format));
     }
@@ -81,7 +123,7 @@ fn dimensions_other_than_expected_are_refused_in_every_format() {
 }
 
 #[test]
-fn a_second_copy_is_named_or_repaired_in_every_format_of_other_engines() {
+fn a_second_copy_is_kept_as_it_works_or_repaired_in_every_format_of_other_engines() {
     let rows = |row: &str| format!("[{row}]");
     let device = |id: u32, experts: &str| format!(r#"{{"device_id": {id}, "device_expert": [{experts}]}}"#);
     let ascend = format!(
@@ -96,8 +138,10 @@ fn a_second_copy_is_named_or_repaired_in_every_format_of_other_engines() {
         format!(r#"{{"physical_to_logical_map": {}}}"#, rows(row)),
         format!("initial_global_assignments: {{0: {row}}}\nnum_slots: 6\n"),
     ] {
-        let refused = read_any(text.as_bytes(), &known()).unwrap_err().to_string();
-        assert!(refused.contains("layer 0") && refused.contains("expert 0 is there twice"), "{text}: {refused}");
+        let kept = read_any(text.as_bytes(), &known()).unwrap();
+        let [second] = kept.second_copies[..] else { panic!("{text}: {kept:?}") };
+        assert_eq!((second.layer.0, second.rank.0, second.expert.0, second.stand_in.0), (0, 0, 0, 2), "{text}");
+        assert_eq!(kept.map.layer(LayerId(0)), [0, 1, 2, 2, 3, 1].map(crate::ids::ExpertId), "{text}");
         let found = read_any(text.as_bytes(), &Expected { repair: true, ..known() }).unwrap();
         assert_eq!(found.map.layer(LayerId(0)), [0, 1, 2, 0, 3, 1].map(crate::ids::ExpertId), "{text}");
     }
@@ -108,10 +152,8 @@ fn a_load_and_formats_without_ranks_are_refused_with_what_to_do() {
     let load = read_any(br#"{"logical_count": [[1]]}"#, &known()).unwrap_err().to_string();
     assert_eq!(load, "a load, not an expert map: plan from it with `kubectl moe plan --load`");
     let sglang = Format::Sglang.write(&map(), &model(), 0).unwrap();
-    let refused = read(sglang.as_bytes(), &model()).unwrap_err().to_string();
-    assert!(refused.contains("kubectl moe map convert --to swift"), "{refused}");
     let ranks = read_any(sglang.as_bytes(), &Expected::default()).unwrap_err().to_string();
-    assert!(ranks.contains("give the number of ranks"), "{ranks}");
+    assert!(ranks.contains("give them with --ranks"), "{ranks}");
 }
 
 #[test]

@@ -6,8 +6,8 @@
 
 use thiserror::Error;
 
-use super::Expected;
 use super::physical::{self, PhysicalError};
+use super::{Expected, Placed};
 use crate::map::ExpertMap;
 
 /// The rows of a map, JSON with a newline at its end, a layer on each line.
@@ -27,7 +27,7 @@ pub(super) fn lines(rows: &[Vec<u32>], indent: &str) -> String {
 ///
 /// # Errors
 /// If it is not in this format or not a valid map; the error names the layer, the rank and the id.
-pub fn read(json: &[u8], expected: &Expected) -> Result<ExpertMap, ReadError> {
+pub fn read(json: &[u8], expected: &Expected) -> Result<Placed, ReadError> {
     let rows: Vec<Vec<i64>> =
         serde_json::from_slice(json).map_err(|source| ReadError::Json { reason: source.to_string() })?;
     Ok(physical::to_map(&rows, 0, expected)?)
@@ -53,13 +53,13 @@ mod tests {
     use crate::map::MapShape;
 
     const EXPECTED: Expected =
-        Expected { layers: Some(2), experts: Some(3), ranks: Some(2), dense_layers: 0, repair: false };
+        Expected { layers: Some(2), experts: Some(3), ranks: Some(2), dense_layers: 0, mtp_layers: 0, repair: false };
 
     #[test]
     fn a_map_is_read_as_it_was_written() {
         let map = ExpertMap::contiguous(MapShape { layers: 2, experts: 3, ranks: 2, slots_per_rank: 2 }).unwrap();
         assert_eq!(write(&map), "[\n  [0,1,2,0],\n  [0,1,2,0]\n]\n");
-        assert_eq!(read(write(&map).as_bytes(), &EXPECTED), Ok(map));
+        assert_eq!(read(write(&map).as_bytes(), &EXPECTED).map(|placed| placed.map), Ok(map));
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! `eplb.json` of vllm-ascend:
 //! `{"moe_layer_count": L, "layer_list": [{"layer_id": i, "device_count": N, "device_list": [{"device_id": j,
-//! "device_expert": [ids...]}]}]}`. A device is a rank. Layers and devices may come in any order, as each names itself.
+//! "device_expert": [ids...]}]}]}`. A device is a rank. Layers and devices may come in any order, as each names itself. The
+//! tools of `MindStudio` write the same form: some number layers from 1, or as the model does with its dense layers, and some
+//! leave the numbers of devices out, which are then in order.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::Expected;
-use super::physical::{self, Placement};
-use crate::ids::{ExpertId, LayerId, RankId};
+use super::physical::{self, PhysicalError, Placement};
+use super::{Expected, Placed};
+use crate::ids::{LayerId, RankId};
 use crate::map::{ExpertMap, MapError, MapShape};
 use crate::wire::ModelIdentity;
 
@@ -30,7 +32,8 @@ struct Layer {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Device {
-    device_id: i64,
+    #[serde(default)]
+    device_id: Option<i64>,
     device_expert: Vec<i64>,
 }
 
@@ -40,7 +43,7 @@ pub fn write(map: &ExpertMap) -> String {
     let devices = |layer: LayerId| -> Vec<Device> {
         (0..map.shape().ranks)
             .map(|rank| Device {
-                device_id: rank as i64,
+                device_id: Some(rank as i64),
                 device_expert: map.rank(layer, rank.into()).iter().map(|expert| i64::from(expert.0)).collect(),
             })
             .collect()
@@ -61,13 +64,15 @@ pub fn write(map: &ExpertMap) -> String {
 ///
 /// # Errors
 /// If it is not in this format or not a valid map of the model; the error names the layer, the device and the id.
-pub fn read(json: &[u8], model: &ModelIdentity) -> Result<ExpertMap, ReadError> {
-    to_map(placement(json)?, model)
+pub fn read(json: &[u8], model: &ModelIdentity) -> Result<Placed, ReadError> {
+    to_map(&placement(json)?, model, 0)
 }
 
 /// Reads a map of a model of which everything or nothing may be known. What is not known is taken from the file.
-pub(super) fn read_expected(json: &[u8], expected: &Expected) -> Result<ExpertMap, ReadError> {
-    let mut layers = placement(json)?;
+pub(super) fn read_expected(json: &[u8], expected: &Expected) -> Result<Placed, ReadError> {
+    let whole = placement(json)?;
+    let (layers, mtp_layers) = physical::without_mtp(&whole, expected);
+    let mut layers = layers.to_vec();
     let experts = expected.experts.unwrap_or_else(|| physical::experts_named(&layers));
     if expected.repair {
         physical::repair(&mut layers, experts);
@@ -78,7 +83,7 @@ pub(super) fn read_expected(json: &[u8], expected: &Expected) -> Result<ExpertMa
         layers: expected.layers.unwrap_or(layers.len()),
         experts,
     };
-    to_map(layers, &model)
+    to_map(&layers, &model, mtp_layers)
 }
 
 /// Experts of each slot, with equally many devices in each layer and slots on each.
@@ -89,13 +94,17 @@ fn placement(json: &[u8]) -> Result<Placement, ReadError> {
     Ok(layers)
 }
 
-fn to_map(layers: Placement, model: &ModelIdentity) -> Result<ExpertMap, ReadError> {
-    check_model(&layers, model)?;
-    check_experts(&layers, model.experts)?;
+fn to_map(layers: &Placement, model: &ModelIdentity, mtp_layers: usize) -> Result<Placed, ReadError> {
+    check_model(layers, model)?;
+    check_experts(layers, model.experts)?;
     let (ranks, slots_per_rank) = (layers[0].len(), layers[0][0].len());
     let shape = MapShape { layers: layers.len(), experts: model.experts, ranks, slots_per_rank };
-    let slots = layers.into_iter().flatten().flatten().map(|expert| ExpertId(expert as u32)).collect();
-    Ok(ExpertMap::new(shape, slots)?)
+    let (map, second_copies) = physical::map_of(layers, shape, 0).map_err(|error| match error {
+        PhysicalError::Twice { layer, rank, id } => ReadError::Twice { layer, device: rank, id },
+        PhysicalError::Map(error) => ReadError::Map(error),
+        other => unreachable!("experts and dimensions were checked: {other}"),
+    })?;
+    Ok(Placed { map, second_copies, mtp_layers })
 }
 
 /// Experts of each slot, `[layers][devices][slots]`, layers and devices by their numbers; at least one layer, and one
@@ -113,26 +122,34 @@ fn in_order(file: File) -> Result<Placement, ReadError> {
         if usize::try_from(device_count) != Ok(device_list.len()) || device_list.is_empty() {
             return Err(ReadError::DeviceCount { layer, found: device_list.len(), named: device_count });
         }
-        by_id(device_list.into_iter().map(|device| (device.device_id, device.device_expert)).collect())
-            .map_err(|(id, missing)| ReadError::DeviceIds { layer, id, missing })
+        let named = device_list.iter().filter(|device| device.device_id.is_some()).count();
+        if named != 0 && named != device_list.len() {
+            return Err(ReadError::SomeDeviceIds { layer, named, devices: device_list.len() });
+        }
+        let by_order = device_list.into_iter().enumerate();
+        by_id(
+            by_order.map(|(place, device)| (device.device_id.unwrap_or(place as i64), device.device_expert)).collect(),
+        )
+        .map_err(|(id, missing)| ReadError::DeviceIds { layer, id, missing })
     });
     numbered.collect()
 }
 
-/// The items by their ids, which must be 0 to the number of items, each once; otherwise an id that is one too many and
-/// one that is missing.
-fn by_id<T>(items: Vec<(i64, T)>) -> Result<Vec<T>, (i64, usize)> {
+/// The items by their ids, which must follow each other, each once, from wherever counting begins; otherwise an id that is
+/// one too many and one that is missing.
+fn by_id<T>(items: Vec<(i64, T)>) -> Result<Vec<T>, (i64, i64)> {
     let mut places: Vec<Option<T>> = items.iter().map(|_| None).collect();
     let mut surplus = None;
+    let first = items.iter().map(|&(id, _)| id).min().unwrap_or(0).max(0);
     for (id, item) in items {
-        match usize::try_from(id).ok().and_then(|index| places.get_mut(index)) {
+        match usize::try_from(id - first).ok().and_then(|index| places.get_mut(index)) {
             Some(place @ None) => *place = Some(item),
             _ => surplus = surplus.or(Some(id)),
         }
     }
     let missing = places.iter().position(Option::is_none);
     match (surplus, missing) {
-        (Some(id), Some(missing)) => Err((id, missing)),
+        (Some(id), Some(missing)) => Err((id, first + missing as i64)),
         _ => Ok(places.into_iter().flatten().collect()),
     }
 }
@@ -165,18 +182,14 @@ fn check_model(layers: &[Vec<Vec<i64>>], model: &ModelIdentity) -> Result<(), Re
 fn check_experts(layers: &[Vec<Vec<i64>>], experts: usize) -> Result<(), ReadError> {
     for (layer, devices) in layers.iter().enumerate() {
         let layer = LayerId::from(layer);
-        let mut last_device = vec![None; experts];
+        let mut is_held = vec![false; experts];
         for (device, ids) in devices.iter().enumerate() {
             for &id in ids {
-                let place = usize::try_from(id).ok().and_then(|index| last_device.get_mut(index));
-                let device_id = RankId::from(device);
-                let place = place.ok_or(ReadError::UnknownExpert { layer, device: device_id, id, experts })?;
-                if place.replace(device) == Some(device) {
-                    return Err(ReadError::Twice { layer, device: device_id, id });
-                }
+                let place = usize::try_from(id).ok().and_then(|index| is_held.get_mut(index));
+                *place.ok_or(ReadError::UnknownExpert { layer, device: device.into(), id, experts })? = true;
             }
         }
-        if let Some(id) = last_device.iter().position(Option::is_none) {
+        if let Some(id) = is_held.iter().position(|&is_held| !is_held) {
             return Err(ReadError::Missing { layer, id, devices: devices.len() });
         }
     }
@@ -200,13 +213,13 @@ pub enum ReadError {
         /// Layers named.
         named: i64,
     },
-    /// Layer ids are not 0 to the number of layers, each once.
+    /// Layer ids do not follow each other, each once.
     #[error("layer_id {id} is there twice or out of range, layer_id {missing} is missing")]
     LayerIds {
         /// The id that should not be there.
         id: i64,
         /// The first id that should.
-        missing: usize,
+        missing: i64,
     },
     /// `device_count` is wrong, or there are no devices.
     #[error("{layer}: device_count is {named}, device_list has {found} devices")]
@@ -218,7 +231,17 @@ pub enum ReadError {
         /// Devices named.
         named: i64,
     },
-    /// Device ids are not 0 to the number of devices, each once.
+    /// Some devices have ids and some have none.
+    #[error("{layer}: {named} of {devices} devices have a device_id; either all have one or none")]
+    SomeDeviceIds {
+        /// Where.
+        layer: LayerId,
+        /// Devices with an id.
+        named: usize,
+        /// Devices.
+        devices: usize,
+    },
+    /// Device ids do not follow each other, each once.
     #[error("{layer}: device_id {id} is there twice or out of range, device_id {missing} is missing")]
     DeviceIds {
         /// Where.
@@ -226,7 +249,7 @@ pub enum ReadError {
         /// The id that should not be there.
         id: i64,
         /// The first id that should.
-        missing: usize,
+        missing: i64,
     },
     /// Layers have different numbers of devices.
     #[error("{layer}: {found} devices, layer 0 has {expected}")]
@@ -281,7 +304,10 @@ pub enum ReadError {
         experts: usize,
     },
     /// A device has an expert twice.
-    #[error("{layer}, device {device}: expert {id} is there twice", device = device.0)]
+    #[error(
+        "{layer}, device {device}: expert {id} is there twice, and the device has every expert already; it has too many slots",
+        device = device.0
+    )]
     Twice {
         /// Where.
         layer: LayerId,

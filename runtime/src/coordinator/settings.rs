@@ -13,7 +13,7 @@ use kernels::backend::PageShape;
 use kernels::tensor::WeightKind;
 use plan::balance::Policy;
 use plan::coverage::Coverage;
-use plan::formats;
+use plan::formats::{self, Found};
 use plan::map::{ExpertMap, MapShape};
 use plan::policy::Terms;
 use plan::wire::ModelIdentity;
@@ -226,8 +226,18 @@ impl CoordinatorSettings {
         let Some(path) = &self.map_path else {
             return Ok(ExpertMap::contiguous(shape(self.redundancy.unwrap_or(0))?)?);
         };
-        let json = std::fs::read(path).map_err(|source| SettingsError::ReadMap { path: path.clone(), source })?;
-        let map = formats::read(&json, identity).map_err(|source| SettingsError::Map { path: path.clone(), source })?;
+        let text = std::fs::read(path).map_err(|source| SettingsError::ReadMap { path: path.clone(), source })?;
+        let found = formats::read(&text, identity, self.ranks);
+        let Found { map, second_copies, .. } =
+            found.map_err(|source| SettingsError::Map { path: path.clone(), source })?;
+        if !second_copies.is_empty() {
+            tracing::warn!(
+                path = %path.display(),
+                slots = second_copies.len(),
+                "the expert map has slots whose expert their rank holds already; they hold others without tokens now, and \
+                 'kubectl moe map convert --repair' makes a map that uses them"
+            );
+        }
         if map.slots_of_ranks().per_rank().is_none() {
             return Err(SettingsError::UnequalRanks { path: path.clone() });
         }

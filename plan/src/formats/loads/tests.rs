@@ -68,7 +68,10 @@ fn what_is_wrong_is_named_with_its_place() {
 
 #[test]
 fn other_files_are_refused_with_what_to_do() {
-    assert!(refused("layers: 3").starts_with("neither a .npy file nor JSON"));
+    for words in ["words", "{", "a: b: c"] {
+        assert!(refused(words).starts_with("neither a .npy file nor JSON, nor YAML"), "{words}");
+    }
+    assert!(refused("layers: 3").starts_with("not a load"), "it is YAML of something else");
     assert!(refused(r#"{"counts": [[1]]}"#).starts_with("not a load"));
     assert!(refused("5").starts_with("not a load"));
     assert!(refused(r#"{"logical_count": 5}"#).starts_with("logical_count is no list"));

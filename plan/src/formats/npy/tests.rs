@@ -86,9 +86,8 @@ fn truncated_files_and_files_with_more_than_they_say_are_refused() {
 
 #[test]
 fn types_that_are_no_counts_are_refused_with_what_to_do() {
-    for descr in ["<f4", "<f8", "|b1", "<U3", "|O", "<u3", "u4", "", "<", "=u4", "|u4"] {
-        let message =
-            format!("values of type {descr}; counts must be unsigned integers: save them with array.astype('<u4')");
+    for descr in ["<f1", "<f3", "<f16", "<c8", "|b1", "<U3", "|O", "<u3", "u4", "", "<", "=u4", "|u4"] {
+        let message = format!("values of type {descr}; counts must be numbers: save them with array.astype('<u4')");
         assert_eq!(refused(&file(1, &header(descr, "False", "(1, 6)"), &ROWS)), message);
     }
     let records = "{'descr': [('a', '<u4')], 'fortran_order': False, 'shape': (1,), }";
@@ -121,4 +120,33 @@ fn broken_headers_are_refused() {
     }
     let bytes = [MAGIC, &[1, 0, 1, 0, 0xff]].concat();
     assert_eq!(refused(&bytes), "the header of the .npy file is no text");
+}
+
+/// A file of one row of these values, as NumPy keeps them.
+fn of_values(descr: &str, count: usize, data: &[u8]) -> Vec<u8> {
+    file(1, &header(descr, "False", &format!("({count},)")), data)
+}
+
+#[test]
+fn whole_numbers_are_read_from_types_that_have_fractions() {
+    let halves: Vec<u8> =
+        [0x0000_u16, 0x3c00, 0x4500, 0x7bff, 0x8000].iter().flat_map(|bits| bits.to_le_bytes()).collect();
+    assert_eq!(read(&of_values("<f2", 5, &halves)).unwrap().values, [0, 1, 5, 65504, 0]);
+    let singles: Vec<u8> = [0.0_f32, 3.0, 16_777_216.0, -0.0].iter().flat_map(|value| value.to_le_bytes()).collect();
+    assert_eq!(read(&of_values("<f4", 4, &singles)).unwrap().values, [0, 3, 16_777_216, 0]);
+    let doubles: Vec<u8> = [1e15_f64, 12.0].iter().flat_map(|value| value.to_le_bytes()).collect();
+    assert_eq!(read(&of_values("<f8", 2, &doubles)).unwrap().values, [1_000_000_000_000_000, 12]);
+}
+
+#[test]
+fn numbers_that_are_no_counts_are_named() {
+    let of = |value: f64| refused(&of_values("<f8", 2, &[1.0_f64.to_le_bytes(), value.to_le_bytes()].concat()));
+    let fraction =
+        |shown: &str| format!("value 1 is {shown}, which is no count of tokens; save counts with array.astype('<u4')");
+    assert_eq!(of(2.5), fraction("2.5"));
+    assert_eq!(of(f64::NAN), fraction("NaN"));
+    assert_eq!(of(f64::INFINITY), fraction("inf"));
+    assert_eq!(of(9_007_199_254_740_992.0), fraction("9007199254740992"));
+    assert_eq!(of(-1.0), "value 1 is negative; counts are not");
+    assert!(of(5e-324).contains("no count"), "{}", of(5e-324));
 }

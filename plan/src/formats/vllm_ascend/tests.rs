@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::ids::ExpertId;
 
 fn model() -> ModelIdentity {
     ModelIdentity { name: "small".to_owned(), digest: "d1".to_owned(), layers: 2, experts: 3 }
@@ -31,7 +32,7 @@ fn in_device(field: &str, value: Value) -> String {
 
 #[test]
 fn a_map_is_read_and_written_as_it_was() {
-    let map = read(file().to_string().as_bytes(), &model()).unwrap();
+    let map = read(file().to_string().as_bytes(), &model()).unwrap().map;
     assert_eq!(map.slots(), [0, 1, 2, 0, 2, 1, 1, 0].map(ExpertId));
     assert_eq!(map.shape(), MapShape { layers: 2, experts: 3, ranks: 2, slots_per_rank: 2 });
     assert_eq!(serde_json::from_str::<Value>(&write(&map)).unwrap(), file());
@@ -106,8 +107,37 @@ fn missing_experts_are_refused() {
 }
 
 #[test]
-fn an_expert_twice_on_one_device_is_refused() {
-    assert_eq!(in_device("device_expert", json!([0, 0])), "layer 1, device 1: expert 0 is there twice");
+fn an_expert_twice_on_one_device_is_kept_as_it_works() {
+    let mut twice = file();
+    twice["layer_list"][1]["device_list"][1]["device_expert"] = json!([0, 0]);
+    let read = read(twice.to_string().as_bytes(), &model()).unwrap();
+    assert_eq!(read.second_copies.len(), 1);
+    assert_eq!(read.map.rank(LayerId(1), RankId(1)), [ExpertId(0), ExpertId(1)]);
+}
+
+#[test]
+fn layers_are_counted_from_wherever_and_devices_need_no_numbers() {
+    let read = |file: &Value| read(file.to_string().as_bytes(), &model()).map_err(|error| error.to_string());
+    let expected = read(&file());
+    for first in [1, 3] {
+        let mut numbered = file();
+        for (layer, number) in [(1, first), (0, first + 1)] {
+            numbered["layer_list"][layer]["layer_id"] = json!(number);
+        }
+        numbered["layer_list"].as_array_mut().unwrap().reverse();
+        let mut swapped = numbered.clone();
+        swapped["layer_list"][0]["layer_id"] = json!(first);
+        swapped["layer_list"][1]["layer_id"] = json!(first + 1);
+        assert!(read(&swapped).is_ok() && read(&numbered).is_ok(), "from {first}");
+    }
+    let mut unnamed = file();
+    for (layer, device) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        unnamed["layer_list"][layer]["device_list"][device].as_object_mut().unwrap().remove("device_id");
+    }
+    assert_eq!(read(&unnamed), expected);
+    unnamed["layer_list"][1]["device_list"][0]["device_id"] = json!(0);
+    let some = "layer 1: 1 of 2 devices have a device_id; either all have one or none";
+    assert_eq!(read(&unnamed).unwrap_err(), some);
 }
 
 #[test]
