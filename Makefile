@@ -8,6 +8,8 @@
 # make endurance            MINUTES=20 of load while experts move and ranks are killed: no wrong token, no lost request, and
 #                            nothing that grows
 # make images                the images, as OCI archives in target/images/archives
+# make krew URL=...          the plugin as an archive for this machine, and the manifest by which krew installs it and those of
+#                            other machines that lie beside it in target/krew, all fetched from URL
 # make cluster-up            the test cluster, to look around in; make cluster-down takes it down
 
 CONTEXT ?=
@@ -15,7 +17,7 @@ RECORDED ?=
 MINUTES ?= 20
 loads = $(CURDIR)/target/plan-loads
 
-.PHONY: demo test bench bench-plan endurance images cluster-up cluster-down
+.PHONY: demo test bench bench-plan endurance images krew cluster-up cluster-down
 
 demo:
 	cargo run --locked --release --package tests --bin demo -- $(if $(CONTEXT),--context '$(CONTEXT)')
@@ -39,6 +41,14 @@ endurance:
 
 images:
 	cargo run --locked --release --package tests --bin cluster -- images
+
+krew: platform = $(shell uname -s | tr '[:upper:]' '[:lower:]')-$(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
+krew:
+	cargo build --locked --release --package kubectl-moe
+	mkdir -p target/krew
+	tar --create --gzip --file target/krew/kubectl-moe-$(platform).tar.gz LICENSE --directory target/release kubectl-moe \
+	  kubectl_complete-moe
+	kubectl-moe/krew.sh '$(URL)' target/krew/*.tar.gz > target/krew/moe.yaml
 
 cluster-up:
 	cargo run --locked --release --package tests --bin cluster -- up
