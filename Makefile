@@ -4,7 +4,8 @@
 # make bench                 speed beside llama.cpp and transformers, which it installs (6 GB), what serving adds, what moving
 #                            costs and pays
 # make bench-plan            the planner beside other planners; RECORDED=DIR adds recorded loads, CHECK=1 fails on a missed
-#                            target, QUICK=1 takes seconds
+#                            target, QUICK=1 takes seconds; TUNING=1 writes docs/tuning.md instead: what half and twice each of
+#                            the planner's numbers does
 # make endurance            MINUTES=20 of load while experts move and ranks are killed: no wrong token, no lost request, and
 #                            nothing that grows
 # make images                the images, as OCI archives in target/images/archives
@@ -34,7 +35,8 @@ bench:
 
 bench-plan:
 	tests/bench/plan/make_loads.sh $(loads) $(RECORDED)
-	cargo bench --locked --package plan --bench planner -- --loads $(loads) $(if $(CHECK),--check) $(if $(QUICK),--quick) $(SECTION)
+	cargo bench --locked --package plan --bench planner -- --loads $(loads) $(if $(CHECK),--check) $(if $(QUICK),--quick) \
+	  $(if $(TUNING),--tuning $(CURDIR)/docs/tuning.md) $(SECTION)
 
 endurance:
 	cargo bench --locked --package runtime --bench endurance -- --minutes $(MINUTES)

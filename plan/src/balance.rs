@@ -20,6 +20,7 @@ use crate::membership::{Membership, MembershipError};
 use crate::moves;
 use crate::shares;
 use crate::topology::Topology;
+use crate::tuning::Tuning;
 
 /// How a target map is found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -107,17 +108,25 @@ pub struct Plan {
 /// # Errors
 /// If there is no window, or windows, topology and placement in force do not fit each other.
 pub fn balance(request: &Request<'_>) -> Result<Plan, BalanceError> {
+    balance_with(request, &Tuning::PRODUCT)
+}
+
+/// Makes a plan with other numbers than the product's.
+///
+/// # Errors
+/// As [`balance`].
+pub fn balance_with(request: &Request<'_>, tuning: &Tuning) -> Result<Plan, BalanceError> {
     let Request { windows, topology, current, min_coverage, .. } = *request;
     let first = same_model(windows)?;
     check_model(current, first)?;
     if let Some(current) = current {
         Membership::between(current.slots_of_ranks(), topology.slots())?;
     }
-    let map = target(request, first)?;
+    let map = target(request, first, tuning)?;
     Ok(Plan { uncovered: coverage::uncovered(&map, topology, min_coverage), map })
 }
 
-fn target(request: &Request<'_>, load: &ExpertLoad) -> Result<ExpertMap, BalanceError> {
+fn target(request: &Request<'_>, load: &ExpertLoad, tuning: &Tuning) -> Result<ExpertMap, BalanceError> {
     let Request { policy, windows, topology, current, min_coverage } = *request;
     let (layers, experts, of_ranks) = (load.layers(), load.experts(), topology.slots().clone());
     ExpertMap::shape_on(layers, experts, &of_ranks)?;
@@ -148,7 +157,7 @@ fn target(request: &Request<'_>, load: &ExpertLoad) -> Result<ExpertMap, Balance
         }
         Policy::Swift => {
             let forecast = Forecast::new(windows);
-            let (slots, bursty) = swift::balance((windows, &forecast), topology, current, min_coverage);
+            let (slots, bursty) = swift::balance((windows, &forecast), (topology, tuning), current, min_coverage);
             let mut map =
                 shares::suit(arranged(placed(slots)), &forecast.load(), topology, shares::uncertainty(windows));
             // What is placed for bursts is uneven in the sum on purpose: shares that level the sum would undo it.

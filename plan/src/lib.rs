@@ -24,5 +24,6 @@ pub mod shares;
 pub mod sizing;
 pub mod slots;
 pub mod topology;
+pub mod tuning;
 pub mod wire;
 pub mod words;

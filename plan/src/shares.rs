@@ -11,7 +11,7 @@ use crate::load::{ExpertLoad, distance};
 use crate::map::{ExpertMap, WHOLE};
 use crate::topology::Topology;
 
-pub(crate) use levelled::{Copy, Levelled, level};
+pub(crate) use levelled::{Copy, Levelled, STILL, level};
 pub(crate) use rounding::Rounding;
 
 /// Passes over a layer's replicated experts after which the shares are taken as they are. A pass hands load on along one

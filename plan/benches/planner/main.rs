@@ -1,7 +1,8 @@
 //! Judges the planner on the loads of `tests/bench/plan` beside the figures of other planners. Every plan is checked
 //! here, and every figure is computed here, without the planner's own idea of it.
 //!
-//! `make bench-plan`, or `cargo bench -p plan --bench planner -- [--check] [--quick] [--loads DIR] [SECTION..]`.
+//! `make bench-plan`, or `cargo bench -p plan --bench planner -- [--check] [--quick] [--loads DIR] [SECTION..]`; with `--tuning FILE`
+//! it writes what the planner's numbers do, and nothing else.
 
 mod assignment;
 mod bound;
@@ -20,7 +21,9 @@ mod report;
 mod sequences;
 mod shapes;
 mod time;
+mod tuning;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -36,6 +39,8 @@ struct Options {
     quick: bool,
     loads: Loads,
     sections: Vec<String>,
+    /// Where to write what the planner's numbers do.
+    tuning: Option<PathBuf>,
 }
 
 type Section = fn(&Options, &mut Report) -> Result<()>;
@@ -55,6 +60,10 @@ const QUICK: [&str; 3] = ["dsv3-32", "dsv3-72", "qwen235-16"];
 
 fn main() -> Result<ExitCode> {
     let options = Options::parse(std::env::args().skip(1))?;
+    if let Some(path) = &options.tuning {
+        tuning::write(&options.loads, path)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut report = Report::default();
     if !options.loads.has_recorded() {
         report::warn(
@@ -73,7 +82,7 @@ fn main() -> Result<ExitCode> {
 
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let (mut check, mut quick, mut sections) = (false, false, Vec::new());
+        let (mut check, mut quick, mut sections, mut tuning) = (false, false, Vec::new(), None);
         let mut folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/plan-loads").to_owned();
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
@@ -81,12 +90,13 @@ impl Options {
                 "--quick" => quick = true,
                 // Cargo passes it to every benchmark.
                 "--bench" => {}
+                "--tuning" => tuning = arguments.next().map(PathBuf::from),
                 "--loads" => folder = arguments.next().unwrap_or(folder),
                 section if SECTIONS.iter().any(|(name, _)| *name == section) => sections.push(argument),
                 unknown => bail!("{unknown} is no option and no section; the sections are {:?}", SECTIONS.map(|s| s.0)),
             }
         }
-        Ok(Self { check, quick, loads: Loads::new(folder.into()), sections })
+        Ok(Self { check, quick, loads: Loads::new(folder.into()), sections, tuning })
     }
 
     fn shapes(&self) -> impl Iterator<Item = &'static Shape> {

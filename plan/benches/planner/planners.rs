@@ -1,11 +1,12 @@
 //! The planners that are judged, behind one call.
 
 use anyhow::Result;
-use plan::balance::{Policy, Request, balance};
+use plan::balance::{Policy, Request, balance_with};
 use plan::coverage::Coverage;
 use plan::load::ExpertLoad;
 use plan::map::ExpertMap;
 use plan::topology::Topology;
+use plan::tuning::Tuning;
 
 use crate::shapes::Shape;
 
@@ -34,13 +35,25 @@ impl Planner {
 
     /// A map for the windows, from the map in force.
     pub fn plan(self, windows: &[ExpertLoad], topology: &Topology, current: &ExpertMap) -> Result<ExpertMap> {
-        let (policy, current) = match self {
-            Self::Keep => (Policy::Off, Some(current)),
-            Self::DeepSeek => (Policy::DeepSeek, Some(current)),
-            Self::Scratch => (Policy::Swift, None),
-            Self::InForce => (Policy::Swift, Some(current)),
+        let current = if self == Self::Scratch { None } else { Some(current) };
+        self.plan_with(windows, topology, current, &Tuning::PRODUCT)
+    }
+
+    /// The same with other numbers.
+    pub fn plan_with(
+        self,
+        windows: &[ExpertLoad],
+        topology: &Topology,
+        current: Option<&ExpertMap>,
+        tuning: &Tuning,
+    ) -> Result<ExpertMap> {
+        let policy = match self {
+            Self::Keep => Policy::Off,
+            Self::DeepSeek => Policy::DeepSeek,
+            Self::Scratch | Self::InForce => Policy::Swift,
         };
-        Ok(balance(&Request { policy, windows, topology, current, min_coverage: Coverage::default() })?.map)
+        let request = Request { policy, windows, topology, current, min_coverage: Coverage::default() };
+        Ok(balance_with(&request, tuning)?.map)
     }
 }
 

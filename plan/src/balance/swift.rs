@@ -29,16 +29,17 @@ use crate::ids::{ExpertId, LayerId};
 use crate::load::ExpertLoad;
 use crate::map::ExpertMap;
 use crate::topology::Topology;
+use crate::tuning::Tuning;
 
 /// Target slots, `[layers, slots of all ranks]`, with as many copies of each expert as `min_coverage` needs where there are slots
 /// for that many of all; and the layers that are placed for their bursts.
 pub(super) fn balance(
     (windows, forecast): (&[ExpertLoad], &Forecast),
-    topology: &Topology,
+    (topology, tuning): (&Topology, &Tuning),
     current: Option<&ExpertMap>,
     min_coverage: Coverage,
 ) -> (Vec<ExpertId>, Vec<LayerId>) {
-    let ranks = ranks_of(topology);
+    let ranks = ranks_of(topology, tuning);
     let rows = Rows::new(&ranks);
     let least = min_coverage.copies().min(ranks.physical() / forecast.experts()).min(ranks.open());
     let noise = forecast.noise_of_ranks(ranks.open(), ranks.physical());
@@ -86,14 +87,14 @@ pub(super) fn balance(
 /// The slots of a placement whose ranks were lost or have returned, `[layers, slots of all ranks]`, with what is missing and
 /// nothing else moved.
 pub(super) fn restored(forecast: &Forecast, topology: &Topology, current: &ExpertMap) -> Vec<ExpertId> {
-    let ranks = ranks_of(topology);
+    let ranks = ranks_of(topology, &Tuning::PRODUCT);
     let of_layer = |layer: LayerId| kept::fit(&ranks, forecast.layer(layer), &content(current, layer, &ranks));
     current.layers().flat_map(of_layer).map(|expert| ExpertId(expert.into())).collect()
 }
 
-fn ranks_of(topology: &Topology) -> Ranks {
+fn ranks_of(topology: &Topology, tuning: &Tuning) -> Ranks {
     let slots: Vec<usize> = topology.slots().counts().collect();
-    Ranks::new(&slots, topology.speeds()).on_nodes(topology)
+    Ranks::new(&slots, topology.speeds()).tuned(*tuning).on_nodes(topology)
 }
 
 /// What each live rank held of a layer.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// A pass that moves no rank's load by more than this part of the mean is the last.
-const STILL: f64 = 6e-4;
+pub(crate) const STILL: f64 = 6e-4;
 
 /// An expert with several copies.
 struct Replicated {

@@ -3,15 +3,7 @@
 
 use super::lowest;
 use super::packing::Packing;
-
-/// Attempts for a layer. Most layers are improved by one of the first few; the others have nothing left to gain.
-const ATTEMPTS: usize = 10;
-
-/// Exchanges that may repair what an attempt broke. Fewer give up on attempts that would succeed.
-const REPAIRS: usize = 24;
-
-/// An attempt succeeds when it takes this share off the busiest rank: less is not worth the next attempt.
-const GAIN: f64 = 1e-6;
+use super::search::ROUNDING;
 
 /// Gives an expert of the busiest rank the slot of another expert's copy although that alone does not help, and lets
 /// exchanges repair what it breaks; keeps what is better than before. Ends at `goal`.
@@ -20,7 +12,7 @@ pub(in crate::balance) fn deepen(packing: &mut Packing<'_>, goal: f64) {
         return;
     }
     let mut before = packing.clone();
-    let mut attempts = ATTEMPTS;
+    let mut attempts = packing.ranks().tuning().attempts;
     while packing.top() > goal && one_better(packing, &mut before, &mut attempts) {
         lowest::improve(packing, goal, goal);
         before.copy_from(packing);
@@ -29,7 +21,7 @@ pub(in crate::balance) fn deepen(packing: &mut Packing<'_>, goal: f64) {
 
 /// Whether one of the attempts left is better than the packing, which is then that one. `before` equals the packing.
 fn one_better<'a>(packing: &mut Packing<'a>, before: &mut Packing<'a>, attempts: &mut usize) -> bool {
-    let better = packing.top() * (1.0 - GAIN);
+    let better = packing.top() * (1.0 - ROUNDING);
     let busiest = before.busiest();
     let cheapest = cheapest_first(before);
     for &hot in
@@ -42,7 +34,7 @@ fn one_better<'a>(packing: &mut Packing<'a>, before: &mut Packing<'a>, attempts:
             }
             *attempts -= 1;
             packing.replace(rank, cold.into(), hot.into());
-            lowest::exchange(packing, better, REPAIRS);
+            lowest::exchange(packing, better, packing.ranks().tuning().repairs);
             if packing.top() <= better {
                 return true;
             }

@@ -10,35 +10,8 @@ use super::seats::{self, Rows};
 use crate::balance::relabel;
 use crate::shares::{LEAST_UNCERTAINTY, Levelled};
 
-/// A layer is left alone, or improved no further, when its busiest rank is within this many standard deviations of what a
-/// rank's load will differ from its forecast: the next window undoes finer work.
-const WITHIN_NOISE: f64 = 0.7;
-
-/// The same, when shares alone take it to within this many: they cost no page.
-const WITHIN_NOISE_BY_SHARES: f64 = 0.4;
-
-/// What is left of the way to the goal when it is looked at whether shares can do the rest.
-const STAGES: [f64; 3] = [0.45, 0.18, 0.0];
-
-/// Passes over shares after which they have done what they can nearly always.
-const PASSES: usize = 8;
-
-/// A change must take at least this share of the same standard deviation off the busiest rank for each page.
-const WORTH_A_PAGE: f64 = 0.02;
-
-/// An expert stands out when a copy of it carries this much more than the largest copy of an ideal replication. Packing
-/// alone could still balance the window that was seen, but a hot expert that is not split makes the next one worse.
-const STANDS_OUT: f64 = 1.15;
-
-/// A packing from scratch, which moves most of a layer, is preferred only where improving the placement in force ends
-/// this share above it.
-const SCRATCH_GAIN: f64 = 0.02;
-
-/// What it costs, in pages within a node, that a copy comes to a node which has another one, and what it saves that one goes
-/// from there: tokens find a copy on their own node where there is one. A higher price keeps few more of them there.
-const CROWDS: f64 = 0.4;
-
-const STEPS_PER_SLOT: usize = 4;
+/// Steps of a search for each slot: every step lowers a rank or is the last, so it ends long before, but rounding decides when.
+const STEPS_PER_SLOT: usize = 16;
 
 /// Improves `slots` for the loads expected. `noise` is how far a rank's load will differ from them, as a share of it.
 pub(in crate::balance) fn pack(ranks: &Ranks, weights: &[f64], slots: &[u16], least: usize, noise: f64) -> Vec<u16> {
@@ -47,21 +20,24 @@ pub(in crate::balance) fn pack(ranks: &Ranks, weights: &[f64], slots: &[u16], le
     let ideal = counts(weights, ranks.open(), ranks.physical(), least);
     let level = largest_copy(weights, &ideal);
     let bound = scratch::bound(ranks, weights, level);
-    let goal = bound * (1.0 + WITHIN_NOISE * noise);
+    let tuning = ranks.tuning();
+    let goal = bound * (1.0 + tuning.within_noise * noise);
     let speeds = ranks.speeds();
     let mut levelled = Levelled::new(&speeds, ranks.physical());
     let mut balanced = |packing: &Packing<'_>| {
-        packing.top() <= goal || shares_reach(&mut levelled, packing, bound * (1.0 + WITHIN_NOISE_BY_SHARES * noise))
+        packing.top() <= goal
+            || shares_reach(&mut levelled, packing, bound * (1.0 + tuning.within_noise_by_shares * noise))
     };
     if covered && balanced(&packing) {
         return slots.to_vec();
     }
     let home = Home::new(ranks, weights.len(), slots);
     cover(&mut packing, least);
-    refresh(&mut packing, level * STANDS_OUT);
+    refresh(&mut packing, level * (1.0 + tuning.stands_out));
     let way = (packing.top() - goal).max(0.0);
-    for stage in STAGES {
-        let reached = improve(&mut packing, &home, goal + way * stage, WORTH_A_PAGE * noise);
+    let look = tuning.first_look_at_shares;
+    for left in [look, look / 3.0, 0.0] {
+        let reached = improve(&mut packing, &home, goal + way * left);
         if balanced(&packing) {
             return packing.into_slots();
         }
@@ -69,11 +45,11 @@ pub(in crate::balance) fn pack(ranks: &Ranks, weights: &[f64], slots: &[u16], le
             break;
         }
     }
-    if packing.top() <= goal * (1.0 + SCRATCH_GAIN) {
+    if packing.top() <= goal * (1.0 + noise) {
         return packing.into_slots();
     }
     let fresh = scratch::pack(ranks, weights, least);
-    if packing.top() <= fresh.top() * (1.0 + SCRATCH_GAIN) {
+    if packing.top() <= fresh.top() * (1.0 + noise) {
         return packing.into_slots();
     }
     relabelled(ranks, slots, &seats::take(ranks, &Rows::new(ranks), weights, fresh.slots()))
@@ -98,7 +74,7 @@ fn shares_reach(levelled: &mut Levelled<'_>, packing: &Packing<'_>, limit: f64) 
         // Which slots of the ranks they are plays no part.
         levelled.add(packing.weight(expert), packing.holders(expert).map(|rank| (0, rank)));
     }
-    levelled.level_out(LEAST_UNCERTAINTY, PASSES, limit);
+    levelled.level_out(LEAST_UNCERTAINTY, packing.ranks().tuning().passes_of_look, limit);
     levelled.busiest() <= limit
 }
 
@@ -116,6 +92,9 @@ struct Home {
     experts: usize,
     /// Of a page that was on the rank, of one that was on its node, and of any other; in pages within a node.
     prices: [f64; 3],
+    /// As in the tuning.
+    no_page: f64,
+    look_further: usize,
 }
 
 /// Places in [`Home::prices`].
@@ -138,7 +117,9 @@ impl Home {
             places.extend_from_slice(&nodes[of_node(rank)]);
             held(rank).for_each(|expert| places[start + expert] = ON_RANK);
         }
-        Self { places, experts, prices: [0.0, 1.0, ranks.far_page()] }
+        let prices = [0.0, 1.0, ranks.far_page()];
+        let (no_page, look_further) = (ranks.tuning().no_page, ranks.tuning().look_further);
+        Self { places, experts, prices, no_page, look_further }
     }
 
     /// The places of a rank's experts, `[experts]`.
@@ -185,9 +166,6 @@ struct Best<'a> {
     change: Option<Change>,
 }
 
-/// What a change costs that moves nothing more, or less: it is not free, so that better ones can be told apart.
-const NO_PAGE: f64 = 0.5;
-
 impl Best<'_> {
     /// What a change costs, in pages.
     fn cost(&self, packing: &Packing<'_>, change: Change) -> f64 {
@@ -201,7 +179,7 @@ impl Best<'_> {
                 self.home.pages(rank, old, new) + crowds
             }
         };
-        cost.max(NO_PAGE)
+        cost.max(self.home.no_page)
     }
 }
 
@@ -217,22 +195,23 @@ fn crowds(packing: &Packing<'_>, expert: usize, from: usize, to: usize) -> f64 {
 /// What a copy on a rank costs because there are more than `own` copies on its node.
 fn crowds_on(packing: &Packing<'_>, expert: usize, rank: usize, own: usize) -> f64 {
     let ranks = packing.ranks();
-    if ranks.nodes() > 1 && packing.count_on(expert, ranks.node(rank)) > own { CROWDS } else { 0.0 }
+    let crowded = ranks.nodes() > 1 && packing.count_on(expert, ranks.node(rank)) > own;
+    if crowded { ranks.tuning().crowds } else { 0.0 }
 }
 
 impl Choice for Best<'_> {
     fn limit(&self) -> f64 {
-        self.limit_at(NO_PAGE)
+        self.limit_at(self.home.no_page)
     }
 
     /// A better exchange is worth looking for: each costs pages.
     fn look_further(&self, _: usize) -> usize {
-        8
+        self.home.look_further
     }
 
     /// Ranks that hold what they held at the start receive a page each.
     fn least_cost(&self, packing: &Packing<'_>, rank: usize) -> f64 {
-        if self.from_home && self.home.is_as_before(packing, rank) { 2.0 } else { NO_PAGE }
+        if self.from_home && self.home.is_as_before(packing, rank) { 2.0 } else { self.home.no_page }
     }
 
     fn limit_at(&self, cost: f64) -> f64 {
@@ -260,12 +239,12 @@ impl Choice for Best<'_> {
     }
 }
 
-/// Improves the busiest rank until its level is at most `goal`, which is then true, or no change is worth its pages.
-fn improve(packing: &mut Packing<'_>, home: &Home, goal: f64, worth: f64) -> bool {
+/// Improves the busiest rank until its level is at most `goal`, which is then true, or no change helps.
+fn improve(packing: &mut Packing<'_>, home: &Home, goal: f64) -> bool {
     let limits = Limits { goal, far: goal, steps: STEPS_PER_SLOT * packing.slots().len() };
     search(packing, limits, |packing| {
         let (top, from_home) = (packing.top(), home.is_as_before(packing, packing.busiest()));
-        Best { home, top, from_home, gain: top * worth.max(ROUNDING), change: None }
+        Best { home, top, from_home, gain: top * ROUNDING, change: None }
     })
 }
 

@@ -1,10 +1,8 @@
-//! What the ranks of a group offer to one layer, and where they are. Knows nothing of loads.
+//! What the ranks of a group offer to one layer, where they are, and the numbers by which placements on them are searched. Knows
+//! nothing of loads.
 
 use crate::topology::{Links, Topology};
-
-/// The most that a page from another node costs, in pages within one. Its link is slower by far more, but a higher price
-/// moves more pages in all, for a load that will have changed before the difference in time matters.
-const MOST_FOR_A_PAGE: f64 = 1.15;
+use crate::tuning::Tuning;
 
 /// Slots, speed and node of each rank.
 #[derive(Clone, Debug)]
@@ -23,6 +21,7 @@ pub(in crate::balance) struct Ranks {
     open: usize,
     speed: f64,
     fastest: f64,
+    tuning: Tuning,
 }
 
 impl Ranks {
@@ -45,16 +44,27 @@ impl Ranks {
             open: open().count(),
             speed: open().sum(),
             fastest: open().fold(0.0, f64::max),
+            tuning: Tuning::PRODUCT,
         }
     }
 
     /// The same ranks on the nodes of a topology. A page from another node costs as much more as its links are slower, up to
-    /// [`MOST_FOR_A_PAGE`].
+    /// [`Tuning::far_page`].
     pub(in crate::balance) fn on_nodes(self, topology: &Topology) -> Self {
         let Links { within_nodes, between_nodes } = topology.links();
-        let far_page = (within_nodes / between_nodes).clamp(1.0, MOST_FOR_A_PAGE);
+        let far_page = (within_nodes / between_nodes).clamp(1.0, 1.0 + self.tuning.far_page);
         let nodes: Vec<u32> = (0..self.len()).map(|rank| topology.node(rank.into()).0).collect();
         Self { of_nodes: bits_of(&nodes), nodes, far_page, ..self }
+    }
+
+    /// The same ranks, searched with other numbers than the product's.
+    pub(in crate::balance) fn tuned(self, tuning: Tuning) -> Self {
+        Self { tuning, ..self }
+    }
+
+    /// What placements on them are searched with.
+    pub(in crate::balance) const fn tuning(&self) -> &Tuning {
+        &self.tuning
     }
 
     /// Speed of each rank.

@@ -8,27 +8,8 @@ use super::sharing::Sharing;
 use super::{cover, kept, scratch};
 use crate::holders::Holders;
 
-/// Changes that are tried of those that promise most.
-const TRIED: usize = 24;
-
-/// Passes over shares after which a change that is tried is judged, and after which one that is made is taken as it is.
-const PASSES_OF_TRIAL: usize = 4;
+/// Passes over shares after which a change that is made is taken as it is.
 const PASSES: usize = 24;
-
-/// What a change takes off the distance to the goal at least, as a part of it, for each page.
-const WORTH: f64 = 0.01;
-
-/// Ranks whose experts are tried elsewhere: the busiest.
-const BUSIEST: usize = 6;
-
-/// Pages that may move to level the ranks, for each expert that came back. They leave more to the next windows, whose moves are
-/// judged by what they gain.
-const PAGES_PER_LOST: f64 = 0.5;
-
-/// The same where ranks have at most [`FEW_SLOTS`] slots: there the experts that came back take a rank far from the level, and
-/// shares of few copies take it back less.
-const PAGES_PER_LOST_OF_FEW: f64 = 1.0;
-const FEW_SLOTS: usize = 4;
 
 /// What is left of a layer.
 pub(super) struct Left<'a> {
@@ -45,8 +26,9 @@ pub(super) fn pack(ranks: &Ranks, layers: &[Left<'_>], least: usize, noise: f64)
     let mut recoveries: Vec<Recovery<'_>> =
         layers.iter().map(|layer| Recovery::new(ranks, layer, least, noise)).collect();
     let lost: usize = recoveries.iter().map(Recovery::lost).sum();
-    let few = (0..ranks.len()).all(|rank| ranks.slots(rank).len() <= FEW_SLOTS);
-    let mut pages = lost as f64 * if few { PAGES_PER_LOST_OF_FEW } else { PAGES_PER_LOST };
+    let tuning = ranks.tuning();
+    let few = (0..ranks.len()).all(|rank| ranks.slots(rank).len() <= tuning.few_slots);
+    let mut pages = lost as f64 * if few { tuning.pages_per_lost_of_few } else { tuning.pages_per_lost };
     let mut paid: Vec<Option<Found>> = recoveries.iter_mut().map(Recovery::next_paid).collect();
     while let Some((layer, best)) = best_of(&paid, pages) {
         pages -= best.pages;
@@ -91,14 +73,20 @@ impl Change {
     }
 }
 
-/// The changes that promise most for a page, and what each costs, in pages.
-#[derive(Default)]
-struct Candidates(Vec<(f64, f64, Change)>);
+/// The changes that promise most for a page, and what each costs, in pages; as many as are to be tried.
+struct Candidates {
+    list: Vec<(f64, f64, Change)>,
+    tried: usize,
+}
 
 impl Candidates {
+    const fn new(tried: usize) -> Self {
+        Self { list: Vec::new(), tried }
+    }
+
     /// What a change must promise more than.
     fn limit(&self) -> f64 {
-        if self.0.len() == TRIED { self.0[TRIED - 1].0 } else { 0.0 }
+        if self.list.len() == self.tried { self.list[self.tried - 1].0 } else { 0.0 }
     }
 
     /// Of equals the first stays before.
@@ -106,9 +94,9 @@ impl Candidates {
         if promise <= self.limit() {
             return;
         }
-        self.0.truncate(TRIED - 1);
-        let place = self.0.partition_point(|other| other.0 >= promise);
-        self.0.insert(place, (promise, pages, change));
+        self.list.truncate(self.tried - 1);
+        let place = self.list.partition_point(|other| other.0 >= promise);
+        self.list.insert(place, (promise, pages, change));
     }
 }
 
@@ -183,9 +171,9 @@ impl<'a> Recovery<'a> {
     /// The change that takes most off the distance for each page.
     fn best(&mut self, candidates: &Candidates) -> Option<Found> {
         let mut best = None;
-        let mut most = self.distance * WORTH;
-        for &(_, pages, change) in &candidates.0 {
-            self.apply_to_trial(change, PASSES_OF_TRIAL);
+        let mut most = 0.0;
+        for &(_, pages, change) in &candidates.list {
+            self.apply_to_trial(change, self.ranks.tuning().passes_of_trial);
             let gain = (self.distance - distance(&self.trial, self.goal)) / pages.max(1.0);
             if gain > most {
                 (best, most) = (Some(Found { change, gain, pages }), gain);
@@ -229,7 +217,8 @@ impl<'a> Recovery<'a> {
     /// The changes to try: those that move no page, and the others.
     fn candidates(&self) -> (Candidates, Candidates) {
         let outlook = Outlook::new(&self.sharing, self.weights, &self.slots, &self.rank_of, self.goal);
-        let (mut free, mut paid) = (Candidates::default(), Candidates::default());
+        let tried = self.ranks.tuning().tried;
+        let (mut free, mut paid) = (Candidates::new(tried), Candidates::new(tried));
         let mut offer = |change: Change, most: f64| {
             let pages = self.pages(change);
             let kind = if pages <= 0.0 { &mut free } else { &mut paid };
@@ -281,7 +270,7 @@ impl<'a> Recovery<'a> {
     fn offer_exchanges(&self, outlook: &Outlook, offer: &mut impl FnMut(Change, f64)) {
         let mut busiest: Vec<usize> = (0..self.ranks.len()).filter(|&rank| outlook.level(rank) > 1.0).collect();
         busiest.sort_by(|&a, &b| outlook.level(b).total_cmp(&outlook.level(a)));
-        busiest.truncate(BUSIEST);
+        busiest.truncate(self.ranks.tuning().busiest_after_loss);
         for &a in &busiest {
             for b in (0..self.ranks.len()).filter(|&b| outlook.level(b) < outlook.level(a)) {
                 for mine in self.ranks.slots(a).filter(|&slot| !self.holders.has(b, self.slots[slot].into())) {

@@ -7,20 +7,14 @@ use super::lowest;
 use super::packing::Packing;
 use super::ranks::Ranks;
 
-/// The search ends when the busiest rank is within this share of the lower bound: windows differ by far more.
-const CLOSE: f64 = 2e-5;
-
-/// Numbers of copies are searched only for layers that packing alone leaves further from the bound than this share:
-/// that costs more than all the rest, and nearer to the bound it gains nothing that lasts until the next window.
-const FAR: f64 = 7e-4;
-
 /// Packs the layer with at least that many copies of each expert, which there are ranks and slots for.
 pub(in crate::balance) fn pack<'a>(ranks: &'a Ranks, weights: &'a [f64], least: usize) -> Packing<'a> {
     let counts = counts(weights, ranks.open(), ranks.physical(), least);
     let bound = bound(ranks, weights, largest_copy(weights, &counts));
     let mut packing = fill(ranks, weights, &counts, least);
-    lowest::improve(&mut packing, bound * (1.0 + CLOSE), bound * (1.0 + FAR));
-    deepen(&mut packing, bound * (1.0 + FAR));
+    let far = bound * (1.0 + ranks.tuning().far);
+    lowest::improve(&mut packing, bound, far);
+    deepen(&mut packing, far);
     packing
 }
 

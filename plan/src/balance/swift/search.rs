@@ -6,8 +6,8 @@ use super::packing::Packing;
 /// A gain below this share of the busiest rank is rounding.
 pub(in crate::balance) const ROUNDING: f64 = 1e-9;
 
-/// Pairs of experts up to which comparing all of them is faster than walking along both ranks, where every step waits for
-/// the one before it.
+/// Pairs of experts up to which comparing all of them at once is faster than walking along both ranks, where every step waits for
+/// the one before it. It changes no plan.
 const PAIRS_AT_ONCE: usize = 640;
 
 /// One step of a search.

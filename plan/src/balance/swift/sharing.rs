@@ -2,13 +2,7 @@
 //! slots, or of what a change costs.
 
 use super::ranks::Ranks;
-use crate::shares::{self, Copy, LEAST_UNCERTAINTY};
-
-/// A pass over shares that moves no rank's load by more than this part of the mean is the last.
-const STILL: f64 = 1e-4;
-
-/// A copy with a smaller share of its expert's tokens does not tie its rank to those of the others: it has none to give.
-const TIES: f64 = 1e-3;
+use crate::shares::{self, Copy, LEAST_UNCERTAINTY, STILL};
 
 /// Which ranks hold which experts of a layer, and the shares that level them.
 #[derive(Clone, Debug)]
@@ -91,7 +85,7 @@ impl<'a> Sharing<'a> {
     pub(super) fn speeds_of_groups(&self) -> Vec<f64> {
         let mut groups = Groups((0..self.speeds.len()).collect());
         for &expert in &self.shared {
-            let mut tied = self.copies(expert.into()).filter(|&(_, share)| share > TIES).map(|(rank, _)| rank);
+            let mut tied = self.copies(expert.into()).filter(|&(_, share)| share > 0.0).map(|(rank, _)| rank);
             if let Some(first) = tied.next() {
                 tied.for_each(|rank| groups.join(first, rank));
             }

@@ -72,13 +72,13 @@ fn a_copy_costs_more_where_its_node_has_another_and_less_where_one_stays_behind(
         let cost = best.cost(&packing, change);
         assert!((cost - expected).abs() < 1e-12, "{change:?}: {cost} instead of {expected}");
     };
-    let far = ranks.far_page();
+    let (far, crowds) = (ranks.far_page(), ranks.tuning().crowds);
     is(Change::Swap((1, 2), (2, 3)), 2.0 * far);
-    is(Change::Swap((1, 0), (2, 3)), 2.0 * far - CROWDS);
-    is(Change::Swap((0, 1), (2, 3)), 1.0 + far + CROWDS);
-    is(Change::Replace(1, 0, 3), far - CROWDS);
+    is(Change::Swap((1, 0), (2, 3)), 2.0 * far - crowds);
+    is(Change::Swap((0, 1), (2, 3)), 1.0 + far + crowds);
+    is(Change::Replace(1, 0, 3), far - crowds);
     is(Change::Replace(1, 0, 1), 1.0);
-    is(Change::Replace(2, 3, 1), 1.0 + CROWDS);
+    is(Change::Replace(2, 3, 1), 1.0 + crowds);
     is(Change::Replace(2, 3, 2), far);
 }
 
@@ -109,7 +109,7 @@ proptest! {
     fn the_more_noise_there_is_the_more_is_left_alone(layer in layers()) {
         let goal = |noise: f64| {
             let ideal = counts(&layer.weights, layer.ranks.open(), layer.ranks.physical(), 1);
-            scratch::bound(&layer.ranks, &layer.weights, largest_copy(&layer.weights, &ideal)) * (1.0 + WITHIN_NOISE * noise)
+            scratch::bound(&layer.ranks, &layer.weights, largest_copy(&layer.weights, &ideal)) * (1.0 + layer.ranks.tuning().within_noise * noise)
         };
         let top = levels(&layer.ranks, &layer.weights, &layer.slots).into_iter().fold(0.0, f64::max);
         for noise in [0.0, 0.1, 0.5, 2.0] {
