@@ -189,6 +189,9 @@ ROWS = [
     words("digits by three from the right", r"\d{1,3}(?=(?:\d{3})*\b)"),
     {"name": "expression: a normalizer's", "files": tokenizer_json(
         normalizer={"type": "Replace", "pattern": {"Regex": r"\w+$"}, "content": "x"}), "texts": WORD_TEXTS},
+    {"name": "a character that ends words and is composed with others", "files": tokenizer_json(pre_tokenizer={
+        "type": "Sequence", "pretokenizers": [{"type": "CharDelimiterSplit", "delimiter": "e"}, {**BYTE_LEVEL, "use_regex": False}]}),
+     "texts": ["-e\u0301 the e\u0301e-e", *TEXTS]},
     # Classes that rebuild.
     {"name": "Qwen2Tokenizer", "files": {"tokenizer_config.json": QWEN2}, "chat": CHAT},
     {"name": "Qwen2TokenizerFast", "files": tokenizer_config({"tokenizer_class": "Qwen2TokenizerFast"})},
@@ -257,6 +260,7 @@ ROWS = [
     {"name": "an expression that repeats repetitions", "files": split(r"\p{N}{1,3}+"), "refused": "{n}+"},
     {"name": "an expression with a flag that means another", "files": split(r"(?m)a.b"), "refused": "flags m, s or x"},
     {"name": "an expression in which two letters may be one", "files": split(r"(?i)ss"), "refused": "two letters"},
+    {"name": "an expression without case with small letters", "files": split(r"(?i)the|\p{Ll}+"), "refused": "one case"},
     {"name": "an expression with what is seen", "files": split(r"[[:graph:]]+"), "refused": "named set"},
     {"name": "merges whose words are not there", "files": tokenizer_json(model__continuing_subword_prefix="##"),
      "refused": "makes no tokenizer"},

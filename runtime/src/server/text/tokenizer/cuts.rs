@@ -132,6 +132,10 @@ impl Cuts {
         if self.added.heads.get(&right).is_some_and(|tokens| tokens.iter().any(|token| text[at..].starts_with(token))) {
             return true;
         }
+        // What comes next may make another character of the one after the cut.
+        if !text[at + right.len_utf8()..].chars().next().is_none_or(is_simple) {
+            return false;
+        }
         let pair = Pair { left, right };
         if let Some(&safe) = known.get(&pair) {
             return safe;
