@@ -82,8 +82,9 @@ impl Fewest {
     pub fn beyond(&self, text: &str, most: usize) -> Option<usize> {
         // `count` tokens reach to `reach` at most; one more, from wherever there, to `further`.
         let (mut count, mut reach, mut further) = (0, 0, 0);
+        let composes = self.composes && !text.is_ascii();
         for at in 0..text.len() {
-            further = further.max(self.end(text, at)).max(at + 1);
+            further = further.max(self.end(text, at, composes)).max(at + 1);
             if further == text.len() {
                 return (reach < text.len() && count == most).then_some(count + 1);
             }
@@ -97,15 +98,15 @@ impl Fewest {
         None
     }
 
-    /// Where the longest token ends that may begin at a place.
-    fn end(&self, text: &str, at: usize) -> usize {
+    /// Where the longest token ends that may begin at a place of a text, some of which may be composed.
+    fn end(&self, text: &str, at: usize, composes: bool) -> usize {
         let (mut node, mut end) = (0, at);
         for (index, &byte) in text.as_bytes().iter().enumerate().skip(at) {
-            if self.composes && !is_fixed(text, index) {
+            if composes && !is_fixed(text, index) {
                 return end_beyond(text, index, self.longest - (index - at));
             }
             let children = self.children[node] as usize..self.children[node + 1] as usize;
-            let Some(child) = self.labels[children.clone()].iter().position(|&label| label == byte) else { break };
+            let Ok(child) = self.labels[children.clone()].binary_search(&byte) else { break };
             node = children.start + child;
             if self.ends[node] {
                 end = index + 1;
