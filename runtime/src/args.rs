@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Args, Error, Parser, Subcommand, ValueEnum};
 use plan::balance::Policy;
 use plan::coverage::Coverage;
 use plan::wire::process::port;
@@ -13,6 +14,7 @@ use crate::coordinator::settings::{CoordinatorSettings, MinimumGain};
 use crate::experts::rebalance;
 use crate::fabric::secret::{Secret, SecretError};
 use crate::local::LocalSettings;
+use crate::quoted::Quoted;
 use crate::scheduler::Limits;
 use crate::worker::{DeviceArguments, WorkerArguments};
 use crate::{address, bounds};
@@ -101,7 +103,7 @@ struct ServingArguments {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Name of the model in requests; the folder's name if it is not given
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = bounds::served_name)]
     served_model_name: Option<String>,
     /// Ranks that the experts are spread over
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = bounds::RANKS.parser::<usize>())]
@@ -197,6 +199,19 @@ struct EplbArguments {
     /// For tests: commit a random transaction every so many steps
     #[arg(long, value_name = "STEPS", hide = true, allow_hyphen_values = true, value_parser = bounds::FORCED.parser::<u64>())]
     forced_move_interval: Option<u64>,
+}
+
+/// A refusal that quotes no more of what was given than any other does.
+#[must_use]
+pub fn shortened(mut error: Error) -> Error {
+    for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
+        let value = match error.get(kind) {
+            Some(ContextValue::String(value)) => Quoted::<128>::from(value).to_string(),
+            _ => continue,
+        };
+        error.insert(kind, ContextValue::String(value));
+    }
+    error
 }
 
 impl EplbArguments {
@@ -298,6 +313,23 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         <Arguments as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn a_refusal_quotes_little_of_what_was_given_and_nothing_that_a_terminal_obeys() {
+        let (long, bad) = ("x".repeat(5000), "\u{1b}[31m\n".repeat(100));
+        let local = ["x", "local", "--model", "m"];
+        for given in [
+            [&local[..], &["--ranks", &long]].concat(),
+            [&local[..], &["--ranks", "2", "--listen", &bad]].concat(),
+            [&local[..], &["--ranks", "2", &long]].concat(),
+            [&local[..], &["--ranks", "2", &format!("--{long}")]].concat(),
+            vec!["x", &long],
+        ] {
+            let error = shortened(Arguments::try_parse_from(given).unwrap_err()).to_string();
+            let line = error.lines().next().unwrap();
+            assert!(line.chars().count() <= 300 && !line.contains(char::is_control), "{error}");
+        }
     }
 
     /// The least of each command, and the options that take a number.

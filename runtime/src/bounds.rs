@@ -1,6 +1,7 @@
-//! What each number that somebody sets may be. Numbers within their bounds can be added and multiplied as they are used:
+//! What each number and name that somebody sets may be. Numbers within their bounds can be added and multiplied as they are used:
 //! no arithmetic behind the settings has to doubt them.
 
+use plan::words::is_hidden;
 use thiserror::Error;
 
 /// An option with a whole number, and the least and the most that it may be.
@@ -57,6 +58,23 @@ impl Bounds {
         }
         Ok(())
     }
+}
+
+/// Characters of a model's name: it is in every answer.
+const NAME_AT_MOST: usize = 256;
+
+/// A text is no name of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("must be a name of 1 to {NAME_AT_MOST} characters, none of them a control or otherwise hidden")]
+pub struct NoName;
+
+/// Reads the name that a model is served under.
+///
+/// # Errors
+/// If requests could not say it, or people not see it.
+pub fn served_name(text: &str) -> Result<String, NoName> {
+    let is_name = !text.trim().is_empty() && text.chars().count() <= NAME_AT_MOST && !text.chars().any(is_hidden);
+    is_name.then(|| text.to_owned()).ok_or(NoName)
 }
 
 /// As many ranks as a map may have, and more than any machine room has.
@@ -127,6 +145,16 @@ mod tests {
             ["", " 3", "1", "0", "1001", "18446744073709551615", "18446744073709551616", "-3", "3.0", "1e2", "NaN", "x"]
         {
             assert_eq!(parse(bad).unwrap_err().to_string(), "must be a whole number from 2 to 1000", "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_model_has_a_name_that_can_be_seen() {
+        for good in ["m", "org/Qwen3 30B-A3B", "modèle", &"x".repeat(256)] {
+            assert_eq!(served_name(good).as_deref(), Ok(good));
+        }
+        for bad in ["", " ", "a\nb", "\u{1b}[31m", "a\u{200b}", &"x".repeat(257)] {
+            assert_eq!(served_name(bad), Err(NoName), "{bad:?}");
         }
     }
 

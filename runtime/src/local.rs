@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -159,6 +160,8 @@ impl Worker {
         let mut command = Command::new(&self.program);
         // The last word is this process's, which says in it why a rank cannot be kept running.
         command.env_remove(variable::TERMINATION_FILE);
+        // A terminal interrupts every process of a group. Ranks end after the requests that run, with the coordinator.
+        command.process_group(0);
         command.arg("worker").arg("--parent").arg(std::process::id().to_string()).arg("--model").arg(&self.model);
         for (option, value) in [
             ("--rank", self.rank.to_string()),

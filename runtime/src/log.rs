@@ -9,7 +9,7 @@ use std::panic::PanicHookInfo;
 use plan::words::{is_hidden, with_causes};
 use runtime::args::LogFormat;
 use runtime::quoted::{Quoted, one_line};
-use runtime::threads::panic_words;
+use runtime::threads::{is_attempting, panic_words};
 use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::field::RecordFields;
@@ -38,6 +38,9 @@ pub fn start(format: LogFormat) {
 }
 
 fn panicked(panic: &PanicHookInfo<'_>) {
+    if is_attempting() {
+        return;
+    }
     let thread = std::thread::current();
     let (thread, place) = (thread.name().unwrap_or("unnamed"), panic.location().map(ToString::to_string));
     let place = place.unwrap_or_default();

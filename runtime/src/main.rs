@@ -13,7 +13,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Parser as _;
 use last_word::LastWordFile;
 use plan::wire::process::{exit, variable};
-use runtime::args::{Arguments, Command};
+use runtime::args::{Arguments, Command, shortened};
 use runtime::coordinator::start::Coordinator;
 use runtime::threads::survive;
 use runtime::{local, worker};
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     let (last_word, problem) = LastWordFile::open(env::var_os(variable::TERMINATION_FILE));
     let Arguments { log_format, command } = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(answer) => return not_run(&answer, last_word),
+        Err(answer) => return not_run(&shortened(answer), last_word),
     };
     log::start(log_format);
     if let Some(problem) = problem {

@@ -2,6 +2,7 @@
 //! with it: whoever supervises the process starts it again, whole.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::fmt::Display;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -90,13 +91,39 @@ pub fn survive<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| panic_words(&*panic))
 }
 
+thread_local! {
+    static ATTEMPTS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does work that may panic at what it is given, where the words of the panic are the answer: they are returned, and
+/// nothing is logged. What the work has changed must not be used after that.
+///
+/// # Errors
+/// If it panics.
+pub fn attempt<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    let outer = ATTEMPTS.replace(true);
+    let done = catch_unwind(AssertUnwindSafe(work));
+    ATTEMPTS.set(outer);
+    done.map_err(|panic| words_of(&*panic))
+}
+
+/// Whether this thread makes an [`attempt`], so that a panic is nothing to log.
+#[must_use]
+pub fn is_attempting() -> bool {
+    ATTEMPTS.get()
+}
+
 /// With what words a thread panicked, shortened.
 #[must_use]
 pub fn panic_words(panic: &(dyn Any + Send)) -> String {
+    format!("it panicked: {}", words_of(panic))
+}
+
+fn words_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let text = text.unwrap_or("no words");
-    format!("it panicked: {}", shortened(text, WORDS))
+    shortened(text, WORDS)
 }
 
 #[cfg(test)]
@@ -104,6 +131,18 @@ mod tests {
     use crossbeam_channel::{Receiver, unbounded};
 
     use super::*;
+
+    #[test]
+    fn an_attempt_gives_the_words_of_its_panic_and_ends_with_it() {
+        assert_eq!(attempt(|| 5), Ok(5));
+        let inside = attempt(|| {
+            let inner = attempt(|| -> u8 { panic!("a bad file") });
+            assert!(is_attempting());
+            inner
+        });
+        assert_eq!(inside, Ok(Err("a bad file".to_owned())));
+        assert!(!is_attempting());
+    }
 
     type Run = Box<dyn FnOnce() -> Result<(), String> + Send>;
 

@@ -27,6 +27,7 @@ use crate::experts::rebalance::{self, Rebalancer};
 use crate::experts::record;
 use crate::fabric::secret::Secret;
 use crate::model::checkpoint::Checkpoint;
+use crate::model::folder;
 use crate::model::qwen3_moe::expert_shape;
 use crate::quoted::Quoted;
 use crate::scheduler::Limits;
@@ -226,10 +227,11 @@ impl CoordinatorSettings {
         let Some(path) = &self.map_path else {
             return Ok(ExpertMap::contiguous(shape(self.redundancy.unwrap_or(0))?)?);
         };
-        let text = std::fs::read(path).map_err(|source| SettingsError::ReadMap { path: path.clone(), source })?;
+        let text = folder::read_of_at_most(path, folder::LARGEST_TEXT)
+            .map_err(|source| SettingsError::ReadMap { path: Quoted::path(path), source })?;
         let found = formats::read(&text, identity, self.ranks);
         let Found { map, second_copies, .. } =
-            found.map_err(|source| SettingsError::Map { path: path.clone(), source })?;
+            found.map_err(|source| SettingsError::Map { path: Quoted::path(path), source })?;
         if !second_copies.is_empty() {
             tracing::warn!(
                 path = %path.display(),
@@ -239,13 +241,13 @@ impl CoordinatorSettings {
             );
         }
         if map.slots_of_ranks().per_rank().is_none() {
-            return Err(SettingsError::UnequalRanks { path: path.clone() });
+            return Err(SettingsError::UnequalRanks { path: Quoted::path(path) });
         }
         let found = map.shape();
         let slots = self.redundancy.map(shape).transpose()?.map_or(found.slots_per_rank, |shape| shape.slots_per_rank);
         if (found.ranks, found.slots_per_rank) != (self.ranks, slots) {
             return Err(SettingsError::MapShape {
-                path: path.clone(),
+                path: Quoted::path(path),
                 found_ranks: found.ranks,
                 found_slots: found.slots_per_rank,
                 ranks: self.ranks,

@@ -4,13 +4,15 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use hmac::{Hmac, Mac as _};
 use plan::wire::keys::LEAST_BYTES;
 use sha2::Sha256;
 use thiserror::Error;
+
+use crate::quoted::Quoted;
 
 /// The longest secret, bytes: what is longer is some other file.
 const MOST_BYTES: usize = 4096;
@@ -35,7 +37,7 @@ pub enum SecretError {
     #[error("the secret in {path} (--secret-file) cannot be read")]
     Read {
         /// The file.
-        path: PathBuf,
+        path: Quoted,
         /// Why.
         source: io::Error,
     },
@@ -45,7 +47,7 @@ pub enum SecretError {
     )]
     TooShort {
         /// The file.
-        path: PathBuf,
+        path: Quoted,
         /// Its bytes, without a newline at its end.
         found: usize,
     },
@@ -55,7 +57,7 @@ pub enum SecretError {
     )]
     TooLong {
         /// The file.
-        path: PathBuf,
+        path: Quoted,
     },
     /// The system has no random numbers.
     #[error("the system gives no random numbers")]
@@ -71,13 +73,13 @@ impl Secret {
         let mut bytes = Vec::new();
         // One byte more than there may be, and the newline.
         let read = File::open(path).and_then(|file| file.take(MOST_BYTES as u64 + 2).read_to_end(&mut bytes));
-        read.map_err(|source| SecretError::Read { path: path.to_owned(), source })?;
+        read.map_err(|source| SecretError::Read { path: Quoted::path(path), source })?;
         let secret = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
         let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
         match secret.len() {
-            0..LEAST_BYTES => Err(SecretError::TooShort { path: path.to_owned(), found: secret.len() }),
+            0..LEAST_BYTES => Err(SecretError::TooShort { path: Quoted::path(path), found: secret.len() }),
             LEAST_BYTES..=MOST_BYTES => Ok(Self(secret.into())),
-            _ => Err(SecretError::TooLong { path: path.to_owned() }),
+            _ => Err(SecretError::TooLong { path: Quoted::path(path) }),
         }
     }
 

@@ -4,6 +4,7 @@
 mod foreign;
 
 use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -114,6 +115,27 @@ pub fn read_if_there(directory: &Path, name: &str, most: u64) -> Result<Option<V
         Err(FileError::Missing { .. }) => Ok(None),
         read => read.map(Some),
     }
+}
+
+/// The whole of a file that somebody names, of at most `most` bytes: no pipe or device, which could block or never end.
+///
+/// # Errors
+/// If it is no regular file or cannot be read; of the kind `FileTooLarge` if it has more bytes.
+pub fn read_of_at_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let regular = |found: &std::fs::Metadata| {
+        // Of a folder the system says the same when it is read.
+        let can_be_read = found.is_file() || found.is_dir();
+        can_be_read.then_some(()).ok_or_else(|| io::Error::other("it is a pipe, socket or device, not a regular file"))
+    };
+    regular(&std::fs::metadata(path)?)?;
+    let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+    regular(&file.metadata()?)?;
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {most} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// Opens `name` in `directory`, and its length. A pipe or a device, which could block or never end, is not opened; nor

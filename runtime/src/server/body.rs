@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::StatusCode;
-use axum::http::header::EXPECT;
+use axum::http::header::{CONTENT_ENCODING, EXPECT};
+use axum::http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 use tokio::time::{Instant, timeout_at};
@@ -17,6 +17,7 @@ use self::pace::{Pace, Times};
 use self::room::{NoRoom, Room, Share};
 use super::bounds::RequestBounds;
 use super::error::{ApiError, Code};
+use crate::quoted::Quoted;
 
 /// Bytes that are thrown away of a body that is too long, so that its sender comes to read the answer.
 const THROWN_AWAY: usize = 64 << 20;
@@ -81,7 +82,15 @@ impl Bodies {
     /// If it is too long, comes too slowly or finds no room.
     pub async fn take(&self, request: Request, bounds: Option<RequestBounds>) -> Result<Received, ApiError> {
         let waits_to_send = request.headers().contains_key(EXPECT);
+        let encoding = encoding_of(request.headers());
         let mut body = request.into_body();
+        if let Some(encoding) = encoding {
+            if !waits_to_send {
+                self.throw_away(body).await;
+            }
+            let message = format!("Content-Encoding {encoding} is not supported; send the request body as it is");
+            return Err(ApiError::other(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::UnsupportedMediaType, message));
+        }
         let announced = body.size_hint().lower();
         if announced > self.most as u64 {
             if !waits_to_send {
@@ -156,6 +165,14 @@ impl Bodies {
     }
 }
 
+/// What has been done to a body, if anything has.
+fn encoding_of(headers: &HeaderMap) -> Option<Quoted> {
+    let encodings = headers.get_all(CONTENT_ENCODING).iter();
+    let found = encodings.map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let mut found = found.filter(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity"));
+    found.next().map(Quoted::from)
+}
+
 fn no_room(reason: NoRoom) -> ApiError {
     ApiError::full(match reason {
         NoRoom::Full => "the bodies of other requests take all the room there is; try again in a moment",
@@ -187,6 +204,21 @@ mod tests {
         assert_eq!((error.status, error.code), (StatusCode::PAYLOAD_TOO_LARGE, Code::RequestTooLarge));
         let announced = Request::new(Body::from(vec![b' '; 101]));
         assert_eq!(bodies.take(announced, None).await.unwrap_err().code, Code::RequestTooLarge);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_packed_is_refused_by_the_name_of_its_encoding() {
+        let bodies = Bodies::of_at_most(100);
+        for (encoding, is_taken) in [("identity", true), ("Identity", true), ("", true), ("gzip", false), ("br", false)]
+        {
+            let mut sent = request(vec![10]);
+            sent.headers_mut().insert(CONTENT_ENCODING, encoding.parse().unwrap());
+            let taken = bodies.take(sent, None).await;
+            assert_eq!(taken.is_ok(), is_taken, "{encoding}");
+            let Err(error) = taken else { continue };
+            assert_eq!((error.status, error.code), (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::UnsupportedMediaType));
+            assert!(error.message.starts_with(&format!("Content-Encoding {encoding} is not supported")), "{error}");
+        }
     }
 
     #[tokio::test]

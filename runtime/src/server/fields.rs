@@ -25,6 +25,9 @@ use crate::quoted::{Quoted, shortened};
 /// Fields that one body may have: more than all that have a meaning.
 pub const FIELDS_AT_MOST: usize = 256;
 
+/// How a refusal of more of them begins.
+const TOO_MANY: &str = "it has more than";
+
 /// Bytes of the longest neutral value; what is longer is none and is not looked at.
 const NEUTRAL_BYTES: usize = 4096;
 
@@ -53,7 +56,15 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// If it is no object.
     pub fn of(name: &str, value: &'a RawValue, expected: &str) -> Result<Self, ApiError> {
-        let fields: Self = read(name, value, expected, PhantomData)?;
+        let fields: Self = read(name, value, expected, PhantomData).map_err(|error| {
+            // An object all the same; serde_json has no other way to tell.
+            let has_too_many = serde_json::from_str::<Self>(value.get()).is_err_and(|error| is_too_many(&error));
+            if !has_too_many {
+                return error;
+            }
+            let message = format!("{name} has more than {FIELDS_AT_MOST} fields, which no such object needs");
+            ApiError::field(name, Code::InvalidValue, message)
+        })?;
         Ok(Self { path: format!("{name}."), ..fields })
     }
 
@@ -182,6 +193,10 @@ impl<'a> Fields<'a> {
     }
 }
 
+fn is_too_many(error: &serde_json::Error) -> bool {
+    error.to_string().starts_with(TOO_MANY)
+}
+
 /// Reads a value within a body, which is named `name`.
 ///
 /// # Errors
@@ -240,7 +255,7 @@ impl<'de: 'a, 'a> Visitor<'de> for FieldsVisitor<'a> {
         let mut fields = Vec::new();
         while let Some(field) = map.next_entry()? {
             if fields.len() == FIELDS_AT_MOST {
-                return Err(A::Error::custom(format_args!("it has more than {FIELDS_AT_MOST} fields")));
+                return Err(A::Error::custom(format_args!("{TOO_MANY} {FIELDS_AT_MOST} fields")));
             }
             fields.push(field);
         }
@@ -275,5 +290,11 @@ mod tests {
         let fields: Vec<String> = (0..=FIELDS_AT_MOST).map(|field| format!("\"f{field}\":0")).collect();
         let error = Fields::parse(format!("{{{}}}", fields.join(",")).as_bytes()).unwrap_err();
         assert!(error.message.contains("more than 256 fields"), "{error}");
+        let object = format!("{{{}}}", fields.join(","));
+        let error = Fields::of("messages[0]", serde_json::from_str(&object).unwrap(), "an object").unwrap_err();
+        assert_eq!((error.code, error.param.as_deref()), (Code::InvalidValue, Some("messages[0]")));
+        assert!(error.message.starts_with("messages[0] has more than 256 fields"), "{error}");
+        let error = Fields::of("messages[0]", serde_json::from_str("5").unwrap(), "an object").unwrap_err();
+        assert_eq!(error.message, "messages[0] must be an object, not 5");
     }
 }

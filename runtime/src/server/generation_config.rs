@@ -127,7 +127,7 @@ impl GenerationConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct EndTokens {
     pub tokens: BTreeSet<u32>,
-    /// Numbers below zero, which no token has: transformers goes on without them, and so does this.
+    /// Numbers that no token has: transformers goes on without them, and so does this.
     pub ignored: Vec<i64>,
 }
 
@@ -154,6 +154,14 @@ impl EndTokens {
             }
         }
         Ok(Some(ends))
+    }
+
+    /// The same for a vocabulary of so many tokens.
+    pub fn within(self, vocab_size: usize) -> Self {
+        let (tokens, beyond): (_, BTreeSet<u32>) =
+            self.tokens.into_iter().partition(|&token| (token as usize) < vocab_size);
+        let ignored = self.ignored.into_iter().chain(beyond.into_iter().map(i64::from)).collect();
+        Self { tokens, ignored }
     }
 }
 

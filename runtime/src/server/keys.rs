@@ -2,8 +2,7 @@
 //! be rotated. While two are there both are taken. Blank lines and those that begin with `#` are for whoever reads the file.
 
 use std::convert::Infallible;
-use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -16,6 +15,9 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 use thiserror::Error;
+
+use crate::model::folder;
+use crate::quoted::Quoted;
 
 /// How often the file is read.
 const LOOK: Duration = Duration::from_secs(1);
@@ -30,7 +32,7 @@ pub enum KeysError {
     #[error("cannot read the keys in {path}")]
     Read {
         /// The file.
-        path: PathBuf,
+        path: Quoted,
         /// Why.
         source: io::Error,
     },
@@ -38,7 +40,7 @@ pub enum KeysError {
     #[error("{path} is longer than the {most} bytes that a file of keys may have")]
     Large {
         /// The file.
-        path: PathBuf,
+        path: Quoted,
         /// The bound.
         most: u64,
     },
@@ -46,13 +48,13 @@ pub enum KeysError {
     #[error("{path} has no key; write one on each line (those that begin with # are comments)")]
     None {
         /// The file.
-        path: PathBuf,
+        path: Quoted,
     },
     /// One can be guessed.
     #[error("{path} has a key of {found} bytes, at least {least} are needed; make one with `openssl rand -hex 32`")]
     Short {
         /// The file.
-        path: PathBuf,
+        path: Quoted,
         /// Its bytes.
         found: usize,
         /// The bound.
@@ -64,7 +66,7 @@ pub enum KeysError {
     )]
     Unshowable {
         /// The file.
-        path: PathBuf,
+        path: Quoted,
         /// Where, from 1.
         line: usize,
     },
@@ -104,7 +106,7 @@ impl Keys {
             }
         };
         let started = thread::Builder::new().name("keys".to_owned()).spawn(run);
-        started.map_err(|source| KeysError::Read { path: path.to_owned(), source })?;
+        started.map_err(|source| KeysError::Read { path: Quoted::path(path), source })?;
         Ok(Self { digests, _ends: ends })
     }
 
@@ -148,25 +150,24 @@ impl File {
 }
 
 fn read(path: &Path, least: usize) -> Result<Digests, KeysError> {
-    let failed = |source| KeysError::Read { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    fs::File::open(path).map_err(failed)?.take(FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > FILE_BYTES {
-        return Err(KeysError::Large { path: path.to_owned(), most: FILE_BYTES });
-    }
+    let failed = |source| KeysError::Read { path: Quoted::path(path), source };
+    let bytes = folder::read_of_at_most(path, FILE_BYTES).map_err(|source| match source.kind() {
+        io::ErrorKind::FileTooLarge => KeysError::Large { path: Quoted::path(path), most: FILE_BYTES },
+        _ => failed(source),
+    })?;
     let text = String::from_utf8(bytes).map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;
     // Some editors begin a file with a mark that says that it is UTF-8.
     let lines = text.strip_prefix('\u{feff}').unwrap_or(&text).lines().map(str::trim);
     let keys = (1..).zip(lines).filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     let (numbers, keys): (Vec<usize>, Vec<&str>) = keys.unzip();
     if keys.is_empty() {
-        return Err(KeysError::None { path: path.to_owned() });
+        return Err(KeysError::None { path: Quoted::path(path) });
     }
     if let Some(short) = keys.iter().find(|key| key.len() < least) {
-        return Err(KeysError::Short { path: path.to_owned(), found: short.len(), least });
+        return Err(KeysError::Short { path: Quoted::path(path), found: short.len(), least });
     }
     if let Some(bad) = keys.iter().position(|key| !key.bytes().all(|byte| byte.is_ascii_graphic())) {
-        return Err(KeysError::Unshowable { path: path.to_owned(), line: numbers[bad] });
+        return Err(KeysError::Unshowable { path: Quoted::path(path), line: numbers[bad] });
     }
     Ok(keys.into_iter().map(|key| Sha256::digest(key).into()).collect())
 }
@@ -181,6 +182,8 @@ pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

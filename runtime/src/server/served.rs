@@ -101,13 +101,15 @@ impl ServedModel {
             tracing::warn!(%key, %value, "generation_config.json asks for what is not supported; requests are served without it");
         }
         let defaults = generation.defaults;
-        let EndTokens { tokens: mut ends, ignored } = generation.ends.or(of_model).unwrap_or_default();
-        if !ignored.is_empty() {
-            tracing::warn!(eos_token_id = ?ignored, "no token has such a number, so none of these ends an answer");
-        }
-        ends.extend(tokenizer.named_token("eos_token").and_then(|token| tokenizer.token(token)));
-        let end_tokens = ends.into_iter().collect();
         let ModelLimits { max_model_len, vocab_size } = *limits;
+        let ends = generation.ends.or(of_model).unwrap_or_default();
+        let EndTokens { tokens: mut ends, ignored } = ends.within(vocab_size);
+        if !ignored.is_empty() {
+            tracing::warn!(eos_token_id = ?ignored, vocab_size, "no token has such a number, so none of these ends an answer");
+        }
+        let named = tokenizer.named_token("eos_token").and_then(|token| tokenizer.token(token));
+        ends.extend(named.filter(|&token| (token as usize) < vocab_size));
+        let end_tokens = ends.into_iter().collect();
         Ok(Self { name, max_model_len, vocab_size, tokenizer, chat, end_tokens, defaults, created })
     }
 

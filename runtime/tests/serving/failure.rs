@@ -13,6 +13,7 @@ use runtime::fabric::handshake::{ANSWER_BYTES, call};
 use runtime::fabric::purpose::{Hello, Purpose};
 use runtime::fabric::secret::Secret;
 use runtime::protocol::{FromRank, ProcessId};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::{NamedTempFile, TempDir};
 
@@ -215,4 +216,21 @@ async fn a_rank_that_has_not_the_memory_for_its_part_of_a_group_says_what_to_low
     let end = " MiB of weights and KV cache, and a process (ulimit -v) has 3.0 GiB; lower it, or kv-blocks";
     assert!(reason.starts_with(start) && reason.ends_with(end), "{reason}");
     assert!(rank.0.try_wait().unwrap().is_none(), "a rank that ended would be started again, for ever");
+}
+
+/// An interrupt on a terminal reaches every process that was started there.
+#[tokio::test]
+async fn an_interrupted_group_of_processes_answers_what_runs_before_its_ranks_end() {
+    let group = Group::start_as_leader(2).await;
+    let body = json!({"prompt": "Once", "max_tokens": 800, "ignore_eos": true, "stream": true}).to_string();
+    let asked = reqwest::Client::new().post(format!("{}/v1/completions", group.url)).body(body).send();
+    let mut answer = asked.await.unwrap();
+    let mut text = answer.chunk().await.unwrap().unwrap().to_vec();
+    kill_process_group(Pid::from_raw(group.pid()).unwrap(), Signal::INT).unwrap();
+    while let Some(more) = answer.chunk().await.unwrap() {
+        text.extend_from_slice(&more);
+    }
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.trim_end().ends_with("data: [DONE]") && !text.contains("\"error\""), "{text}");
+    assert!(!group.has_logged(&["rank lost"]), "a rank ended before the requests");
 }

@@ -1,6 +1,7 @@
 //! A coordinator and its ranks, started by the program and ended with the test.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
@@ -55,6 +56,13 @@ impl Group {
     /// The small model, by a process that may have so many descriptors.
     pub async fn start_within(descriptors: usize, ranks: usize) -> Self {
         Self::run(limited_program(&format!("-n {descriptors}")), Path::new(MODEL), ranks, &[]).await
+    }
+
+    /// The small model, by the leader of a group of processes, as a shell starts it on a terminal.
+    pub async fn start_as_leader(ranks: usize) -> Self {
+        let mut leader = program();
+        leader.process_group(0);
+        Self::run(leader, Path::new(MODEL), ranks, &[]).await
     }
 
     async fn run(mut program: Command, model: &Path, ranks: usize, options: &[&str]) -> Self {

@@ -1,10 +1,8 @@
 //! Why a coordinator cannot start with its settings.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-
 use plan::formats::FormatError;
 use plan::map::MapError;
+use std::net::SocketAddr;
 use thiserror::Error;
 
 use crate::bounds::OutOfBounds;
@@ -87,7 +85,7 @@ pub enum SettingsError {
     #[error("cannot read the expert map {path}")]
     ReadMap {
         /// Its file.
-        path: PathBuf,
+        path: Quoted,
         /// Why.
         source: std::io::Error,
     },
@@ -95,7 +93,7 @@ pub enum SettingsError {
     #[error("the expert map {path} cannot be used")]
     Map {
         /// Its file.
-        path: PathBuf,
+        path: Quoted,
         /// Why.
         source: FormatError,
     },
@@ -106,7 +104,7 @@ pub enum SettingsError {
     )]
     UnequalRanks {
         /// Its file.
-        path: PathBuf,
+        path: Quoted,
     },
     /// The map does not fit the group.
     #[error(
@@ -115,7 +113,7 @@ pub enum SettingsError {
     )]
     MapShape {
         /// Its file.
-        path: PathBuf,
+        path: Quoted,
         /// Of the map.
         found_ranks: usize,
         /// Of the map.

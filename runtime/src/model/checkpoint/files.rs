@@ -59,6 +59,10 @@ fn is_of_an_adapter(name: &str) -> bool {
     name == "adapter_config.json" || name.starts_with("adapter_model.")
 }
 
+fn is_of_another_form(name: &str) -> bool {
+    OTHER_FORMS.iter().any(|form| name.ends_with(form))
+}
+
 /// What an index says.
 fn indexed(index: &[u8], listing: &Listing, most: usize) -> Result<WeightFiles, CheckpointError> {
     let corrupt = |reason: &str| CheckpointError::Corrupt { file: INDEX.into(), reason: reason.into() };
@@ -78,7 +82,10 @@ fn indexed(index: &[u8], listing: &Listing, most: usize) -> Result<WeightFiles, 
         return Err(corrupt(&format!("{:?} is no file of this directory", Quoted::<64>::from(name).to_string())));
     }
     if let Some(name) = files.names.iter().find(|name| !name.ends_with(EXTENSION)) {
-        return Err(CheckpointError::NoWeights { found: Some(name.into()) });
+        if is_of_another_form(name) {
+            return Err(CheckpointError::NoWeights { found: Some(name.into()) });
+        }
+        return Err(corrupt(&format!("{:?} is no *{EXTENSION} file", Quoted::<64>::from(name).to_string())));
     }
     files.sort();
     if listing.has(SINGLE) && !files.names.iter().any(|name| name == SINGLE) {
@@ -121,8 +128,7 @@ fn unindexed(listing: &Listing) -> Result<Vec<String>, CheckpointError> {
     if !names.is_empty() {
         return Ok(names);
     }
-    let is_other = |name: &&String| OTHER_FORMS.iter().any(|form| name.ends_with(form));
-    let found = own.first().or_else(|| listing.files.iter().find(is_other));
+    let found = own.first().or_else(|| listing.files.iter().find(|name| is_of_another_form(name)));
     // The name of a link that leads nowhere, or of what is no file, is told by whoever opens it.
     if found.is_none() && listing.folders.iter().any(|name| name == SINGLE) {
         return Ok(vec![SINGLE.to_owned()]);

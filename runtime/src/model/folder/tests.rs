@@ -108,3 +108,19 @@ fn a_folder_that_is_no_model_says_what_it_is_and_which_to_give() {
     assert_eq!(refusal(&file), "there is no config.json: this is a file; give the folder that holds it");
     assert_eq!(refusal(Path::new("/nowhere")), "there is no config.json: there is no such folder");
 }
+
+#[test]
+fn a_file_that_somebody_names_is_read_within_its_bound_and_never_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, fifo) = (folder.path().join("map.json"), folder.path().join("fifo"));
+    std::fs::write(&file, [b' '; 100]).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+    assert_eq!(read_of_at_most(&file, 100).unwrap().len(), 100);
+    assert_eq!(read_of_at_most(&file, 99).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    for endless in [Path::new("/dev/zero"), &fifo] {
+        let error = read_of_at_most(endless, 100).unwrap_err().to_string();
+        assert_eq!(error, "it is a pipe, socket or device, not a regular file", "{}", endless.display());
+    }
+    assert_eq!(read_of_at_most(folder.path(), 100).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+    assert_eq!(read_of_at_most(&folder.path().join("none"), 100).unwrap_err().kind(), io::ErrorKind::NotFound);
+}

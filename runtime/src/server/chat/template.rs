@@ -30,6 +30,12 @@ pub enum TemplateError {
     /// There are several and none is called `default`.
     #[error("it has several chat templates and none of them is named \"default\"")]
     NoDefault,
+    /// What should be a template, or several with their names, is neither.
+    #[error("chat_template of tokenizer_config.json must be a text or a list of named texts, not {found}")]
+    NoTemplate {
+        /// What it is.
+        found: Quoted<64>,
+    },
     /// The template is wrong.
     #[error("its chat template cannot be used: {}", Quoted::<160>::new(.0))]
     Template(JinjaError),

@@ -120,6 +120,7 @@ pub const KNOWN: &[Known] = &[
     both("stream", Read),
     both("stream_interval", ONE),
     both("stream_options", Read),
+    both("structural_tag", NULL),
     both("structured_outputs", Members(&["false"])),
     both("suffix", Neutral(&["\"\""])),
     both("temperature", Read),

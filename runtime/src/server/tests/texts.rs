@@ -286,6 +286,8 @@ fn what_a_checkpoint_says_of_sampling_is_held_to_the_rules_of_requests() {
     let model = loaded("\u{feff}{\"top_k\": 20.0, \"temperature\": 0.5, \"eos_token_id\": [-1, 1789]}").unwrap();
     assert_eq!((model.defaults.top_k, model.defaults.temperature), (20, 0.5));
     assert_eq!(*model.end_tokens, [1789, 1791], "the last one is the tokenizer's own");
+    let model = loaded("{\"eos_token_id\": [1792, 4294967295, 1789]}").unwrap();
+    assert_eq!(*model.end_tokens, [1789, 1791], "the vocabulary has 1792");
     let model = loaded("{\"eos_token_id\": null}").unwrap();
     assert_eq!(*model.end_tokens, [1791], "config.json says so too");
     for (text, said) in [

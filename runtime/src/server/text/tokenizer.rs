@@ -27,7 +27,10 @@ pub use self::files::TokenizerFiles;
 use self::spelling::{Spelling, byte_of_char};
 use crate::model::folder::FileError;
 use crate::quoted::Quoted;
-use crate::threads::survive;
+use crate::threads::{attempt, survive};
+
+/// A text with letters, digits, signs and a character of several bytes, which every tokenizer has to take.
+const TRIAL: &str = "A trial, of 1 text: é.";
 
 /// Why a checkpoint's tokenizer cannot be used.
 #[derive(Debug, Error)]
@@ -149,8 +152,14 @@ impl Tokenizer {
     fn make(files: &TokenizerFiles) -> Result<Self, TokenizerError> {
         let wrong = |reason: String| TokenizerError::Wrong { file: "tokenizer.json", reason };
         let class = Class::of(files)?;
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(class.parts(files)?).map_err(|error| wrong(error.to_string()))?;
+        let parts = class.parts(files)?;
+        // The crate panics at some files, and at some only when it is given a text.
+        let read = attempt(|| {
+            let read = tokenizers::Tokenizer::from_bytes(parts)?;
+            read.encode_fast(TRIAL, true).map(|_| read)
+        });
+        let read = read.map_err(|panic| wrong(format!("reading it fails with {panic}")))?;
+        let mut inner = read.map_err(|error| wrong(error.to_string()))?;
         check_settings(files, &inner)?;
         // transformers turns both off for a text that it is not asked to cut or to fill.
         inner.with_truncation(None).map_err(|error| wrong(error.to_string()))?;

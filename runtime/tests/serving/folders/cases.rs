@@ -191,6 +191,13 @@ fn shards() -> Vec<Case> {
             }),
         ),
         (
+            "an index that names no weights",
+            "sharded_v5",
+            index(|map| {
+                map.values_mut().for_each(|file| *file = "config.json".into());
+            }),
+        ),
+        (
             "an index that names another shard",
             "sharded_v5",
             index(|map| {
@@ -217,9 +224,18 @@ fn texts() -> Vec<Case> {
         ("a pipe as tokenizer", "tiny-moe", pipe(TOKENIZER)),
         ("a device as tokenizer", "tiny-moe", link(TOKENIZER, "/dev/zero")),
         ("half a tokenizer", "tiny-moe", truncate(TOKENIZER, 1000)),
+        ("a normalizer that cannot be read", "tiny-moe", charsmap("AAAA")),
+        ("a normalizer that fails at every text", "tiny-moe", charsmap("AAAAAA==")),
         ("a device as tokenizer_config.json", "tiny-moe", link(TOKENIZER_CONFIG, "/dev/zero")),
         ("a list as tokenizer_config.json", "tiny-moe", write(TOKENIZER_CONFIG, "[]")),
         ("a pipe as generation_config.json", "tiny-moe", pipe(GENERATION_CONFIG)),
         ("a web page as generation_config.json", "tiny-moe", write(GENERATION_CONFIG, "<html>")),
     ]
+}
+
+/// A tokenizer with this map of characters, as sentencepiece makes them.
+fn charsmap(map: &'static str) -> Spoil {
+    json(TOKENIZER, move |tokenizer| {
+        tokenizer["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": map});
+    })
 }

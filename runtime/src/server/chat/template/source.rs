@@ -48,11 +48,13 @@ fn read(directory: &Path, file: &str) -> Result<Option<String>, TemplateError> {
 fn named(several: &Value) -> Result<BTreeMap<String, String>, TemplateError> {
     let entry = |name: Option<&str>, template: &Value| Some((name?.to_owned(), template.as_str()?.to_owned()));
     let entries: Option<BTreeMap<_, _>> = match several {
+        Value::Array(list) if list.is_empty() => None,
+        Value::Object(map) if map.is_empty() => None,
         Value::Array(list) => list.iter().map(|item| entry(item["name"].as_str(), &item["template"])).collect(),
         Value::Object(map) => map.iter().map(|(name, template)| entry(Some(name), template)).collect(),
         _ => None,
     };
-    entries.ok_or(TemplateError::NoDefault)
+    entries.ok_or_else(|| TemplateError::NoTemplate { found: several.to_string().into() })
 }
 
 #[cfg(test)]
@@ -69,8 +71,11 @@ mod tests {
         let several = json!([{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]);
         assert_eq!(found(several).unwrap(), "d");
         assert_eq!(found(json!({"default": "d"})).unwrap(), "d");
-        for none in [json!([{"name": "tool_use", "template": "t"}]), json!([{"name": "default"}]), json!(3)] {
-            assert!(matches!(found(none), Err(TemplateError::NoDefault)));
+        assert!(matches!(found(json!([{"name": "tool_use", "template": "t"}])), Err(TemplateError::NoDefault)));
+        for none in [json!([{"name": "default"}]), json!({"default": 5}), json!(["t"]), json!([]), json!({}), json!(3)]
+        {
+            let error = found(none.clone()).unwrap_err().to_string();
+            assert!(error.ends_with(&format!("must be a text or a list of named texts, not {none}")), "{error}");
         }
         let folder = directory.path().join(FOLDER);
         std::fs::create_dir(&folder).unwrap();
