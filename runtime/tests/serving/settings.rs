@@ -67,7 +67,6 @@ async fn wrong_settings_are_refused_before_anything_is_started() {
         &["--expert-map-path", "/dev/zero"],
         &["--api-key-file", "/dev/zero"],
         &["--served-model-name", ""],
-        &["--served-model-name", "a\nb"],
         &["--expert-map-record-path", "/nowhere/map.json"],
         &["--expert-map-record-path", folder.path().to_str().unwrap()],
         &["--expert-map-record-path", "/dev/full"],
