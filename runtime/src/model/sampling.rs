@@ -110,7 +110,7 @@ impl<'a> Row<'a> {
         let weight = |logit: f32| f64::from((logit - largest) / sampling.temperature).exp() as f32;
         scratch.clear();
         scratch.extend((0..).zip(logits.iter().map(|logit| weight(*logit))));
-        if sampling.top_k > 0 {
+        if (1..scratch.len()).contains(&(sampling.top_k as usize)) {
             keep_best(scratch, sampling.top_k as usize);
         }
         if sampling.top_p < 1.0 {

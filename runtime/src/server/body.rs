@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{CONTENT_ENCODING, EXPECT};
+use axum::http::header::{CONTENT_ENCODING, EXPECT, HeaderName, TRANSFER_ENCODING};
 use axum::http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
+use plan::words::with_causes;
 use tokio::time::{Instant, timeout_at};
 
 use self::pace::{Pace, Times};
@@ -82,14 +83,13 @@ impl Bodies {
     /// If it is too long, comes too slowly or finds no room.
     pub async fn take(&self, request: Request, bounds: Option<RequestBounds>) -> Result<Received, ApiError> {
         let waits_to_send = request.headers().contains_key(EXPECT);
-        let encoding = encoding_of(request.headers());
+        let packed = check_packing(request.headers());
         let mut body = request.into_body();
-        if let Some(encoding) = encoding {
+        if let Err(refusal) = packed {
             if !waits_to_send {
                 self.throw_away(body).await;
             }
-            let message = format!("Content-Encoding {encoding} is not supported; send the request body as it is");
-            return Err(ApiError::other(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::UnsupportedMediaType, message));
+            return Err(refusal);
         }
         let announced = body.size_hint().lower();
         if announced > self.most as u64 {
@@ -126,7 +126,8 @@ impl Bodies {
             match next.map_err(|_| too_slow(pace.there()))? {
                 None => return Ok(None),
                 Some(Err(error)) => {
-                    let message = format!("the request body ended early: {error}");
+                    let reason = with_causes(&error);
+                    let message = format!("the request body ended early, or is not sent as its head says: {reason}");
                     return Err(ApiError::other(StatusCode::BAD_REQUEST, Code::InvalidJson, message));
                 }
                 Some(Ok(frame)) => {
@@ -165,12 +166,22 @@ impl Bodies {
     }
 }
 
-/// What has been done to a body, if anything has.
-fn encoding_of(headers: &HeaderMap) -> Option<Quoted> {
-    let encodings = headers.get_all(CONTENT_ENCODING).iter();
-    let found = encodings.map(|value| String::from_utf8_lossy(value.as_bytes()));
-    let mut found = found.filter(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity"));
-    found.next().map(Quoted::from)
+/// Refuses a body to which something has been done for the way.
+fn check_packing(headers: &HeaderMap) -> Result<(), ApiError> {
+    let other_than = |name: HeaderName, usual: &str| -> Option<Quoted> {
+        let values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let mut others = values.filter(|value| !value.is_empty() && !value.trim().eq_ignore_ascii_case(usual));
+        others.next().map(Quoted::from)
+    };
+    if let Some(encoding) = other_than(CONTENT_ENCODING, "identity") {
+        let message = format!("Content-Encoding {encoding} is not supported; send the request body as it is");
+        return Err(ApiError::other(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::UnsupportedMediaType, message));
+    }
+    if let Some(encoding) = other_than(TRANSFER_ENCODING, "chunked") {
+        let message = format!("Transfer-Encoding {encoding} is not supported, only chunked is");
+        return Err(ApiError::other(StatusCode::NOT_IMPLEMENTED, Code::UnsupportedMediaType, message));
+    }
+    Ok(())
 }
 
 fn no_room(reason: NoRoom) -> ApiError {
@@ -209,15 +220,23 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_is_packed_is_refused_by_the_name_of_its_encoding() {
         let bodies = Bodies::of_at_most(100);
-        for (encoding, is_taken) in [("identity", true), ("Identity", true), ("", true), ("gzip", false), ("br", false)]
-        {
+        let (packed, unknown) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, StatusCode::NOT_IMPLEMENTED);
+        for (name, encoding, refused) in [
+            ("Content-Encoding", "identity", None),
+            ("Content-Encoding", "Identity", None),
+            ("Content-Encoding", "", None),
+            ("Content-Encoding", "gzip", Some(packed)),
+            ("Content-Encoding", "br", Some(packed)),
+            ("Transfer-Encoding", "Chunked", None),
+            ("Transfer-Encoding", "gzip, chunked", Some(unknown)),
+        ] {
             let mut sent = request(vec![10]);
-            sent.headers_mut().insert(CONTENT_ENCODING, encoding.parse().unwrap());
-            let taken = bodies.take(sent, None).await;
-            assert_eq!(taken.is_ok(), is_taken, "{encoding}");
-            let Err(error) = taken else { continue };
-            assert_eq!((error.status, error.code), (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::UnsupportedMediaType));
-            assert!(error.message.starts_with(&format!("Content-Encoding {encoding} is not supported")), "{error}");
+            sent.headers_mut().insert(HeaderName::try_from(name).unwrap(), encoding.parse().unwrap());
+            let error = bodies.take(sent, None).await.err();
+            assert_eq!(error.as_ref().map(|error| error.status), refused, "{name} {encoding}");
+            let Some(error) = error else { continue };
+            assert_eq!(error.code, Code::UnsupportedMediaType);
+            assert!(error.message.starts_with(&format!("{name} {encoding} is not supported")), "{error}");
         }
     }
 

@@ -90,6 +90,12 @@ impl ServedModel {
     pub fn load(directory: &Path, name: String, limits: &ModelLimits, created: i64) -> Result<Self, ServedError> {
         let files = TokenizerFiles::read(directory)?;
         let tokenizer = Tokenizer::new(&files)?;
+        let around = tokenizer.encode("", true)?;
+        if let Some(token) = around.iter().find(|&&token| token as usize >= limits.vocab_size) {
+            let reason =
+                format!("it puts token {token} around every text, and the model has {} tokens", limits.vocab_size);
+            return Err(ServedError::Parse { file: "tokenizer.json", reason: reason.into() });
+        }
         let longest = limits.max_model_len.saturating_mul(tokenizer.longest_token()).max(SHORTEST_CHAT);
         let chat = ChatTemplate::load(directory, files.chat_template(), tokenizer.named_tokens(), longest);
         if let Err(reason) = &chat {

@@ -24,6 +24,8 @@ pub enum Foreign {
     Compressed,
     /// HDF5, of Keras.
     Hdf5,
+    /// Text in UTF-16, as some editors and shells write it.
+    Utf16,
     /// As a download leaves it that has reserved its place and not yet come.
     Zeros,
 }
@@ -53,10 +55,24 @@ impl Foreign {
                 Some(Self::Compressed)
             }
             () if begins(b"\x89HDF") => Some(Self::Hdf5),
+            () if is_utf16(beginning) => Some(Self::Utf16),
             () if beginning.iter().take(64).all(|&byte| byte == 0) => Some(Self::Zeros),
             () => None,
         }
     }
+}
+
+/// Whether bytes begin with UTF-16's mark and some ASCII; the length at the beginning of a safetensors file can look like the
+/// mark alone.
+fn is_utf16(beginning: &[u8]) -> bool {
+    let place_of_ascii = match beginning {
+        [0xff, 0xfe, ..] => 0,
+        [0xfe, 0xff, ..] => 1,
+        _ => return false,
+    };
+    let is_ascii = |pair: &[u8; 2]| (1..0x80).contains(&pair[place_of_ascii]) && pair[1 - place_of_ascii] == 0;
+    let (pairs, _) = beginning[2..].as_chunks::<2>();
+    pairs.iter().take(3).filter(|pair| is_ascii(pair)).count() == pairs.len().min(3) && !pairs.is_empty()
 }
 
 impl Display for Foreign {
@@ -73,6 +89,7 @@ impl Display for Foreign {
             Self::Gguf => "of llama.cpp (GGUF), not what its name says: take the model's safetensors form",
             Self::Compressed => "compressed: unpack it",
             Self::Hdf5 => "of Keras (HDF5), not what its name says: take the model's safetensors form",
+            Self::Utf16 => "text in UTF-16: save it in UTF-8",
             Self::Zeros => "all zeros where it begins, as of a download that has not ended: download it again",
         })
     }

@@ -71,8 +71,17 @@ fn what_a_file_is_instead_is_told_by_how_it_begins() {
     assert!(said_of(b"GGUF\x03").contains("llama.cpp"));
     assert!(said_of(&[0x1f, 0x8b, 8]).contains("compressed"));
     assert!(said_of(&[0; 500]).contains("all zeros"));
+    for text in [&b"\xff\xfe{\0\"\0"[..], b"\xfe\xff\0{\0\"", b"\xff\xfe{\0"] {
+        assert_eq!(said_of(text), "config.json is text in UTF-16: save it in UTF-8");
+    }
     assert_eq!(said_of(&[b' '; 1001]).split(',').next(), Some("config.json has 1001 bytes"));
-    for good in [&b"{}"[..], b"\xef\xbb\xbf{}", b"  {\"a\": 1}", &[0x80, 2, 0, 0, 0, 0, 0, 0, b'{']] {
+    for good in [
+        &b"{}"[..],
+        b"\xef\xbb\xbf{}",
+        b"  {\"a\": 1}",
+        &[0x80, 2, 0, 0, 0, 0, 0, 0, b'{'],
+        &[0xff, 0xfe, 2, 0, 0, 0, 0, 0, b'{'],
+    ] {
         assert_eq!(Foreign::of(good), None, "{good:?}");
     }
 }

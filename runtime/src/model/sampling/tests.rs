@@ -65,6 +65,17 @@ fn top_k_and_top_p_leave_only_the_best_tokens_in_their_proportions() {
 }
 
 #[test]
+fn settings_that_leave_every_token_choose_as_if_they_were_not_given() {
+    let logits = logits();
+    let run = |top_p, top_k| -> Vec<u32> {
+        (0..50).map(|at| row(&logits).choose(&sampling(1.0, top_p, top_k, 7), at, &mut Vec::new())).collect()
+    };
+    for top_k in [4, 5, u32::MAX] {
+        assert_eq!(run(1.0, top_k), run(1.0, 0), "top_k {top_k}");
+    }
+}
+
+#[test]
 fn equal_seeds_and_positions_choose_the_equal_token_and_others_do_not() {
     let logits = vec![0.0; 1000];
     let run = |seed| (0..20).map(|at| row(&logits).choose(&sampling(1.0, 1.0, 0, seed), at, &mut Vec::new())).collect();

@@ -7,6 +7,7 @@ mod cuts;
 mod expressions;
 mod fewest;
 mod files;
+mod growth;
 mod spelling;
 
 use std::path::Path;
@@ -24,6 +25,7 @@ use self::cuts::Cuts;
 use self::expressions::translate_all;
 use self::fewest::Fewest;
 pub use self::files::TokenizerFiles;
+use self::growth::growth;
 use self::spelling::{Spelling, byte_of_char};
 use crate::model::folder::FileError;
 use crate::quoted::Quoted;
@@ -114,6 +116,9 @@ const PIECE: usize = 16 << 10;
 /// match nothing more without a word.
 const WHITE_SPACE: usize = 500_000;
 
+/// How many times as long a normalizer may make a text; those of models that people serve make it 12 times as long.
+const GROWTH: usize = 64;
+
 /// Words whose tokens each thread keeps: those of 255 bytes take 8 KiB each.
 const WORDS_KEPT: usize = 1_024;
 
@@ -150,19 +155,14 @@ impl Tokenizer {
     }
 
     fn make(files: &TokenizerFiles) -> Result<Self, TokenizerError> {
-        let wrong = |reason: String| TokenizerError::Wrong { file: "tokenizer.json", reason };
         let class = Class::of(files)?;
         let parts = class.parts(files)?;
-        // The crate panics at some files, and at some only when it is given a text.
-        let read = attempt(|| {
-            let read = tokenizers::Tokenizer::from_bytes(parts)?;
-            read.encode_fast(TRIAL, true).map(|_| read)
-        });
-        let read = read.map_err(|panic| wrong(format!("reading it fails with {panic}")))?;
-        let mut inner = read.map_err(|error| wrong(error.to_string()))?;
+        let mut inner = read_or_wrong(|| tokenizers::Tokenizer::from_bytes(parts))?;
         check_settings(files, &inner)?;
+        check_growth(&inner)?;
+        read_or_wrong(|| inner.encode_fast(TRIAL, true).map(|_| ()))?;
         // transformers turns both off for a text that it is not asked to cut or to fill.
-        inner.with_truncation(None).map_err(|error| wrong(error.to_string()))?;
+        read_or_wrong(|| inner.with_truncation(None).map(|_| ()))?;
         inner.with_padding(None);
         let splits = files.config.get("split_special_tokens").and_then(Value::as_bool);
         inner.set_encode_special_tokens(splits.unwrap_or(false));
@@ -350,6 +350,25 @@ fn check_white_space(text: &str) -> Result<(), TokenizerError> {
         Some(run) if run > WHITE_SPACE => Err(TokenizerError::WhiteSpace { run }),
         _ => Ok(()),
     }
+}
+
+/// Does what the crate panics at with some files, and with some only when it is given a text.
+fn read_or_wrong<T>(read: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, TokenizerError> {
+    let wrong = |reason: String| TokenizerError::Wrong { file: "tokenizer.json", reason };
+    let read = attempt(read).map_err(|panic| wrong(format!("reading it fails with {panic}")))?;
+    read.map_err(|error| wrong(error.to_string()))
+}
+
+/// Refuses a normalizer with which a short text would cost as much as a long one.
+fn check_growth(inner: &tokenizers::Tokenizer) -> Result<(), TokenizerError> {
+    const FILE: &str = "tokenizer.json";
+    let normalizer = serde_json::to_value(inner.get_normalizer())
+        .map_err(|error| TokenizerError::Json { file: FILE, reason: error.to_string().into() })?;
+    if growth(&normalizer) > GROWTH {
+        let setting = "a normalizer that can make a text more than 64 times as long";
+        return Err(TokenizerError::Setting { file: FILE, setting });
+    }
+    Ok(())
 }
 
 /// Makes the tokenizer read its expressions as transformers' does.

@@ -226,11 +226,40 @@ fn texts() -> Vec<Case> {
         ("half a tokenizer", "tiny-moe", truncate(TOKENIZER, 1000)),
         ("a normalizer that cannot be read", "tiny-moe", charsmap("AAAA")),
         ("a normalizer that fails at every text", "tiny-moe", charsmap("AAAAAA==")),
+        ("a normalizer that makes texts long", "tiny-moe", doubling()),
+        ("a token beyond the vocabulary around every text", "tiny-moe", around(1_792)),
+        ("a tokenizer in UTF-16", "tiny-moe", edit(TOKENIZER, to_utf16)),
+        ("a configuration in UTF-16", "base", edit("config.json", to_utf16)),
         ("a device as tokenizer_config.json", "tiny-moe", link(TOKENIZER_CONFIG, "/dev/zero")),
         ("a list as tokenizer_config.json", "tiny-moe", write(TOKENIZER_CONFIG, "[]")),
         ("a pipe as generation_config.json", "tiny-moe", pipe(GENERATION_CONFIG)),
         ("a web page as generation_config.json", "tiny-moe", write(GENERATION_CONFIG, "<html>")),
     ]
+}
+
+/// A tokenizer that doubles every `a` seven times.
+fn doubling() -> Spoil {
+    json(TOKENIZER, |tokenizer| {
+        let double = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
+        tokenizer["normalizer"] = json!({"type": "Sequence", "normalizers": vec![double; 7]});
+    })
+}
+
+/// A tokenizer that puts this token before every text.
+fn around(token: u32) -> Spoil {
+    json(TOKENIZER, move |tokenizer| {
+        tokenizer["post_processor"] = json!({
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [token], "tokens": ["<s>"]}},
+        });
+    })
+}
+
+fn to_utf16(bytes: &mut Vec<u8>) {
+    let text = format!("\u{feff}{}", String::from_utf8(std::mem::take(bytes)).unwrap());
+    *bytes = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
 }
 
 /// A tokenizer with this map of characters, as sentencepiece makes them.
