@@ -1,6 +1,7 @@
 //! What the commands give: the figures of a plan are those of the map that it prints.
 
 use std::fs;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
@@ -12,8 +13,11 @@ fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&printed(&[arguments, &["-o", "json"]].concat())).unwrap()
 }
 
+/// A file of this name in a folder of its own: tests run at the same time, and some give their files the same name.
 fn scratch(name: &str) -> String {
-    let folder = std::env::temp_dir().join(format!("kubectl-moe-results-{}", std::process::id()));
+    static FOLDERS: AtomicU32 = AtomicU32::new(0);
+    let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("kubectl-moe-results-{}-{number}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     folder.join(name).to_str().unwrap().to_owned()
 }
