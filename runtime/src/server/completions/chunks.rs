@@ -99,8 +99,9 @@ impl Chunks for StreamWriter {
     fn write(&self, chunk: Chunk) -> String {
         let Chunk { choice: index, part, finish, given } = chunk;
         let (prompt, tokenizer) = (self.writer.prompt(index), &self.writer.model.tokenizer);
-        let mut logprobs = Logprobs::default();
+        let mut logprobs = self.writer.request.logprobs.map(|_| Logprobs::default());
         let mut add = |score: Score<'_>| {
+            let Some(logprobs) = &mut logprobs else { return };
             logprobs.text_offset.push(score.offset);
             logprobs.token_logprobs.push(Some(score.logprob));
             logprobs.tokens.push(tokenizer.name(score.token));
@@ -108,7 +109,7 @@ impl Chunks for StreamWriter {
         };
         let text = match part {
             Part::Prompt => {
-                logprobs = Logprobs::unpredicted(tokenizer.name(prompt.tokens[0]));
+                logprobs = logprobs.map(|_| Logprobs::unpredicted(tokenizer.name(prompt.tokens[0])));
                 prompt.text.clone()
             }
             Part::Scores(scores, from) => {
@@ -121,7 +122,6 @@ impl Chunks for StreamWriter {
                 piece.text
             }
         };
-        let logprobs = self.writer.request.logprobs.map(|_| logprobs);
         let choice = CompletionChoice { index, text, logprobs, finish_reason: finish };
         let so_far = Usage::new(prompt.tokens.len(), given);
         self.completion(vec![choice], UsageField::of_chunk(self.usage, so_far))
