@@ -12,9 +12,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use self::forecast::Forecast;
+use self::swift::Found;
 use crate::coverage::{self, Coverage};
-use crate::load::{ExpertLoad, total};
+use crate::expected::Expected;
+use crate::load::{self, ExpertLoad, since_last_shift, total};
 use crate::map::{ExpertMap, MapError};
 use crate::membership::{Membership, MembershipError};
 use crate::moves;
@@ -81,7 +82,7 @@ pub struct UnknownPolicy(pub String);
 pub struct Request<'a> {
     /// How the target is found.
     pub policy: Policy,
-    /// The load of closed windows, the oldest first; at least one.
+    /// The load of closed windows, the oldest first; at least one. Those in which nothing was counted are left out.
     pub windows: &'a [ExpertLoad],
     /// The ranks that the target is for.
     pub topology: &'a Topology,
@@ -93,14 +94,38 @@ pub struct Request<'a> {
     pub min_coverage: Coverage,
 }
 
-/// A target map, and what it could not do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A target map, what it is for, and what it could not do.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// The target. The slots of each rank are in the order in which the way from the placement in force leaves them
     /// ([`moves::destination`]), so taking that ends exactly in it.
     pub map: ExpertMap,
+    /// Which part of the planner answered, for each layer.
+    pub branches: Vec<Branch>,
+    /// What it was made for: whether moving there is worth it is to be judged by that.
+    pub expected: Expected,
+    /// Windows in which something was counted, of those that were given: the plan was made from these, or from the last
+    /// [`load::WINDOWS_KEPT`] of them.
+    pub windows: usize,
     /// Experts, over all layers, that a loss which `min_coverage` names could take away all the same.
     pub uncovered: usize,
+}
+
+/// A part of the planner that answers for a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Branch {
+    /// The placement in force, as it is.
+    Kept,
+    /// The published algorithm.
+    Published,
+    /// A placement from nothing.
+    Scratch,
+    /// Few changes of the placement in force.
+    InForce,
+    /// A placement of other ranks, fitted to those there are.
+    Recovered,
+    /// A placement for loads that come in bursts, from nothing or from the one in force.
+    Bursts,
 }
 
 /// Makes a plan.
@@ -122,14 +147,21 @@ pub fn balance_with(request: &Request<'_>, tuning: &Tuning) -> Result<Plan, Bala
     if let Some(current) = current {
         Membership::between(current.slots_of_ranks(), topology.slots())?;
     }
-    let map = target(request, first, tuning)?;
-    Ok(Plan { uncovered: coverage::uncovered(&map, topology, min_coverage), map })
+    ExpertMap::shape_on(first.layers(), first.experts(), topology.slots())?;
+    let kept = load::kept(windows);
+    let (map, expected, branches) = target(&Request { windows: &kept, ..*request }, first, tuning)?;
+    let uncovered = coverage::uncovered(&map, topology, min_coverage);
+    let windows = windows.iter().filter(|window| !window.is_empty()).count();
+    Ok(Plan { map, branches, expected, windows, uncovered })
 }
 
-fn target(request: &Request<'_>, load: &ExpertLoad, tuning: &Tuning) -> Result<ExpertMap, BalanceError> {
+fn target(
+    request: &Request<'_>,
+    load: &ExpertLoad,
+    tuning: &Tuning,
+) -> Result<(ExpertMap, Expected, Vec<Branch>), BalanceError> {
     let Request { policy, windows, topology, current, min_coverage } = *request;
     let (layers, experts, of_ranks) = (load.layers(), load.experts(), topology.slots().clone());
-    ExpertMap::shape_on(layers, experts, &of_ranks)?;
     let placed = |slots| {
         ExpertMap::with_slots_of_ranks(layers, experts, of_ranks.clone(), slots)
             .expect("a policy keeps the invariants of a map")
@@ -139,32 +171,32 @@ fn target(request: &Request<'_>, load: &ExpertLoad, tuning: &Tuning) -> Result<E
         Some(current) => moves::destination(current, map).expect("both maps are of one group"),
         None => map,
     };
+    let known = |map, branch| (map, Expected::known(&total(windows)), vec![branch; layers]);
     Ok(match policy {
         Policy::Off => match current {
-            Some(current) if in_force.is_some() => current.clone(),
-            Some(current) => arranged(placed(swift::restored(&Forecast::new(windows), topology, current))),
-            None => ExpertMap::contiguous_on(layers, experts, of_ranks)?,
+            Some(current) if in_force.is_some() => known(current.clone(), Branch::Kept),
+            Some(current) => {
+                let restored = swift::restored(&Forecast::new(windows), topology, current);
+                known(arranged(placed(restored)), Branch::Recovered)
+            }
+            None => known(ExpertMap::contiguous_on(layers, experts, of_ranks)?, Branch::Kept),
         },
         Policy::DeepSeek => {
             let live = topology.live();
             let per_rank = live.slots().per_rank().ok_or(BalanceError::UnequalSlots { policy })?;
             let (slots, shares) = deepseek::balance(&total(windows), &live, per_rank);
             let target = placed(slots).with_shares(&shares).expect("copies that are joined take all shares");
-            arranged(match current {
+            let target = match current {
                 Some(current) => relabel::all_layers(current, target, topology),
                 None => target,
-            })
+            };
+            known(arranged(target), Branch::Published)
         }
         Policy::Swift => {
-            let forecast = Forecast::new(windows);
-            let (slots, bursty) = swift::balance((windows, &forecast), (topology, tuning), current, min_coverage);
-            let mut map =
-                shares::suit(arranged(placed(slots)), &forecast.load(), topology, shares::uncertainty(windows));
-            // What is placed for bursts is uneven in the sum on purpose: shares that level the sum would undo it.
-            for layer in bursty {
-                map.set_shares(layer, None).expect("even shares add up");
-            }
-            map
+            let windows = since_last_shift(windows);
+            let Found { slots, expected, branches } = swift::balance(windows, (topology, tuning), current, min_coverage);
+            let map = shares::suit(arranged(placed(slots)), &expected, topology);
+            (map, expected, branches)
         }
     })
 }

@@ -9,6 +9,7 @@
 pub mod balance;
 pub mod bound;
 pub mod coverage;
+pub mod expected;
 pub mod formats;
 mod holders;
 pub mod ids;
@@ -24,6 +25,7 @@ pub mod shares;
 pub mod sizing;
 pub mod slots;
 pub mod topology;
+mod transcendental;
 pub mod tuning;
 pub mod wire;
 pub mod words;

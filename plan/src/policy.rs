@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use strum::{Display, EnumIter, IntoStaticStr};
 
 use crate::coverage::Coverage;
-use crate::load::ExpertLoad;
+use crate::expected::Expected;
 use crate::map::ExpertMap;
 use crate::moves::Transaction;
 use crate::topology::Topology;
@@ -143,8 +143,8 @@ impl Decision {
 /// A plan to decide on.
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'a> {
-    /// The load that is expected.
-    pub load: &'a ExpertLoad,
+    /// What the plan was made for.
+    pub expected: &'a Expected,
     /// The map in force.
     pub current: &'a ExpertMap,
     /// Its ranks.

@@ -3,9 +3,10 @@
 
 use thiserror::Error;
 
-use crate::balance::{BalanceError, Policy, Request, balance};
+use crate::balance::{BalanceError, Plan, Policy, Request, balance};
 use crate::coverage::Coverage;
-use crate::load::{ExpertLoad, since_last_shift};
+use crate::expected::Expected;
+use crate::load::{self, ExpertLoad};
 use crate::map::ExpertMap;
 use crate::moves::{MoveError, Transaction, best_first};
 use crate::policy::{Case, Decision, History, Terms, decide};
@@ -30,7 +31,7 @@ pub struct Rules {
 pub struct Situation<'a> {
     /// The map in force.
     pub current: &'a ExpertMap,
-    /// The windows that are remembered, the oldest first; at least one. The last is what a target is judged on.
+    /// The windows that are remembered, the oldest first; at least one.
     pub windows: &'a [ExpertLoad],
     /// The ranks.
     pub topology: &'a Topology,
@@ -53,31 +54,36 @@ pub struct Proposal {
 /// If there is no window, no staging page, or windows, ranks and map do not fit each other.
 pub fn propose(situation: &Situation<'_>, rules: &Rules) -> Result<Proposal, ProposalError> {
     let Situation { current, windows, topology, .. } = *situation;
-    let windows = since_last_shift(windows);
-    let load = windows.last().ok_or(BalanceError::NoWindow)?;
+    let windows = load::kept(windows);
+    let last = windows.last().ok_or(BalanceError::NoWindow)?;
     // The published algorithm knows one load; the last window says more of the next one than their sum.
-    let planned_from = if rules.policy == Policy::DeepSeek { std::slice::from_ref(load) } else { windows };
+    let planned_from = if rules.policy == Policy::DeepSeek { std::slice::from_ref(last) } else { &*windows };
     let (policy, min_coverage) = (rules.policy, rules.min_coverage);
     let request = Request { policy, windows: planned_from, topology, current: Some(current), min_coverage };
-    let proposal = judge(situation, rules, &balance(&request)?.map)?;
+    let Plan { map, expected, .. } = balance(&request)?;
+    let proposal = judge(situation, rules, &map, &expected)?;
     if proposal.decision.moves() || policy != Policy::Swift {
         return Ok(proposal);
     }
     // What is not worth its bytes may be had in part without any.
-    let suited = shares::suit(current.clone(), load, topology, shares::uncertainty(windows));
-    let free = judge(situation, rules, &suited)?;
+    let suited = shares::suit(current.clone(), &expected, topology);
+    let free = judge(situation, rules, &suited, &expected)?;
     Ok(if free.decision.moves() { free } else { proposal })
 }
 
-/// Judges whether to move to a target, however it was found.
+/// Judges whether to move to a target, however it was found, by what it was made for.
 ///
 /// # Errors
 /// As [`propose`], or if the target has another shape than the map in force.
-pub fn judge(situation: &Situation<'_>, rules: &Rules, target: &ExpertMap) -> Result<Proposal, ProposalError> {
-    let Situation { current, windows, topology, history } = *situation;
-    let load = windows.last().ok_or(BalanceError::NoWindow)?;
-    let mut transactions = best_first(current, target, load, topology, rules.staging_pages)?;
-    let case = Case { load, current, topology, transactions: &transactions, min_coverage: rules.min_coverage };
+pub fn judge(
+    situation: &Situation<'_>,
+    rules: &Rules,
+    target: &ExpertMap,
+    expected: &Expected,
+) -> Result<Proposal, ProposalError> {
+    let Situation { current, topology, history, .. } = *situation;
+    let mut transactions = best_first(current, target, expected, topology, rules.staging_pages)?;
+    let case = Case { expected, current, topology, transactions: &transactions, min_coverage: rules.min_coverage };
     let decision = decide(&case, &rules.terms, history);
     transactions.truncate(if decision.moves() { decision.figures.transactions } else { 0 });
     Ok(Proposal { decision, transactions })

@@ -6,8 +6,8 @@ mod rounding;
 
 use std::ops::Range;
 
+use crate::expected::{Error, Expected, Future};
 use crate::ids::LayerId;
-use crate::load::{ExpertLoad, distance};
 use crate::map::{ExpertMap, WHOLE};
 use crate::topology::Topology;
 
@@ -25,41 +25,43 @@ const WORTH: f64 = 0.0005;
 /// that follow each other differ by about as much.
 pub const LEAST_UNCERTAINTY: f64 = 0.05;
 
-/// A placement with shares that suit a load.
+/// A placement with shares that suit what is expected.
 ///
 /// In each layer they minimise what is expected of the sum over ranks of load squared over speed, when the tokens of each
-/// expert are those given, give or take `uncertainty` (relative standard deviation, experts independent). The certain part
+/// expert are those expected, give or take what they are expected to be off by (experts independent). The certain part
 /// of that sum levels ranks: without uncertainty its minimum has the least possible load on the busiest rank. The
 /// uncertain part holds an expert's shares together, as an expert that is split evenly errs by least on any one rank. A layer
-/// keeps even shares where they take less than 0.05 % off its busiest rank.
+/// keeps even shares where they take less than 0.05 % off its busiest rank, and where bursts are expected: what is placed for
+/// bursts is uneven in the sum on purpose.
 ///
 /// # Panics
-/// If map, load and topology have other dimensions.
+/// If map, topology and what is expected have other dimensions.
 #[must_use]
-pub fn suit(placement: ExpertMap, load: &ExpertLoad, topology: &Topology, uncertainty: f64) -> ExpertMap {
+pub fn suit(placement: ExpertMap, expected: &Expected, topology: &Topology) -> ExpertMap {
     let mut suited = placement.with_even_shares();
-    let mut suit = Suit::new(topology.speeds(), suited.physical(), uncertainty);
+    let mut suit = Suit::new(topology.speeds(), suited.physical());
     for layer in suited.layers() {
-        if let Some(shares) = suit.layer(&suited, layer, load.layer(layer)) {
+        let Future::Level { tokens, error } = expected.layer(layer) else { continue };
+        if let Some(shares) = suit.layer(&suited, layer, (tokens, uncertainty(tokens, *error))) {
             suited.set_shares(layer, Some(shares)).expect("shares of an expert make a whole");
         }
     }
     suited
 }
 
-/// By how much windows that follow each other differ ([`distance`]), a quadratic mean; [`LEAST_UNCERTAINTY`] at least.
-/// Windows without any load say nothing.
-#[must_use]
-pub fn uncertainty(windows: &[ExpertLoad]) -> f64 {
-    let windows: Vec<&ExpertLoad> = windows.iter().filter(|window| window.total() > 0).collect();
-    let squares: f64 = windows.windows(2).map(|pair| distance(pair[0], pair[1]).powi(2)).sum();
-    let pairs = windows.len().saturating_sub(1).max(1) as f64;
-    f64::sqrt(squares / pairs).max(LEAST_UNCERTAINTY)
+/// How far off the tokens of a layer's experts are expected to be, a quadratic mean relative to them; [`LEAST_UNCERTAINTY`] at
+/// least, but nothing where they are known.
+fn uncertainty(tokens: &[f64], error: Error) -> f64 {
+    if error == Error::default() {
+        return 0.0;
+    }
+    let (tokens, squares) = tokens.iter().fold((0.0, 0.0), |(sum, squares), &t| (sum + t, squares + t * t));
+    let variance = if squares > 0.0 { error.counting * tokens / squares + error.relative } else { 0.0 };
+    variance.sqrt().max(LEAST_UNCERTAINTY)
 }
 
 /// What is used again from layer to layer.
 struct Suit<'a> {
-    uncertainty: f64,
     speeds: &'a [f64],
     levelled: Levelled<'a>,
     /// Slot and rank of the copies of experts with several, expert by expert.
@@ -68,15 +70,14 @@ struct Suit<'a> {
 }
 
 impl<'a> Suit<'a> {
-    fn new(speeds: &'a [f64], slots: usize, uncertainty: f64) -> Self {
+    fn new(speeds: &'a [f64], slots: usize) -> Self {
         let levelled = Levelled::new(speeds, slots);
-        Self { uncertainty, speeds, levelled, copies: Vec::with_capacity(slots), rounding: Rounding::default() }
+        Self { speeds, levelled, copies: Vec::with_capacity(slots), rounding: Rounding::default() }
     }
 
     /// Shares for a layer that is shared evenly; `None` where those are as good.
-    fn layer(&mut self, map: &ExpertMap, layer: LayerId, tokens: &[u64]) -> Option<Vec<u32>> {
+    fn layer(&mut self, map: &ExpertMap, layer: LayerId, (tokens, uncertainty): (&[f64], f64)) -> Option<Vec<u32>> {
         let (experts, of_ranks) = (map.layer(layer), map.slots_of_ranks());
-        let tokens: Vec<f64> = tokens.iter().map(|&tokens| tokens as f64).collect();
         let counts = map.replica_counts(layer);
         let evenly: Vec<f64> = tokens.iter().zip(&counts).map(|(tokens, &count)| tokens / f64::from(count)).collect();
         let slots = |rank: usize| of_ranks.of(rank.into());
@@ -113,7 +114,7 @@ impl<'a> Suit<'a> {
             levelled.add(tokens[expert], of_expert.iter().copied());
             copies = rest;
         }
-        levelled.level_out(self.uncertainty, PASSES, level * (1.0 + WORTH));
+        levelled.level_out(uncertainty, PASSES, level * (1.0 + WORTH));
         let mut parts = map.parts(layer);
         for copies in levelled.shared() {
             self.rounding.parts(copies.iter().map(|&(slot, _, fraction)| (slot, fraction)), &mut parts);

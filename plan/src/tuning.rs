@@ -38,9 +38,9 @@ macro_rules! tuning {
 tuning! {
     /// A layer is improved no further once its busiest rank is within this many standard deviations of what a rank's load
     /// will differ from its forecast: the next window undoes finer work.
-    within_noise: f64 = 0.7,
+    within_noise: f64 = 0.8,
     /// The same, in standard deviations, when shares alone take it to within that: they cost no page, so they may do finer work.
-    within_noise_by_shares: f64 = 0.4,
+    within_noise_by_shares: f64 = 0.6,
     /// Parts of the way to the goal that are left when it is looked at whether shares can do the rest: first this, then a
     /// third of it. More looks cost more time, fewer move pages that shares would have saved.
     first_look_at_shares: f64 = 0.5,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use plan::balance::{Policy, Request, balance};
 use plan::coverage::Coverage;
+use plan::expected::Expected;
 use plan::load::{ExpertLoad, balance_ratio, rank_loads};
 use plan::map::{ExpertMap, MapShape};
 use plan::moves::{best_first, moved_slots};
@@ -74,9 +75,10 @@ fn swift_moves_at_most_two_fifths_of_what_deepseek_moves_when_traffic_shifts() {
 fn decision(policy: Policy, load: &ExpertLoad, current: &ExpertMap) -> Decision {
     let topology = Topology::single_node(RANKS, current.shape().slots_per_rank);
     let target = plan(policy, load, current);
-    let transactions = best_first(current, &target, load, &topology, 16).unwrap();
+    let expected = &Expected::known(load);
+    let transactions = best_first(current, &target, expected, &topology, 16).unwrap();
     let case =
-        Case { load, current, topology: &topology, transactions: &transactions, min_coverage: Coverage::default() };
+        Case { expected, current, topology: &topology, transactions: &transactions, min_coverage: Coverage::default() };
     decide(&case, &Terms::usual(3 * 64 * 128 * 2, 60.0), History::default())
 }
 

@@ -36,8 +36,8 @@ pub struct PlanArguments {
     /// Physical experts per layer beyond one copy of each; with the experts they divide by the ranks
     #[arg(long, value_name = "R", default_value_t = 0)]
     redundancy: usize,
-    /// Expert map in force, in any of the formats; the result then tells whether moving is worth it. Without it, the
-    /// placement that engines start with
+    /// Expert map in force, in any of the formats; the result then tells whether moving is worth it. Without it, the plan is
+    /// from nothing, and compared with the placement that engines start with
     #[arg(long, value_name = "MAP")]
     current: Option<PathBuf>,
     /// How the placement is found
@@ -96,7 +96,7 @@ struct Report {
     coverage: usize,
     node_coverage: usize,
     uncovered: usize,
-    /// Whether the runtime would move there, judged on the last window, with --current.
+    /// Whether the runtime would move there, judged by what the plan was made for, with --current.
     decision: Option<Decision>,
     planner_seconds: f64,
     format: &'static str,
@@ -167,7 +167,7 @@ pub fn run(arguments: &PlanArguments, terminal: &mut Terminal<'_>) -> Result<Str
             };
             let (current, history) = (&in_force, History::default());
             let situation = Situation { current, windows: &windows, topology: &topology, history };
-            Some(judge(&situation, &rules, &planned)?.decision)
+            Some(judge(&situation, &rules, &planned, &plan.expected)?.decision)
         }
         None => None,
     };
@@ -359,10 +359,7 @@ fn table(report: &Report, is_wide: bool) -> String {
         rows.push(("coverage", uncovered));
     }
     if let Some(decision) = &report.decision {
-        let [decided, mut predicted] = described(decision);
-        if report.windows > 1 {
-            predicted.insert_str(0, "on the last window, ");
-        }
+        let [decided, predicted] = described(decision);
         rows.push(("decision", decided));
         rows.push(("predicted", predicted));
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ::plan::balance::Policy;
+use ::plan::load::WINDOWS_KEPT;
 use ::plan::map::MapShape;
 use ::plan::policy::{Decision, Terms};
 use ::plan::proposal::Rules;
@@ -29,8 +30,8 @@ pub struct SimulateArguments {
     /// Physical experts per layer beyond one copy of each; with the experts they divide by the ranks
     #[arg(long, value_name = "R", default_value_t = 0)]
     redundancy: usize,
-    /// Windows that are remembered for planning; the runtime remembers 8
-    #[arg(long, value_name = "WINDOWS", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Windows that are remembered for planning, as many as the runtime remembers if left out
+    #[arg(long, value_name = "WINDOWS", default_value_t = WINDOWS_KEPT as u16, value_parser = clap::value_parser!(u16).range(1..))]
     history: u16,
     /// Policies to compare
     #[arg(long, value_name = "P,..", value_delimiter = ',', value_parser = policy(), default_values_t = Policy::ALL)]

@@ -49,9 +49,13 @@ fn a_decision_has_the_figures_of_the_plan_and_follows_its_options() {
     let decision = &report["decision"];
     assert_eq!((&decision["reason"], &decision["figures"]["pages"]), (&"worth_it".into(), &report["moved_slots"]));
     assert_eq!(decision["figures"]["bytes"], report["bytes"]);
-    let close = |a: &Value, b: &Value| (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-9;
-    assert!(close(&decision["figures"]["ratioAfter"], &report["ratio"]), "{report}");
-    assert!(close(&decision["figures"]["ratioBefore"], &report["ratio_before"]), "{report}");
+    // What is predicted of the next window counts in that it will not be the one that was recorded.
+    let below = |figure: &str, ratio: &str| {
+        let (predicted, ratio) = (decision["figures"][figure].as_f64().unwrap(), report[ratio].as_f64().unwrap());
+        assert!((0.8 * ratio..ratio).contains(&predicted), "{report}");
+    };
+    below("ratioAfter", "ratio");
+    below("ratioBefore", "ratio_before");
     let reason = |more: &[&str]| decided(more)["decision"]["reason"].as_str().unwrap().to_owned();
     assert_eq!(reason(&["--minimum-gain", "0.9"]), "gain_too_small");
     assert_eq!(reason(&["--move-bytes-per-second", "1"]), "moves_too_long");

@@ -16,29 +16,42 @@ mod recover;
 mod scratch;
 mod search;
 mod seats;
+mod seen;
 mod sharing;
 mod spread;
 
+use self::bursts::{Bursts, Start};
 use self::ranks::Ranks;
 use self::recover::Left;
 use self::seats::Rows;
-use super::forecast::Forecast;
-use super::same_ranks;
+use self::seen::Seen;
+use super::forecast::{Forecast, Unrest};
+use super::{Branch, deepseek, same_ranks};
 use crate::coverage::Coverage;
+use crate::expected::{Expected, Future};
 use crate::ids::{ExpertId, LayerId};
-use crate::load::ExpertLoad;
+use crate::load::{ExpertLoad, total};
 use crate::map::ExpertMap;
 use crate::topology::Topology;
 use crate::tuning::Tuning;
 
-/// Target slots, `[layers, slots of all ranks]`, with as many copies of each expert as `min_coverage` needs where there are slots
-/// for that many of all; and the layers that are placed for their bursts.
+/// What was found for every layer.
+pub(super) struct Found {
+    /// Target slots, `[layers, slots of all ranks]`, with as many copies of each expert as the coverage asked for needs where there
+    /// are slots for that many of all.
+    pub slots: Vec<ExpertId>,
+    pub branches: Vec<Branch>,
+    pub expected: Expected,
+}
+
+/// Finds a target for what the windows let expect.
 pub(super) fn balance(
-    (windows, forecast): (&[ExpertLoad], &Forecast),
+    windows: &[ExpertLoad],
     (topology, tuning): (&Topology, &Tuning),
     current: Option<&ExpertMap>,
     min_coverage: Coverage,
-) -> (Vec<ExpertId>, Vec<LayerId>) {
+) -> Found {
+    let forecast = Forecast::new(windows);
     let ranks = ranks_of(topology, tuning);
     let rows = Rows::new(&ranks);
     let least = min_coverage.copies().min(ranks.physical() / forecast.experts()).min(ranks.open());
@@ -50,29 +63,48 @@ pub(super) fn balance(
         let left = layers.map(|layer| Left { weights: forecast.layer(layer), content: content(map, layer, &ranks) });
         recover::pack(&ranks, &left.collect::<Vec<_>>(), least, noise).into_iter()
     });
+    let published = current.is_none().then(|| published(windows, topology)).flatten();
     let mut slots = Vec::with_capacity(forecast.layers() * ranks.physical());
-    let mut bursty = Vec::new();
+    let (mut branches, mut futures) = (Vec::with_capacity(forecast.layers()), Vec::with_capacity(forecast.layers()));
     for layer in (0..forecast.layers()).map(LayerId::from) {
         let weights = forecast.layer(layer);
-        let mut target = if let Some(target) = recovered.as_mut().and_then(Iterator::next) {
-            target
-        } else {
-            let held: Option<Vec<u16>> = in_force.map(|map| numbers(map.layer(layer)));
-            let calm = || match &held {
-                Some(held) => in_force::pack(&ranks, weights, held, least, noise),
-                None => scratch::pack(&ranks, weights, least).into_slots(),
-            };
-            let start = held.as_ref().map(|held| match least {
-                // Every map has a copy of each expert.
-                0 | 1 => held.clone(),
-                _ => cover::covered(&ranks, weights, held, least),
-            });
-            let (target, for_bursts) = bursts::plan_or(calm, (windows, layer), &ranks, start.as_deref(), least);
-            if for_bursts {
-                bursty.push(layer);
+        let recovered = recovered.as_mut().and_then(Iterator::next);
+        let held: Option<Vec<u16>> = in_force.map(|map| numbers(map.layer(layer)));
+        let is_recovered = recovered.is_some();
+        let (branch, calm) = match (recovered, &held) {
+            (Some(recovered), _) => (Branch::Recovered, recovered),
+            (None, Some(held)) => (Branch::InForce, in_force::pack(&ranks, weights, held, least, noise)),
+            (None, None) => {
+                let packed = (Branch::Scratch, scratch::pack(&ranks, weights, least).into_slots());
+                match &published {
+                    Some(published) if least < 2 => {
+                        let seen = Seen::new(windows, &forecast, layer, &ranks);
+                        seen.better(packed, published[layer.index()].as_ref())
+                    }
+                    _ => packed,
+                }
             }
-            target
         };
+        let bursts = if is_recovered { None } else { bursts(windows, &forecast, layer, (&ranks, &calm)) };
+        let (mut target, future) = match bursts {
+            None => {
+                let (tokens, error) = (weights.to_vec(), forecast.error(layer));
+                branches.push(branch);
+                (calm, Future::Level { tokens, error })
+            }
+            Some(bursts) => {
+                let start = held.as_ref().map(|held| match least {
+                    // Every map has a copy of each expert.
+                    0 | 1 => held.clone(),
+                    _ => cover::covered(&ranks, weights, held, least),
+                });
+                let start = start.as_ref().map_or(Start::Free(&calm), |held| Start::InForce(held));
+                branches.push(Branch::Bursts);
+                let tokens = bursts.windows(weights.iter().sum());
+                (bursts.plan(start, &calm, least), Future::Windows { tokens })
+            }
+        };
+        futures.push(future);
         if current.is_none() {
             target = seats::take(&ranks, &rows, weights, &target);
         }
@@ -81,7 +113,33 @@ pub(super) fn balance(
         }
         slots.extend(target.into_iter().map(|expert| ExpertId(expert.into())));
     }
-    (slots, bursty)
+    Found { slots, branches, expected: Expected::new(forecast.experts(), futures) }
+}
+
+/// What the published algorithm makes of the sum of several windows, of each layer in which it puts no expert on a rank twice:
+/// a plan from nothing is to be no worse. Where there is one window, it is better anyway.
+fn published(windows: &[ExpertLoad], topology: &Topology) -> Option<Vec<Option<Vec<u16>>>> {
+    let live = topology.live();
+    let per_rank = live.slots().per_rank().filter(|_| windows.len() > 1)?;
+    let (slots, shares) = deepseek::balance(&total(windows), &live, per_rank);
+    let physical = topology.slots().total();
+    let layers = slots.chunks_exact(physical).zip(shares.chunks_exact(physical));
+    Some(layers.map(|(slots, shares)| (!shares.contains(&0)).then(|| numbers(slots))).collect())
+}
+
+/// The bursts of a layer, where its loads come in such and a plan must look at them. Only then are its windows copied.
+fn bursts<'a>(
+    windows: &[ExpertLoad],
+    forecast: &Forecast,
+    layer: LayerId,
+    (ranks, slots): (&'a Ranks, &[u16]),
+) -> Option<Bursts<'a>> {
+    let Unrest { relative, is_momentary } = forecast.unrest(layer)?;
+    if !is_momentary || !bursts::could_matter(relative, forecast.layer(layer), ranks) {
+        return None;
+    }
+    let loads = |window: &ExpertLoad| -> Vec<f64> { window.layer(layer).iter().map(|&tokens| tokens as f64).collect() };
+    Bursts::expect(&windows.iter().map(loads).collect::<Vec<_>>(), ranks, slots)
 }
 
 /// The slots of a placement whose ranks were lost or have returned, `[layers, slots of all ranks]`, with what is missing and

@@ -60,7 +60,16 @@ fn off_keeps_the_placement_in_force() {
     let current = ExpertMap::contiguous(MapShape { layers: 1, experts: 4, ranks: 2, slots_per_rank: 2 }).unwrap();
     let load = ExpertLoad::from_rows(&[vec![9, 9, 1, 1]]).unwrap();
     let kept = plan(Policy::Off, &load, &Topology::single_node(2, 2), &current);
-    assert_eq!(kept, Ok(Plan { map: current, uncovered: 0 }));
+    assert_eq!(
+        kept,
+        Ok(Plan {
+            map: current,
+            branches: vec![Branch::Kept],
+            expected: Expected::known(&load),
+            windows: 1,
+            uncovered: 0
+        })
+    );
 }
 
 #[test]
@@ -148,9 +157,9 @@ fn swift_splits_an_expert_that_stands_out_though_an_exchange_would_balance_the_w
 
 #[test]
 fn swift_moves_no_page_where_shares_level_the_ranks() {
-    // Ranks carry 50 and 36, and expert 0 is on both: with 13 of its 40 tokens on rank 0 both carry 43.
+    // Ranks carry 50 and 36 (thousands), and expert 0 is on both: with 13 of its 40 on rank 0 both carry 43.
     let current = map(MapShape { layers: 1, experts: 3, ranks: 2, slots_per_rank: 2 }, &[0, 1, 0, 2]);
-    let target = swift(&[40, 30, 16], &current);
+    let target = swift(&[40_000, 30_000, 16_000], &current);
     assert_eq!(target.layer(LayerId(0)), current.layer(LayerId(0)));
     let fractions = target.fractions(LayerId(0));
     assert!((fractions[0] * 40.0 - 13.0).abs() < 0.2, "{fractions:?}");

@@ -77,10 +77,31 @@ fn windows_before_a_shift_of_traffic_are_left_out_and_bursts_are_no_shift() {
         |windows: &[[u64; 4]]| since_last_shift(&windows.iter().map(|&counts| layer(counts)).collect::<Vec<_>>()).len();
     assert_eq!(lengths(&[]), 0);
     assert_eq!(lengths(&[chat]), 1);
-    assert_eq!(lengths(&[chat, code]), 1);
+    assert_eq!(lengths(&[chat, code]), 2);
     assert_eq!(lengths(&[chat, [390, 310, 205, 95], chat]), 3);
     assert_eq!(lengths(&[chat, chat, chat, code, code]), 2);
     assert_eq!(lengths(&[chat, code, code, chat, chat, chat]), 3);
     let bursts = [[700, 100, 100, 100], [100, 700, 100, 100], [100, 100, 700, 100], [100, 100, 100, 700]];
     assert_eq!(lengths(&bursts), 4);
+}
+
+#[test]
+fn windows_in_which_nothing_was_counted_are_left_out_and_rows_are_summed_to_windows() {
+    let (empty, some) = (layer([0; 4]), |tokens| layer([tokens, 0, 0, 1]));
+    let rows = [empty.clone(), some(1), empty.clone(), some(2), some(3), empty.clone()];
+    assert_eq!(with_load(&rows).into_owned(), [some(1), some(2), some(3)]);
+    assert_eq!(with_load(&rows[..1]).into_owned(), [empty.clone()], "a plan is made from a window");
+    assert_eq!(summed(&rows, 2), [layer([3, 0, 0, 2]), some(3)]);
+    let many: Vec<ExpertLoad> = (0..2 * WINDOWS_KEPT as u64).map(some).collect();
+    assert_eq!(kept(&many).into_owned(), many[WINDOWS_KEPT..]);
+}
+
+#[test]
+fn a_clone_shares_its_counts_until_one_of_the_two_changes() {
+    let mut load = layer([1, 2, 3, 4]);
+    let copy = load.clone();
+    assert!(load.shares_counts_with(&copy));
+    load.add(LayerId(0), ExpertId(1), 5);
+    assert!(!load.shares_counts_with(&copy));
+    assert_eq!((load.layer(LayerId(0))[1], copy.layer(LayerId(0))[1]), (7, 2));
 }

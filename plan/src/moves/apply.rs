@@ -105,22 +105,15 @@ impl LayerState {
         self.shares = (parts != even).then_some(parts);
     }
 
-    /// Load of the busiest rank for its speed, the tokens of the layer's experts given.
-    pub fn busiest(&self, of_ranks: &RankSlots, tokens: &[u64], speeds: &[f64]) -> f64 {
+    /// What each slot takes of its expert's tokens, `[slots]`.
+    pub fn taken(&self) -> Vec<f64> {
         let mut counts = vec![0_u32; self.experts];
         for expert in &self.slots {
             counts[expert.index()] += 1;
         }
-        let load = |slot: usize| {
-            let expert = self.slots[slot].index();
-            let taken = match &self.shares {
-                Some(shares) => f64::from(shares[slot]) / f64::from(WHOLE),
-                None => 1.0 / f64::from(counts[expert]),
-            };
-            tokens[expert] as f64 * taken
-        };
-        let ranks = speeds.iter().enumerate();
-        let loads = ranks.map(|(rank, speed)| of_ranks.of(rank.into()).map(load).sum::<f64>() / speed);
-        loads.fold(0.0, f64::max)
+        match &self.shares {
+            Some(shares) => shares.iter().map(|&share| f64::from(share) / f64::from(WHOLE)).collect(),
+            None => self.slots.iter().map(|expert| 1.0 / f64::from(counts[expert.index()])).collect(),
+        }
     }
 }

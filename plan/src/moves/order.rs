@@ -1,14 +1,14 @@
 //! The order of transactions of different layers: those that shorten the step most for each page come first.
 
 use super::{LayerState, MoveError, Transaction, transactions};
-use crate::load::ExpertLoad;
+use crate::expected::Expected;
 use crate::map::ExpertMap;
 use crate::topology::Topology;
 
 /// Transactions of one layer that stay together, in order: the first of them pay only with the last.
 struct Block {
     transactions: Vec<Transaction>,
-    /// Tokens by which the busiest rank of the layer is relieved.
+    /// Time that is taken off the busiest rank of the layer.
     gain: f64,
     pages: f64,
 }
@@ -20,40 +20,42 @@ impl Block {
     }
 }
 
-/// [`transactions`], those first that take most off the sum over layers of the busiest rank's load for each page moved.
+/// [`transactions`], those first that take most off the sum over layers of the time that the busiest rank is expected to
+/// take for each page moved.
 /// The order within a layer stays, so each is valid when it is its turn.
 ///
 /// # Errors
-/// As [`transactions`], or if the load is of another model.
+/// As [`transactions`], or if what is expected is of another model.
 pub fn best_first(
     old: &ExpertMap,
     new: &ExpertMap,
-    load: &ExpertLoad,
+    expected: &Expected,
     topology: &Topology,
     staging_pages_per_rank: usize,
 ) -> Result<Vec<Transaction>, MoveError> {
     let shape = old.shape();
-    if (load.layers(), load.experts()) != (shape.layers, shape.experts) {
+    if (expected.layers(), expected.experts()) != (shape.layers, shape.experts) {
         let (map_layers, map_experts) = (shape.layers, shape.experts);
-        return Err(MoveError::Load { layers: load.layers(), experts: load.experts(), map_layers, map_experts });
+        let (layers, experts) = (expected.layers(), expected.experts());
+        return Err(MoveError::Load { layers, experts, map_layers, map_experts });
     }
     let ordered = transactions(old, new, topology, staging_pages_per_rank)?;
     let mut blocks: Vec<Block> =
-        ordered.chunk_by(|a, b| a.layer == b.layer).flat_map(|chain| blocks(old, chain, load, topology)).collect();
+        ordered.chunk_by(|a, b| a.layer == b.layer).flat_map(|chain| blocks(old, chain, expected, topology)).collect();
     blocks.sort_by(|a, b| b.gain_per_page().total_cmp(&a.gain_per_page()));
     Ok(blocks.into_iter().flat_map(|block| block.transactions).collect())
 }
 
 /// The transactions of one layer in blocks of falling gain per page.
-fn blocks(old: &ExpertMap, chain: &[Transaction], load: &ExpertLoad, topology: &Topology) -> Vec<Block> {
+fn blocks(old: &ExpertMap, chain: &[Transaction], expected: &Expected, topology: &Topology) -> Vec<Block> {
     let Some(layer) = chain.first().map(|transaction| transaction.layer) else { return Vec::new() };
     let of_ranks = old.slots_of_ranks();
     let mut state = LayerState::new(old, layer);
-    let mut before = state.busiest(of_ranks, load.layer(layer), topology.speeds());
+    let mut before = expected.busiest(layer, &state, (old, topology));
     let mut blocks: Vec<Block> = Vec::new();
     for transaction in chain {
         state.apply(of_ranks, transaction);
-        let after = state.busiest(of_ranks, load.layer(layer), topology.speeds());
+        let after = expected.busiest(layer, &state, (old, topology));
         let pages = transaction.changes.len() as f64;
         let mut block = Block { transactions: vec![transaction.clone()], gain: before - after, pages };
         while let Some(mut last) = blocks.pop_if(|last| last.gain_per_page() < block.gain_per_page()) {
@@ -70,6 +72,7 @@ fn blocks(old: &ExpertMap, chain: &[Transaction], load: &ExpertLoad, topology: &
 mod tests {
     use super::*;
     use crate::ids::ExpertId;
+    use crate::load::ExpertLoad;
     use crate::map::MapShape;
 
     fn layers_of(layers: usize, slots: &[u32], load: &[Vec<u64>], target: &[u32]) -> Vec<(u32, u32)> {
@@ -77,7 +80,8 @@ mod tests {
         let map =
             |slots: &[u32]| ExpertMap::new(shape, slots.iter().map(|&expert| ExpertId(expert)).collect()).unwrap();
         let load = ExpertLoad::from_rows(load).unwrap();
-        let ordered = best_first(&map(slots), &map(target), &load, &Topology::single_node(2, 3), 1).unwrap();
+        let ordered =
+            best_first(&map(slots), &map(target), &Expected::known(&load), &Topology::single_node(2, 3), 1).unwrap();
         ordered.iter().map(|transaction| (transaction.layer.0, transaction.changes[0].to.0)).collect()
     }
 
@@ -103,7 +107,8 @@ mod tests {
     #[test]
     fn a_load_of_another_model_is_refused() {
         let map = ExpertMap::contiguous(MapShape { layers: 1, experts: 4, ranks: 2, slots_per_rank: 3 }).unwrap();
-        let refused = best_first(&map, &map, &ExpertLoad::zero(1, 5), &Topology::single_node(2, 3), 1).unwrap_err();
+        let nothing = Expected::known(&ExpertLoad::zero(1, 5));
+        let refused = best_first(&map, &map, &nothing, &Topology::single_node(2, 3), 1).unwrap_err();
         assert_eq!(refused, MoveError::Load { layers: 1, experts: 5, map_layers: 1, map_experts: 4 });
     }
 }

@@ -10,16 +10,16 @@ use crate::ids::{LayerId, RankId};
 use crate::moves::{LayerState, SlotChange, Transaction};
 use crate::topology::Topology;
 
-/// What is predicted of carrying out a plan, on the load that it was planned for.
+/// What is predicted of carrying out a plan, for what it was made for.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Figures {
-    /// Balance ratio of the map in force.
+    /// Balance ratio that the map in force is expected to have in the next window.
     pub ratio_before: f64,
-    /// Balance ratio once everything has moved.
+    /// The same once everything has moved.
     pub ratio_after: f64,
     /// Part of the experts' time in a step that is saved:
-    /// 1 - (sum over layers of max rank load after / before).
+    /// 1 - (sum over layers of time of the busiest rank after / before).
     pub time_saved: f64,
     /// Experts, over all layers, that a loss which the coverage asked for names could take away now.
     pub uncovered_before: usize,
@@ -54,9 +54,7 @@ pub(super) fn predict(case: &Case<'_>, terms: &Terms) -> Figures {
     let (done, left_out) = case.transactions.split_at(carried_out);
     let gain = gain(case, done);
     let (busiest_before, busiest_after) = (before, before - gain);
-    let speeds: f64 = case.topology.speeds().iter().sum();
-    let mean =
-        sum(layers_of(case), |layer| case.load.layer(layer).iter().map(|&count| count as f64).sum::<f64>() / speeds);
+    let mean = case.expected.mean(case.topology);
     let ratio = |busiest: f64| if busiest > 0.0 { mean / busiest } else { 1.0 };
     let (ratio_before, ratio_after) = (ratio(busiest_before), ratio(busiest_after));
     let time_saved = if busiest_before > 0.0 { gain / busiest_before } else { 0.0 };
@@ -175,7 +173,7 @@ fn gain(case: &Case<'_>, transactions: &[Transaction]) -> f64 {
 }
 
 fn busiest(case: &Case<'_>, state: &LayerState, layer: LayerId) -> f64 {
-    state.busiest(case.current.slots_of_ranks(), case.load.layer(layer), case.topology.speeds())
+    case.expected.busiest(layer, state, (case.current, case.topology))
 }
 
 fn layers_of(case: &Case<'_>) -> impl Iterator<Item = LayerId> {

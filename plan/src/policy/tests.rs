@@ -1,5 +1,6 @@
 use super::*;
 use crate::ids::{ExpertId, NodeId};
+use crate::load::ExpertLoad;
 use crate::map::{MapShape, WHOLE};
 use crate::moves::{best_first, transactions};
 use crate::topology::Links;
@@ -22,20 +23,20 @@ fn map(slots: [u32; 4]) -> ExpertMap {
 
 /// A plan that is to cover nothing.
 fn case<'a>(
-    load: &'a ExpertLoad,
+    expected: &'a Expected,
     current: &'a ExpertMap,
     topology: &'a Topology,
     transactions: &'a [Transaction],
 ) -> Case<'a> {
-    Case { load, current, topology, transactions, min_coverage: Coverage::default() }
+    Case { expected, current, topology, transactions, min_coverage: Coverage::default() }
 }
 
 fn decide_on(tokens: [u64; 4], maps: [[u32; 4]; 2], terms: &Terms, history: History) -> Decision {
     let (load, topology) = (ExpertLoad::from_rows(&[tokens.to_vec()]).unwrap(), Topology::single_node(2, 2));
     let [current, target] = maps.map(map);
     let transactions = transactions(&current, &target, &topology, 1).unwrap();
-    let case = case(&load, &current, &topology, &transactions);
-    decide(&case, terms, history)
+    let expected = Expected::known(&load);
+    decide(&case(&expected, &current, &topology, &transactions), terms, history)
 }
 
 /// Ranks carry 18 and 2 before, 10 and 10 after: ratio 10 / 18 -> 1. Each rank receives one page in 2 s.
@@ -119,8 +120,9 @@ fn a_budget_cuts_a_plan_to_the_part_that_pays_most() {
     let (current, target) = (map([0, 1, 2, 3]), map([0, 2, 1, 3]));
     let load = ExpertLoad::from_rows(&[vec![9, 9, 1, 1], vec![90, 90, 10, 10]]).unwrap();
     let topology = Topology::single_node(2, 2);
-    let transactions = best_first(&current, &target, &load, &topology, 1).unwrap();
-    let case = case(&load, &current, &topology, &transactions);
+    let expected = Expected::known(&load);
+    let transactions = best_first(&current, &target, &expected, &topology, 1).unwrap();
+    let case = case(&expected, &current, &topology, &transactions);
     let with = |budget| decide(&case, &Terms { byte_budget: Some(budget), ..TERMS }, NEVER);
     assert_eq!((with(4000).reason, with(4000).figures.transactions), (Reason::WorthIt, 2));
     let Decision { reason, figures, .. } = with(3999);
@@ -139,7 +141,8 @@ fn a_cut_leaves_out_what_only_pays_with_a_transaction_beyond_it() {
     let there = transactions(&current, &map([2, 1, 0, 2]), &topology, 1).unwrap();
     let back = transactions(&map([2, 1, 0, 2]), &current, &topology, 1).unwrap();
     let both = [there, back].concat();
-    let case = case(&load, &current, &topology, &both);
+    let expected = Expected::known(&load);
+    let case = case(&expected, &current, &topology, &both);
     let terms = Terms { byte_budget: Some(1000), ..TERMS };
     assert_eq!(decide(&case, &terms, NEVER).reason, Reason::OverBudget);
 }
@@ -151,14 +154,16 @@ fn shares_alone_cost_nothing_and_do_not_wait() {
     let shared = even.clone().with_shares(&[WHOLE / 4 * 3, WHOLE, WHOLE / 4, WHOLE]).unwrap();
     let (load, topology) = (ExpertLoad::from_rows(&[vec![1000, 300, 500]]).unwrap(), Topology::single_node(2, 2));
     let transactions = transactions(&even, &shared, &topology, 1).unwrap();
-    let case = case(&load, &even, &topology, &transactions);
+    let expected = Expected::known(&load);
+    let case = case(&expected, &even, &topology, &transactions);
     let lately = History { windows_since_move: Some(1) };
     let terms = Terms { cool_down: 5, minimum_gain: 0.5, byte_budget: Some(0), ..TERMS };
     // Ranks carry 800 and 1000, then 1050 and 750: worse.
     let decision = decide(&case, &terms, lately);
     assert_eq!((decision.reason, decision.figures.bytes), (Reason::GainTooSmall, 0));
     let load = ExpertLoad::from_rows(&[vec![1000, 100, 600]]).unwrap();
-    let case = Case { load: &load, ..case };
+    let expected = Expected::known(&load);
+    let case = Case { expected: &expected, ..case };
     let decision = decide(&case, &terms, lately);
     assert_eq!((decision.reason, decision.figures.bytes), (Reason::SharesOnly, 0));
 }
@@ -210,11 +215,16 @@ fn copies_that_the_coverage_asks_for_need_no_gain_and_wait_for_nothing() {
     let map = |slots: [u32; 6]| ExpertMap::new(shape, slots.map(ExpertId).to_vec()).unwrap();
     let (current, target) = (map([0, 1, 0, 2, 0, 2]), map([0, 1, 0, 2, 1, 2]));
     let (load, topology) = (ExpertLoad::from_rows(&[vec![6, 3, 1]]).unwrap(), Topology::single_node(3, 2));
-    let transactions = transactions(&current, &target, &topology, 1).unwrap();
+    let (transactions, expected) = (transactions(&current, &target, &topology, 1).unwrap(), Expected::known(&load));
     let wanting = |ranks, byte_budget| {
         let min_coverage = Coverage { ranks, nodes: 0 };
-        let case =
-            Case { load: &load, current: &current, topology: &topology, transactions: &transactions, min_coverage };
+        let case = Case {
+            expected: &expected,
+            current: &current,
+            topology: &topology,
+            transactions: &transactions,
+            min_coverage,
+        };
         let terms = Terms { cool_down: 5, byte_budget, minimum_gain: 0.9, ..TERMS };
         decide(&case, &terms, History { windows_since_move: Some(1) })
     };

@@ -1,6 +1,6 @@
 use super::*;
 use crate::ids::ExpertId;
-use crate::load::rank_loads;
+use crate::load::{ExpertLoad, rank_loads};
 use crate::map::MapShape;
 
 fn map(experts: usize, ranks: &[&[u32]]) -> ExpertMap {
@@ -12,7 +12,7 @@ fn suited(map: &ExpertMap, tokens: &[u64], uncertainty: f64) -> Vec<f64> {
     let load = ExpertLoad::from_rows(&[tokens.to_vec()]).unwrap();
     let ranks = map.shape().ranks;
     let topology = Topology::single_node(ranks, map.shape().slots_per_rank);
-    rank_loads(&suit(map.clone(), &load, &topology, uncertainty), &load).remove(0)
+    rank_loads(&suit(map.clone(), &Expected::known(&load).give_or_take(uncertainty), &topology), &load).remove(0)
 }
 
 fn assert_close(found: &[f64], expected: &[f64]) {
@@ -57,15 +57,18 @@ fn what_the_forecast_errs_by_holds_shares_together() {
 fn a_layer_keeps_even_shares_where_others_gain_too_little() {
     let even = map(3, &[&[0, 1], &[0, 2]]);
     let load = ExpertLoad::from_rows(&[vec![1000, 499, 500]]).unwrap();
-    assert_eq!(suit(even.clone(), &load, &Topology::single_node(2, 2), LEAST_UNCERTAINTY), even);
-    assert_eq!(suit(even.clone(), &ExpertLoad::zero(1, 3), &Topology::single_node(2, 2), 0.0), even);
+    assert_eq!(
+        suit(even.clone(), &Expected::known(&load).give_or_take(LEAST_UNCERTAINTY), &Topology::single_node(2, 2)),
+        even
+    );
+    assert_eq!(suit(even.clone(), &Expected::known(&ExpertLoad::zero(1, 3)), &Topology::single_node(2, 2)), even);
 }
 
 #[test]
 fn a_faster_rank_takes_more() {
     let load = ExpertLoad::from_rows(&[vec![1000, 100, 100]]).unwrap();
     let topology = Topology::single_node(2, 2).with_speeds(vec![3.0, 1.0]).unwrap();
-    let suited = suit(map(3, &[&[0, 1], &[0, 2]]), &load, &topology, 0.0);
+    let suited = suit(map(3, &[&[0, 1], &[0, 2]]), &Expected::known(&load), &topology);
     assert_close(&rank_loads(&suited, &load)[0], &[900.0, 300.0]);
 }
 
@@ -75,20 +78,18 @@ fn shares_that_were_in_force_do_not_matter() {
     let even = map(3, &[&[0, 1], &[0, 2]]);
     let uneven = even.clone().with_shares(&[0, WHOLE, WHOLE, WHOLE]).unwrap();
     let topology = Topology::single_node(2, 2);
-    assert_eq!(suit(uneven.clone(), &load, &topology, 0.1), suit(even.clone(), &load, &topology, 0.1));
+    let expected = Expected::known(&load).give_or_take(0.1);
+    assert_eq!(suit(uneven.clone(), &expected, &topology), suit(even.clone(), &expected, &topology));
 }
 
 #[test]
-fn uncertainty_is_how_much_windows_differ_whatever_their_length() {
-    let window = |tokens: [u64; 2]| ExpertLoad::from_rows(&[tokens.to_vec()]).unwrap();
-    // The same twice over is the same.
-    let least = uncertainty(&[window([300, 100]), window([600, 200])]).to_bits();
-    assert_eq!(least, LEAST_UNCERTAINTY.to_bits());
-    assert_eq!(uncertainty(&[window([300, 100])]).to_bits(), LEAST_UNCERTAINTY.to_bits());
-    assert_eq!(uncertainty(&[window([0, 0]), window([300, 100])]).to_bits(), LEAST_UNCERTAINTY.to_bits());
-    // Fractions 0.75 and 0.25 become 0.25 and 0.75.
-    let found = uncertainty(&[window([300, 100]), window([100, 300])]);
-    assert!((found - (0.5_f64 / 0.625).sqrt()).abs() < 1e-12, "{found}");
+fn uncertainty_is_what_the_largest_are_expected_to_be_off_by_and_none_where_all_is_known() {
+    let of = |counting, relative| uncertainty(&[300.0, 100.0], Error { counting, relative });
+    assert_eq!(of(0.0, 0.0).to_bits(), 0.0_f64.to_bits());
+    assert_eq!(of(0.0, 1e-6).to_bits(), LEAST_UNCERTAINTY.to_bits());
+    assert!((of(0.0, 0.04) - 0.2).abs() < 1e-12);
+    // Counting adds 400 tokens to squares of 100,000.
+    assert!((of(1.0, 0.04) - 0.044_f64.sqrt()).abs() < 1e-12);
 }
 
 #[test]

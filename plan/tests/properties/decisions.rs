@@ -2,6 +2,7 @@
 
 use plan::balance::{Policy, Request, balance};
 use plan::coverage::Coverage;
+use plan::expected::Expected;
 use plan::ids::RankId;
 use plan::load::{ExpertLoad, rank_loads};
 use plan::map::ExpertMap;
@@ -55,8 +56,9 @@ proptest! {
         (load, old, new) in shapes().prop_flat_map(|shape| (loads(shape), maps(shape), maps(shape))),
     ) {
         let topology = one_node(&old);
-        let ordered = best_first(&old, &new, &load, &topology, 1).unwrap();
-        let case = Case { load: &load, current: &old, topology: &topology, transactions: &ordered, min_coverage: Coverage::default() };
+        let expected = &Expected::known(&load);
+        let ordered = best_first(&old, &new, expected, &topology, 1).unwrap();
+        let case = Case { expected, current: &old, topology: &topology, transactions: &ordered, min_coverage: Coverage::default() };
         let decision = decide(&case, &Terms::usual(1, 60.0), History::default());
         let figures = decision.figures;
         prop_assert_eq!(figures.pages as usize, moved_slots(&old, &new).unwrap());
@@ -83,8 +85,9 @@ proptest! {
         let current = Some(&old);
         let request = Request { policy: Policy::Swift, windows: &windows, topology, current, min_coverage: Coverage::default() };
         let target = if planned { balance(&request).unwrap().map } else { new };
-        let ordered = best_first(&old, &target, load, topology, 1).unwrap();
-        let case = Case { load, current: &old, topology, transactions: &ordered, min_coverage: Coverage::default() };
+        let expected = &Expected::known(load);
+        let ordered = best_first(&old, &target, expected, topology, 1).unwrap();
+        let case = Case { expected, current: &old, topology, transactions: &ordered, min_coverage: Coverage::default() };
         let decision = decide(&case, &terms, history);
         prop_assert_eq!(decision.replay(), decision.reason);
         let read: Decision = serde_json::from_str(&serde_json::to_string(&decision).unwrap()).unwrap();

@@ -2,6 +2,7 @@
 
 use plan::balance::{Policy, Request, balance};
 use plan::coverage::Coverage;
+use plan::expected::Expected;
 use plan::ids::{ExpertId, LayerId, RankId};
 use plan::load::ExpertLoad;
 use plan::map::ExpertMap;
@@ -64,7 +65,7 @@ proptest! {
     ) {
         let topology = &group.topology;
         check_way(&old, &new, &transactions(&old, &new, topology, staging).unwrap(), staging)?;
-        check_way(&old, &new, &best_first(&old, &new, &load, topology, staging).unwrap(), staging)?;
+        check_way(&old, &new, &best_first(&old, &new, &Expected::known(&load), topology, staging).unwrap(), staging)?;
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use plan::balance::{BalanceError, Plan, Policy, Request, balance};
 use plan::bound;
 use plan::coverage::Coverage;
+use plan::expected::Expected;
 use plan::ids::{ExpertId, RankId};
 use plan::load::{ExpertLoad, rank_loads};
 use plan::map::{ExpertMap, WHOLE};
@@ -189,7 +190,7 @@ proptest! {
         uncertainty in 0.0..1.0_f64,
     ) {
         let load = &windows[0];
-        let suited = shares::suit(map.clone(), load, &group.topology, uncertainty);
+        let suited = shares::suit(map.clone(), &Expected::known(load).give_or_take(uncertainty), &group.topology);
         prop_assert_eq!(suited.slots(), map.slots());
         check_map(&suited, &group)?;
         let busiest = |map: &ExpertMap| -> Vec<f64> {

@@ -19,7 +19,7 @@ mod window;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use plan::load::{ExpertLoad, balance_ratio, rank_loads};
+use plan::load::{ExpertLoad, WINDOWS_KEPT, balance_ratio, rank_loads};
 use plan::map::ExpertMap;
 use plan::moves::{Transaction, random_transaction};
 use plan::policy::{Decision, History};
@@ -31,10 +31,6 @@ pub use self::view::Serving;
 pub use self::window::ClosedWindow;
 use self::window::Window;
 use crate::protocol::{Commit, MoveFailure, StepDone, ToRank, TransactionId};
-
-/// Windows that are kept for planning: a forecast tells noise from a trend by them, and after as many nothing is left of
-/// a shift of traffic.
-const WINDOWS_KEPT: usize = 8;
 
 #[derive(Clone, Debug)]
 enum Phase {
@@ -222,10 +218,13 @@ impl Rebalancer {
         let closed = self.window.close(self.windows, self.moment.now);
         effects.push(Effect::Report(Report::WindowClosed(closed.report.clone())));
         self.first_window.get_or_insert_with(|| closed.report.clone());
-        if self.loads.len() == WINDOWS_KEPT {
-            self.loads.pop_front();
+        // A window in which nothing was counted says nothing of any placement.
+        if closed.report.pairs > 0 {
+            if self.loads.len() == WINDOWS_KEPT {
+                self.loads.pop_front();
+            }
+            self.loads.push_back(closed.load.clone());
         }
-        self.loads.push_back(closed.load.clone());
         self.last_window = Some(closed);
         self.open_window();
     }
@@ -235,7 +234,9 @@ impl Rebalancer {
     }
 
     fn plan_for_window(&mut self, effects: &mut Vec<Effect>) {
-        if let Some(ClosedWindow { length, .. }) = &self.last_window {
+        if let Some(ClosedWindow { length, report, .. }) = &self.last_window
+            && report.pairs > 0
+        {
             let windows_since_move = self.moved_after.map(|window| self.windows - window);
             let goal = Goal::Balance {
                 windows: self.loads.iter().cloned().collect(),

@@ -18,6 +18,7 @@ pub(super) struct MovingMetrics {
     rebalances: IntCounterVec,
     aborts: IntCounterVec,
     decisions: IntCounterVec,
+    without_load: IntCounter,
     committed: IntCounter,
     experts_moved: IntCounter,
     bytes_moved: IntCounter,
@@ -51,6 +52,11 @@ impl MovingMetrics {
             rebalances: register(registry, IntCounterVec::new(rebalances, &["outcome"])?)?,
             aborts: register(registry, IntCounterVec::new(aborts, &["reason"])?)?,
             decisions: register(registry, IntCounterVec::new(decisions, &["reason"])?)?,
+            without_load: counter(
+                registry,
+                "swiftbalancer_windows_without_load_total",
+                "Windows in which no pair was computed; nothing is planned from them.",
+            )?,
             committed: counter(registry, "swiftbalancer_transactions_committed_total", "Transactions committed.")?,
             experts_moved: counter(registry, "swiftbalancer_experts_moved_total", "Pages received by ranks.")?,
             bytes_moved: counter(registry, "swiftbalancer_bytes_moved_total", "Bytes of those pages.")?,
@@ -134,6 +140,7 @@ impl MovingMetrics {
             Report::Aborted { reason, .. } => self.aborts.with_label_values(&[reason.as_str()]).inc(),
             Report::Completed { .. } => self.ended(RebalanceOutcome::Completed),
             Report::Dropped { .. } => self.ended(RebalanceOutcome::Dropped),
+            Report::WindowClosed(window) if window.pairs == 0 => self.without_load.inc(),
             Report::WindowClosed(_) | Report::Planned { .. } | Report::Refused { .. } => {}
         }
     }

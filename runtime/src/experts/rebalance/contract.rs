@@ -159,7 +159,8 @@ pub struct PlanRequest {
 pub enum Goal {
     /// To a map that balances a load, if it is worth it.
     Balance {
-        /// The load of the last windows, the oldest first; the last is the one that has just closed.
+        /// The load of the last windows in which something was counted, the oldest first; the last is the one that has just
+        /// closed. They share their counts with those that are kept.
         windows: Vec<ExpertLoad>,
         /// How long the last was: the plan is expected to be in force as long.
         lifetime: Duration,

@@ -81,7 +81,8 @@ mod tests {
         let load = ExpertLoad::from_rows(&[vec![3, 1, 1, 1]]).unwrap();
         let topology = Topology::single_node(2, 2);
         let min_coverage = Coverage::default();
-        let case = Case { load: &load, current: &map, topology: &topology, transactions: &[], min_coverage };
+        let expected = plan::expected::Expected::known(&load);
+        let case = Case { expected: &expected, current: &map, topology: &topology, transactions: &[], min_coverage };
         let mut decided = decide(&case, &Terms::usual(1024, 60.0), History { windows_since_move: Some(3) });
         // Each figure another, so that no two can be mistaken for each other.
         let (figures, terms) = (&mut decided.figures, &mut decided.terms);

@@ -1,8 +1,10 @@
 mod invariants;
+mod reach;
 
 use std::collections::BTreeMap;
 
 use plan::coverage::Coverage;
+use plan::expected::Expected;
 use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use plan::map::MapShape;
 use plan::moves::{SlotChange, transactions};
@@ -44,8 +46,8 @@ fn settings() -> Settings {
 fn decision(reason: Reason) -> Decision {
     let map = start();
     let (load, topology) = (ExpertLoad::zero(2, 4), one_node());
-    let case =
-        Case { load: &load, current: &map, topology: &topology, transactions: &[], min_coverage: Coverage::default() };
+    let (expected, min_coverage) = (Expected::known(&load), Coverage::default());
+    let case = Case { expected: &expected, current: &map, topology: &topology, transactions: &[], min_coverage };
     Decision { reason, ..decide(&case, &Terms::usual(100, 1.0), History::default()) }
 }
 
@@ -202,6 +204,14 @@ fn a_window_closes_after_its_steps_with_the_ratio_that_ranks_measured() {
     let [PlanRequest { goal: Goal::Balance { windows, lifetime, .. }, .. }] = &driven.plans[..] else { panic!() };
     assert_eq!(windows[0].layer(LayerId(1)), [1200, 400, 400, 400]);
     assert_eq!(*lifetime, Duration::from_millis(400));
+}
+
+#[test]
+fn windows_that_are_kept_are_shared_and_not_copied() {
+    let mut driven = Driven::new(settings());
+    driven.steps(40);
+    let [PlanRequest { goal: Goal::Balance { windows, .. }, .. }] = &driven.plans[..] else { panic!() };
+    assert!(windows[0].shares_counts_with(&driven.rebalancer.loads[0]));
 }
 
 #[test]

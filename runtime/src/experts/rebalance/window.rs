@@ -41,12 +41,14 @@ impl Window {
         self.steps += 1;
         let per_rank = map.shape().slots_per_rank;
         for (rank, answer) in answers.iter().enumerate() {
-            for (layer, pairs) in map.layers().zip(answer.slot_pairs.chunks(per_rank)) {
-                for (&expert, &pairs) in map.rank(layer, rank.into()).iter().zip(pairs) {
-                    self.load.add(layer, expert, pairs.into());
-                    self.computed[layer.index()][rank] += f64::from(pairs);
-                }
-            }
+            let counted = map.layers().zip(answer.slot_pairs.chunks(per_rank)).flat_map(|(layer, pairs)| {
+                map.rank(layer, rank.into()).iter().zip(pairs).map(move |(&expert, &pairs)| (layer, expert, pairs))
+            });
+            let computed = &mut self.computed;
+            self.load.add_all(counted.map(|(layer, expert, pairs)| {
+                computed[layer.index()][rank] += f64::from(pairs);
+                (layer, expert, u64::from(pairs))
+            }));
         }
     }
 

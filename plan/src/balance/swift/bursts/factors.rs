@@ -2,7 +2,7 @@
 
 use super::fluctuations::Fluctuations;
 use super::lanes::Rows;
-use super::transcendental::exp;
+use crate::transcendental::exp;
 
 /// Which factor of an expert is meant.
 #[derive(Clone, Copy, Debug)]

@@ -21,6 +21,11 @@ impl Rows {
         self.width
     }
 
+    /// Number of rows.
+    pub(super) const fn len(&self) -> usize {
+        self.values.len() / self.width
+    }
+
     pub(super) fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.width..][..self.width]
     }

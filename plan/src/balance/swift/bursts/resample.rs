@@ -27,16 +27,31 @@ pub(super) fn resample(fluctuations: &Fluctuations, speeds: f64, times: usize, s
             }
         }
     }
+    level(&mut rows, speeds);
+    rows
+}
+
+/// The windows that were seen, each of which gives a rank of speed 1 a mean load of 1.
+pub(super) fn seen(fluctuations: &Fluctuations, speeds: f64) -> Rows {
+    let mut rows = Rows::zeros(fluctuations.experts(), fluctuations.windows());
+    for expert in 0..fluctuations.experts() {
+        rows.row_mut(expert).copy_from_slice(fluctuations.loads(expert));
+    }
+    level(&mut rows, speeds);
+    rows
+}
+
+/// Scales each window so that a rank of speed 1 has a mean load of 1.
+fn level(rows: &mut Rows, speeds: f64) {
     let mut totals = vec![0.0_f32; rows.width()];
     for row in rows.iter() {
         totals.iter_mut().zip(row).for_each(|(total, load)| *total += load);
     }
-    for expert in 0..experts {
+    for expert in 0..rows.len() {
         for (load, total) in rows.row_mut(expert).iter_mut().zip(&totals) {
             *load = if *total > 0.0 { *load * speeds as f32 / total } else { 0.0 };
         }
     }
-    rows
 }
 
 /// `SplitMix64`, <https://prng.di.unimi.it/splitmix64.c>: one word of state, and the same numbers on every machine.

@@ -15,7 +15,7 @@ use super::factors::{Factor, Factors, Which};
 use super::fluctuations::Fluctuations;
 use super::lanes::{self, Rows};
 use super::placement::Placement;
-use super::transcendental::{exp, ln};
+use crate::transcendental::{exp, ln};
 
 /// The soft ratio of a placement.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ const LARGEST: f32 = 80.0;
 
 /// `e^x` within 2 units in the last place for `|x| <= 80`, and `e^80` or `e^-80` beyond. The range is reduced to
 /// `|r| <= ln 2 / 2`; the polynomial has the coefficients of Cephes' `expf`.
-pub(super) fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     // Adding this rounds to an integer, which then stands in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     let x = if x > LARGEST { LARGEST } else { x };
@@ -21,7 +21,7 @@ pub(super) fn exp(x: f32) -> f32 {
 }
 
 /// `ln x` for a positive normal number, within 1e-6 of its size or of 1: from the series of `artanh`.
-pub(super) fn ln(x: f32) -> f32 {
+pub(crate) fn ln(x: f32) -> f32 {
     // The bits of sqrt(1/2): a mantissa from there to sqrt(2) keeps the series short.
     const START: u32 = 0x3f35_04f3;
     let exponent = x.to_bits().wrapping_sub(START) as i32 >> 23;
