@@ -12,6 +12,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use self::forecast::Forecast;
 use self::swift::Found;
 use crate::coverage::{self, Coverage};
 use crate::expected::Expected;
