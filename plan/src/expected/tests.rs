@@ -57,6 +57,6 @@ fn windows_that_could_come_count_alike_whatever_their_size() {
     let tokens = vec![90.0, 90.0, 10.0, 10.0, 900.0, 100.0, 900.0, 100.0];
     let expected = Expected::new(4, vec![Future::Windows { tokens }]);
     assert!(expected.is_bursty(LayerId(0)));
-    assert_close(ratio(&expected, &[0, 1, 2, 3]), (100.0 / 180.0 + 1.0) / 2.0, 1e-12);
+    assert_close(ratio(&expected, &[0, 1, 2, 3]), f64::midpoint(100.0 / 180.0, 1.0), 1e-12);
     assert_eq!(expected.load().layer(LayerId(0)), [495, 95, 455, 55]);
 }

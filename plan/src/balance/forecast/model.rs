@@ -236,7 +236,7 @@ impl Model {
 fn walk(apart: &Distances, across: &Distances) -> f64 {
     let sample = |triple: usize, layer: usize| {
         let (first, second) = (apart[triple][layer]?, apart[triple + 1][layer]?);
-        Some(across[triple][layer]? - (first + second) / 2.0)
+        Some(across[triple][layer]? - f64::midpoint(first, second))
     };
     // A triple that an abrupt change falls into is left out.
     let of_triple = |triple: usize| {
