@@ -195,7 +195,8 @@ fn target(
         }
         Policy::Swift => {
             let windows = since_last_shift(windows);
-            let Found { slots, expected, branches } = swift::balance(windows, (topology, tuning), current, min_coverage);
+            let Found { slots, expected, branches } =
+                swift::balance(windows, (topology, tuning), current, min_coverage);
             let map = shares::suit(arranged(placed(slots)), &expected, topology);
             (map, expected, branches)
         }

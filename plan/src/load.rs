@@ -9,8 +9,8 @@ use crate::ids::{ExpertId, LayerId};
 use crate::map::ExpertMap;
 
 /// Windows that are kept for planning, by the runtime as by the plugin and a replay: so many tell what comes again from what was
-/// coincidence. With half of them plans for bursts serve the next window 0.005 to 0.01 worse; with twice as many they gain
-/// less than 0.005, and loads that drift nothing.
+/// coincidence. With half of them plans for bursts move a third more pages for the same balance; with twice as many nothing is
+/// gained, and a plan takes longer.
 pub const WINDOWS_KEPT: usize = 64;
 
 /// (token, expert) pairs routed to each logical expert over some steps, `[layers, experts]`.
@@ -189,19 +189,68 @@ pub fn total(windows: &[ExpertLoad]) -> ExpertLoad {
 #[must_use]
 pub fn distance(before: &ExpertLoad, after: &ExpertLoad) -> f64 {
     let (mut squares, mut parts) = (0.0, 0.0);
+    let mut rows = [vec![0.0; before.experts()], vec![0.0; after.experts()]];
     for layer in (0..before.layers()).map(LayerId::from) {
-        let rows = [before.layer(layer), after.layer(layer)];
-        let [total_before, total_after] = rows.map(|row| row.iter().map(|&count| count as f64).sum::<f64>());
-        if total_before == 0.0 || total_after == 0.0 {
+        let counts = [before.layer(layer), after.layer(layer)];
+        let totals = counts.map(row_total);
+        if totals.contains(&0.0) {
             continue;
         }
-        for (&before, &after) in rows[0].iter().zip(rows[1]) {
-            let (before, after) = (before as f64 / total_before, after as f64 / total_after);
-            squares += (after - before) * (after - before);
-            parts += before * before;
-        }
+        rows.iter_mut().zip(counts).for_each(|(row, counts)| numbers(counts, row));
+        let [before, after] = totals;
+        let [square, part] = apart(&rows, totals);
+        squares += square / (before * after).powi(2);
+        parts += part / (before * before);
     }
     if parts > 0.0 { f64::sqrt(squares / parts) } else { 0.0 }
+}
+
+/// Sum of the squared differences of two rows, each times the total of the other, so that equal parts differ by nothing; and sum of
+/// the squares of the first.
+fn apart([before, after]: &[Vec<f64>; 2], [total_before, total_after]: [f64; 2]) -> [f64; 2] {
+    let (mut squares, mut parts) = ([0.0; 4], [0.0; 4]);
+    let term = |before: f64, after: f64| {
+        let difference = after * total_before - before * total_after;
+        (difference * difference, before * before)
+    };
+    // Four sums at once, which a processor adds up together.
+    let ((fours, rest), (fours_after, rest_after)) = (before.as_chunks::<4>(), after.as_chunks::<4>());
+    for (before, after) in fours.iter().zip(fours_after) {
+        for lane in 0..4 {
+            let (square, part) = term(before[lane], after[lane]);
+            squares[lane] += square;
+            parts[lane] += part;
+        }
+    }
+    for (&before, &after) in rest.iter().zip(rest_after) {
+        let (square, part) = term(before, after);
+        squares[0] += square;
+        parts[0] += part;
+    }
+    [squares.iter().sum(), parts.iter().sum()]
+}
+
+/// The sum of a layer's counts. Where it fits into an integer it is one, which takes several at once.
+pub(crate) fn row_total(counts: &[u64]) -> f64 {
+    let all = counts.iter().fold(0, |all, count| all | count);
+    if all >> 48 == 0 && counts.len() <= 1 << 16 {
+        counts.iter().sum::<u64>() as f64
+    } else {
+        counts.iter().map(|&count| count as f64).sum()
+    }
+}
+
+/// Counts as floating-point numbers. Below 2^52 by their bits, which takes several at once.
+pub(crate) fn numbers(counts: &[u64], numbers: &mut [f64]) {
+    /// 2^52: with it, the lowest bits of a number are the whole part.
+    const WHOLE: u64 = 0x4330_0000_0000_0000;
+    let all = counts.iter().fold(0, |all, count| all | count);
+    if all >> 52 == 0 {
+        let number = |count: u64| f64::from_bits(count | WHOLE) - f64::from_bits(WHOLE);
+        numbers.iter_mut().zip(counts).for_each(|(to, &count)| *to = number(count));
+    } else {
+        numbers.iter_mut().zip(counts).for_each(|(to, &count)| *to = count as f64);
+    }
 }
 
 /// The last of some windows, from where traffic last shifted: where two windows that follow each other are three times as

@@ -15,7 +15,11 @@ pub use figures::{Figures, moving_seconds};
 
 /// Gain in balance ratio for which shares change alone: that moves no byte, but each new map is recorded, and less than
 /// this comes and goes from window to window.
-const LEAST_GAIN_OF_SHARES: f64 = 0.005;
+const LEAST_GAIN_OF_SHARES: f64 = 0.0025;
+
+/// The gain in balance ratio from which on pages move, usually. What is predicted has noise counted in, so this is only to be
+/// worth the bother.
+pub const MINIMUM_GAIN: f64 = 0.015;
 
 /// What plans are measured by.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,7 +49,7 @@ impl Terms {
     #[must_use]
     pub const fn usual(page_bytes: u64, lifetime_seconds: f64) -> Self {
         Self {
-            minimum_gain: 0.02,
+            minimum_gain: MINIMUM_GAIN,
             page_bytes,
             bytes_per_second: None,
             lifetime_seconds,

@@ -1,6 +1,6 @@
 //! What decisions to move are judged by, and decisions in words.
 
-use ::plan::policy::{Decision, Reason, Terms};
+use ::plan::policy::{Decision, MINIMUM_GAIN, Reason, Terms};
 use clap::Args;
 
 use super::OfflineError;
@@ -11,7 +11,7 @@ use crate::words::{bytes, counted};
 #[command(next_help_heading = "Options of decisions")]
 pub(super) struct JudgeOptions {
     /// Least gain in balance ratio for which experts move
-    #[arg(long, value_name = "SHARE", default_value_t = 0.02, value_parser = share)]
+    #[arg(long, value_name = "SHARE", default_value_t = MINIMUM_GAIN, value_parser = share)]
     minimum_gain: f64,
     /// Bytes per second that moves to one rank may use; 0 is no limit
     #[arg(long, value_name = "B", default_value_t = 0)]

@@ -13,9 +13,11 @@ mod groups;
 mod loads;
 mod loss;
 mod memory;
+mod nothing;
 mod peers;
 mod placement;
 mod planners;
+mod product;
 mod quality;
 mod report;
 mod sequences;
@@ -45,7 +47,7 @@ struct Options {
 
 type Section = fn(&Options, &mut Report) -> Result<()>;
 
-const SECTIONS: [(&str, Section); 7] = [
+const SECTIONS: [(&str, Section); 9] = [
     ("quality", quality::quality),
     ("time", time::time),
     ("scaling", time::scaling),
@@ -53,6 +55,8 @@ const SECTIONS: [(&str, Section); 7] = [
     ("bursts", bursts::bursts),
     ("loss", loss::loss),
     ("groups", groups::groups),
+    ("nothing", nothing::nothing),
+    ("product", product::product),
 ];
 
 /// Shapes of a quick run.

@@ -61,3 +61,10 @@ impl Planner {
 pub fn initial(shape: &Shape) -> ExpertMap {
     ExpertMap::contiguous(shape.map()).expect("a possible shape")
 }
+
+/// The first layers of a map.
+pub fn first_layers(map: &ExpertMap, layers: usize) -> ExpertMap {
+    let slots = map.slots()[..layers * map.physical()].to_vec();
+    ExpertMap::with_slots_of_ranks(layers, map.shape().experts, map.slots_of_ranks().clone(), slots)
+        .expect("layers of a map are valid")
+}

@@ -5,7 +5,7 @@ mod model;
 use self::model::{Counted, Level, Model};
 use crate::expected::Error;
 use crate::ids::LayerId;
-use crate::load::ExpertLoad;
+use crate::load::{ExpertLoad, numbers};
 use crate::shares::LEAST_UNCERTAINTY;
 
 /// What the next window is expected to bring.
@@ -104,7 +104,7 @@ impl Forecast {
                 let weight = if used > 0.0 { weight / used } else { f64::from(u8::from(index + 1 == of_layer.len())) };
                 if weight > 0.0 {
                     let scale = weight * total / window.totals[layer];
-                    model::numbers(window.load.layer(LayerId::from(layer)), &mut row);
+                    numbers(window.load.layer(LayerId::from(layer)), &mut row);
                     for (load, &tokens) in loads[layer * experts..][..experts].iter_mut().zip(&row) {
                         *load += scale * tokens;
                     }

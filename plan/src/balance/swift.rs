@@ -63,7 +63,7 @@ pub(super) fn balance(
         let left = layers.map(|layer| Left { weights: forecast.layer(layer), content: content(map, layer, &ranks) });
         recover::pack(&ranks, &left.collect::<Vec<_>>(), least, noise).into_iter()
     });
-    let published = current.is_none().then(|| published(windows, topology)).flatten();
+    let published = current.is_none().then(|| published(windows, &forecast, topology, &ranks)).flatten();
     let mut slots = Vec::with_capacity(forecast.layers() * ranks.physical());
     let (mut branches, mut futures) = (Vec::with_capacity(forecast.layers()), Vec::with_capacity(forecast.layers()));
     for layer in (0..forecast.layers()).map(LayerId::from) {
@@ -79,7 +79,7 @@ pub(super) fn balance(
                 match &published {
                     Some(published) if least < 2 => {
                         let seen = Seen::new(windows, &forecast, layer, &ranks);
-                        seen.better(packed, published[layer.index()].as_ref())
+                        seen.better(packed, &published[layer.index()])
                     }
                     _ => packed,
                 }
@@ -116,15 +116,22 @@ pub(super) fn balance(
     Found { slots, branches, expected: Expected::new(forecast.experts(), futures) }
 }
 
-/// What the published algorithm makes of the sum of several windows, of each layer in which it puts no expert on a rank twice:
-/// a plan from nothing is to be no worse. Where there is one window, it is better anyway.
-fn published(windows: &[ExpertLoad], topology: &Topology) -> Option<Vec<Option<Vec<u16>>>> {
+/// What the published algorithm makes of the sum of several windows, for each layer: a plan from nothing is to be no worse. Where it
+/// puts an expert on a rank twice, something else takes the second place. Where there is one window, ours is better anyway.
+fn published(windows: &[ExpertLoad], forecast: &Forecast, topology: &Topology, ranks: &Ranks) -> Option<Vec<Vec<u16>>> {
     let live = topology.live();
     let per_rank = live.slots().per_rank().filter(|_| windows.len() > 1)?;
     let (slots, shares) = deepseek::balance(&total(windows), &live, per_rank);
     let physical = topology.slots().total();
     let layers = slots.chunks_exact(physical).zip(shares.chunks_exact(physical));
-    Some(layers.map(|(slots, shares)| (!shares.contains(&0)).then(|| numbers(slots))).collect())
+    let of_layer = |(layer, (slots, shares)): (usize, (&[ExpertId], &[u32]))| {
+        let of_rank = |rank: usize| {
+            let held = ranks.slots(rank).filter(|&slot| shares[slot] > 0);
+            held.map(|slot| slots[slot].0 as u16).collect()
+        };
+        kept::fit(ranks, forecast.layer(layer.into()), &(0..ranks.len()).map(of_rank).collect::<Vec<_>>())
+    };
+    Some(layers.enumerate().map(of_layer).collect())
 }
 
 /// The bursts of a layer, where its loads come in such and a plan must look at them. Only then are its windows copied.

@@ -7,7 +7,7 @@ use plan::ids::RankId;
 use plan::load::{ExpertLoad, rank_loads};
 use plan::map::ExpertMap;
 use plan::moves::{best_first, moved_slots};
-use plan::policy::{Case, Decision, History, Reason, Terms, decide};
+use plan::policy::{Case, Decision, History, MINIMUM_GAIN, Reason, Terms, decide};
 use plan::topology::Topology;
 use proptest::prelude::*;
 
@@ -64,7 +64,7 @@ proptest! {
         prop_assert_eq!(figures.pages as usize, moved_slots(&old, &new).unwrap());
         prop_assert!((0.0..=1.0 + 1e-9).contains(&figures.ratio_after), "{figures:?}");
         if decision.moves() {
-            prop_assert!(figures.ratio_after >= figures.ratio_before + 0.02, "{figures:?}");
+            prop_assert!(figures.ratio_after >= figures.ratio_before + MINIMUM_GAIN, "{figures:?}");
         }
     }
 }

@@ -6,5 +6,6 @@ mod decisions;
 mod documents;
 mod losses;
 mod moves;
+mod noise;
 mod pages;
 mod plans;

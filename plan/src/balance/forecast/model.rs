@@ -3,7 +3,7 @@
 
 use super::Unrest;
 use crate::ids::LayerId;
-use crate::load::ExpertLoad;
+use crate::load::{ExpertLoad, numbers, row_total};
 
 /// The windows, the last ones, that noise and walk are measured on: more of them say little about what goes on now.
 const MEASURED: usize = 24;
@@ -28,27 +28,9 @@ pub(super) struct Counted<'a> {
     pub totals: Vec<f64>,
 }
 
-/// Counts as floating-point numbers. Below 2^52 by their bits, which takes several at once.
-pub(super) fn numbers(counts: &[u64], numbers: &mut [f64]) {
-    /// 2^52: with it, the lowest bits of a number are the whole part.
-    const WHOLE: u64 = 0x4330_0000_0000_0000;
-    let all = counts.iter().fold(0, |all, count| all | count);
-    if all >> 52 == 0 {
-        let number = |count: u64| f64::from_bits(count | WHOLE) - f64::from_bits(WHOLE);
-        numbers.iter_mut().zip(counts).for_each(|(to, &count)| *to = number(count));
-    } else {
-        numbers.iter_mut().zip(counts).for_each(|(to, &count)| *to = count as f64);
-    }
-}
-
 impl<'a> Counted<'a> {
     pub fn new(load: &'a ExpertLoad) -> Self {
-        let mut row = vec![0.0; load.experts()];
-        let mut total = |layer: usize| {
-            numbers(load.layer(LayerId::from(layer)), &mut row);
-            row.iter().sum()
-        };
-        Self { load, totals: (0..load.layers()).map(&mut total).collect() }
+        Self { load, totals: (0..load.layers()).map(|layer| row_total(load.layer(LayerId::from(layer)))).collect() }
     }
 
     pub fn says_something(&self) -> bool {
@@ -157,12 +139,14 @@ impl Model {
         let of_pairs =
             |of: &Distances| -> Vec<f64> { of.iter().map(|layers| mean(layers.iter().copied().flatten())).collect() };
         let (near, far) = (of_pairs(&apart), of_pairs(&across));
-        let walk = walk(&apart, &across);
         let counting: Vec<f64> = windows.iter().map(Counted::counting).collect();
         let counted = mean(counting[windows.len() - recent.len()..].iter().copied());
         // An abrupt change is no noise: it must not be more than what usually happens.
         let usual = middle(near.iter().copied());
         let both = mean(near.iter().map(|apart| apart.min(ABRUPT * usual)));
+        // Two windows do not tell what is gone by the next one from what stays. With a quarter of what stays, a forecast is little
+        // worse than the best on either.
+        let walk = if across.is_empty() { (both - 2.0 * counted).max(0.0) / 4.0 } else { walk(&apart, &across) };
         let further = ((both - walk) / 2.0 - counted).max(0.0);
         let noise: Vec<f64> = counting.iter().map(|counting| counting + further).collect();
         let first = windows.len() - recent.len();

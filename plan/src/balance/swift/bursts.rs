@@ -43,9 +43,9 @@ const REPEATS: usize = 2;
 const NEGLIGIBLE: f32 = 1e-5;
 const POLISHING: f32 = 2.5e-5;
 
-/// What a change must be worth for each page, in the ratio, from a placement in force, times the root of the number of windows:
-/// less is within the error of an estimate from so many, and moves pages to and fro.
-const GAIN_PER_PAGE: f32 = 4e-3;
+/// What a change must be worth for each page, in the ratio, from a placement in force, times the number of windows: the fewer
+/// they are, the more of what a page seems to gain is what these windows had by chance, and moves to and fro.
+const GAIN_PER_PAGE: f32 = 0.01;
 
 /// The share by which a plan must be better than its start on windows that neither has seen.
 const GAIN: f64 = 0.01;
@@ -99,7 +99,7 @@ impl<'a> Bursts<'a> {
     /// Target slots with at least `least` copies of each expert, as the start's and those that `calm` have: a placement for
     /// the forecast of the sum, which the plan is no worse than on the windows that were seen.
     pub(in crate::balance) fn plan(&self, start: Start<'_>, calm: &[u16], least: usize) -> Vec<u16> {
-        let per_page = GAIN_PER_PAGE / (self.fluctuations.windows() as f32).sqrt();
+        let per_page = GAIN_PER_PAGE / self.fluctuations.windows() as f32;
         let (worth, polishing, gain) = match start {
             Start::Free(_) => (NEGLIGIBLE, POLISHING, GAIN),
             Start::InForce(_) => (per_page, per_page, 0.0),

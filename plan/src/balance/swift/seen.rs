@@ -24,11 +24,8 @@ impl<'a> Seen<'a> {
     }
 
     /// The one of a placement and that of the published algorithm that is better on the windows; of equals the first.
-    pub(super) fn better(&self, first: (Branch, Vec<u16>), published: Option<&Vec<u16>>) -> (Branch, Vec<u16>) {
-        match published {
-            Some(published) if self.ratio(published) > self.ratio(&first.1) => (Branch::Published, published.clone()),
-            _ => first,
-        }
+    pub(super) fn better(&self, first: (Branch, Vec<u16>), published: &[u16]) -> (Branch, Vec<u16>) {
+        if self.ratio(published) > self.ratio(&first.1) { (Branch::Published, published.to_vec()) } else { first }
     }
 
     /// Mean over the windows, by what they count, of mean level / highest level, copies sharing evenly.
@@ -60,10 +57,9 @@ mod tests {
         let (ranks, layer) = (Ranks::even(2, 2), LayerId(0));
         let seen = Seen::new(&counted, &Forecast::new(&windows), layer, &ranks);
         let (bad, good) = (vec![0, 1, 2, 3], vec![0, 2, 1, 3]);
-        let better = |first: &Vec<u16>, other| seen.better((Branch::Scratch, first.clone()), other);
-        assert_eq!(better(&bad, Some(&good)), (Branch::Published, good.clone()));
-        assert_eq!(better(&good, Some(&bad)), (Branch::Scratch, good.clone()));
-        assert_eq!(better(&bad, None), (Branch::Scratch, bad.clone()));
+        let better = |first: &Vec<u16>, other: &[u16]| seen.better((Branch::Scratch, first.clone()), other);
+        assert_eq!(better(&bad, &good), (Branch::Published, good.clone()));
+        assert_eq!(better(&good, &bad), (Branch::Scratch, good.clone()));
         assert!((seen.ratio(&bad) - 0.5 * (100.0 / 180.0 + 100.0 / 170.0)).abs() < 1e-12);
     }
 }

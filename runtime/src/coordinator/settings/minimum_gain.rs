@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
+use plan::policy::MINIMUM_GAIN;
 use thiserror::Error;
 
 /// A share of the balance ratio: from 0 to below 1.
@@ -30,8 +31,7 @@ impl Display for MinimumGain {
 }
 
 impl Default for MinimumGain {
-    /// Less is within what a load varies by from window to window.
     fn default() -> Self {
-        Self(0.02)
+        Self(MINIMUM_GAIN)
     }
 }

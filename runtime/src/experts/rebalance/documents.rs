@@ -105,7 +105,7 @@ mod tests {
         counts.into_iter().zip(11..).for_each(|(count, value)| *count = value);
         let sums = [&mut figures.pages, &mut figures.pages_between_nodes, &mut figures.bytes, &mut terms.cool_down];
         sums.into_iter().zip(21..).for_each(|(sum, value)| *sum = value);
-        (terms.bytes_per_second, terms.byte_budget) = (Some(5e8), Some(1 << 30));
+        (terms.minimum_gain, terms.bytes_per_second, terms.byte_budget) = (0.03125, Some(5e8), Some(1 << 30));
         let expected: Value = json!({
             "reason": "same_placement",
             "figures": {
@@ -114,7 +114,7 @@ mod tests {
                 "lastingGain": 0.3125, "secondsSaved": 0.375, "secondsSpent": 0.4375,
             },
             "terms": {
-                "minimumGain": 0.02, "pageBytes": 1024, "bytesPerSecond": 5e8, "lifetimeSeconds": 60.0, "movingCost": 0.05,
+                "minimumGain": 0.03125, "pageBytes": 1024, "bytesPerSecond": 5e8, "lifetimeSeconds": 60.0, "movingCost": 0.05,
                 "byteBudget": 1 << 30, "coolDown": 24, "hysteresis": 1.0,
             },
             "history": {"windowsSinceMove": 3},
