@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use socket2::{SockRef, TcpKeepalive};
 
 pub use self::error::ConnectionError;
-use self::timed::Timed;
+use self::timed::{Timed, Timeouts};
 
 /// The longest message, bytes: room for a step of 100,000 sequences, and little enough to hold.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
@@ -33,6 +33,7 @@ pub struct Connection {
     stream: TcpStream,
     peer: String,
     buffer: Vec<u8>,
+    timeouts: Timeouts,
 }
 
 impl Connection {
@@ -43,7 +44,7 @@ impl Connection {
     pub fn new(stream: TcpStream, peer: impl Into<String>) -> Result<Self, ConnectionError> {
         let peer = peer.into();
         match tune(&stream) {
-            Ok(()) => Ok(Self { stream, peer, buffer: Vec::new() }),
+            Ok(()) => Ok(Self { stream, peer, buffer: Vec::new(), timeouts: Timeouts::default() }),
             Err(source) => Err(ConnectionError::Io { peer, source }),
         }
     }
@@ -87,7 +88,7 @@ impl Connection {
     /// If the system has no more descriptors.
     pub fn share(&self) -> Result<Self, ConnectionError> {
         let stream = self.stream.try_clone().map_err(|source| self.io(source))?;
-        Ok(Self { stream, peer: self.peer.clone(), buffer: Vec::new() })
+        Ok(Self { stream, peer: self.peer.clone(), buffer: Vec::new(), timeouts: Timeouts::default() })
     }
 
     /// Something that can close it from elsewhere.
@@ -113,7 +114,9 @@ impl Connection {
     ///
     /// # Errors
     /// If the system refuses.
-    pub fn set_timeout(&self, timeout: Option<Duration>) -> Result<(), ConnectionError> {
+    pub fn set_timeout(&mut self, timeout: Option<Duration>) -> Result<(), ConnectionError> {
+        // A deadline finds nothing of its own in force, and sets it.
+        self.timeouts = Timeouts::default();
         let set = self.stream.set_read_timeout(timeout).and_then(|()| self.stream.set_write_timeout(timeout));
         set.map_err(|source| self.io(source))
     }
@@ -143,7 +146,7 @@ impl Connection {
         let bytes = self.buffer.len() - 4;
         self.check_length(bytes, MAX_MESSAGE_BYTES)?;
         self.buffer[..4].copy_from_slice(&(bytes as u32).to_le_bytes());
-        let sent = Timed { stream: &self.stream, deadline }.write_all(&self.buffer);
+        let sent = Timed { stream: &self.stream, deadline, timeouts: &mut self.timeouts }.write_all(&self.buffer);
         sent.map_err(|source| self.io(source))
     }
 
@@ -177,7 +180,7 @@ impl Connection {
         deadline: Option<Instant>,
     ) -> Result<T, ConnectionError> {
         let mut length = [0; 4];
-        let read = Timed { stream: &self.stream, deadline }.read_exact(&mut length);
+        let read = Timed { stream: &self.stream, deadline, timeouts: &mut self.timeouts }.read_exact(&mut length);
         read.map_err(|source| self.io(source))?;
         let bytes = u32::from_le_bytes(length) as usize;
         self.check_length(bytes, limit)?;
@@ -195,7 +198,8 @@ impl Connection {
         while received < bytes {
             let room = self.buffer.capacity().max(received * 2).max(LEAST_ROOM);
             self.buffer.resize(bytes.min(room), 0);
-            Timed { stream: &self.stream, deadline }.read_exact(&mut self.buffer[received..])?;
+            let mut stream = Timed { stream: &self.stream, deadline, timeouts: &mut self.timeouts };
+            stream.read_exact(&mut self.buffer[received..])?;
             received = self.buffer.len();
         }
         self.buffer.truncate(bytes);
