@@ -1,30 +1,44 @@
-//! Lower bounds on the load of the busiest rank of one layer when the copies of an expert share its tokens evenly and
-//! ranks are alike. No placement is below them; whether one meets them is not said.
+//! Lower bounds on the load of the busiest rank of one layer when the copies of an expert share its tokens evenly. No placement
+//! is below them; whether one meets them is not said.
 
 use crate::load::{ExpertLoad, rank_loads};
 use crate::map::ExpertMap;
+use crate::topology::Topology;
 
-/// The largest of: the mean; the largest copy when copies are handed out as well as they can be, no expert having more than
+/// Where ranks are alike, the largest of: the mean; the largest copy when copies are handed out as well as they can be, no expert having more than
 /// there are ranks; and what some rank must hold because there are more copies than ranks.
 ///
 /// `physical` is the number of slots of all `ranks`, at least one for each expert.
 #[must_use]
 pub fn busiest_rank(load: &[u64], ranks: usize, physical: usize) -> f64 {
+    let mean = load.iter().map(|&tokens| tokens as f64).sum::<f64>() / ranks.max(1) as f64;
+    mean.max(undivided(load, ranks, physical))
+}
+
+/// What copies that cannot be divided further put on some rank.
+fn undivided(load: &[u64], ranks: usize, physical: usize) -> f64 {
     /// The pigeonhole value is found by bisection, which may end above the true one by its last step.
     const BISECTED: f64 = 1.0 - 1e-9;
     let mut ascending: Vec<f64> = load.iter().map(|&tokens| tokens as f64).collect();
     ascending.sort_unstable_by(f64::total_cmp);
-    let mean = ascending.iter().sum::<f64>() / ranks.max(1) as f64;
-    mean.max(largest_copy(&ascending, ranks, physical)).max(pigeonhole(&ascending, ranks, physical) * BISECTED)
+    largest_copy(&ascending, ranks, physical).max(pigeonhole(&ascending, ranks, physical) * BISECTED)
 }
 
-/// How far the busiest rank of each layer is above [`busiest_rank`], as a fraction of it, `[layers]`; 0 in a layer without
-/// load.
+/// How far the time of the busiest rank of each layer is above the least that it can be, as a fraction of that, `[layers]`; 0 in a
+/// layer without load. The least is [`busiest_rank`] of the ranks that have slots; where their speeds differ, the time that all
+/// would take if all took equally long, or that of the fastest for what cannot be divided.
+///
+/// # Panics
+/// If the map is for other ranks.
 #[must_use]
-pub fn excess(map: &ExpertMap, load: &ExpertLoad) -> Vec<f64> {
+pub fn excess(map: &ExpertMap, load: &ExpertLoad, topology: &Topology) -> Vec<f64> {
+    let live = map.slots_of_ranks().counts().filter(|&slots| slots > 0).count();
+    let fastest = topology.speeds().iter().copied().fold(0.0, f64::max);
     let over = |(layer, ranks): (usize, Vec<f64>)| {
-        let bound = busiest_rank(load.layer(layer.into()), ranks.len(), map.physical());
-        let busiest = ranks.into_iter().fold(0.0, f64::max);
+        let tokens = load.layer(layer.into());
+        let level = tokens.iter().map(|&tokens| tokens as f64).sum::<f64>() / topology.speed();
+        let bound = level.max(undivided(tokens, live, map.physical()) / fastest);
+        let busiest = ranks.iter().zip(topology.speeds()).map(|(load, speed)| load / speed).fold(0.0, f64::max);
         if bound > 0.0 { busiest / bound - 1.0 } else { 0.0 }
     };
     rank_loads(map, load).into_iter().enumerate().map(over).collect()
@@ -87,7 +101,7 @@ fn kth_largest_copy(ascending: &[f64], extra: usize, k: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::ExpertId;
+    use crate::ids::{ExpertId, RankId};
     use crate::map::MapShape;
 
     fn close(found: f64, expected: f64) {
@@ -119,8 +133,21 @@ mod tests {
         let shape = MapShape { layers: 2, experts: 4, ranks: 2, slots_per_rank: 2 };
         let map = ExpertMap::new(shape, [0, 1, 2, 3, 0, 1, 2, 3].map(ExpertId).to_vec()).unwrap();
         let load = ExpertLoad::from_rows(&[vec![3, 3, 1, 1], vec![0; 4]]).unwrap();
-        let excess = excess(&map, &load);
-        close(excess[0], 0.5);
-        close(excess[1], 0.0);
+        let alike = excess(&map, &load, &Topology::single_node(2, 2));
+        close(alike[0], 0.5);
+        close(alike[1], 0.0);
+        // Six tokens on the fast rank and two on the other take as long.
+        let unequal = Topology::single_node(2, 2).with_speeds(vec![3.0, 1.0]).unwrap();
+        close(excess(&map, &load, &unequal)[0], 0.0);
+    }
+
+    #[test]
+    fn a_rank_that_is_lost_takes_no_part_of_the_mean() {
+        let lost = Topology::single_node(3, 2).without(&[RankId(1)]);
+        let slots = [0, 1, 2, 3].map(ExpertId).to_vec();
+        let map = ExpertMap::with_slots_of_ranks(1, 4, lost.slots().clone(), slots).unwrap();
+        let load = ExpertLoad::from_rows(&[vec![1, 3, 2, 2]]).unwrap();
+        close(excess(&map, &load, &lost)[0], 0.0);
+        close(crate::replay::ratio(&map, &load, &lost), 1.0);
     }
 }

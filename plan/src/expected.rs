@@ -114,10 +114,21 @@ impl Expected {
         if busiest > 0.0 { self.mean(topology) / busiest } else { 1.0 }
     }
 
-    /// Sum over layers of the time that every rank would take if all took equally long.
+    /// The same of one layer.
+    ///
+    /// # Panics
+    /// As [`Self::ratio`].
+    #[must_use]
+    pub fn ratio_in(&self, layer: LayerId, map: &ExpertMap, topology: &Topology) -> f64 {
+        let busiest = self.busiest(layer, &LayerState::new(map, layer), (map, topology));
+        let tokens: f64 = self.layer(layer).mean(self.experts).iter().sum();
+        if busiest > 0.0 { tokens / topology.speed() / busiest } else { 1.0 }
+    }
+
+    /// Sum over layers of the time that every rank with slots would take if all took equally long.
     pub(crate) fn mean(&self, topology: &Topology) -> f64 {
         let tokens = |future: &Future| future.mean(self.experts).iter().sum::<f64>();
-        self.layers.iter().map(tokens).sum::<f64>() / topology.speeds().iter().sum::<f64>()
+        self.layers.iter().map(tokens).sum::<f64>() / topology.speed()
     }
 
     /// The time that the busiest rank of a layer is expected to take with these slots and shares. The map has the ranks.
@@ -142,7 +153,7 @@ impl Expected {
                 expected_maximum(&ranks().map(rank).collect::<Vec<_>>())
             }
             Future::Windows { tokens } => {
-                let speed: f64 = topology.speeds().iter().sum();
+                let speed = topology.speed();
                 let (mut ratios, mut sum) = (0.0, 0.0);
                 for window in tokens.chunks_exact(self.experts) {
                     let level = |(slots, speed): (std::ops::Range<usize>, f64)| {

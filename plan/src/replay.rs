@@ -2,7 +2,8 @@
 //! judged on the next, which it has not seen.
 
 use crate::balance::BalanceError;
-use crate::load::{ExpertLoad, balance_ratio, rank_loads};
+use crate::expected::Expected;
+use crate::load::ExpertLoad;
 use crate::map::ExpertMap;
 use crate::policy::{Decision, History};
 use crate::proposal::{Proposal, ProposalError, Rules, Situation, propose};
@@ -63,16 +64,21 @@ pub fn replay(request: &Replay<'_>) -> Result<Vec<Decided>, ProposalError> {
         if moved_slots > 0 {
             moved_after = Some(window);
         }
-        let (seen, next) = (ratio(&current, &windows[window]), ratio(&current, &windows[window + 1]));
+        let (seen, next) =
+            (ratio(&current, &windows[window], topology), ratio(&current, &windows[window + 1], topology));
         decided.push(Decided { window, decision, seen, next, moved_slots });
     }
     Ok(decided)
 }
 
-/// The balance ratio that a map gives a load.
+/// The balance ratio that a map gives a load on ranks that may differ: the mean time of those with slots over that of the busiest,
+/// both summed over layers.
+///
+/// # Panics
+/// If the map is of another model or for other ranks.
 #[must_use]
-pub fn ratio(map: &ExpertMap, load: &ExpertLoad) -> f64 {
-    balance_ratio(&rank_loads(map, load))
+pub fn ratio(map: &ExpertMap, load: &ExpertLoad, topology: &Topology) -> f64 {
+    Expected::known(load).ratio(map, topology)
 }
 
 /// Means over the decisions of a replay after the first, whose moves away from where engines start are made once; of the

@@ -9,6 +9,7 @@ use crate::coverage::Coverage;
 use crate::load::{ExpertLoad, total};
 use crate::map::{MapError, MapShape};
 use crate::replay::ratio;
+use crate::slots::RankSlots;
 use crate::topology::{Topology, TopologyError};
 
 /// What is to be sized.
@@ -18,10 +19,8 @@ pub struct Sizing<'a> {
     pub policy: Policy,
     /// The recorded windows, the oldest first; at least one.
     pub windows: &'a [ExpertLoad],
-    /// Nodes, over which the ranks are spread evenly.
-    pub nodes: usize,
-    /// Ranks.
-    pub ranks: usize,
+    /// The ranks; the slots that they have are no matter.
+    pub topology: &'a Topology,
     /// The largest redundancy that is tried.
     pub max_redundancy: usize,
     /// As in [`Request::min_coverage`].
@@ -58,11 +57,11 @@ impl Size {
 /// up.
 ///
 /// # Errors
-/// If there is no window, ranks and nodes do not divide, or no redundancy is possible.
+/// If there is no window, or no redundancy is possible.
 pub fn sizes(request: &Sizing<'_>) -> Result<Vec<Size>, SizingError> {
-    let Sizing { policy, windows, nodes, ranks, max_redundancy, min_coverage } = *request;
+    let Sizing { policy, windows, topology, max_redundancy, min_coverage } = *request;
     let first = windows.first().ok_or(BalanceError::NoWindow)?;
-    let (layers, experts) = (first.layers(), first.experts());
+    let (layers, experts, ranks) = (first.layers(), first.experts(), topology.ranks());
     let least = experts.next_multiple_of(ranks.max(1)) - experts;
     if least > max_redundancy {
         return Err(SizingError::NonePossible { experts, ranks, least, most: max_redundancy });
@@ -70,16 +69,16 @@ pub fn sizes(request: &Sizing<'_>) -> Result<Vec<Size>, SizingError> {
     let (seen, unseen) = windows.split_at(windows.len().div_ceil(2));
     let size = |redundancy: usize| -> Result<Size, SizingError> {
         let shape = MapShape::with_redundancy(layers, experts, ranks, redundancy)?;
-        let topology = Topology::even(nodes, ranks, shape.slots_per_rank)?;
+        let topology = topology.clone().with_slots(RankSlots::even(ranks, shape.slots_per_rank))?;
         let plan = balance(&Request { policy, windows: seen, topology: &topology, current: None, min_coverage })?;
         let load = total(seen);
-        let of_unseen: f64 = unseen.iter().map(|window| ratio(&plan.map, window)).sum();
+        let of_unseen: f64 = unseen.iter().map(|window| ratio(&plan.map, window, &topology)).sum();
         Ok(Size {
             redundancy,
             slots_per_rank: shape.slots_per_rank,
-            seen: ratio(&plan.map, &load),
+            seen: ratio(&plan.map, &load, &topology),
             unseen: (!unseen.is_empty()).then(|| of_unseen / unseen.len() as f64),
-            excess: bound::excess(&plan.map, &load).iter().sum::<f64>() / layers as f64,
+            excess: bound::excess(&plan.map, &load, &topology).iter().sum::<f64>() / layers as f64,
             uncovered: plan.uncovered,
         })
     };
@@ -145,8 +144,7 @@ mod tests {
         sizes(&Sizing {
             policy: Policy::Swift,
             windows,
-            nodes: 1,
-            ranks,
+            topology: &Topology::single_node(ranks, 0),
             max_redundancy,
             min_coverage: Coverage::default(),
         })

@@ -159,6 +159,12 @@ impl Topology {
         &self.speeds
     }
 
+    /// Tokens that all ranks with slots together compute while one of speed 1 computes one.
+    #[must_use]
+    pub fn speed(&self) -> f64 {
+        self.slots.counts().zip(&self.speeds).filter(|(slots, _)| *slots > 0).map(|(_, speed)| speed).sum()
+    }
+
     /// What the links of each rank carry.
     #[must_use]
     pub const fn links(&self) -> Links {

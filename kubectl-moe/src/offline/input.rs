@@ -6,8 +6,10 @@ use ::plan::balance::Policy;
 use ::plan::coverage::Coverage;
 use ::plan::formats::loads::{self, Loads};
 use ::plan::formats::statistics;
-use ::plan::load::{ExpertLoad, total};
+use ::plan::load::{ExpertLoad, summed};
 use ::plan::map::MapShape;
+use ::plan::slots::RankSlots;
+use ::plan::topology::{Links, Topology};
 use ::plan::wire::ModelIdentity;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
@@ -36,6 +38,15 @@ pub(super) struct LoadOptions {
     /// Nodes, over which the ranks are spread evenly
     #[arg(long, value_name = "M", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16384))]
     nodes: u32,
+    /// Speed of each rank, in order: tokens that it computes while a rank of speed 1 computes one; all alike if left out
+    #[arg(long, value_name = "S,..", value_delimiter = ',', value_parser = positive)]
+    rank_speeds: Vec<f64>,
+    /// Bytes per second that the links of a rank carry to and from ranks of its node, in each direction
+    #[arg(long, value_name = "B", default_value_t = Links::default().within_nodes, value_parser = positive)]
+    link_bytes_within_nodes: f64,
+    /// Bytes per second that the links of a rank carry to and from ranks of other nodes, in each direction
+    #[arg(long, value_name = "B", default_value_t = Links::default().between_nodes, value_parser = positive)]
+    link_bytes_between_nodes: f64,
     /// Folder of the checkpoint, or its config.json, which gives the bytes of an expert, dense layers and router groups
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
@@ -88,14 +99,14 @@ pub(super) struct Input {
     pub windows: Vec<ExpertLoad>,
     /// The model, where the load names it.
     pub identity: Option<ModelIdentity>,
-    pub ranks: usize,
+    /// The ranks, without slots.
+    pub topology: Topology,
     pub nodes: usize,
-    pub router_groups: usize,
     pub dense_layers: usize,
     pub expert_bytes: Option<u64>,
     /// Layers after the last of the model, which predict further tokens; maps of engines that serve them have them.
     pub mtp_layers: usize,
-    /// Windows that had no load and were left out.
+    /// Windows, or rows that are summed to windows, that had no load and were left out.
     pub windows_without_load: usize,
 }
 
@@ -143,10 +154,8 @@ impl LoadOptions {
             (None, Some(model)) => Some(model.expert_bytes()?),
             (None, None) => None,
         };
-        let windows: Vec<ExpertLoad> = windows.chunks(self.rows_per_window as usize).map(total).collect();
-        let all = windows.len();
-        let windows: Vec<ExpertLoad> = windows.into_iter().filter(has_load).collect();
-        if windows.is_empty() {
+        let windows_without_load = windows.iter().filter(|window| window.is_empty()).count();
+        if windows_without_load == windows.len() {
             return Err(OfflineError::NoLoad { path: self.load[0].clone() });
         }
         let router_groups = self
@@ -156,16 +165,25 @@ impl LoadOptions {
             return Err(OfflineError::RouterGroups { groups: router_groups, experts });
         }
         Ok(Input {
-            windows_without_load: all - windows.len(),
+            windows_without_load,
             mtp_layers: model.as_ref().map_or(0, |model| model.mtp_layers),
-            windows,
+            windows: summed(&windows, self.rows_per_window as usize),
             identity,
-            ranks: self.ranks as usize,
+            topology: self.topology()?.with_router_groups(router_groups),
             nodes: self.nodes as usize,
-            router_groups,
             dense_layers: dense_layers.unwrap_or(0),
             expert_bytes,
         })
+    }
+
+    /// The ranks, before it is known how many slots they have.
+    fn topology(&self) -> Result<Topology, OfflineError> {
+        let links = Links { within_nodes: self.link_bytes_within_nodes, between_nodes: self.link_bytes_between_nodes };
+        let topology = Topology::even(self.nodes as usize, self.ranks as usize, 0)?.with_links(links)?;
+        if self.rank_speeds.is_empty() {
+            return Ok(topology);
+        }
+        Ok(topology.with_speeds(self.rank_speeds.clone())?)
     }
 
     /// What each file holds.
@@ -240,8 +258,9 @@ fn of_folder(folder: &Path) -> Result<Loads, OfflineError> {
     statistics::read(&meta, &ranks).map_err(|source| OfflineError::Statistics { path: folder.to_owned(), source })
 }
 
-fn has_load(window: &ExpertLoad) -> bool {
-    (0..window.layers()).any(|layer| window.layer(layer.into()).iter().any(|&tokens| tokens > 0))
+fn positive(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if number.is_finite() && number > 0.0 { Ok(number) } else { Err("must be more than 0".to_owned()) }
 }
 
 /// That something has layers that no plan is for.
@@ -251,6 +270,17 @@ pub(super) fn further_layers(what: &str, layers: usize) -> String {
 }
 
 impl Input {
+    /// Number of ranks.
+    pub const fn ranks(&self) -> usize {
+        self.topology.ranks()
+    }
+
+    /// The ranks with so many slots each.
+    pub fn topology(&self, slots_per_rank: usize) -> Result<Topology, OfflineError> {
+        let slots = RankSlots::even(self.ranks(), slots_per_rank);
+        Ok(self.topology.clone().with_slots(slots)?)
+    }
+
     pub fn layers(&self) -> usize {
         self.windows[0].layers()
     }

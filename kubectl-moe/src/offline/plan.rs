@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ::plan::balance::{Policy, Request, balance};
 use ::plan::formats::{Expected, Format, SecondCopy, read_any};
 use ::plan::ids::ExpertId;
-use ::plan::load::{balance_ratio, rank_loads, total};
+use ::plan::load::{ExpertLoad, total};
 use ::plan::map::{ExpertMap, MapShape};
 use ::plan::moves::moved_slots;
 use ::plan::policy::{Decision, History};
@@ -115,9 +115,8 @@ struct Layer {
 pub fn run(arguments: &PlanArguments, terminal: &mut Terminal<'_>) -> Result<String, OfflineError> {
     let input = arguments.load.input(terminal)?;
     let terms = arguments.judge.terms(input.expert_bytes)?;
-    let shape = MapShape::with_redundancy(input.layers(), input.experts(), input.ranks, arguments.redundancy)?;
-    let topology = Topology::even(input.nodes, input.ranks, shape.slots_per_rank)?;
-    let topology = topology.with_router_groups(input.router_groups);
+    let shape = MapShape::with_redundancy(input.layers(), input.experts(), input.ranks(), arguments.redundancy)?;
+    let topology = input.topology(shape.slots_per_rank)?;
     let InForce { map: current, model: of_current, stand_ins } = arguments.current(&input, shape, terminal)?;
 
     let busy = input.busy_layers();
@@ -151,8 +150,8 @@ pub fn run(arguments: &PlanArguments, terminal: &mut Terminal<'_>) -> Result<Str
     let written = read_back(&text, shape, input.dense_layers);
     let planned = layers_of(&written, &busy);
     let load = total(&windows);
-    let excess = bound::excess(&planned, &load);
-    let each_layer = each_layer(&planned, &load, &excess, &busy);
+    let excess = bound::excess(&planned, &load, &topology);
+    let each_layer = each_layer((&planned, &topology), &load, &excess, &busy);
     let moved = moved_slots(&in_force, &planned).expect("a plan has the shape of the placement in force");
     // What stands in for a second copy is on its rank only here.
     let needed = |copy: &&SecondCopy| written.rank(copy.layer, copy.rank).contains(&copy.stand_in);
@@ -184,9 +183,10 @@ pub fn run(arguments: &PlanArguments, terminal: &mut Terminal<'_>) -> Result<Str
         redundancy: shape.redundancy(),
         slots_per_rank: shape.slots_per_rank,
         layers_without_load: (0..shape.layers).filter(|layer| !busy.contains(layer)).collect(),
-        ratio_before: ratio(&in_force, &load),
-        ratio: ratio(&planned, &load),
-        ratio_of_windows: windows.iter().map(|window| ratio(&planned, window)).sum::<f64>() / windows.len() as f64,
+        ratio_before: ratio(&in_force, &load, &topology),
+        ratio: ratio(&planned, &load, &topology),
+        ratio_of_windows: windows.iter().map(|window| ratio(&planned, window, &topology)).sum::<f64>()
+            / windows.len() as f64,
         excess: excess.iter().sum::<f64>() / excess.len() as f64,
         worst_layer: worst_layer(&each_layer),
         each_layer,
@@ -300,13 +300,15 @@ fn of_rows<'a>(ranks: &ExpertMap, rows: impl Iterator<Item = (&'a ExpertMap, usi
     map.and_then(|map| map.with_shares(&shares)).expect("layers of maps are valid")
 }
 
-fn each_layer(map: &ExpertMap, load: &::plan::load::ExpertLoad, excess: &[f64], numbers: &[usize]) -> Vec<Layer> {
-    let loads = rank_loads(map, load);
-    let layer = |((loads, &excess), &number)| {
-        let ratio = balance_ratio(std::slice::from_ref(loads));
-        Layer { number, ratio, excess }
-    };
-    loads.iter().zip(excess).zip(numbers).map(layer).collect()
+fn each_layer(
+    (map, topology): (&ExpertMap, &Topology),
+    load: &ExpertLoad,
+    excess: &[f64],
+    numbers: &[usize],
+) -> Vec<Layer> {
+    let known = ::plan::expected::Expected::known(load);
+    let layer = |((layer, &excess), &number)| Layer { number, ratio: known.ratio_in(layer, map, topology), excess };
+    map.layers().zip(excess).zip(numbers).map(layer).collect()
 }
 
 fn worst_layer(layers: &[Layer]) -> Layer {

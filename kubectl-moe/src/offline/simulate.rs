@@ -9,7 +9,6 @@ use ::plan::map::MapShape;
 use ::plan::policy::{Decision, Terms};
 use ::plan::proposal::Rules;
 use ::plan::replay::{Averages, Decided, Replay, averages, replay};
-use ::plan::topology::Topology;
 use clap::Args;
 use serde::Serialize;
 
@@ -99,9 +98,8 @@ pub fn run(arguments: &SimulateArguments, terminal: &mut Terminal<'_>) -> Result
     if windows.len() < 2 {
         return Err(OfflineError::TooFewWindows { windows: windows.len() });
     }
-    let shape = MapShape::with_redundancy(layers, input.experts(), input.ranks, arguments.redundancy)?;
-    let topology = Topology::even(input.nodes, input.ranks, shape.slots_per_rank)?;
-    let topology = topology.with_router_groups(input.router_groups);
+    let shape = MapShape::with_redundancy(layers, input.experts(), input.ranks(), arguments.redundancy)?;
+    let topology = input.topology(shape.slots_per_rank)?;
     let terms = Terms { cool_down: arguments.cool_down_windows, ..arguments.judge.terms(input.expert_bytes)? };
     let (min_coverage, remembered) = (arguments.load.coverage(), usize::from(arguments.history));
     let staging_pages = arguments.judge.staging_pages();
@@ -112,7 +110,7 @@ pub fn run(arguments: &SimulateArguments, terminal: &mut Terminal<'_>) -> Result
         Ok(outcome(policy, &decided, layers * shape.physical(), input.expert_bytes))
     };
     let report = Report {
-        title: format!("{}, {}", input.title(), counted(input.ranks, "rank")),
+        title: format!("{}, {}", input.title(), counted(input.ranks(), "rank")),
         windows: windows.len(),
         windows_without_load: input.windows_without_load,
         layers,

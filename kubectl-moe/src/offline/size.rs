@@ -80,14 +80,13 @@ struct Row {
 pub fn run(arguments: &SizeArguments, terminal: &mut Terminal<'_>) -> Result<String, OfflineError> {
     let input = arguments.load.input(terminal)?;
     let windows = input.windows_of(&input.busy_layers());
-    let (layers, experts, ranks) = (windows[0].layers(), input.experts(), input.ranks);
+    let (layers, experts, ranks) = (windows[0].layers(), input.experts(), input.ranks());
     let least = experts.next_multiple_of(ranks) - experts;
     terminal.progress.doing("planning for each redundancy");
     let sizes = sizes(&Sizing {
         policy: arguments.policy,
         windows: &windows,
-        nodes: input.nodes,
-        ranks,
+        topology: &input.topology,
         max_redundancy: arguments.max_redundancy.unwrap_or(least + RANKS_TRIED * ranks),
         min_coverage: arguments.load.coverage(),
     })?;

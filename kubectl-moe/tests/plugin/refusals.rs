@@ -122,6 +122,8 @@ const REFUSED: &[&str] = &[
     "map convert --from FOLDER/second.json --ranks 2 --to swift",
     "map check --from FOLDER/dense.json",
     "map check --from FOLDER/other.json",
+    "plan --load LOAD --ranks 4 --rank-speeds 1,2",
+    "size --load LOAD --ranks 4 --rank-speeds 1,1,1,1,1",
 ];
 
 /// Command lines that no command has.
@@ -134,6 +136,8 @@ const WRONG: &[&str] = &[
     "plan --load LOAD --ranks 4 --format yaml",
     "plan --load LOAD --ranks 4 --minimum-gain 1",
     "plan --load LOAD --ranks 4 --window-seconds 0",
+    "plan --load LOAD --ranks 4 --rank-speeds 1,1,1,0",
+    "plan --load LOAD --ranks 4 --link-bytes-within-nodes inf",
     "plan --load LOAD --ranks 4 --redundancy -1",
     "simulate --load LOAD --ranks 4 --history 0",
     "size --load LOAD --ranks 4 --worth=-1",

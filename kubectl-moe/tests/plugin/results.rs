@@ -41,6 +41,24 @@ fn a_plan_that_is_in_force_is_planned_again_without_a_move() {
 }
 
 #[test]
+fn ranks_of_other_speeds_and_links_are_planned_for_and_judged_as_such() {
+    let even = scratch("even.json");
+    plan(&["--policy", "off", "--out", &even]);
+    let unequal = plan(&["--rank-speeds", "3,1,1,1"]);
+    // A plan for ranks that are alike leaves the fast one idle for most of a step.
+    let alike = scratch("alike.json");
+    plan(&["--out", &alike]);
+    let kept = plan(&["--policy", "off", "--current", &alike, "--rank-speeds", "3,1,1,1"]);
+    let [planned, kept] = [&unequal, &kept].map(|report| report["ratio"].as_f64().unwrap());
+    assert!(planned > 0.9 && kept < 0.75, "{planned} {kept}");
+    let seconds = |more: &[&str]| {
+        let report = plan(&[&["--nodes", "2", "--current", &even], more].concat());
+        report["decision"]["figures"]["movingSeconds"].as_f64().unwrap()
+    };
+    assert!(seconds(&["--link-bytes-between-nodes", "1e6"]) > 100.0 * seconds(&[]));
+}
+
+#[test]
 fn a_decision_has_the_figures_of_the_plan_and_follows_its_options() {
     let even = scratch("even.json");
     plan(&["--policy", "off", "--out", &even]);

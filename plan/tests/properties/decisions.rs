@@ -40,9 +40,11 @@ fn histories() -> impl Strategy<Value = History> {
 
 /// Balance ratio of a map on ranks of different speeds, all layers together, counted here once more.
 fn ratio(map: &ExpertMap, load: &ExpertLoad, topology: &Topology) -> f64 {
+    let with_slots = map.slots_of_ranks().counts().zip(topology.speeds()).filter(|(slots, _)| *slots > 0);
+    let speed: f64 = with_slots.map(|(_, speed)| speed).sum();
     let (mut mean, mut busiest) = (0.0, 0.0);
     for ranks in rank_loads(map, load) {
-        mean += ranks.iter().sum::<f64>() / topology.speeds().iter().sum::<f64>();
+        mean += ranks.iter().sum::<f64>() / speed;
         busiest += ranks.iter().zip(topology.speeds()).map(|(load, speed)| load / speed).fold(0.0, f64::max);
     }
     if busiest > 0.0 { mean / busiest } else { 1.0 }
