@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use plan::wire::process::{LastWord, variable};
 use runtime::quoted::{Quoted, one_line};
+use rustix::fs::OFlags;
 use thiserror::Error;
 
 /// The file of the last word, if there is to be one.
@@ -26,7 +28,9 @@ impl LastWordFile {
     /// open from the start, since a process may end for want of descriptors.
     pub fn open(variable: Option<OsString>) -> (Self, Option<NotWritable>) {
         let Some(path) = variable.filter(|path| !path.is_empty()).map(PathBuf::from) else { return Default::default() };
-        match File::create(&path) {
+        // A pipe that nobody reads is not waited for.
+        let not_waiting = OFlags::NONBLOCK.bits() as i32;
+        match File::options().write(true).create(true).truncate(true).custom_flags(not_waiting).open(&path) {
             Ok(file) => (Self(Some(file)), None),
             Err(source) => (Self(None), Some(NotWritable { path: Quoted::path(&path), source })),
         }

@@ -2,20 +2,24 @@
 //! proved by it only as bytes. A secret is never sent.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read as _, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hmac::{Hmac, Mac as _};
 use plan::wire::keys::LEAST_BYTES;
 use sha2::Sha256;
 use thiserror::Error;
 
+use crate::model::folder;
 use crate::quoted::Quoted;
 
 /// The longest secret, bytes: what is longer is some other file.
 const MOST_BYTES: usize = 4096;
+
+/// How long a pipe may take to give a secret: whoever writes it does so at once, unless the machine is very busy.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Bytes that are drawn for a secret.
 const DRAWN_BYTES: usize = 32;
@@ -65,15 +69,17 @@ pub enum SecretError {
 }
 
 impl Secret {
-    /// The secret in a file, without a newline at its end.
+    /// The secret in a file, or that a pipe gives, without a newline at its end.
     ///
     /// # Errors
-    /// If the file cannot be read, or is too short or too long for a secret.
+    /// If the file cannot be read, a pipe has not ended in some seconds, or it is too short or too long for a secret.
     pub fn read(path: &Path) -> Result<Self, SecretError> {
-        let mut bytes = Vec::new();
-        // One byte more than there may be, and the newline.
-        let read = File::open(path).and_then(|file| file.take(MOST_BYTES as u64 + 2).read_to_end(&mut bytes));
-        read.map_err(|source| SecretError::Read { path: Quoted::path(path), source })?;
+        // With the newline.
+        let bytes = folder::read_once_of_at_most(path, MOST_BYTES as u64 + 2, PATIENCE);
+        let bytes = bytes.map_err(|source| match source.kind() {
+            io::ErrorKind::FileTooLarge => SecretError::TooLong { path: Quoted::path(path) },
+            _ => SecretError::Read { path: Quoted::path(path), source },
+        })?;
         let secret = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
         let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
         match secret.len() {
@@ -203,11 +209,15 @@ mod tests {
             ([&[b'k'; 31][..], b"\n"].concat(), "has 31 bytes, less than 32"),
             (vec![b'k'; 5000], "has more than 4096 bytes"),
             (vec![b'k'; 4097], "has more than 4096 bytes"),
+            ([&[b'k'; 4097][..], b"\n"].concat(), "has more than 4096 bytes"),
         ] {
             let error = read(&bytes).unwrap_err();
             assert!(error.contains(expected) && error.contains("--secret-file"), "{error}");
         }
-        assert!(read(&[b'k'; 4096]).is_ok());
+        assert!(read(&[b'k'; 4096]).is_ok() && read(&[&[b'k'; 4096][..], b"\r\n"].concat()).is_ok());
+        let error = Secret::read(Path::new("/dev/zero")).unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(error.to_string().contains("/dev/zero") && source.ends_with("not a regular file"), "{error}: {source}");
         let error = Secret::read(Path::new("/no/such/file")).unwrap_err();
         assert!(error.to_string().contains("/no/such/file"), "{error}");
     }

@@ -5,9 +5,11 @@ mod foreign;
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use thiserror::Error;
 
@@ -132,6 +134,46 @@ pub fn read_of_at_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     regular(&file.metadata()?)?;
     let mut bytes = Vec::new();
     file.take(most + 1).read_to_end(&mut bytes)?;
+    within(bytes, most)
+}
+
+/// As [`read_of_at_most`], of a file or of a pipe that has given all its bytes within `patience`: what nobody else is to read
+/// comes through one from a parent, or from what a shell runs in `<(...)`.
+///
+/// # Errors
+/// As [`read_of_at_most`]; of the kind `TimedOut` if a pipe has not ended in time.
+pub fn read_once_of_at_most(path: &Path, most: u64, patience: Duration) -> io::Result<Vec<u8>> {
+    if !std::fs::metadata(path)?.file_type().is_fifo() {
+        return read_of_at_most(path, most);
+    }
+    let deadline = Instant::now() + patience;
+    let mut pipe = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+    let (mut bytes, mut part) = (Vec::new(), [0; 4096]);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
+        match poll(&mut [PollFd::new(&pipe, PollFlags::IN)], Some(&left)) {
+            Ok(0) => {
+                let message = format!("it is a pipe that has not ended within {} s", patience.as_secs_f64());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+            }
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        match pipe.read(&mut part) {
+            Ok(0) => return Ok(bytes),
+            Ok(read) => {
+                bytes.extend_from_slice(&part[..read]);
+                bytes = within(bytes, most)?;
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn within(bytes: Vec<u8>, most: u64) -> io::Result<Vec<u8>> {
     if bytes.len() as u64 > most {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {most} bytes")));
     }
@@ -175,13 +217,15 @@ fn absent(path: &Path, name: &str, source: std::io::Error) -> FileError {
     }
 }
 
-/// What a folder holds, sorted by name; hidden files are left out, and names that are no text.
+/// What a folder holds, sorted by name; hidden files are left out.
 #[derive(Debug, Default)]
 pub struct Listing {
     /// Names of all but folders.
     pub files: Vec<String>,
     /// Names of folders.
     pub folders: Vec<String>,
+    /// Names that are no UTF-8.
+    pub not_text: Vec<PathBuf>,
 }
 
 impl Listing {
@@ -193,15 +237,17 @@ impl Listing {
         let mut listing = Self::default();
         for entry in std::fs::read_dir(directory)?.take(MOST_NAMES) {
             let entry = entry?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            if name.starts_with('.') {
-                continue;
+            match entry.file_name().into_string() {
+                Ok(name) if name.starts_with('.') => {}
+                Ok(name) if entry.path().is_dir() => listing.folders.push(name),
+                Ok(name) => listing.files.push(name),
+                Err(name) if name.as_encoded_bytes().starts_with(b".") => {}
+                Err(name) => listing.not_text.push(name.into()),
             }
-            let names = if entry.path().is_dir() { &mut listing.folders } else { &mut listing.files };
-            names.push(name);
         }
         listing.files.sort();
         listing.folders.sort();
+        listing.not_text.sort();
         Ok(listing)
     }
 
@@ -248,7 +294,7 @@ fn instead_of_a_model(directory: &Path) -> String {
     if let Some(folder) = subfolders.iter().find(|folder| inside(folder)) {
         return format!("its folder {} has one; give that", Quoted::<64>::path(folder));
     }
-    let is_empty = listing.files.is_empty() && listing.folders.is_empty();
+    let is_empty = listing.files.is_empty() && listing.folders.is_empty() && listing.not_text.is_empty();
     let what = if is_empty { "the folder is empty" } else { "this is no model, or its download has not ended" };
     what.to_owned()
 }

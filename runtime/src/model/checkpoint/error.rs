@@ -30,6 +30,12 @@ pub enum CheckpointError {
         /// A file with weights of another form.
         found: Option<Quoted>,
     },
+    /// A file with weights has a name that nothing can name.
+    #[error("the folder has a file with weights whose name, {file}, is no UTF-8 text: rename it")]
+    NotText {
+        /// Its name; bytes that are no text are shown as U+FFFD.
+        file: Quoted,
+    },
     /// A part of the weights has not come.
     #[error("there is no {file}, which {named_by} asks for: download the folder again, it is incomplete")]
     MissingFile {
@@ -134,6 +140,7 @@ impl CheckpointError {
             // What is missing may still be on its way.
             Self::NoWeights { found: None } | Self::MissingFile { .. } => false,
             Self::NoWeights { found: Some(_) }
+            | Self::NotText { .. }
             | Self::Corrupt { .. }
             | Self::Config(_)
             | Self::Adapter { .. }

@@ -3,7 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
@@ -94,8 +94,23 @@ fn indexed(index: &[u8], listing: &Listing, most: usize) -> Result<WeightFiles, 
         )));
     }
     match files.names.iter().find(|name| !listing.has(name) && !listing.folders.contains(name)) {
-        Some(name) => Err(CheckpointError::MissingFile { file: name.into(), named_by: INDEX.into() }),
+        Some(name) => {
+            weights_are_named(listing)?;
+            Err(CheckpointError::MissingFile { file: name.into(), named_by: INDEX.into() })
+        }
         None => Ok(files),
+    }
+}
+
+/// Whether every file with weights has a name that is text: one that has not may be what is missing.
+fn weights_are_named(listing: &Listing) -> Result<(), CheckpointError> {
+    let has_weights = |name: &&PathBuf| {
+        let name = name.to_string_lossy();
+        name.ends_with(EXTENSION) || is_of_another_form(&name)
+    };
+    match listing.not_text.iter().find(has_weights) {
+        Some(name) => Err(CheckpointError::NotText { file: Quoted::path(name) }),
+        None => Ok(()),
     }
 }
 
@@ -119,6 +134,7 @@ fn unindexed(listing: &Listing) -> Result<Vec<String>, CheckpointError> {
     if listing.has(SINGLE) {
         return Ok(vec![SINGLE.to_owned()]);
     }
+    weights_are_named(listing)?;
     let weights = listing.files.iter().filter(|name| name.ends_with(EXTENSION));
     // A vendor's own form of the same weights, which some keep beside that of transformers.
     let (own, names): (Vec<_>, Vec<_>) = weights.cloned().partition(|name| name.starts_with("consolidated"));

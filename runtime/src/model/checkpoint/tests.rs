@@ -244,3 +244,21 @@ fn a_damaged_file_is_refused_or_read_whole_but_never_ends_the_process() {
     }
     assert!(refused > 500, "{refused}");
 }
+
+#[test]
+fn a_file_with_weights_whose_name_is_no_text_is_told_by_its_name() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let directory = write(&config(), &tensors());
+    let name = |bytes: &[u8]| directory.path().join(std::ffi::OsStr::from_bytes(bytes));
+    std::fs::write(name(b"notes-\xe9.txt"), "").unwrap();
+    std::fs::write(name(b"._model-\xe9.safetensors"), "").unwrap();
+    assert!(Checkpoint::open(directory.path()).is_ok(), "it is not asked for");
+    std::fs::rename(directory.path().join(SINGLE), name(b"mod\xe8le.safetensors")).unwrap();
+    let expected =
+        "the folder has a file with weights whose name, mod\u{fffd}le.safetensors, is no UTF-8 text: rename it";
+    assert_eq!(refusal(directory.path()), expected);
+    assert!(Checkpoint::open(directory.path()).unwrap_err().is_permanent());
+    let index = json!({"weight_map": {(weights::EMBEDDING): "mod\u{e8}le.safetensors"}});
+    std::fs::write(directory.path().join(INDEX), index.to_string()).unwrap();
+    assert_eq!(refusal(directory.path()), expected);
+}

@@ -131,5 +131,42 @@ fn a_file_that_somebody_names_is_read_within_its_bound_and_never_waited_for() {
         assert_eq!(error, "it is a pipe, socket or device, not a regular file", "{}", endless.display());
     }
     assert_eq!(read_of_at_most(folder.path(), 100).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+    let patience = Duration::from_millis(50);
+    assert_eq!(read_once_of_at_most(&file, 100, patience).unwrap().len(), 100);
+    let error = read_once_of_at_most(Path::new("/dev/zero"), 100, patience).unwrap_err().to_string();
+    assert_eq!(error, "it is a pipe, socket or device, not a regular file");
     assert_eq!(read_of_at_most(&folder.path().join("none"), 100).unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn a_pipe_is_read_once_if_it_gives_all_its_bytes_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+    let (short, long) = (Duration::from_millis(50), Duration::from_mins(1));
+    let late = |error: io::Error| (error.kind(), error.to_string());
+    let expected = (io::ErrorKind::TimedOut, "it is a pipe that has not ended within 0.05 s".to_owned());
+    assert_eq!(late(read_once_of_at_most(&fifo, 100, short).unwrap_err()), expected, "nobody writes");
+    // Both ends, as an unnamed pipe has that another process holds open.
+    let mut open = File::options().read(true).write(true).open(&fifo).unwrap();
+    assert_eq!(late(read_once_of_at_most(&fifo, 100, short).unwrap_err()), expected, "somebody could write");
+    io::Write::write_all(&mut open, b"half").unwrap();
+    assert_eq!(late(read_once_of_at_most(&fifo, 100, short).unwrap_err()), expected, "somebody could go on");
+    drop(open);
+    for (written, most, read) in [(100_000_usize, 100_000, Some(100_000)), (0, 100, Some(0)), (101, 100, None)] {
+        let path = fifo.clone();
+        let writer = std::thread::spawn(move || fs::write(path, vec![b' '; written]));
+        let found = read_once_of_at_most(&fifo, most, long);
+        writer.join().unwrap().unwrap();
+        assert_eq!(
+            found.map(|bytes| bytes.len()).map_err(|error| error.kind()),
+            read.ok_or(io::ErrorKind::FileTooLarge)
+        );
+    }
+    // As a shell's `<(...)` is: a name of an end that is open, of a pipe whose writer is gone.
+    let (end, mut writer) = io::pipe().unwrap();
+    io::Write::write_all(&mut writer, b"secret\n").unwrap();
+    drop(writer);
+    let name = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&end));
+    assert_eq!(read_once_of_at_most(Path::new(&name), 100, long).unwrap(), b"secret\n");
 }
