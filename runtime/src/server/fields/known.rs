@@ -34,6 +34,7 @@ const FALSE: Rule = Neutral(&["false"]);
 const TRUE: Rule = Neutral(&["true"]);
 const ZERO: Rule = Neutral(&["0"]);
 const ONE: Rule = Neutral(&["1"]);
+const EMPTY_TEXT: Rule = Neutral(&["\"\""]);
 const EMPTY_LIST: Rule = Neutral(&["[]"]);
 const EMPTY_OBJECT: Rule = Members(&[]);
 /// What says nothing, whatever the field means: servers put many such fields into the messages that they answer.
@@ -122,7 +123,7 @@ pub const KNOWN: &[Known] = &[
     both("stream_options", Read),
     both("structural_tag", NULL),
     both("structured_outputs", Members(&["false"])),
-    both("suffix", Neutral(&["\"\""])),
+    both("suffix", EMPTY_TEXT),
     both("temperature", Read),
     both("thinking_token_budget", Neutral(&["-1"])),
     both("tool_choice", Neutral(&["\"none\"", "\"auto\""])),
@@ -140,11 +141,36 @@ pub const KNOWN: &[Known] = &[
     both("web_search_options", NULL),
 ];
 
-/// Fields of a message of a chat that are not read, and what is done with them; any other is [`BLANK`].
-pub const OF_MESSAGES: &[(&str, Rule)] = &[("type", Neutral(&["\"\"", "\"text\"", "\"message\""]))];
+/// Fields of a message of a chat that are not read, and what is done with them: what says nothing has the field's own type.
+/// Of any other nobody knows the type, and it is [`BLANK`].
+pub const OF_MESSAGES: &[(&str, Rule)] = &[
+    ("annotations", EMPTY_LIST),
+    ("audio", EMPTY_OBJECT),
+    ("citations", EMPTY_LIST),
+    ("documents", EMPTY_LIST),
+    ("function_call", EMPTY_OBJECT),
+    ("images", EMPTY_LIST),
+    ("partial", FALSE),
+    ("prefix", FALSE),
+    ("provider_specific_fields", EMPTY_OBJECT),
+    ("reasoning_details", EMPTY_LIST),
+    ("refusal", EMPTY_TEXT),
+    ("thinking_blocks", EMPTY_LIST),
+    ("tool_call_id", EMPTY_TEXT),
+    ("tools", EMPTY_LIST),
+    ("type", Neutral(&["\"\"", "\"text\"", "\"message\""])),
+];
 
-/// Fields of a text part of a message that are not read, and what is done with them; any other is [`BLANK`].
-pub const OF_PARTS: &[(&str, Rule)] = &[("cache_control", Ignored), ("prompt_cache_breakpoint", Ignored)];
+/// The same of a text part of a message.
+pub const OF_PARTS: &[(&str, Rule)] = &[
+    ("annotations", EMPTY_LIST),
+    ("cache_control", Ignored),
+    ("image_url", EMPTY_OBJECT),
+    ("input_audio", EMPTY_OBJECT),
+    ("logprobs", EMPTY_LIST),
+    ("prompt_cache_breakpoint", Ignored),
+    ("refusal", EMPTY_TEXT),
+];
 
 /// What a route does with a field of a request; `None` if neither protocol has it.
 pub fn rule(route: Route, name: &str) -> Option<Rule> {
