@@ -42,6 +42,12 @@ impl Length {
 }
 
 impl NewSequence {
+    /// Whether computing it gives anything: a token, or a score of its prompt.
+    #[must_use]
+    pub fn gives_something(&self) -> bool {
+        self.length.most() > 0 || self.score_prompt && self.prompt.len() > 1
+    }
+
     /// Tokens of prompt and answer for which it needs room whatever the caches hold.
     #[must_use]
     pub fn least_room(&self) -> usize {

@@ -39,6 +39,8 @@ pub struct Growth {
 pub struct Generation {
     model: Arc<ServedModel>,
     updates: StreamMap<usize, ReceiverStream<Update>>,
+    /// Choices of which there is nothing to compute, and which have not been told.
+    empty: Vec<usize>,
     texts: Vec<GrowingText>,
     unfinished: usize,
     /// Tokens that each choice has given.
@@ -48,7 +50,8 @@ pub struct Generation {
 
 impl Generation {
     /// Submits sequences, one for each choice, each with the characters of text that come before its own; with the room
-    /// that they have.
+    /// that they have. One that gives neither a token nor a score is none that is submitted: its prompt would be computed for
+    /// nothing.
     ///
     /// # Errors
     /// If they are refused.
@@ -60,12 +63,15 @@ impl Generation {
     ) -> Result<Self, ApiError> {
         let texts = sequences.iter().map(|&(_, offset)| GrowingText::new(stops, offset)).collect();
         let unfinished = sequences.len();
-        let sequences = sequences.into_iter().map(|(sequence, _)| sequence).collect();
-        let receivers = app.driver.submit(sequences).await?;
-        let updates = receivers.into_iter().map(ReceiverStream::new).enumerate().collect();
+        let sequences = sequences.into_iter().map(|(sequence, _)| sequence).enumerate();
+        let (computed, empty): (Vec<_>, Vec<_>) = sequences.partition(|(_, sequence)| sequence.gives_something());
+        let (choices, computed): (Vec<_>, Vec<_>) = computed.into_iter().unzip();
+        let empty = empty.into_iter().map(|(choice, _)| choice).rev().collect();
+        let receivers = if choices.is_empty() { Vec::new() } else { app.driver.submit(computed).await? };
+        let updates = choices.into_iter().zip(receivers.into_iter().map(ReceiverStream::new)).collect();
         let in_flight = app.metrics.start(asked.clone(), share);
         let given = vec![0; unfinished];
-        Ok(Self { model: Arc::clone(&app.model), updates, texts, unfinished, given, in_flight })
+        Ok(Self { model: Arc::clone(&app.model), updates, empty, texts, unfinished, given, in_flight })
     }
 
     /// What comes next, of whichever choice; `None` when all have ended.
@@ -75,6 +81,9 @@ impl Generation {
     pub async fn next(&mut self) -> Result<Option<Growth>, ApiError> {
         if self.unfinished == 0 {
             return Ok(None);
+        }
+        if let Some(choice) = self.empty.pop() {
+            return Ok(Some(self.grow(choice, Vec::new(), None, Some(Finish::Length))));
         }
         let next = tokio::select! {
             biased;

@@ -93,6 +93,44 @@ async fn echo_with_logprobs_and_no_token_scores_the_prompt_as_evaluation_harness
 }
 
 #[tokio::test]
+async fn no_token_costs_a_prompt_no_more_than_its_one_score_however_many_choices_show_it() {
+    let ids = tokenizer().encode("The cat sat.", true).unwrap();
+    for (logprobs, computed) in [(Value::Null, 0), (json!(0), 1)] {
+        let server = Server::start(Fake { ranks: 1, ..Fake::default() });
+        let body = json!({"prompt": [ids, [5]], "n": 3, "max_tokens": 0, "echo": true, "logprobs": logprobs});
+        let json = server.post(ROUTE, &body).await.json();
+        let choices = json["choices"].as_array().unwrap();
+        assert_eq!(choices.len(), 6);
+        for choice in choices {
+            let of_prompt = &choices[choice["index"].as_u64().unwrap() as usize / 3 * 3];
+            assert_eq!((&choice["finish_reason"], &choice["text"]), (&json!("length"), &of_prompt["text"]));
+            assert_eq!(choice["logprobs"], of_prompt["logprobs"]);
+        }
+        assert_eq!(
+            (&choices[0]["text"], &choices[0]["logprobs"].is_null()),
+            (&json!("The cat sat."), &(computed == 0))
+        );
+        assert_eq!(json["usage"]["completion_tokens"], 0);
+        let steps: Vec<usize> = server.remote.begun.try_iter().filter(|&sequences| sequences > 0).collect();
+        assert_eq!(steps, vec![1; computed], "a prompt of one token has no score");
+
+        let stream =
+            body.as_object().unwrap().clone().into_iter().chain([("stream".to_owned(), json!(true))]).collect();
+        let mut events = server.post(ROUTE, &Value::Object(stream)).await.events();
+        assert_eq!(events.pop().as_deref(), Some("[DONE]"));
+        let chunks = events.iter().map(|event| serde_json::from_str::<Value>(event).unwrap()["choices"][0].clone());
+        let mut texts = vec![String::new(); 6];
+        let mut ended = 0;
+        for chunk in chunks {
+            texts[chunk["index"].as_u64().unwrap() as usize].push_str(chunk["text"].as_str().unwrap());
+            ended += usize::from(chunk["finish_reason"] == "length");
+        }
+        let whole: Vec<&str> = choices.iter().map(|choice| choice["text"].as_str().unwrap()).collect();
+        assert_eq!((texts.iter().map(String::as_str).collect::<Vec<_>>(), ended), (whole, 6));
+    }
+}
+
+#[tokio::test]
 async fn echo_with_logprobs_and_one_token_has_an_entry_for_each_token() {
     let prompt: Vec<u32> = (300..700).collect();
     let server = Server::start(Fake { script: says(prompt.len(), vec![64]), ..Fake::default() });
