@@ -73,7 +73,11 @@ impl ConfigKeys {
             if let Some(value) =
                 self.take(key).filter(|value| !value.as_str().is_some_and(|name| known.contains(&name)))
             {
-                return Err(unsupported(key, &value, "\"bfloat16\", \"float16\" and \"float32\""));
+                return Err(unsupported(
+                    key,
+                    &value,
+                    "\"bfloat16\", \"float16\", \"float32\" and \"auto\", or no such key",
+                ));
             }
         }
         if let Some(types) = self.take("layer_types") {

@@ -116,6 +116,9 @@ fn what_is_not_supported_is_refused_by_its_name_and_value() {
         (json!({"layer_types": ["sliding_attention"]}), &["layer_types", "full_attention"]),
         (json!({"dtype": "float64"}), &["dtype = \"float64\"", "bfloat16"]),
         (json!({"torch_dtype": 32}), &["torch_dtype = 32"]),
+        (json!({"dtype": ""}), &["dtype = \"\" is not supported, only \"bfloat16\"", "\"auto\", or no such key"]),
+        (json!({"torch_dtype": ""}), &["torch_dtype = \"\" is not supported, only \"bfloat16\"", "or no such key"]),
+        (json!({"dtype": {}}), &["dtype = {} is not supported"]),
         (
             json!({"quantization_config": {"quant_method": "fp8", "modules_to_not_convert": ["m", "n"]}}),
             &["quantization_config says that weights are quantized by fp8, which", "BF16"],
