@@ -1,6 +1,7 @@
 """Rows of tests/models/texts/templates.json: templates, and the chats that they render."""
 
 import texts_further
+import texts_published
 
 USER = {"role": "user", "content": "Hi <é> 'you' \"there\""}
 LONG = [
@@ -31,7 +32,7 @@ REASONED = [
 PARTS = [{"role": "user", "content": [{"type": "text", "text": "See "}, {"type": "image"}, {"type": "text", "text": "this."}]}]
 CHAT = {"messages": [USER]}
 # Rows that transformers may fail to render, by how their names begin.
-MAY_FAIL = ("one at a time", "further", "no template", "Mistral's form", "Gemma's form", "gpt-oss's form")
+MAY_FAIL = ("one at a time", "further", "published", "no template", "Mistral's form", "Gemma's form", "gpt-oss's form")
 LONG_CHAT = {"messages": LONG}
 
 
@@ -376,6 +377,10 @@ ROWS = [
     *each("one at a time", "'a' ~ 1 + 2", "1 + 1 ~ 'x'", "messages[0].content.x", "messages[0].x.y", "undefined.x", "undefined[0]", "undefined + 1", "undefined()", "1 + 'a'", "'a' + 1", "[1] + (2,)", "1 < 'a'", "none < 1", "'a' in 1", "1 in 'a'", "none + 1", "none.x", "none[0]", "1 / 0", "1 % 0", "-'a'", "{[1]: 2}", "{'a': 1}[[1]]", "'a'.x()", "'a'()", "1()", "[1, 2]|map('nope')|list", "none|length", "5|list", "1|tojson|tojson", "undefined|tojson", "range(3)|tojson", "{'a': undefined}|tojson", "{(1, 2): 3}|tojson", "'%d' % 'a'", "'%s %s' % 'a'", "'%s' % ('a', 'b')", "'%q' % 1", "'a' % 1", "'a' % [1]", "'{}'.format()", "'{x}'.format()", "'{'.format()", "'a'.index('b')", "[1].index(2)", "'abc'.split('')", "messages.append(1)", "messages[0].update({'a': 1})", "messages[0].pop('role')", "messages.append", "messages[0].__class__", "''.__class__.__mro__", "range(100001)", "range(100000)|length", "range(1, 2, 0)", "raise_exception('own words')", "namespace(_x=1)", "[3, 'a']|sort", "[1, none]|max", "{'a': 1, 2: 3}|dictsort", "{'a': 1, 2: 3}|tojson(sort_keys=true)", "[1, 2, 3]|map('upper')|last", "'abc'|truncate(1)", "none|items|list", "none|indent", "dict(1)", "'x'.join([1])", "[1, 2, 3][::0]", "1[0]", "true.x", "'a'[1.5]", "[1]|map|list", "messages|selectattr|list", "messages|selectattr('role', 'nope')|list", "loop", "caller", "super", "'ab'.zfill('x')", "(1,)[5]", "['a']|sum", "strftime_now(1)", "strftime_now()", "messages|groupby('role')|length", "'a' is divisibleby 2", "none|round", "'a'|abs", "[1,2] is in [[1,2]]"),
     *each("further", *texts_further.EXPRESSIONS),
     *[row(f"further: {template}", template, LONG_CHAT) for template in texts_further.TEMPLATES],
+    *[
+        row(f"published: {name}", template, *map(chat, texts_published.CHATS))
+        for name, template in texts_published.TEMPLATES.items()
+    ],
     *fails("no template", "{% if %}", "{% endif %}", "{{ }}", "{{ 1 + }}", "{% for x in %}{% endfor %}", "{% for x %}{% endfor %}", "{% nope %}", "{% if true %}", "{{ 'a }}", "{{ 1", "{# a", "{#", "{% raw %}", "{% raw %}a", "{{ a b }}", "{{ x|nope }}", "{{ x is nope }}", "{% break %}", "{% set 1 = 2 %}", "{% set none = 2 %}", "{{ (1 }}", "{{ [1) }}", "{{ f(a=1, 2) }}", "{% macro f(a=1, b) %}{% endmacro %}", "{% else %}", "{{ 1.}}", "{{ a. }}", "{{ ! }}", "{{ a ? b }}", "{% for x in [1] %}{% macro m() %}{% break %}{% endmacro %}{% endfor %}", "{% set x.y = 1 %}", "{{ 'a' is string is string }}", "{% endfor %}", "{% generation %}", "{{ 012 }}"),
     *refused("not done", "not supported", "{% include 'a' %}", "{% extends 'a' %}", "{% import 'a' as b %}", "{% from 'a' import b %}", "{% block a %}{% endblock %}", "{% autoescape true %}{% endautoescape %}", "{{ lipsum() }}", "{{ cycler(1, 2) }}", "{{ [1, 2]|random }}", "{{ 'a'|batch(0)|list }}", "{{ self }}", "{{ 'a'|wordwrap }}", "{{ 'a'|urlize }}", "{{ messages|pprint }}", "{{ 1|filesizeformat }}", "{{ 'é'.isalpha() }}", "{{ 'ᾳ'.title() }}", "{{ 'a'.encode() }}", "{{ messages[0].get }}", "{{ messages|map(attribute='role') }}", "{{ ('<'|e) + 'a' }}", "{{ 5|round(-1) }}", "{{ 2 ** 200 }}", "{{ strftime_now('%s') }}", "{{ 'ff'|int(0, 16) }}", "{{ 1 is sameas 1 }}", "{{ namespace(a=1) }}"),
     *refused("running away", "more ", "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "{% set ns = namespace(x='a') %}{% for i in range(40) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x }}", "{{ 'a' * 1000000000000 }}", "{{ [0] * 1000000000000 }}", "{% for a in range(99999) %}{{ 'a' * 100 }}{% endfor %}", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}", "{{ '%999999999999d' % 1 }}", "{{ '{:999999999999}'.format(1) }}", "{{ 'a'.ljust(999999999999) }}", "{{ 'a'|center(999999999999) }}", "{{ 'a\\nb'|indent(999999999999) }}", "{{ 'aaaa'.replace('', 'b' * 100000) * 100000 }}", "{{ range(99999)|batch(1)|map('batch', 1)|map('list')|map('string')|list|join|length * range(99999)|list|join|length }}{% for x in range(99999) %}{{ range(99999)|sum }}{% endfor %}", "{{ [1]|tojson(indent=999999999999) }}", "{% set l = ['x' * 1000000] * 100000 %}{{ l|tojson|length }}"),
