@@ -9,3 +9,4 @@ pub mod metrics;
 pub mod ranks;
 pub mod settings;
 pub mod start;
+pub mod unread;

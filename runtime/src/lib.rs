@@ -19,6 +19,7 @@ pub mod model;
 pub mod process_metrics;
 pub mod protocol;
 pub mod quoted;
+pub mod room;
 pub mod scheduler;
 pub mod seldom;
 pub mod server;

@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
 use plan::topology::Topology;
 use plan::wire::ModelIdentity;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::fleet::FleetEvent;
 use super::handle::{COMMANDS, Command, DriverHandle, HandleError, Health, SequenceError, Submission, Update};
 use super::metrics::DriverMetrics;
 use super::ranks::{RankGroup, Ranks};
+use super::unread::UpdateSender;
 use crate::experts::planner::{Planned, Wanted};
 use crate::experts::rebalance::{Event, Rebalancer};
 use crate::experts::recorder::Recorder;
@@ -88,14 +89,14 @@ impl Drop for Readers {
     fn drop(&mut self) {
         for reader in self.0.values() {
             // As in `Driver::end`.
-            let _ = reader.updates.try_send(Update::Failed(SequenceError::ShuttingDown));
+            let _ = reader.updates.send(Update::Failed(SequenceError::ShuttingDown));
         }
     }
 }
 
 /// Who waits for a sequence's tokens.
 struct Reader {
-    updates: mpsc::Sender<Update>,
+    updates: UpdateSender,
     submitted: Instant,
     last_token: Option<Instant>,
 }
@@ -315,7 +316,7 @@ impl<R: Ranks> Driver<R> {
         self.metrics.failed(&error);
         if let Some(reader) = self.readers.0.remove(&id) {
             // A reader that is gone or full does not hear it; its channel ends all the same.
-            let _ = reader.updates.try_send(Update::Failed(error));
+            let _ = reader.updates.send(Update::Failed(error));
         }
     }
 
@@ -376,7 +377,7 @@ impl<R: Ranks> Driver<R> {
             if token.is_none() && prompt_scores.is_empty() && finish.is_none() {
                 continue;
             }
-            let sent = reader.updates.try_send(Update::Output { prompt_scores, token, finish });
+            let sent = reader.updates.send(Update::Output { prompt_scores, token, finish });
             if sent.is_err() || finish.is_some() {
                 self.readers.0.remove(&sequence);
                 self.scheduler.abort(sequence);

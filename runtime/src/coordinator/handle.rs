@@ -5,14 +5,20 @@ use std::sync::Arc;
 use crossbeam_channel::{Sender, TrySendError};
 use plan::wire::{LoadDocument, MapDocument, RecordedMap, State};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
+use super::unread::{Unread, UpdateSender, Updates, updates};
 use crate::protocol::TokenScore;
+use crate::room::Room;
 use crate::scheduler::{Finish, LOSSES_IN_A_ROW, LOSSES_IN_ALL, NewSequence, SubmitError};
 
 /// Bytes of one request's answers that may wait to be read before they are ended: some 10,000 tokens. Their memory is
 /// what a reader that pauses costs.
 pub const UNREAD_BYTES: usize = 1 << 20;
+
+/// Bytes of all requests' answers that may wait to be read: a hundred readers that pause as long as they may. Beyond, the
+/// request of which most waits is ended.
+pub const UNREAD_IN_ALL: usize = 128 << 20;
 
 /// Bytes of an update of one token, and of each other token that is reported beside it.
 const UPDATE_BYTES: usize = 96;
@@ -39,6 +45,17 @@ pub enum Update {
     },
     /// It cannot go on: nothing follows.
     Failed(SequenceError),
+}
+
+impl Update {
+    /// Bytes that it costs until it is read.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let Self::Output { prompt_scores, token, .. } = self else { return UPDATE_BYTES };
+        let beside = |score: &TokenScore| REPORTED_BYTES * score.top.len();
+        let of_prompt = |score| size_of::<TokenScore>() + beside(score);
+        UPDATE_BYTES + token.as_ref().map_or(0, beside) + prompt_scores.iter().map(of_prompt).sum::<usize>()
+    }
 }
 
 /// Why a sequence was ended before its time.
@@ -76,7 +93,7 @@ pub enum SequenceError {
 /// Sequences of one request on their way to the driver.
 pub struct Submission {
     /// Each with where its updates go. A closed channel cancels the sequence.
-    pub sequences: Vec<(NewSequence, mpsc::Sender<Update>)>,
+    pub sequences: Vec<(NewSequence, UpdateSender)>,
     /// Whether they were taken.
     pub reply: oneshot::Sender<Result<(), HandleError>>,
 }
@@ -167,18 +184,19 @@ pub struct DriverHandle {
     health: Arc<watch::Sender<Health>>,
     capacity: watch::Receiver<Option<usize>>,
     queued: usize,
+    unread: Room,
 }
 
 impl DriverHandle {
     /// A handle on the driver that reads `commands`, writes `health` and `capacity`, and lets `queued` sequences wait.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         commands: Sender<Command>,
         health: Arc<watch::Sender<Health>>,
         capacity: watch::Receiver<Option<usize>>,
         queued: usize,
     ) -> Self {
-        Self { commands, health, capacity, queued }
+        Self { commands, health, capacity, queued, unread: Room::of(UNREAD_IN_ALL) }
     }
 
     /// Tokens of the longest sequence that the ranks' KV caches hold, as the last group said; `None` before the first.
@@ -208,11 +226,15 @@ impl DriverHandle {
     ///
     /// # Errors
     /// If they are refused.
-    pub async fn submit(&self, sequences: Vec<NewSequence>) -> Result<Vec<mpsc::Receiver<Update>>, HandleError> {
+    ///
+    /// # Panics
+    /// Never: there is always room for nothing.
+    pub async fn submit(&self, sequences: Vec<NewSequence>) -> Result<Vec<Updates>, HandleError> {
+        let unread = Arc::new(Unread::of(self.unread.share(0).expect("there is room for nothing")));
         let share = UNREAD_BYTES / sequences.len().max(1);
         let channel = |sequence: &NewSequence| {
             let update = UPDATE_BYTES + REPORTED_BYTES * sequence.top_logprobs as usize;
-            mpsc::channel((share / update).max(LEAST_UNREAD))
+            updates((share / update).max(LEAST_UNREAD), &unread)
         };
         let (senders, receivers): (Vec<_>, Vec<_>) = sequences.iter().map(channel).unzip();
         let (reply, answer) = oneshot::channel();

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use rand::Rng as _;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{StreamExt as _, StreamMap};
 
 use super::App;
 use super::answers::{Lost, Share};
 use super::asked::Asked;
 use super::error::{ApiError, Code};
-use super::metrics::InFlight;
+use super::metrics::{InFlight, MOST_WAITED};
 use super::served::ServedModel;
 use super::text::{GrowingText, Piece, StopStrings};
 use crate::coordinator::handle::{UNREAD_BYTES, Update};
+use crate::coordinator::unread::Updates;
 use crate::protocol::TokenScore;
 use crate::scheduler::{Finish, NewSequence};
 use axum::http::StatusCode;
@@ -38,7 +38,7 @@ pub struct Growth {
 /// Choices that grow. Dropping it cancels those that have not ended; so does a stop string for its own.
 pub struct Generation {
     model: Arc<ServedModel>,
-    updates: StreamMap<usize, ReceiverStream<Update>>,
+    updates: StreamMap<usize, Updates>,
     /// Choices of which there is nothing to compute, and which have not been told.
     empty: Vec<usize>,
     texts: Vec<GrowingText>,
@@ -68,8 +68,9 @@ impl Generation {
         let (choices, computed): (Vec<_>, Vec<_>) = computed.into_iter().unzip();
         let empty = empty.into_iter().map(|(choice, _)| choice).rev().collect();
         let receivers = if choices.is_empty() { Vec::new() } else { app.driver.submit(computed).await? };
-        let updates = choices.into_iter().zip(receivers.into_iter().map(ReceiverStream::new)).collect();
-        let in_flight = app.metrics.start(asked.clone(), share);
+        let unread = receivers.first().map(|updates| Arc::clone(updates.unread()));
+        let updates = choices.into_iter().zip(receivers).collect();
+        let in_flight = app.metrics.start(asked.clone(), share, unread);
         let given = vec![0; unfinished];
         Ok(Self { model: Arc::clone(&app.model), updates, empty, texts, unfinished, given, in_flight })
     }
@@ -98,6 +99,7 @@ impl Generation {
                 return Ok(Some(self.grow(choice, prompt_scores, token, finish)));
             }
             Some((_, Update::Failed(error))) => error.into(),
+            None if self.in_flight.most_waited() => ApiError::full(MOST_WAITED),
             None => {
                 let message = format!("more than {UNREAD_BYTES} bytes of the answer waited to be read; it was ended");
                 ApiError::other(StatusCode::SERVICE_UNAVAILABLE, Code::ServiceUnavailable, message)

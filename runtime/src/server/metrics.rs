@@ -12,6 +12,7 @@ use super::App;
 use super::answers::{Lost, Share};
 use super::asked::Asked;
 use super::error::{ApiError, Code};
+use crate::coordinator::unread::Unread;
 
 /// A route that generates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::EnumIter)]
@@ -82,11 +83,15 @@ impl ServerMetrics {
 
     /// Counts a request as being answered, until the guard is dropped.
     #[must_use]
-    pub fn start(self: &Arc<Self>, asked: Asked, share: Share) -> InFlight {
+    pub fn start(self: &Arc<Self>, asked: Asked, share: Share, unread: Option<Arc<Unread>>) -> InFlight {
         self.in_flight.inc();
-        InFlight { metrics: Arc::clone(self), asked, share, outcome: Some(Outcome::Cancelled) }
+        InFlight { metrics: Arc::clone(self), asked, share, unread, outcome: Some(Outcome::Cancelled) }
     }
 }
+
+/// Why a request was ended of which more than of any other waited.
+pub const MOST_WAITED: &str = "answers that wait to be read take all the room that requests share for them, and of this one \
+                               most waited; it was ended";
 
 /// A request that is being answered, with its share of the room for answers. Dropped without a word, it was cancelled.
 #[derive(Debug)]
@@ -94,6 +99,8 @@ pub struct InFlight {
     metrics: Arc<ServerMetrics>,
     asked: Asked,
     share: Share,
+    /// What waits to be read of its sequences, if it has any.
+    unread: Option<Arc<Unread>>,
     outcome: Option<Outcome>,
 }
 
@@ -124,6 +131,9 @@ impl InFlight {
     /// From now on its answer is sent: there is no other way to end it than to close the connection.
     pub fn is_sent(&self) {
         self.share.is_sent_to(self.asked.reader.clone());
+        if let Some(unread) = &self.unread {
+            unread.is_sent_to(self.asked.reader.clone());
+        }
     }
 
     /// Whether it has lost its share.
@@ -135,6 +145,12 @@ impl InFlight {
     /// Done when it has.
     pub async fn lost(&self) {
         self.share.lost().await;
+    }
+
+    /// Whether it was ended because of all requests most of it waited to be read.
+    #[must_use]
+    pub fn most_waited(&self) -> bool {
+        self.unread.as_ref().is_some_and(|unread| unread.is_lost())
     }
 
     /// Its error goes into the stream: counts and logs it.
@@ -149,6 +165,9 @@ impl Drop for InFlight {
         self.metrics.in_flight.dec();
         match self.outcome {
             Some(Outcome::Cancelled) if self.share.is_lost() => self.failed_in_stream(&Lost.into()),
+            Some(Outcome::Cancelled) if self.most_waited() => {
+                self.failed_in_stream(&ApiError::full(MOST_WAITED));
+            }
             Some(Outcome::Cancelled) if self.asked.reader.is_given_up() => {
                 let message = "the client has not read for too long; its connection was closed".to_owned();
                 self.failed_in_stream(&ApiError::other(

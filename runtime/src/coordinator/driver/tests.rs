@@ -1,9 +1,12 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::{FutureExt as _, StreamExt as _};
+
 use super::*;
 use crate::coordinator::fake::{Fake, Remote};
 use crate::coordinator::handle::{AdminCommand, AdminError, HandleError, UNREAD_BYTES};
+use crate::coordinator::unread::Updates;
 use crate::experts::rebalance::Settings;
 use crate::protocol::Sampling;
 use crate::scheduler::{CacheSize, Finish, LOSSES_IN_A_ROW, Length, NewSequence, SubmitError};
@@ -27,14 +30,14 @@ fn asks(prompt: &[u32], max_tokens: u32) -> NewSequence {
     }
 }
 
-async fn one(handle: &DriverHandle, request: NewSequence) -> mpsc::Receiver<Update> {
+async fn one(handle: &DriverHandle, request: NewSequence) -> Updates {
     handle.submit(vec![request]).await.unwrap().remove(0)
 }
 
 /// Every token until the end, and how it ended.
-async fn read(updates: &mut mpsc::Receiver<Update>) -> (Vec<u32>, Option<Finish>) {
+async fn read(updates: &mut Updates) -> (Vec<u32>, Option<Finish>) {
     let (mut tokens, mut finish) = (Vec::new(), None);
-    while let Some(update) = tokio::time::timeout(PATIENCE, updates.recv()).await.unwrap() {
+    while let Some(update) = tokio::time::timeout(PATIENCE, updates.next()).await.unwrap() {
         let Update::Output { token, finish: end, .. } = update else { panic!("{update:?}") };
         tokens.extend(token.map(|token| token.token));
         finish = finish.or(end);
@@ -56,11 +59,11 @@ async fn a_sequence_whose_group_is_lost_goes_on_with_the_tokens_it_gives_undistu
     let permits = remote.permits.as_ref().unwrap();
     (0..10).for_each(|_| permits.send(()).unwrap());
     for _ in 0..5 {
-        assert!(updates.try_recv().is_ok() || updates.recv().await.is_some());
+        assert!(updates.next().await.is_some());
     }
     remote.lose.store(true, Ordering::SeqCst);
     let mut first = Vec::new();
-    while let Ok(Update::Output { token, .. }) = updates.try_recv() {
+    while let Some(Some(Update::Output { token, .. })) = updates.next().now_or_never() {
         first.extend(token.map(|token| token.token));
     }
     (0..60).for_each(|_| permits.send(()).unwrap());
@@ -83,7 +86,7 @@ async fn a_sequence_that_kills_its_ranks_ends_after_some_lost_groups_and_those_b
     remote.complete();
     let permits = remote.permits.as_ref().unwrap();
     (0..200).for_each(|_| permits.send(()).unwrap());
-    let failed = updates[1].recv().await;
+    let failed = updates[1].next().await;
     assert_eq!(failed, Some(Update::Failed(SequenceError::LostGroups)));
     let (healthy, _other) = start(Fake::default());
     for index in [0, 2, 3] {
@@ -102,8 +105,8 @@ async fn a_sequence_without_numbers_fails_alone() {
     const POISON: u32 = 1000;
     let (handle, _remote) = start(Fake { no_numbers_after: Some(POISON), ..Fake::default() });
     let mut updates = handle.submit(vec![asks(&[1], 9), asks(&[POISON], 9)]).await.unwrap();
-    assert_eq!(updates[1].recv().await, Some(Update::Failed(SequenceError::NoNumbers)));
-    assert_eq!(updates[1].recv().await, None);
+    assert_eq!(updates[1].next().await, Some(Update::Failed(SequenceError::NoNumbers)));
+    assert_eq!(updates[1].next().await, None);
     assert_eq!(read(&mut updates[0]).await.1, Some(Finish::Length));
 }
 
@@ -115,7 +118,7 @@ async fn a_sequence_of_open_length_fills_the_caches_that_turn_out_to_be_there() 
     let mut updates = handle.submit(vec![open.clone(), asks(&[1; 10], 55)]).await.unwrap();
     assert_eq!(handle.capacity(), None);
     remote.complete();
-    assert_eq!(updates[1].recv().await, Some(Update::Failed(SequenceError::OutgrowsCache { capacity: 64 })));
+    assert_eq!(updates[1].next().await, Some(Update::Failed(SequenceError::OutgrowsCache { capacity: 64 })));
     let (tokens, finish) = read(&mut updates[0]).await;
     assert_eq!((tokens.len(), finish), (54, Some(Finish::Length)));
     assert_eq!(handle.capacity(), Some(64));
@@ -128,7 +131,7 @@ async fn requests_wait_until_the_group_is_formed() {
     let (handle, remote) = Fake::default().start(&prometheus::Registry::new());
     let mut updates = one(&handle, asks(&[1], 3)).await;
     assert!(matches!(handle.health(), Health::NotFormed { .. }));
-    assert!(updates.try_recv().is_err());
+    assert!(matches!(updates.next().now_or_never(), None | Some(None)));
     remote.complete();
     assert_eq!(read(&mut updates).await.1, Some(Finish::Length));
 }
@@ -140,7 +143,7 @@ async fn a_rank_that_has_failed_for_good_ends_every_wait_until_one_that_can_serv
     let reason = "rank 1 cannot serve: there is a hole in the file".to_owned();
     remote.fail(Some(&reason));
     let failed = SequenceError::Failing { reason: reason.clone() };
-    assert_eq!(waiting.recv().await, Some(Update::Failed(failed)));
+    assert_eq!(waiting.next().await, Some(Update::Failed(failed)));
     assert_eq!(handle.failure().await, reason);
     let refused = handle.submit(vec![asks(&[1], 3)]).await.unwrap_err();
     assert_eq!(refused, HandleError::Failing { reason: reason.clone() });
@@ -211,7 +214,7 @@ async fn a_stop_ends_every_sequence_with_the_reason() {
     handle.stop();
     (0..5).for_each(|_| remote.permits.as_ref().unwrap().send(()).unwrap());
     let mut last = None;
-    while let Some(update) = updates.recv().await {
+    while let Some(update) = updates.next().await {
         last = Some(update);
     }
     assert_eq!(last, Some(Update::Failed(SequenceError::ShuttingDown)));

@@ -1,5 +1,6 @@
 //! What the operations guide lists is what `/metrics` has, and what the page of the API says of fields and limits is so.
 
+use crate::coordinator::handle::{UNREAD_BYTES, UNREAD_IN_ALL};
 use crate::scheduler::{LOSSES_IN_A_ROW, LOSSES_IN_ALL};
 use crate::server::answers::{LARGEST_AT_ONCE, LEAST_ROOM};
 use crate::server::bounds::SCORES_AT_MOST;
@@ -129,6 +130,8 @@ fn the_page_of_limits_tells_the_room_for_answers() {
     let best = Scores::bytes_of(1, 1) - token;
     for words in [
         format!("{token} bytes of each token with a log-probability, {best} of each best token beside it"),
+        format!("| {} MiB of a request, shared by its choices", UNREAD_BYTES >> 20),
+        format!("| what waits to be read of all answers together | {} MiB |", UNREAD_IN_ALL >> 20),
         format!("| {room} MiB, or {LARGEST_AT_ONCE} of the largest answers if that is more |"),
         format!("is written while it is read, {} KiB at a time", PIECE >> 10),
     ] {
