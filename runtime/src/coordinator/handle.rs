@@ -290,6 +290,13 @@ impl DriverHandle {
         self.commands.len()
     }
 
+    /// The same with another room for what waits to be read.
+    #[cfg(test)]
+    #[must_use]
+    pub fn with_room_for_unread(self, bytes: usize) -> Self {
+        Self { unread: Room::of(bytes), ..self }
+    }
+
     fn send(&self, command: Command) -> Result<(), HandleError> {
         self.commands.try_send(command).map_err(|error| match error {
             TrySendError::Full(_) => HandleError::Busy,

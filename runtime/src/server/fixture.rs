@@ -93,6 +93,13 @@ impl Server {
         Self { app, remote, router }
     }
 
+    /// The same where so many bytes of all answers may wait to be read.
+    pub fn with_room_for_unread(mut self, bytes: usize) -> Self {
+        self.app.driver = self.app.driver.with_room_for_unread(bytes);
+        self.router = super::public(self.app.clone(), None);
+        self
+    }
+
     pub fn admin(&self) -> Router {
         super::admin(self.app.clone(), AdminAccess::Loopback)
     }

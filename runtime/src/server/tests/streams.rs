@@ -89,3 +89,42 @@ async fn a_stream_that_is_not_read_ends_with_a_server_error_and_is_counted_as_fa
     let failed = "swiftbalancer_requests_total{outcome=\"failed\",route=\"completions\"}";
     assert!((server.metric(failed).await - 1.0).abs() < f64::EPSILON);
 }
+
+#[tokio::test]
+async fn streams_that_nobody_reads_stay_within_the_room_for_all_and_those_beside_them_are_whole() {
+    let (streams, choices, tokens, room) = (20, 4, 900, 512 << 10);
+    let server = Server::start(Fake::default()).with_room_for_unread(room);
+    let body = |choices: usize, tokens: usize| json!({"prompt": "a", "n": choices, "max_tokens": tokens, "ignore_eos": true, "stream": true});
+    let mut unread = Vec::new();
+    for _ in 0..streams {
+        unread.push(server.respond(request(COMPLETIONS, &body(choices, tokens))).await);
+    }
+    let (running, waiting) = ("swiftbalancer_sequences_running", "swiftbalancer_sequences_waiting");
+    loop {
+        let beside = server.post(COMPLETIONS, &body(1, 20)).await.events();
+        assert_eq!((beside.len(), beside.last().map(String::as_str)), (21, Some("[DONE]")));
+        if server.metric(running).await + server.metric(waiting).await == 0.0 {
+            break;
+        }
+    }
+    let mut whole = 0;
+    for response in unread {
+        assert_eq!(response.status(), StatusCode::OK);
+        let all = response.into_body().collect().await.unwrap().to_bytes();
+        let events = String::from_utf8(all.to_vec()).unwrap();
+        match events.trim_end().rsplit("\n\n").next().unwrap().strip_prefix("data: ").unwrap() {
+            "[DONE]" => whole += 1,
+            last => {
+                let error = serde_json::from_str::<Value>(last).unwrap()["error"].clone();
+                assert_eq!((&error["type"], &error["code"]), (&json!("server_error"), &json!("service_unavailable")));
+                assert!(error["message"].as_str().unwrap().contains("of this one most waited"), "{error}");
+            }
+        }
+    }
+    // Each update of a token counts as 96 bytes.
+    assert!(whole * choices * tokens * 96 <= room, "{whole} streams are whole");
+    let failed = server.metric("swiftbalancer_requests_total{outcome=\"failed\",route=\"completions\"}").await;
+    assert_eq!(failed.to_bits(), ((streams - whole) as f64).to_bits());
+    let again = server.post(COMPLETIONS, &body(choices, tokens)).await.events();
+    assert_eq!(again.last().map(String::as_str), Some("[DONE]"), "the room is free again");
+}
