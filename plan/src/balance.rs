@@ -149,7 +149,7 @@ pub fn balance_with(request: &Request<'_>, tuning: &Tuning) -> Result<Plan, Bala
         Membership::between(current.slots_of_ranks(), topology.slots())?;
     }
     ExpertMap::shape_on(first.layers(), first.experts(), topology.slots())?;
-    let kept = load::kept(windows);
+    let kept = load::kept(windows, tuning);
     let (map, expected, branches) = target(&Request { windows: &kept, ..*request }, first, tuning)?;
     let uncovered = coverage::uncovered(&map, topology, min_coverage);
     let windows = windows.iter().filter(|window| !window.is_empty()).count();
@@ -177,7 +177,7 @@ fn target(
         Policy::Off => match current {
             Some(current) if in_force.is_some() => known(current.clone(), Branch::Kept),
             Some(current) => {
-                let restored = swift::restored(&Forecast::new(windows), topology, current);
+                let restored = swift::restored(&Forecast::new(windows, tuning), (topology, tuning), current);
                 known(arranged(placed(restored)), Branch::Recovered)
             }
             None => known(ExpertMap::contiguous_on(layers, experts, of_ranks)?, Branch::Kept),
@@ -194,10 +194,10 @@ fn target(
             known(arranged(target), Branch::Published)
         }
         Policy::Swift => {
-            let windows = since_last_shift(windows);
+            let windows = since_last_shift(windows, tuning);
             let Found { slots, expected, branches } =
                 swift::balance(windows, (topology, tuning), current, min_coverage);
-            let map = shares::suit(arranged(placed(slots)), &expected, topology);
+            let map = shares::suit_with(arranged(placed(slots)), &expected, topology, tuning);
             (map, expected, branches)
         }
     })

@@ -7,11 +7,10 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::ids::{ExpertId, LayerId};
 use crate::map::ExpertMap;
+use crate::tuning::Tuning;
 
-/// Windows that are kept for planning, by the runtime as by the plugin and a replay: so many tell what comes again from what was
-/// coincidence. With half of them plans for bursts move a third more pages for the same balance; with twice as many nothing is
-/// gained, and a plan takes longer.
-pub const WINDOWS_KEPT: usize = 64;
+/// Windows that are kept for planning: [`Tuning::windows_kept`].
+pub const WINDOWS_KEPT: usize = Tuning::PRODUCT.windows_kept;
 
 /// (token, expert) pairs routed to each logical expert over some steps, `[layers, experts]`.
 ///
@@ -151,10 +150,10 @@ pub fn with_load(windows: &[ExpertLoad]) -> Cow<'_, [ExpertLoad]> {
     Cow::Owned(windows.iter().filter(|window| !window.is_empty()).cloned().collect())
 }
 
-/// The last [`WINDOWS_KEPT`] windows in which something was counted: what a plan is made from.
+/// The last windows, as many as are kept, in which something was counted: what a plan is made from.
 #[must_use]
-pub fn kept(windows: &[ExpertLoad]) -> Cow<'_, [ExpertLoad]> {
-    let last = |count: usize| count.saturating_sub(WINDOWS_KEPT);
+pub(crate) fn kept<'a>(windows: &'a [ExpertLoad], tuning: &Tuning) -> Cow<'a, [ExpertLoad]> {
+    let last = |count: usize| count.saturating_sub(tuning.windows_kept);
     match with_load(windows) {
         Cow::Borrowed(windows) => Cow::Borrowed(&windows[last(windows.len())..]),
         Cow::Owned(mut windows) => Cow::Owned(windows.split_off(last(windows.len()))),
@@ -253,13 +252,11 @@ pub(crate) fn numbers(counts: &[u64], numbers: &mut [f64]) {
     }
 }
 
-/// The last of some windows, from where traffic last shifted: where two windows that follow each other are three times as
-/// far apart as others are in the middle. What comes in bursts is no shift, as all windows are far apart then; two windows alone
-/// do not tell which it was.
+/// The last of some windows, from where traffic last shifted: where two windows that follow each other are so many times
+/// as far apart as others are in the middle ([`Tuning::shifted`]). What comes in bursts is no shift, as all windows are far apart
+/// then; two windows alone do not tell which it was.
 #[must_use]
-pub fn since_last_shift(windows: &[ExpertLoad]) -> &[ExpertLoad] {
-    /// Windows of the same traffic differ by a few hundredths, and text of another kind by more than half.
-    const NOISE: f64 = 0.1;
+pub(crate) fn since_last_shift<'a>(windows: &'a [ExpertLoad], tuning: &Tuning) -> &'a [ExpertLoad] {
     if windows.len() < 3 {
         return windows;
     }
@@ -267,7 +264,8 @@ pub fn since_last_shift(windows: &[ExpertLoad]) -> &[ExpertLoad] {
     let shifts = |&index: &usize| {
         let mut others = [&distances[..index], &distances[index + 1..]].concat();
         others.sort_by(f64::total_cmp);
-        distances[index] > 3.0 * others.get(others.len() / 2).map_or(NOISE, |&middle| middle.max(NOISE))
+        let usual = others.get(others.len() / 2).map_or(tuning.same_traffic, |&middle| middle.max(tuning.same_traffic));
+        distances[index] > tuning.shifted * usual
     };
     let start = (0..distances.len()).rev().find(shifts).map_or(0, |index| index + 1);
     &windows[start..]

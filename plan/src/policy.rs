@@ -10,16 +10,12 @@ use crate::expected::Expected;
 use crate::map::ExpertMap;
 use crate::moves::Transaction;
 use crate::topology::Topology;
+use crate::tuning::Tuning;
 
 pub use figures::{Figures, moving_seconds};
 
-/// Gain in balance ratio for which shares change alone: that moves no byte, but each new map is recorded, and less than
-/// this comes and goes from window to window.
-const LEAST_GAIN_OF_SHARES: f64 = 0.0025;
-
-/// The gain in balance ratio from which on pages move, usually. What is predicted has noise counted in, so this is only to be
-/// worth the bother.
-pub const MINIMUM_GAIN: f64 = 0.015;
+/// The gain in balance ratio from which on pages move, usually: [`Tuning::minimum_gain`].
+pub const MINIMUM_GAIN: f64 = Tuning::PRODUCT.minimum_gain;
 
 /// What plans are measured by.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,15 +44,21 @@ impl Terms {
     /// Terms without limits for pages of a size and plans of a life, with what is usual otherwise.
     #[must_use]
     pub const fn usual(page_bytes: u64, lifetime_seconds: f64) -> Self {
+        Self::tuned(page_bytes, lifetime_seconds, &Tuning::PRODUCT)
+    }
+
+    /// The same with other numbers than the product's.
+    #[must_use]
+    pub const fn tuned(page_bytes: u64, lifetime_seconds: f64, tuning: &Tuning) -> Self {
         Self {
-            minimum_gain: MINIMUM_GAIN,
+            minimum_gain: tuning.minimum_gain,
             page_bytes,
             bytes_per_second: None,
             lifetime_seconds,
-            moving_cost: 0.05,
+            moving_cost: tuning.moving_cost,
             byte_budget: None,
             cool_down: 0,
-            hysteresis: 1.0,
+            hysteresis: tuning.hysteresis,
         }
     }
 
@@ -140,7 +142,7 @@ impl Decision {
     /// The reason again, from figures, terms and history.
     #[must_use]
     pub fn replay(&self) -> Reason {
-        judge(&self.figures, &self.terms, &self.history)
+        judge(&self.figures, &self.terms, &self.history, &Tuning::PRODUCT)
     }
 }
 
@@ -162,11 +164,16 @@ pub struct Case<'a> {
 /// Decides whether a plan is worth its bytes. Everything of the case is of one model and group.
 #[must_use]
 pub fn decide(case: &Case<'_>, terms: &Terms, history: History) -> Decision {
-    let figures = figures::predict(case, terms);
-    Decision { reason: judge(&figures, terms, &history), figures, terms: *terms, history }
+    decide_with(case, terms, history, &Tuning::PRODUCT)
 }
 
-fn judge(figures: &Figures, terms: &Terms, history: &History) -> Reason {
+/// [`decide`] with other numbers than the product's.
+pub(crate) fn decide_with(case: &Case<'_>, terms: &Terms, history: History, tuning: &Tuning) -> Decision {
+    let figures = figures::predict(case, terms);
+    Decision { reason: judge(&figures, terms, &history, tuning), figures, terms: *terms, history }
+}
+
+fn judge(figures: &Figures, terms: &Terms, history: &History, tuning: &Tuning) -> Reason {
     let gain = figures.ratio_after - figures.ratio_before;
     let enough = |gain: f64, least: f64| gain > 0.0 && gain >= least;
     if figures.transactions == 0 {
@@ -176,7 +183,7 @@ fn judge(figures: &Figures, terms: &Terms, history: &History) -> Reason {
         return Reason::Covers;
     }
     if figures.pages == 0 {
-        return if enough(gain, LEAST_GAIN_OF_SHARES) { Reason::SharesOnly } else { Reason::GainTooSmall };
+        return if enough(gain, tuning.least_gain_of_shares) { Reason::SharesOnly } else { Reason::GainTooSmall };
     }
     if history.windows_since_move.is_some_and(|windows| windows <= terms.cool_down) {
         return Reason::CoolingDown;

@@ -3,15 +3,16 @@
 
 use thiserror::Error;
 
-use crate::balance::{BalanceError, Plan, Policy, Request, balance};
+use crate::balance::{BalanceError, Plan, Policy, Request, balance_with};
 use crate::coverage::Coverage;
 use crate::expected::Expected;
 use crate::load::{self, ExpertLoad};
 use crate::map::ExpertMap;
 use crate::moves::{MoveError, Transaction, best_first};
-use crate::policy::{Case, Decision, History, Terms, decide};
+use crate::policy::{Case, Decision, History, Terms, decide_with};
 use crate::shares;
 use crate::topology::Topology;
+use crate::tuning::Tuning;
 
 /// What proposals are made by.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,21 +54,30 @@ pub struct Proposal {
 /// # Errors
 /// If there is no window, no staging page, or windows, ranks and map do not fit each other.
 pub fn propose(situation: &Situation<'_>, rules: &Rules) -> Result<Proposal, ProposalError> {
+    propose_with(situation, rules, &Tuning::PRODUCT)
+}
+
+/// [`propose`] with other numbers than the product's.
+pub(crate) fn propose_with(
+    situation: &Situation<'_>,
+    rules: &Rules,
+    tuning: &Tuning,
+) -> Result<Proposal, ProposalError> {
     let Situation { current, windows, topology, .. } = *situation;
-    let windows = load::kept(windows);
+    let windows = load::kept(windows, tuning);
     let last = windows.last().ok_or(BalanceError::NoWindow)?;
     // The published algorithm knows one load; the last window says more of the next one than their sum.
     let planned_from = if rules.policy == Policy::DeepSeek { std::slice::from_ref(last) } else { &*windows };
     let (policy, min_coverage) = (rules.policy, rules.min_coverage);
     let request = Request { policy, windows: planned_from, topology, current: Some(current), min_coverage };
-    let Plan { map, expected, .. } = balance(&request)?;
-    let proposal = judge(situation, rules, &map, &expected)?;
+    let Plan { map, expected, .. } = balance_with(&request, tuning)?;
+    let proposal = judge_with(situation, (rules, tuning), &map, &expected)?;
     if proposal.decision.moves() || policy != Policy::Swift {
         return Ok(proposal);
     }
     // What is not worth its bytes may be had in part without any.
-    let suited = shares::suit(current.clone(), &expected, topology);
-    let free = judge(situation, rules, &suited, &expected)?;
+    let suited = shares::suit_with(current.clone(), &expected, topology, tuning);
+    let free = judge_with(situation, (rules, tuning), &suited, &expected)?;
     Ok(if free.decision.moves() { free } else { proposal })
 }
 
@@ -81,10 +91,19 @@ pub fn judge(
     target: &ExpertMap,
     expected: &Expected,
 ) -> Result<Proposal, ProposalError> {
+    judge_with(situation, (rules, &Tuning::PRODUCT), target, expected)
+}
+
+fn judge_with(
+    situation: &Situation<'_>,
+    (rules, tuning): (&Rules, &Tuning),
+    target: &ExpertMap,
+    expected: &Expected,
+) -> Result<Proposal, ProposalError> {
     let Situation { current, topology, history, .. } = *situation;
     let mut transactions = best_first(current, target, expected, topology, rules.staging_pages)?;
     let case = Case { expected, current, topology, transactions: &transactions, min_coverage: rules.min_coverage };
-    let decision = decide(&case, &rules.terms, history);
+    let decision = decide_with(&case, &rules.terms, history, tuning);
     transactions.truncate(if decision.moves() { decision.figures.transactions } else { 0 });
     Ok(Proposal { decision, transactions })
 }

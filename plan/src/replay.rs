@@ -6,8 +6,9 @@ use crate::expected::Expected;
 use crate::load::ExpertLoad;
 use crate::map::ExpertMap;
 use crate::policy::{Decision, History};
-use crate::proposal::{Proposal, ProposalError, Rules, Situation, propose};
+use crate::proposal::{Proposal, ProposalError, Rules, Situation, propose_with};
 use crate::topology::Topology;
+use crate::tuning::Tuning;
 
 /// What is replayed.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,14 @@ pub struct Decided {
 /// # Errors
 /// If there are fewer than two windows, or windows, ranks and placement do not fit each other.
 pub fn replay(request: &Replay<'_>) -> Result<Vec<Decided>, ProposalError> {
+    replay_with(request, &Tuning::PRODUCT)
+}
+
+/// Replays with other numbers than the product's.
+///
+/// # Errors
+/// As [`replay`].
+pub fn replay_with(request: &Replay<'_>, tuning: &Tuning) -> Result<Vec<Decided>, ProposalError> {
     let Replay { windows, topology, start, remembered, rules } = *request;
     let [first, _, ..] = windows else { return Err(BalanceError::NoWindow.into()) };
     let mut current = match start {
@@ -56,7 +65,7 @@ pub fn replay(request: &Replay<'_>) -> Result<Vec<Decided>, ProposalError> {
         let known = &windows[(window + 1).saturating_sub(remembered.max(1))..=window];
         let history = History { windows_since_move: moved_after.map(|moved: usize| (window - moved) as u64) };
         let situation = Situation { current: &current, windows: known, topology, history };
-        let Proposal { decision, transactions } = propose(&situation, &rules)?;
+        let Proposal { decision, transactions } = propose_with(&situation, &rules, tuning)?;
         for transaction in &transactions {
             current.apply_in_place(transaction)?;
         }

@@ -10,20 +10,10 @@ use crate::expected::{Error, Expected, Future};
 use crate::ids::LayerId;
 use crate::map::{ExpertMap, WHOLE};
 use crate::topology::Topology;
+use crate::tuning::Tuning;
 
-pub(crate) use levelled::{Copy, Levelled, STILL, level};
+pub(crate) use levelled::{Copy, Levelled, level};
 pub(crate) use rounding::Rounding;
-
-/// Passes over a layer's replicated experts after which the shares are taken as they are. A pass hands load on along one
-/// more copy of a chain, so only long chains of copies are left short of the best: the longest are what a loss leaves.
-const PASSES: usize = 24;
-
-/// What shares must take off a layer's busiest rank, as a part of it: less is what whole parts of an expert round.
-const WORTH: f64 = 0.0005;
-
-/// How far off a forecast of an expert's tokens is by relative standard deviation, at least: windows of recorded loads
-/// that follow each other differ by about as much.
-pub const LEAST_UNCERTAINTY: f64 = 0.05;
 
 /// A placement with shares that suit what is expected.
 ///
@@ -38,26 +28,32 @@ pub const LEAST_UNCERTAINTY: f64 = 0.05;
 /// If map, topology and what is expected have other dimensions.
 #[must_use]
 pub fn suit(placement: ExpertMap, expected: &Expected, topology: &Topology) -> ExpertMap {
+    suit_with(placement, expected, topology, &Tuning::PRODUCT)
+}
+
+/// [`suit`] with other numbers than the product's.
+pub(crate) fn suit_with(placement: ExpertMap, expected: &Expected, topology: &Topology, tuning: &Tuning) -> ExpertMap {
     let mut suited = placement.with_even_shares();
-    let mut suit = Suit::new(topology.speeds(), suited.physical());
+    let mut suit = Suit::new(topology.speeds(), suited.physical(), tuning);
     for layer in suited.layers() {
         let Future::Level { tokens, error } = expected.layer(layer) else { continue };
-        if let Some(shares) = suit.layer(&suited, layer, (tokens, uncertainty(tokens, *error))) {
+        if let Some(shares) =
+            suit.layer(&suited, layer, (tokens, uncertainty(tokens, *error, tuning.least_uncertainty)))
+        {
             suited.set_shares(layer, Some(shares)).expect("shares of an expert make a whole");
         }
     }
     suited
 }
 
-/// How far off the tokens of a layer's experts are expected to be, a quadratic mean relative to them; [`LEAST_UNCERTAINTY`] at
-/// least, but nothing where they are known.
-fn uncertainty(tokens: &[f64], error: Error) -> f64 {
+/// How far off the tokens of a layer's experts are expected to be, a quadratic mean relative to them; `least` at least, but nothing where they are known.
+fn uncertainty(tokens: &[f64], error: Error, least: f64) -> f64 {
     if error == Error::default() {
         return 0.0;
     }
     let (tokens, squares) = tokens.iter().fold((0.0, 0.0), |(sum, squares), &t| (sum + t, squares + t * t));
     let variance = if squares > 0.0 { error.counting * tokens / squares + error.relative } else { 0.0 };
-    variance.sqrt().max(LEAST_UNCERTAINTY)
+    variance.sqrt().max(least)
 }
 
 /// What is used again from layer to layer.
@@ -67,12 +63,13 @@ struct Suit<'a> {
     /// Slot and rank of the copies of experts with several, expert by expert.
     copies: Vec<(usize, usize)>,
     rounding: Rounding,
+    tuning: &'a Tuning,
 }
 
 impl<'a> Suit<'a> {
-    fn new(speeds: &'a [f64], slots: usize) -> Self {
-        let levelled = Levelled::new(speeds, slots);
-        Self { speeds, levelled, copies: Vec::with_capacity(slots), rounding: Rounding::default() }
+    fn new(speeds: &'a [f64], slots: usize, tuning: &'a Tuning) -> Self {
+        let levelled = Levelled::new(speeds, slots, tuning.still);
+        Self { speeds, levelled, copies: Vec::with_capacity(slots), rounding: Rounding::default(), tuning }
     }
 
     /// Shares for a layer that is shared evenly; `None` where those are as good.
@@ -85,7 +82,7 @@ impl<'a> Suit<'a> {
         let levelled = &mut self.levelled;
         levelled.begin((0..self.speeds.len()).map(|rank| load(slots(rank))));
         // No shares take a rank below what all ranks would carry if they were level.
-        let worth = 1.0 - WORTH;
+        let worth = 1.0 - self.tuning.worth_of_shares;
         let (even, level) = (levelled.busiest(), levelled.level());
         if even * worth < level {
             return None;
@@ -114,7 +111,7 @@ impl<'a> Suit<'a> {
             levelled.add(tokens[expert], of_expert.iter().copied());
             copies = rest;
         }
-        levelled.level_out(uncertainty, PASSES, level * (1.0 + WORTH));
+        levelled.level_out(uncertainty, self.tuning.passes_over_shares, level * (1.0 + self.tuning.worth_of_shares));
         let mut parts = map.parts(layer);
         for copies in levelled.shared() {
             self.rounding.parts(copies.iter().map(|&(slot, _, fraction)| (slot, fraction)), &mut parts);

@@ -6,7 +6,7 @@ use self::model::{Counted, Level, Model};
 use crate::expected::Error;
 use crate::ids::LayerId;
 use crate::load::{ExpertLoad, numbers};
-use crate::shares::LEAST_UNCERTAINTY;
+use crate::tuning::Tuning;
 
 /// What the next window is expected to bring.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub(in crate::balance) struct Forecast {
     weights: Vec<f64>,
     /// For each layer, what its loads did from window to window; nothing where that cannot be told.
     unrest: Vec<Option<Unrest>>,
+    /// As in the tuning: what nothing is known better than.
+    least_uncertainty: f64,
 }
 
 /// What the loads of a layer do from window to window, beyond what counting tokens makes of them.
@@ -51,7 +53,7 @@ impl Forecast {
     pub(in crate::balance) fn error(&self, layer: LayerId) -> Error {
         let total: f64 = self.layer(layer).iter().sum();
         let further = (self.spread - self.counting).max(0.0) * self.experts as f64;
-        let least = if self.weights.len() < 3 { LEAST_UNCERTAINTY * LEAST_UNCERTAINTY } else { 0.0 };
+        let least = if self.weights.len() < 3 { self.least_uncertainty * self.least_uncertainty } else { 0.0 };
         Error { counting: self.counting * total, relative: further.max(least) }
     }
 
@@ -76,7 +78,7 @@ impl Forecast {
     pub(in crate::balance) fn noise_of_ranks(&self, ranks: usize, slots: usize) -> f64 {
         let measured = (self.spread * ranks as f64).sqrt();
         if self.weights.len() < 3 {
-            measured.max(LEAST_UNCERTAINTY * (ranks as f64 / slots as f64).sqrt())
+            measured.max(self.least_uncertainty * (ranks as f64 / slots as f64).sqrt())
         } else {
             measured
         }
@@ -84,14 +86,14 @@ impl Forecast {
 
     /// The usual filtered level: noise makes it an average of many windows, a walk or an abrupt change makes the last ones count,
     /// and nothing has to be tuned; see [`Model`]. Windows without any load say nothing.
-    pub(in crate::balance) fn new(windows: &[ExpertLoad]) -> Self {
+    pub(in crate::balance) fn new(windows: &[ExpertLoad], tuning: &Tuning) -> Self {
         let last = windows.last().expect("there is a window");
         let (layers, experts) = (last.layers(), last.experts());
         let mut counted: Vec<Counted> = windows.iter().map(Counted::new).collect();
         if counted.iter().any(Counted::says_something) {
             counted.retain(Counted::says_something);
         }
-        let model = Model::measure(&counted);
+        let model = Model::measure(&counted, tuning);
         let Level { weights, uncertain } = model.level();
         let (mut loads, mut row) = (vec![0.0; layers * experts], vec![0.0; experts]);
         for layer in 0..layers {
@@ -118,7 +120,8 @@ impl Forecast {
             spread: of_experts(model.spread(uncertain)),
             counting: of_experts(model.counting()),
             weights,
-            unrest: model.unrest(layers),
+            unrest: model.unrest(layers, tuning),
+            least_uncertainty: tuning.least_uncertainty,
         }
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn balance(
     current: Option<&ExpertMap>,
     min_coverage: Coverage,
 ) -> Found {
-    let forecast = Forecast::new(windows);
+    let forecast = Forecast::new(windows, tuning);
     let ranks = ranks_of(topology, tuning);
     let rows = Rows::new(&ranks);
     let least = min_coverage.copies().min(ranks.physical() / forecast.experts()).min(ranks.open());
@@ -151,8 +151,12 @@ fn bursts<'a>(
 
 /// The slots of a placement whose ranks were lost or have returned, `[layers, slots of all ranks]`, with what is missing and
 /// nothing else moved.
-pub(super) fn restored(forecast: &Forecast, topology: &Topology, current: &ExpertMap) -> Vec<ExpertId> {
-    let ranks = ranks_of(topology, &Tuning::PRODUCT);
+pub(super) fn restored(
+    forecast: &Forecast,
+    (topology, tuning): (&Topology, &Tuning),
+    current: &ExpertMap,
+) -> Vec<ExpertId> {
+    let ranks = ranks_of(topology, tuning);
     let of_layer = |layer: LayerId| kept::fit(&ranks, forecast.layer(layer), &content(current, layer, &ranks));
     current.layers().flat_map(of_layer).map(|expert| ExpertId(expert.into())).collect()
 }

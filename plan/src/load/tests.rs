@@ -73,8 +73,9 @@ fn a_distance_is_that_of_parts_not_of_sums() {
 #[test]
 fn windows_before_a_shift_of_traffic_are_left_out_and_bursts_are_no_shift() {
     let (chat, code) = ([400, 300, 200, 100], [100, 200, 300, 400]);
-    let lengths =
-        |windows: &[[u64; 4]]| since_last_shift(&windows.iter().map(|&counts| layer(counts)).collect::<Vec<_>>()).len();
+    let lengths = |windows: &[[u64; 4]]| {
+        since_last_shift(&windows.iter().map(|&counts| layer(counts)).collect::<Vec<_>>(), &Tuning::PRODUCT).len()
+    };
     assert_eq!(lengths(&[]), 0);
     assert_eq!(lengths(&[chat]), 1);
     assert_eq!(lengths(&[chat, code]), 2);
@@ -93,7 +94,7 @@ fn windows_in_which_nothing_was_counted_are_left_out_and_rows_are_summed_to_wind
     assert_eq!(with_load(&rows[..1]).as_ref(), std::slice::from_ref(&empty), "a plan is made from a window");
     assert_eq!(summed(&rows, 2), [layer([3, 0, 0, 2]), some(3)]);
     let many: Vec<ExpertLoad> = (0..2 * WINDOWS_KEPT as u64).map(some).collect();
-    assert_eq!(kept(&many).into_owned(), many[WINDOWS_KEPT..]);
+    assert_eq!(kept(&many, &Tuning::PRODUCT).into_owned(), many[WINDOWS_KEPT..]);
 }
 
 #[test]

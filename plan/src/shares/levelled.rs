@@ -2,9 +2,6 @@
 
 use std::ops::Range;
 
-/// A pass that moves no rank's load by more than this part of the mean is the last.
-pub(crate) const STILL: f64 = 6e-4;
-
 /// An expert with several copies.
 struct Replicated {
     tokens: f64,
@@ -25,17 +22,20 @@ pub(crate) struct Levelled<'a> {
     /// Copies of all experts with several, expert by expert.
     copies: Vec<Copy>,
     levels: Vec<(f64, f64)>,
+    /// As in the tuning.
+    still: f64,
 }
 
 impl<'a> Levelled<'a> {
-    /// For ranks of these speeds with so many slots together.
-    pub(crate) fn new(speeds: &'a [f64], slots: usize) -> Self {
+    /// For ranks of these speeds with so many slots together. A pass that moves less than `still` of the mean load is the last.
+    pub(crate) fn new(speeds: &'a [f64], slots: usize, still: f64) -> Self {
         Self {
             speeds,
             loads: Vec::with_capacity(speeds.len()),
             replicated: Vec::with_capacity(slots / 2),
             copies: Vec::with_capacity(slots),
             levels: Vec::new(),
+            still,
         }
     }
 
@@ -79,7 +79,7 @@ impl<'a> Levelled<'a> {
     /// Gives the copies the shares that suit the tokens best, as far as that many passes get, or until the busiest rank takes no
     /// longer than what is enough.
     pub(crate) fn level_out(&mut self, uncertainty: f64, passes: usize, enough: f64) {
-        let still = STILL * self.loads.iter().sum::<f64>() / self.speeds.len() as f64;
+        let still = self.still * self.loads.iter().sum::<f64>() / self.speeds.len() as f64;
         let stretch = 1.0 + uncertainty * uncertainty;
         for Replicated { tokens, copies, weight } in &mut self.replicated {
             if let [(_, first, _), (_, second, _)] = self.copies[copies.clone()] {

@@ -58,7 +58,11 @@ fn a_layer_keeps_even_shares_where_others_gain_too_little() {
     let even = map(3, &[&[0, 1], &[0, 2]]);
     let load = ExpertLoad::from_rows(&[vec![1000, 499, 500]]).unwrap();
     assert_eq!(
-        suit(even.clone(), &Expected::known(&load).give_or_take(LEAST_UNCERTAINTY), &Topology::single_node(2, 2)),
+        suit(
+            even.clone(),
+            &Expected::known(&load).give_or_take(Tuning::PRODUCT.least_uncertainty),
+            &Topology::single_node(2, 2)
+        ),
         even
     );
     assert_eq!(suit(even.clone(), &Expected::known(&ExpertLoad::zero(1, 3)), &Topology::single_node(2, 2)), even);
@@ -84,9 +88,11 @@ fn shares_that_were_in_force_do_not_matter() {
 
 #[test]
 fn uncertainty_is_what_the_largest_are_expected_to_be_off_by_and_none_where_all_is_known() {
-    let of = |counting, relative| uncertainty(&[300.0, 100.0], Error { counting, relative });
+    let of = |counting, relative| {
+        uncertainty(&[300.0, 100.0], Error { counting, relative }, Tuning::PRODUCT.least_uncertainty)
+    };
     assert_eq!(of(0.0, 0.0).to_bits(), 0.0_f64.to_bits());
-    assert_eq!(of(0.0, 1e-6).to_bits(), LEAST_UNCERTAINTY.to_bits());
+    assert_eq!(of(0.0, 1e-6).to_bits(), Tuning::PRODUCT.least_uncertainty.to_bits());
     assert!((of(0.0, 0.04) - 0.2).abs() < 1e-12);
     // Counting adds 400 tokens to squares of 100,000.
     assert!((of(1.0, 0.04) - 0.044_f64.sqrt()).abs() < 1e-12);

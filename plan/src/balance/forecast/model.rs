@@ -4,23 +4,7 @@
 use super::Unrest;
 use crate::ids::LayerId;
 use crate::load::{ExpertLoad, numbers, row_total};
-
-/// The windows, the last ones, that noise and walk are measured on: more of them say little about what goes on now.
-const MEASURED: usize = 24;
-
-/// A change between two windows is abrupt where they, and those beside them, are this many times as far apart as noise and walk
-/// put them (mean squares).
-const ABRUPT: f64 = 3.0;
-
-/// A walk is believed as far as it is beyond this many standard errors of its estimate.
-const STANDARD_ERRORS: f64 = 2.0;
-
-/// What a walk does to windows that are two apart, against neighbours: 1 without one, 2 where there is nothing else. Below the
-/// middle most of a change is gone by the next window.
-const MIDDLE: f64 = 1.5;
-
-/// Layers of the model that a layer's own distances are judged together with, in triples of windows.
-const SHRUNK: f64 = 4.0;
+use crate::tuning::Tuning;
 
 /// A window with the tokens of each layer.
 pub(super) struct Counted<'a> {
@@ -132,8 +116,8 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub fn measure(windows: &[Counted<'_>]) -> Self {
-        let recent = &windows[windows.len().saturating_sub(MEASURED)..];
+    pub fn measure(windows: &[Counted<'_>], tuning: &Tuning) -> Self {
+        let recent = &windows[windows.len().saturating_sub(tuning.windows_measured)..];
         let parts: Vec<Vec<f32>> = recent.iter().map(Counted::parts).collect();
         let (apart, across) = (distances(recent, &parts, 1), distances(recent, &parts, 2));
         let of_pairs =
@@ -143,10 +127,12 @@ impl Model {
         let counted = mean(counting[windows.len() - recent.len()..].iter().copied());
         // An abrupt change is no noise: it must not be more than what usually happens.
         let usual = middle(near.iter().copied());
-        let both = mean(near.iter().map(|apart| apart.min(ABRUPT * usual)));
-        // Two windows do not tell what is gone by the next one from what stays. With a quarter of what stays, a forecast is little
-        // worse than the best on either.
-        let walk = if across.is_empty() { (both - 2.0 * counted).max(0.0) / 4.0 } else { walk(&apart, &across) };
+        let both = mean(near.iter().map(|apart| apart.min(tuning.abrupt * usual)));
+        let walk = if across.is_empty() {
+            (both - 2.0 * counted).max(0.0) * tuning.walk_of_two
+        } else {
+            walk(&apart, &across, tuning)
+        };
         let further = ((both - walk) / 2.0 - counted).max(0.0);
         let noise: Vec<f64> = counting.iter().map(|counting| counting + further).collect();
         let first = windows.len() - recent.len();
@@ -155,7 +141,7 @@ impl Model {
             let beside = [pair.checked_sub(1), Some(pair)].into_iter().flatten().filter_map(|pair| far.get(pair));
             let least = beside.copied().fold(near[pair], f64::min);
             let expected = noise[first + pair] + noise[first + pair + 1] + walk;
-            if least > ABRUPT * expected { walk + least - expected } else { walk }
+            if least > tuning.abrupt * expected { walk + least - expected } else { walk }
         };
         let steps = (0..windows.len().saturating_sub(1)).map(step).collect();
         let last = windows.last();
@@ -191,7 +177,7 @@ impl Model {
     }
 
     /// See [`Unrest`], for each of so many layers.
-    pub fn unrest(&self, layers: usize) -> Vec<Option<Unrest>> {
+    pub fn unrest(&self, layers: usize, tuning: &Tuning) -> Vec<Option<Unrest>> {
         if self.across.is_empty() {
             return vec![None; layers];
         }
@@ -201,15 +187,15 @@ impl Model {
         };
         let own: Vec<(f64, f64)> = (0..layers).map(of_layer).collect();
         let (all_apart, all_across) = (mean(own.iter().map(|own| own.0)), mean(own.iter().map(|own| own.1)));
-        let triples = self.across.len() as f64;
+        let (triples, shrunk) = (self.across.len() as f64, tuning.shrunk_layers);
         let unrest = |(&(apart, across), counting): (&(f64, f64), &Option<f64>)| {
             let counting = counting.unwrap_or(0.0);
             // Scaled, so that what a layer has in common with the others counts, and not how restless it is.
             let scale = if all_apart > 0.0 { apart / all_apart } else { 1.0 };
-            let together = (triples * across + SHRUNK * scale * all_across) / (triples + SHRUNK);
+            let together = (triples * across + shrunk * scale * all_across) / (triples + shrunk);
             Some(Unrest {
                 relative: ((2.0 * apart - together) / 2.0 - counting).max(0.0),
-                is_momentary: together - 2.0 * counting < MIDDLE * (apart - 2.0 * counting).max(0.0),
+                is_momentary: together - 2.0 * counting < tuning.momentary * (apart - 2.0 * counting).max(0.0),
             })
         };
         own.iter().zip(&self.counting_in).map(unrest).collect()
@@ -217,7 +203,7 @@ impl Model {
 }
 
 /// How far popularity walks between neighbours, as far as the distances prove it.
-fn walk(apart: &Distances, across: &Distances) -> f64 {
+fn walk(apart: &Distances, across: &Distances, tuning: &Tuning) -> f64 {
     let sample = |triple: usize, layer: usize| {
         let (first, second) = (apart[triple][layer]?, apart[triple + 1][layer]?);
         Some(across[triple][layer]? - f64::midpoint(first, second))
@@ -228,7 +214,7 @@ fn walk(apart: &Distances, across: &Distances) -> f64 {
         mean((0..layers).filter_map(|layer| sample(triple, layer)))
     };
     let usual = middle((0..across.len()).map(|triple| of_triple(triple).abs()));
-    let counted = (0..across.len()).filter(|&triple| of_triple(triple).abs() <= 2.0 * ABRUPT * usual);
+    let counted = (0..across.len()).filter(|&triple| of_triple(triple).abs() <= 2.0 * tuning.abrupt * usual);
     let samples: Vec<f64> =
         counted.flat_map(|triple| (0..across[triple].len()).filter_map(move |layer| sample(triple, layer))).collect();
     if samples.len() < 2 {
@@ -237,5 +223,5 @@ fn walk(apart: &Distances, across: &Distances) -> f64 {
     let (count, mean) = (samples.len() as f64, mean(samples.iter().copied()));
     let squares: f64 = samples.iter().map(|sample| (sample - mean) * (sample - mean)).sum();
     let error = (squares / (count - 1.0) / count).sqrt();
-    if mean <= 0.0 { 0.0 } else { mean * (1.0 - (STANDARD_ERRORS * error / mean).powi(2)).max(0.0) }
+    if mean <= 0.0 { 0.0 } else { mean * (1.0 - (tuning.errors_of_walk * error / mean).powi(2)).max(0.0) }
 }

@@ -1,4 +1,9 @@
 use super::*;
+use crate::tuning::Tuning;
+
+fn forecast(windows: &[ExpertLoad]) -> Forecast {
+    Forecast::new(windows, &Tuning::PRODUCT)
+}
 
 /// A window of one layer.
 fn window(row: &[u64]) -> ExpertLoad {
@@ -8,7 +13,7 @@ fn window(row: &[u64]) -> ExpertLoad {
 /// The part of the first expert of two that is forecast from those of the windows, each of so many tokens.
 fn part(parts: &[f64], tokens: f64) -> f64 {
     let of = |part: &f64| window(&[(part * tokens) as u64, ((1.0 - part) * tokens) as u64]);
-    let forecast = Forecast::new(&parts.iter().map(of).collect::<Vec<_>>());
+    let forecast = forecast(&parts.iter().map(of).collect::<Vec<_>>());
     let layer = forecast.layer(LayerId(0));
     layer[0] / layer.iter().sum::<f64>()
 }
@@ -41,7 +46,7 @@ fn popularity() -> Vec<f64> {
 #[test]
 fn windows_that_differ_by_no_more_than_counting_count_alike() {
     let windows = [window(&[50, 30, 20]), window(&[52, 29, 19]), window(&[48, 31, 21]), window(&[46, 34, 20])];
-    let forecast = Forecast::new(&windows);
+    let forecast = forecast(&windows);
     for (found, expected) in forecast.layer(LayerId(0)).iter().zip([196.0, 124.0, 80.0]) {
         assert_close(*found, expected, 1e-9);
     }
@@ -50,12 +55,12 @@ fn windows_that_differ_by_no_more_than_counting_count_alike() {
 #[test]
 fn the_forecast_has_the_tokens_of_all_windows_together() {
     let windows = [window(&[900, 100]), window(&[10, 90]), window(&[50, 4950])];
-    assert_close(Forecast::new(&windows).layer(LayerId(0)).iter().sum(), 6100.0, 1e-6);
+    assert_close(forecast(&windows).layer(LayerId(0)).iter().sum(), 6100.0, 1e-6);
 }
 
 #[test]
 fn a_window_counts_by_its_tokens_where_counting_is_all_the_noise() {
-    let forecast = Forecast::new(&[window(&[50, 50]), window(&[162, 138])]);
+    let forecast = forecast(&[window(&[50, 50]), window(&[162, 138])]);
     assert_close(forecast.layer(LayerId(0))[0], 212.0, 1e-9);
 }
 
@@ -86,7 +91,7 @@ fn the_later_of_two_windows_never_counts_less_while_popularity_walks() {
     let of = |window_index: u64| {
         window(&(0..7).map(|expert| u64::from(expert <= window_index) * 100 + 500).collect::<Vec<_>>())
     };
-    let forecast = Forecast::new(&(0..6).map(of).collect::<Vec<_>>());
+    let forecast = forecast(&(0..6).map(of).collect::<Vec<_>>());
     let parts: Vec<f64> = forecast.layer(LayerId(0)).to_vec();
     let counts: Vec<f64> = parts.windows(2).map(|pair| pair[0] - pair[1]).collect();
     assert!(counts.windows(2).all(|pair| pair[0] <= pair[1] * (1.0 + 1e-9)), "{counts:?}");
@@ -96,15 +101,15 @@ fn the_later_of_two_windows_never_counts_less_while_popularity_walks() {
 #[test]
 fn windows_without_load_are_as_if_they_were_not_there() {
     let windows = [window(&[600, 400]), window(&[500, 500]), window(&[650, 350])];
-    let expected = Forecast::new(&windows);
+    let expected = forecast(&windows);
     for place in 0..=windows.len() {
         let mut with_idle = windows.to_vec();
         with_idle.insert(place, ExpertLoad::zero(1, 2));
-        let found = Forecast::new(&with_idle);
+        let found = forecast(&with_idle);
         assert_eq!(found.layer(LayerId(0)), expected.layer(LayerId(0)), "place {place}");
         assert_eq!(found.noise_of_ranks(4, 50).to_bits(), expected.noise_of_ranks(4, 50).to_bits(), "place {place}");
     }
-    let idle = Forecast::new(&[ExpertLoad::zero(1, 2), ExpertLoad::zero(1, 2)]);
+    let idle = forecast(&[ExpertLoad::zero(1, 2), ExpertLoad::zero(1, 2)]);
     assert_eq!(idle.layer(LayerId(0)), [0.0, 0.0]);
 }
 
@@ -113,7 +118,7 @@ fn a_layer_that_had_no_load_lately_is_forecast_from_the_windows_in_which_it_had(
     let of = |rows: [[u64; 2]; 2]| ExpertLoad::from_rows(&rows.map(|row| row.to_vec())).unwrap();
     // All traffic changes at once, and by the most that can be counted: the first window counts nothing for layer 0.
     let windows = [of([[1, 0], [3, 1]]), of([[0, u64::MAX], [0, 0]]), of([[0, u64::MAX], [0, 0]])];
-    assert_eq!(Forecast::new(&windows).layer(LayerId(1)), [3.0, 1.0]);
+    assert_eq!(forecast(&windows).layer(LayerId(1)), [3.0, 1.0]);
 }
 
 #[test]
@@ -122,7 +127,7 @@ fn counting_alone_spreads_by_a_token_for_the_next_window_and_a_part_for_the_fore
     for (tokens, windows) in [(1_000, 9), (4_000, 9), (4_000, 3)] {
         let forecast_from = f64::from(windows);
         let windows: Vec<ExpertLoad> = (0..windows).map(|_| counted(&popularity, tokens, &mut random)).collect();
-        let noise = Forecast::new(&windows).noise_of_ranks(8, 50);
+        let noise = forecast(&windows).noise_of_ranks(8, 50);
         let expected = f64::sqrt((1.0 + 1.0 / forecast_from) / tokens as f64 * 8.0);
         assert!((0.95..1.3).contains(&(noise / expected)), "{noise} instead of {expected}");
     }
@@ -137,6 +142,6 @@ fn loads_that_come_and_go_spread_by_more_than_counting() {
         popularity.iter().map(|part| part / 1.5).collect::<Vec<f64>>()
     };
     let windows: Vec<ExpertLoad> = (0..9).map(|window| counted(&bursty(window), tokens, &mut random)).collect();
-    let (noise, counting) = (Forecast::new(&windows).noise_of_ranks(8, 50), f64::sqrt(2.0 / tokens as f64 * 8.0));
+    let (noise, counting) = (forecast(&windows).noise_of_ranks(8, 50), f64::sqrt(2.0 / tokens as f64 * 8.0));
     assert!(noise > 5.0 * counting, "{noise} against {counting}");
 }

@@ -8,7 +8,7 @@ use super::scratch;
 use super::search::{Change, Choice, Limits, ROUNDING, search};
 use super::seats::{self, Rows};
 use crate::balance::relabel;
-use crate::shares::{LEAST_UNCERTAINTY, Levelled};
+use crate::shares::Levelled;
 
 /// Steps of a search for each slot: every step lowers a rank or is the last, so it ends long before, but rounding decides when.
 const STEPS_PER_SLOT: usize = 16;
@@ -23,7 +23,7 @@ pub(in crate::balance) fn pack(ranks: &Ranks, weights: &[f64], slots: &[u16], le
     let tuning = ranks.tuning();
     let goal = bound * (1.0 + tuning.within_noise * noise);
     let speeds = ranks.speeds();
-    let mut levelled = Levelled::new(&speeds, ranks.physical());
+    let mut levelled = Levelled::new(&speeds, ranks.physical(), tuning.still);
     let mut balanced = |packing: &Packing<'_>| {
         packing.top() <= goal
             || shares_reach(&mut levelled, packing, bound * (1.0 + tuning.within_noise_by_shares * noise))
@@ -74,7 +74,8 @@ fn shares_reach(levelled: &mut Levelled<'_>, packing: &Packing<'_>, limit: f64) 
         // Which slots of the ranks they are plays no part.
         levelled.add(packing.weight(expert), packing.holders(expert).map(|rank| (0, rank)));
     }
-    levelled.level_out(LEAST_UNCERTAINTY, packing.ranks().tuning().passes_of_look, limit);
+    let tuning = packing.ranks().tuning();
+    levelled.level_out(tuning.least_uncertainty, tuning.passes_of_look, limit);
     levelled.busiest() <= limit
 }
 

@@ -8,9 +8,6 @@ use super::sharing::Sharing;
 use super::{cover, kept, scratch};
 use crate::holders::Holders;
 
-/// Passes over shares after which a change that is made is taken as it is.
-const PASSES: usize = 24;
-
 /// What is left of a layer.
 pub(super) struct Left<'a> {
     /// Expected load of each expert.
@@ -142,7 +139,7 @@ impl<'a> Recovery<'a> {
             }
         }
         let mut sharing = Sharing::new(ranks, weights, &slots);
-        sharing.level_out(PASSES);
+        sharing.level_out(ranks.tuning().passes_over_shares);
         let (distance, trial) = (distance(&sharing, goal), sharing.clone());
         Self { ranks, weights, content, home, least, goal, distance, slots, rank_of, holders, sharing, trial }
     }
@@ -194,7 +191,7 @@ impl<'a> Recovery<'a> {
     }
 
     fn make(&mut self, change: Change) {
-        self.apply_to_trial(change, PASSES);
+        self.apply_to_trial(change, self.ranks.tuning().passes_over_shares);
         self.sharing.copy_from(&self.trial);
         self.distance = distance(&self.sharing, self.goal);
         for (slot, _) in change.steps() {

@@ -55,7 +55,7 @@ mod tests {
         let windows = [load([90, 90, 10, 10]), load([0; 4]), load([90, 80, 20, 10])];
         let counted = [windows[0].clone(), windows[2].clone()];
         let (ranks, layer) = (Ranks::even(2, 2), LayerId(0));
-        let seen = Seen::new(&counted, &Forecast::new(&windows), layer, &ranks);
+        let seen = Seen::new(&counted, &Forecast::new(&windows, ranks.tuning()), layer, &ranks);
         let (bad, good) = (vec![0, 1, 2, 3], vec![0, 2, 1, 3]);
         let better = |first: &Vec<u16>, other: &[u16]| seen.better((Branch::Scratch, first.clone()), other);
         assert_eq!(better(&bad, &good), (Branch::Published, good.clone()));

@@ -2,7 +2,7 @@
 //! slots, or of what a change costs.
 
 use super::ranks::Ranks;
-use crate::shares::{self, Copy, LEAST_UNCERTAINTY, STILL};
+use crate::shares::{self, Copy};
 
 /// Which ranks hold which experts of a layer, and the shares that level them.
 #[derive(Clone, Debug)]
@@ -17,7 +17,10 @@ pub(super) struct Sharing<'a> {
     shared: Vec<u16>,
     /// Experts with a copy that came or went since this was equal to another.
     changed: Vec<u16>,
+    /// A pass that moves no rank's load by more is the last.
     still: f64,
+    /// How far off the weights are taken to be.
+    uncertainty: f64,
     levels: Vec<(f64, f64)>,
 }
 
@@ -43,7 +46,8 @@ impl<'a> Sharing<'a> {
             weights,
             speeds: ranks.speeds(),
             shared: shared.collect(),
-            still: STILL * loads.iter().sum::<f64>() / ranks.open() as f64,
+            still: ranks.tuning().still * loads.iter().sum::<f64>() / ranks.open() as f64,
+            uncertainty: ranks.tuning().least_uncertainty,
             loads,
             copies,
             changed: Vec::new(),
@@ -134,7 +138,7 @@ impl<'a> Sharing<'a> {
             for expert in self.shared.iter().rev().map(|&expert| usize::from(expert)) {
                 let (weight, copies) = (self.weights[expert], &mut self.copies[expert]);
                 if weight > 0.0 {
-                    let of_ranks = (&self.speeds[..], LEAST_UNCERTAINTY);
+                    let of_ranks = (&self.speeds[..], self.uncertainty);
                     moved = moved.max(shares::level(weight, copies, &mut self.loads, of_ranks, &mut self.levels));
                 }
             }

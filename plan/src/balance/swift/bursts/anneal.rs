@@ -3,9 +3,6 @@
 use super::factors::Which;
 use super::soft::{Arrival, Departure, Soft};
 
-/// The ranks, those that cost most first, for which a change is looked for before the search ends.
-const BUSIEST: usize = 2;
-
 /// A change of the placement.
 #[derive(Clone, Copy, Debug)]
 enum Change {
@@ -34,12 +31,13 @@ impl Best {
 /// Makes changes, each the best for one of the ranks that cost most, until none is worth `worth` of the ratio for each
 /// page that it moves. No expert gets fewer than `least` copies.
 pub(super) fn improve(soft: &mut Soft<'_, '_>, worth: f32, least: usize) {
+    let looked_at = soft.placement().ranks().tuning().busiest_annealed;
     // Every step raises the ratio, so this ends anyway; rounding decides when.
     for _ in 0..4 * soft.placement().len() {
         let mut busiest: Vec<usize> = (0..soft.placement().ranks().len()).collect();
         busiest.sort_by(|&a, &b| soft.share(b).total_cmp(&soft.share(a)));
         let losses = losses(soft, least);
-        let change = busiest.iter().take(BUSIEST).find_map(|&rank| {
+        let change = busiest.iter().take(looked_at).find_map(|&rank| {
             let mut best = Best { per_page: -worth / soft.worth(-1.0), change: None };
             offer_exchanges(soft, rank, &mut best);
             offer_copies(soft, rank, &losses, &mut best);

@@ -3,16 +3,7 @@
 
 use super::lanes::{self, Rows};
 use crate::transcendental::{exp, ln};
-
-/// The chance that any two experts of a layer, which have nothing to do with each other, are taken to be connected.
-const FALSE_ALARM: f32 = 0.01;
-
-/// An expert that varies by less than this share of its mean is connected with no other: what is left of its variance is
-/// the error of the estimate of how busy a window was, which all experts share.
-const STEADY: f32 = 0.02;
-
-/// Windows that what experts have on average weighs as many as in the variance of each.
-const SHRUNK: f32 = 4.0;
+use crate::tuning::Tuning;
 
 /// Experts are in one block when a chain of correlations connects them; the experts of different blocks are taken to be
 /// independent, whatever the windows that were seen happen to show.
@@ -36,12 +27,12 @@ pub(super) struct Fluctuations {
 
 impl Fluctuations {
     /// From the loads of the experts in each window, `[windows][experts]`; windows without any load say nothing. `None`
-    /// if fewer than `least` windows say something.
-    pub(super) fn estimate(windows: &[impl AsRef<[f64]>], speed: f64, least: usize) -> Option<Self> {
+    /// if fewer than [`Tuning::windows_of_bursts`] say something.
+    pub(super) fn estimate(windows: &[impl AsRef<[f64]>], speed: f64, tuning: &Tuning) -> Option<Self> {
         let windows: Vec<&[f64]> =
             windows.iter().map(AsRef::as_ref).filter(|window| window.iter().any(|&load| load > 0.0)).collect();
         let experts = windows.first()?.len();
-        if windows.len() < least {
+        if windows.len() < tuning.windows_of_bursts {
             return None;
         }
         let mut loads = Rows::zeros(experts, windows.len());
@@ -63,12 +54,12 @@ impl Fluctuations {
             blocks: (0..experts).collect(),
             sizes: vec![0; experts],
         };
-        fluctuations.correlate();
+        fluctuations.correlate(tuning);
         Some(fluctuations)
     }
 
     /// Variances and blocks.
-    fn correlate(&mut self) {
+    fn correlate(&mut self, tuning: &Tuning) {
         let mut standard = Rows::zeros(self.experts(), self.windows);
         for expert in 0..self.experts() {
             let row = standard.row_mut(expert);
@@ -78,14 +69,15 @@ impl Fluctuations {
             let squares = lanes::dot(row, row);
             let variance = squares / (self.windows - 1) as f32;
             self.variances.push(variance);
-            let varies = variance > (STEADY * self.means[expert]) * (STEADY * self.means[expert]);
+            let steady = tuning.steady * self.means[expert];
+            let varies = variance > steady * steady;
             let scale = if varies { 1.0 / squares.sqrt() } else { 0.0 };
             for centred in row {
                 *centred *= scale;
             }
         }
-        self.shrink();
-        let limit = significant(self.windows, self.experts());
+        self.shrink(tuning.shrunk_variances);
+        let limit = significant(self.windows, self.experts(), tuning.false_alarm);
         for expert in 0..self.experts() {
             for other in 0..expert {
                 if self.blocks[expert] != self.blocks[other]
@@ -102,7 +94,7 @@ impl Fluctuations {
 
     /// Takes the variances of few windows nearer to what experts of their load have on average: an expert that was steady so far
     /// is one that has not burst yet, or will not.
-    fn shrink(&mut self) {
+    fn shrink(&mut self, usual_windows: f32) {
         let known = (self.windows - 1) as f32;
         let squares: f32 = self.means.iter().map(|mean| mean * mean).sum();
         if squares <= 0.0 {
@@ -110,7 +102,7 @@ impl Fluctuations {
         }
         let usual = self.variances.iter().sum::<f32>() / squares;
         for (variance, mean) in self.variances.iter_mut().zip(&self.means) {
-            *variance = (known * *variance + SHRUNK * usual * mean * mean) / (known + SHRUNK);
+            *variance = (known * *variance + usual_windows * usual * mean * mean) / (known + usual_windows);
         }
     }
 
@@ -204,13 +196,13 @@ fn scales(windows: &[&[f64]]) -> Vec<f64> {
     windows.iter().map(scale).collect()
 }
 
-/// The correlation that chance gives one of all pairs of experts with a probability of at most [`FALSE_ALARM`]. Of independent
+/// The correlation that chance gives one of all pairs of experts with a probability of at most `false_alarm`. Of independent
 /// normal rows `1 - correlation^2` is below `x` with the probability `I_x(a, 1/2)` where `a = (windows - 2) / 2` (Student 1908);
 /// that is about `x^a / (a B(a, 1/2))`, and `B(a, 1/2)` about the root of `pi / (a - 1/4)`.
-fn significant(windows: usize, experts: usize) -> f32 {
+fn significant(windows: usize, experts: usize, false_alarm: f32) -> f32 {
     let pairs = (experts * (experts - 1) / 2).max(1) as f32;
     let a = (windows.max(3) - 2) as f32 / 2.0;
-    let chance = FALSE_ALARM / pairs * a * (std::f32::consts::PI / (a - 0.25)).sqrt();
+    let chance = false_alarm / pairs * a * (std::f32::consts::PI / (a - 0.25)).sqrt();
     (1.0 - exp(ln(chance.min(1.0)) / a)).sqrt()
 }
 
@@ -220,7 +212,7 @@ mod tests {
     use super::*;
 
     fn estimate(windows: &[Vec<f64>]) -> Fluctuations {
-        Fluctuations::estimate(windows, 8.0, 2).unwrap()
+        Fluctuations::estimate(windows, 8.0, &Tuning::PRODUCT).unwrap()
     }
 
     #[test]
@@ -273,8 +265,9 @@ mod tests {
     fn windows_without_load_say_nothing() {
         let mut windows = Bursty::default().windows(20);
         windows.insert(3, vec![0.0; 32]);
+        let least = |windows_of_bursts| Tuning { windows_of_bursts, ..Tuning::PRODUCT };
         assert_eq!(estimate(&windows).windows(), 20);
-        assert!(Fluctuations::estimate(&windows, 8.0, 21).is_none());
-        assert!(Fluctuations::estimate(&[] as &[Vec<f64>], 8.0, 0).is_none());
+        assert!(Fluctuations::estimate(&windows, 8.0, &least(21)).is_none());
+        assert!(Fluctuations::estimate(&[] as &[Vec<f64>], 8.0, &least(0)).is_none());
     }
 }

@@ -6,12 +6,6 @@ use std::cmp::Reverse;
 use super::lanes::{self, LANES, Rows};
 use super::placement::Placement;
 
-/// The ranks, those that cost most first, for which an exchange is looked for before the search ends.
-const BUSIEST: usize = 3;
-
-/// The exchanges of a rank that are looked at before it is given up.
-const LOOKS: usize = 200;
-
 /// The levels of a placement's ranks in each window and the busiest of them.
 #[derive(Debug)]
 pub(super) struct Polish<'a, 'r> {
@@ -71,7 +65,7 @@ impl<'a, 'r> Polish<'a, 'r> {
             let costs = self.costs();
             let mut ranks: Vec<usize> = (0..costs.len()).filter(|&rank| costs[rank] > 0.0).collect();
             ranks.sort_by(|&a, &b| costs[b].total_cmp(&costs[a]));
-            ranks.truncate(BUSIEST);
+            ranks.truncate(self.placement.ranks().tuning().busiest_at_the_end);
             ranks.sort_by_key(|&rank| settled[rank]);
             let found = ranks.into_iter().find_map(|rank| {
                 let exchange = self.exchange_for(rank, &costs, limit);
@@ -164,9 +158,10 @@ impl<'a, 'r> Polish<'a, 'r> {
             }
         }
         let mut others = vec![Vec::new(); costs.len()];
-        if promising.len() > LOOKS {
-            promising.select_nth_unstable(LOOKS);
-            promising.truncate(LOOKS);
+        let looks = self.placement.ranks().tuning().exchanges_at_the_end;
+        if promising.len() > looks {
+            promising.select_nth_unstable(looks);
+            promising.truncate(looks);
         }
         promising.sort_unstable();
         for (Reverse(bound), mine, theirs) in promising {
@@ -205,7 +200,7 @@ impl<'a, 'r> Polish<'a, 'r> {
     /// How much an exchange lowers the weighted levels of the busiest ranks, or 0 as soon as windows in which it raises
     /// them outweigh `most`. `others` are the highest levels of the ranks but the two.
     fn gain(&self, mine: usize, theirs: usize, others: &[f32], most: f32) -> f32 {
-        /// Lanes between two looks at what is lost.
+        /// Lanes between two looks at what is lost, which changes no plan.
         const STRETCH: usize = 4;
         let side = |slot: usize| {
             let (rank, expert) = (self.placement.rank(slot), self.placement.expert(slot));
@@ -240,9 +235,10 @@ mod tests {
     use super::super::resample::resample;
     use super::super::tests::{Bursty, dealt};
     use super::*;
+    use crate::tuning::Tuning;
 
     fn loads() -> Rows {
-        resample(&Fluctuations::estimate(&Bursty::default().windows(40), 10.0, 2).unwrap(), 10.0, 1, 1)
+        resample(&Fluctuations::estimate(&Bursty::default().windows(40), 10.0, &Tuning::PRODUCT).unwrap(), 10.0, 1, 1)
     }
 
     fn ranks() -> Ranks {

@@ -78,10 +78,11 @@ impl SplitMix {
 mod tests {
     use super::super::tests::Bursty;
     use super::*;
+    use crate::tuning::Tuning;
 
     #[test]
     fn what_a_block_did_together_it_does_again_and_blocks_meet_anew() {
-        let fluctuations = Fluctuations::estimate(&Bursty::default().windows(64), 8.0, 2).unwrap();
+        let fluctuations = Fluctuations::estimate(&Bursty::default().windows(64), 8.0, &Tuning::PRODUCT).unwrap();
         let rows = resample(&fluctuations, 8.0, 3, 1);
         // Against the first expert of the block, so that the scale of a window does not matter.
         let ratios = |row: &[f32], to: &[f32], windows| {
@@ -98,7 +99,7 @@ mod tests {
 
     #[test]
     fn each_window_gives_a_unit_of_speed_a_unit_of_load() {
-        let fluctuations = Fluctuations::estimate(&Bursty::default().windows(30), 8.0, 2).unwrap();
+        let fluctuations = Fluctuations::estimate(&Bursty::default().windows(30), 8.0, &Tuning::PRODUCT).unwrap();
         let rows = resample(&fluctuations, 8.0, 1, 1);
         for window in 0..30 {
             let total: f32 = rows.iter().map(|row| row[window]).sum();

@@ -272,6 +272,7 @@ mod tests {
     use super::super::super::ranks::Ranks;
     use super::super::tests::{Bursty, dealt};
     use super::*;
+    use crate::tuning::Tuning;
 
     /// The sum of the terms after a change of placement, weighed as before it.
     fn after(soft: &Soft<'_, '_>, change: impl Fn(&mut Placement<'_>)) -> f64 {
@@ -299,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_change_has_the_effect_that_was_promised() {
-        let fluctuations = Fluctuations::estimate(&Bursty::default().windows(40), 10.0, 2).unwrap();
+        let fluctuations = Fluctuations::estimate(&Bursty::default().windows(40), 10.0, &Tuning::PRODUCT).unwrap();
         let ranks = Ranks::new(&[5; 8], &[1.0, 1.0, 2.0, 1.0, 1.0, 1.0, 2.0, 1.0]);
         let soft = Soft::new(&fluctuations, Placement::new(&ranks, 32, dealt(&ranks, 32)), 4.0);
         let placement = soft.placement();
@@ -336,7 +337,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_current_is_what_a_new_measurement_gives() {
-        let fluctuations = Fluctuations::estimate(&Bursty::default().windows(40), 8.0, 2).unwrap();
+        let fluctuations = Fluctuations::estimate(&Bursty::default().windows(40), 8.0, &Tuning::PRODUCT).unwrap();
         let ranks = Ranks::even(8, 5);
         let mut soft = Soft::new(&fluctuations, Placement::new(&ranks, 32, dealt(&ranks, 32)), 4.0);
         soft.replace(0, 20);

@@ -29,7 +29,7 @@ fn pages(ranks: &Ranks, content: &[Vec<u16>], slots: &[u16]) -> usize {
 /// The time of the busiest rank when copies share as suits best.
 fn busiest(ranks: &Ranks, weights: &[f64], slots: &[u16]) -> f64 {
     let mut sharing = Sharing::new(ranks, weights, slots);
-    sharing.level_out(PASSES);
+    sharing.level_out(ranks.tuning().passes_over_shares);
     (0..ranks.len()).map(|rank| sharing.level(rank)).fold(0.0, f64::max)
 }
 
