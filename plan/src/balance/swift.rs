@@ -163,7 +163,7 @@ pub(super) fn restored(
 
 fn ranks_of(topology: &Topology, tuning: &Tuning) -> Ranks {
     let slots: Vec<usize> = topology.slots().counts().collect();
-    Ranks::new(&slots, topology.speeds()).tuned(*tuning).on_nodes(topology)
+    Ranks::new(&slots, topology.speeds()).tuned(tuning).on_nodes(topology)
 }
 
 /// What each live rank held of a layer.

@@ -58,8 +58,8 @@ impl Ranks {
     }
 
     /// The same ranks, searched with other numbers than the product's.
-    pub(in crate::balance) fn tuned(self, tuning: Tuning) -> Self {
-        Self { tuning, ..self }
+    pub(in crate::balance) fn tuned(self, tuning: &Tuning) -> Self {
+        Self { tuning: *tuning, ..self }
     }
 
     /// What placements on them are searched with.
