@@ -33,6 +33,14 @@ pub fn write(loads: &Loads, path: &Path) -> Result<()> {
         text.push_str(&part.text);
         idle.extend(part.idle);
     }
+    let reason = |name: &&str| STAY.iter().find(|(stays, _)| stays == name).map(|(_, reason)| *reason);
+    text.push_str(IDLE);
+    row(&mut text, ["number", "why it stays"].into_iter());
+    row(&mut text, ["---", "---"].into_iter());
+    for name in &idle {
+        row(&mut text, [format!("`{name}`"), reason(name).unwrap_or("not known").to_owned()].into_iter());
+    }
+    idle.retain(|name| reason(name).is_none());
     std::fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))?;
     anyhow::ensure!(idle.is_empty(), "half and twice of {idle:?} change nothing: these numbers need not be");
     Ok(())
@@ -97,19 +105,45 @@ fn row(text: &mut String, cells: impl Iterator<Item = impl std::fmt::Display>) {
     writeln!(text, "| {} |", cells.join(" | ")).expect("writing to a string does not fail");
 }
 
+/// Numbers that may do nothing on the loads of the benchmark, and why they are numbers all the same.
+const STAY: [(&str, &str); 6] = [
+    (
+        "bursts_matter",
+        "Loads here come in bursts by far more or not at all; it keeps plans for bursts from loads in between.",
+    ),
+    ("errors_of_bursts", "The same: what is there is there by far more standard errors."),
+    ("bursts_at_a_glance", "The same: it only spares the closer look, and must let through whatever could pass that."),
+    (
+        "times_drawn",
+        "It acts from half of `windows_drawn` windows on, and says that each is drawn again when more are kept.",
+    ),
+    (
+        "same_traffic",
+        "Windows here always differ by more; it keeps quieter traffic from being a shift at every window.",
+    ),
+    ("moving_cost", "A setting of a deployment. Pages here move within seconds of a minute; on slow links it decides."),
+];
+
+const IDLE: &str = "
+## Numbers that do nothing here
+
+Neither half nor twice of these does anything on the loads above.
+
+";
+
 const HEAD: &str = "# What the planner's numbers do
 
 `make bench-plan TUNING=1` writes this page. The planner measures what it can on the windows themselves; what it is given instead is
 in [`plan/src/tuning.rs`](../plan/src/tuning.rs), and here is what half and twice each of those numbers does. It fails if both of
-one do nothing: such a number is none. What stands beside its code instead is a definition, or changes no plan.
+one do nothing and nothing is said for it: such a number is none. What stands beside its code instead is a definition, or changes no plan.
 
 Measured on 16 layers of the loads of [planner.md](planner.md), whose words these are. Plans from nothing: five shapes, `logn10`,
 `zipf12`, `hot20`. In force: `drift50`, 22 windows of three shapes, each plan from the last four; pages are those of a plan. After a loss:
 four ranks of four shapes, `logn10`. For bursts: `bursty128`, two shapes, from nothing by 32 windows and from there by 32 others, both on
 64 unseen ones. From few: the same two shapes, from nothing by 2, 3, 4 and 8 windows of `bursty128` and `drift50`. Deployed: the product's
 own loop on them, from the layout that engines start with, decisions and all, over 80 windows of 4 layers of the first shape in bursts, those
-of `drift50`, and 40 times the window of `logn10`, each time counted anew; the pages are those of a window, and per cent of the windows move pages or change
-shares alone.
+of `drift50`, and 40 times the window of `logn10`, each time counted anew; the pages are those of a window, and per cent of the windows
+move pages or change shares alone.
 
 Times are processor time of all those plans, the least of two runs; a factor is shown where it is 15 % or more. An empty cell is the
 figure of the first row. Whatever changes a plan changes the ones after it: 0.001 of the next window, 3 % of the pages and 0.01 of the moves
