@@ -113,15 +113,12 @@ const STAY: [(&str, &str); 6] = [
     ),
     ("errors_of_bursts", "The same: what is there is there by far more standard errors."),
     ("bursts_at_a_glance", "The same: it only spares the closer look, and must let through whatever could pass that."),
+    ("times_drawn", "It acts only where as many windows are seen as are drawn, which is more than are kept now."),
+    ("same_traffic", "No windows here are as near to a shift as that; it keeps noise in quiet traffic from being one."),
     (
-        "times_drawn",
-        "It acts from half of `windows_drawn` windows on, and says that each is drawn again when more are kept.",
+        "moving_cost",
+        "A setting of a deployment. Pages here move in a small part of a window; on slow links it decides.",
     ),
-    (
-        "same_traffic",
-        "Windows here always differ by more; it keeps quieter traffic from being a shift at every window.",
-    ),
-    ("moving_cost", "A setting of a deployment. Pages here move within seconds of a minute; on slow links it decides."),
 ];
 
 const IDLE: &str = "
