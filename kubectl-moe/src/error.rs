@@ -20,7 +20,7 @@ pub enum PluginError {
         namespace: String,
         /// Its name.
         name: String,
-        /// Why.
+        /// How the call failed.
         source: Box<kube::Error>,
     },
     /// The API server cannot be asked.
@@ -37,7 +37,7 @@ pub enum PluginError {
         path: &'static str,
         /// The right that is needed.
         verb: &'static str,
-        /// Why.
+        /// How the call failed.
         source: Box<kube::Error>,
     },
     /// The token of the coordinators cannot be read.
@@ -52,7 +52,7 @@ pub enum PluginError {
         namespace: String,
         /// The Secret.
         secret: String,
-        /// Why.
+        /// How the call failed.
         source: Box<kube::Error>,
     },
     /// A coordinator answers with more than is read.
@@ -90,7 +90,7 @@ pub enum PluginError {
     Document {
         /// Its pod.
         pod: String,
-        /// Why.
+        /// What is wrong with it.
         source: plan::wire::WireError,
     },
     /// There is no such replica.
@@ -106,17 +106,17 @@ pub enum PluginError {
     /// The deployments of a namespace, or of all, cannot be read.
     #[error("failed to list MoEDeployments in {place}")]
     List {
-        /// Where.
+        /// The namespace that was asked for, in words.
         place: String,
-        /// Why.
+        /// How the call failed.
         source: Box<kube::Error>,
     },
     /// The deployments cannot be watched.
     #[error("MoEDeployments in {place} can no longer be watched")]
     Watch {
-        /// Where.
+        /// The namespace that was asked for, in words.
         place: String,
-        /// Why.
+        /// How the watch failed.
         source: Box<kube::runtime::watcher::Error>,
     },
     /// What runs in the cluster cannot be read.
@@ -124,7 +124,7 @@ pub enum PluginError {
     Versions {
         /// What was asked for.
         what: &'static str,
-        /// Why.
+        /// How the call failed.
         source: Box<kube::Error>,
     },
     /// The pages of the manual cannot be written.
@@ -132,7 +132,7 @@ pub enum PluginError {
     Manual {
         /// The folder.
         path: std::path::PathBuf,
-        /// Why.
+        /// What the system says.
         source: std::io::Error,
     },
     /// An answer takes longer than it may.
@@ -150,6 +150,13 @@ pub enum PluginError {
     /// A command that needs no cluster failed.
     #[error(transparent)]
     Offline(#[from] OfflineError),
+}
+
+impl PluginError {
+    /// Whether the same may be answered later: a coordinator is starting, or was too slow.
+    pub(crate) const fn may_pass(&self) -> bool {
+        matches!(self, Self::Coordinator { .. } | Self::Refused { .. } | Self::TooSlow { .. } | Self::Late { .. })
+    }
 }
 
 fn replicas_of(replicas: i32) -> String {

@@ -1,5 +1,8 @@
 //! Figures and numbers as people read them. Pure.
 
+pub(crate) use plan::words::counted;
+use plan::words::several;
+
 /// 1234567 as 1.23 MB.
 pub(crate) fn bytes(bytes: f64) -> String {
     let (scaled, unit) = scale(bytes);
@@ -27,19 +30,6 @@ pub(crate) fn or_unknown(number: Option<f64>) -> String {
 /// 0.0123 as 1.23 %.
 pub(crate) fn percent(fraction: f64) -> String {
     format!("{:.2} %", fraction * 100.0)
-}
-
-/// 1 window, 2 windows.
-pub(crate) fn counted(number: usize, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {}", several(what)) }
-}
-
-/// windows, copies.
-fn several(what: &str) -> String {
-    match what.strip_suffix('y') {
-        Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
-        _ => format!("{what}s"),
-    }
 }
 
 /// 1 copy, 1 to 2 copies.
@@ -86,13 +76,11 @@ mod tests {
     }
 
     #[test]
-    fn one_thing_is_told_in_the_singular() {
-        assert_eq!([counted(1, "node"), counted(0, "node")], ["1 node", "0 nodes"]);
+    fn a_range_has_the_number_of_its_end() {
         assert_eq!(
             [range(1, 1, "copy"), range(2, 2, "copy"), range(1, 2, "copy")],
             ["1 copy", "2 copies", "1 to 2 copies"]
         );
-        assert_eq!([counted(2, "key"), counted(2, "day")], ["2 keys", "2 days"]);
     }
 
     #[test]

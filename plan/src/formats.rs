@@ -21,6 +21,7 @@ use thiserror::Error;
 
 use crate::map::ExpertMap;
 use crate::wire::{MapDocument, ModelIdentity, RecordedMap, WireError};
+use crate::words::counted;
 pub use second::SecondCopy;
 
 /// A form of expert maps.
@@ -148,7 +149,11 @@ pub struct Placed {
 /// If it is in none of them, or is no valid map or not the one expected.
 pub fn read_any(text: &[u8], expected: &Expected) -> Result<Found, FormatError> {
     let json = &*as_json(text)?;
-    let format = recognize(json)?;
+    read_as(recognize(json)?, json, expected)
+}
+
+/// Reads a map whose format is known.
+fn read_as(format: Format, json: &[u8], expected: &Expected) -> Result<Found, FormatError> {
     let (placed, model) = match format {
         Format::Swift => {
             let (map, model) = read_own(json)?;
@@ -162,9 +167,9 @@ pub fn read_any(text: &[u8], expected: &Expected) -> Result<Found, FormatError> 
     let Placed { map, second_copies, mtp_layers } = placed;
     let shape = map.shape();
     for (what, found, wanted) in [
-        ("MoE layers", shape.layers, expected.layers),
-        ("experts", shape.experts, expected.experts),
-        ("ranks", shape.ranks, expected.ranks),
+        ("MoE layer", shape.layers, expected.layers),
+        ("expert", shape.experts, expected.experts),
+        ("rank", shape.ranks, expected.ranks),
     ] {
         if let Some(wanted) = wanted.filter(|&wanted| wanted != found) {
             return Err(FormatError::Dimension { format, what, found, expected: wanted });
@@ -188,7 +193,7 @@ pub fn read(text: &[u8], model: &ModelIdentity, ranks: usize) -> Result<Found, F
         Format::VllmAscend => vllm_ascend::read(json, model).map_err(FormatError::VllmAscend)?,
         Format::Vllm | Format::Sglang | Format::Trtllm => {
             let (layers, experts) = (Some(model.layers), Some(model.experts));
-            return read_any(json, &Expected { layers, experts, ranks: Some(ranks), ..Expected::default() });
+            return read_as(format, json, &Expected { layers, experts, ranks: Some(ranks), ..Expected::default() });
         }
     };
     let Placed { map, second_copies, mtp_layers } = placed;
@@ -300,11 +305,11 @@ pub enum FormatError {
     #[error("a load, not an expert map: plan from it with `kubectl moe plan --load`")]
     Load,
     /// It is not the map that is expected.
-    #[error("expert map of {format}: it has {found} {what}, expected are {expected}")]
+    #[error("expert map of {format}: {} instead of {expected}", counted(*found, what))]
     Dimension {
         /// The format.
         format: Format,
-        /// Which dimension.
+        /// Which dimension, as one of it is called.
         what: &'static str,
         /// Its value.
         found: usize,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::ids::{ExpertId, LayerId};
 use crate::map::ExpertMap;
 use crate::tuning::Tuning;
+use crate::words::counted;
 
 /// Windows that are kept for planning: [`Tuning::windows_kept`].
 pub const WINDOWS_KEPT: usize = Tuning::PRODUCT.windows_kept;
@@ -39,7 +40,8 @@ impl TryFrom<Unchecked> for ExpertLoad {
 
     fn try_from(Unchecked { experts, counts }: Unchecked) -> Result<Self, String> {
         if counts.len().checked_rem(experts).unwrap_or(counts.len()) != 0 {
-            return Err(format!("{} counts are no whole number of layers of {experts} experts", counts.len()));
+            let (counts, experts) = (counted(counts.len(), "count"), counted(experts, "expert"));
+            return Err(format!("no whole number of layers of {experts}: {counts}"));
         }
         Ok(Self::from_counts(experts, counts))
     }

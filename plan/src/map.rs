@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use crate::slots::RankSlots;
+use crate::words::counted;
 
 pub use shares::{WHOLE, even as even_shares};
 
@@ -297,8 +298,10 @@ pub enum MapError {
     },
     /// `P % N != 0`.
     #[error(
-        "{experts} experts and {redundancy} redundant ones do not divide by {ranks} ranks; \
-         choose a redundancy so that experts + redundancy is a multiple of the ranks"
+        "{} and {} do not divide by {}; choose a redundancy so that experts + redundancy is a multiple of the ranks",
+        counted(*experts, "expert"),
+        counted(*redundancy, "redundant one"),
+        counted(*ranks, "rank")
     )]
     Indivisible {
         /// Logical experts per layer.
@@ -309,7 +312,7 @@ pub enum MapError {
         ranks: usize,
     },
     /// `P < E`.
-    #[error("{slots} slots per layer cannot hold {experts} experts")]
+    #[error("{} per layer cannot hold {}", counted(*slots, "slot"), counted(*experts, "expert"))]
     TooFewSlots {
         /// Slots of each layer.
         slots: usize,
@@ -317,7 +320,7 @@ pub enum MapError {
         experts: usize,
     },
     /// `S > E`: a rank would have to hold an expert twice.
-    #[error("{slots_per_rank} slots per rank are more than the {experts} experts; lower the redundancy")]
+    #[error("{slots_per_rank} slots per rank are more than the {}; lower the redundancy", counted(*experts, "expert"))]
     TooManySlots {
         /// Slots of each rank and layer.
         slots_per_rank: usize,
@@ -325,7 +328,7 @@ pub enum MapError {
         experts: usize,
     },
     /// The list of slots has another length than the shape says.
-    #[error("found {found} slots instead of {expected}")]
+    #[error("found {} instead of {expected}", counted(*found, "slot"))]
     SlotCount {
         /// Slots given.
         found: usize,
@@ -335,9 +338,9 @@ pub enum MapError {
     /// A slot names an expert that the model does not have.
     #[error("{layer}, {rank}: {expert} does not exist, the model has {experts}")]
     UnknownExpert {
-        /// Where.
+        /// The layer.
         layer: LayerId,
-        /// Where.
+        /// The rank.
         rank: RankId,
         /// The expert named.
         expert: ExpertId,
@@ -347,9 +350,9 @@ pub enum MapError {
     /// A rank holds an expert twice.
     #[error("{layer}, {rank}: {expert} is there twice")]
     Twice {
-        /// Where.
+        /// The layer.
         layer: LayerId,
-        /// Where.
+        /// The rank.
         rank: RankId,
         /// The expert.
         expert: ExpertId,
@@ -359,7 +362,7 @@ pub enum MapError {
         "{layer}: the copies of {expert} take {found} of {WHOLE} parts of its tokens; their shares must add up to it"
     )]
     Shares {
-        /// Where.
+        /// The layer.
         layer: LayerId,
         /// The expert.
         expert: ExpertId,
@@ -369,7 +372,7 @@ pub enum MapError {
     /// An expert has no slot.
     #[error("{layer}: {expert} is on no rank")]
     Missing {
-        /// Where.
+        /// The layer.
         layer: LayerId,
         /// The expert.
         expert: ExpertId,

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use crate::ids::RankId;
 use crate::slots::RankSlots;
+use crate::words::counted;
 
 /// A rank is live while it has slots. Ranks keep their numbers when others are lost, so a rank that is lost has none after
 /// the change, and one that returns had none before it.
@@ -60,8 +61,9 @@ impl Membership {
 pub enum MembershipError {
     /// They are of different numbers of ranks.
     #[error(
-        "the map in force is of {before} ranks, the target of {after}; ranks keep their numbers, so give a lost rank 0 \
-         slots, and start ranks anew for another number of them"
+        "the map in force is of {}, the target of {after}; ranks keep their numbers, so give a lost rank 0 slots, and start \
+         ranks anew for another number of them",
+        counted(*before, "rank")
     )]
     Ranks {
         /// Ranks before.
@@ -71,8 +73,9 @@ pub enum MembershipError {
     },
     /// A live rank would have other slots.
     #[error(
-        "{rank} has {before} slots per layer in the map in force and {after} in the target; a live rank keeps its slots: \
-         plan with {before}, or start the ranks anew"
+        "{rank} has {} per layer in the map in force and {after} in the target; a live rank keeps its slots: \
+         plan with {before}, or start the ranks anew",
+        counted(*before, "slot")
     )]
     Slots {
         /// The rank.

@@ -11,6 +11,7 @@ use crate::map::{MapError, MapShape};
 use crate::replay::ratio;
 use crate::slots::RankSlots;
 use crate::topology::{Topology, TopologyError};
+use crate::words::counted;
 
 /// What is to be sized.
 #[derive(Clone, Copy, Debug)]
@@ -52,22 +53,33 @@ impl Size {
     }
 }
 
-/// Plans for every redundancy with which the physical experts divide by the ranks, from the least to the largest asked for,
-/// as far as a rank has no more slots than there are experts. Of several windows the plan sees the first half, rounded
-/// up.
-///
-/// # Errors
-/// If there is no window, or no redundancy is possible.
-pub fn sizes(request: &Sizing<'_>) -> Result<Vec<Size>, SizingError> {
-    let Sizing { policy, windows, topology, max_redundancy, min_coverage } = *request;
-    let first = windows.first().ok_or(BalanceError::NoWindow)?;
-    let (layers, experts, ranks) = (first.layers(), first.experts(), topology.ranks());
-    let least = experts.next_multiple_of(ranks.max(1)) - experts;
-    if least > max_redundancy {
-        return Err(SizingError::NonePossible { experts, ranks, least, most: max_redundancy });
+impl Sizing<'_> {
+    /// Every redundancy with which the physical experts divide by the ranks, from the least to the largest asked for, as far as
+    /// a rank has no more slots than there are experts.
+    ///
+    /// # Errors
+    /// If there is no window, or no redundancy is possible.
+    pub fn redundancies(&self) -> Result<Vec<usize>, SizingError> {
+        let Self { windows, topology, max_redundancy, .. } = *self;
+        let experts = windows.first().ok_or(BalanceError::NoWindow)?.experts();
+        let ranks = topology.ranks();
+        let least = experts.next_multiple_of(ranks.max(1)) - experts;
+        if least > max_redundancy {
+            return Err(SizingError::NonePossible { experts, ranks, least, most: max_redundancy });
+        }
+        let most = max_redundancy.min((ranks * experts).saturating_sub(experts));
+        Ok((least..=most.max(least)).step_by(ranks.max(1)).collect())
     }
-    let (seen, unseen) = windows.split_at(windows.len().div_ceil(2));
-    let size = |redundancy: usize| -> Result<Size, SizingError> {
+
+    /// Plans for a redundancy. Of several windows the plan sees the first half, rounded up.
+    ///
+    /// # Errors
+    /// If there is no window, or the redundancy is not possible.
+    pub fn size(&self, redundancy: usize) -> Result<Size, SizingError> {
+        let Self { policy, windows, topology, min_coverage, .. } = *self;
+        let first = windows.first().ok_or(BalanceError::NoWindow)?;
+        let (layers, experts, ranks) = (first.layers(), first.experts(), topology.ranks());
+        let (seen, unseen) = windows.split_at(windows.len().div_ceil(2));
         let shape = MapShape::with_redundancy(layers, experts, ranks, redundancy)?;
         let topology = topology.clone().with_slots(RankSlots::even(ranks, shape.slots_per_rank))?;
         let plan = balance(&Request { policy, windows: seen, topology: &topology, current: None, min_coverage })?;
@@ -81,9 +93,7 @@ pub fn sizes(request: &Sizing<'_>) -> Result<Vec<Size>, SizingError> {
             excess: bound::excess(&plan.map, &load, &topology).iter().sum::<f64>() / layers as f64,
             uncovered: plan.uncovered,
         })
-    };
-    let most = max_redundancy.min((ranks * experts).saturating_sub(experts));
-    (least..=most.max(least)).step_by(ranks.max(1)).map(size).collect()
+    }
 }
 
 /// Which size pays: the largest that makes the experts' part of a step shorter, than the last one that pays, by at least
@@ -108,7 +118,9 @@ pub fn worth_it(sizes: &[Size], worth_per_slot: f64) -> usize {
 pub enum SizingError {
     /// No redundancy asked for lets the physical experts divide by the ranks.
     #[error(
-        "{experts} experts divide by {ranks} ranks with a redundancy of {least} or more, and at most {most} is asked for"
+        "for {} to divide by {} a redundancy of {least} or more is needed, and at most {most} is asked for",
+        counted(*experts, "expert"),
+        counted(*ranks, "rank")
     )]
     NonePossible {
         /// Logical experts of each layer.
@@ -141,13 +153,9 @@ mod tests {
     }
 
     fn sized(windows: &[ExpertLoad], ranks: usize, max_redundancy: usize) -> Result<Vec<Size>, SizingError> {
-        sizes(&Sizing {
-            policy: Policy::Swift,
-            windows,
-            topology: &Topology::single_node(ranks, 0),
-            max_redundancy,
-            min_coverage: Coverage::default(),
-        })
+        let (policy, min_coverage, topology) = (Policy::Swift, Coverage::default(), Topology::single_node(ranks, 0));
+        let sizing = Sizing { policy, windows, topology: &topology, max_redundancy, min_coverage };
+        sizing.redundancies()?.into_iter().map(|redundancy| sizing.size(redundancy)).collect()
     }
 
     #[test]
@@ -159,7 +167,7 @@ mod tests {
         assert_eq!(tried(2, 3), [(0, 2), (2, 3)]);
         assert_eq!(tried(3, 5), [(2, 2), (5, 3)]);
         let none = sized(&[load()], 3, 1).unwrap_err().to_string();
-        assert_eq!(none, "4 experts divide by 3 ranks with a redundancy of 2 or more, and at most 1 is asked for");
+        assert_eq!(none, "for 4 experts to divide by 3 ranks a redundancy of 2 or more is needed, and at most 1 is asked for");
     }
 
     #[test]

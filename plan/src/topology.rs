@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use crate::ids::{NodeId, RankId};
 use crate::slots::RankSlots;
+use crate::words::counted;
 
 /// Which node each rank is on, and what the ranks offer.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,7 +81,7 @@ impl Topology {
     /// If there is not one number for each rank.
     pub fn with_slots(self, slots: RankSlots) -> Result<Self, TopologyError> {
         if slots.ranks() != self.ranks() {
-            return Err(TopologyError::Ranks { what: "slots", found: slots.ranks(), expected: self.ranks() });
+            return Err(TopologyError::Ranks { what: "number of slots", found: slots.ranks(), expected: self.ranks() });
         }
         Ok(Self { slots, ..self })
     }
@@ -113,7 +114,7 @@ impl Topology {
     /// If there is not one speed for each rank, or one is not a positive finite number.
     pub fn with_speeds(self, speeds: Vec<f64>) -> Result<Self, TopologyError> {
         if speeds.len() != self.ranks() {
-            return Err(TopologyError::Ranks { what: "speeds", found: speeds.len(), expected: self.ranks() });
+            return Err(TopologyError::Ranks { what: "speed", found: speeds.len(), expected: self.ranks() });
         }
         if let Some(rank) = speeds.iter().position(|speed| !(speed.is_finite() && *speed > 0.0)) {
             return Err(TopologyError::Speed { rank: rank.into(), speed: speeds[rank].to_string() });
@@ -196,7 +197,11 @@ impl Topology {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TopologyError {
     /// The ranks do not divide by the nodes.
-    #[error("{ranks} ranks cannot be spread evenly over {nodes} nodes; the nodes must divide the ranks")]
+    #[error(
+        "{} cannot be spread evenly over {}; the nodes must divide the ranks",
+        counted(*ranks, "rank"),
+        counted(*nodes, "node")
+    )]
     Uneven {
         /// Nodes asked for.
         nodes: usize,
@@ -204,7 +209,7 @@ pub enum TopologyError {
         ranks: usize,
     },
     /// Something was not given once for each rank.
-    #[error("{found} {what} given for {expected} ranks; give one for each")]
+    #[error("{} given for {}; give one for each", counted(*found, what), counted(*expected, "rank"))]
     Ranks {
         /// What.
         what: &'static str,
@@ -280,9 +285,9 @@ mod tests {
         let unequal = Topology::single_node(2, 3).with_slots(RankSlots::new([3, 1])).unwrap();
         let unequal = unequal.with_speeds(vec![2.0, 0.5]).unwrap();
         assert_eq!((unequal.slots().count(RankId(1)), unequal.speeds()), (1, &[2.0, 0.5][..]));
-        let few = TopologyError::Ranks { what: "speeds", found: 1, expected: 2 };
+        let few = TopologyError::Ranks { what: "speed", found: 1, expected: 2 };
         assert_eq!(unequal.clone().with_speeds(vec![1.0]), Err(few));
-        let slots = TopologyError::Ranks { what: "slots", found: 3, expected: 2 };
+        let slots = TopologyError::Ranks { what: "number of slots", found: 3, expected: 2 };
         assert_eq!(unequal.clone().with_slots(RankSlots::even(3, 1)), Err(slots));
         let refused = unequal.with_speeds(vec![1.0, f64::NAN]).unwrap_err().to_string();
         assert_eq!(refused, "rank 1 has speed NaN; it must be a positive number");

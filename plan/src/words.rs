@@ -47,6 +47,21 @@ pub fn with_causes(error: &dyn Error) -> String {
     text
 }
 
+/// A number of things: 1 window, 2 windows.
+#[must_use]
+pub fn counted(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {}", several(what)) }
+}
+
+/// What several of a thing are called: windows, copies.
+#[must_use]
+pub fn several(what: &str) -> String {
+    match what.strip_suffix('y') {
+        Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
+        _ => format!("{what}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use thiserror::Error;
@@ -88,5 +103,11 @@ mod tests {
                 .chars()
                 .any(is_hidden)
         );
+    }
+
+    #[test]
+    fn one_thing_is_told_in_the_singular() {
+        assert_eq!([counted(1, "node"), counted(0, "node")], ["1 node", "0 nodes"]);
+        assert_eq!([counted(2, "copy"), counted(2, "key"), counted(2, "day")], ["2 copies", "2 keys", "2 days"]);
     }
 }

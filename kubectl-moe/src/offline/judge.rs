@@ -97,7 +97,8 @@ pub(super) fn described(decision: &Decision) -> [String; 2] {
     });
     let left_out = (figures.left_out > 0).then(|| format!("{} left out", counted(figures.left_out, "transaction")));
     let (before, after) = (figures.uncovered_before, figures.uncovered_after);
-    let uncovered = (before > 0).then(|| format!("{before} to {after} experts that a loss could take away"));
+    let uncovered =
+        (before > 0).then(|| format!("a loss could take {} away, {after} after it", counted(before, "expert")));
     let predicted = [Some(ratios), times, uncovered, left_out].into_iter().flatten().collect::<Vec<_>>().join("; ");
     [format!("{} ({reason})", words(*reason)), predicted]
 }

@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::npy::{self, NpyError};
 use crate::load::ExpertLoad;
 use crate::wire::{LoadDocument, ModelIdentity, WireError};
+use crate::words::counted;
 
 /// What a file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,27 +194,27 @@ pub enum LoadError {
         "window {window}: something else is where a list should be; a load is [layers][experts] or [windows][layers][experts]"
     )]
     Depth {
-        /// Where, from 0.
+        /// The window, from 0.
         window: usize,
     },
     /// Something is no count.
     #[error("window {window}, layer {layer}, expert {expert}: {found} is no count of tokens")]
     Count {
-        /// Where, from 0.
+        /// The window, from 0.
         window: usize,
-        /// Where.
+        /// The layer.
         layer: usize,
-        /// Where.
+        /// The expert.
         expert: usize,
         /// What is there.
         found: String,
     },
     /// A layer has another number of experts.
-    #[error("window {window}, layer {layer}: {found} experts, layer 0 has {expected}")]
+    #[error("window {window}, layer {layer}: {}, layer 0 has {expected}", counted(*found, "expert"))]
     Rows {
-        /// Where, from 0.
+        /// The window, from 0.
         window: usize,
-        /// Where.
+        /// The layer.
         layer: usize,
         /// Experts of the layer.
         found: usize,
@@ -222,11 +223,12 @@ pub enum LoadError {
     },
     /// A window is of another model.
     #[error(
-        "window {window} has {layers} layers of {experts} experts, the first {first_layers} of {first_experts}; they must \
-         be of one model"
+        "window {window} has {} of {}, the first {first_layers} of {first_experts}; they must be of one model",
+        counted(*layers, "layer"),
+        counted(*experts, "expert")
     )]
     Windows {
-        /// Where, from 0.
+        /// The window, from 0.
         window: usize,
         /// Layers of the window.
         layers: usize,
@@ -238,15 +240,19 @@ pub enum LoadError {
         first_experts: usize,
     },
     /// A layer that should be dense has load.
-    #[error("layer {layer} has load, but the model is said to start with {dense} dense layers")]
+    #[error("layer {layer} has load, but the model is said to start with {}", counted(*dense, "dense layer"))]
     NotDense {
-        /// Where.
+        /// The layer.
         layer: usize,
         /// Dense layers named.
         dense: usize,
     },
     /// No layer is left.
-    #[error("it has {layers} layers, and the model is said to start with {dense} dense ones")]
+    #[error(
+        "it has {}, and the model is said to start with {}",
+        counted(*layers, "layer"),
+        counted(*dense, "dense layer")
+    )]
     OnlyDense {
         /// Layers there are.
         layers: usize,

@@ -3,6 +3,8 @@
 
 use thiserror::Error;
 
+use crate::words::counted;
+
 const MAGIC: &[u8] = b"\x93NUMPY";
 
 /// Counts and how they are arranged, the last index changing fastest.
@@ -263,7 +265,7 @@ pub enum NpyError {
         minor: u8,
     },
     /// It ends before its values.
-    #[error("the .npy file ends within its header, after {found} bytes; it is truncated")]
+    #[error("the .npy file ends within its header, after {}; it is truncated", counted(*found, "byte"))]
     HeaderCut {
         /// Bytes there are.
         found: usize,
@@ -290,7 +292,7 @@ pub enum NpyError {
     #[error(
         "an array of shape {shape:?} and type {descr} has {expected}, the file has {found}; it is truncated or has something \
          after its end",
-        expected = expected.map_or_else(|| "more bytes than any file".to_owned(), |bytes| format!("{bytes} bytes"))
+        expected = expected.map_or_else(|| "more bytes than any file".to_owned(), |bytes| counted(bytes, "byte"))
     )]
     Length {
         /// The shape in the header.

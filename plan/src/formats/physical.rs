@@ -8,6 +8,7 @@ use super::second::{SecondCopy, Settled, settle};
 use super::{Expected, Placed};
 use crate::ids::{LayerId, RankId};
 use crate::map::{ExpertMap, MAX_DIMENSION, MapError, MapShape};
+use crate::words::counted;
 
 /// Logical experts, `[layers][ranks][slots]`.
 pub(super) type Placement = Vec<Vec<Vec<i64>>>;
@@ -164,9 +165,9 @@ pub enum PhysicalError {
     #[error("it has no layers")]
     NoLayers,
     /// Layers have different numbers of physical experts.
-    #[error("{layer}: {found} physical experts, {first} has {expected}")]
+    #[error("{layer}: {}, {first} has {expected}", counted(*found, "physical expert"))]
     UnequalRows {
-        /// Where.
+        /// The layer.
         layer: LayerId,
         /// Physical experts of this layer.
         found: usize,
@@ -176,14 +177,19 @@ pub enum PhysicalError {
         expected: usize,
     },
     /// The format does not tell the number of ranks.
-    #[error("the format does not tell how many ranks share its {physical} physical experts; give them with --ranks")]
+    #[error(
+        "the format does not tell how many ranks share its {}; give them with --ranks",
+        counted(*physical, "physical expert")
+    )]
     RanksUnknown {
         /// Physical experts of each layer.
         physical: usize,
     },
     /// `P % N != 0`.
     #[error(
-        "{physical} physical experts do not divide by {ranks} ranks; --ranks must be the number that it was made for"
+        "{} cannot share {} evenly; --ranks must be the number that it was made for",
+        counted(*ranks, "rank"),
+        counted(*physical, "physical expert")
     )]
     Indivisible {
         /// Physical experts of each layer.
@@ -193,9 +199,9 @@ pub enum PhysicalError {
     },
     /// It is of a model with other dimensions.
     #[error(
-        "made for another model, with {layers} MoE layers and {found} experts; expected are {expected_layers} and \
+        "made for another model, with {} and {found}; expected are {expected_layers} and \
          {expected_experts}",
-        found = or_other(*experts), expected_layers = or_any(*expected_layers), expected_experts = or_any(*expected_experts)
+        counted(*layers, "MoE layer"), found = or_other(*experts), expected_layers = or_any(*expected_layers), expected_experts = or_any(*expected_experts)
     )]
     OtherModel {
         /// MoE layers of the file.
@@ -210,9 +216,9 @@ pub enum PhysicalError {
     /// An expert that the model does not have.
     #[error("{layer}, {rank}: expert {id} does not exist, the model has {experts}")]
     UnknownExpert {
-        /// Where.
+        /// The layer.
         layer: LayerId,
-        /// Where.
+        /// The rank.
         rank: RankId,
         /// The expert named.
         id: i64,
@@ -224,17 +230,17 @@ pub enum PhysicalError {
         "{layer}, {rank}: expert {id} is there twice, and the rank has every expert already; it has too many slots"
     )]
     Twice {
-        /// Where.
+        /// The layer.
         layer: LayerId,
-        /// Where.
+        /// The rank.
         rank: RankId,
         /// The expert.
         id: i64,
     },
     /// An expert is on no rank.
-    #[error("{layer}: expert {id} is on none of the {ranks} ranks")]
+    #[error("{layer}: expert {id} is on no rank of {ranks}")]
     Missing {
-        /// Where.
+        /// The layer.
         layer: LayerId,
         /// The expert.
         id: usize,
@@ -246,8 +252,9 @@ pub enum PhysicalError {
     Map(#[from] MapError),
 }
 
-fn or_other(experts: Option<usize>) -> String {
-    experts.map_or_else(|| "other".to_owned(), |experts| experts.to_string())
+/// A number of experts in words, where it is known.
+pub(super) fn or_other(experts: Option<usize>) -> String {
+    experts.map_or_else(|| "other experts".to_owned(), |experts| counted(experts, "expert"))
 }
 
 fn or_any(expected: Option<usize>) -> String {

@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::physical::{self, PhysicalError};
 use super::{Expected, Placed, vllm};
 use crate::map::ExpertMap;
+use crate::words::counted;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,7 +52,11 @@ pub enum ReadError {
         reason: String,
     },
     /// No layer is left.
-    #[error("it has {found} layers, and the first {dense} are dense; dense layers are counted too in this format")]
+    #[error(
+        "it has {}, and the model is said to start with {}; dense layers are counted too in this format",
+        counted(*found, "layer"),
+        counted(*dense, "dense layer")
+    )]
     OnlyDense {
         /// Layers of the file.
         found: usize,

@@ -12,6 +12,7 @@ use thiserror::Error;
 use super::loads::Loads;
 use crate::load::ExpertLoad;
 use crate::map::MAX_DIMENSION;
+use crate::words::counted;
 
 /// The file that tells the number of experts.
 pub const META: &str = "meta_info.json";
@@ -128,7 +129,10 @@ pub enum StatisticsError {
         name: String,
     },
     /// A tensor has no count for each expert.
-    #[error("{file}: tensor {name} is no list of {experts} whole numbers, one for each expert")]
+    #[error(
+        "{file}: tensor {name} is no list of {}, one for each expert",
+        counted(*experts, "whole number")
+    )]
     Tensor {
         /// The file.
         file: String,

@@ -36,7 +36,7 @@ fn what_is_served_starts_from_a_map_of_any_engine() {
     }
     let vllm = Format::Vllm.write(&map(), &model(), 0).unwrap();
     let uneven = read(vllm.as_bytes(), &model(), 4).unwrap_err().to_string();
-    assert!(uneven.contains("6 physical experts do not divide by 4 ranks"), "{uneven}");
+    assert!(uneven.contains("4 ranks cannot share 6 physical experts evenly"), "{uneven}");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn dimensions_other_than_expected_are_refused_in_every_format() {
     }
     let text = Format::VllmAscend.write(&map(), &model(), 0).unwrap();
     let refused = read_any(text.as_bytes(), &Expected { ranks: Some(4), ..known() }).unwrap_err().to_string();
-    assert_eq!(refused, "expert map of vllm-ascend: it has 2 ranks, expected are 4");
+    assert_eq!(refused, "expert map of vllm-ascend: 2 ranks instead of 4");
 }
 
 #[test]

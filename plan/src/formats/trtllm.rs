@@ -19,6 +19,7 @@ use super::physical::{self, PhysicalError};
 use super::{Expected, Placed};
 use crate::ids::LayerId;
 use crate::map::{ExpertMap, MAX_DIMENSION};
+use crate::words::counted;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,8 +126,9 @@ pub enum ReadError {
     },
     /// A placement that is not assigned is known only with the model.
     #[error(
-        "a configuration for balancing online, which assigns none of its {slots} slots: where it starts follows from --ranks, \
-         --layers and --experts, or --ranks and --model; where experts are by now only TensorRT-LLM knows"
+        "a configuration for balancing online, which assigns no expert to its {}: where it starts follows from --ranks, \
+         --layers and --experts, or --ranks and --model; where experts are by now only TensorRT-LLM knows",
+        counted(*slots, "slot")
     )]
     Online {
         /// `num_slots`.
@@ -135,7 +137,8 @@ pub enum ReadError {
     /// The numbers of layers are not those that follow the dense layers.
     #[error(
         "layer {found} is there where layer {expected} should be; layers count from 0, dense ones included, and the model \
-         is said to start with {dense} dense layers"
+         is said to start with {}",
+        counted(*dense, "dense layer")
     )]
     LayerIds {
         /// The number found.
@@ -146,9 +149,9 @@ pub enum ReadError {
         dense: usize,
     },
     /// A layer has another number of slots than named.
-    #[error("{layer}: {found} slots, num_slots is {named}")]
+    #[error("{layer}: {}, num_slots is {named}", counted(*found, "slot"))]
     Slots {
-        /// Where.
+        /// The layer.
         layer: LayerId,
         /// Slots of this layer.
         found: usize,

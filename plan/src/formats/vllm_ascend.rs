@@ -7,11 +7,12 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::physical::{self, PhysicalError, Placement};
+use super::physical::{self, PhysicalError, Placement, or_other};
 use super::{Expected, Placed};
 use crate::ids::{LayerId, RankId};
 use crate::map::{ExpertMap, MapError, MapShape};
 use crate::wire::ModelIdentity;
+use crate::words::counted;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -206,7 +207,7 @@ pub enum ReadError {
         reason: String,
     },
     /// `moe_layer_count` is wrong, or there are no layers.
-    #[error("moe_layer_count is {named}, layer_list has {found} layers")]
+    #[error("moe_layer_count is {named}, layer_list has {}", counted(*found, "layer"))]
     LayerCount {
         /// Layers listed.
         found: usize,
@@ -222,9 +223,9 @@ pub enum ReadError {
         missing: i64,
     },
     /// `device_count` is wrong, or there are no devices.
-    #[error("{layer}: device_count is {named}, device_list has {found} devices")]
+    #[error("{layer}: device_count is {named}, device_list has {}", counted(*found, "device"))]
     DeviceCount {
-        /// Where.
+        /// The layer.
         layer: LayerId,
         /// Devices listed.
         found: usize,
@@ -232,9 +233,9 @@ pub enum ReadError {
         named: i64,
     },
     /// Some devices have ids and some have none.
-    #[error("{layer}: {named} of {devices} devices have a device_id; either all have one or none")]
+    #[error("{layer}: a device_id is given for {named} of {}; either all have one or none", counted(*devices, "device"))]
     SomeDeviceIds {
-        /// Where.
+        /// The layer.
         layer: LayerId,
         /// Devices with an id.
         named: usize,
@@ -244,7 +245,7 @@ pub enum ReadError {
     /// Device ids do not follow each other, each once.
     #[error("{layer}: device_id {id} is there twice or out of range, device_id {missing} is missing")]
     DeviceIds {
-        /// Where.
+        /// The layer.
         layer: LayerId,
         /// The id that should not be there.
         id: i64,
@@ -252,9 +253,9 @@ pub enum ReadError {
         missing: i64,
     },
     /// Layers have different numbers of devices.
-    #[error("{layer}: {found} devices, layer 0 has {expected}")]
+    #[error("{layer}: {}, layer 0 has {expected}", counted(*found, "device"))]
     UnequalDevices {
-        /// Where.
+        /// The layer.
         layer: LayerId,
         /// Devices of this layer.
         found: usize,
@@ -262,11 +263,15 @@ pub enum ReadError {
         expected: usize,
     },
     /// Devices have different numbers of experts.
-    #[error("{layer}, device {device}: {found} experts, layer 0, device 0 has {expected}", device = device.0)]
+    #[error(
+        "{layer}, device {device}: {}, layer 0, device 0 has {expected}",
+        counted(*found, "expert"),
+        device = device.0
+    )]
     UnequalSlots {
-        /// Where.
+        /// The layer.
         layer: LayerId,
-        /// Where.
+        /// The device.
         device: RankId,
         /// Experts of this device.
         found: usize,
@@ -275,10 +280,11 @@ pub enum ReadError {
     },
     /// It is of a model with other dimensions.
     #[error(
-        "made for another model, with {layers} MoE layers and {found} experts; {name} has {expected_layers} and \
+        "made for another model, with {} and {found}; {name} has {expected_layers} and \
          {expected_experts}{first}",
+        counted(*layers, "MoE layer"),
         first = first.as_ref().map_or_else(String::new, |first| format!(": {first}")),
-        found = experts.map_or_else(|| "other".to_owned(), |experts| experts.to_string()),
+        found = or_other(*experts),
         name = expected.name, expected_layers = expected.layers, expected_experts = expected.experts
     )]
     OtherModel {
@@ -294,9 +300,9 @@ pub enum ReadError {
     /// An expert that the model does not have.
     #[error("{layer}, device {device}: expert {id} does not exist, the model has {experts}", device = device.0)]
     UnknownExpert {
-        /// Where.
+        /// The layer.
         layer: LayerId,
-        /// Where.
+        /// The device.
         device: RankId,
         /// The expert named.
         id: i64,
@@ -309,17 +315,17 @@ pub enum ReadError {
         device = device.0
     )]
     Twice {
-        /// Where.
+        /// The layer.
         layer: LayerId,
-        /// Where.
+        /// The device.
         device: RankId,
         /// The expert.
         id: i64,
     },
     /// An expert is on no device.
-    #[error("{layer}: expert {id} is on none of the {devices} devices")]
+    #[error("{layer}: expert {id} is on no device of {devices}")]
     Missing {
-        /// Where.
+        /// The layer.
         layer: LayerId,
         /// The expert.
         id: usize,

@@ -5,6 +5,7 @@ use thiserror::Error;
 use crate::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use crate::map::MapError;
 use crate::membership::MembershipError;
+use crate::words::counted;
 
 /// Why there is no way to a map, or why a transaction does not apply. Trying the same again does not help: plan anew
 /// from the map in force.
@@ -12,8 +13,9 @@ use crate::membership::MembershipError;
 pub enum MoveError {
     /// The maps are of different models.
     #[error(
-        "the target has {layers} layers of {experts} experts, the map in force {in_force_layers} of {in_force_experts}; \
-         both must be of one model"
+        "the target has {} of {}, the map in force {in_force_layers} of {in_force_experts}; both must be of one model",
+        counted(*layers, "layer"),
+        counted(*experts, "expert")
     )]
     Model {
         /// Layers of the map in force.
@@ -39,7 +41,9 @@ pub enum MoveError {
     },
     /// The load is of another model than the maps.
     #[error(
-        "the load has {layers} layers of {experts} experts, the map {map_layers} of {map_experts}; they must be of one model"
+        "the load has {} of {}, the map {map_layers} of {map_experts}; they must be of one model",
+        counted(*layers, "layer"),
+        counted(*experts, "expert")
     )]
     Load {
         /// Layers of the load.
@@ -52,7 +56,11 @@ pub enum MoveError {
         map_experts: usize,
     },
     /// Slots are still empty, or experts still without a copy.
-    #[error("{empty} slots are empty and {absent} experts have no copy yet; fill them first")]
+    #[error(
+        "{} still empty and {} still without a copy; fill them first",
+        counted(*empty, "slot"),
+        counted(*absent, "expert")
+    )]
     Unfinished {
         /// Empty slots.
         empty: usize,
@@ -63,7 +71,7 @@ pub enum MoveError {
     #[error("moving experts needs at least one staging page on each rank, there is none")]
     NoStagingPage,
     /// The topology is of another group than the maps.
-    #[error("the topology has {found} ranks, the map {ranks}")]
+    #[error("the topology has {}, the map {ranks}", counted(*found, "rank"))]
     Ranks {
         /// Ranks of the topology.
         found: usize,
@@ -81,13 +89,13 @@ pub enum MoveError {
     /// It changes nothing.
     #[error("{layer}: the transaction has no changes")]
     Empty {
-        /// Where.
+        /// The layer.
         layer: LayerId,
     },
     /// The slot does not exist.
     #[error("{layer}: {rank}, {slot} does not exist")]
     UnknownSlot {
-        /// Where.
+        /// The layer.
         layer: LayerId,
         /// The rank named.
         rank: RankId,
@@ -97,9 +105,9 @@ pub enum MoveError {
     /// A slot is changed twice.
     #[error("{layer}: {rank}, {slot} is changed twice")]
     SlotTwice {
-        /// Where.
+        /// The layer.
         layer: LayerId,
-        /// Where.
+        /// The rank.
         rank: RankId,
         /// The slot.
         slot: SlotIndex,
@@ -107,11 +115,11 @@ pub enum MoveError {
     /// The transaction was made for another map.
     #[error("{layer}: {rank}, {slot} holds {found}, not {expected} as the transaction says")]
     OtherExpert {
-        /// Where.
+        /// The layer.
         layer: LayerId,
-        /// Where.
+        /// The rank.
         rank: RankId,
-        /// Where.
+        /// The slot.
         slot: SlotIndex,
         /// The expert in the slot.
         found: ExpertId,
@@ -125,11 +133,11 @@ pub enum MoveError {
         words(*expected)
     )]
     OtherHolding {
-        /// Where.
+        /// The layer.
         layer: LayerId,
-        /// Where.
+        /// The rank.
         rank: RankId,
-        /// Where.
+        /// The slot.
         slot: SlotIndex,
         /// The expert in the slot, if there is one.
         found: Option<ExpertId>,
@@ -139,7 +147,7 @@ pub enum MoveError {
     /// The checkpoint need not be read.
     #[error("{layer}: {expert} is to come from the checkpoint though {holder} holds it; take its page")]
     HasCopy {
-        /// Where.
+        /// The layer.
         layer: LayerId,
         /// The expert.
         expert: ExpertId,
@@ -149,7 +157,7 @@ pub enum MoveError {
     /// The page cannot come from there.
     #[error("{layer}: {source_rank} is named as the source of {expert} but does not hold it")]
     SourceLacks {
-        /// Where.
+        /// The layer.
         layer: LayerId,
         /// The rank named.
         source_rank: RankId,

@@ -88,7 +88,7 @@ fn maps_of_other_groups_and_models_and_ranks_without_staging_pages_are_refused()
     assert_eq!(moved_slots(&old, &new), Err(refused));
     assert_eq!(transactions(&old, &old, &one_node(2), 0), Err(MoveError::NoStagingPage));
     let refused = transactions(&old, &map(&[[0, 1], [2, 0]]), &one_node(2), 1).unwrap_err().to_string();
-    assert_eq!(refused, "the target has 1 layers of 3 experts, the map in force 1 of 4; both must be of one model");
+    assert_eq!(refused, "the target has 1 layer of 3 experts, the map in force 1 of 4; both must be of one model");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::{ModelIdentity, VERSION};
 use crate::map::MapError;
-use crate::words::is_hidden;
+use crate::words::{counted, is_hidden};
 
 /// Characters that are said of a name that a document gives. A digest has as many.
 const MOST_NAME: usize = 64;
@@ -30,9 +30,10 @@ pub enum WireError {
     },
     /// It belongs to another model.
     #[error(
-        "made for model {found_name} ({found_layers} MoE layers, {found_experts} experts, digest {found_digest}), not \
+        "made for model {found_name} ({found_layers}, {found_experts}, digest {found_digest}), not \
          for {expected_name} ({expected_layers}, {expected_experts}, {expected_digest})",
-        found_name = shortened(&found.name, MOST_NAME), found_layers = found.layers, found_experts = found.experts,
+        found_name = shortened(&found.name, MOST_NAME), found_layers = counted(found.layers, "MoE layer"),
+        found_experts = counted(found.experts, "expert"),
         found_digest = shortened(&found.digest, MOST_NAME), expected_name = shortened(&expected.name, MOST_NAME),
         expected_layers = expected.layers, expected_experts = expected.experts,
         expected_digest = shortened(&expected.digest, MOST_NAME)
@@ -44,7 +45,7 @@ pub enum WireError {
         expected: Box<ModelIdentity>,
     },
     /// It has another number of layers than its model.
-    #[error("{found} layers instead of {expected}")]
+    #[error("{} instead of {expected}", counted(*found, "layer"))]
     Layers {
         /// Layers found.
         found: usize,
@@ -52,9 +53,9 @@ pub enum WireError {
         expected: usize,
     },
     /// A layer has another number of ranks.
-    #[error("layer {layer}: {found} ranks instead of {expected}")]
+    #[error("layer {layer}: {} instead of {expected}", counted(*found, "rank"))]
     Ranks {
-        /// Where.
+        /// The layer.
         layer: usize,
         /// Ranks found.
         found: usize,
@@ -62,11 +63,11 @@ pub enum WireError {
         expected: usize,
     },
     /// A rank has another number of slots.
-    #[error("layer {layer}, rank {rank}: {found} slots instead of {expected}")]
+    #[error("layer {layer}, rank {rank}: {} instead of {expected}", counted(*found, "slot"))]
     Slots {
-        /// Where.
+        /// The layer.
         layer: usize,
-        /// Where.
+        /// The rank.
         rank: usize,
         /// Slots found.
         found: usize,
@@ -74,7 +75,7 @@ pub enum WireError {
         expected: usize,
     },
     /// The slots of the ranks are not given once for each.
-    #[error("{found} numbers of slots for {expected} ranks")]
+    #[error("slotsOfRanks has {} for {}", counted(*found, "number"), counted(*expected, "rank"))]
     SlotsOfRanks {
         /// Numbers found.
         found: usize,
@@ -82,7 +83,7 @@ pub enum WireError {
         expected: usize,
     },
     /// A rank has more slots than the document says that any has.
-    #[error("rank {rank} has {found} slots, more than the {most} of slotsPerRank")]
+    #[error("rank {rank} has {}, more than the {most} of slotsPerRank", counted(*found, "slot"))]
     MoreSlots {
         /// Which.
         rank: usize,
@@ -92,9 +93,9 @@ pub enum WireError {
         most: usize,
     },
     /// A layer of a load has another number of experts.
-    #[error("layer {layer}: {found} experts instead of {expected}")]
+    #[error("layer {layer}: {} instead of {expected}", counted(*found, "expert"))]
     Experts {
-        /// Where.
+        /// The layer.
         layer: usize,
         /// Experts found.
         found: usize,

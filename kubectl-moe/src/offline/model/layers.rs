@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Config, MOST};
+use crate::words::counted;
 
 /// Whether each layer has experts. Families say it by the first that has some, by a period, or layer by layer.
 pub(super) fn with_experts(config: Config<'_>, layers: usize) -> Result<Vec<bool>, String> {
@@ -44,7 +45,7 @@ fn listed(config: Config<'_>, layers: usize) -> Result<Option<Vec<bool>>, String
     let whole = |name: &str, has: Vec<bool>| {
         let found = has.len();
         if found < layers {
-            return Err(format!("has {name} of {found} layers, and num_hidden_layers {layers}"));
+            return Err(format!("has {name} of {}, and num_hidden_layers {layers}", counted(found, "layer")));
         }
         Ok(Some(has.into_iter().take(layers).collect()))
     };

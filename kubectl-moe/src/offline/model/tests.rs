@@ -187,7 +187,7 @@ fn layers_that_are_told_one_by_one_are_those() {
     assert_eq!(layers(r#", "moe_layers_enum": "2,3, 4""#), Ok((2, 3)));
     assert_eq!(layers(r#", "moe_layers": [5]"#), Ok((5, 1)));
     let short = layers(r#", "mlp_layer_types": ["sparse"]"#).unwrap_err();
-    assert_eq!(short, "has mlp_layer_types of 1 layers, and num_hidden_layers 6");
+    assert_eq!(short, "has mlp_layer_types of 1 layer, and num_hidden_layers 6");
     let none = layers(r#", "first_k_dense_replace": 6"#).unwrap_err();
     assert_eq!(none, "is of a model without experts: it has no layer with some");
 }

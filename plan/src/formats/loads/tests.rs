@@ -45,7 +45,7 @@ fn a_dump_of_sglang_keeps_dense_layers_until_their_number_is_known() {
     assert_eq!(cut, Loads { windows: vec![load(&[&[1, 2]])], model: None, counts_dense_layers: false });
     assert_eq!(cut.clone().without_dense_layers(1), Ok(cut), "there are none left to take away");
     let only = dump.clone().without_dense_layers(2).unwrap_err().to_string();
-    assert_eq!(only, "it has 2 layers, and the model is said to start with 2 dense ones");
+    assert_eq!(only, "it has 2 layers, and the model is said to start with 2 dense layers");
     let loaded = read(br#"{"logical_count": [[1, 0], [1, 2]]}"#).unwrap().without_dense_layers(1);
     assert_eq!(loaded, Err(LoadError::NotDense { layer: 0, dense: 1 }));
 }
@@ -54,7 +54,7 @@ fn a_dump_of_sglang_keeps_dense_layers_until_their_number_is_known() {
 fn what_is_wrong_is_named_with_its_place() {
     assert_eq!(refused("[[[1, 2]], [[1, -2]]]"), "window 1, layer 0, expert 1: -2 is no count of tokens");
     assert_eq!(refused("[[1, 2], [1, 2.5]]"), "window 0, layer 1, expert 1: 2.5 is no count of tokens");
-    assert_eq!(refused("[[1, 2], [1]]"), "window 0, layer 1: 1 experts, layer 0 has 2");
+    assert_eq!(refused("[[1, 2], [1]]"), "window 0, layer 1: 1 expert, layer 0 has 2");
     assert_eq!(
         refused("[[[1, 2]], [[1, 2], [3, 4]]]"),
         "window 1 has 2 layers of 2 experts, the first 1 of 2; they must be of one model"

@@ -33,7 +33,7 @@ fn the_number_of_ranks_must_be_known_and_fit() {
     assert_eq!(refused(rows, &Expected { ranks: None, ..EXPECTED }), unknown);
     for ranks in [0, 4] {
         let indivisible = format!(
-            "6 physical experts do not divide by {ranks} ranks; --ranks must be the number that it was made for"
+            "{ranks} ranks cannot share 6 physical experts evenly; --ranks must be the number that it was made for"
         );
         assert_eq!(refused(rows, &Expected { ranks: Some(ranks), ..EXPECTED }), indivisible);
     }
@@ -45,7 +45,7 @@ fn what_is_wrong_is_named_with_its_place() {
     assert_eq!(in_second(&[0, 1, 2, 3]), "layer 1: 4 physical experts, layer 0 has 6");
     assert_eq!(in_second(&[0, 1, 2, 3, 9, 1]), "layer 1, rank 1: expert 9 does not exist, the model has 4");
     assert_eq!(in_second(&[0, 1, 2, 3, -1, 1]), "layer 1, rank 1: expert -1 does not exist, the model has 4");
-    assert_eq!(in_second(&[0, 1, 2, 0, 1, 2]), "layer 1: expert 3 is on none of the 2 ranks");
+    assert_eq!(in_second(&[0, 1, 2, 0, 1, 2]), "layer 1: expert 3 is on no rank of 2");
 }
 
 #[test]

@@ -43,15 +43,12 @@ fn wrong_numbers_of_slots_and_layers_are_refused() {
     assert_eq!(refused(&FILE.replace("4: [0, 1, 2, 0]", "4: [0, 1, 2]")), "layer 4: 3 slots, num_slots is 4");
     assert_eq!(refused("num_slots: 4\ninitial_global_assignments: {}\n"), "it has no layers");
     let one = refused(&FILE.replace("  4: [0, 1, 2, 0]\n", ""));
-    assert_eq!(one, "made for another model, with 1 MoE layers and 3 experts; expected are 2 and 3");
+    assert_eq!(one, "made for another model, with 1 MoE layer and 3 experts; expected are 2 and 3");
 }
 
 #[test]
 fn experts_are_checked_with_the_numbers_of_the_file() {
-    assert_eq!(
-        refused(&FILE.replace("4: [0, 1, 2, 0]", "4: [0, 1, 1, 0]")),
-        "layer 4: expert 2 is on none of the 2 ranks"
-    );
+    assert_eq!(refused(&FILE.replace("4: [0, 1, 2, 0]", "4: [0, 1, 1, 0]")), "layer 4: expert 2 is on no rank of 2");
     assert_eq!(
         refused(&FILE.replace("4: [0, 1, 2, 0]", "4: [0, 1, 2, -1]")),
         "layer 4, rank 1: expert -1 does not exist, the model has 3"
@@ -99,7 +96,7 @@ fn what_is_balanced_online_starts_where_the_engine_starts_it() {
     assert_eq!(placed.map.shape(), MapShape { layers: 2, experts: 4, ranks: 2, slots_per_rank: 3 });
     assert_eq!(placed.map.layer(LayerId(1)), [0, 1, 2, 2, 3, 0].map(crate::ids::ExpertId));
     let unknown = read(online.as_bytes(), &Expected { experts: None, ..known }).unwrap_err().to_string();
-    assert!(unknown.contains("assigns none of its 6 slots") && unknown.contains("--ranks"), "{unknown}");
+    assert!(unknown.contains("assigns no expert to its 6 slots") && unknown.contains("--ranks"), "{unknown}");
     let few = read(b"num_slots: 2\nlayer_updates_per_iter: 1\n", &known).unwrap_err().to_string();
     assert!(few.contains("expert") && few.contains("none of the 2 ranks"), "{few}");
     for number in [0, -1] {

@@ -84,12 +84,12 @@ fn duplicate_missing_and_unknown_ids_are_refused() {
 fn layers_with_different_numbers_of_devices_are_refused() {
     let device = json!({"device_id": 0, "device_expert": [0, 1, 2]});
     let layer = json!({"layer_id": 1, "device_count": 1, "device_list": [device]});
-    assert_eq!(refused("/layer_list/1", layer), "layer 1: 1 devices, layer 0 has 2");
+    assert_eq!(refused("/layer_list/1", layer), "layer 1: 1 device, layer 0 has 2");
 }
 
 #[test]
 fn unequal_slots_are_refused() {
-    let unequal = "layer 1, device 1: 1 experts, layer 0, device 0 has 2";
+    let unequal = "layer 1, device 1: 1 expert, layer 0, device 0 has 2";
     assert_eq!(in_device("device_expert", json!([0])), unequal);
 }
 
@@ -103,7 +103,7 @@ fn unknown_experts_are_refused() {
 
 #[test]
 fn missing_experts_are_refused() {
-    assert_eq!(in_device("device_expert", json!([1, 2])), "layer 1: expert 0 is on none of the 2 devices");
+    assert_eq!(in_device("device_expert", json!([1, 2])), "layer 1: expert 0 is on no device of 2");
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn layers_are_counted_from_wherever_and_devices_need_no_numbers() {
     }
     assert_eq!(read(&unnamed), expected);
     unnamed["layer_list"][1]["device_list"][0]["device_id"] = json!(0);
-    let some = "layer 1: 1 of 2 devices have a device_id; either all have one or none";
+    let some = "layer 1: a device_id is given for 1 of 2 devices; either all have one or none";
     assert_eq!(read(&unnamed).unwrap_err(), some);
 }
 
@@ -155,7 +155,7 @@ fn a_map_of_another_model_is_refused() {
     assert_eq!(
         refused(&ModelIdentity { experts: 4, ..model() }),
         "made for another model, with 2 MoE layers and 3 experts; small has 2 and 4: \
-         layer 0: expert 3 is on none of the 2 devices"
+         layer 0: expert 3 is on no device of 2"
     );
 }
 
@@ -165,5 +165,5 @@ fn devices_without_slots_are_refused() {
     let layer = |id| json!({"layer_id": id, "device_count": 1, "device_list": none});
     let file = json!({"moe_layer_count": 2, "layer_list": [layer(0), layer(1)]});
     let refused = read(file.to_string().as_bytes(), &model()).unwrap_err().to_string();
-    assert_eq!(refused, "layer 0: expert 0 is on none of the 1 devices");
+    assert_eq!(refused, "layer 0: expert 0 is on no device of 1");
 }

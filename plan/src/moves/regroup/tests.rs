@@ -175,5 +175,5 @@ fn a_fill_that_does_not_fit_what_ranks_hold_is_refused() {
     filled.apply_in_place(&fill).unwrap();
     assert_eq!(filled.rank(LAYER, rank), [Some(to), None, None]);
     let unfinished = filled.to_map().unwrap_err().to_string();
-    assert_eq!(unfinished, "2 slots are empty and 0 experts have no copy yet; fill them first");
+    assert_eq!(unfinished, "2 slots still empty and 0 experts still without a copy; fill them first");
 }

@@ -51,7 +51,7 @@ pub enum SettingsError {
     Checkpoint {
         /// Its folder.
         path: Quoted,
-        /// Why.
+        /// What is wrong with it.
         source: CheckpointError,
     },
     /// Its texts are refused.
@@ -59,7 +59,7 @@ pub enum SettingsError {
     Served {
         /// Its folder.
         path: Quoted,
-        /// Why.
+        /// What is wrong with it.
         source: ServedError,
     },
     /// Another model was expected.
@@ -86,7 +86,7 @@ pub enum SettingsError {
     ReadMap {
         /// Its file.
         path: Quoted,
-        /// Why.
+        /// What the system says.
         source: std::io::Error,
     },
     /// The map is refused.
@@ -94,7 +94,7 @@ pub enum SettingsError {
     Map {
         /// Its file.
         path: Quoted,
-        /// Why.
+        /// What is wrong with it.
         source: FormatError,
     },
     /// The map is for ranks with unequally many slots.
