@@ -16,6 +16,7 @@ mod status;
 mod table;
 mod terminal;
 mod version;
+mod watch;
 mod words;
 
 use clap::{Parser, Subcommand};
@@ -113,13 +114,12 @@ enum Asking {
 }
 
 async fn ask(asking: &Asking, cluster: &Cluster, terminal: &mut Terminal<'_>) -> Result<(), PluginError> {
-    let text = match asking {
-        Asking::Status(arguments) => return status::status(arguments, cluster, terminal).await,
-        Asking::Map(arguments) => map::show(arguments, cluster, terminal).await?,
-        Asking::Load(arguments) => replica::load(arguments, cluster, terminal).await?,
-        Asking::Rebalance(arguments) => replica::rebalance(arguments, cluster, terminal).await?,
-    };
-    terminal.print(&text)
+    match asking {
+        Asking::Status(arguments) => status::status(arguments, cluster, terminal).await,
+        Asking::Map(arguments) => map::show(arguments, cluster, terminal).await,
+        Asking::Load(arguments) => replica::load(arguments, cluster, terminal).await,
+        Asking::Rebalance(arguments) => replica::rebalance(arguments, cluster, terminal).await,
+    }
 }
 
 /// A result that is printed, or told not to be there.

@@ -9,6 +9,7 @@ use crate::cluster::{Cluster, resource_name};
 use crate::connection::Connection;
 use crate::offline::{CheckArguments, ConvertArguments, Description};
 use crate::output::{Output, json, yaml};
+use crate::watch::{WatchOption, watch};
 use crate::{PluginError, Terminal};
 
 /// The name of one of the formats of maps.
@@ -47,6 +48,8 @@ pub(crate) struct ShowArguments {
     /// Print the map that was recorded last instead of the one in force
     #[arg(long)]
     recorded: bool,
+    #[command(flatten)]
+    watch: WatchOption,
     /// Format of the map: swift is what a ConfigMap for expertMapRef holds, vllm-ascend is an eplb.json
     #[arg(long, value_name = "FORMAT", value_parser = format(), default_value_t = Format::Swift)]
     map_format: Format,
@@ -81,11 +84,30 @@ pub(crate) async fn show(
     arguments: &ShowArguments,
     cluster: &Cluster,
     terminal: &mut Terminal<'_>,
-) -> Result<String, PluginError> {
-    let ShowArguments { name, replica, recorded, map_format, dense_layers, output, connection: _ } = arguments;
+) -> Result<(), PluginError> {
+    terminal.progress.doing("asking the coordinator");
+    if arguments.watch.watch {
+        return watch(arguments.form(), terminal, async || read_map(arguments, cluster).await).await;
+    }
+    let text = read_map(arguments, cluster).await?;
+    terminal.print(&text)
+}
+
+impl ShowArguments {
+    /// What the map is printed as, where that is left out too.
+    const fn form(&self) -> Output {
+        match (self.output, self.map_format) {
+            (Some(output), _) => output,
+            (None, Format::Trtllm) => Output::Yaml,
+            (None, _) => Output::Json,
+        }
+    }
+}
+
+async fn read_map(arguments: &ShowArguments, cluster: &Cluster) -> Result<String, PluginError> {
+    let ShowArguments { name, replica, recorded, map_format, dense_layers, output, .. } = arguments;
     // The command line requires it where there is no subcommand.
     let name = name.as_deref().unwrap_or_default();
-    terminal.progress.doing("asking the coordinator");
     let coordinator = cluster.coordinator(name, *replica).await?;
     let asked = async { Ok(if *recorded { coordinator.recorded_map().await?.map } else { coordinator.map().await? }) };
     let document = cluster.within(asked).await?;

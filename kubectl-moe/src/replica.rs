@@ -8,6 +8,7 @@ use crate::cluster::{Cluster, resource_name};
 use crate::connection::Connection;
 use crate::output::{Output, json, yaml};
 use crate::table::columns;
+use crate::watch::{WatchOption, watch};
 use crate::words::{counted, percent};
 use crate::{PluginError, Terminal};
 
@@ -22,6 +23,8 @@ pub(crate) struct LoadArguments {
     /// Replica whose load is printed
     #[arg(long, default_value_t = 0)]
     replica: usize,
+    #[command(flatten)]
+    watch: WatchOption,
     /// How the load is printed; plan, simulate and size read json and yaml
     #[arg(long, short, value_enum, default_value_t = Output::Json)]
     output: Output,
@@ -48,9 +51,17 @@ pub(crate) async fn load(
     arguments: &LoadArguments,
     cluster: &Cluster,
     terminal: &mut Terminal<'_>,
-) -> Result<String, PluginError> {
-    let LoadArguments { name, replica, output, connection: _ } = arguments;
+) -> Result<(), PluginError> {
     terminal.progress.doing("asking the coordinator");
+    if arguments.watch.watch {
+        return watch(arguments.output, terminal, async || read_load(arguments, cluster).await).await;
+    }
+    let text = read_load(arguments, cluster).await?;
+    terminal.print(&text)
+}
+
+async fn read_load(arguments: &LoadArguments, cluster: &Cluster) -> Result<String, PluginError> {
+    let LoadArguments { name, replica, output, .. } = arguments;
     let coordinator = cluster.coordinator(name, *replica).await?;
     let document = cluster.within(coordinator.load()).await?;
     Ok(match output {
@@ -98,13 +109,13 @@ pub(crate) async fn rebalance(
     arguments: &RebalanceArguments,
     cluster: &Cluster,
     terminal: &mut Terminal<'_>,
-) -> Result<String, PluginError> {
+) -> Result<(), PluginError> {
     let &RebalanceArguments { ref name, replica, output, connection: _ } = arguments;
     terminal.progress.doing("asking the coordinator");
     let coordinator = cluster.coordinator(name, replica).await?;
     cluster.within(coordinator.rebalance()).await?;
     let accepted = Accepted { name, namespace: &cluster.namespace, replica };
-    Ok(match output {
+    let text = match output {
         Output::Json => json(&accepted),
         Output::Yaml => yaml(&accepted),
         Output::Name => resource_name(name) + "\n",
@@ -114,7 +125,8 @@ pub(crate) async fn rebalance(
                 "replica {replica} of {name} rebalances; watch it with: kubectl moe status {name} --namespace {namespace} --watch\n"
             )
         }
-    })
+    };
+    terminal.print(&text)
 }
 
 #[cfg(test)]

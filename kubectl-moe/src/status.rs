@@ -9,6 +9,7 @@ use clap::Args;
 use crate::cluster::Cluster;
 use crate::connection::Connection;
 use crate::output::Output;
+use crate::watch::WatchOption;
 use crate::{PluginError, Terminal};
 
 /// Arguments of `kubectl moe status`.
@@ -19,9 +20,8 @@ pub(crate) struct StatusArguments {
     /// All namespaces
     #[arg(long, short = 'A', conflicts_with = "name")]
     all_namespaces: bool,
-    /// Go on and show what changes
-    #[arg(long, short)]
-    watch: bool,
+    #[command(flatten)]
+    watch: WatchOption,
     /// How the result is printed
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
@@ -36,13 +36,16 @@ pub(crate) async fn status(
 ) -> Result<(), PluginError> {
     let &StatusArguments { ref name, all_namespaces, watch, output, .. } = arguments;
     match name {
-        Some(name) if watch => watch::one(cluster, name, output, terminal).await,
+        Some(name) if watch.watch => {
+            terminal.progress.doing("asking the coordinators");
+            crate::watch::watch(output, terminal, async || one::read(cluster, name, output).await).await
+        }
         Some(name) => {
             terminal.progress.doing("asking the coordinators");
             let text = one::read(cluster, name, output).await?;
             terminal.print(&text)
         }
-        None if watch => watch::all(cluster, all_namespaces, output, terminal).await,
+        None if watch.watch => watch::all(cluster, all_namespaces, output, terminal).await,
         None => {
             terminal.progress.doing("asking the API server");
             let deployments = cluster.deployments(all_namespaces).await?;

@@ -1,43 +1,15 @@
-//! `--watch`: what is shown is shown again when it changes, until whoever looks has seen enough.
+//! `--watch` of deployments, which the API server tells of.
 
 use std::pin::pin;
-use std::time::Duration;
 
 use futures::StreamExt as _;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 
 use super::list::Changes;
-use super::one;
 use crate::cluster::Cluster;
 use crate::output::Output;
 use crate::{PluginError, Terminal};
-
-/// Coordinators cannot be watched: they are asked this often.
-const PERIOD: Duration = Duration::from_secs(2);
-
-/// One deployment and its coordinators; it ends with an error when the deployment is gone.
-pub(super) async fn one(
-    cluster: &Cluster,
-    name: &str,
-    output: Output,
-    terminal: &mut Terminal<'_>,
-) -> Result<(), PluginError> {
-    let mut shown: Option<String> = None;
-    loop {
-        let text = one::read(cluster, name, output).await?;
-        if shown.as_ref() != Some(&text) {
-            let between = match output {
-                Output::Table | Output::Wide if shown.is_some() => "\n",
-                Output::Yaml => "---\n",
-                _ => "",
-            };
-            terminal.print(&format!("{between}{text}"))?;
-            shown = Some(text);
-        }
-        tokio::time::sleep(PERIOD).await;
-    }
-}
 
 /// All deployments of a namespace, or of all.
 pub(super) async fn all(

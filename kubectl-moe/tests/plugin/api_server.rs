@@ -72,12 +72,15 @@ fn serve(stream: &TcpStream, log: &Mutex<Vec<Asked>>, names: &[String]) {
         let _ = BufReader::new(stream).lines().next();
         return;
     }
-    let (status, body) = answer(path, names);
+    let earlier = log.lock().unwrap().iter().filter(|asked| asked.line == line).count() - 1;
+    let (status, body) = answer(path, names, earlier);
     let head = format!("HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n", body.len());
     let _ = write!(stream, "{head}connection: close\r\n\r\n{body}");
 }
 
-fn answer(path: &str, names: &[String]) -> (u16, String) {
+/// What is said to who has asked the same as often before; a deployment of the name `moving` changes.
+fn answer(path: &str, names: &[String], earlier: usize) -> (u16, String) {
+    let turn = if path.contains("/moving-0-coordinator:") { earlier } else { 0 };
     let path = path.split('?').next().unwrap_or_default();
     let object = path.rsplit('/').next().unwrap_or_default();
     let list = |kind: &str, items: Vec<Value>| {
@@ -85,8 +88,8 @@ fn answer(path: &str, names: &[String]) -> (u16, String) {
         (200, whole.to_string())
     };
     match () {
-        () if path.contains("/proxy/admin/v1/map") => (200, serde_json::to_string(&map()).unwrap()),
-        () if path.contains("/proxy/admin/v1/load") => (200, serde_json::to_string(&load()).unwrap()),
+        () if path.contains("/proxy/admin/v1/map") => (200, serde_json::to_string(&map(turn)).unwrap()),
+        () if path.contains("/proxy/admin/v1/load") => (200, serde_json::to_string(&load(turn)).unwrap()),
         () if path.contains("/proxy/admin/v1/rebalance") => (202, "{}".to_owned()),
         () if path.contains("/proxy/") => (503, json!({"error": {"message": "not yet"}}).to_string()),
         () if path.contains("/namespaces/slow/") => {
@@ -142,11 +145,13 @@ fn model() -> ModelIdentity {
     ModelIdentity { name: "tiny".to_owned(), digest: "d1".to_owned(), layers: 1, experts: 3 }
 }
 
-fn map() -> MapDocument {
+fn map(turn: usize) -> MapDocument {
     let shape = MapShape { layers: 1, experts: 3, ranks: 2, slots_per_rank: 2 };
-    MapDocument::new(model(), &ExpertMap::contiguous(shape).unwrap())
+    let mut slots = ExpertMap::contiguous(shape).unwrap().slots().to_vec();
+    slots.rotate_left(turn % 2 * 2);
+    MapDocument::new(model(), &ExpertMap::new(shape, slots).unwrap())
 }
 
-fn load() -> LoadDocument {
-    LoadDocument::new(model(), 4, 400, &ExpertLoad::from_rows(&[vec![5, 1, 2]]).unwrap())
+fn load(turn: usize) -> LoadDocument {
+    LoadDocument::new(model(), 4 + turn as u64, 400, &ExpertLoad::from_rows(&[vec![5, 1, 2]]).unwrap())
 }

@@ -211,6 +211,28 @@ fn changes_are_shown_as_they_come() {
 }
 
 #[test]
+fn what_coordinators_say_is_watched_too() {
+    let server = ApiServer::start(&["moving"]);
+    for words in
+        ["load moving -w", "map moving --watch", "map moving -w --map-format trtllm", "load moving -w -o table"]
+    {
+        let line: Vec<&str> = words.split(' ').chain(["--server", &server.url]).collect();
+        let mut child = command(&line).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let first = lines.next().unwrap();
+        let second = match words {
+            "map moving -w --map-format trtllm" => lines.find(|line| line == "---"),
+            "load moving -w -o table" => lines.find(|line| line.starts_with("window ")),
+            _ => lines.next(),
+        };
+        let is_other = second.as_ref() != Some(&first) || first == "---";
+        assert!(second.is_some() && is_other, "{words}: {first} {second:?}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
 fn versions_are_those_of_this_program_and_of_what_runs() {
     let own = env!("CARGO_PKG_VERSION");
     assert_eq!(printed(&["version", "--client"]), format!("Client Version: {own}\n"));
