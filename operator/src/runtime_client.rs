@@ -16,7 +16,7 @@ use crate::keys::AdminToken;
 /// A coordinator on the same network answers in milliseconds; one that takes this long is as good as silent.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest state: one of 512 ranks and 1,000 layers has a quarter of it.
-const LARGEST_STATE: usize = 512 * 1024;
+pub const LARGEST_STATE: usize = 512 * 1024;
 /// Largest answer with a recorded map: the map itself, and where it comes from.
 const LARGEST_RECORDED: usize = LARGEST_MAP + 16 * 1024;
 

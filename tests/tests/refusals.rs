@@ -25,7 +25,7 @@ when they differ.
 ";
 
 /// Heading, introduction, and the snapshot that holds inputs and errors.
-const SNAPSHOTS: [(&str, &str, &str); 8] = [
+const SNAPSHOTS: [(&str, &str, &str); 9] = [
     (
         "Specifications, by the API server",
         "`kubectl apply` fails; the object is not stored.",
@@ -35,6 +35,13 @@ const SNAPSHOTS: [(&str, &str, &str); 8] = [
         "Specifications, by the operator",
         "What the cluster decides: the condition `Ready` is false with this reason and message, and no pod is created.",
         "operator/tests/operator/snapshots/operator__status__what_the_cluster_cannot_give_holds_no_pod_and_says_what_is_missing.snap",
+    ),
+    (
+        "Answers of the runtime, by the operator",
+        "What the operator reads of a coordinator of another release, or of something else at its address: the condition \
+         `Degraded` is true with this reason and message, and an event of this reason tells it once. Requests are served all the \
+         same; it ends when 5 answers in a row can be read.",
+        "operator/tests/operator/snapshots/operator__status__answers_that_cannot_be_read_say_what_was_found_and_what_to_do.snap",
     ),
     (
         "Settings and maps, by the runtime",

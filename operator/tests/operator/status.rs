@@ -9,9 +9,11 @@ use operator::decide::Cause;
 use operator::host_paths::AllowedHostPaths;
 use operator::names;
 use operator::observed::{Reference, Unreadable};
-use plan::wire::Phase;
+use operator::runtime_client::{LARGEST_STATE, RuntimeError};
+use operator::words;
 use plan::wire::process::LastWord;
-use serde_json::json;
+use plan::wire::{Phase, RecordedMap, State, path};
+use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Pass, condition, keys};
 use crate::desired::config_map;
@@ -576,6 +578,52 @@ fn maps_that_follow_each_other_quickly_are_recorded_at_a_bounded_pace() {
     assert!(early.decision.look_again <= std::time::Duration::from_secs(21), "{:?}", early.decision.look_again);
     cluster.later(20);
     assert!(cluster.pass().desired.map.is_some());
+}
+
+#[test]
+fn answers_that_cannot_be_read_say_what_was_found_and_what_to_do() {
+    let of_state = |text: &str| RuntimeError::Document {
+        path: path::STATE,
+        source: State::from_json(text.as_bytes()).unwrap_err(),
+    };
+    let of_map = |text: &str| RuntimeError::Document {
+        path: path::RECORDED_MAP,
+        source: RecordedMap::from_json(text.as_bytes()).unwrap_err(),
+    };
+    let state = |field: &str, value: Value| {
+        let mut document = serde_json::to_value(state(4, Some(0.6), None)).unwrap();
+        document[field] = value;
+        of_state(&document.to_string())
+    };
+    let map = |field: &str, value: Value| {
+        let mut document = serde_json::to_value(recorded(0, 0.98)).unwrap();
+        document["map"][field] = value;
+        of_map(&document.to_string())
+    };
+    let answers = [
+        ("a state of a later version", state("version", json!("swiftbalancer.io/v2"))),
+        ("a state with an epoch that is no number", state("epoch", json!("four"))),
+        ("a state without anything", of_state("{}")),
+        ("a web page as a state", of_state("<html><body>no such page</body></html>")),
+        ("a state that does not end", RuntimeError::TooLarge { path: path::STATE, most: LARGEST_STATE }),
+        ("a recorded map of a later version", map("version", json!("swiftbalancer.io/v2"))),
+        ("a recorded map with an unknown field", map("weights", json!([1]))),
+        ("a recorded map with a rank less", map("ranks", json!(3))),
+    ];
+    let mut report = String::new();
+    for (what, error) in answers {
+        assert!(error.is_unreadable(), "{what}");
+        let mut cluster = Cluster::new(TINY);
+        cluster.settle();
+        let found = words::shorten(&error.to_string());
+        cluster.unreadable.insert(0, Unreadable { found, is_map: what.contains("map") });
+        let pass = cluster.pass();
+        let (status, reason, message) = condition(&pass.status, "Degraded");
+        assert_eq!((status, condition(&pass.status, "Ready").0), ("True", "True"), "{what}: requests are answered");
+        assert_eq!(pass.notices.iter().map(|notice| notice.reason).collect::<Vec<_>>(), [reason], "{what}");
+        writeln!(report, "{what}: {reason}\n    {message}").unwrap();
+    }
+    assert_snapshot!(report);
 }
 
 #[test]
