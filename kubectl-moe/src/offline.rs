@@ -1,6 +1,7 @@
 //! The commands that need no cluster: they read files, plan, and print or write what comes of it. Reading and writing are
 //! here; what is computed is in `plan` and in the modules below.
 
+mod basis;
 mod chart;
 mod convert;
 mod input;
@@ -23,6 +24,7 @@ use ::plan::topology::TopologyError;
 use thiserror::Error;
 
 use crate::Terminal;
+use crate::words::counted;
 
 pub(super) use convert::{CheckArguments, ConvertArguments, Description, check, convert};
 pub(super) use plan::{PlanArguments, run as plan};
@@ -39,7 +41,7 @@ fn is_standard(path: &Path) -> bool {
 /// That a map has slots of no use, with the first of them.
 fn second_copies(path: &Path, count: usize, first: &SecondCopy) -> String {
     let SecondCopy { layer, rank, expert, stand_in: _ } = first;
-    let slots = crate::words::counted(count, "slot");
+    let slots = counted(count, "slot");
     let whose = if count == 1 { "whose expert is" } else { "whose experts are" };
     format!(
         "{} has {slots} {whose} on the same rank twice, such as expert {} on rank {} in MoE layer {}",
@@ -56,6 +58,7 @@ fn named(path: &Path) -> String {
 }
 
 fn read(path: &Path, terminal: &mut Terminal<'_>) -> Result<Vec<u8>, OfflineError> {
+    terminal.progress.doing(&format!("reading {}", named(path)));
     let bytes =
         if is_standard(path) { terminal.read_input().ok_or(OfflineError::InputTwice)? } else { std::fs::read(path) };
     bytes.map_err(|source| OfflineError::Read { path: path.to_owned(), source })
@@ -78,7 +81,7 @@ pub enum OfflineError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system says.
         source: std::io::Error,
     },
     /// Standard input is named for two files.
@@ -89,7 +92,7 @@ pub enum OfflineError {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system says.
         source: std::io::Error,
     },
     /// A file holds no load.
@@ -97,7 +100,7 @@ pub enum OfflineError {
     Load {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What is wrong with it.
         source: LoadError,
     },
     /// A folder that is not one of statistics.
@@ -115,7 +118,7 @@ pub enum OfflineError {
     Statistics {
         /// The folder.
         path: PathBuf,
-        /// Why.
+        /// What is wrong with it.
         source: StatisticsError,
     },
     /// No window has load.
@@ -125,7 +128,11 @@ pub enum OfflineError {
         path: PathBuf,
     },
     /// Router groups that are not equally large.
-    #[error("{experts} experts do not divide by {groups} router groups; --router-groups must divide them")]
+    #[error(
+        "{} cannot be of equally many experts, of {} in all; give --router-groups a divisor of the experts",
+        counted(*groups, "router group"),
+        counted(*experts, "expert")
+    )]
     RouterGroups {
         /// Groups.
         groups: usize,
@@ -144,8 +151,10 @@ pub enum OfflineError {
     },
     /// Two files hold loads of different models.
     #[error(
-        "{} has {layers} layers of {experts} experts, {} has {first_layers} of {first_experts}; loads must be of one model",
+        "{} has {} of {}, {} has {first_layers} of {first_experts}; loads must be of one model",
         named(path),
+        counted(*layers, "layer"),
+        counted(*experts, "expert"),
         named(first)
     )]
     Loads {
@@ -172,9 +181,11 @@ pub enum OfflineError {
     },
     /// A map in force is for other ranks or slots.
     #[error(
-        "{} is for {ranks} ranks with {slots} slots, the plan for {wanted_ranks} with {wanted_slots}; plan without \
-         --current, or with its --ranks and --redundancy",
-        named(path)
+        "{} is for {} with {}, the plan for {wanted_ranks} with {wanted_slots}; plan without --current, or with its \
+         --ranks and --redundancy",
+        named(path),
+        counted(*ranks, "rank"),
+        counted(*slots, "slot")
     )]
     Current {
         /// The file.
@@ -198,9 +209,12 @@ pub enum OfflineError {
     },
     /// A load or map is of another model than the configuration.
     #[error(
-        "the load has {layers} layers of {experts} experts, {} has {model_layers} MoE layers of {model_experts}; give the \
-         model of the load, or --dense-layers where a dump of SGLang counts dense layers",
-        named(path)
+        "the load has {} of {}, {} has {} of {model_experts}; give the model of the load, or --dense-layers where a dump of \
+         SGLang counts dense layers",
+        counted(*layers, "layer"),
+        counted(*experts, "expert"),
+        named(path),
+        counted(*model_layers, "MoE layer")
     )]
     OtherModel {
         /// The configuration.

@@ -167,7 +167,10 @@ mod tests {
         assert_eq!(tried(2, 3), [(0, 2), (2, 3)]);
         assert_eq!(tried(3, 5), [(2, 2), (5, 3)]);
         let none = sized(&[load()], 3, 1).unwrap_err().to_string();
-        assert_eq!(none, "for 4 experts to divide by 3 ranks a redundancy of 2 or more is needed, and at most 1 is asked for");
+        assert_eq!(
+            none,
+            "for 4 experts to divide by 3 ranks a redundancy of 2 or more is needed, and at most 1 is asked for"
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 
 use super::model::Model;
-use super::{OfflineError, read};
+use super::{OfflineError, named, read};
 use crate::Terminal;
 use crate::words::counted;
 
@@ -191,6 +191,7 @@ impl LoadOptions {
         let mut all = Vec::new();
         for path in &self.load {
             let loads = if path.is_dir() {
+                terminal.progress.doing(&format!("reading {}", named(path)));
                 of_folder(path)?
             } else {
                 let bytes = read(path, terminal)?;

@@ -1,9 +1,11 @@
 //! `kubectl moe plan`: a placement for a recorded load, with its figures.
 
+mod in_force;
+
 use std::path::PathBuf;
 
 use ::plan::balance::{Policy, Request, balance};
-use ::plan::formats::{Expected, Format, SecondCopy, read_any};
+use ::plan::formats::{Expected, Format, read_any};
 use ::plan::ids::ExpertId;
 use ::plan::load::{ExpertLoad, total};
 use ::plan::map::{ExpertMap, MapShape};
@@ -12,16 +14,17 @@ use ::plan::policy::{Decision, History};
 use ::plan::proposal::{Rules, Situation, judge};
 use ::plan::replay::ratio;
 use ::plan::topology::Topology;
-use ::plan::wire::{MapDocument, ModelIdentity};
+use ::plan::wire::MapDocument;
 use ::plan::{bound, coverage};
 use clap::Args;
+use in_force::{Begin, InForce};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::convert::warn_of;
-use super::input::{Input, LoadOptions, further_layers, identity, other_model, policy};
+use super::basis::Basis;
+use super::input::{LoadOptions, identity, policy};
 use super::judge::{JudgeOptions, described};
-use super::{OfflineError, named, read, write};
+use super::{OfflineError, write};
 use crate::Terminal;
 use crate::map::format;
 use crate::output::Output;
@@ -67,14 +70,8 @@ pub struct PlanArguments {
 #[derive(Debug, Serialize)]
 struct Report {
     policy: &'static str,
-    #[serde(skip)]
-    title: String,
-    windows: usize,
-    windows_without_load: usize,
-    layers: usize,
-    experts: usize,
-    ranks: usize,
-    nodes: usize,
+    #[serde(flatten)]
+    basis: Basis,
     redundancy: usize,
     slots_per_rank: usize,
     /// Layers without load, which stay as they are; no figure counts them.
@@ -117,11 +114,11 @@ pub fn run(arguments: &PlanArguments, terminal: &mut Terminal<'_>) -> Result<Str
     let terms = arguments.judge.terms(input.expert_bytes)?;
     let shape = MapShape::with_redundancy(input.layers(), input.experts(), input.ranks(), arguments.redundancy)?;
     let topology = input.topology(shape.slots_per_rank)?;
-    let InForce { map: current, model: of_current, stand_ins } = arguments.current(&input, shape, terminal)?;
+    let in_force = InForce::of(arguments, &input, shape, terminal)?;
 
     let busy = input.busy_layers();
     let windows = input.windows_of(&busy);
-    let in_force = layers_of(&current, &busy);
+    let current = layers_of(&in_force.map, &busy);
     terminal.progress.doing("planning");
     let began = (terminal.now)();
     let plan = balance(&Request {
@@ -129,13 +126,13 @@ pub fn run(arguments: &PlanArguments, terminal: &mut Terminal<'_>) -> Result<Str
         windows: &windows,
         topology: &topology,
         // What engines start with is in force nowhere yet, so nothing speaks for keeping it.
-        current: arguments.current.is_some().then_some(&in_force),
+        current: arguments.current.is_some().then_some(&current),
         min_coverage: arguments.load.coverage(),
     })?;
     let planner_seconds = (terminal.now)().saturating_sub(began).as_secs_f64();
-    let whole = with_layers(&current, &busy, &plan.map);
+    let whole = with_layers(&in_force.map, &busy, &plan.map);
 
-    let known = input.identity.clone().or(of_current);
+    let known = input.identity.clone().or(in_force.model.clone());
     let given = (arguments.model_name.as_deref(), arguments.model_digest.as_deref());
     let identity = identity(known, shape, given);
     let hash = MapDocument::new(identity.clone(), &whole).content_hash();
@@ -152,10 +149,8 @@ pub fn run(arguments: &PlanArguments, terminal: &mut Terminal<'_>) -> Result<Str
     let load = total(&windows);
     let excess = bound::excess(&planned, &load, &topology);
     let each_layer = each_layer((&planned, &topology), &load, &excess, &busy);
-    let moved = moved_slots(&in_force, &planned).expect("a plan has the shape of the placement in force");
-    // What stands in for a second copy is on its rank only here.
-    let needed = |copy: &&SecondCopy| written.rank(copy.layer, copy.rank).contains(&copy.stand_in);
-    let moved = moved + stand_ins.iter().filter(needed).count();
+    let Begin { map: current, missing } = in_force.before(&busy, &planned);
+    let moved = moved_slots(&current, &planned).expect("a plan has the shape of the placement in force") + missing;
     let decision = match &arguments.current {
         Some(_) => {
             let rules = Rules {
@@ -164,26 +159,20 @@ pub fn run(arguments: &PlanArguments, terminal: &mut Terminal<'_>) -> Result<Str
                 staging_pages: arguments.judge.staging_pages(),
                 terms,
             };
-            let (current, history) = (&in_force, History::default());
+            let (current, history) = (&current, History::default());
             let situation = Situation { current, windows: &windows, topology: &topology, history };
-            Some(judge(&situation, &rules, &planned, &plan.expected)?.decision)
+            Some(with_pages(judge(&situation, &rules, &planned, &plan.expected)?.decision, missing))
         }
         None => None,
     };
     let wanted = arguments.load.coverage();
     let report = Report {
         policy: arguments.policy.as_str(),
-        title: input.title(),
-        windows: windows.len(),
-        windows_without_load: input.windows_without_load,
-        layers: shape.layers,
-        experts: shape.experts,
-        ranks: shape.ranks,
-        nodes: input.nodes,
+        basis: Basis::of(&input, shape.layers),
         redundancy: shape.redundancy(),
         slots_per_rank: shape.slots_per_rank,
         layers_without_load: (0..shape.layers).filter(|layer| !busy.contains(layer)).collect(),
-        ratio_before: ratio(&in_force, &load, &topology),
+        ratio_before: ratio(&current, &load, &topology),
         ratio: ratio(&planned, &load, &topology),
         ratio_of_windows: windows.iter().map(|window| ratio(&planned, window, &topology)).sum::<f64>()
             / windows.len() as f64,
@@ -209,52 +198,15 @@ pub fn run(arguments: &PlanArguments, terminal: &mut Terminal<'_>) -> Result<Str
     Ok(arguments.output.print(&report, |report| table(report, is_wide), |_| hash))
 }
 
-/// The placement in force, or the one that engines start with.
-struct InForce {
-    map: ExpertMap,
-    /// Its model, where it is named.
-    model: Option<ModelIdentity>,
-    /// Slots that in truth hold an expert that their rank holds already.
-    stand_ins: Vec<SecondCopy>,
-}
-
-impl PlanArguments {
-    /// The placement in force.
-    fn current(&self, input: &Input, shape: MapShape, terminal: &mut Terminal<'_>) -> Result<InForce, OfflineError> {
-        let Some(path) = &self.current else {
-            return Ok(InForce { map: ExpertMap::contiguous(shape)?, model: None, stand_ins: Vec::new() });
-        };
-        let expected = Expected {
-            layers: Some(shape.layers),
-            experts: Some(shape.experts),
-            ranks: Some(shape.ranks),
-            dense_layers: input.dense_layers,
-            mtp_layers: input.mtp_layers,
-            repair: false,
-        };
-        let found = read_any(&read(path, terminal)?, &expected)
-            .map_err(|reason| OfflineError::Map { path: path.clone(), reason })?;
-        let slots = found.map.shape().slots_per_rank;
-        if slots != shape.slots_per_rank || found.map.slots_of_ranks().per_rank().is_none() {
-            return Err(OfflineError::Current {
-                path: path.clone(),
-                ranks: found.map.shape().ranks,
-                slots,
-                wanted_ranks: shape.ranks,
-                wanted_slots: shape.slots_per_rank,
-            });
-        }
-        if let (Some(of_load), Some(of_map)) = (&input.identity, &found.model)
-            && let Some(difference) = other_model(of_load, of_map)
-        {
-            return Err(OfflineError::CurrentModel { path: path.clone(), difference });
-        }
-        if found.mtp_layers > 0 {
-            terminal.warn(&format!("{}, left out", further_layers(&named(path), found.mtp_layers)));
-        }
-        warn_of(path, &found.second_copies, terminal);
-        Ok(InForce { map: found.map, model: found.model, stand_ins: found.second_copies })
+/// A decision on a plan that takes more pages than its transactions bring.
+fn with_pages(mut decision: Decision, more: usize) -> Decision {
+    if more > 0 {
+        let more = more as u64;
+        decision.figures.pages += more;
+        decision.figures.bytes = decision.figures.bytes.saturating_add(more.saturating_mul(decision.terms.page_bytes));
+        decision.reason = decision.replay();
     }
+    decision
 }
 
 fn read_back(text: &str, shape: MapShape, dense_layers: usize) -> ExpertMap {
@@ -317,7 +269,8 @@ fn worst_layer(layers: &[Layer]) -> Layer {
 }
 
 fn table(report: &Report, is_wide: bool) -> String {
-    let Report { policy, title, ranks, nodes, redundancy, slots_per_rank, .. } = report;
+    let Report { policy, basis, redundancy, slots_per_rank, .. } = report;
+    let Basis { title, windows, ranks, nodes, .. } = basis;
     let known = |of: Option<u64>| {
         of.map_or_else(|| "unknown without --expert-bytes or --model".to_owned(), |of| bytes(of as f64))
     };
@@ -334,7 +287,7 @@ fn table(report: &Report, is_wide: bool) -> String {
         ),
         ("ratio", format!("{:.4} before, {:.4} after", report.ratio_before, report.ratio)),
     ];
-    if report.windows > 1 {
+    if *windows > 1 {
         rows.push(("in one window", format!("{:.4} after, on average", report.ratio_of_windows)));
     }
     let Layer { number, ratio, excess } = &report.worst_layer;

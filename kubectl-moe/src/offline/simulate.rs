@@ -12,6 +12,7 @@ use ::plan::replay::{Averages, Decided, Replay, averages, replay};
 use clap::Args;
 use serde::Serialize;
 
+use super::basis::Basis;
 use super::chart::{Chart, Panel, Series};
 use super::input::{LoadOptions, policy};
 use super::judge::JudgeOptions;
@@ -50,14 +51,8 @@ pub struct SimulateArguments {
 
 #[derive(Debug, Serialize)]
 struct Report {
-    #[serde(skip)]
-    title: String,
-    windows: usize,
-    windows_without_load: usize,
-    layers: usize,
-    experts: usize,
-    ranks: usize,
-    nodes: usize,
+    #[serde(flatten)]
+    basis: Basis,
     redundancy: usize,
     history: usize,
     min_coverage: usize,
@@ -110,13 +105,7 @@ pub fn run(arguments: &SimulateArguments, terminal: &mut Terminal<'_>) -> Result
         Ok(outcome(policy, &decided, layers * shape.physical(), input.expert_bytes))
     };
     let report = Report {
-        title: format!("{}, {}", input.title(), counted(input.ranks(), "rank")),
-        windows: windows.len(),
-        windows_without_load: input.windows_without_load,
-        layers,
-        experts: shape.experts,
-        ranks: shape.ranks,
-        nodes: input.nodes,
+        basis: Basis::of(&input, layers),
         redundancy: shape.redundancy(),
         history: remembered,
         min_coverage: min_coverage.ranks,
@@ -166,7 +155,7 @@ fn best(report: &Report) -> String {
 }
 
 fn table(report: &Report, is_wide: bool) -> String {
-    let Report { title, redundancy, history, .. } = report;
+    let Report { basis, redundancy, history, .. } = report;
     let row = |outcome: &Outcome| {
         let reasons: Vec<String> = outcome.reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         vec![
@@ -187,7 +176,8 @@ fn table(report: &Report, is_wide: bool) -> String {
         many => format!("mean of {} after the first", counted(many - 1, "decision")),
     };
     let table = format!(
-        "{title}, redundancy {redundancy}; {} remembered, {mean}\n\n{}",
+        "{}, redundancy {redundancy}; {} remembered, {mean}\n\n{}",
+        basis.with_ranks(),
         counted(*history, "window"),
         columns(&header, rows)
     );
@@ -242,7 +232,7 @@ fn chart(report: &Report) -> Chart {
         most: Some(1.0),
     };
     Chart {
-        title: format!("{}, redundancy {}", report.title, report.redundancy),
+        title: format!("{}, redundancy {}", report.basis.with_ranks(), report.redundancy),
         x_label: "windows recorded when it is decided".to_owned(),
         panels: vec![ratio, moved],
     }

@@ -3,17 +3,18 @@
 use std::path::PathBuf;
 
 use ::plan::balance::Policy;
-use ::plan::sizing::{Size, Sizing, sizes, worth_it};
+use ::plan::sizing::{Size, Sizing, worth_it};
 use clap::Args;
 use serde::Serialize;
 
+use super::basis::Basis;
 use super::chart::{Chart, Panel, Series};
 use super::input::{LoadOptions, policy};
 use super::{OfflineError, write};
 use crate::Terminal;
 use crate::output::Output;
 use crate::table::columns;
-use crate::words::{counted, or_unknown, percent, scale};
+use crate::words::{or_unknown, percent, scale};
 
 /// Redundancies tried beyond the least possible one, in copies for each rank, unless told otherwise.
 const RANKS_TRIED: usize = 4;
@@ -48,14 +49,8 @@ fn per_cent(text: &str) -> Result<f64, String> {
 #[derive(Debug, Serialize)]
 struct Report {
     policy: &'static str,
-    #[serde(skip)]
-    title: String,
-    windows: usize,
-    windows_without_load: usize,
-    layers: usize,
-    experts: usize,
-    ranks: usize,
-    nodes: usize,
+    #[serde(flatten)]
+    basis: Basis,
     worth_percent: f64,
     /// The redundancy that is worth it.
     redundancy: usize,
@@ -82,14 +77,21 @@ pub fn run(arguments: &SizeArguments, terminal: &mut Terminal<'_>) -> Result<Str
     let windows = input.windows_of(&input.busy_layers());
     let (layers, experts, ranks) = (windows[0].layers(), input.experts(), input.ranks());
     let least = experts.next_multiple_of(ranks) - experts;
-    terminal.progress.doing("planning for each redundancy");
-    let sizes = sizes(&Sizing {
+    let sizing = Sizing {
         policy: arguments.policy,
         windows: &windows,
         topology: &input.topology,
         max_redundancy: arguments.max_redundancy.unwrap_or(least + RANKS_TRIED * ranks),
         min_coverage: arguments.load.coverage(),
-    })?;
+    };
+    let redundancies = sizing.redundancies()?;
+    let all = redundancies.len();
+    let size = |(number, redundancy): (usize, usize)| {
+        let place = format!("{} of {all}", number + 1);
+        terminal.progress.doing(&format!("planning for redundancy {redundancy}, {place}"));
+        sizing.size(redundancy)
+    };
+    let sizes = redundancies.into_iter().enumerate().map(size).collect::<Result<Vec<_>, _>>()?;
     let worth = worth_it(&sizes, arguments.worth / 100.0);
     let row = |size: &Size| Row {
         redundancy: size.redundancy,
@@ -105,13 +107,7 @@ pub fn run(arguments: &SizeArguments, terminal: &mut Terminal<'_>) -> Result<Str
         if windows.len() > 1 { "on the later half of the windows, which plans have not seen" } else { "on the load" };
     let report = Report {
         policy: arguments.policy.as_str(),
-        title: format!("{}, {}", input.title(), counted(ranks, "rank")),
-        windows: windows.len(),
-        windows_without_load: input.windows_without_load,
-        layers,
-        experts,
-        ranks,
-        nodes: input.nodes,
+        basis: Basis::of(&input, layers),
         worth_percent: arguments.worth,
         redundancy: sizes[worth].redundancy,
         rule: format!(
@@ -154,7 +150,7 @@ fn table(report: &Report, is_wide: bool) -> String {
         header.push("UNCOVERED");
     }
     header.push("");
-    format!("{}\n\n{}\nWorth it is {}.\n", report.title, columns(&header, rows), report.rule)
+    format!("{}\n\n{}\nWorth it is {}.\n", report.basis.with_ranks(), columns(&header, rows), report.rule)
 }
 
 fn chart(report: &Report) -> Chart {
@@ -163,7 +159,7 @@ fn chart(report: &Report) -> Chart {
         points: report.sizes.iter().filter_map(|row| Some((row.redundancy as f64, of(row)?))).collect(),
     };
     let mut ratios = vec![line("windows seen", &|row| Some(row.ratio))];
-    if report.windows > 1 {
+    if report.basis.windows > 1 {
         ratios.push(line("later windows", &|row| row.ratio_next));
     }
     let mut panels = vec![Panel { label: "balance ratio".to_owned(), series: ratios, most: Some(1.0) }];
@@ -178,7 +174,7 @@ fn chart(report: &Report) -> Chart {
         });
     }
     Chart {
-        title: format!("{}: redundancy {} is worth it", report.title, report.redundancy),
+        title: format!("{}: redundancy {} is worth it", report.basis.with_ranks(), report.redundancy),
         x_label: "redundant experts of each layer".to_owned(),
         panels,
     }

@@ -5,6 +5,7 @@ mod api_server;
 mod documentation;
 mod habits;
 mod krew;
+mod plurals;
 mod refusals;
 mod results;
 

@@ -143,6 +143,10 @@ const WRONG: &[&str] = &[
     "size --load LOAD --ranks 4 --worth=-1",
     "map convert --from FOLDER/ascend.json",
     "map check",
+    "map check --from FOLDER/ascend.json -w",
+    "plan --load LOAD --ranks 4 --watch",
+    "rebalance tiny-moe --watch",
+    "version -w",
 ];
 
 /// What each command line is answered with, all with this exit status.

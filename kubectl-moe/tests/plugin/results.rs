@@ -180,6 +180,47 @@ fn a_map_in_force_that_has_experts_twice_on_a_rank_is_planned_from_as_it_is() {
     assert_eq!(ratio("[0, 1, 0, 2, 3, 1]").as_f64(), Some((11.0 / 2.0) / 8.5));
 }
 
+/// Experts that a rank is to have and does not hold, over all layers of a plan from one row for each.
+fn lacking(row: &[u64], ranks: usize, plan: &Value) -> u64 {
+    let slots = row.len() / ranks;
+    let layers = plan["map"]["placement"].as_array().unwrap();
+    let of_rank = |rank: usize, wanted: &Value| {
+        let held = &row[rank * slots..][..slots];
+        wanted.as_array().unwrap().iter().filter(|expert| !held.contains(&expert.as_u64().unwrap())).count() as u64
+    };
+    let of_layer = |layer: &Value| {
+        layer.as_array().unwrap().iter().enumerate().map(|(rank, wanted)| of_rank(rank, wanted)).sum::<u64>()
+    };
+    layers.iter().map(of_layer).sum()
+}
+
+#[test]
+fn pages_that_a_second_copy_leaves_room_for_are_moved_and_decided_on() {
+    let rows: &[(&[u64], usize)] = &[
+        (&[0, 1, 0, 2, 3, 4, 5, 6, 7, 1, 2, 3], 4),
+        (&[0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 7], 4),
+        (&[7, 7, 6, 5, 4, 3, 2, 1, 0, 0], 2),
+        (&[0, 1, 2, 3, 4, 5, 6, 6, 7, 0, 1, 2, 3, 4, 5, 6], 2),
+    ];
+    for &(row, ranks) in rows {
+        let map = written("in-force.json", serde_json::to_string(&[row, row]).unwrap().as_bytes());
+        let (ranks_given, redundancy) = (ranks.to_string(), (row.len() - 8).to_string());
+        for policy in ["swift", "deepseek", "off"] {
+            let plan = ["plan", "--load", "examples/loads.json", "--ranks", &ranks_given, "--redundancy", &redundancy];
+            let more = ["--policy", policy, "--current", &map, "--expert-bytes", "1000"];
+            let (report, _) = warned(&[&plan[..], &more].concat());
+            let moved = lacking(row, ranks, &report);
+            let figures = &report["decision"]["figures"];
+            assert_eq!((&report["moved_slots"], &figures["pages"]), (&moved.into(), &moved.into()), "{row:?} {policy}");
+            assert_eq!(
+                (&report["bytes"], &figures["bytes"]),
+                (&(moved * 1000).into(), &(moved * 1000).into()),
+                "{row:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn windows_without_load_are_left_out_and_counted() {
     let load = written("idle.json", b"[[[8, 4, 2, 2], [1, 1, 1, 1]], [[0, 0, 0, 0], [0, 0, 0, 0]]]");
