@@ -608,7 +608,7 @@ fn answers_that_cannot_be_read_say_what_was_found_and_what_to_do() {
         ("a state that does not end", RuntimeError::TooLarge { path: path::STATE, most: LARGEST_STATE }),
         ("a recorded map of a later version", map("version", json!("swiftbalancer.io/v2"))),
         ("a recorded map with an unknown field", map("weights", json!([1]))),
-        ("a recorded map with a rank less", map("ranks", json!(3))),
+        ("a recorded map whose ranks are no number", map("ranks", json!("four"))),
     ];
     let mut report = String::new();
     for (what, error) in answers {
