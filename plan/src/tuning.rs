@@ -146,8 +146,6 @@ Bursts {
     busiest_annealed: usize = 2,
     /// Windows that are put together anew for the end of the search and to judge it by, at least.
     windows_drawn: usize = 128,
-    /// How often each window that was seen plays a part in them, at least.
-    times_drawn: usize = 2,
     /// What a change must be worth for each page, in the ratio, where pages may move freely: less only costs time.
     negligible: f32 = 1e-5,
     /// The same at the end of the search, on windows put together anew.

@@ -106,14 +106,13 @@ fn row(text: &mut String, cells: impl Iterator<Item = impl std::fmt::Display>) {
 }
 
 /// Numbers that may do nothing on the loads of the benchmark, and why they are numbers all the same.
-const STAY: [(&str, &str); 6] = [
+const STAY: [(&str, &str); 5] = [
     (
         "bursts_matter",
         "Loads here come in bursts by far more or not at all; it keeps plans for bursts from loads in between.",
     ),
     ("errors_of_bursts", "The same: what is there is there by far more standard errors."),
     ("bursts_at_a_glance", "The same: it only spares the closer look, and must let through whatever could pass that."),
-    ("times_drawn", "It acts only where as many windows are seen as are drawn, which is more than are kept now."),
     ("same_traffic", "No windows here are as near to a shift as that; it keeps noise in quiet traffic from being one."),
     (
         "moving_cost",

@@ -108,7 +108,7 @@ impl<'a> Bursts<'a> {
 
 /// How often each window that was seen plays a part in the windows that are put together anew.
 fn repeats(fluctuations: &Fluctuations, tuning: &Tuning) -> usize {
-    tuning.windows_drawn.div_ceil(fluctuations.windows()).max(tuning.times_drawn)
+    tuning.windows_drawn.div_ceil(fluctuations.windows())
 }
 
 /// Whether loads that vary by so much, as a share of their square, could matter at all: a rank varies with its experts, of which
