@@ -178,8 +178,12 @@ impl DriverMetrics {
 
     /// How full everything is.
     pub fn fill(&self, waiting: usize, running: usize, blocks_used: impl Iterator<Item = usize>) {
-        self.waiting.set(waiting as i64);
-        self.running.set(running as i64);
+        let mut gauges = [(&self.waiting, waiting as i64), (&self.running, running as i64)];
+        // What rises is told first: a sequence that goes from one to the other is in both for a moment, never in neither.
+        gauges.sort_by_key(|(gauge, now)| gauge.get() - now);
+        for (gauge, now) in gauges {
+            gauge.set(now);
+        }
         for (rank, used) in blocks_used.enumerate() {
             self.blocks_used.with_label_values(&[rank.to_string()]).set(used as i64);
         }

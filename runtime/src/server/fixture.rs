@@ -119,6 +119,16 @@ impl Server {
         line.unwrap_or_else(|| panic!("no {name} in {text}")).rsplit(' ').next().unwrap().parse().unwrap()
     }
 
+    /// Sequences that run or wait to, as one scrape tells.
+    pub async fn unfinished(&self) -> f64 {
+        let text = self.get("/metrics").await.text();
+        let value = |line: &str| {
+            let rest = line.strip_prefix("swiftbalancer_sequences_")?;
+            rest.strip_prefix("running ").or_else(|| rest.strip_prefix("waiting "))?.parse::<f64>().ok()
+        };
+        text.lines().filter_map(value).sum()
+    }
+
     /// The answer as soon as its head is there.
     pub async fn respond(&self, request: Request<Body>) -> axum::response::Response {
         self.router.clone().oneshot(request).await.unwrap()

@@ -74,11 +74,8 @@ async fn a_stream_that_is_not_read_ends_with_a_server_error_and_is_counted_as_fa
     let body = json!({"prompt": "a", "n": 128, "max_tokens": 900, "ignore_eos": true, "stream": true});
     let response = server.respond(request(COMPLETIONS, &body)).await;
     assert_eq!(response.status(), StatusCode::OK);
-    let (running, waiting) = ("swiftbalancer_sequences_running", "swiftbalancer_sequences_waiting");
     // Nothing is read until every sequence is gone.
-    while server.metric("swiftbalancer_step_seconds_count").await < 80.0
-        || server.metric(running).await + server.metric(waiting).await > 0.0
-    {
+    while server.metric("swiftbalancer_step_seconds_count").await < 80.0 || server.unfinished().await > 0.0 {
         tokio::task::yield_now().await;
     }
     let all = response.into_body().collect().await.unwrap().to_bytes();
@@ -99,13 +96,12 @@ async fn streams_that_nobody_reads_stay_within_the_room_for_all_and_those_beside
     for _ in 0..streams {
         unread.push(server.respond(request(COMPLETIONS, &body(choices, tokens))).await);
     }
-    let (running, waiting) = ("swiftbalancer_sequences_running", "swiftbalancer_sequences_waiting");
-    loop {
+    // Those beside come after all others, so that nothing is left to begin when the first of them has ended.
+    let mut is_idle = false;
+    while !is_idle {
         let beside = server.post(COMPLETIONS, &body(1, 20)).await.events();
         assert_eq!((beside.len(), beside.last().map(String::as_str)), (21, Some("[DONE]")));
-        if server.metric(running).await + server.metric(waiting).await == 0.0 {
-            break;
-        }
+        is_idle = server.unfinished().await == 0.0;
     }
     let mut whole = 0;
     for response in unread {
