@@ -86,6 +86,11 @@ impl Generation {
         if let Some(choice) = self.empty.pop() {
             return Ok(Some(self.grow(choice, Vec::new(), None, Some(Finish::Length))));
         }
+        // What waits of it is no more in the room, though all of it may have been computed.
+        if self.in_flight.most_waited() {
+            self.in_flight.failed();
+            return Err(ApiError::full(MOST_WAITED));
+        }
         let next = tokio::select! {
             biased;
             () = self.in_flight.lost() => {
