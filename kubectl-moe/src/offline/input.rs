@@ -259,7 +259,8 @@ fn of_folder(folder: &Path) -> Result<Loads, OfflineError> {
     statistics::read(&meta, &ranks).map_err(|source| OfflineError::Statistics { path: folder.to_owned(), source })
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+/// A number that is more than 0 and finite.
+pub(super) fn positive(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if number.is_finite() && number > 0.0 { Ok(number) } else { Err("must be more than 0".to_owned()) }
 }

@@ -4,6 +4,7 @@ use ::plan::policy::{Decision, MINIMUM_GAIN, Reason, Terms};
 use clap::Args;
 
 use super::OfflineError;
+use super::input::positive;
 use crate::words::{bytes, counted};
 
 /// The options of the same names of the runtime, with its defaults.
@@ -23,7 +24,7 @@ pub(super) struct JudgeOptions {
     #[arg(long, value_name = "PAGES", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     staging_pages: u32,
     /// Seconds that a window lasts: what a plan saves in that time must be more than what its moves cost
-    #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = seconds)]
+    #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = positive)]
     window_seconds: f64,
 }
 
@@ -51,11 +52,6 @@ impl JudgeOptions {
 fn share(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if (0.0..1.0).contains(&number) { Ok(number) } else { Err("must be from 0 to below 1".to_owned()) }
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if number.is_finite() && number > 0.0 { Ok(number) } else { Err("must be more than 0".to_owned()) }
 }
 
 /// Why something moves or stays.
@@ -127,8 +123,8 @@ mod tests {
             assert_eq!(share(wrong), Err("must be from 0 to below 1".to_owned()), "{wrong}");
         }
         for wrong in ["0", "-1", "inf", "NaN"] {
-            assert_eq!(seconds(wrong), Err("must be more than 0".to_owned()), "{wrong}");
+            assert_eq!(positive(wrong), Err("must be more than 0".to_owned()), "{wrong}");
         }
-        assert_eq!(seconds("x"), Err("not a number".to_owned()));
+        assert_eq!(positive("x"), Err("not a number".to_owned()));
     }
 }

@@ -24,7 +24,7 @@ pub(in crate::balance) struct Forecast {
     weights: Vec<f64>,
     /// For each layer, what its loads did from window to window; nothing where that cannot be told.
     unrest: Vec<Option<Unrest>>,
-    /// As in the tuning: what nothing is known better than.
+    /// Relative standard deviation below which nothing is taken to be known.
     least_uncertainty: f64,
 }
 

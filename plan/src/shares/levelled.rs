@@ -22,7 +22,6 @@ pub(crate) struct Levelled<'a> {
     /// Copies of all experts with several, expert by expert.
     copies: Vec<Copy>,
     levels: Vec<(f64, f64)>,
-    /// As in the tuning.
     still: f64,
 }
 

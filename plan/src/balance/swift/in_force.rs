@@ -93,7 +93,6 @@ struct Home {
     experts: usize,
     /// Of a page that was on the rank, of one that was on its node, and of any other; in pages within a node.
     prices: [f64; 3],
-    /// As in the tuning.
     no_page: f64,
     look_further: usize,
 }
