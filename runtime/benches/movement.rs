@@ -16,8 +16,9 @@ use plan::balance::Policy;
 use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use plan::map::ExpertMap;
 use plan::moves::{SlotChange, Transaction};
+use runtime::coordinator::ranks::Ranks as _;
 use runtime::experts::rebalance::{Event, Report, Settings};
-use runtime::protocol::{Commit, SequenceId, SequenceStep, ToRank, TransactionId};
+use runtime::protocol::{Batch, Commit, Sampling, SequenceId, SequenceWork, ToRank, Tokens, TransactionId};
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
@@ -171,7 +172,7 @@ fn commit() -> Value {
         }
         deployment.wait_for_staged(4 * works.len());
         let group = deployment.group.as_mut().unwrap();
-        let answers = group.run_step(round + 1, vec![Vec::new(); 4], &commits).unwrap();
+        let answers = group.run_step(round + 1, vec![Batch::default(); 4], &commits).unwrap();
         micros.extend(answers.iter().map(|answer| answer.timing.commit));
         map = works.iter().fold(map, |map, work| map.apply(work).unwrap());
     }
@@ -229,7 +230,7 @@ fn follow(policy: Policy) -> Followed {
                 let start = (offset + rank * TOKENS_PER_RANK) % (tokens.len() - TOKENS_PER_RANK);
                 prefill(deployment.steps * 4 + rank as u64, &tokens[start..start + TOKENS_PER_RANK])
             };
-            let batches = (0..4).map(|rank| vec![sequence(rank)]).collect();
+            let batches = (0..4).map(|rank| Batch { ended: Vec::new(), work: vec![sequence(rank)] }).collect();
             deployment.step(batches).expect("no rank is lost");
             offset += 4 * TOKENS_PER_RANK;
         }
@@ -253,13 +254,15 @@ fn measured(deployment: &Deployment) -> Vec<f64> {
     closed.collect()
 }
 
-fn prefill(number: u64, tokens: &[u32]) -> SequenceStep {
-    SequenceStep {
+fn prefill(number: u64, tokens: &[u32]) -> SequenceWork {
+    let sampling = Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0, logprob: false };
+    SequenceWork {
         sequence: SequenceId(number),
+        begins: Some(sampling),
         position: 0,
-        tokens: tokens.to_vec(),
+        tokens: Tokens::Given(tokens.to_vec()),
         blocks: (0..(tokens.len() as u32).div_ceil(group::BLOCK_TOKENS)).collect(),
-        sample: None,
+        sample: false,
         score: Vec::new(),
         top_logprobs: 0,
     }

@@ -12,11 +12,12 @@ use crossbeam_channel::{Receiver, SendError, Sender, bounded};
 use kernels::Backend;
 use thiserror::Error;
 
+use self::membership::Work;
 pub use self::membership::{Membership, StepPath};
 use crate::experts::table::CommitError;
 use crate::fabric::framing::{Closer, ConnectionError};
 use crate::model::qwen3_moe::{ForwardError, ForwardTiming, Model};
-use crate::protocol::{Step, StepDone, StepTiming, TransactionId};
+use crate::protocol::{NotKnown, StepDone, StepTiming, TransactionId};
 use crate::threads::VitalThreads;
 
 /// Why a rank stopped running steps. Its group is lost; all help is to form another.
@@ -33,6 +34,9 @@ pub enum EngineError {
         /// This group's.
         expected: u64,
     },
+    /// A step goes on from what is not so here: the coordinator has a mistake.
+    #[error(transparent)]
+    NotKnown(#[from] NotKnown),
     /// A commit names pages that are not here.
     #[error("transaction {} is committed and was never staged here", transaction.0)]
     NotStaged {
@@ -130,14 +134,15 @@ fn run_steps<B: Backend>(
     observer: &impl StepObserver,
 ) -> Result<Infallible, EngineError> {
     loop {
-        let Step { generation, number, commits, batch } = member.next_step()?;
+        let Work { number, commits, batch } = member.next_step()?;
         let (started, committed) = (Instant::now(), commits.len());
         member.apply(commits)?;
         let commit = started.elapsed();
         let (outputs, forward) = model.step(&batch, &mut member.table, &mut member.fabric)?;
         let slot_pairs = member.table.take_pairs();
         let timing = timing(started.elapsed(), commit, forward);
-        member.answer(&StepDone { generation, number, outputs, slot_pairs, timing })?;
+        let generation = member.generation();
+        member.answer(batch, &StepDone { generation, number, outputs, slot_pairs, timing })?;
         observer.step(&timing, committed);
     }
 }

@@ -4,15 +4,20 @@
 //! nothing else; the rank's engine thread owns it. The control connection carries everything that is not a step
 //! ([`ToRank`], [`FromRank`]), so nothing on it can delay one.
 
+mod sequences;
+
+use std::borrow::Cow;
+
 use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use plan::moves::{ShareChange, SlotChange, Transaction};
 use plan::wire::{MapDocument, ModelIdentity};
 use serde::{Deserialize, Serialize};
 
+pub use self::sequences::{Batch, NotKnown, SequenceStep, SequenceWork, Sequences, Tokens};
 use crate::fabric::secret::Drawn;
 
 /// Version of this protocol; coordinator and ranks of one group must be of one version.
-pub const PROTOCOL: u16 = 5;
+pub const PROTOCOL: u16 = 6;
 
 /// The first version whose members prove themselves: what came before begins a connection otherwise.
 pub const FIRST_THAT_PROVES: u16 = 4;
@@ -205,15 +210,15 @@ pub struct RankAddress {
 
 /// One step, to one rank. Every rank runs every step, since every rank holds experts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Step {
+pub struct Step<'a> {
     /// The group it belongs to.
     pub generation: u64,
     /// Counts from 1 within the coordinator's life.
     pub number: u64,
     /// Map changes that take effect at the start of this step; the same on every rank.
-    pub commits: Vec<Commit>,
-    /// This rank's sequences.
-    pub batch: Vec<SequenceStep>,
+    pub commits: Cow<'a, [Commit]>,
+    /// What the rank's sequences are from now on and what is done to them.
+    pub batch: Batch,
 }
 
 /// A transaction whose every receiver has staged its pages.
@@ -237,26 +242,6 @@ impl Commit {
     pub fn work(&self) -> Transaction {
         Transaction { layer: self.layer, changes: self.changes.clone(), shares: self.shares.clone() }
     }
-}
-
-/// What one step does to one sequence.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SequenceStep {
-    /// The sequence.
-    pub sequence: SequenceId,
-    /// Position of the first of `tokens`.
-    pub position: u32,
-    /// Tokens whose KV this step computes, in order; never empty.
-    pub tokens: Vec<u32>,
-    /// KV blocks of the sequence from position 0 to the last token, in order.
-    pub blocks: Vec<u32>,
-    /// Sample the token after the last of `tokens`. `None` while a prompt is not at its end.
-    pub sample: Option<Sampling>,
-    /// Score given tokens: one entry for each of `tokens`, the token that follows it, if its log-probability is wanted.
-    /// Empty if none is.
-    pub score: Vec<Option<u32>>,
-    /// How many best tokens to report beside each score and sample; 0 for none.
-    pub top_logprobs: u32,
 }
 
 /// How to choose a token. Equal logits, settings and position give the equal token on every rank.

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use crate::protocol::{SequenceId, SequenceOutput, SequenceStep};
+use crate::protocol::{Batch, SequenceId, SequenceOutput, SequenceWork};
 
 pub use blocks::CacheSize;
 use blocks::{BlockPool, Blocks};
@@ -87,6 +87,9 @@ pub struct Scheduler {
     waiting: BTreeMap<SequenceId, Sequence>,
     ranks: Vec<Rank>,
     next: u64,
+    /// Steps that were made, and those of them whose outputs were taken in.
+    made: u64,
+    taken: u64,
     /// A sequence may have to be computed alone.
     suspected: bool,
 }
@@ -95,13 +98,15 @@ pub struct Scheduler {
 struct Rank {
     pool: BlockPool,
     running: BTreeMap<SequenceId, Running>,
+    /// Sequences that the rank knows of and that run there no longer.
+    ended: Vec<SequenceId>,
 }
 
 impl Scheduler {
     /// A scheduler without ranks: sequences wait until [`Self::form`].
     #[must_use]
     pub const fn new(limits: Limits) -> Self {
-        Self { limits, waiting: BTreeMap::new(), ranks: Vec::new(), next: 0, suspected: false }
+        Self { limits, waiting: BTreeMap::new(), ranks: Vec::new(), next: 0, made: 0, taken: 0, suspected: false }
     }
 
     /// Queues sequences, all or none, and names them.
@@ -137,9 +142,10 @@ impl Scheduler {
         self.ranks.iter().map(|rank| rank.pool.size().tokens()).min().unwrap_or(usize::MAX)
     }
 
-    /// Forgets a sequence and frees its blocks; false if it has ended already. Not during a step.
+    /// Forgets a sequence and frees its blocks; false if it has ended already. What a step that is under way gives for it is
+    /// passed over, and its blocks are written by nobody else before that step is done.
     pub fn abort(&mut self, id: SequenceId) -> bool {
-        self.waiting.remove(&id).is_some() || self.ranks.iter_mut().any(|rank| rank.running.remove(&id).is_some())
+        self.waiting.remove(&id).is_some() || self.ranks.iter_mut().any(|rank| rank.remove(id).is_some())
     }
 
     /// The ranks are lost: puts every sequence back into the queue, its KV forgotten, where it waits for [`Self::form`].
@@ -152,6 +158,8 @@ impl Scheduler {
     }
 
     fn put_back(&mut self) {
+        // Of the steps under way nothing comes any more.
+        self.taken = self.made;
         for rank in std::mem::take(&mut self.ranks) {
             self.waiting.extend(rank.running.into_iter().map(|(id, running)| (id, running.put_back())));
         }
@@ -165,27 +173,35 @@ impl Scheduler {
         self.waiting.extract_if(.., |_, sequence| !sequence.fit(capacity)).map(|(id, _)| id).collect()
     }
 
-    /// The work of the next step, one batch for each rank; `None` if there is none.
+    /// The work of the next step, one batch for each rank; `None` if there is none. Steps that were made before may be under
+    /// way: ranks run one after the other.
     #[must_use]
-    pub fn next_batches(&mut self) -> Option<Vec<Vec<SequenceStep>>> {
-        if self.suspected {
-            match self.suspect() {
-                Some(id) => return self.alone(id),
-                None => self.suspected = false,
-            }
+    pub fn next_batches(&mut self) -> Option<Vec<Batch>> {
+        let mut work = vec![Vec::new(); self.ranks.len()];
+        match self.suspected.then(|| self.suspect()).flatten() {
+            Some(id) => self.alone(id, &mut work),
+            None => self.together(&mut work),
         }
+        if work.iter().all(Vec::is_empty) {
+            return None;
+        }
+        self.made += 1;
+        let of_rank = |(rank, work): (&mut Rank, _)| Batch { ended: std::mem::take(&mut rank.ended), work };
+        Some(self.ranks.iter_mut().zip(work).map(of_rank).collect())
+    }
+
+    fn together(&mut self, work: &mut [Vec<SequenceWork>]) {
+        self.suspected = false;
         let mut budgets = vec![self.limits.step_tokens; self.ranks.len()];
-        let mut batches = vec![Vec::new(); self.ranks.len()];
-        for ((rank, budget), batch) in self.ranks.iter_mut().zip(&mut budgets).zip(&mut batches) {
-            self.waiting.extend(rank.decode(budget, batch));
-            rank.prefill(budget, batch);
+        for ((rank, budget), work) in self.ranks.iter_mut().zip(&mut budgets).zip(&mut *work) {
+            self.waiting.extend(rank.decode(budget, work));
+            rank.prefill(budget, work);
         }
-        self.admit(&mut budgets, &mut batches);
-        batches.iter().any(|batch| !batch.is_empty()).then_some(batches)
+        self.admit(&mut budgets, work);
     }
 
     /// Gives waiting sequences, the first ones first, to the ranks with the least work, as long as there is room.
-    fn admit(&mut self, budgets: &mut [usize], batches: &mut [Vec<SequenceStep>]) {
+    fn admit(&mut self, budgets: &mut [usize], work: &mut [Vec<SequenceWork>]) {
         while let Some(first) = self.waiting.first_entry() {
             let tokens = first.get().tokens();
             let has_room = |rank: &Rank, budget: usize| {
@@ -196,10 +212,10 @@ impl Scheduler {
             let rank = &mut self.ranks[least];
             let Some(blocks) = rank.pool.take(tokens) else { return };
             let (id, sequence) = first.remove_entry();
-            let mut running = Running::new(sequence, blocks);
+            let mut running = Running::new(sequence, blocks, self.made + 1);
             let count = tokens.min(budgets[least]);
             budgets[least] -= count;
-            batches[least].push(running.work(id, count));
+            work[least].push(running.work(id, count));
             rank.running.insert(id, running);
         }
     }
@@ -212,22 +228,25 @@ impl Scheduler {
         suspects.map(|(&id, _)| id).min()
     }
 
-    /// A step of one sequence and nothing else; `None` while there are no ranks.
-    fn alone(&mut self, id: SequenceId) -> Option<Vec<Vec<SequenceStep>>> {
+    /// Work for one sequence and nothing else; none while there are no ranks.
+    fn alone(&mut self, id: SequenceId, work: &mut [Vec<SequenceWork>]) {
         if let Some(sequence) = self.waiting.remove(&id) {
             match self.make_room(sequence.tokens()) {
-                Some((rank, blocks)) => drop(self.ranks[rank].running.insert(id, Running::new(sequence, blocks))),
+                Some((rank, blocks)) => {
+                    drop(self.ranks[rank].running.insert(id, Running::new(sequence, blocks, self.made + 1)));
+                }
                 None => drop(self.waiting.insert(id, sequence)),
             }
         }
-        let mut batches = vec![Vec::new(); self.ranks.len()];
-        for (rank, batch) in self.ranks.iter_mut().zip(&mut batches) {
-            if let Some(running) = rank.running.get_mut(&id) {
+        for (rank, work) in self.ranks.iter_mut().zip(work) {
+            if let Some(running) = rank.running.get_mut(&id)
+                && running.pending() > 0
+                && running.reach()
+            {
                 let count = running.pending().min(self.limits.step_tokens);
-                batch.push(running.work(id, count));
+                work.push(running.work(id, count));
             }
         }
-        batches.iter().any(|batch| !batch.is_empty()).then_some(batches)
     }
 
     /// Blocks for a sequence of `tokens` tokens on the rank that has most of them free, which gives back its latest
@@ -239,16 +258,17 @@ impl Scheduler {
             if let Some(blocks) = rank.pool.take(tokens) {
                 return Some((most, blocks));
             }
-            let (id, latest) = rank.running.pop_last()?;
-            self.waiting.insert(id, latest.sequence);
+            let (id, latest) = rank.remove_last()?;
+            self.waiting.insert(id, latest);
         }
     }
 
-    /// Takes in what the ranks gave for the last batches, each rank's in the order of its batch. Sequences that ended
-    /// are gone afterwards and their blocks free.
+    /// Takes in what the ranks gave for the oldest batches under way, each rank's in the order of its batch. Sequences that
+    /// ended are gone afterwards and their blocks free.
     pub fn take(&mut self, outputs: Vec<Vec<SequenceOutput>>) -> Vec<Output> {
-        let by_rank = self.ranks.iter_mut().zip(outputs);
-        by_rank.flat_map(|(rank, outputs)| outputs.into_iter().filter_map(|output| rank.take(output))).collect()
+        self.taken += 1;
+        let (step, by_rank) = (self.taken, self.ranks.iter_mut().zip(outputs));
+        by_rank.flat_map(|(rank, outputs)| outputs.into_iter().filter_map(|output| rank.take(step, output))).collect()
     }
 
     /// Sequences that wait.
@@ -277,7 +297,7 @@ impl Scheduler {
 
 impl Rank {
     fn new(size: CacheSize) -> Self {
-        Self { pool: BlockPool::new(size), running: BTreeMap::new() }
+        Self { pool: BlockPool::new(size), running: BTreeMap::new(), ended: Vec::new() }
     }
 
     /// Whether a sequence of `tokens` tokens can start and leave a free block for each one that runs, so that it is not
@@ -291,43 +311,57 @@ impl Rank {
         (self.running.values().map(Running::pending).sum(), self.pool.used())
     }
 
+    /// Takes a sequence out; its rank forgets it with the next step.
+    fn remove(&mut self, id: SequenceId) -> Option<Sequence> {
+        let running = self.running.remove(&id)?;
+        if running.has_begun() {
+            self.ended.push(id);
+        }
+        Some(running.sequence)
+    }
+
+    /// Takes the latest sequence out.
+    fn remove_last(&mut self) -> Option<(SequenceId, Sequence)> {
+        let id = *self.running.last_key_value()?.0;
+        Some((id, self.remove(id)?))
+    }
+
     /// One token for each sequence that generates, the earliest first. Gives back the latest ones if blocks run out.
-    fn decode(&mut self, budget: &mut usize, batch: &mut Vec<SequenceStep>) -> Vec<(SequenceId, Sequence)> {
+    fn decode(&mut self, budget: &mut usize, work: &mut Vec<SequenceWork>) -> Vec<(SequenceId, Sequence)> {
         let mut put_back = Vec::new();
         let decoding: Vec<SequenceId> =
             self.running.iter().filter(|(_, running)| running.pending() == 1).map(|(&id, _)| id).collect();
         for id in decoding {
             while let Some(running) = self.running.get_mut(&id) {
-                if running.blocks.reach(running.sequence.tokens()) {
-                    batch.push(running.work(id, 1));
+                if running.reach() {
+                    work.push(running.work(id, 1));
                     *budget -= 1;
                     break;
                 }
                 // The latest is this one or comes after it, so it is not in the batch yet.
-                let latest = self.running.pop_last().expect("at least this sequence runs");
-                put_back.push((latest.0, latest.1.sequence));
+                put_back.push(self.remove_last().expect("at least this sequence runs"));
             }
         }
         put_back
     }
 
     /// What is left of the budget for prompts that are under way, the earliest first.
-    fn prefill(&mut self, budget: &mut usize, batch: &mut Vec<SequenceStep>) {
+    fn prefill(&mut self, budget: &mut usize, work: &mut Vec<SequenceWork>) {
         for (&id, running) in self.running.iter_mut().filter(|(_, running)| running.pending() > 1) {
             let count = running.pending().min(*budget);
             if count == 0 {
                 return;
             }
             *budget -= count;
-            batch.push(running.work(id, count));
+            work.push(running.work(id, count));
         }
     }
 
-    fn take(&mut self, output: SequenceOutput) -> Option<Output> {
+    fn take(&mut self, step: u64, output: SequenceOutput) -> Option<Output> {
         let id = output.sequence;
-        let output = self.running.get_mut(&id)?.take(output);
+        let output = self.running.get_mut(&id)?.take(step, output)?;
         if output.finish.is_some() || output.no_numbers {
-            self.running.remove(&id);
+            self.remove(id);
         }
         Some(output)
     }

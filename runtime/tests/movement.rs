@@ -10,6 +10,7 @@ use plan::policy::Decision;
 use plan::wire;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use runtime::coordinator::ranks::Ranks as _;
 use runtime::experts::mover::Faults;
 use runtime::experts::rebalance::{Event, Report, Settings};
 

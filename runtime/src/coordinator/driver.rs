@@ -23,7 +23,7 @@ use super::unread::UpdateSender;
 use crate::experts::planner::{Planned, Wanted};
 use crate::experts::rebalance::{Event, Rebalancer};
 use crate::experts::recorder::Recorder;
-use crate::protocol::{SequenceId, SequenceStep, StepDone};
+use crate::protocol::{Batch, SequenceId, StepDone};
 use crate::scheduler::{Limits, Output, Scheduler};
 
 /// Pause between steps that carry no sequence, while experts move and nobody asks for anything: short enough for a plan
@@ -159,8 +159,8 @@ impl<R: Ranks> Driver<R> {
             }
             self.cancel_unread();
             match self.scheduler.next_batches() {
-                Some(batches) => self.step(batches),
-                None if self.is_moving() => self.step(self.empty_batches()),
+                Some(batches) => self.step(batches, true),
+                None if self.is_moving() => self.step(self.empty_batches(), false),
                 None => {}
             }
             self.show_fill();
@@ -333,17 +333,20 @@ impl<R: Ranks> Driver<R> {
         self.set_health(Health::NotFormed { reason: "waiting for every rank to register".to_owned() });
     }
 
-    fn step(&mut self, batches: Vec<Vec<SequenceStep>>) {
+    /// Runs a step; the scheduler hears of those that it made.
+    fn step(&mut self, batches: Vec<Batch>, scheduled: bool) {
         let Some(group) = &mut self.group else { return };
         let number = self.steps + 1;
         self.steps = number;
         let commits = self.settings.rebalancer.commits_for(number);
         let sent = Instant::now();
         self.last_step = sent;
-        match group.run_step(number, batches, &commits) {
+        match group.send(number, batches, &commits).and_then(|()| group.receive()) {
             Ok(mut answers) => {
                 self.metrics.stepped(sent.elapsed(), &answers);
-                self.emit(&mut answers);
+                if scheduled {
+                    self.emit(&mut answers);
+                }
                 let now = self.started.elapsed();
                 self.tell_rebalancer(Event::StepDone { number, now, answers: &answers });
             }
@@ -354,8 +357,8 @@ impl<R: Ranks> Driver<R> {
         }
     }
 
-    fn empty_batches(&self) -> Vec<Vec<SequenceStep>> {
-        vec![Vec::new(); self.settings.rebalancer.map().shape().ranks]
+    fn empty_batches(&self) -> Vec<Batch> {
+        vec![Batch::default(); self.settings.rebalancer.map().shape().ranks]
     }
 
     /// Gives what a step gave to those who wait for it.

@@ -1,5 +1,6 @@
 //! Ranks that are a script: what they answer, when they answer and when one is lost is a test's to say.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,7 +20,9 @@ use super::metrics::DriverMetrics;
 use super::ranks::{RankGroup, Ranks};
 use crate::experts::planner::Planner;
 use crate::experts::rebalance::{Rebalancer, Settings};
-use crate::protocol::{Commit, SequenceOutput, SequenceStep, StepDone, StepTiming, ToRank, TokenScore};
+use crate::protocol::{
+    Batch, Commit, SequenceOutput, SequenceStep, Sequences, StepDone, StepTiming, ToRank, TokenScore,
+};
 use crate::scheduler::{CacheSize, Limits};
 use crate::threads::VitalThreads;
 
@@ -78,6 +81,10 @@ pub struct FakeRanks(Shared);
 
 pub struct FakeGroup {
     generation: u64,
+    /// What each rank knows.
+    sequences: Vec<Sequences>,
+    /// Steps that are not answered, the oldest first.
+    under_way: VecDeque<(u64, Vec<Batch>)>,
     shared: Shared,
 }
 
@@ -175,7 +182,8 @@ impl Ranks for FakeRanks {
 
     fn form(&self, _map: &MapDocument, _epoch: u64) -> Result<u64, FormError> {
         let generation = self.0.generation.fetch_add(1, Ordering::SeqCst) + 1;
-        let group = FakeGroup { generation, shared: self.0.clone() };
+        let sequences = (0..self.0.ranks).map(|_| Sequences::default()).collect();
+        let group = FakeGroup { generation, sequences, under_way: VecDeque::new(), shared: self.0.clone() };
         self.0.events.send(FleetEvent::Formed(group)).unwrap();
         Ok(generation)
     }
@@ -207,18 +215,21 @@ impl RankGroup for FakeGroup {
         vec![self.shared.cache; self.shared.ranks]
     }
 
-    fn run_step(
-        &mut self,
-        number: u64,
-        batches: Vec<Vec<SequenceStep>>,
-        _commits: &[Commit],
-    ) -> Result<Vec<StepDone>, RankLost> {
+    fn send(&mut self, number: u64, batches: Vec<Batch>, _commits: &[Commit]) -> Result<(), RankLost> {
+        self.under_way.push_back((number, batches));
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<Vec<StepDone>, RankLost> {
+        let (number, batches) = self.under_way.pop_front().expect("a step is under way");
         // A test that has let go of its end does not listen any more.
-        let _ = self.shared.begun.send(batches.iter().map(Vec::len).sum());
+        let _ = self.shared.begun.send(batches.iter().map(|batch| batch.work.len()).sum());
         if let Some(permits) = &self.shared.permits {
             let _ = permits.recv();
         }
-        let tokens = || batches.iter().flatten().flat_map(|step| &step.tokens);
+        let ranks = self.sequences.iter_mut().zip(batches);
+        let steps: Vec<Vec<SequenceStep>> = ranks.map(|(rank, batch)| rank.next(batch).unwrap()).collect();
+        let tokens = || steps.iter().flatten().flat_map(|step| &step.tokens);
         let poisoned = self.shared.poison.is_some_and(|poison| tokens().any(|&token| token == poison));
         if poisoned || self.shared.lose.swap(false, Ordering::SeqCst) {
             let (generation, rank, reason) = (self.generation, RankId(1), "connection reset".to_owned());
@@ -227,21 +238,21 @@ impl RankGroup for FakeGroup {
             return Err(RankLost { rank, number, reason });
         }
         self.shared.steps.fetch_add(1, Ordering::SeqCst);
-        let done = |batch: Vec<SequenceStep>| StepDone {
-            generation: self.generation,
-            number,
-            outputs: batch.iter().map(|step| self.sequence(step)).collect(),
-            // Every token goes to the first expert of its rank.
-            slot_pairs: std::iter::once(batch.iter().map(|step| step.tokens.len() as u32).sum())
-                .chain(std::iter::repeat_n(0, EXPERTS / self.shared.ranks - 1))
-                .collect(),
-            timing: StepTiming::default(),
-        };
-        Ok(batches.into_iter().map(done).collect())
+        Ok((0..steps.len()).zip(steps).map(|(rank, steps)| self.done(number, rank, steps)).collect())
     }
 }
 
 impl FakeGroup {
+    fn done(&mut self, number: u64, rank: usize, steps: Vec<SequenceStep>) -> StepDone {
+        // Every token goes to the first expert of its rank.
+        let tokens = steps.iter().map(|step| step.tokens.len() as u32).sum();
+        let others = std::iter::repeat_n(0, EXPERTS / self.shared.ranks - 1);
+        let outputs: Vec<SequenceOutput> = steps.iter().map(|step| self.sequence(step)).collect();
+        self.sequences[rank].computed(steps, &outputs);
+        let (generation, slot_pairs) = (self.generation, std::iter::once(tokens).chain(others).collect());
+        StepDone { generation, number, outputs, slot_pairs, timing: StepTiming::default() }
+    }
+
     fn sequence(&self, step: &SequenceStep) -> SequenceOutput {
         let score = |token: u32| {
             let others = (1..step.top_logprobs).map(|other| (token + other, -1.0 - other as f32));

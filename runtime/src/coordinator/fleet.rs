@@ -3,7 +3,7 @@
 //!
 //! Every connection begins with both ends proving that they belong, see [`crate::fabric::handshake`]. A rank then registers on
 //! its control connection. When all are registered the fleet says [`FleetEvent::Complete`] and
-//! the driver calls [`Fleet::form`]; when all are ready the driver receives a [`Group`] and runs steps on it. A rank
+//! the driver calls [`Ranks::form`]; when all are ready the driver receives a [`Group`] and runs steps on it. A rank
 //! that is lost ends its group: every connection of the group is closed, the ranks keep their experts, register again,
 //! and the story starts anew under the next generation.
 
@@ -26,6 +26,7 @@ use thiserror::Error;
 pub use self::group::{Group, RankLost};
 pub use self::latest::Latest;
 use self::members::Members;
+use super::ranks::Ranks;
 use crate::fabric::greeter::{Greeter, Stopper};
 use crate::fabric::secret::Secret;
 use crate::protocol::{MoveFailure, ToRank, TransactionId};
@@ -65,7 +66,7 @@ impl FleetSettings {
 /// is reported once for each order, and of failures and refusals only the last is kept.
 #[derive(Debug)]
 pub enum FleetEvent<G = Group> {
-    /// Every rank is registered and there is no group: time for [`Fleet::form`].
+    /// Every rank is registered and there is no group: time for [`Ranks::form`].
     Complete,
     /// Every rank is ready; the driver runs steps on the group until it is lost.
     Formed(G),
@@ -166,30 +167,24 @@ impl Fleet {
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
+}
 
-    /// Orders every rank to form the next group under this map; [`FleetEvent::Formed`] or [`FleetEvent::Lost`]
-    /// follows. Returns its generation.
-    ///
-    /// # Errors
-    /// If a rank is missing, or there is a group.
-    pub fn form(&self, map: &MapDocument, epoch: u64) -> Result<u64, FormError> {
+impl Ranks for Fleet {
+    type Group = Group;
+
+    fn form(&self, map: &MapDocument, epoch: u64) -> Result<u64, FormError> {
         self.members.form(map, epoch)
     }
 
-    /// Sends an order of the move path to a rank; a rank that is gone does not get it, and its group is lost anyway.
-    pub fn order(&self, rank: RankId, order: ToRank) {
+    fn order(&self, rank: RankId, order: ToRank) {
         self.members.order(rank, order);
     }
 
-    /// Every rank, in order.
-    #[must_use]
-    pub fn ranks(&self) -> Vec<RankState> {
+    fn states(&self) -> Vec<RankState> {
         self.members.states()
     }
 
-    /// The number of the last group, formed, being formed or lost; 0 before the first.
-    #[must_use]
-    pub fn generation(&self) -> u64 {
+    fn generation(&self) -> u64 {
         self.members.generation()
     }
 }

@@ -13,7 +13,7 @@ use crate::experts::pages::{Pages, Swap};
 use crate::experts::table::ExpertTable;
 use crate::fabric::framing::Connection;
 use crate::fabric::mesh::Mesh;
-use crate::protocol::{Commit, Step, StepDone, TransactionId};
+use crate::protocol::{Commit, SequenceStep, Sequences, Step, StepDone, TransactionId};
 
 /// A rank's part in one group.
 pub struct Membership<B: Backend> {
@@ -24,6 +24,14 @@ pub struct Membership<B: Backend> {
     pages: Arc<Pages<B>>,
     incoming: Receiver<HandOver<B>>,
     staged: BTreeMap<TransactionId, NewPages<B>>,
+    sequences: Sequences,
+}
+
+/// A step as this rank computes it.
+pub(super) struct Work {
+    pub number: u64,
+    pub commits: Vec<Commit>,
+    pub batch: Vec<SequenceStep>,
 }
 
 /// The connections that steps go over.
@@ -45,19 +53,27 @@ impl<B: Backend> Membership<B> {
         pages: Arc<Pages<B>>,
         incoming: Receiver<HandOver<B>>,
     ) -> Self {
-        Self { table, fabric, generation, steps, pages, incoming, staged: BTreeMap::new() }
+        let (staged, sequences) = (BTreeMap::new(), Sequences::default());
+        Self { table, fabric, generation, steps, pages, incoming, staged, sequences }
     }
 
-    pub(super) fn next_step(&mut self) -> Result<Step, EngineError> {
-        let step: Step = self.steps.receive()?;
-        if step.generation != self.generation {
-            return Err(EngineError::Generation { found: step.generation, expected: self.generation });
+    pub(super) fn next_step(&mut self) -> Result<Work, EngineError> {
+        let Step { generation, number, commits, batch } = self.steps.receive()?;
+        if generation != self.generation {
+            return Err(EngineError::Generation { found: generation, expected: self.generation });
         }
-        Ok(step)
+        Ok(Work { number, commits: commits.into_owned(), batch: self.sequences.next(batch)? })
     }
 
-    pub(super) fn answer(&mut self, done: &StepDone) -> Result<(), EngineError> {
-        Ok(self.steps.send(done)?)
+    pub(super) fn answer(&mut self, batch: Vec<SequenceStep>, done: &StepDone) -> Result<(), EngineError> {
+        self.steps.send(done)?;
+        self.sequences.computed(batch, &done.outputs);
+        Ok(())
+    }
+
+    /// The group's number.
+    pub(super) const fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Swaps the pages of what is committed.

@@ -1,6 +1,7 @@
 //! Messages on a TCP connection: 4 bytes of length, little endian, then that many bytes of postcard.
 
 mod error;
+mod fan;
 mod timed;
 
 use std::io::{self, Read as _, Write as _};
@@ -12,6 +13,7 @@ use serde::de::DeserializeOwned;
 use socket2::{SockRef, TcpKeepalive};
 
 pub use self::error::ConnectionError;
+pub use self::fan::{Broken, Fan};
 use self::timed::{Timed, Timeouts};
 
 /// The longest message, bytes: room for a step of 100,000 sequences, and little enough to hold.

@@ -114,18 +114,21 @@ fn messages_that_are_changed_on_their_way_are_read_as_some_message_or_as_none() 
         fuzz(&message, &mut random);
     }
     let sampling = Sampling { temperature: 0.5, top_p: 0.9, top_k: 5, seed: 1 << 60, logprob: true };
-    let sequence = SequenceStep {
+    let begins = SequenceWork {
         sequence: SequenceId(4),
-        position: 100,
-        tokens: vec![1, 2, 300],
+        begins: Some(sampling),
+        position: 0,
+        tokens: Tokens::Given(vec![1, 2, 300]),
         blocks: vec![7, 8],
-        sample: Some(sampling),
+        sample: true,
         score: vec![Some(2), None, Some(9)],
         top_logprobs: 2,
     };
     let Transaction { layer, changes, shares } = transaction();
     let commit = Commit { transaction: TransactionId(9), epoch: 6, layer, changes, shares };
-    fuzz(&Step { generation: 3, number: 70, commits: vec![commit], batch: vec![sequence; 2] }, &mut random);
+    let goes_on = SequenceWork { begins: None, position: 3, tokens: Tokens::Chosen, ..begins.clone() };
+    let batch = Batch { ended: vec![SequenceId(3)], work: vec![begins, goes_on] };
+    fuzz(&Step { generation: 3, number: 70, commits: vec![commit].into(), batch }, &mut random);
     let score = TokenScore { token: 300, logprob: -0.5, top: vec![(300, -0.5), (2, -1.5)] };
     let output = SequenceOutput {
         sequence: SequenceId(4),

@@ -1,8 +1,9 @@
 //! A sequence from its submission to its end: what survives being put back.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::protocol::{Sampling, SequenceId, SequenceOutput, SequenceStep, TokenScore};
+use crate::protocol::{Sampling, SequenceId, SequenceOutput, SequenceWork, TokenScore, Tokens};
 
 use super::blocks::Blocks;
 
@@ -135,6 +136,11 @@ impl Sequence {
         }
     }
 
+    /// Tokens whose KV is needed at most: the last token that it gives is not computed.
+    fn last(&self) -> usize {
+        self.request.prompt.len() + self.most.saturating_sub(1)
+    }
+
     fn token(&self, position: usize) -> u32 {
         let prompt = &self.request.prompt;
         prompt.get(position).copied().unwrap_or_else(|| self.given[position - prompt.len()])
@@ -142,43 +148,76 @@ impl Sequence {
 }
 
 /// A sequence that a rank holds KV blocks for.
+///
+/// Steps may be under way whose tokens nobody knows yet: what they compute counts as computed, since the rank runs them before
+/// any that follows, and the token that they choose as one that is there.
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) sequence: Sequence,
     pub(super) blocks: Blocks,
-    /// Tokens whose KV is in the blocks.
+    /// The first step that its rank computes it in.
+    first_step: u64,
+    /// Tokens whose KV is in the blocks when all steps under way are done.
     computed: usize,
-    /// Tokens of the step that is under way.
-    in_step: usize,
+    /// Blocks that its rank was told of; none before it has begun there.
+    told: usize,
+    /// Whether each step that is under way with it chooses a token, the oldest first.
+    under_way: VecDeque<bool>,
+    /// Its last step chose a token, which its rank goes on with.
+    chose: bool,
 }
 
 impl Running {
-    pub(super) const fn new(sequence: Sequence, blocks: Blocks) -> Self {
-        Self { sequence, blocks, computed: 0, in_step: 0 }
+    /// One that begins in a step.
+    pub(super) const fn new(sequence: Sequence, blocks: Blocks, first_step: u64) -> Self {
+        Self { sequence, blocks, first_step, computed: 0, told: 0, under_way: VecDeque::new(), chose: false }
     }
 
-    /// Tokens whose KV is still to be computed; at least 1 between steps.
+    /// Whether its rank has been told of it.
+    pub(super) const fn has_begun(&self) -> bool {
+        self.told > 0
+    }
+
+    /// Tokens that are there when all steps under way are done.
+    fn tokens(&self) -> usize {
+        self.sequence.tokens() + self.under_way.iter().filter(|chooses| **chooses).count()
+    }
+
+    /// Tokens whose KV is still to be computed: none while a step that is under way may be its last.
     pub(super) fn pending(&self) -> usize {
-        self.sequence.tokens() - self.computed
+        self.tokens().min(self.sequence.last()) - self.computed
+    }
+
+    /// Takes what is missing of blocks to compute all that is pending; false if there are too few.
+    pub(super) fn reach(&mut self) -> bool {
+        self.blocks.reach(self.computed + self.pending())
     }
 
     /// The next `count` tokens as work of a step; the blocks must reach that far.
-    pub(super) fn work(&mut self, id: SequenceId, count: usize) -> SequenceStep {
-        self.in_step = count;
-        let sequence = &self.sequence;
-        let request = &sequence.request;
+    pub(super) fn work(&mut self, id: SequenceId, count: usize) -> SequenceWork {
         let end = self.computed + count;
-        let at_end = end == sequence.tokens();
-        let samples = at_end && sequence.given.len() < sequence.most;
-        SequenceStep {
+        let samples = end == self.tokens() && self.tokens() - self.sequence.request.prompt.len() < self.sequence.most;
+        let tokens = if self.chose {
+            Tokens::Chosen
+        } else {
+            Tokens::Given((self.computed..end).map(|position| self.sequence.token(position)).collect())
+        };
+        let blocks = self.blocks.of(end);
+        let work = SequenceWork {
             sequence: id,
+            begins: (!self.has_begun()).then_some(self.sequence.request.sampling),
             position: self.computed as u32,
-            tokens: (self.computed..end).map(|position| sequence.token(position)).collect(),
-            blocks: self.blocks.of(end).to_vec(),
-            sample: samples.then_some(request.sampling),
+            tokens,
+            blocks: blocks[self.told..].to_vec(),
+            sample: samples,
             score: self.wanted_scores(end),
-            top_logprobs: request.top_logprobs,
-        }
+            top_logprobs: self.sequence.request.top_logprobs,
+        };
+        self.told = blocks.len();
+        self.computed = end;
+        self.chose = samples;
+        self.under_way.push_back(samples);
+        work
     }
 
     fn wanted_scores(&self, end: usize) -> Vec<Option<u32>> {
@@ -193,22 +232,26 @@ impl Running {
     /// The sequence as it waits again when its ranks are gone, perhaps in the middle of a step.
     pub(super) fn put_back(self) -> Sequence {
         let mut sequence = self.sequence;
-        if self.in_step > 0 {
+        if !self.under_way.is_empty() {
             sequence.losses.in_a_row += 1;
             sequence.losses.in_all += 1;
         }
         sequence
     }
 
-    /// Takes in what the step gave.
-    pub(super) fn take(&mut self, output: SequenceOutput) -> Output {
-        self.computed += std::mem::take(&mut self.in_step);
+    /// Takes in what the oldest step under way gave; `None` if it is of a step before this one began.
+    pub(super) fn take(&mut self, step: u64, output: SequenceOutput) -> Option<Output> {
+        if step < self.first_step {
+            return None;
+        }
+        self.under_way.pop_front();
         let SequenceOutput { sequence: id, token, scores, no_numbers } = output;
         let prompt_scores: Vec<TokenScore> = scores.into_iter().flatten().collect();
         let is_number =
             |score: &TokenScore| score.logprob.is_finite() && score.top.iter().all(|(_, logprob)| logprob.is_finite());
         if no_numbers || !prompt_scores.iter().chain(&token).all(is_number) {
-            return Output { sequence: id, prompt_scores: Vec::new(), token: None, finish: None, no_numbers: true };
+            let (prompt_scores, token) = (Vec::new(), None);
+            return Some(Output { sequence: id, prompt_scores, token, finish: None, no_numbers: true });
         }
         let sequence = &mut self.sequence;
         sequence.scored += prompt_scores.len();
@@ -220,8 +263,9 @@ impl Running {
         }
         let stopped = token.as_ref().is_some_and(|token| sequence.request.stop_tokens.contains(&token.token));
         // With no token to give at all, the end of the prompt is the end.
-        let complete = sequence.given.len() >= sequence.most && (token.is_some() || self.computed == sequence.tokens());
+        let at_end = self.under_way.is_empty() && self.computed == sequence.tokens();
+        let complete = sequence.given.len() >= sequence.most && (token.is_some() || at_end);
         let finish = if stopped { Some(Finish::Stop) } else { complete.then_some(Finish::Length) };
-        Output { sequence: id, prompt_scores, token, finish, no_numbers: false }
+        Some(Output { sequence: id, prompt_scores, token, finish, no_numbers: false })
     }
 }

@@ -1,10 +1,10 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::protocol::{Sampling, TokenScore};
+use crate::protocol::{Sampling, SequenceStep, Sequences, TokenScore, Tokens};
 
 const STOP: u32 = 7;
 
@@ -32,14 +32,22 @@ fn follows(token: u32, position: u32) -> u32 {
 /// position that it did not write.
 #[derive(Default)]
 struct FakeRank {
+    known: Sequences,
     written: BTreeMap<(u32, u32), (SequenceId, u32)>,
 }
 
 impl FakeRank {
-    fn run(&mut self, batch: &[SequenceStep], block_tokens: u32) -> Vec<SequenceOutput> {
-        let held: Vec<u32> = batch.iter().flat_map(|step| step.blocks.clone()).collect();
+    fn run(&mut self, batch: Batch, block_tokens: u32) -> Vec<SequenceOutput> {
+        let steps = self.known.next(batch).unwrap();
+        let outputs = self.compute(&steps, block_tokens);
+        self.known.computed(steps, &outputs);
+        outputs
+    }
+
+    fn compute(&mut self, steps: &[SequenceStep], block_tokens: u32) -> Vec<SequenceOutput> {
+        let held: Vec<u32> = steps.iter().flat_map(|step| step.blocks.clone()).collect();
         assert_eq!(held.len(), held.iter().collect::<BTreeSet<_>>().len(), "a block is used by one sequence: {held:?}");
-        batch.iter().map(|step| self.sequence(step, block_tokens)).collect()
+        steps.iter().map(|step| self.sequence(step, block_tokens)).collect()
     }
 
     fn sequence(&mut self, step: &SequenceStep, block_tokens: u32) -> SequenceOutput {
@@ -82,6 +90,10 @@ struct Group {
     ranks: Vec<FakeRank>,
     size: CacheSize,
     limits: Limits,
+    /// Steps that may be under way at a time.
+    depth: usize,
+    /// What ranks gave and the scheduler has not heard yet, the oldest first.
+    under_way: VecDeque<Vec<Vec<SequenceOutput>>>,
     given: BTreeMap<SequenceId, Vec<u32>>,
     scored: BTreeMap<SequenceId, Vec<u32>>,
     finished: BTreeMap<SequenceId, Finish>,
@@ -98,6 +110,8 @@ impl Group {
             ranks,
             size,
             limits,
+            depth: 1,
+            under_way: VecDeque::new(),
             given: BTreeMap::new(),
             scored: BTreeMap::new(),
             finished: BTreeMap::new(),
@@ -105,17 +119,33 @@ impl Group {
         }
     }
 
+    /// Sends a step, if one may be and there is work, and hears of the oldest one when nothing more can be sent.
     fn step(&mut self) -> bool {
-        let Some(batches) = self.scheduler.next_batches() else { return false };
-        for batch in &batches {
-            let tokens: usize = batch.iter().map(|step| step.tokens.len()).sum();
-            assert!(tokens <= self.limits.step_tokens, "{tokens} tokens in a step");
+        let batches = self.scheduler.next_batches();
+        let is_sent = batches.is_some();
+        if let Some(batches) = batches {
+            self.send(batches);
         }
-        let new: BTreeSet<SequenceId> =
-            batches.iter().flatten().map(|step| step.sequence).filter(|id| !self.started.contains(id)).collect();
+        if !is_sent || self.under_way.len() == self.depth {
+            let Some(outputs) = self.under_way.pop_front() else { return false };
+            self.take(outputs);
+        }
+        true
+    }
+
+    fn send(&mut self, batches: Vec<Batch>) {
+        for batch in &batches {
+            assert!(batch.tokens() <= self.limits.step_tokens, "{batch:?}");
+        }
+        let sequences = batches.iter().flat_map(|batch| &batch.work).map(|work| work.sequence);
+        let new: BTreeSet<SequenceId> = sequences.filter(|id| !self.started.contains(id)).collect();
         self.started.extend(new);
         let block_tokens = self.size.block_tokens;
-        let outputs = self.ranks.iter_mut().zip(&batches).map(|(rank, batch)| rank.run(batch, block_tokens)).collect();
+        let outputs = self.ranks.iter_mut().zip(batches).map(|(rank, batch)| rank.run(batch, block_tokens)).collect();
+        self.under_way.push_back(outputs);
+    }
+
+    fn take(&mut self, outputs: Vec<Vec<SequenceOutput>>) {
         for output in self.scheduler.take(outputs) {
             let id = output.sequence;
             assert!(!self.finished.contains_key(&id), "{id:?} gave something after its end");
@@ -123,14 +153,23 @@ impl Group {
             self.scored.entry(id).or_default().extend(output.prompt_scores.iter().map(|score| score.token));
             self.finished.extend(output.finish.map(|finish| (id, finish)));
         }
-        true
     }
 
     fn lose_a_rank(&mut self) {
-        assert_eq!(self.scheduler.lose(), []);
+        assert_eq!(self.lose(), []);
         assert!(self.scheduler.next_batches().is_none());
+        self.form();
+    }
+
+    /// Whatever is under way is lost; gives who ends with it.
+    fn lose(&mut self) -> Vec<SequenceId> {
+        self.under_way.clear();
+        self.scheduler.lose()
+    }
+
+    fn form(&mut self) {
         self.scheduler.form(&vec![self.size; self.ranks.len()]);
-        self.ranks.iter_mut().for_each(|rank| rank.written.clear());
+        self.ranks.iter_mut().for_each(|rank| *rank = FakeRank::default());
     }
 
     fn run_to_the_end(&mut self, steps_at_most: usize) {
@@ -164,7 +203,7 @@ fn sequences_that_generate_get_their_token_before_prompts_get_the_rest() {
     group.step();
     group.scheduler.submit(vec![asks(&[2; 20], 1)]).unwrap();
     let batches = group.scheduler.next_batches().unwrap();
-    let lengths: Vec<usize> = batches[0].iter().map(|step| step.tokens.len()).collect();
+    let lengths: Vec<usize> = batches[0].work.iter().map(|work| work.tokens.count()).collect();
     assert_eq!(lengths, [1, 7]);
 }
 
@@ -173,7 +212,7 @@ fn work_is_spread_over_the_ranks() {
     let mut group = Group::new(4, SIZE, LIMITS);
     group.scheduler.submit((0..8).map(|token| asks(&[token, 1], 1)).collect()).unwrap();
     let batches = group.scheduler.next_batches().unwrap();
-    assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 2, 2]);
+    assert_eq!(batches.iter().map(|batch| batch.work.len()).collect::<Vec<_>>(), [2, 2, 2, 2]);
 }
 
 #[test]
@@ -226,7 +265,7 @@ fn a_group_formed_with_smaller_caches_names_what_it_cannot_serve_any_more() {
     let ids = group.scheduler.submit(vec![asks(&[1; 20], 12), asks(&[1; 5], 2)]).unwrap();
     group.step();
     assert_eq!(group.scheduler.form(&[CacheSize { blocks: 4, block_tokens: 4 }]), [ids[0]]);
-    group.ranks[0].written.clear();
+    group.ranks[0] = FakeRank::default();
     group.run_to_the_end(10);
     assert_eq!(group.finished.keys().collect::<Vec<_>>(), [&ids[1]]);
 }
@@ -248,9 +287,8 @@ fn every_token_of_a_prompt_but_the_first_is_scored_once_though_its_rank_is_lost(
 /// Loses the group in the middle of a step; gives who ends with it.
 fn lose_in_a_step(group: &mut Group) -> Vec<SequenceId> {
     assert!(group.scheduler.next_batches().is_some());
-    let ended = group.scheduler.lose();
-    group.scheduler.form(&vec![group.size; group.ranks.len()]);
-    group.ranks.iter_mut().for_each(|rank| rank.written.clear());
+    let ended = group.lose();
+    group.form();
     ended
 }
 
@@ -342,9 +380,96 @@ fn an_open_length_follows_the_caches() {
     group.scheduler.lose();
     group.size = CacheSize { blocks: 4, block_tokens: 4 };
     assert_eq!(group.scheduler.form(&[group.size]), [ids[1]]);
-    group.ranks[0].written.clear();
+    group.ranks[0] = FakeRank::default();
     group.run_to_the_end(100);
     assert_eq!(group.given[&ids[0]].len(), 12);
+}
+
+#[test]
+fn a_step_says_only_what_its_rank_does_not_know() {
+    let mut group = Group::new(1, SIZE, LIMITS);
+    let ids = group.scheduler.submit(vec![asks(&[1; 7], 3)]).unwrap();
+    let first = group.scheduler.next_batches().unwrap().remove(0);
+    let begins = SequenceWork {
+        sequence: ids[0],
+        begins: Some(sampling()),
+        position: 0,
+        tokens: Tokens::Given(vec![1; 7]),
+        blocks: vec![0, 1],
+        sample: true,
+        score: Vec::new(),
+        top_logprobs: 0,
+    };
+    assert_eq!((first.ended.len(), &first.work[..]), (0, &[begins.clone()][..]));
+    group.send(vec![first]);
+    let goes_on = |position, blocks: &[u32]| SequenceWork {
+        begins: None,
+        position,
+        tokens: Tokens::Chosen,
+        blocks: blocks.to_vec(),
+        ..begins.clone()
+    };
+    // Before anybody knows what the first step gives.
+    let second = group.scheduler.next_batches().unwrap().remove(0);
+    assert_eq!(second.work, [goes_on(7, &[])]);
+    let third = group.scheduler.next_batches().unwrap().remove(0);
+    assert_eq!(third.work, [goes_on(8, &[2])]);
+    assert_eq!(group.scheduler.next_batches(), None, "its last token may be under way");
+    group.send(vec![second]);
+    group.send(vec![third]);
+    while group.step() {}
+    assert_eq!(group.given[&ids[0]], alone(&asks(&[1; 7], 3)).0);
+    group.scheduler.submit(vec![asks(&[2], 1)]).unwrap();
+    assert_eq!(group.scheduler.next_batches().unwrap()[0].ended, ids);
+}
+
+#[test]
+fn what_is_computed_beyond_a_stop_token_is_given_to_nobody() {
+    let mut group = Group { depth: 3, ..Group::new(1, SIZE, LIMITS) };
+    // The second token is the one that ends it, and two steps more are under way then.
+    let prompt = (0..97).find(|&token| alone(&asks(&[token], 9)).0.len() == 2).unwrap();
+    let ids = group.scheduler.submit(vec![asks(&[prompt], 9)]).unwrap();
+    let mut steps = 0;
+    while group.step() {
+        steps += 1;
+    }
+    assert_eq!((group.finished[&ids[0]], &group.given[&ids[0]]), (Finish::Stop, &alone(&asks(&[prompt], 9)).0));
+    assert!(steps > 2 && group.scheduler.is_idle());
+    assert_eq!(group.scheduler.blocks_used().collect::<Vec<_>>(), [0]);
+}
+
+/// Bytes of a step of so many sequences of so many tokens each, and of the same with all that its rank knows.
+#[test]
+fn a_step_of_many_long_sequences_is_small() {
+    const SEQUENCES: usize = 256;
+    const CONTEXT: usize = 8192;
+    let blocks = CacheSize { blocks: (SEQUENCES * (CONTEXT / 16 + 1)) as u32, block_tokens: 16 };
+    let limits = Limits { queued: SEQUENCES, running_per_rank: SEQUENCES, step_tokens: SEQUENCES * CONTEXT };
+    let mut scheduler = Scheduler::new(limits);
+    scheduler.form(&[blocks]);
+    scheduler.submit(vec![asks(&[1; CONTEXT], 9); SEQUENCES]).unwrap();
+    let mut known = Sequences::default();
+    let mut bytes = Vec::new();
+    for _ in 0..2 {
+        let batch = scheduler.next_batches().unwrap().remove(0);
+        let steps = postcard::to_allocvec(&batch).unwrap();
+        let whole = known.next(batch).unwrap();
+        let told = whole.iter().map(|step| postcard::to_allocvec(&(&step.blocks, step.sample, &step.tokens)).unwrap());
+        bytes.push((steps.len(), told.map(|told| told.len()).sum::<usize>()));
+        let token = Some(TokenScore { token: 5, logprob: 0.0, top: Vec::new() });
+        let output = |step: &SequenceStep| SequenceOutput {
+            sequence: step.sequence,
+            token: token.clone(),
+            scores: Vec::new(),
+            no_numbers: false,
+        };
+        let outputs: Vec<SequenceOutput> = whole.iter().map(output).collect();
+        known.computed(whole, &outputs);
+        scheduler.take(vec![outputs]);
+    }
+    let (now, whole) = bytes[1];
+    assert!(now * 20 <= whole, "{now} bytes of {whole}");
+    assert!(now <= SEQUENCES * 16, "{now}");
 }
 
 #[derive(Clone, Debug)]
@@ -373,9 +498,10 @@ proptest! {
         actions in proptest::collection::vec(action(), 1..60),
         ranks in 1usize..4,
         blocks in 8u32..14,
+        depth in 1usize..4,
     ) {
         let size = CacheSize { blocks, block_tokens: 4 };
-        let mut group = Group::new(ranks, size, LIMITS);
+        let mut group = Group { depth, ..Group::new(ranks, size, LIMITS) };
         let mut requests = BTreeMap::new();
         let mut aborted = BTreeSet::new();
         for action in actions {
@@ -396,7 +522,11 @@ proptest! {
                         aborted.insert(id);
                     }
                 }
-                Action::LoseRank => group.lose_a_rank(),
+                Action::LoseRank => {
+                    // Who is in three lost steps in a row is given up.
+                    aborted.extend(group.lose());
+                    group.form();
+                }
             }
         }
         group.run_to_the_end(5_000);

@@ -18,13 +18,14 @@ use plan::map::{ExpertMap, MapShape};
 use plan::policy::Terms;
 use plan::topology::Topology;
 use runtime::coordinator::fleet::{Fleet, FleetEvent, FleetSettings, Group};
+use runtime::coordinator::ranks::{RankGroup as _, Ranks as _};
 use runtime::experts::mover::Faults;
 use runtime::experts::planner::{Planned, Planner, Wanted};
 use runtime::experts::rebalance::{Effect, Event, Rebalancer, Report, Settings};
 use runtime::fabric::secret::Secret;
 use runtime::model::checkpoint::Checkpoint;
 use runtime::model::qwen3_moe::CacheSize;
-use runtime::protocol::{Commit, Sampling, SequenceId, SequenceStep, StepDone};
+use runtime::protocol::{Batch, Commit, Sampling, SequenceId, SequenceWork, StepDone, Tokens};
 use runtime::threads::VitalThreads;
 use runtime::worker::{Stop, WorkerError, WorkerSettings};
 
@@ -259,7 +260,7 @@ impl Deployment {
     }
 
     /// Runs a step; `None` if the group is lost.
-    pub fn step(&mut self, batches: Vec<Vec<SequenceStep>>) -> Option<Vec<StepDone>> {
+    pub fn step(&mut self, batches: Vec<Batch>) -> Option<Vec<StepDone>> {
         self.pump();
         self.steps += 1;
         let mut commits = self.rebalancer.commits_for(self.steps);
@@ -284,7 +285,7 @@ impl Deployment {
         let deadline = Instant::now() + PATIENCE;
         while !done(self) {
             assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {:?}", self.reports);
-            self.step(vec![Vec::new(); self.setup.ranks]).expect("no rank is lost");
+            self.step(vec![Batch::default(); self.setup.ranks]).expect("no rank is lost");
             if let Ok(event) = self.events.recv_timeout(Duration::from_millis(2)) {
                 self.on_fleet(event);
             }
@@ -385,14 +386,15 @@ impl Sequence {
         self.cached = 0;
     }
 
-    fn step(&self) -> SequenceStep {
-        let blocks = (self.tokens.len() as u32).div_ceil(BLOCK_TOKENS) as usize;
-        SequenceStep {
+    fn step(&self) -> SequenceWork {
+        let blocks = |tokens: usize| (tokens as u32).div_ceil(BLOCK_TOKENS) as usize;
+        SequenceWork {
             sequence: self.id,
+            begins: (self.cached == 0).then_some(self.sampling),
             position: self.cached as u32,
-            tokens: self.tokens[self.cached..].to_vec(),
-            blocks: self.blocks[..blocks].to_vec(),
-            sample: Some(self.sampling),
+            tokens: Tokens::Given(self.tokens[self.cached..].to_vec()),
+            blocks: self.blocks[blocks(self.cached)..blocks(self.tokens.len())].to_vec(),
+            sample: true,
             score: Vec::new(),
             top_logprobs: 0,
         }
@@ -401,9 +403,9 @@ impl Sequence {
 
 /// One step of every sequence; false if the group was lost in it.
 pub fn advance(deployment: &mut Deployment, sequences: &mut [Sequence]) -> bool {
-    let mut batches = vec![Vec::new(); deployment.setup.ranks];
+    let mut batches = vec![Batch::default(); deployment.setup.ranks];
     for sequence in sequences.iter() {
-        batches[sequence.rank.index()].push(sequence.step());
+        batches[sequence.rank.index()].work.push(sequence.step());
     }
     let Some(answers) = deployment.step(batches) else { return false };
     let outputs = answers.iter().flat_map(|answer| &answer.outputs);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use plan::ids::RankId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use runtime::coordinator::ranks::Ranks as _;
 use runtime::fabric::purpose::{GroupId, Hello, Purpose};
 
 use crate::group::Deployment;

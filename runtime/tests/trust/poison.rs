@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use plan::ids::RankId;
+use runtime::coordinator::ranks::Ranks as _;
 use runtime::experts::rebalance::{AbortReason, Report};
 use runtime::fabric::framing::Connection;
 use runtime::fabric::greeter::{Greeter, Stopper};

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use plan::ids::RankId;
+use runtime::coordinator::ranks::Ranks as _;
 use runtime::fabric::framing::ConnectionError;
 use runtime::fabric::handshake::call;
 use runtime::fabric::purpose::{Hello, Purpose};

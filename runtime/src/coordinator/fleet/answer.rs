@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::protocol::{SequenceOutput, SequenceStep, StepDone, StepTiming, TokenScore};
+use crate::protocol::{SequenceOutput, SequenceWork, StepDone, StepTiming, TokenScore};
 
 /// By how much a log-probability may be above 0: the sum of many roundings.
 const ROUNDING: f32 = 1e-3;
@@ -31,35 +31,35 @@ pub(super) struct Expected {
 
 impl Expected {
     /// The length that the answer to a batch can have, bytes.
-    pub fn most_bytes(&self, batch: &[SequenceStep]) -> usize {
-        let of_sequence = |step: &SequenceStep| {
+    pub fn most_bytes(&self, work: &[SequenceWork]) -> usize {
+        let of_sequence = |step: &SequenceWork| {
             let score = 1 + PAIR + NUMBER + (step.top_logprobs as usize).min(self.vocabulary) * PAIR;
             2 * NUMBER + (step.score.len() + 1) * score
         };
-        let sequences: usize = batch.iter().map(of_sequence).sum();
+        let sequences: usize = work.iter().map(of_sequence).sum();
         8 * NUMBER + sequences + self.layers * self.slots_per_rank * NUMBER
     }
 
     /// Why an answer cannot be right, if it cannot. `tokens` is how many all ranks together had; `elapsed` how long ago the
     /// step was sent.
-    pub fn wrong(&self, done: &StepDone, batch: &[SequenceStep], tokens: usize, elapsed: Duration) -> Option<String> {
+    pub fn wrong(&self, done: &StepDone, work: &[SequenceWork], tokens: usize, elapsed: Duration) -> Option<String> {
         let StepDone { generation: _, number: _, outputs, slot_pairs, timing } = done;
-        if outputs.len() != batch.len() {
-            return Some(format!("{} sequences for a batch of {}", outputs.len(), batch.len()));
+        if outputs.len() != work.len() {
+            return Some(format!("{} sequences for a batch of {}", outputs.len(), work.len()));
         }
-        if let Some(reason) = batch.iter().zip(outputs).find_map(|(step, output)| self.wrong_output(step, output)) {
+        if let Some(reason) = work.iter().zip(outputs).find_map(|(step, output)| self.wrong_output(step, output)) {
             return Some(reason);
         }
         self.wrong_pairs(slot_pairs, tokens).or_else(|| wrong_timing(timing, elapsed))
     }
 
-    fn wrong_output(&self, step: &SequenceStep, output: &SequenceOutput) -> Option<String> {
+    fn wrong_output(&self, step: &SequenceWork, output: &SequenceOutput) -> Option<String> {
         let SequenceOutput { sequence, token, scores, no_numbers } = output;
         if *sequence != step.sequence {
             return Some(format!("sequence {} in the place of {}", sequence.0, step.sequence.0));
         }
         let is_given = |asked: bool, given: bool| given == asked || (*no_numbers && !given);
-        if !is_given(step.sample.is_some(), token.is_some()) || scores.len() != step.score.len() {
+        if !is_given(step.sample, token.is_some()) || scores.len() != step.score.len() {
             return Some(format!("other tokens or scores of sequence {} than were asked for", sequence.0));
         }
         let top = (step.top_logprobs as usize).min(self.vocabulary);
@@ -127,23 +127,23 @@ fn wrong_timing(timing: &StepTiming, elapsed: Duration) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Sampling, SequenceId};
+    use crate::protocol::{SequenceId, Tokens};
 
     const EXPECTED: Expected = Expected { vocabulary: 100, top_k: 2, layers: 2, slots_per_rank: 3 };
     const TOKENS: usize = 4;
 
-    fn batch() -> Vec<SequenceStep> {
-        let sampling = Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0, logprob: true };
-        let step = |sequence, score, sample| SequenceStep {
+    fn batch() -> Vec<SequenceWork> {
+        let step = |sequence, score, sample| SequenceWork {
             sequence: SequenceId(sequence),
+            begins: None,
             position: 0,
-            tokens: vec![1, 2],
+            tokens: Tokens::Given(vec![1, 2]),
             blocks: vec![0],
             sample,
             score,
             top_logprobs: 2,
         };
-        vec![step(5, vec![Some(2), None], Some(sampling)), step(9, Vec::new(), None)]
+        vec![step(5, vec![Some(2), None], true), step(9, Vec::new(), false)]
     }
 
     fn score(token: u32) -> TokenScore {

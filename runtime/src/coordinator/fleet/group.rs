@@ -1,5 +1,6 @@
 //! A group of ranks that runs steps.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,8 +9,10 @@ use thiserror::Error;
 
 use super::answer::Expected;
 use super::members::Members;
-use crate::fabric::framing::{Connection, ConnectionError};
-use crate::protocol::{Commit, SequenceStep, Step, StepDone};
+use crate::coordinator::ranks::RankGroup;
+use crate::fabric::framing::{Broken, Fan};
+use crate::protocol::{Batch, Commit, SequenceWork, Step, StepDone};
+use crate::scheduler::CacheSize;
 
 /// A step was not finished: a rank is gone, and with it the group.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -23,109 +26,108 @@ pub struct RankLost {
     pub reason: String,
 }
 
-/// Every rank's step connection, and what is known of its KV cache.
+/// Every rank's step connection, and what is known of its KV cache. Steps may be sent before the answers of those before them
+/// are there; ranks run them one after the other.
 #[derive(Debug)]
 pub struct Group {
     generation: u64,
-    kv_blocks: Vec<u32>,
-    block_tokens: u32,
+    caches: Vec<CacheSize>,
     expected: Expected,
-    connections: Vec<Connection>,
+    fan: Fan,
+    /// The oldest first.
+    under_way: VecDeque<UnderWay>,
+    /// When the last answers were there.
+    answered: Instant,
     members: Arc<Members>,
+}
+
+/// A step that is not answered.
+#[derive(Debug)]
+struct UnderWay {
+    number: u64,
+    sent: Instant,
+    /// What each rank computes, `[ranks]`.
+    work: Vec<Vec<SequenceWork>>,
+    /// The length that its answer can have, `[ranks]`, bytes.
+    most_bytes: Vec<usize>,
+    /// Tokens of all ranks.
+    tokens: usize,
 }
 
 /// What a group is made of.
 #[derive(Debug)]
 pub(super) struct Parts {
     pub generation: u64,
-    pub kv_blocks: Vec<u32>,
-    pub block_tokens: u32,
+    /// Of each rank, `[ranks]`.
+    pub caches: Vec<CacheSize>,
     pub expected: Expected,
     /// To each rank.
-    pub connections: Vec<Connection>,
+    pub fan: Fan,
 }
 
 impl Group {
     pub(super) fn new(parts: Parts, members: Arc<Members>) -> Self {
-        let Parts { generation, kv_blocks, block_tokens, expected, connections } = parts;
-        Self { generation, kv_blocks, block_tokens, expected, connections, members }
+        let Parts { generation, caches, expected, fan } = parts;
+        let (under_way, answered) = (VecDeque::new(), Instant::now());
+        Self { generation, caches, expected, fan, under_way, answered, members }
     }
 
-    /// Its generation.
-    #[must_use]
-    pub const fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    /// KV blocks of each rank, `[ranks]`; all are free when the group is new.
-    #[must_use]
-    pub fn kv_blocks(&self) -> &[u32] {
-        &self.kv_blocks
-    }
-
-    /// Tokens of a KV block, the same on every rank.
-    #[must_use]
-    pub const fn block_tokens(&self) -> u32 {
-        self.block_tokens
-    }
-
-    /// Runs one step on every rank, `batches[r]` on rank `r`, and waits for all answers, `[ranks]`.
+    /// Runs one step on every rank, `batches[r]` on rank `r`, and waits for all answers, `[ranks]`. No step may be under way.
     ///
     /// # Errors
-    /// If a rank is lost, or has not answered within the settings' step deadline; the group is lost with it, and whether ranks
-    /// ran the step is unknown.
+    /// As [`RankGroup::send`] and [`RankGroup::receive`].
     ///
     /// # Panics
     /// If there is not one batch for each rank.
     pub fn run_step(
         &mut self,
         number: u64,
-        batches: Vec<Vec<SequenceStep>>,
+        batches: Vec<Batch>,
         commits: &[Commit],
     ) -> Result<Vec<StepDone>, RankLost> {
-        assert_eq!(batches.len(), self.connections.len(), "one batch for each rank");
-        let result = self.try_step(number, batches, commits);
-        if let Err(RankLost { rank, reason, .. }) = &result {
-            self.members.lose_group(self.generation, *rank, reason);
-        }
-        result
+        self.send(number, batches, commits)?;
+        self.receive()
     }
 
-    fn try_step(
-        &mut self,
-        number: u64,
-        batches: Vec<Vec<SequenceStep>>,
-        commits: &[Commit],
-    ) -> Result<Vec<StepDone>, RankLost> {
-        let (generation, expected, sent) = (self.generation, self.expected, Instant::now());
+    fn try_send(&mut self, number: u64, batches: Vec<Batch>, commits: &[Commit]) -> Result<(), RankLost> {
+        let generation = self.generation;
+        let (sent, tokens) = (Instant::now(), batches.iter().map(Batch::tokens).sum());
+        let mut work = Vec::with_capacity(batches.len());
+        for (rank, batch) in batches.into_iter().enumerate() {
+            let step = Step { generation, number, commits: commits.into(), batch };
+            let lost = |Broken { error, .. }| RankLost { rank: rank.into(), number, reason: error.to_string() };
+            self.fan.send(rank, &step).map_err(lost)?;
+            work.push(step.batch.work);
+        }
+        let most_bytes = work.iter().map(|work| self.expected.most_bytes(work)).collect();
+        self.under_way.push_back(UnderWay { number, sent, work, most_bytes, tokens });
+        Ok(())
+    }
+
+    fn try_receive(&mut self) -> Result<Vec<StepDone>, RankLost> {
+        let UnderWay { number, sent, work, most_bytes, tokens } =
+            self.under_way.pop_front().expect("a step is under way");
+        let (generation, expected) = (self.generation, self.expected);
         let lost = |rank: usize, reason: String| RankLost { rank: rank.into(), number, reason };
-        let (limit, deadline) = (self.members.settings.step_deadline, sent + self.members.settings.step_deadline);
-        let failed = |rank: usize, error: ConnectionError| {
+        // A rank begins with a step when it has answered the one before.
+        let limit = self.members.settings.step_deadline;
+        let deadline = sent.max(self.answered) + limit;
+        let answers: Vec<StepDone> = self.fan.gather(&most_bytes, deadline).map_err(|Broken { place, error }| {
             let (late, seconds) = (Instant::now() >= deadline, limit.as_secs_f32());
             let reason = || {
                 format!("no answer within {seconds} s (step-deadline-seconds); it hangs, or waits for a rank that does")
             };
-            lost(rank, if late { reason() } else { error.to_string() })
-        };
-        let mut steps = Vec::with_capacity(batches.len());
-        for (rank, (connection, batch)) in self.connections.iter_mut().zip(batches).enumerate() {
-            let step = Step { generation, number, commits: commits.to_vec(), batch };
-            connection.send_by(&step, deadline).map_err(|error| failed(rank, error))?;
-            steps.push(step);
-        }
-        let tokens = steps.iter().flat_map(|step| &step.batch).map(|sequence| sequence.tokens.len()).sum();
-        let mut answers = Vec::with_capacity(self.connections.len());
-        for (rank, (connection, Step { batch, .. })) in self.connections.iter_mut().zip(&steps).enumerate() {
-            let done = connection.receive_by(expected.most_bytes(batch), deadline);
-            let done: StepDone = done.map_err(|error| failed(rank, error))?;
+            lost(place, if late { reason() } else { error.to_string() })
+        })?;
+        self.answered = Instant::now();
+        for (rank, (done, work)) in answers.iter().zip(&work).enumerate() {
             if (done.generation, done.number) != (generation, number) {
                 let reason = format!("it answered step {} of generation {} instead", done.number, done.generation);
                 return Err(lost(rank, reason));
             }
-            if let Some(reason) = expected.wrong(&done, batch, tokens, sent.elapsed()) {
+            if let Some(reason) = expected.wrong(done, work, tokens, self.answered - sent) {
                 return Err(lost(rank, format!("it answered wrongly: {reason}")));
             }
-            answers.push(done);
         }
         match expected.wrong_sum(&answers, tokens) {
             // Nobody can tell whose count is wrong; whoever it is, none of them is believed.
@@ -133,11 +135,39 @@ impl Group {
             None => Ok(answers),
         }
     }
+
+    fn or_lose<T>(&self, result: Result<T, RankLost>) -> Result<T, RankLost> {
+        if let Err(RankLost { rank, reason, .. }) = &result {
+            self.members.lose_group(self.generation, *rank, reason);
+        }
+        result
+    }
+}
+
+impl RankGroup for Group {
+    fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn caches(&self) -> Vec<CacheSize> {
+        self.caches.clone()
+    }
+
+    fn send(&mut self, number: u64, batches: Vec<Batch>, commits: &[Commit]) -> Result<(), RankLost> {
+        assert_eq!(batches.len(), self.fan.len(), "one batch for each rank");
+        let sent = self.try_send(number, batches, commits);
+        self.or_lose(sent)
+    }
+
+    fn receive(&mut self) -> Result<Vec<StepDone>, RankLost> {
+        let received = self.try_receive();
+        self.or_lose(received)
+    }
 }
 
 impl Drop for Group {
     /// A group that is given up ends on every rank, and ranks that register again are heard as lost.
     fn drop(&mut self) {
-        self.connections.iter().for_each(Connection::close);
+        self.fan.close();
     }
 }

@@ -5,10 +5,12 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::coordinator::ranks::RankGroup as _;
 use crate::fabric::framing::Connection;
 use crate::fabric::handshake::call;
 use crate::fabric::purpose::{GroupId, Purpose};
-use crate::protocol::{Commit, FromRank, ProcessId, Step, StepDone, StepTiming};
+use crate::protocol::{Batch, Commit, FromRank, ProcessId, Step, StepDone, StepTiming};
+use crate::scheduler::CacheSize;
 use crate::waiting::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -134,9 +136,9 @@ fn a_group_forms_when_every_rank_is_there_and_runs_steps_on_all_of_them() {
     assert!(matches!(fleet.form(&map(2), 0), Err(FormError::Incomplete { missing }) if missing.contains(&0)));
     ranks.insert(0, Rank::join(&fleet, 0));
     let (mut group, steps) = formed(&fleet, &events, &mut ranks);
-    assert_eq!((group.generation(), group.kv_blocks(), group.block_tokens()), (1, &[8, 8][..], 16));
-    assert!(fleet.ranks().iter().all(|rank| rank.connected));
-    assert_eq!(fleet.ranks().iter().map(|rank| rank.node.as_str()).collect::<Vec<_>>(), ["node-0", "node-1"]);
+    assert_eq!((group.generation(), group.caches()), (1, vec![CacheSize { blocks: 8, block_tokens: 16 }; 2]));
+    assert!(fleet.states().iter().all(|rank| rank.connected));
+    assert_eq!(fleet.states().iter().map(|rank| rank.node.as_str()).collect::<Vec<_>>(), ["node-0", "node-1"]);
     let workers = steps.into_iter().map(|mut steps| {
         std::thread::spawn(move || {
             let step: Step = steps.receive().unwrap();
@@ -147,7 +149,7 @@ fn a_group_forms_when_every_rank_is_there_and_runs_steps_on_all_of_them() {
     let workers: Vec<_> = workers.collect();
     let commit =
         Commit { transaction: TransactionId(1), epoch: 1, layer: 0.into(), changes: Vec::new(), shares: Vec::new() };
-    let done = group.run_step(1, vec![Vec::new(); 2], &[commit]).unwrap();
+    let done = group.run_step(1, vec![Batch::default(); 2], &[commit]).unwrap();
     assert_eq!(done.iter().map(|done| done.number).collect::<Vec<_>>(), [1, 1]);
     for worker in workers {
         worker.join().unwrap();
@@ -161,7 +163,7 @@ fn a_lost_rank_ends_its_group_and_the_next_has_a_higher_generation() {
     let (mut group, steps) = formed(&fleet, &events, &mut ranks);
     drop(ranks.pop());
     assert!(matches!(next(&events), FleetEvent::Lost { generation: 1, rank: RankId(1), .. }));
-    let error = group.run_step(1, vec![Vec::new(); 2], &[]).unwrap_err();
+    let error = group.run_step(1, vec![Batch::default(); 2], &[]).unwrap_err();
     assert_eq!(error.number, 1);
     let is_let_go = (0..2).any(|_| ranks[0].control.receive::<ToRank>().is_err());
     assert!(is_let_go, "the survivor hears what was agreed, and then that it has to register again");
@@ -182,7 +184,7 @@ fn a_rank_that_dies_in_a_step_is_named_and_its_group_is_lost() {
         steps[0].send(&answer(&step, 2)).unwrap();
         steps
     });
-    let error = group.run_step(7, vec![Vec::new(); 2], &[]).unwrap_err();
+    let error = group.run_step(7, vec![Batch::default(); 2], &[]).unwrap_err();
     assert_eq!((error.rank, error.number), (RankId(1), 7));
     assert!(matches!(next(&events), FleetEvent::Lost { generation: 1, rank: RankId(1), .. }));
     survivor.join().unwrap();
@@ -203,7 +205,7 @@ fn a_rank_that_is_there_and_never_answers_a_step_is_lost_and_the_next_group_form
     });
     ranks[1].control.send(&FromRank::Alive).unwrap();
     let started = Instant::now();
-    let error = group.run_step(1, vec![Vec::new(); 2], &[]).unwrap_err();
+    let error = group.run_step(1, vec![Batch::default(); 2], &[]).unwrap_err();
     assert_eq!((error.rank, error.number), (RankId(1), 1));
     assert!(error.reason.starts_with("no answer within 0.4 s (step-deadline-seconds)"), "{}", error.reason);
     assert!(started.elapsed() < PATIENCE / 2, "{:?}", started.elapsed());
@@ -251,7 +253,7 @@ fn a_process_takes_over_a_rank_whose_old_process_is_dead() {
     let mut second = Rank::register(&fleet, 0, 99, |_| {});
     assert!(matches!(next(&events), FleetEvent::Complete));
     fleet.members.lose_silent(Instant::now());
-    assert_eq!(fleet.ranks()[0].address, "moves:0", "its silence begins when it is taken in");
+    assert_eq!(fleet.states()[0].address, "moves:0", "its silence begins when it is taken in");
     fleet.form(&map(1), 0).unwrap();
     second.form();
     assert!(matches!(next(&events), FleetEvent::Formed(_)));
@@ -355,7 +357,7 @@ fn members_that_are_refused_or_fail_again_and_again_fill_no_memory_of_a_driver_t
 fn ranks_with_different_blocks_are_refused() {
     let (fleet, events) = fleet(2, PATIENCE);
     let _first = Rank::join(&fleet, 0);
-    wait_until("the first is registered", || !fleet.ranks()[0].address.is_empty());
+    wait_until("the first is registered", || !fleet.states()[0].address.is_empty());
     let other = Rank::register(&fleet, 1, 5, |message| match message {
         FromRank::Register { block_tokens, .. } => *block_tokens = 32,
         _ => unreachable!(),
@@ -482,7 +484,7 @@ fn a_rank_that_answers_wrongly_is_lost_with_the_reason() {
             steps[0].send(&done).unwrap();
             steps
         });
-        let error = group.run_step(1, vec![Vec::new()], &[]).unwrap_err();
+        let error = group.run_step(1, vec![Batch::default()], &[]).unwrap_err();
         let expected = expected.replace("3 slots instead of 2", "5 slots instead of 4");
         assert!(error.reason.contains(&expected), "{error}");
         assert!(matches!(next(&events), FleetEvent::Lost { generation: 1, rank: RankId(0), .. }));

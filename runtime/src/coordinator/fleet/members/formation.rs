@@ -9,11 +9,12 @@ use super::super::agreement::{Report, agree};
 use super::super::answer::Expected;
 use super::super::group::Parts;
 use super::super::{FleetEvent, FleetSettings, FormError, Group};
-use super::{Members, State};
-use crate::fabric::framing::{Closer, Connection};
+use super::{Member, Members, State};
+use crate::fabric::framing::{Broken, Closer, Connection, Fan};
 use crate::fabric::purpose::GroupId;
 use crate::fabric::secret::{Secret, random};
 use crate::protocol::{RankAddress, ToRank};
+use crate::scheduler::CacheSize;
 
 /// What a fleet's group has come to.
 #[derive(Debug)]
@@ -141,25 +142,22 @@ impl Members {
             Err(wrong) => return self.refuse_locked(state, &wrong),
         };
         let (id, expected) = (forming.id, self.expected(forming));
-        let connections: Vec<Connection> = forming.steps.iter_mut().filter_map(Option::take).collect();
-        let mut steps = Vec::with_capacity(connections.len());
-        for (rank, connection) in connections.iter().enumerate() {
-            match connection.closer() {
-                Ok(closer) => steps.push(closer),
-                Err(error) => return self.lose_locked(state, rank.into(), &error.to_string()),
-            }
-        }
+        let fan = Fan::new(forming.steps.iter_mut().filter_map(Option::take).collect());
+        let (fan, steps) = match fan.and_then(|fan| fan.closers().map(|steps| (fan, steps))) {
+            Ok(connected) => connected,
+            Err(Broken { place, error }) => return self.lose_locked(state, place.into(), &error.to_string()),
+        };
         let (generation, fingerprints) = (id.generation, &agreement.fingerprints);
         for member in state.members.iter().flatten() {
             // As in `form`.
             let _ = member.outbox.send(ToRank::Agreed { generation, fingerprints: fingerprints.clone() });
         }
         state.agreement = Some(agreement);
-        let kv_blocks = state.members.iter().flatten().map(|member| member.kv_blocks).collect();
-        let block_tokens = state.members.iter().flatten().next().map_or(0, |member| member.block_tokens);
+        let cache = |member: &Member| CacheSize { blocks: member.kv_blocks, block_tokens: member.block_tokens };
+        let caches = state.members.iter().flatten().map(cache).collect();
         state.formation = Formation::Formed { id, steps };
         tracing::info!(generation, "group formed");
-        let parts = Parts { generation, kv_blocks, block_tokens, expected, connections };
+        let parts = Parts { generation, caches, expected, fan };
         self.tell(FleetEvent::Formed(Group::new(parts, Arc::clone(self))));
     }
 

@@ -1,0 +1,107 @@
+//! What a step costs the coordinator: processor time of the driver's thread with ranks that answer at once over real sockets,
+//! and how long ranks wait for their next step. Prints one JSON object.
+//!
+//! `cargo bench -p runtime --bench coordinator`
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark's own mistake ends it")]
+
+mod scripted;
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use runtime::coordinator::handle::Update;
+use runtime::protocol::Sampling;
+use runtime::scheduler::{Length, NewSequence};
+use scripted::{Deployment, Totals};
+use serde_json::{Value, json};
+
+const RANKS: [usize; 4] = [1, 4, 16, 32];
+const SEQUENCES: usize = 64;
+const STEPS: u64 = 2000;
+/// Rounds of each number of ranks; the least is told, since whatever disturbs only adds.
+const ROUNDS: usize = 3;
+
+/// A decode of a small model.
+const COMPUTES: Duration = Duration::from_millis(5);
+const IDLE_RANKS: usize = 4;
+const IDLE_SEQUENCES: usize = 32;
+const IDLE_STEPS: u64 = 400;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let driver: Vec<Value> = RANKS.into_iter().map(|ranks| runtime.block_on(cost(ranks))).collect();
+    let idle = runtime.block_on(idle());
+    println!("{:#}", json!({"sequences": SEQUENCES, "steps": STEPS, "driver": driver, "idle": idle}));
+}
+
+async fn cost(ranks: usize) -> Value {
+    let deployment = Deployment::start(ranks, Duration::ZERO);
+    serve(&deployment, SEQUENCES, 200).await;
+    let (mut least, mut wall) = (f64::MAX, f64::MAX);
+    for _ in 0..ROUNDS {
+        let (before, started) = (deployment.totals(), Instant::now());
+        let driver = thread_seconds("driver");
+        serve(&deployment, SEQUENCES, STEPS).await;
+        let (driver, seconds) = (thread_seconds("driver") - driver, started.elapsed().as_secs_f64());
+        let Totals { steps, .. } = deployment.totals() - before;
+        least = least.min(driver * 1e6 / steps as f64);
+        wall = wall.min(seconds * 1e6 / steps as f64);
+    }
+    json!({
+        "ranks": ranks, "microseconds_a_step": round(least), "microseconds_a_rank_and_step": round(least / ranks as f64),
+        "wall_microseconds_a_step": round(wall),
+    })
+}
+
+async fn idle() -> Value {
+    let deployment = Deployment::start(IDLE_RANKS, COMPUTES);
+    serve(&deployment, IDLE_SEQUENCES, 50).await;
+    let before = deployment.totals();
+    serve(&deployment, IDLE_SEQUENCES, IDLE_STEPS).await;
+    let Totals { steps, waited, whole } = deployment.totals() - before;
+    json!({
+        "ranks": IDLE_RANKS, "sequences": IDLE_SEQUENCES, "computes_microseconds": COMPUTES.as_micros() as u64, "steps": steps,
+        "idle_share_of_a_step": (waited.as_secs_f64() / whole.as_secs_f64() * 1e4).round() / 1e4,
+    })
+}
+
+/// Reads so many sequences of so many tokens to their ends.
+async fn serve(deployment: &Deployment, sequences: usize, tokens: u64) {
+    let request = |number: usize| NewSequence {
+        prompt: vec![number as u32; 4].into(),
+        length: Length::Asked(tokens as u32),
+        stop_tokens: std::sync::Arc::from([]),
+        sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, seed: number as u64, logprob: false },
+        score_prompt: false,
+        top_logprobs: 0,
+    };
+    let mut reading = FuturesUnordered::new();
+    for number in 0..sequences {
+        let mut updates = deployment.handle.submit(vec![request(number)]).await.unwrap().remove(0);
+        reading.push(async move {
+            let mut last = None;
+            while let Some(update) = updates.next().await {
+                last = Some(update);
+            }
+            assert!(matches!(last, Some(Update::Output { finish: Some(_), .. })), "{last:?}");
+        });
+    }
+    while reading.next().await.is_some() {}
+}
+
+/// Processor time of this process' thread of a name, seconds.
+fn thread_seconds(name: &str) -> f64 {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+    let named = tasks.filter(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name));
+    let nanoseconds = named.map(|task| {
+        let text = std::fs::read_to_string(task.join("schedstat")).unwrap();
+        text.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+    });
+    nanoseconds.sum::<u64>() as f64 / 1e9
+}
+
+fn round(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
