@@ -177,6 +177,10 @@ impl Scheduler {
     /// way: ranks run one after the other.
     #[must_use]
     pub fn next_batches(&mut self) -> Option<Vec<Batch>> {
+        if self.suspected && self.taken < self.made {
+            // Who is computed alone is in no step that somebody else could be blamed for.
+            return None;
+        }
         let mut work = vec![Vec::new(); self.ranks.len()];
         match self.suspected.then(|| self.suspect()).flatten() {
             Some(id) => self.alone(id, &mut work),

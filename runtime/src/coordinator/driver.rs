@@ -3,10 +3,11 @@
 
 mod admin;
 mod moving;
+mod stepping;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use plan::topology::Topology;
 use plan::wire::ModelIdentity;
 use tokio::sync::watch;
 
+use self::stepping::{STEPS_UNDER_WAY, UnderWay};
 use super::fleet::FleetEvent;
 use super::handle::{COMMANDS, Command, DriverHandle, HandleError, Health, SequenceError, Submission, Update};
 use super::metrics::DriverMetrics;
@@ -23,8 +25,8 @@ use super::unread::UpdateSender;
 use crate::experts::planner::{Planned, Wanted};
 use crate::experts::rebalance::{Event, Rebalancer};
 use crate::experts::recorder::Recorder;
-use crate::protocol::{Batch, SequenceId, StepDone};
-use crate::scheduler::{Limits, Output, Scheduler};
+use crate::protocol::SequenceId;
+use crate::scheduler::{Limits, Scheduler};
 
 /// Pause between steps that carry no sequence, while experts move and nobody asks for anything: short enough for a plan
 /// of some hundred steps to end in a second or two, long enough to cost next to nothing.
@@ -63,9 +65,13 @@ pub struct Driver<R: Ranks> {
     readers: Readers,
     /// Steps sent since the start.
     steps: u64,
+    /// Those that are not answered, the oldest first.
+    under_way: VecDeque<UnderWay>,
     started: Instant,
     /// When the last step was sent.
     last_step: Instant,
+    /// When the last answers came.
+    answered: Instant,
     commands: Receiver<Command>,
     events: Receiver<FleetEvent<R::Group>>,
     capacity: watch::Sender<Option<usize>>,
@@ -132,8 +138,10 @@ impl<R: Ranks> Driver<R> {
             failure: None,
             readers: Readers::default(),
             steps: 0,
+            under_way: VecDeque::new(),
             started: Instant::now(),
             last_step: Instant::now(),
+            answered: Instant::now(),
             commands,
             events,
             health: Shown(Arc::clone(&health)),
@@ -158,18 +166,16 @@ impl<R: Ranks> Driver<R> {
                 }
             }
             self.cancel_unread();
-            match self.scheduler.next_batches() {
-                Some(batches) => self.step(batches, true),
-                None if self.is_moving() => self.step(self.empty_batches(), false),
-                None => {}
+            if !self.send_step() || self.under_way.len() == STEPS_UNDER_WAY {
+                self.receive_step();
             }
             self.show_fill();
         }
     }
 
-    /// What has arrived. Blocks only if there is no step to run.
+    /// What has arrived. Blocks only if there is no step to run and none under way.
     fn next_input(&mut self) -> Option<Input<R::Group>> {
-        if self.group.is_none() || self.scheduler.is_idle() {
+        if self.group.is_none() || self.scheduler.is_idle() && self.under_way.is_empty() {
             return self.wait_for_input();
         }
         match self.events.try_recv() {
@@ -298,6 +304,7 @@ impl<R: Ranks> Driver<R> {
         if self.group.as_ref().is_some_and(|group| group.generation() == generation) {
             tracing::warn!(generation, reason, "the group is lost");
             self.group = None;
+            self.under_way.clear();
             let running = self.scheduler.running();
             let ended = self.scheduler.lose();
             self.metrics.lost(running - ended.len());
@@ -331,61 +338,6 @@ impl<R: Ranks> Driver<R> {
             }
         }
         self.set_health(Health::NotFormed { reason: "waiting for every rank to register".to_owned() });
-    }
-
-    /// Runs a step; the scheduler hears of those that it made.
-    fn step(&mut self, batches: Vec<Batch>, scheduled: bool) {
-        let Some(group) = &mut self.group else { return };
-        let number = self.steps + 1;
-        self.steps = number;
-        let commits = self.settings.rebalancer.commits_for(number);
-        let sent = Instant::now();
-        self.last_step = sent;
-        match group.send(number, batches, &commits).and_then(|()| group.receive()) {
-            Ok(mut answers) => {
-                self.metrics.stepped(sent.elapsed(), &answers);
-                if scheduled {
-                    self.emit(&mut answers);
-                }
-                let now = self.started.elapsed();
-                self.tell_rebalancer(Event::StepDone { number, now, answers: &answers });
-            }
-            Err(lost) => {
-                let generation = group.generation();
-                self.lose(generation, &lost.to_string());
-            }
-        }
-    }
-
-    fn empty_batches(&self) -> Vec<Batch> {
-        vec![Batch::default(); self.settings.rebalancer.map().shape().ranks]
-    }
-
-    /// Gives what a step gave to those who wait for it.
-    fn emit(&mut self, answers: &mut [StepDone]) {
-        let now = Instant::now();
-        let outputs = answers.iter_mut().map(|answer| std::mem::take(&mut answer.outputs)).collect();
-        for Output { sequence, prompt_scores, token, finish, no_numbers } in self.scheduler.take(outputs) {
-            if no_numbers {
-                self.end(sequence, SequenceError::NoNumbers);
-                continue;
-            }
-            let Some(reader) = self.readers.0.get_mut(&sequence) else { continue };
-            if token.is_some() {
-                match reader.last_token.replace(now) {
-                    None => self.metrics.first_token(now, now - reader.submitted),
-                    Some(last) => self.metrics.next_token(now, now - last),
-                }
-            }
-            if token.is_none() && prompt_scores.is_empty() && finish.is_none() {
-                continue;
-            }
-            let sent = reader.updates.send(Update::Output { prompt_scores, token, finish });
-            if sent.is_err() || finish.is_some() {
-                self.readers.0.remove(&sequence);
-                self.scheduler.abort(sequence);
-            }
-        }
     }
 
     /// Cancels the sequences whose reader has gone away.

@@ -38,7 +38,8 @@ pub struct DriverMetrics {
     failed: IntCounterVec,
     waiting: IntGauge,
     running: IntGauge,
-    blocks_used: IntGaugeVec,
+    /// `[ranks]`
+    blocks_used: Vec<IntGauge>,
     groups_lost: IntCounter,
     moving: MovingMetrics,
     scraped: Arc<Mutex<Scraped>>,
@@ -69,7 +70,7 @@ impl DriverMetrics {
             step: histogram(
                 registry,
                 "swiftbalancer_step_seconds",
-                "From sending a step to having every rank's answer.",
+                "From sending a step, or having the answers to the one before, to having every rank's answer.",
                 &exponential(0.000_125, 2.0, 16),
             )?,
             prompt_tokens: counter(registry, "swiftbalancer_prompt_tokens_total", "Tokens of prompts taken.")?,
@@ -93,13 +94,7 @@ impl DriverMetrics {
             },
             waiting: gauge(registry, "swiftbalancer_sequences_waiting", "Sequences in the queue.")?,
             running: gauge(registry, "swiftbalancer_sequences_running", "Sequences that hold KV blocks.")?,
-            blocks_used: {
-                let used = register(registry, IntGaugeVec::new(blocks, &["rank"])?)?;
-                for rank in 0..ranks {
-                    used.with_label_values(&[rank.to_string()]);
-                }
-                used
-            },
+            blocks_used: of_ranks(&register(registry, IntGaugeVec::new(blocks, &["rank"])?)?, ranks),
             groups_lost: counter(registry, "swiftbalancer_groups_lost_total", "Groups that ended with a lost rank.")?,
             moving: MovingMetrics::new(registry, ranks)?,
             scraped,
@@ -184,8 +179,8 @@ impl DriverMetrics {
         for (gauge, now) in gauges {
             gauge.set(now);
         }
-        for (rank, used) in blocks_used.enumerate() {
-            self.blocks_used.with_label_values(&[rank.to_string()]).set(used as i64);
+        for (gauge, used) in self.blocks_used.iter().zip(blocks_used) {
+            gauge.set(used as i64);
         }
     }
 
@@ -201,6 +196,11 @@ fn exponential(first: f64, factor: f64, count: usize) -> Vec<f64> {
 fn register<T: Collector + Clone + 'static>(registry: &Registry, metric: T) -> prometheus::Result<T> {
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
+}
+
+/// A gauge of each rank, `[ranks]`, found once.
+fn of_ranks(gauges: &IntGaugeVec, ranks: usize) -> Vec<IntGauge> {
+    (0..ranks).map(|rank| gauges.with_label_values(&[rank.to_string()])).collect()
 }
 
 fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {

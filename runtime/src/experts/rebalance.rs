@@ -147,7 +147,9 @@ impl Rebalancer {
     /// once [`Event::StepDone`] of that step says so, and are void if the group is lost instead.
     pub fn commits_for(&mut self, step: u64) -> Vec<Commit> {
         let Phase::Moving { moves, .. } = &mut self.phase else { return Vec::new() };
-        let committed = moves.commit(step).into_iter().zip(self.epoch + 1..);
+        // Steps that are under way and commit something come before this one.
+        let epoch = self.epoch + moves.committing() as u64;
+        let committed = moves.commit(step).into_iter().zip(epoch + 1..);
         let commit = |((transaction, work), epoch)| {
             let Transaction { layer, changes, shares } = work;
             Commit { transaction, epoch, layer, changes, shares }

@@ -2,11 +2,10 @@
 
 mod error;
 mod fan;
-mod timed;
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,7 +13,6 @@ use socket2::{SockRef, TcpKeepalive};
 
 pub use self::error::ConnectionError;
 pub use self::fan::{Broken, Fan};
-use self::timed::{Timed, Timeouts};
 
 /// The longest message, bytes: room for a step of 100,000 sequences, and little enough to hold.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
@@ -35,7 +33,6 @@ pub struct Connection {
     stream: TcpStream,
     peer: String,
     buffer: Vec<u8>,
-    timeouts: Timeouts,
 }
 
 impl Connection {
@@ -46,7 +43,7 @@ impl Connection {
     pub fn new(stream: TcpStream, peer: impl Into<String>) -> Result<Self, ConnectionError> {
         let peer = peer.into();
         match tune(&stream) {
-            Ok(()) => Ok(Self { stream, peer, buffer: Vec::new(), timeouts: Timeouts::default() }),
+            Ok(()) => Ok(Self { stream, peer, buffer: Vec::new() }),
             Err(source) => Err(ConnectionError::Io { peer, source }),
         }
     }
@@ -90,7 +87,7 @@ impl Connection {
     /// If the system has no more descriptors.
     pub fn share(&self) -> Result<Self, ConnectionError> {
         let stream = self.stream.try_clone().map_err(|source| self.io(source))?;
-        Ok(Self { stream, peer: self.peer.clone(), buffer: Vec::new(), timeouts: Timeouts::default() })
+        Ok(Self { stream, peer: self.peer.clone(), buffer: Vec::new() })
     }
 
     /// Something that can close it from elsewhere.
@@ -116,9 +113,7 @@ impl Connection {
     ///
     /// # Errors
     /// If the system refuses.
-    pub fn set_timeout(&mut self, timeout: Option<Duration>) -> Result<(), ConnectionError> {
-        // A deadline finds nothing of its own in force, and sets it.
-        self.timeouts = Timeouts::default();
+    pub fn set_timeout(&self, timeout: Option<Duration>) -> Result<(), ConnectionError> {
         let set = self.stream.set_read_timeout(timeout).and_then(|()| self.stream.set_write_timeout(timeout));
         set.map_err(|source| self.io(source))
     }
@@ -128,18 +123,6 @@ impl Connection {
     /// # Errors
     /// If the peer is gone, or the message is longer than [`MAX_MESSAGE_BYTES`].
     pub fn send<T: Serialize>(&mut self, message: &T) -> Result<(), ConnectionError> {
-        self.send_within(message, None)
-    }
-
-    /// As [`Self::send`], in whole before `deadline`.
-    ///
-    /// # Errors
-    /// As [`Self::send`], and if the peer takes it too slowly.
-    pub fn send_by<T: Serialize>(&mut self, message: &T, deadline: Instant) -> Result<(), ConnectionError> {
-        self.send_within(message, Some(deadline))
-    }
-
-    fn send_within<T: Serialize>(&mut self, message: &T, deadline: Option<Instant>) -> Result<(), ConnectionError> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         buffer.extend_from_slice(&[0; 4]);
@@ -148,7 +131,7 @@ impl Connection {
         let bytes = self.buffer.len() - 4;
         self.check_length(bytes, MAX_MESSAGE_BYTES)?;
         self.buffer[..4].copy_from_slice(&(bytes as u32).to_le_bytes());
-        let sent = Timed { stream: &self.stream, deadline, timeouts: &mut self.timeouts }.write_all(&self.buffer);
+        let sent = self.stream.write_all(&self.buffer);
         sent.map_err(|source| self.io(source))
     }
 
@@ -165,28 +148,12 @@ impl Connection {
     /// # Errors
     /// As [`Self::receive`], and if the message is longer than `limit`.
     pub fn receive_up_to<T: DeserializeOwned>(&mut self, limit: usize) -> Result<T, ConnectionError> {
-        self.receive_within(limit, None)
-    }
-
-    /// As [`Self::receive_up_to`], in whole before `deadline`: a peer that sends a byte now and then gains nothing.
-    ///
-    /// # Errors
-    /// As [`Self::receive_up_to`], and if the message is not there in time.
-    pub fn receive_by<T: DeserializeOwned>(&mut self, limit: usize, deadline: Instant) -> Result<T, ConnectionError> {
-        self.receive_within(limit, Some(deadline))
-    }
-
-    fn receive_within<T: DeserializeOwned>(
-        &mut self,
-        limit: usize,
-        deadline: Option<Instant>,
-    ) -> Result<T, ConnectionError> {
         let mut length = [0; 4];
-        let read = Timed { stream: &self.stream, deadline, timeouts: &mut self.timeouts }.read_exact(&mut length);
+        let read = self.stream.read_exact(&mut length);
         read.map_err(|source| self.io(source))?;
         let bytes = u32::from_le_bytes(length) as usize;
         self.check_length(bytes, limit)?;
-        self.fill(bytes, deadline).map_err(|source| self.io(source))?;
+        self.fill(bytes).map_err(|source| self.io(source))?;
         match postcard::take_from_bytes(&self.buffer) {
             Ok((message, [])) => Ok(message),
             Ok(_) => Err(self.malformed(postcard::Error::DeserializeBadEncoding)),
@@ -195,13 +162,12 @@ impl Connection {
     }
 
     /// Receives so many bytes into the buffer. It grows as they arrive: a length that was only announced costs nothing.
-    fn fill(&mut self, bytes: usize, deadline: Option<Instant>) -> io::Result<()> {
+    fn fill(&mut self, bytes: usize) -> io::Result<()> {
         let mut received = 0;
         while received < bytes {
             let room = self.buffer.capacity().max(received * 2).max(LEAST_ROOM);
             self.buffer.resize(bytes.min(room), 0);
-            let mut stream = Timed { stream: &self.stream, deadline, timeouts: &mut self.timeouts };
-            stream.read_exact(&mut self.buffer[received..])?;
+            self.stream.read_exact(&mut self.buffer[received..])?;
             received = self.buffer.len();
         }
         self.buffer.truncate(bytes);
@@ -339,31 +305,6 @@ mod tests {
         drop(left);
         let error = right.receive::<u64>().unwrap_err();
         assert_eq!(error.to_string(), "rank 3 closed the connection");
-    }
-
-    #[test]
-    fn a_message_that_drips_or_is_not_taken_is_over_at_its_deadline() {
-        let (left, right) = loopback_pair();
-        let (mut left, mut right) = (Connection::new(left, "right").unwrap(), Connection::new(right, "left").unwrap());
-        let (over, ended) = std::sync::mpsc::channel::<()>();
-        let dripping = std::thread::spawn(move || {
-            left.send_bytes(&1000_u32.to_le_bytes()).unwrap();
-            while ended.recv_timeout(Duration::from_millis(10)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                left.send_bytes(&[1]).unwrap();
-            }
-            left
-        });
-        let (started, soon) = (Instant::now(), Duration::from_millis(200));
-        let error = right.receive_by::<Vec<u8>>(1000, started + soon).unwrap_err();
-        assert_eq!(error.to_string(), "connection to left failed: it took too long");
-        assert!((soon..soon * 20).contains(&started.elapsed()), "{:?}", started.elapsed());
-        drop(over);
-        let _left = dripping.join().unwrap();
-        let long = "x".repeat(MAX_MESSAGE_BYTES / 2);
-        let started = Instant::now();
-        let error = right.send_by(&long, started + soon).unwrap_err();
-        assert!(error.to_string().ends_with("it took too long"), "{error}");
-        assert!((soon..soon * 20).contains(&started.elapsed()), "{:?}", started.elapsed());
     }
 
     #[test]

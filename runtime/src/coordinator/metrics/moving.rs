@@ -9,7 +9,7 @@ use prometheus::{
 };
 use strum::IntoEnumIterator as _;
 
-use super::{counter, exponential, gauge, histogram, register};
+use super::{counter, exponential, gauge, histogram, of_ranks, register};
 use crate::experts::rebalance::{AbortReason, Report};
 use crate::protocol::MoveFailure;
 
@@ -29,7 +29,8 @@ pub(super) struct MovingMetrics {
     phases: HistogramVec,
     /// What the rebalancer is doing, and since when.
     phase: Option<(Phase, Instant)>,
-    staging_used: IntGaugeVec,
+    /// `[ranks]`
+    staging_used: Vec<IntGauge>,
 }
 
 impl MovingMetrics {
@@ -71,12 +72,9 @@ impl MovingMetrics {
             planning: None,
             phases: register(registry, phases)?,
             phase: None,
-            staging_used: register(registry, IntGaugeVec::new(staging, &["rank"])?)?,
+            staging_used: of_ranks(&register(registry, IntGaugeVec::new(staging, &["rank"])?)?, ranks),
         };
-        // A counter that starts to exist with its first event has no rate for it, and a gauge no value before.
-        for rank in 0..ranks {
-            metrics.staging_used.with_label_values(&[rank.to_string()]);
-        }
+        // A counter that starts to exist with its first event has no rate for it.
         for phase in [Phase::Collecting, Phase::Planning, Phase::Moving].map(name) {
             metrics.phases.with_label_values(&[phase]);
         }
@@ -107,8 +105,8 @@ impl MovingMetrics {
 
     /// What the rebalancer does, and the staging pages that it needs, `[ranks]`.
     pub fn doing(&mut self, now: Instant, phase: Phase, staging_pages: &[u32]) {
-        for (rank, &pages) in staging_pages.iter().enumerate() {
-            self.staging_used.with_label_values(&[rank.to_string()]).set(pages.into());
+        for (gauge, &pages) in self.staging_used.iter().zip(staging_pages) {
+            gauge.set(pages.into());
         }
         match self.phase {
             Some((before, _)) if before == phase => {}

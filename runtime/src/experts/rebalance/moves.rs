@@ -187,6 +187,11 @@ impl Moves {
         std::mem::take(&mut self.in_flight).into_iter().collect()
     }
 
+    /// Transactions that steps under way commit.
+    pub fn committing(&self) -> usize {
+        self.in_flight.values().filter(|transaction| transaction.committing.is_some()).count()
+    }
+
     /// Marks the transactions that a step shall commit, those that are wholly staged; at most [`SLOTS_PER_STEP`] slots.
     pub fn commit(&mut self, step: u64) -> Vec<(TransactionId, Transaction)> {
         let (mut slots, mut committed) = (0, Vec::new());

@@ -1,0 +1,93 @@
+//! The driver's steps: ranks have the next one before the tokens of the last are known, so that they wait for nobody.
+
+use std::time::Instant;
+
+use super::{Driver, RankGroup as _, Ranks, SequenceError, Update};
+use crate::experts::rebalance::Event;
+use crate::protocol::{Batch, StepDone};
+use crate::scheduler::Output;
+
+/// Steps that ranks have and have not answered: the one that they run and the one that they go on with. More would only make
+/// who comes new wait for longer.
+pub(super) const STEPS_UNDER_WAY: usize = 2;
+
+/// A step that is not answered.
+pub(super) struct UnderWay {
+    number: u64,
+    sent: Instant,
+    /// The scheduler made it, and hears what it gives.
+    scheduled: bool,
+}
+
+impl<R: Ranks> Driver<R> {
+    /// Sends the next step, if there is work; experts that move while there is none get one without.
+    pub(super) fn send_step(&mut self) -> bool {
+        let Some(group) = &mut self.group else { return false };
+        let rebalancer = &mut self.settings.rebalancer;
+        let batches = self.scheduler.next_batches();
+        let scheduled = batches.is_some();
+        let is_wanted = scheduled || self.under_way.is_empty() && rebalancer.pending_transactions() > 0;
+        if !is_wanted {
+            return false;
+        }
+        let batches = batches.unwrap_or_else(|| vec![Batch::default(); rebalancer.map().shape().ranks]);
+        self.steps += 1;
+        let (number, sent) = (self.steps, Instant::now());
+        self.last_step = sent;
+        if let Err(lost) = group.send(number, batches, &rebalancer.commits_for(number)) {
+            let generation = group.generation();
+            self.lose(generation, &lost.to_string());
+            return false;
+        }
+        self.under_way.push_back(UnderWay { number, sent, scheduled });
+        true
+    }
+
+    /// Waits for the answers to the oldest step, if one is under way, and does what follows from them.
+    pub(super) fn receive_step(&mut self) {
+        let Some(group) = &mut self.group else { return };
+        let Some(UnderWay { number, sent, scheduled }) = self.under_way.pop_front() else { return };
+        match group.receive() {
+            Ok(mut answers) => {
+                let begun = sent.max(std::mem::replace(&mut self.answered, Instant::now()));
+                self.metrics.stepped(self.answered - begun, &answers);
+                if scheduled {
+                    self.emit(&mut answers);
+                }
+                let now = self.started.elapsed();
+                self.tell_rebalancer(Event::StepDone { number, now, answers: &answers });
+            }
+            Err(lost) => {
+                let generation = group.generation();
+                self.lose(generation, &lost.to_string());
+            }
+        }
+    }
+
+    /// Gives what a step gave to those who wait for it.
+    fn emit(&mut self, answers: &mut [StepDone]) {
+        let now = self.answered;
+        let outputs = answers.iter_mut().map(|answer| std::mem::take(&mut answer.outputs)).collect();
+        for Output { sequence, prompt_scores, token, finish, no_numbers } in self.scheduler.take(outputs) {
+            if no_numbers {
+                self.end(sequence, SequenceError::NoNumbers);
+                continue;
+            }
+            let Some(reader) = self.readers.0.get_mut(&sequence) else { continue };
+            if token.is_some() {
+                match reader.last_token.replace(now) {
+                    None => self.metrics.first_token(now, now - reader.submitted),
+                    Some(last) => self.metrics.next_token(now, now - last),
+                }
+            }
+            if token.is_none() && prompt_scores.is_empty() && finish.is_none() {
+                continue;
+            }
+            let sent = reader.updates.send(Update::Output { prompt_scores, token, finish });
+            if sent.is_err() || finish.is_some() {
+                self.readers.0.remove(&sequence);
+                self.scheduler.abort(sequence);
+            }
+        }
+    }
+}
