@@ -33,7 +33,7 @@ const KILL_EVERY: Duration = Duration::from_secs(10);
 const GROWTH_BYTES: u64 = 32 << 20;
 /// Descriptors that may be open at the end beyond those after the first minute: connections that are just being made.
 const GROWTH_DESCRIPTORS: usize = 32;
-const OPTIONS: [&str; 5] = ["--init-redundancy-expert", "4", "--dynamic-eplb", "--forced-move-interval", "5"];
+const OPTIONS: [&str; 3] = ["--init-redundancy-expert", "4", "--dynamic-eplb"];
 
 /// What came of the requests.
 #[derive(Default)]
@@ -73,7 +73,11 @@ async fn run(length: Duration, seed: u64) -> (Value, bool) {
     let group = Group::start(4, &OPTIONS).await;
     let (end, tally) = (Instant::now() + length, RefCell::new(Tally::default()));
     let clients = join_all((0..CLIENTS).map(|client| ask(&group, &known, client, end, &tally)));
-    let ((), (kills, sizes)) = join(async { drop(clients.await) }, disturb(&group, seed, end)).await;
+    let served = join(async { drop(clients.await) }, disturb(&group, seed, end));
+    let ((), (kills, sizes)) = tokio::select! {
+        served = served => served,
+        never = group.keep_moving(seed) => match never {},
+    };
     let moved = group.metric("swiftbalancer_transactions_committed_total").await;
     let (first, last) = (sizes[0], *sizes.last().unwrap());
     let Tally { right, wrong, lost } = tally.into_inner();

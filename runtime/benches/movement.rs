@@ -17,7 +17,7 @@ use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use plan::map::ExpertMap;
 use plan::moves::{SlotChange, Transaction};
 use runtime::coordinator::ranks::Ranks as _;
-use runtime::experts::rebalance::{Event, Report, Settings};
+use runtime::experts::rebalance::{Report, Settings};
 use runtime::protocol::{Batch, Commit, Sampling, SequenceId, SequenceWork, ToRank, Tokens, TransactionId};
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
@@ -101,7 +101,7 @@ fn turn(deployment: &mut Deployment, maps: Option<&[ExpertMap; 2]>) -> Vec<Durat
             && deployment.rebalancer.pending_transactions() == 0
         {
             let target = if same_places(&maps[0], deployment.rebalancer.map()) { &maps[1] } else { &maps[0] };
-            deployment.on(Event::ApplyMap(target.clone()));
+            deployment.apply_map(target.clone());
         }
         let started = Instant::now();
         assert!(advance(deployment, &mut sequences), "no rank is lost");
@@ -109,7 +109,7 @@ fn turn(deployment: &mut Deployment, maps: Option<&[ExpertMap; 2]>) -> Vec<Durat
     }
     // What is under way is dropped, so that the next turn starts with nothing.
     let here = deployment.rebalancer.map().clone();
-    deployment.on(Event::ApplyMap(here));
+    deployment.apply_map(here);
     deployment.settle(|deployment| deployment.rebalancer.pending_transactions() == 0);
     times
 }
@@ -158,9 +158,7 @@ fn commit() -> Value {
         let commits = works.iter().zip(round * 100 + 1..).map(|(work, number)| Commit {
             transaction: TransactionId(number),
             epoch: number,
-            layer: work.layer,
-            changes: work.changes.clone(),
-            shares: Vec::new(),
+            work: work.clone(),
         });
         let commits: Vec<Commit> = commits.collect();
         for (work, commit) in works.iter().zip(&commits) {

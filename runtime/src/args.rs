@@ -196,9 +196,6 @@ struct EplbArguments {
     /// Seconds that a rank may take to receive the pages of one transaction
     #[arg(long, value_name = "S", default_value_t = 30, allow_hyphen_values = true, value_parser = bounds::MOVE_DEADLINE.parser::<u64>())]
     move_deadline_seconds: u64,
-    /// For tests: commit a random transaction every so many steps
-    #[arg(long, value_name = "STEPS", hide = true, allow_hyphen_values = true, value_parser = bounds::FORCED.parser::<u64>())]
-    forced_move_interval: Option<u64>,
 }
 
 /// A refusal that quotes no more of what was given than any other does.
@@ -224,8 +221,6 @@ impl EplbArguments {
             deadline: Duration::from_secs(self.move_deadline_seconds),
             max_failures: 5,
             back_off_steps: 10,
-            forced_interval: self.forced_move_interval,
-            forced_seed: 0,
         }
     }
 }

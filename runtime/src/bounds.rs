@@ -117,8 +117,6 @@ pub const COVERAGE: Bounds = Bounds::new("min-coverage", 0, RANKS.most);
 pub const NODE_COVERAGE: Bounds = Bounds::new("min-node-coverage", 0, RANKS.most);
 /// Seconds of a transaction.
 pub const MOVE_DEADLINE: Bounds = Bounds::new("move-deadline-seconds", 1, DAY);
-/// Steps between forced transactions.
-pub const FORCED: Bounds = Bounds::new("forced-move-interval", 1, 1_000_000_000);
 /// Number of a rank.
 pub const RANK: Bounds = Bounds::new("rank", 0, RANKS.most - 1);
 /// Compute threads.

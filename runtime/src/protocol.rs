@@ -9,7 +9,7 @@ mod sequences;
 use std::borrow::Cow;
 
 use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
-use plan::moves::{ShareChange, SlotChange, Transaction};
+use plan::moves::Transaction;
 use plan::wire::{MapDocument, ModelIdentity};
 use serde::{Deserialize, Serialize};
 
@@ -79,28 +79,31 @@ pub enum FromRank {
         /// Fingerprints of the pages of its slots, `[layers, slots_per_rank]`.
         fingerprints: Vec<u128>,
     },
-    /// Every page of a transaction that this rank receives has arrived and been checked.
-    Staged {
-        /// The generation of the order.
-        generation: u64,
-        /// The transaction.
-        transaction: TransactionId,
-        /// Bytes received for it.
-        bytes: u64,
-    },
-    /// A transaction cannot be staged here; its staging pages are free again.
-    MoveFailed {
-        /// The generation of the order.
-        generation: u64,
-        /// The transaction.
-        transaction: TransactionId,
-        /// Why.
-        reason: MoveFailure,
-        /// The same for people.
-        message: String,
-    },
+    /// What became of a transaction that this rank was told to stage.
+    Moved(MoveReport),
     /// The rank is alive; sent every second.
     Alive,
+}
+
+/// What became of a transaction that a rank was told to stage. It goes as it is from the rank to whoever decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveReport {
+    /// The generation of the order.
+    pub generation: u64,
+    /// The transaction.
+    pub transaction: TransactionId,
+    /// Bytes received for it: every page that this rank receives has arrived and been checked. Or why it cannot be staged here;
+    /// its staging pages are free again.
+    pub staged: Result<u64, NotStaged>,
+}
+
+/// Why a transaction is not staged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotStaged {
+    /// Why.
+    pub reason: MoveFailure,
+    /// The same for people.
+    pub message: String,
 }
 
 /// Why a page did not arrive.
@@ -228,20 +231,8 @@ pub struct Commit {
     pub transaction: TransactionId,
     /// Epoch of the map after it.
     pub epoch: u64,
-    /// The layer.
-    pub layer: LayerId,
-    /// The changes.
-    pub changes: Vec<SlotChange>,
-    /// The shares that slots take afterwards.
-    pub shares: Vec<ShareChange>,
-}
-
-impl Commit {
     /// What it changes, as it was planned.
-    #[must_use]
-    pub fn work(&self) -> Transaction {
-        Transaction { layer: self.layer, changes: self.changes.clone(), shares: self.shares.clone() }
-    }
+    pub work: Transaction,
 }
 
 /// How to choose a token. Equal logits, settings and position give the equal token on every rank.

@@ -5,14 +5,14 @@ mod group;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-use group::{Deployment, Sequence, Setup, Worker, advance};
+use group::{Deployment, Moves, Sequence, Setup, Worker, advance};
 use plan::policy::Decision;
 use plan::wire;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use runtime::coordinator::ranks::Ranks as _;
 use runtime::experts::mover::Faults;
-use runtime::experts::rebalance::{Event, Report, Settings};
+use runtime::experts::rebalance::{Report, Settings};
 
 /// Steps of each sequence: its prompt and as many tokens.
 const STEPS: usize = 40;
@@ -42,8 +42,13 @@ fn serve(deployment: &mut Deployment, mut sequences: Vec<Sequence>) -> Vec<Vec<u
     sequences.iter().map(|sequence| sequence.output().to_vec()).collect()
 }
 
-fn forced(every: u64, seed: u64) -> Settings {
-    Settings { forced_interval: Some(every), forced_seed: seed, ..Setup::default().settings }
+/// A group whose experts move every so many steps.
+fn moving(setup: Setup, every: u64, seed: u64) -> (Setup, Deployment) {
+    let setup = Setup { moves: Some(Moves { every, seed, patient: true }), ..setup };
+    let mut deployment = Deployment::start(setup);
+    deployment.run_in();
+    deployment.committed.clear();
+    (setup, deployment)
 }
 
 #[test]
@@ -51,13 +56,13 @@ fn a_random_transaction_every_5_steps_changes_no_token_of_200_requests() {
     let (seed, still) = (seed(), Setup::default());
     let requests = |setup: &Setup| sequences(setup, 200, seed);
     let expected = serve(&mut Deployment::start(still), requests(&still));
-    let moving = Setup { settings: forced(5, seed), patient: true, ..still };
-    let mut deployment = Deployment::start(moving);
-    let tokens = serve(&mut deployment, requests(&moving));
+    let (setup, mut deployment) = moving(still, 5, seed);
+    let before = deployment.rebalancer.epoch();
+    let tokens = serve(&mut deployment, requests(&setup));
     assert!(tokens == expected, "seed {seed}");
     let committed: usize = deployment.committed.values().map(Vec::len).sum();
     assert!(committed >= STEPS / 5 - 1, "{committed} transactions in {STEPS} steps; {:?}", deployment.reports);
-    assert_eq!(deployment.rebalancer.epoch(), committed as u64);
+    assert_eq!(deployment.rebalancer.epoch() - before, committed as u64);
 }
 
 #[test]
@@ -81,8 +86,7 @@ fn corrupt_pages_and_cut_connections_change_no_token_and_stop_no_step() {
         Faults { cut: Some(u64::MAX), ..Faults::default() },
         Faults { corrupt: Some(1), cut: Some(2), ..Faults::default() },
     ] {
-        let setup = Setup { faults, settings: forced(3, seed), patient: true, ..still };
-        let mut deployment = Deployment::start(setup);
+        let (setup, mut deployment) = moving(Setup { faults, ..still }, 3, seed);
         let tokens = serve(&mut deployment, sequences(&setup, 16, seed));
         assert!(tokens == expected, "{faults:?}, seed {seed}");
         assert!(deployment.committed.len() >= 3, "{faults:?}: {:?}", deployment.reports);
@@ -94,8 +98,7 @@ fn a_rank_that_is_lost_comes_back_under_a_new_generation_and_no_token_changes() 
     let seed = seed();
     let still = Setup { ranks: 2, redundancy: 2, ..Setup::default() };
     let expected = serve(&mut Deployment::start(still), sequences(&still, 16, seed));
-    let setup = Setup { settings: forced(5, seed), patient: true, ..still };
-    let mut deployment = Deployment::start(setup);
+    let (setup, mut deployment) = moving(still, 5, seed);
     let mut sequences = sequences(&setup, 16, seed);
     let (mut lost, mut epoch) = (0, 0);
     while sequences[0].output().len() < STEPS {
@@ -107,6 +110,7 @@ fn a_rank_that_is_lost_comes_back_under_a_new_generation_and_no_token_changes() 
         if !advance(&mut deployment, &mut sequences) {
             deployment.wait_for_group();
             sequences.iter_mut().for_each(Sequence::forget);
+            deployment.run_in();
         }
     }
     let tokens: Vec<_> = sequences.iter().map(|sequence| sequence.output().to_vec()).collect();
@@ -147,7 +151,7 @@ fn a_map_that_is_asked_for_is_reached() {
     let slots = start.slots().chunks_exact(start.shape().physical());
     let reversed = slots.flat_map(|layer| layer.iter().rev().copied()).collect();
     let wanted = plan::map::ExpertMap::new(start.shape(), reversed).unwrap();
-    deployment.on(Event::ApplyMap(wanted.clone()));
+    deployment.apply_map(wanted.clone());
     deployment.settle(|deployment| matches!(deployment.reports.last(), Some(Report::Completed { .. })));
     let sorted = |map: &plan::map::ExpertMap| {
         let mut ranks: Vec<_> = map.slots().chunks_exact(map.shape().slots_per_rank).map(<[_]>::to_vec).collect();

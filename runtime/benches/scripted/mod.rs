@@ -46,7 +46,12 @@ impl Sub for Totals {
     type Output = Self;
 
     fn sub(self, before: Self) -> Self {
-        Self { steps: self.steps - before.steps, waited: self.waited - before.waited, whole: self.whole - before.whole }
+        let since = Duration::saturating_sub;
+        Self {
+            steps: self.steps - before.steps,
+            waited: since(self.waited, before.waited),
+            whole: since(self.whole, before.whole),
+        }
     }
 }
 
@@ -89,8 +94,6 @@ impl Deployment {
             deadline: Duration::from_secs(10),
             max_failures: 3,
             back_off_steps: 10,
-            forced_interval: None,
-            forced_seed: 0,
         };
         let planner = Planner {
             policy: Policy::default(),
@@ -113,7 +116,7 @@ impl Deployment {
         let totals = Arc::default();
         let ranks = (0..ranks).map(|rank| {
             let rank = Rank {
-                rank: rank.into(),
+                number: rank.into(),
                 address: address.clone(),
                 secret: secret.clone(),
                 model: model.clone(),
@@ -140,7 +143,7 @@ impl Drop for Deployment {
 }
 
 struct Rank {
-    rank: RankId,
+    number: RankId,
     address: String,
     secret: Secret,
     model: ModelIdentity,
@@ -154,11 +157,11 @@ impl Rank {
         let timeout = Duration::from_mins(1);
         let mut control = call(&self.address, "coordinator", (Purpose::Control, &self.secret), timeout).unwrap();
         let registration = FromRank::Register {
-            process: ProcessId(u128::from(self.rank.0)),
-            rank: self.rank,
+            process: ProcessId(u128::from(self.number.0)),
+            rank: self.number,
             model: self.model.clone(),
-            step_address: format!("step:{}", self.rank.0),
-            move_address: format!("moves:{}", self.rank.0),
+            step_address: format!("step:{}", self.number.0),
+            move_address: format!("moves:{}", self.number.0),
             kv_blocks: 1 << 16,
             block_tokens: 16,
             node: "here".to_owned(),
@@ -166,9 +169,10 @@ impl Rank {
         control.send(&registration).unwrap();
         let ToRank::Form { generation, nonce, drawn, map, .. } = control.receive().unwrap() else { panic!("no group") };
         let (group, secret) = (GroupId { generation, nonce }, self.secret.of_group(&drawn));
-        let purpose = (Purpose::Steps { group, rank: self.rank }, &secret);
+        let purpose = (Purpose::Steps { group, rank: self.number }, &secret);
         let mut steps = call(&self.address, "coordinator", purpose, timeout).unwrap();
-        let slots: Vec<u32> = map.placement.iter().flat_map(|ranks| ranks[self.rank.index()].iter().copied()).collect();
+        let slots: Vec<u32> =
+            map.placement.iter().flat_map(|ranks| ranks[self.number.index()].iter().copied()).collect();
         let fingerprints = slots.iter().map(|&expert| u128::from(expert) + 1).collect();
         control.send(&FromRank::Ready { generation, fingerprints }).unwrap();
         self.serve(&mut steps, slots.len() / LAYERS);
@@ -193,8 +197,8 @@ impl Rank {
             let slot_pairs = std::iter::repeat_n(layer, LAYERS).flatten().collect();
             let (generation, number, timing) = (step.generation, step.number, StepTiming::default());
             let done = StepDone { generation, number, outputs: outputs.collect(), slot_pairs, timing };
-            while begun.elapsed() < self.computes {
-                std::thread::park_timeout(self.computes - begun.elapsed());
+            while let Some(left) = self.computes.checked_sub(begun.elapsed()) {
+                std::thread::park_timeout(left);
             }
             if steps.send(&done).is_err() {
                 return;

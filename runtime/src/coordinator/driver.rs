@@ -251,12 +251,7 @@ impl<R: Ranks> Driver<R> {
                 // A rank too many is none of the group's business.
                 _ => {}
             },
-            FleetEvent::Staged { generation, rank, transaction, bytes } => {
-                self.tell_rebalancer(Event::Staged { generation, rank, transaction, bytes });
-            }
-            FleetEvent::MoveFailed { generation, rank, transaction, reason, message } => {
-                self.tell_rebalancer(Event::MoveFailed { generation, rank, transaction, reason, message });
-            }
+            FleetEvent::Moved { rank, report } => self.tell_rebalancer(Event::Moved { rank, report }),
         }
     }
 

@@ -21,7 +21,7 @@ use super::ranks::{RankGroup, Ranks};
 use crate::experts::planner::Planner;
 use crate::experts::rebalance::{Rebalancer, Settings};
 use crate::protocol::{
-    Batch, Commit, SequenceOutput, SequenceStep, Sequences, StepDone, StepTiming, ToRank, TokenScore,
+    Batch, Commit, MoveReport, SequenceOutput, SequenceStep, Sequences, StepDone, StepTiming, ToRank, TokenScore,
 };
 use crate::scheduler::{CacheSize, Limits};
 use crate::threads::VitalThreads;
@@ -123,8 +123,6 @@ impl Default for Fake {
                 deadline: Duration::from_secs(10),
                 max_failures: 3,
                 back_off_steps: 10,
-                forced_interval: None,
-                forced_seed: 0,
             },
             threads: VitalThreads::new(drop),
         }
@@ -191,7 +189,8 @@ impl Ranks for FakeRanks {
     /// Pages arrive at once.
     fn order(&self, rank: RankId, order: ToRank) {
         if let ToRank::Stage { generation, transaction, .. } = order {
-            self.0.events.send(FleetEvent::Staged { generation, rank, transaction, bytes: 1000 }).unwrap();
+            let report = MoveReport { generation, transaction, staged: Ok(1000) };
+            self.0.events.send(FleetEvent::Moved { rank, report }).unwrap();
         }
     }
 

@@ -29,7 +29,7 @@ use self::members::Members;
 use super::ranks::Ranks;
 use crate::fabric::greeter::{Greeter, Stopper};
 use crate::fabric::secret::Secret;
-use crate::protocol::{MoveFailure, ToRank, TransactionId};
+use crate::protocol::{MoveReport, ToRank};
 use crate::threads::VitalThreads;
 
 /// What a fleet is made of and how patient it is.
@@ -84,29 +84,12 @@ pub enum FleetEvent<G = Group> {
     Failing(Latest<Option<String>>),
     /// A rank was refused, for this reason and with what to do; it may come back as one that is not.
     Refused(Latest<String>),
-    /// A rank holds every page that it receives in a transaction.
-    Staged {
-        /// The generation of the order.
-        generation: u64,
+    /// What became of a transaction on a rank.
+    Moved {
         /// Which rank.
         rank: RankId,
-        /// Which transaction.
-        transaction: TransactionId,
-        /// Bytes it received.
-        bytes: u64,
-    },
-    /// A rank cannot stage a transaction.
-    MoveFailed {
-        /// The generation of the order.
-        generation: u64,
-        /// Which rank.
-        rank: RankId,
-        /// Which transaction.
-        transaction: TransactionId,
-        /// Why.
-        reason: MoveFailure,
-        /// The same for people.
-        message: String,
+        /// What it says.
+        report: MoveReport,
     },
 }
 

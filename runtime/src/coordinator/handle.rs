@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crossbeam_channel::{Sender, TrySendError};
-use plan::wire::{LoadDocument, MapDocument, RecordedMap, State};
+use plan::wire::{MapDocument, State};
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
 use super::unread::{Unread, UpdateSender, Updates, updates};
+use crate::experts::rebalance::{Refusal, Seen, Serving};
 use crate::protocol::TokenScore;
 use crate::room::Room;
 use crate::scheduler::{Finish, LOSSES_IN_A_ROW, LOSSES_IN_ALL, NewSequence, SubmitError};
@@ -100,18 +101,29 @@ pub struct Submission {
 
 /// What the admin API asks of the driver.
 pub enum AdminCommand {
-    /// The state.
-    State(oneshot::Sender<State>),
-    /// The map in force.
-    Map(oneshot::Sender<MapDocument>),
-    /// The last recorded map.
-    RecordedMap(oneshot::Sender<Option<RecordedMap>>),
-    /// Load of the last closed window.
-    Load(oneshot::Sender<Option<LoadDocument>>),
+    /// How everything is.
+    Look(oneshot::Sender<Look>),
     /// Move to a map.
     ApplyMap(Box<MapDocument>, oneshot::Sender<Result<(), AdminError>>),
     /// Close the window and plan.
     Rebalance(oneshot::Sender<Result<(), AdminError>>),
+}
+
+/// How everything is at a moment; documents are made of it where they are wanted.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// The rebalancer.
+    pub seen: Seen,
+    /// What is beside it.
+    pub serving: Serving,
+}
+
+impl Look {
+    /// The state as the admin API tells it.
+    #[must_use]
+    pub fn state(self) -> State {
+        self.seen.state(self.serving)
+    }
 }
 
 /// Why an admin command was refused.
@@ -120,12 +132,9 @@ pub enum AdminError {
     /// The document is of another model, or no valid map.
     #[error(transparent)]
     Map(#[from] plan::wire::WireError),
-    /// It does not fit the group.
-    #[error("{0}")]
-    Refused(String),
-    /// Another rebalance is under way; a retry helps.
-    #[error("{0}")]
-    Busy(String),
+    /// The rebalancer does not grant it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
 }
 
 /// To the driver.

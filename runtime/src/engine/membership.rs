@@ -93,9 +93,9 @@ impl<B: Backend> Membership<B> {
     }
 
     fn commit(&mut self, commit: Commit) -> Result<(), EngineError> {
-        let Commit { transaction, layer, .. } = commit;
+        let (transaction, layer) = (commit.transaction, commit.work.layer);
         let rank = self.table.rank();
-        let touched = commit.changes.iter().any(|change| change.rank == rank);
+        let touched = commit.work.changes.iter().any(|change| change.rank == rank);
         let staged = match self.staged.remove(&transaction) {
             Some(staged) => staged,
             None if touched => return Err(EngineError::NotStaged { transaction }),
@@ -105,7 +105,7 @@ impl<B: Backend> Membership<B> {
             staged.into_iter().map(|(slot, page)| (slot, page.commit())).collect();
         let old = self.table.commit(&commit, new)?;
         let swap = |(slot, before)| {
-            let change = commit.changes.iter().find(|change| (change.rank, change.slot) == (rank, slot))?;
+            let change = commit.work.changes.iter().find(|change| (change.rank, change.slot) == (rank, slot))?;
             let after = Arc::clone(&self.table.pages(layer)[slot.index()]);
             Some(Swap { from: change.from, to: change.to, before, after })
         };

@@ -23,7 +23,7 @@ use super::pages::{NotReserved, Pages, Reserved, StagedPage};
 use crate::cancel::Cancel;
 use crate::fabric::purpose::GroupId;
 use crate::fabric::secret::Secret;
-use crate::protocol::{FromRank, MoveFailure, RankAddress, TransactionId};
+use crate::protocol::{FromRank, MoveFailure, MoveReport, NotStaged, RankAddress, TransactionId};
 use crate::threads::{VitalThreads, survive};
 
 /// Bytes that are sent, received and paid for at a time: little enough that a step never waits behind one.
@@ -121,12 +121,6 @@ struct Order {
     cancel: Arc<Cancel>,
 }
 
-/// Why a transaction is not staged.
-struct NotStaged {
-    reason: MoveFailure,
-    message: String,
-}
-
 impl<B: Backend> Mover<B> {
     /// Starts the threads; the engine takes what is staged from the channel.
     ///
@@ -213,16 +207,13 @@ impl<B: Backend> Shared<B> {
         if open.remove(&transaction).is_none() {
             return;
         }
-        let report = match staged {
-            Ok((pages, bytes)) => {
-                self.hand_over(HandOver::Staged(transaction, pages));
-                FromRank::Staged { generation, transaction, bytes }
-            }
-            Err(NotStaged { reason, message }) => FromRank::MoveFailed { generation, transaction, reason, message },
-        };
+        let staged = staged.map(|(pages, bytes)| {
+            self.hand_over(HandOver::Staged(transaction, pages));
+            bytes
+        });
         drop(open);
         // Without a coordinator there is nobody to tell, and no commit will come.
-        let _ = self.setup.reports.send(report);
+        let _ = self.setup.reports.send(FromRank::Moved(MoveReport { generation, transaction, staged }));
     }
 
     fn receive(&self, fetcher: &mut Fetcher<'_, B>, order: &Order) -> Result<(NewPages<B>, u64), NotStaged> {

@@ -172,8 +172,8 @@ impl<B: Backend> State<B> {
             Returned::Unused(page) => self.retired.push(page),
             Returned::Staging(staging) => self.free.push(staging),
             Returned::Swapped { commit, pages } => {
-                let layer = commit.layer;
-                self.map.apply_in_place(&commit.work()).expect("the table has applied it");
+                let layer = commit.work.layer;
+                self.map.apply_in_place(&commit.work).expect("the table has applied it");
                 for swap in &pages {
                     self.held.remove(&(layer, swap.from));
                 }

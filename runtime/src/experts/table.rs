@@ -204,14 +204,14 @@ impl<P> ExpertTable<P> {
         commit: &Commit,
         pages: Vec<(SlotIndex, Arc<P>)>,
     ) -> Result<Vec<(SlotIndex, Arc<P>)>, CommitError> {
-        let mine = commit.changes.iter().filter(|change| change.rank == self.rank);
+        let mine = commit.work.changes.iter().filter(|change| change.rank == self.rank);
         let expected = mine.clone().count();
         if expected != pages.len() || !mine.clone().all(|change| pages.iter().any(|(slot, _)| *slot == change.slot)) {
-            return Err(CommitError::Pages { layer: commit.layer, expected, found: pages.len() });
+            return Err(CommitError::Pages { layer: commit.work.layer, expected, found: pages.len() });
         }
-        self.map.apply_in_place(&commit.work())?;
-        let layer = &mut self.layers[commit.layer.index()];
-        layer.copies.rebuild(&self.map, commit.layer, &self.topology, self.rank);
+        self.map.apply_in_place(&commit.work)?;
+        let layer = &mut self.layers[commit.work.layer.index()];
+        layer.copies.rebuild(&self.map, commit.work.layer, &self.topology, self.rank);
         self.epoch = commit.epoch;
         let swap = |(slot, page): (SlotIndex, Arc<P>)| (slot, std::mem::replace(&mut layer.pages[slot.index()], page));
         Ok(pages.into_iter().map(swap).collect())

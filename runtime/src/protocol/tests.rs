@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::hash::BuildHasher;
 
 use plan::map::{ExpertMap, MapShape};
+use plan::moves::SlotChange;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::de::DeserializeOwned;
@@ -91,6 +92,7 @@ fn messages_that_are_changed_on_their_way_are_read_as_some_message_or_as_none() 
         fuzz(&message, &mut random);
     }
     let process = ProcessId(u128::MAX);
+    let moved = |staged| FromRank::Moved(MoveReport { generation: 3, transaction: TransactionId(9), staged });
     for message in [
         FromRank::Register {
             process,
@@ -104,12 +106,8 @@ fn messages_that_are_changed_on_their_way_are_read_as_some_message_or_as_none() 
         },
         FromRank::Failed { process, rank: RankId(1), reason: "a reason".to_owned() },
         FromRank::Ready { generation: 3, fingerprints: vec![u128::MAX; 8] },
-        FromRank::MoveFailed {
-            generation: 3,
-            transaction: TransactionId(9),
-            reason: MoveFailure::Corrupt,
-            message: "a message".to_owned(),
-        },
+        moved(Ok(1 << 30)),
+        moved(Err(NotStaged { reason: MoveFailure::Corrupt, message: "a message".to_owned() })),
     ] {
         fuzz(&message, &mut random);
     }
@@ -124,8 +122,7 @@ fn messages_that_are_changed_on_their_way_are_read_as_some_message_or_as_none() 
         score: vec![Some(2), None, Some(9)],
         top_logprobs: 2,
     };
-    let Transaction { layer, changes, shares } = transaction();
-    let commit = Commit { transaction: TransactionId(9), epoch: 6, layer, changes, shares };
+    let commit = Commit { transaction: TransactionId(9), epoch: 6, work: transaction() };
     let goes_on = SequenceWork { begins: None, position: 3, tokens: Tokens::Chosen, ..begins.clone() };
     let batch = Batch { ended: vec![SequenceId(3)], work: vec![begins, goes_on] };
     fuzz(&Step { generation: 3, number: 70, commits: vec![commit].into(), batch }, &mut random);

@@ -447,7 +447,7 @@ fn a_step_of_many_long_sequences_is_small() {
     let limits = Limits { queued: SEQUENCES, running_per_rank: SEQUENCES, step_tokens: SEQUENCES * CONTEXT };
     let mut scheduler = Scheduler::new(limits);
     scheduler.form(&[blocks]);
-    scheduler.submit(vec![asks(&[1; CONTEXT], 9); SEQUENCES]).unwrap();
+    scheduler.submit(vec![asks(&vec![1; CONTEXT], 9); SEQUENCES]).unwrap();
     let mut known = Sequences::default();
     let mut bytes = Vec::new();
     for _ in 0..2 {

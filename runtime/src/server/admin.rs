@@ -12,6 +12,7 @@ use super::App;
 use super::body::Bodies;
 use super::error::{ApiError, Code};
 use crate::coordinator::handle::{AdminCommand, AdminError};
+use crate::experts::rebalance::Refusal;
 
 /// Bytes of a map at most: one of 100 layers and 1,000 slots in each has one.
 const MAP_BYTES: usize = 8 << 20;
@@ -29,19 +30,19 @@ pub fn routes() -> Router<App> {
 }
 
 async fn state(State(app): State<App>) -> Result<Response, ApiError> {
-    Ok(Json(app.driver.ask(AdminCommand::State).await?).into_response())
+    Ok(Json(app.driver.ask(AdminCommand::Look).await?.state()).into_response())
 }
 
 async fn map(State(app): State<App>) -> Result<Response, ApiError> {
-    Ok(Json(app.driver.ask(AdminCommand::Map).await?).into_response())
+    Ok(Json(app.driver.ask(AdminCommand::Look).await?.seen.map_document()).into_response())
 }
 
 async fn recorded_map(State(app): State<App>) -> Result<Response, ApiError> {
-    found(app.driver.ask(AdminCommand::RecordedMap).await?, "no map has been recorded yet")
+    found(app.driver.ask(AdminCommand::Look).await?.seen.recorded(), "no map has been recorded yet")
 }
 
 async fn load(State(app): State<App>) -> Result<Response, ApiError> {
-    found(app.driver.ask(AdminCommand::Load).await?, "no window has closed yet")
+    found(app.driver.ask(AdminCommand::Look).await?.seen.last_load(), "no window has closed yet")
 }
 
 /// All maps share one room.
@@ -78,10 +79,14 @@ fn found(document: Option<impl serde::Serialize>, missing: &str) -> Result<Respo
 
 impl From<AdminError> for ApiError {
     fn from(error: AdminError) -> Self {
-        let status = match &error {
-            AdminError::Map(_) | AdminError::Refused(_) => StatusCode::BAD_REQUEST,
-            AdminError::Busy(_) => StatusCode::CONFLICT,
+        let (status, code) = match &error {
+            AdminError::Map(_) | AdminError::Refused(Refusal::OtherShape { .. }) => {
+                (StatusCode::BAD_REQUEST, Code::InvalidValue)
+            }
+            AdminError::Refused(Refusal::NotReady) => (StatusCode::SERVICE_UNAVAILABLE, Code::ServiceUnavailable),
+            AdminError::Refused(Refusal::NoLoad) => (StatusCode::UNPROCESSABLE_ENTITY, Code::NoLoad),
+            AdminError::Refused(Refusal::UnderWay) => (StatusCode::CONFLICT, Code::RebalanceUnderWay),
         };
-        Self::other(status, Code::InvalidValue, error.to_string())
+        Self::other(status, code, error.to_string())
     }
 }

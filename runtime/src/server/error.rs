@@ -68,6 +68,10 @@ pub enum Code {
     RateLimitExceeded,
     /// Requests are not served now.
     ServiceUnavailable,
+    /// There is no load to plan from.
+    NoLoad,
+    /// Experts are moving already, or a plan is made.
+    RebalanceUnderWay,
     /// Something that should not happen.
     InternalError,
 }

@@ -6,7 +6,7 @@ use prometheus::{
 use strum::IntoEnumIterator;
 
 use crate::engine::StepObserver;
-use crate::protocol::{FromRank, MoveFailure, StepTiming};
+use crate::protocol::{FromRank, MoveFailure, MoveReport, NotStaged, StepTiming};
 
 /// A rank's counters. Clones are the same counters.
 #[derive(Clone, Debug)]
@@ -85,11 +85,13 @@ impl WorkerMetrics {
 
     pub fn reported(&self, report: &FromRank) {
         match report {
-            FromRank::Staged { bytes, .. } => {
+            FromRank::Moved(MoveReport { staged: Ok(bytes), .. }) => {
                 self.staged.inc();
                 self.staged_bytes.inc_by(*bytes);
             }
-            FromRank::MoveFailed { reason, .. } => self.failures.with_label_values(&[<&str>::from(*reason)]).inc(),
+            FromRank::Moved(MoveReport { staged: Err(NotStaged { reason, .. }), .. }) => {
+                self.failures.with_label_values(&[<&str>::from(*reason)]).inc();
+            }
             FromRank::Register { .. } | FromRank::Failed { .. } | FromRank::Ready { .. } | FromRank::Alive => {}
         }
     }
@@ -123,10 +125,10 @@ mod tests {
     fn steps_and_moves_show_by_part_and_reason() {
         let metrics = WorkerMetrics::default();
         metrics.step(&StepTiming { total: 1000, commit: 100, exchange: 200, experts: 300 }, 2);
-        let (generation, transaction) = (1, crate::protocol::TransactionId(1));
-        metrics.reported(&FromRank::Staged { generation, transaction, bytes: 77 });
-        let (reason, message) = (MoveFailure::Corrupt, String::new());
-        metrics.reported(&FromRank::MoveFailed { generation, transaction, reason, message });
+        let transaction = crate::protocol::TransactionId(1);
+        let report = |staged| FromRank::Moved(MoveReport { generation: 1, transaction, staged });
+        metrics.reported(&report(Ok(77)));
+        metrics.reported(&report(Err(NotStaged { reason: MoveFailure::Corrupt, message: String::new() })));
         let text = metrics.text();
         for line in [
             "swiftbalancer_rank_steps_total 1",

@@ -15,8 +15,10 @@ use plan::balance::Policy;
 use plan::coverage::Coverage;
 use plan::ids::RankId;
 use plan::map::{ExpertMap, MapShape};
+use plan::moves::random_transaction;
 use plan::policy::Terms;
 use plan::topology::Topology;
+use plan::wire;
 use runtime::coordinator::fleet::{Fleet, FleetEvent, FleetSettings, Group};
 use runtime::coordinator::ranks::{RankGroup as _, Ranks as _};
 use runtime::experts::mover::Faults;
@@ -44,6 +46,17 @@ pub fn secret() -> Secret {
     SECRET.clone()
 }
 
+/// Maps that are asked for, each a random transaction away from the one in force.
+#[derive(Clone, Copy)]
+pub struct Moves {
+    /// Steps from one to the next.
+    pub every: u64,
+    /// What they are drawn from.
+    pub seed: u64,
+    /// Steps wait for what moves, so that a test of few steps has many moves. Nothing else ever does.
+    pub patient: bool,
+}
+
 /// How a group is made.
 #[derive(Clone, Copy)]
 pub struct Setup {
@@ -53,8 +66,8 @@ pub struct Setup {
     pub faults: Faults,
     pub move_bytes_per_second: u64,
     pub sequences_per_rank: u32,
-    /// Steps wait for what moves, so that a test of few steps has many moves. Nothing else ever does.
-    pub patient: bool,
+    /// Experts move all the time.
+    pub moves: Option<Moves>,
     pub policy: Policy,
 }
 
@@ -68,8 +81,6 @@ impl Default for Setup {
             deadline: Duration::from_secs(10),
             max_failures: 3,
             back_off_steps: 8,
-            forced_interval: None,
-            forced_seed: 1,
         };
         Self {
             ranks: 4,
@@ -78,7 +89,7 @@ impl Default for Setup {
             faults: Faults::default(),
             move_bytes_per_second: 0,
             sequences_per_rank: 64,
-            patient: false,
+            moves: None,
             policy: Policy::default(),
         }
     }
@@ -208,7 +219,7 @@ impl Deployment {
     pub fn wait_for_staged(&mut self, count: usize) {
         for _ in 0..count {
             let event = self.events.recv_timeout(PATIENCE).unwrap();
-            assert!(matches!(event, FleetEvent::Staged { .. }), "{event:?}");
+            assert!(matches!(&event, FleetEvent::Moved { report, .. } if report.staged.is_ok()), "{event:?}");
         }
     }
 
@@ -239,17 +250,23 @@ impl Deployment {
             }
             FleetEvent::Failing(failing) => panic!("a rank has failed: {:?}", failing.take()),
             FleetEvent::Refused(refused) => self.refusals.extend(refused.take()),
-            FleetEvent::Staged { generation, rank, transaction, bytes } => {
-                self.on(Event::Staged { generation, rank, transaction, bytes });
-            }
-            FleetEvent::MoveFailed { generation, rank, transaction, reason, message } => {
-                self.on(Event::MoveFailed { generation, rank, transaction, reason, message });
-            }
+            FleetEvent::Moved { rank, report } => self.on(Event::Moved { rank, report }),
         }
     }
 
     pub fn on(&mut self, event: Event<'_>) {
-        for effect in self.rebalancer.on(event) {
+        let effects = self.rebalancer.on(event);
+        self.carry_out(effects);
+    }
+
+    /// Asks for a map as a user does.
+    pub fn apply_map(&mut self, map: ExpertMap) {
+        let effects = self.rebalancer.apply_map(map).unwrap();
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
             match effect {
                 Effect::Plan(request) => self.planner.0.send((request, Arc::clone(&self.topology))).unwrap(),
                 Effect::Order { rank, order } => self.fleet.order(rank, order),
@@ -263,21 +280,50 @@ impl Deployment {
     pub fn step(&mut self, batches: Vec<Batch>) -> Option<Vec<StepDone>> {
         self.pump();
         self.steps += 1;
+        if let Some(moves) = self.setup.moves {
+            self.keep_moving(moves);
+        }
         let mut commits = self.rebalancer.commits_for(self.steps);
-        while self.setup.patient && commits.is_empty() && self.rebalancer.pending_transactions() > 0 {
+        let patient = self.setup.moves.is_some_and(|moves| moves.patient);
+        while patient && commits.is_empty() && self.rebalancer.phase() == wire::Phase::Moving {
             let Ok(event) = self.events.recv_timeout(Duration::from_millis(500)) else { break };
             self.on_fleet(event);
             commits = self.rebalancer.commits_for(self.steps);
         }
-        let done = self.group.as_mut()?.run_step(self.steps, batches, &commits).ok();
-        if let Some(answers) = &done {
-            let now = self.started.elapsed();
-            self.on(Event::StepDone { number: self.steps, now, answers });
-            if !commits.is_empty() {
-                self.committed.insert(self.steps, commits);
+        let Ok(answers) = self.group.as_mut()?.run_step(self.steps, batches, &commits) else {
+            // The fleet tells the rest.
+            self.group = None;
+            return None;
+        };
+        let now = self.started.elapsed();
+        self.on(Event::StepDone { number: self.steps, now, answers: &answers });
+        if !commits.is_empty() {
+            self.committed.insert(self.steps, commits);
+        }
+        Some(answers)
+    }
+
+    /// Asks for the next map when it is time.
+    fn keep_moving(&mut self, Moves { every, seed, .. }: Moves) {
+        if self.steps.is_multiple_of(every) && self.rebalancer.pending_transactions() == 0 {
+            let map = self.rebalancer.map();
+            let seed = seed.wrapping_add(self.steps);
+            let layer = (seed % map.shape().layers as u64) as usize;
+            if let Some(work) = random_transaction(map, layer.into(), seed) {
+                let wanted = map.apply(&work).unwrap();
+                self.apply_map(wanted);
+                let (request, outcome) = self.planner.1.recv_timeout(PATIENCE).unwrap();
+                self.on(Event::Planned { request, outcome });
             }
         }
-        done
+    }
+
+    /// Runs empty steps until a map that is asked for is moved to at once: some have to pass since the group was formed.
+    pub fn run_in(&mut self) {
+        let steps = self.steps + self.setup.settings.wait_steps;
+        while self.steps < steps {
+            self.step(vec![Batch::default(); self.setup.ranks]).expect("no rank is lost");
+        }
     }
 
     /// Runs empty steps, as the coordinator does while experts move and nobody asks for anything, until `done`.

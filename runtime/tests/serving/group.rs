@@ -1,5 +1,6 @@
 //! A coordinator and its ranks, started by the program and ended with the test.
 
+use std::convert::Infallible;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -7,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use plan::moves::random_transaction;
+use plan::wire::{MapDocument, Phase, State, path};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -113,6 +116,35 @@ impl Group {
             assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Asks for one map after the other, each a random transaction in every layer away from the one in force, for as long as it
+    /// is waited for.
+    pub async fn keep_moving(&self, seed: u64) -> Infallible {
+        let client = reqwest::Client::new();
+        let mut looks = tokio::time::interval(Duration::from_millis(20));
+        for round in 0.. {
+            let document = client.get(format!("{}{}", self.admin, path::MAP)).send().await.unwrap();
+            let document = MapDocument::from_json(&document.bytes().await.unwrap()).unwrap();
+            let map = document.to_map(&document.model).unwrap();
+            let moved = map.layers().fold(map.clone(), |moved, layer| {
+                let work = random_transaction(&moved, layer, seed.wrapping_add(round));
+                work.map_or(moved.clone(), |work| moved.apply(&work).unwrap())
+            });
+            let wanted = MapDocument::new(document.model, &moved);
+            let asked = client.post(format!("{}{}", self.admin, path::MAP)).json(&wanted).send().await.unwrap();
+            assert_eq!(asked.status(), 202, "{:?}", asked.text().await);
+            let state = async || -> State {
+                let state = client.get(format!("{}{}", self.admin, path::STATE)).send().await.unwrap();
+                serde_json::from_slice(&state.bytes().await.unwrap()).unwrap()
+            };
+            let is_done = |state: &State| state.pending_transactions == 0 && state.phase != Phase::Planning;
+            // A group that is lost meanwhile moves to it when it is formed again.
+            while !is_done(&state().await) {
+                looks.tick().await;
+            }
+        }
+        unreachable!("there are more numbers than steps")
     }
 
     /// Process id of the coordinator.

@@ -69,6 +69,7 @@ fn no_input_on_any_port_ends_anything_or_changes_a_token() {
     println!("SWIFTBALANCER_FUZZ_SEED={seed} SWIFTBALANCER_FUZZ_INPUTS={inputs}");
     let (expected, setup) = (undisturbed(), moving());
     let mut deployment = Deployment::start(setup);
+    deployment.run_in();
     assert!(serve(&mut deployment, sequences(&setup)) == expected);
     let (ports, before): (Vec<SocketAddr>, usize) = (ports_of(2).into_iter().collect(), memory());
     let over = AtomicBool::new(false);

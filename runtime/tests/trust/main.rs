@@ -13,8 +13,7 @@ mod strangers;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use group::{Deployment, Sequence, Setup, advance};
-use runtime::experts::rebalance::Settings;
+use group::{Deployment, Moves, Sequence, Setup, advance};
 
 /// Steps of each sequence.
 const STEPS: usize = 30;
@@ -32,8 +31,7 @@ fn two_ranks() -> Setup {
 
 /// Two ranks between which experts move every few steps.
 fn moving() -> Setup {
-    let settings = Settings { forced_interval: Some(4), ..Setup::default().settings };
-    Setup { settings, ..two_ranks() }
+    Setup { moves: Some(Moves { every: 4, seed: 1, patient: false }), ..two_ranks() }
 }
 
 fn sequences(setup: &Setup) -> Vec<Sequence> {

@@ -155,7 +155,7 @@ fn a_member_that_poisons_pages_changes_no_token_and_no_map() {
     };
     deployment.settle(|deployment| deployment.reports.iter().any(is_corrupt));
     assert!(poisoner.asked.load(Ordering::Relaxed) > 0, "it was asked for pages");
-    let commits = deployment.committed.values().flatten().flat_map(|commit| &commit.changes);
+    let commits = deployment.committed.values().flatten().flat_map(|commit| &commit.work.changes);
     let brought = commits.filter(|change| (change.rank, change.source) == (RankId(0), RankId(1))).count();
     assert_eq!(brought, 0, "nothing of it is in force");
     let after = deployment.rebalancer.map();

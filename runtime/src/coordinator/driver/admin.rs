@@ -3,33 +3,22 @@
 use plan::wire::MapDocument;
 
 use super::{Driver, Ranks};
-use crate::coordinator::handle::{AdminCommand, AdminError};
-use crate::experts::rebalance::{Event, Serving};
+use crate::coordinator::handle::{AdminCommand, AdminError, Look};
+use crate::experts::rebalance::{Rebalancer, Serving};
 use crate::experts::recorder::Recorder;
 
 impl<R: Ranks> Driver<R> {
     /// Carries out a command. Whoever asked may have gone away, so an answer that nobody takes is no error.
     pub(super) fn administer(&mut self, command: AdminCommand) {
-        let rebalancer = &self.settings.rebalancer;
         match command {
-            AdminCommand::State(reply) => {
-                let _ = reply.send(rebalancer.state(self.serving()));
-            }
-            AdminCommand::Map(reply) => {
-                let _ = reply.send(rebalancer.map_document());
-            }
-            AdminCommand::RecordedMap(reply) => {
-                let _ = reply.send(rebalancer.recorded().cloned());
-            }
-            AdminCommand::Load(reply) => {
-                let _ = reply.send(rebalancer.last_load());
+            AdminCommand::Look(reply) => {
+                let _ = reply.send(Look { seen: self.settings.rebalancer.seen(), serving: self.serving() });
             }
             AdminCommand::ApplyMap(map, reply) => {
                 let _ = reply.send(self.apply_map(&map));
             }
             AdminCommand::Rebalance(reply) => {
-                let refused = self.tell_rebalancer(Event::Trigger);
-                let _ = reply.send(refused.map_or(Ok(()), |reason| Err(AdminError::Busy(reason))));
+                let _ = reply.send(self.ask_rebalancer(Rebalancer::trigger).map_err(AdminError::Refused));
             }
         }
     }
@@ -47,6 +36,6 @@ impl<R: Ranks> Driver<R> {
 
     fn apply_map(&mut self, document: &MapDocument) -> Result<(), AdminError> {
         let map = document.to_map(&self.settings.model)?;
-        self.tell_rebalancer(Event::ApplyMap(map)).map_or(Ok(()), |reason| Err(AdminError::Refused(reason)))
+        Ok(self.ask_rebalancer(|rebalancer| rebalancer.apply_map(map))?)
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Driver, Ranks};
 use crate::experts::planner::Planned;
-use crate::experts::rebalance::{Effect, Event, PlanOutcome, PlanRequest, Report};
+use crate::experts::rebalance::{Effect, Event, PlanOutcome, PlanRequest, Rebalancer, Refusal, Report};
 
 impl<R: Ranks> Driver<R> {
     /// Whether experts are moving or about to, and steps bring that forward.
@@ -18,41 +18,53 @@ impl<R: Ranks> Driver<R> {
         self.tell_rebalancer(Event::Planned { request, outcome });
     }
 
-    /// Tells the rebalancer and does what it says; gives its words if it refuses.
-    pub(super) fn tell_rebalancer(&mut self, event: Event<'_>) -> Option<String> {
+    /// Tells the rebalancer and does what it says.
+    pub(super) fn tell_rebalancer(&mut self, event: Event<'_>) {
         let effects = self.settings.rebalancer.on(event);
-        let refused = effects.into_iter().fold(None, |refused, effect| self.carry_out(effect).or(refused));
-        let rebalancer = &self.settings.rebalancer;
-        self.metrics.doing(Instant::now(), rebalancer.phase(), &rebalancer.staging_pages());
-        refused
+        self.carry_out(effects);
     }
 
-    fn carry_out(&mut self, effect: Effect) -> Option<String> {
+    /// Asks something of the rebalancer and does what it says.
+    pub(super) fn ask_rebalancer(
+        &mut self,
+        ask: impl FnOnce(&mut Rebalancer) -> Result<Vec<Effect>, Refusal>,
+    ) -> Result<(), Refusal> {
+        let effects = ask(&mut self.settings.rebalancer).inspect_err(|refusal| tracing::info!(%refusal, "refused"))?;
+        self.carry_out(effects);
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            self.carry_out_one(effect);
+        }
+        let rebalancer = &self.settings.rebalancer;
+        self.metrics.doing(Instant::now(), rebalancer.phase(), &rebalancer.staging_pages());
+    }
+
+    fn carry_out_one(&mut self, effect: Effect) {
         match effect {
-            Effect::Plan(request) => return self.plan(request),
+            Effect::Plan(request) => self.plan(request),
             Effect::Order { rank, order } => self.ranks.order(rank, order),
             Effect::Record(map) => {
                 if let Some(recorder) = &self.settings.recorder {
                     recorder.record(map);
                 }
             }
-            Effect::Report(Report::Refused { reason }) => return Some(reason),
             Effect::Report(report) => {
                 log(&report);
                 self.metrics.reported(&report, Instant::now());
             }
         }
-        None
     }
 
-    fn plan(&mut self, request: PlanRequest) -> Option<String> {
+    fn plan(&mut self, request: PlanRequest) {
         let number = request.number;
         self.metrics.planning(Instant::now());
-        if self.settings.planner.0.send((request, Arc::clone(&self.topology))).is_ok() {
-            return None;
+        if self.settings.planner.0.send((request, Arc::clone(&self.topology))).is_err() {
+            let outcome = PlanOutcome::Failed { reason: "the thread that plans has ended".to_owned() };
+            self.tell_rebalancer(Event::Planned { request: number, outcome });
         }
-        let outcome = PlanOutcome::Failed { reason: "the thread that plans has ended".to_owned() };
-        self.tell_rebalancer(Event::Planned { request: number, outcome })
     }
 }
 
@@ -92,6 +104,5 @@ fn log(report: &Report) {
             tracing::info!(epoch, pages, bytes, steps, "rebalanced");
         }
         Report::Dropped { reason } => tracing::warn!(reason, "the rest of the plan is dropped"),
-        Report::Refused { reason } => tracing::info!(reason, "refused"),
     }
 }

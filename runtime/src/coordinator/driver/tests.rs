@@ -7,7 +7,7 @@ use super::*;
 use crate::coordinator::fake::{Fake, Remote};
 use crate::coordinator::handle::{AdminCommand, AdminError, HandleError, UNREAD_BYTES};
 use crate::coordinator::unread::Updates;
-use crate::experts::rebalance::Settings;
+use crate::experts::rebalance::{Refusal, Settings};
 use crate::protocol::Sampling;
 use crate::scheduler::{CacheSize, Finish, LOSSES_IN_A_ROW, Length, NewSequence, SubmitError};
 
@@ -147,7 +147,7 @@ async fn a_rank_that_has_failed_for_good_ends_every_wait_until_one_that_can_serv
     assert_eq!(handle.failure().await, reason);
     let refused = handle.submit(vec![asks(&[1], 3)]).await.unwrap_err();
     assert_eq!(refused, HandleError::Failing { reason: reason.clone() });
-    assert_eq!(handle.ask(AdminCommand::State).await.unwrap().failure, Some(reason));
+    assert_eq!(handle.ask(AdminCommand::Look).await.unwrap().state().failure, Some(reason));
 
     remote.fail(None);
     remote.complete();
@@ -237,14 +237,20 @@ async fn one_thousand_sequences_at_once_end_one_by_one_with_their_own_tokens() {
 #[tokio::test]
 async fn a_rebalance_that_is_asked_for_ends_though_no_request_runs() {
     let rebalance = Settings { wait_steps: 30, ..Fake::default().rebalance };
-    let (handle, remote) = start(Fake { rebalance, ranks: 2, ..Fake::default() });
+    let (handle, remote) = Fake { rebalance, ranks: 2, ..Fake::default() }.start(&prometheus::Registry::new());
     let refused = handle.ask(AdminCommand::Rebalance).await.unwrap().unwrap_err();
-    assert!(matches!(refused, AdminError::Busy(_)), "{refused:?}");
+    assert_eq!(refused, AdminError::Refused(Refusal::NotReady));
+    remote.complete();
+    while handle.health() != Health::Serving {
+        tokio::task::yield_now().await;
+    }
+    let refused = handle.ask(AdminCommand::Rebalance).await.unwrap().unwrap_err();
+    assert_eq!(refused, AdminError::Refused(Refusal::NoLoad));
     // One rank computes everything: its two experts are worth being apart.
     read(&mut one(&handle, asks(&[1; 50], 10)).await).await;
     handle.ask(AdminCommand::Rebalance).await.unwrap().unwrap();
     let state = loop {
-        let state = handle.ask(AdminCommand::State).await.unwrap();
+        let state = handle.ask(AdminCommand::Look).await.unwrap().state();
         if state.moves.rebalances + state.moves.skipped > 0 {
             break state;
         }
@@ -260,12 +266,13 @@ async fn a_rebalance_that_is_asked_for_ends_though_no_request_runs() {
 #[tokio::test]
 async fn a_map_that_is_given_is_moved_to_though_no_request_runs_and_serves_under_a_new_epoch() {
     let (handle, _remote) = start(Fake::default());
-    let before = handle.ask(AdminCommand::Map).await.unwrap();
+    let map = async || handle.ask(AdminCommand::Look).await.unwrap().seen.map_document();
+    let before = map().await;
     let mut wanted = before.clone();
     wanted.placement = vec![vec![vec![2, 1], vec![0, 3]]];
     handle.ask(|reply| AdminCommand::ApplyMap(Box::new(wanted.clone()), reply)).await.unwrap().unwrap();
-    while handle.ask(AdminCommand::Map).await.unwrap() != wanted {}
-    let state = handle.ask(AdminCommand::State).await.unwrap();
+    while map().await != wanted {}
+    let state = handle.ask(AdminCommand::Look).await.unwrap().state();
     assert_eq!((state.epoch, state.moves.experts_moved), (1, 2));
     assert!(state.steps >= 30, "the wait is counted in steps");
 

@@ -15,7 +15,7 @@ use self::formation::Formation;
 use super::agreement::Agreement;
 use super::{FleetEvent, FleetSettings, Latest};
 use crate::fabric::framing::Closer;
-use crate::protocol::{ProcessId, RankAddress, ToRank, TransactionId};
+use crate::protocol::{MoveReport, ProcessId, RankAddress, ToRank, TransactionId};
 
 /// How long the place of a rank that was let go with its group is kept for its process: it comes back within the longest
 /// pause between two of its attempts.
@@ -282,19 +282,14 @@ impl Members {
     }
 
     /// Passes on what a rank reports of a transaction; why it is lost, if nothing of it was asked.
-    pub fn report_of(
-        &self,
-        (rank, process): (RankId, ProcessId),
-        transaction: TransactionId,
-        event: FleetEvent,
-    ) -> Result<(), String> {
+    pub fn moved(&self, (rank, process): (RankId, ProcessId), report: MoveReport) -> Result<(), String> {
         let mut state = self.lock();
         // One that is lost already is not heard.
         if let Some(member) = state.members[rank.index()].as_mut().filter(|member| member.process == process) {
-            if !member.owed.remove(&transaction) {
-                return Err(format!("it reports of transaction {}, of which nothing was asked", transaction.0));
+            if !member.owed.remove(&report.transaction) {
+                return Err(format!("it reports of transaction {}, of which nothing was asked", report.transaction.0));
             }
-            self.tell(event);
+            self.tell(FleetEvent::Moved { rank, report });
         }
         Ok(())
     }

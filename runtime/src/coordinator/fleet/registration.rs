@@ -9,12 +9,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use plan::ids::RankId;
 use plan::wire::ModelIdentity;
 
-use super::FleetEvent;
 use super::members::{Member, Members};
 use crate::fabric::framing::{CUT_AFTER, Closer, Connection, ConnectionError};
 use crate::fabric::greeter::Greeter;
 use crate::fabric::purpose::Purpose;
-use crate::protocol::{FromRank, MOST_WORDS, ProcessId, RankAddress, ToRank};
+use crate::protocol::{FromRank, MOST_WORDS, MoveReport, NotStaged, ProcessId, RankAddress, ToRank};
 use crate::quoted::shortened;
 
 /// How often silence is looked for.
@@ -246,17 +245,14 @@ fn spawn_writer(mut connection: Connection, orders: Receiver<ToRank>) -> Result<
 fn hear(members: &Arc<Members>, (rank, process): (RankId, ProcessId), message: FromRank) -> Result<(), String> {
     match message {
         FromRank::Ready { generation, fingerprints } => return members.ready(rank, generation, fingerprints),
-        FromRank::Staged { bytes, .. } if bytes > MOST_STAGED_BYTES => {
+        FromRank::Moved(MoveReport { staged: Ok(bytes), .. }) if bytes > MOST_STAGED_BYTES => {
             return Err(format!("it reports {bytes} bytes of one transaction"));
         }
-        FromRank::Staged { generation, transaction, bytes } => {
-            let staged = FleetEvent::Staged { generation, rank, transaction, bytes };
-            return members.report_of((rank, process), transaction, staged);
-        }
-        FromRank::MoveFailed { generation, transaction, reason, message } => {
-            let message = shortened(&message, MOST_WORDS);
-            let failed = FleetEvent::MoveFailed { generation, rank, transaction, reason, message };
-            return members.report_of((rank, process), transaction, failed);
+        FromRank::Moved(mut report) => {
+            if let Err(NotStaged { message, .. }) = &mut report.staged {
+                *message = shortened(message, MOST_WORDS);
+            }
+            return members.moved((rank, process), report);
         }
         FromRank::Alive => {}
         FromRank::Register { .. } | FromRank::Failed { .. } => {

@@ -1,6 +1,7 @@
 use std::time::Instant;
 
 use plan::map::{ExpertMap, MapShape};
+use plan::moves::Transaction;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -9,7 +10,9 @@ use crate::coordinator::ranks::RankGroup as _;
 use crate::fabric::framing::Connection;
 use crate::fabric::handshake::call;
 use crate::fabric::purpose::{GroupId, Purpose};
-use crate::protocol::{Batch, Commit, FromRank, ProcessId, Step, StepDone, StepTiming};
+use crate::protocol::{
+    Batch, Commit, FromRank, MoveFailure, MoveReport, NotStaged, ProcessId, Step, StepDone, StepTiming, TransactionId,
+};
 use crate::scheduler::CacheSize;
 use crate::waiting::wait_until;
 
@@ -147,8 +150,8 @@ fn a_group_forms_when_every_rank_is_there_and_runs_steps_on_all_of_them() {
         })
     });
     let workers: Vec<_> = workers.collect();
-    let commit =
-        Commit { transaction: TransactionId(1), epoch: 1, layer: 0.into(), changes: Vec::new(), shares: Vec::new() };
+    let work = Transaction { layer: 0.into(), changes: Vec::new(), shares: Vec::new() };
+    let commit = Commit { transaction: TransactionId(1), epoch: 1, work };
     let done = group.run_step(1, vec![Batch::default(); 2], &[commit]).unwrap();
     assert_eq!(done.iter().map(|done| done.number).collect::<Vec<_>>(), [1, 1]);
     for worker in workers {
@@ -372,15 +375,16 @@ fn an_order_reaches_its_rank_and_its_answer_comes_back() {
     let (fleet, events) = fleet(1, PATIENCE);
     let mut rank = Rank::join(&fleet, 0);
     assert!(matches!(next(&events), FleetEvent::Complete));
-    let work = plan::moves::Transaction { layer: 0.into(), changes: Vec::new(), shares: Vec::new() };
+    let work = Transaction { layer: 0.into(), changes: Vec::new(), shares: Vec::new() };
     let order = ToRank::Stage { generation: 1, transaction: TransactionId(4), work, deadline_ms: 1000 };
     fleet.order(RankId(0), order.clone());
     assert_eq!(rank.control.receive::<ToRank>().unwrap(), order);
-    rank.control.send(&FromRank::Staged { generation: 1, transaction: TransactionId(4), bytes: 10 }).unwrap();
-    let staged = next(&events);
-    assert!(matches!(staged, FleetEvent::Staged { transaction: TransactionId(4), bytes: 10, .. }), "{staged:?}");
+    let sent = MoveReport { generation: 1, transaction: TransactionId(4), staged: Ok(10) };
+    rank.control.send(&FromRank::Moved(sent.clone())).unwrap();
+    let FleetEvent::Moved { rank: RankId(0), report } = next(&events) else { panic!("a report was expected") };
+    assert_eq!(report, sent);
     // One report of each order: whoever goes on has its place no longer.
-    rank.control.send(&FromRank::Staged { generation: 1, transaction: TransactionId(4), bytes: 10 }).unwrap();
+    rank.control.send(&FromRank::Moved(sent)).unwrap();
     rank.control.set_timeout(Some(PATIENCE)).unwrap();
     assert!(matches!(rank.control.receive::<ToRank>(), Err(crate::fabric::framing::ConnectionError::Closed { .. })));
     assert!(events.try_recv().is_err());
@@ -494,24 +498,16 @@ fn a_rank_that_answers_wrongly_is_lost_with_the_reason() {
 
 #[test]
 fn a_rank_that_says_what_cannot_be_is_lost_with_the_reason() {
+    fn moved(transaction: u64, staged: Result<u64, NotStaged>) -> FromRank {
+        FromRank::Moved(MoveReport { generation: 1, transaction: TransactionId(transaction), staged })
+    }
     type Said = (fn() -> FromRank, &'static str);
     let said: [Said; 5] = [
         (|| FromRank::Ready { generation: 1, fingerprints: vec![1] }, "it is ready with 1 pages instead of 4"),
+        (|| moved(1, Ok(u64::MAX)), "it reports 18446744073709551615 bytes"),
+        (|| moved(1, Ok(1)), "it reports of transaction 1, of which nothing was asked"),
         (
-            || FromRank::Staged { generation: 1, transaction: TransactionId(1), bytes: u64::MAX },
-            "it reports 18446744073709551615 bytes",
-        ),
-        (
-            || FromRank::Staged { generation: 1, transaction: TransactionId(1), bytes: 1 },
-            "it reports of transaction 1, of which nothing was asked",
-        ),
-        (
-            || FromRank::MoveFailed {
-                generation: 1,
-                transaction: TransactionId(9),
-                reason: crate::protocol::MoveFailure::Deadline,
-                message: String::new(),
-            },
+            || moved(9, Err(NotStaged { reason: MoveFailure::Deadline, message: String::new() })),
             "it reports of transaction 9, of which nothing was asked",
         ),
         (

@@ -139,7 +139,7 @@ impl MovingMetrics {
             Report::Completed { .. } => self.ended(RebalanceOutcome::Completed),
             Report::Dropped { .. } => self.ended(RebalanceOutcome::Dropped),
             Report::WindowClosed(window) if window.pairs == 0 => self.without_load.inc(),
-            Report::WindowClosed(_) | Report::Planned { .. } | Report::Refused { .. } => {}
+            Report::WindowClosed(_) | Report::Planned { .. } => {}
         }
     }
 

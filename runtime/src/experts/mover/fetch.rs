@@ -8,12 +8,12 @@ use plan::ids::RankId;
 use plan::moves::SlotChange;
 
 use super::serve::IDLE_LIMIT;
-use super::{CHUNK_BYTES, NotStaged, Order, Shared};
+use super::{CHUNK_BYTES, Order, Shared};
 use crate::experts::pages::{Reserved, StagedPage};
 use crate::fabric::framing::{CONNECT_TIMEOUT, CUT_AFTER, Connection};
 use crate::fabric::handshake::call;
 use crate::fabric::purpose::Purpose;
-use crate::protocol::{MoveFailure, PageHead, PageRequest};
+use crate::protocol::{MoveFailure, NotStaged, PageHead, PageRequest};
 
 /// A page's head is a number.
 const MOST_HEAD_BYTES: usize = 64;

@@ -2,7 +2,7 @@ use kernels::cpu::Cpu;
 use kernels::tensor::{MatrixView, Values, WeightKind};
 use plan::ids::SlotIndex;
 use plan::map::MapShape;
-use plan::moves::SlotChange;
+use plan::moves::{SlotChange, Transaction};
 
 use super::*;
 use crate::protocol::TransactionId;
@@ -56,7 +56,8 @@ fn exchange() -> Commit {
         source: RankId(1 - rank),
     };
     let changes = vec![change(0, 1, 1, 2), change(1, 0, 2, 1)];
-    Commit { transaction: TransactionId(1), epoch: 1, layer: LayerId(0), changes, shares: Vec::new() }
+    let work = Transaction { layer: LayerId(0), changes, shares: Vec::new() };
+    Commit { transaction: TransactionId(1), epoch: 1, work }
 }
 
 #[test]
@@ -130,7 +131,9 @@ fn a_page_that_only_changes_its_slot_stays() {
         to: ExpertId(to),
         source: RankId(0),
     };
-    pages.swapped(Commit { changes: vec![change(0, 0, 1), change(1, 1, 0)], ..exchange() }, swaps);
+    let mut commit = exchange();
+    commit.work.changes = vec![change(0, 0, 1), change(1, 1, 0)];
+    pages.swapped(commit, swaps);
     assert_eq!((pages.free(), pages.held().len()), (1, 4));
 }
 

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use plan::ids::{LayerId, RankId};
 use plan::load::ExpertLoad;
-use plan::map::ExpertMap;
+use plan::map::{ExpertMap, MapShape};
 use plan::moves::Transaction;
 use plan::policy::{Decision, History};
 use plan::wire::{RecordedMap, WindowReport};
 use thiserror::Error;
 
 use crate::bounds::{self, OutOfBounds};
-use crate::protocol::{MoveFailure, StepDone, ToRank, TransactionId};
+use crate::protocol::{MoveFailure, MoveReport, StepDone, ToRank, TransactionId};
 
 /// How the rebalancer is set up.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,10 +31,6 @@ pub struct Settings {
     pub max_failures: u32,
     /// Steps until a transaction that failed is tried again; doubles with each failure.
     pub back_off_steps: u64,
-    /// For tests: commit a random valid transaction every so many steps, whatever the load.
-    pub forced_interval: Option<u64>,
-    /// What the random transactions are drawn from.
-    pub forced_seed: u64,
 }
 
 impl Settings {
@@ -43,7 +39,6 @@ impl Settings {
         bounds::WAIT.check(self.wait_steps)?;
         bounds::WINDOW.check(self.window_steps)?;
         bounds::STAGING.check(self.staging_pages.into())?;
-        self.forced_interval.map_or(Ok(()), |steps| bounds::FORCED.check(steps))?;
         // Tests are less patient than a whole second.
         bounds::MOVE_DEADLINE.check(self.deadline.as_secs().max(1))?;
         if self.max_failures == 0 {
@@ -83,46 +78,46 @@ pub enum Event<'a> {
         /// What came of it.
         outcome: PlanOutcome,
     },
-    /// A rank holds every page that it receives in a transaction.
-    Staged {
-        /// The generation of the order.
-        generation: u64,
+    /// A rank has reported what became of a transaction.
+    Moved {
         /// Which rank.
         rank: RankId,
-        /// Which transaction.
-        transaction: TransactionId,
-        /// Bytes that it received.
-        bytes: u64,
-    },
-    /// A rank cannot stage a transaction.
-    MoveFailed {
-        /// The generation of the order.
-        generation: u64,
-        /// Which rank.
-        rank: RankId,
-        /// Which transaction.
-        transaction: TransactionId,
-        /// Why.
-        reason: MoveFailure,
-        /// The same for people.
-        message: String,
+        /// What it says.
+        report: MoveReport,
     },
     /// A group of ranks stands under the map in force.
     GroupFormed {
         /// Its generation.
         generation: u64,
     },
-    /// The group is no more; a step that was running has not happened.
+    /// The group is no more; steps that were under way have not happened.
     GroupLost,
-    /// Move to this map; it is of the shape of the map in force.
-    ApplyMap(ExpertMap),
-    /// Close the window now and plan.
-    Trigger,
-    /// Time has passed.
-    Tick {
-        /// The time, from the same start as the steps'.
-        now: Duration,
+}
+
+/// Why a wish is not granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// The map is for other ranks.
+    #[error(
+        "the map has {} layers of {} experts on {} ranks of {} slots, the ranks have {} of {} on {} of {}",
+        found.layers, found.experts, found.ranks, found.slots_per_rank,
+        ranks.layers, ranks.experts, ranks.ranks, ranks.slots_per_rank
+    )]
+    OtherShape {
+        /// The map's.
+        found: MapShape,
+        /// The one that the map must have.
+        ranks: MapShape,
     },
+    /// There is no group.
+    #[error("the ranks are not formed into a group; wait until the deployment is ready")]
+    NotReady,
+    /// There is nothing to plan from.
+    #[error("no load has been counted since the last window; send requests first")]
+    NoLoad,
+    /// A plan is made or carried out.
+    #[error("a rebalance is under way; wait until it has ended")]
+    UnderWay,
 }
 
 /// What is to be done about it.
@@ -248,11 +243,6 @@ pub enum Report {
     /// The rest of a plan was given up; what was committed stays, everything else serves as before.
     Dropped {
         /// Why.
-        reason: String,
-    },
-    /// A wish cannot be granted now.
-    Refused {
-        /// Why, and what to do.
         reason: String,
     },
 }

@@ -14,58 +14,57 @@ impl Rebalancer {
         transaction: TransactionId,
         reporter: Option<RankId>,
         (reason, message): (MoveFailure, String),
-        effects: &mut Vec<Effect>,
     ) {
         let (Phase::Moving { moves, .. }, Some((generation, _))) = (&mut self.phase, self.group) else { return };
         let Some(failed) = moves.fail(transaction) else { return };
         self.totals.aborted += 1;
         for rank in failed.receivers().into_iter().filter(|&rank| Some(rank) != reporter) {
-            effects.push(Effect::Order { rank, order: ToRank::Abort { generation, transaction } });
+            self.effects.push(Effect::Order { rank, order: ToRank::Abort { generation, transaction } });
         }
         let (abort, failures, layer) = (AbortReason::Move(reason), failed.failures + 1, failed.work.layer);
         let steps = self.settings.back_off_steps.saturating_mul(1 << failed.failures.min(20));
         moves.retry(failed, self.moment.steps + steps);
-        effects.push(Effect::Report(Report::Aborted { transaction, reason: abort, message: message.clone() }));
+        self.effects.push(Effect::Report(Report::Aborted { transaction, reason: abort, message: message.clone() }));
         if failures >= self.settings.max_failures {
             let reason = format!("a transaction of {layer} failed {failures} times, last on {message}");
-            self.drop_plan(reason, effects);
+            self.drop_plan(reason);
         }
     }
 
-    /// Gives up what is not being committed; the phase ends when the step that runs has ended.
-    pub(super) fn drop_plan(&mut self, reason: String, effects: &mut Vec<Effect>) {
+    /// Gives up what is not being committed; the phase ends when the steps that are under way have ended.
+    pub(super) fn drop_plan(&mut self, reason: String) {
         let (Phase::Moving { moves, dropped, .. }, Some((generation, _))) = (&mut self.phase, self.group) else {
             return;
         };
         for (transaction, given_up) in moves.drop_rest() {
             self.totals.aborted += 1;
             for rank in given_up.receivers() {
-                effects.push(Effect::Order { rank, order: ToRank::Abort { generation, transaction } });
+                self.effects.push(Effect::Order { rank, order: ToRank::Abort { generation, transaction } });
             }
             let (reason, message) = (AbortReason::PlanDropped, reason.clone());
-            effects.push(Effect::Report(Report::Aborted { transaction, reason, message }));
+            self.effects.push(Effect::Report(Report::Aborted { transaction, reason, message }));
         }
         dropped.get_or_insert(reason);
     }
 
-    pub(super) fn group_lost(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn group_lost(&mut self) {
         self.group = None;
         let (origin, mut moves) = match std::mem::replace(&mut self.phase, Phase::Collecting) {
             Phase::Collecting => return,
             Phase::Planning { origin, .. } | Phase::Waiting { origin, .. } => (origin, Moves::default()),
             Phase::Moving { origin, moves, .. } => (origin, moves),
         };
-        // The step that was running did not happen, and its commits neither: all are given up alike.
+        // The steps that were under way did not happen, and their commits neither: all are given up alike.
         for (transaction, _) in moves.all() {
             self.totals.aborted += 1;
             let (reason, message) = (AbortReason::GroupLost, "a rank was lost".to_owned());
-            effects.push(Effect::Report(Report::Aborted { transaction, reason, message }));
+            self.effects.push(Effect::Report(Report::Aborted { transaction, reason, message }));
         }
         let reason = "a rank was lost; the map in force serves on".to_owned();
-        effects.push(Effect::Report(Report::Dropped { reason }));
+        self.effects.push(Effect::Report(Report::Dropped { reason }));
         if let Origin::Given(map) = origin {
             self.wanted.get_or_insert(map);
         }
-        self.settle(effects);
+        self.settle();
     }
 }

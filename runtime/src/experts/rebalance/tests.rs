@@ -1,15 +1,15 @@
 mod invariants;
 mod reach;
 
-use std::collections::BTreeMap;
-
 use plan::coverage::Coverage;
 use plan::expected::Expected;
 use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
+use plan::load::{ExpertLoad, WINDOWS_KEPT};
 use plan::map::MapShape;
 use plan::moves::{SlotChange, transactions};
 use plan::policy::{Case, Reason, Terms, decide};
 use plan::topology::Topology;
+use plan::wire::{self, MapDocument};
 
 use super::*;
 use crate::protocol::StepTiming;
@@ -38,8 +38,6 @@ fn settings() -> Settings {
         deadline: Duration::from_secs(10),
         max_failures: 3,
         back_off_steps: 4,
-        forced_interval: None,
-        forced_seed: 1,
     }
 }
 
@@ -57,6 +55,11 @@ fn keep() -> PlanOutcome {
 
 fn model() -> ModelIdentity {
     ModelIdentity { name: "tiny".to_owned(), digest: "abc".to_owned(), layers: 2, experts: 4 }
+}
+
+/// What a rank reports of a transaction.
+fn moved(generation: u64, rank: u32, transaction: TransactionId, staged: Result<u64, NotStaged>) -> Event<'static> {
+    Event::Moved { rank: RankId(rank), report: MoveReport { generation, transaction, staged } }
 }
 
 /// A rebalancer with a driver: runs steps, keeps orders, plans and reports.
@@ -90,7 +93,23 @@ impl Driven {
     }
 
     fn on(&mut self, event: Event<'_>) {
-        for effect in self.rebalancer.on(event) {
+        let effects = self.rebalancer.on(event);
+        self.keep(effects);
+    }
+
+    fn apply_map(&mut self, map: ExpertMap) {
+        let effects = self.rebalancer.apply_map(map).unwrap();
+        self.keep(effects);
+    }
+
+    fn trigger(&mut self) -> Result<(), Refusal> {
+        let effects = self.rebalancer.trigger()?;
+        self.keep(effects);
+        Ok(())
+    }
+
+    fn keep(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
             match effect {
                 Effect::Plan(request) => self.plans.push(request),
                 Effect::Order { rank, order } => self.orders.push((rank, order)),
@@ -164,12 +183,12 @@ impl Driven {
     }
 
     fn staged(&mut self, transaction: TransactionId, rank: u32) {
-        self.on(Event::Staged { generation: 1, rank: RankId(rank), transaction, bytes: 100 });
+        self.on(moved(1, rank, transaction, Ok(100)));
     }
 
     fn failed(&mut self, transaction: TransactionId, rank: u32) {
         let (reason, message) = (MoveFailure::Corrupt, "page is corrupt".to_owned());
-        self.on(Event::MoveFailed { generation: 1, rank: RankId(rank), transaction, reason, message });
+        self.on(moved(1, rank, transaction, Err(NotStaged { reason, message })));
     }
 
     fn stage_all(&mut self, transactions: &[TransactionId]) {
@@ -211,7 +230,7 @@ fn windows_that_are_kept_are_shared_and_not_copied() {
     let mut driven = Driven::new(settings());
     driven.steps(40);
     let [PlanRequest { goal: Goal::Balance { windows, .. }, .. }] = &driven.plans[..] else { panic!() };
-    assert!(windows[0].shares_counts_with(&driven.rebalancer.loads[0]));
+    assert!(windows[0].shares_counts_with(&driven.rebalancer.windows.loads()[0]));
 }
 
 #[test]
@@ -233,7 +252,7 @@ fn a_plan_is_applied_no_earlier_than_the_wait_after_the_group_was_formed() {
     driven.steps(3);
     driven.on(Event::GroupLost);
     driven.on(Event::GroupFormed { generation: 2 });
-    driven.on(Event::ApplyMap(exchanged()));
+    driven.apply_map(exchanged());
     driven.plan_to(&exchanged());
     driven.steps(29);
     assert!(driven.orders.is_empty());
@@ -249,10 +268,8 @@ fn a_transaction_is_committed_when_every_receiver_has_staged_it_and_in_force_whe
     driven.staged(started[0], 1);
     driven.step += 1;
     let commits = driven.rebalancer.commits_for(driven.step);
-    let [Commit { transaction, epoch: 1, layer: LayerId(0), changes, shares: _ }] = &commits[..] else {
-        panic!("{commits:?}")
-    };
-    assert_eq!((*transaction, changes.len()), (started[0], 2));
+    let [Commit { transaction, epoch: 1, work }] = &commits[..] else { panic!("{commits:?}") };
+    assert_eq!((*transaction, work.layer, work.changes.len()), (started[0], LayerId(0), 2));
     assert_eq!((driven.rebalancer.map(), driven.rebalancer.epoch()), (&start(), 0));
     driven.finish_step();
     assert_eq!(driven.rebalancer.epoch(), 1);
@@ -287,10 +304,10 @@ fn a_completed_rebalance_is_counted_and_recorded_with_where_it_comes_from() {
 #[test]
 fn a_window_is_counted_under_one_map() {
     let (mut driven, started) = Driven::moving(settings());
-    assert_eq!(driven.rebalancer.window.steps, 30);
+    assert_eq!(driven.rebalancer.windows.steps(), 30);
     driven.stage_all(&started);
     driven.step();
-    assert_eq!(driven.rebalancer.window.steps, 0);
+    assert_eq!(driven.rebalancer.windows.steps(), 0);
     driven.steps(40);
     let Some(Report::WindowClosed(report)) = driven.reports.last() else { panic!() };
     assert_eq!((report.number, report.steps), (2, 40));
@@ -367,10 +384,11 @@ fn a_dropped_plan_frees_the_staging_pages_of_its_other_transactions() {
 #[test]
 fn a_rank_that_never_reports_fails_its_transaction_after_the_deadline() {
     let (mut driven, started) = Driven::moving(settings());
-    let now = driven.now + Duration::from_secs(14);
-    driven.on(Event::Tick { now });
+    driven.now += Duration::from_secs(14);
+    driven.step();
     assert!(driven.aborts().is_empty());
-    driven.on(Event::Tick { now: now + Duration::from_secs(2) });
+    driven.now += Duration::from_secs(2);
+    driven.step();
     assert_eq!(driven.aborts().len(), 4);
     assert_eq!(driven.totals().aborted, started.len() as u64);
 }
@@ -478,8 +496,8 @@ fn shares_alone_are_committed_with_the_next_step_and_no_rank_is_told_to_receive(
     driven.plan_to(&shared);
     driven.steps(30);
     assert!(driven.orders.is_empty());
-    let [Commit { changes, shares, epoch: 1, .. }] = &driven.step()[..] else { panic!() };
-    assert_eq!((changes.len(), shares.len()), (0, 2));
+    let [Commit { work, epoch: 1, .. }] = &driven.step()[..] else { panic!() };
+    assert_eq!((work.changes.len(), work.shares.len()), (0, 2));
     assert_eq!((driven.rebalancer.map(), driven.totals().bytes_moved), (&shared, 0));
     assert_eq!(driven.rebalancer.moved_after, None, "nothing that would have to last has moved");
 }
@@ -500,14 +518,14 @@ fn a_planner_that_fails_is_told_and_the_next_window_tries_again() {
 fn without_dynamic_eplb_load_is_counted_and_only_what_is_asked_for_moves() {
     let mut driven = Driven::new(Settings { dynamic: false, ..settings() });
     driven.steps(80);
-    assert_eq!(driven.rebalancer.windows, 2);
+    assert_eq!(driven.rebalancer.windows.closed(), 2);
     assert!(driven.plans.is_empty() && driven.recorded.is_empty());
     assert_eq!(driven.rebalancer.phase(), wire::Phase::Off);
     driven.steps(1);
-    driven.on(Event::Trigger);
+    driven.trigger().unwrap();
     assert!(matches!(driven.plans[..], [PlanRequest { goal: Goal::Balance { .. }, .. }]));
     driven.on(Event::Planned { request: 1, outcome: keep() });
-    driven.on(Event::ApplyMap(exchanged()));
+    driven.apply_map(exchanged());
     driven.plan_to(&exchanged());
     driven.step();
     let started = driven.started();
@@ -519,19 +537,13 @@ fn without_dynamic_eplb_load_is_counted_and_only_what_is_asked_for_moves() {
 #[test]
 fn a_trigger_closes_the_window_early_and_is_refused_when_it_cannot_be_granted() {
     let mut driven = Driven::new(settings());
-    driven.on(Event::Trigger);
-    let Some(Report::Refused { reason }) = driven.reports.last() else { panic!() };
-    assert!(reason.contains("send requests first"), "{reason}");
+    assert_eq!(driven.trigger(), Err(Refusal::NoLoad));
     driven.steps(3);
-    driven.on(Event::Trigger);
-    assert_eq!(driven.rebalancer.last_load().unwrap().steps, 3);
-    driven.on(Event::Trigger);
-    let Some(Report::Refused { reason }) = driven.reports.last() else { panic!() };
-    assert!(reason.contains("under way"), "{reason}");
+    driven.trigger().unwrap();
+    assert_eq!(driven.rebalancer.seen().last_load().unwrap().steps, 3);
+    assert_eq!(driven.trigger(), Err(Refusal::UnderWay));
     driven.on(Event::GroupLost);
-    driven.on(Event::Trigger);
-    let Some(Report::Refused { reason }) = driven.reports.last() else { panic!() };
-    assert!(reason.contains("until the deployment is ready"), "{reason}");
+    assert_eq!(driven.trigger(), Err(Refusal::NotReady));
 }
 
 #[test]
@@ -540,7 +552,7 @@ fn a_map_that_is_asked_for_replaces_the_plan_under_way_from_the_map_then_in_forc
     driven.stage_all(&started[..1]);
     driven.step += 1;
     assert_eq!(driven.rebalancer.commits_for(driven.step).len(), 1);
-    driven.on(Event::ApplyMap(start()));
+    driven.apply_map(start());
     assert_eq!(driven.aborts(), [(RankId(0), started[1]), (RankId(1), started[1])]);
     assert_eq!(driven.plans.len(), 1, "the commit of the step that runs cannot be taken back");
     driven.finish_step();
@@ -558,7 +570,7 @@ fn a_map_that_is_asked_for_replaces_the_plan_under_way_from_the_map_then_in_forc
 #[test]
 fn a_map_that_is_asked_for_survives_a_lost_group() {
     let mut driven = Driven::new(settings());
-    driven.on(Event::ApplyMap(exchanged()));
+    driven.apply_map(exchanged());
     driven.plan_to(&exchanged());
     driven.on(Event::GroupLost);
     driven.on(Event::GroupFormed { generation: 2 });
@@ -569,31 +581,15 @@ fn a_map_that_is_asked_for_survives_a_lost_group() {
 fn a_map_of_another_shape_is_refused() {
     let mut driven = Driven::new(settings());
     let other = ExpertMap::contiguous(MapShape::with_redundancy(2, 4, 2, 2).unwrap()).unwrap();
-    driven.on(Event::ApplyMap(other));
-    assert!(matches!(driven.reports[..], [Report::Refused { .. }]));
+    let (found, ranks) = (other.shape(), start().shape());
+    let refusal = driven.rebalancer.apply_map(other).unwrap_err();
+    assert_eq!(refusal, Refusal::OtherShape { found, ranks });
+    assert_eq!(
+        refusal.to_string(),
+        "the map has 2 layers of 4 experts on 2 ranks of 3 slots, the ranks have 2 of 4 on 2 of 2"
+    );
+    driven.steps(1);
     assert!(driven.plans.is_empty());
-}
-
-#[test]
-fn forced_transactions_come_at_their_interval_and_equal_seeds_give_equal_ones() {
-    let run = || {
-        let forced = Settings { dynamic: false, forced_interval: Some(5), forced_seed: 7, ..settings() };
-        let mut driven = Driven::new(forced);
-        let mut commits = BTreeMap::new();
-        for _ in 0..60 {
-            let started = driven.started();
-            driven.stage_all(&started);
-            let committed = driven.step();
-            if !committed.is_empty() {
-                commits.insert(driven.step, committed);
-            }
-        }
-        (commits, driven.rebalancer.epoch(), driven.rebalancer.windows)
-    };
-    let (commits, epoch, windows) = run();
-    assert_eq!(commits.keys().copied().collect::<Vec<_>>(), (1..12).map(|count| count * 5 + 1).collect::<Vec<_>>());
-    assert_eq!((epoch, windows), (11, 1), "windows go on");
-    assert_eq!(run().0, commits);
 }
 
 #[test]
@@ -604,7 +600,6 @@ fn settings_out_of_range_are_refused() {
         refuse(Settings { window_steps: 0, ..settings() }),
         refuse(Settings { staging_pages: 0, ..settings() }),
         refuse(Settings { max_failures: 0, ..settings() }),
-        refuse(Settings { forced_interval: Some(0), ..settings() }),
         refuse(Settings { deadline: Duration::MAX, ..settings() }),
     ];
     insta::assert_yaml_snapshot!(errors);
@@ -615,9 +610,9 @@ fn the_state_tells_what_the_admin_api_promises() {
     let (driven, _) = Driven::moving(settings());
     let serving =
         Serving { ready: true, generation: 1, ranks: Vec::new(), static_map: false, failure: None, trouble: None };
-    insta::assert_yaml_snapshot!(driven.rebalancer.state(serving.clone()));
+    insta::assert_yaml_snapshot!(driven.rebalancer.seen().state(serving.clone()));
     let troubled = Serving { trouble: Some("maps cannot be recorded".to_owned()), ..serving };
-    assert_eq!(driven.rebalancer.state(troubled).degraded.as_deref(), Some("maps cannot be recorded"));
+    assert_eq!(driven.rebalancer.seen().state(troubled).degraded.as_deref(), Some("maps cannot be recorded"));
 }
 
 #[test]

@@ -1,18 +1,110 @@
-//! Counts the load of a window and measures its balance. Decides nothing.
+//! Counts the load of windows, measures their balance and keeps the last of them. Decides nothing.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
-use plan::load::{ExpertLoad, balance_ratio};
+use plan::load::{ExpertLoad, WINDOWS_KEPT, balance_ratio};
 use plan::map::{ExpertMap, MapShape};
 use plan::wire::WindowReport;
 
 use crate::protocol::StepDone;
 
+/// The window that is open, and what is kept of those that have closed.
+#[derive(Clone, Debug)]
+pub(super) struct Windows {
+    shape: MapShape,
+    open: Window,
+    closed: u64,
+    first: Option<Arc<WindowReport>>,
+    last: Option<Arc<ClosedWindow>>,
+    /// Of the last windows in which something was counted, the oldest first.
+    loads: VecDeque<ExpertLoad>,
+}
+
+impl Windows {
+    /// The first opens, under a map of this shape.
+    pub fn open(shape: MapShape, epoch: u64) -> Self {
+        let (first, last, loads) = (None, None, VecDeque::new());
+        Self { shape, open: Window::open(shape, epoch, Duration::ZERO), closed: 0, first, last, loads }
+    }
+
+    /// Steps of the one that is open.
+    pub const fn steps(&self) -> u64 {
+        self.open.steps
+    }
+
+    /// Pairs that were counted in it.
+    pub fn pairs(&self) -> u64 {
+        self.open.load.total()
+    }
+
+    /// How many have closed.
+    pub const fn closed(&self) -> u64 {
+        self.closed
+    }
+
+    pub fn first(&self) -> Option<Arc<WindowReport>> {
+        self.first.clone()
+    }
+
+    pub fn last(&self) -> Option<&ClosedWindow> {
+        self.last.as_deref()
+    }
+
+    pub fn shared_last(&self) -> Option<Arc<ClosedWindow>> {
+        self.last.clone()
+    }
+
+    /// Adds a step that ran under `map`; `answers` are every rank's.
+    pub fn count(&mut self, map: &ExpertMap, answers: &[StepDone]) {
+        self.open.count(map, answers);
+    }
+
+    /// Closes the one that is open and opens the next.
+    pub fn close(&mut self, epoch: u64, now: Duration) -> WindowReport {
+        self.closed += 1;
+        let closed = self.open.close(self.closed, now);
+        let report = closed.report.clone();
+        self.first.get_or_insert_with(|| Arc::new(report.clone()));
+        // A window in which nothing was counted says nothing of any placement.
+        if report.pairs > 0 {
+            if self.loads.len() == WINDOWS_KEPT {
+                self.loads.pop_front();
+            }
+            self.loads.push_back(closed.load.clone());
+        }
+        self.last = Some(Arc::new(closed));
+        self.open = Window::open(self.shape, epoch, now);
+        report
+    }
+
+    /// Opens the window anew if the map in force is not the one under which it began.
+    pub fn are_under(&mut self, epoch: u64, now: Duration) {
+        if self.open.epoch != epoch {
+            self.open = Window::open(self.shape, epoch, now);
+        }
+    }
+
+    /// The loads that a plan is made from, and how long it is expected to be in force: as long as the last window was open.
+    /// `None` if nothing was counted in that.
+    pub fn to_plan_from(&self) -> Option<(Vec<ExpertLoad>, Duration)> {
+        let last = self.last.as_ref().filter(|last| last.report.pairs > 0)?;
+        Some((self.loads.iter().cloned().collect(), last.length))
+    }
+
+    /// Loads that are kept.
+    #[cfg(test)]
+    pub const fn loads(&self) -> &VecDeque<ExpertLoad> {
+        &self.loads
+    }
+}
+
 /// A window that is open: what was counted since it began. It began under one map; when moves end it begins anew.
 #[derive(Clone, Debug)]
-pub(super) struct Window {
-    pub epoch: u64,
-    pub steps: u64,
+struct Window {
+    epoch: u64,
+    steps: u64,
     started: Duration,
     load: ExpertLoad,
     /// Pairs that each rank computed, `[layers][ranks]`.
@@ -31,13 +123,13 @@ pub struct ClosedWindow {
 }
 
 impl Window {
-    pub fn open(shape: MapShape, epoch: u64, now: Duration) -> Self {
+    fn open(shape: MapShape, epoch: u64, now: Duration) -> Self {
         let computed = vec![vec![0.0; shape.ranks]; shape.layers];
         Self { epoch, steps: 0, started: now, load: ExpertLoad::zero(shape.layers, shape.experts), computed }
     }
 
     /// Adds a step that ran under `map`; `answers` are every rank's.
-    pub fn count(&mut self, map: &ExpertMap, answers: &[StepDone]) {
+    fn count(&mut self, map: &ExpertMap, answers: &[StepDone]) {
         self.steps += 1;
         let per_rank = map.shape().slots_per_rank;
         for (rank, answer) in answers.iter().enumerate() {
@@ -52,18 +144,9 @@ impl Window {
         }
     }
 
-    pub fn pairs(&self) -> u64 {
-        self.load.total()
-    }
-
-    /// Measured balance ratio so far.
-    pub fn ratio(&self) -> f64 {
-        balance_ratio(&self.computed)
-    }
-
-    pub fn close(&self, number: u64, now: Duration) -> ClosedWindow {
+    fn close(&self, number: u64, now: Duration) -> ClosedWindow {
         let ratio_per_layer = self.computed.iter().map(|ranks| balance_ratio(std::slice::from_ref(ranks))).collect();
-        let (steps, pairs, ratio) = (self.steps, self.pairs(), self.ratio());
+        let (steps, pairs, ratio) = (self.steps, self.load.total(), balance_ratio(&self.computed));
         let report = WindowReport { number, steps, pairs, ratio, ratio_per_layer };
         ClosedWindow { report, load: self.load.clone(), length: now.saturating_sub(self.started) }
     }

@@ -1,7 +1,7 @@
 use std::error::Error as _;
 use std::time::Instant;
 
-use plan::moves::{ShareChange, SlotChange};
+use plan::moves::{ShareChange, SlotChange, Transaction};
 use plan::topology::Topology;
 
 use super::*;
@@ -26,7 +26,8 @@ fn change(rank: u32, slot: u32, from: u32, to: u32) -> SlotChange {
 }
 
 fn commit(changes: &[SlotChange]) -> Commit {
-    Commit { transaction: TransactionId(1), epoch: 2, layer: LayerId(1), changes: changes.to_vec(), shares: Vec::new() }
+    let work = Transaction { layer: LayerId(1), changes: changes.to_vec(), shares: Vec::new() };
+    Commit { transaction: TransactionId(1), epoch: 2, work }
 }
 
 /// Layer 0 of a table of one expert that is on every rank with these shares, by how many of a run of tokens each rank
@@ -73,7 +74,8 @@ fn a_commit_of_shares_alone_needs_no_page_and_holds_for_the_next_token() {
     let mut table = table(0);
     let share = |rank: u32, slot: u32, share| ShareChange { rank: RankId(rank), slot: SlotIndex(slot), share };
     let shares = vec![share(0, 0, 0), share(1, 2, WHOLE)];
-    let work = Commit { shares, ..commit(&[]) };
+    let mut work = commit(&[]);
+    work.work.shares = shares;
     assert_eq!(table.commit(&work, Vec::new()).unwrap(), []);
     for position in 0..50 {
         assert_eq!(table.choose(LayerId(1), ExpertId(0), SequenceId(3), position), (RankId(1), SlotIndex(2)));
@@ -114,18 +116,20 @@ fn a_commit_swaps_this_ranks_pages_and_the_routing_of_its_layer_only() {
 
 #[test]
 fn a_commit_that_does_not_fit_is_refused_and_changes_nothing() {
+    let mut nowhere = commit(&[]);
+    nowhere.work.layer = LayerId(2);
     let cases = [
         (commit(&[change(1, 2, 5, 2)]), 1, "layer 1: rank 1, slot 2 holds expert 0, not expert 5"),
         (commit(&[change(1, 9, 0, 2)]), 1, "layer 1: rank 1, slot 9 does not exist"),
         (commit(&[change(0, 3, 3, 0)]), 0, "layer 1, rank 0: expert 0 is there twice"),
         (commit(&[change(0, 2, 2, 5)]), 0, "layer 1: expert 2 is on no rank"),
         (commit(&[change(1, 2, 0, 2)]), 0, "layer 1: the commit changes 1 slots of this rank, 0 pages"),
-        (Commit { layer: LayerId(2), ..commit(&[]) }, 0, "layer 2 does not exist"),
+        (nowhere, 0, "layer 2 does not exist"),
     ];
     for (work, pages, message) in cases {
         let mut table = table(1);
         let before = table.map().clone();
-        let staged = (0..pages).map(|_| (work.changes[0].slot, Arc::new("new".to_owned()))).collect();
+        let staged = (0..pages).map(|_| (work.work.changes[0].slot, Arc::new("new".to_owned()))).collect();
         let error = table.commit(&work, staged).unwrap_err();
         let error = error.source().map_or_else(|| error.to_string(), ToString::to_string);
         assert!(error.starts_with(message), "{error}");
@@ -173,8 +177,8 @@ fn a_commit_of_32_slots_costs_a_step_less_than_50_microseconds() {
                 ..change(0, slot, from + slot, to + slot)
             })
             .collect();
-        let work =
-            Commit { transaction: TransactionId(round), epoch: round, layer: LayerId(0), changes, shares: Vec::new() };
+        let work = Transaction { layer: LayerId(0), changes, shares: Vec::new() };
+        let work = Commit { transaction: TransactionId(round), epoch: round, work };
         let staged = (0..32).map(|slot| (SlotIndex(slot), Arc::clone(&pages[slot as usize]))).collect();
         let start = Instant::now();
         table.commit(&work, staged).unwrap();

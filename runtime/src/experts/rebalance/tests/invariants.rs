@@ -1,7 +1,7 @@
 //! Whatever happens, in whatever order: no expert is lost, nothing is committed that was not staged, and once the
 //! trouble ends the plan does too.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use plan::balance::{Policy, Request, balance};
 use plan::coverage::Coverage;
@@ -14,6 +14,8 @@ use super::*;
 #[derive(Clone, Debug)]
 enum Happening {
     Step,
+    /// A step is sent while others are under way.
+    Ahead,
     /// The step that runs is lost with its group.
     LostStep,
     /// Report on one of the orders that ranks have.
@@ -40,6 +42,7 @@ enum Happening {
 fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         8 => Just(Happening::Step),
+        2 => Just(Happening::Ahead),
         1 => Just(Happening::LostStep),
         8 => (any::<usize>(), prop::bool::weighted(0.8)).prop_map(|(which, staged)| Happening::Report { which, staged }),
         1 => (0..40_u64, 0..4_u32, any::<bool>())
@@ -82,6 +85,8 @@ struct World {
     rebalancer: Rebalancer,
     generation: u64,
     step: u64,
+    /// Steps that were sent and are not done, the oldest first.
+    under_way: VecDeque<(u64, Vec<Commit>)>,
     now: Duration,
     /// The map as a rank would hold it, by commits alone.
     map: ExpertMap,
@@ -102,6 +107,7 @@ impl World {
             rebalancer: Rebalancer::new(settings, model, map.clone(), 0).unwrap(),
             generation: 0,
             step: 0,
+            under_way: VecDeque::new(),
             now: Duration::ZERO,
             map,
             epoch: 0,
@@ -121,7 +127,17 @@ impl World {
     }
 
     fn on(&mut self, event: Event<'_>) {
-        for effect in self.rebalancer.on(event) {
+        let effects = self.rebalancer.on(event);
+        self.carry_out(effects);
+    }
+
+    fn apply_map(&mut self, map: ExpertMap) {
+        let effects = self.rebalancer.apply_map(map).expect("it is of the shape of the ranks");
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
             match effect {
                 Effect::Plan(request) => self.plan = Some(request),
                 Effect::Order { rank, order: ToRank::Stage { generation, transaction, work, .. } } => {
@@ -156,40 +172,53 @@ impl World {
     }
 
     fn step(&mut self, lost: bool) {
+        self.send();
+        if lost {
+            self.under_way.clear();
+            self.on(Event::GroupLost);
+            return self.form();
+        }
+        while let Some((number, commits)) = self.under_way.pop_front() {
+            self.finish(number, commits);
+        }
+    }
+
+    /// Sends a step, which runs when those that were sent before are done.
+    fn send(&mut self) {
         self.step += 1;
         let commits = self.rebalancer.commits_for(self.step);
         for commit in &commits {
             assert_eq!(self.staged.get(&commit.transaction), self.receivers.get(&commit.transaction), "{commit:?}");
         }
-        if lost {
-            self.on(Event::GroupLost);
-            return self.form();
-        }
+        self.under_way.push_back((self.step, commits));
+    }
+
+    fn finish(&mut self, number: u64, commits: Vec<Commit>) {
         for commit in commits {
             assert_eq!(commit.epoch, self.epoch + 1);
-            self.map = self.map.apply(&commit.work()).expect("no expert is lost");
+            self.map = self.map.apply(&commit.work).expect("no expert is lost");
             self.epoch = commit.epoch;
         }
         self.now += Duration::from_millis(5);
         let answer = |_| StepDone {
             generation: self.generation,
-            number: self.step,
+            number,
             outputs: Vec::new(),
             slot_pairs: vec![1; 9],
             timing: StepTiming::default(),
         };
         let answers: Vec<StepDone> = (0..3).map(answer).collect();
-        self.on(Event::StepDone { number: self.step, now: self.now, answers: &answers });
+        self.on(Event::StepDone { number, now: self.now, answers: &answers });
     }
 
     fn report(&mut self, (rank, transaction): (RankId, TransactionId), staged: bool) {
         let generation = self.generation;
         if staged {
             self.staged.entry(transaction).or_default().insert(rank);
-            self.on(Event::Staged { generation, rank, transaction, bytes: 10 });
+            self.on(moved(generation, rank.0, transaction, Ok(10)));
         } else {
             let (reason, message) = (MoveFailure::SourceUnreachable, "gone".to_owned());
-            self.on(Event::MoveFailed { generation, rank, transaction, reason, message });
+            self.on(moved(generation, rank.0, transaction, Err(NotStaged { reason, message })));
         }
     }
 
@@ -207,6 +236,7 @@ impl World {
     fn happen(&mut self, happening: &Happening) {
         match *happening {
             Happening::Step => self.step(false),
+            Happening::Ahead => self.send(),
             Happening::LostStep => self.step(true),
             Happening::Report { which, staged } => {
                 if !self.open.is_empty() {
@@ -217,24 +247,24 @@ impl World {
             Happening::Stray { transaction, rank, staged } => {
                 let stray = (RankId(rank), TransactionId(transaction));
                 if !self.open.contains(&stray) {
-                    let (generation, bytes) = (self.generation.wrapping_sub(u64::from(rank % 2)), 1);
+                    let generation = self.generation.wrapping_sub(u64::from(rank % 2));
                     let (rank, transaction) = stray;
                     let known = self.staged.get(&transaction).is_some_and(|ranks| ranks.contains(&rank));
                     if staged && (known || generation != self.generation) {
-                        self.on(Event::Staged { generation, rank, transaction, bytes });
+                        self.on(moved(generation, rank.0, transaction, Ok(1)));
                     }
                 }
             }
             Happening::Plan { shift } => self.answer_plan(shift),
             Happening::Apply { shift } => {
                 let wanted = target(&self.map, shift);
-                self.on(Event::ApplyMap(wanted));
+                self.apply_map(wanted);
             }
-            Happening::Trigger => self.on(Event::Trigger),
-            Happening::Wait(seconds) => {
-                self.now += Duration::from_secs(seconds);
-                self.on(Event::Tick { now: self.now });
+            Happening::Trigger => {
+                let effects = self.rebalancer.trigger().unwrap_or_default();
+                self.carry_out(effects);
             }
+            Happening::Wait(seconds) => self.now += Duration::from_secs(seconds),
         }
     }
 
@@ -257,10 +287,9 @@ proptest! {
     fn no_expert_is_lost_and_nothing_unstaged_is_committed(
         happenings in prop::collection::vec(happening(), 0..400),
         staging_pages in 1..4_u32,
-        forced in prop::option::of(1..9_u64),
         dynamic in any::<bool>(),
     ) {
-        let settings = Settings { window_steps: 7, staging_pages, forced_interval: forced, dynamic, ..settings() };
+        let settings = Settings { window_steps: 7, staging_pages, dynamic, ..settings() };
         let mut world = World::new(settings);
         for happening in &happenings {
             world.happen(happening);
@@ -277,7 +306,7 @@ proptest! {
             world.happen(happening);
         }
         let wanted = target(&world.map, shift);
-        world.on(Event::ApplyMap(wanted.clone()));
+        world.apply_map(wanted.clone());
         world.calm();
         prop_assert_eq!(world.rebalancer.phase(), wire::Phase::Off);
         prop_assert_eq!(world.rebalancer.pending_transactions(), 0);

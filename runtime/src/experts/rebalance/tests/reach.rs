@@ -1,7 +1,7 @@
 //! What the planner does with the windows that the rebalancer keeps for it: each family of loads is answered by the part that was
 //! written for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use plan::balance::{Branch, Policy, Request, balance};
 use plan::coverage::Coverage;
@@ -94,7 +94,12 @@ impl Group {
     }
 
     fn on(&mut self, event: Event<'_>) {
-        let mut effects = VecDeque::from(self.rebalancer.on(event));
+        let effects = self.rebalancer.on(event);
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        let mut effects = VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
             match effect {
                 Effect::Plan(request) => {
@@ -103,7 +108,7 @@ impl Group {
                     effects.extend(self.rebalancer.on(Event::Planned { request: request.number, outcome }));
                 }
                 Effect::Order { rank, order: ToRank::Stage { generation, transaction, .. } } => {
-                    effects.extend(self.rebalancer.on(Event::Staged { generation, rank, transaction, bytes: 1 }));
+                    effects.extend(self.rebalancer.on(moved(generation, rank.0, transaction, Ok(1))));
                 }
                 Effect::Order { .. } | Effect::Record(_) | Effect::Report(_) => {}
             }
@@ -143,7 +148,8 @@ impl Group {
     fn window(&mut self, tokens: &[Vec<u64>]) {
         let before = self.rebalancer.totals.experts_moved;
         self.step(tokens);
-        self.on(Event::Trigger);
+        let effects = self.rebalancer.trigger().unwrap();
+        self.carry_out(effects);
         let idle = vec![vec![0; SHAPE.experts]; SHAPE.layers];
         for _ in 0..1000 {
             if self.rebalancer.phase() == wire::Phase::Collecting {
@@ -206,8 +212,8 @@ fn a_shift_is_followed_at_once_and_a_window_without_load_is_as_if_it_had_not_bee
     let pages = Group::follow(shifting, 12).pages;
     assert!(pages[10] > 0 && pages[5..10].iter().sum::<u64>() == 0, "{pages:?}");
     let mut group = Group::follow(calm, 3);
-    let (loads, plans) = (group.rebalancer.loads.len(), group.branches.len());
+    let (loads, plans) = (group.rebalancer.windows.loads().len(), group.branches.len());
     group.step(&vec![vec![0; SHAPE.experts]; SHAPE.layers]);
-    group.on(Event::Trigger);
-    assert_eq!((group.rebalancer.loads.len(), group.branches.len()), (loads, plans));
+    assert_eq!(group.rebalancer.trigger(), Err(Refusal::NoLoad));
+    assert_eq!((group.rebalancer.windows.loads().len(), group.branches.len()), (loads, plans));
 }

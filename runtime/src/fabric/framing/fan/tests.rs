@@ -95,7 +95,9 @@ fn the_peer_that_is_gone_late_or_wrong_is_named() {
     assert_eq!(gather(&mut gone, soon()), (2, "peer 2 closed the connection".to_owned()));
     // An answer that was sent before its sender went away is there, and only then is it gone.
     let (mut last, mut peers) = fan(3);
-    peers.iter_mut().for_each(|peer| peer.send(&1_u64).unwrap());
+    for peer in &mut peers {
+        peer.send(&1_u64).unwrap();
+    }
     drop(peers.pop());
     assert_eq!(last.gather::<u64>(&[LIMIT; 3], soon()).unwrap(), [1, 1, 1]);
     assert_eq!(gather(&mut last, soon()), (2, "peer 2 closed the connection".to_owned()));
