@@ -56,9 +56,7 @@ pub enum FromRank {
         step_address: String,
         /// `host:port` where other ranks reach its move path.
         move_address: String,
-        /// Blocks of its KV cache.
-        kv_blocks: u32,
-        /// Tokens of a block.
+        /// Tokens of a block of its KV cache.
         block_tokens: u32,
         /// Name of the node that it is on.
         node: String,
@@ -72,12 +70,26 @@ pub enum FromRank {
         /// Why.
         reason: String,
     },
-    /// Experts are loaded and the step path to every other rank is connected.
-    Ready {
-        /// The generation it was formed under.
+    /// How far it is with what it was told to load; sent every second in the place of [`Self::Alive`] until it is loaded.
+    Loading {
+        /// Bytes that it has read.
+        read: u64,
+        /// Bytes that it has to read.
+        of: u64,
+    },
+    /// All that it needs for its part of the group is in its memory.
+    Loaded {
+        /// The generation that it was told to form.
         generation: u64,
+        /// Blocks of its KV cache.
+        kv_blocks: u32,
         /// Fingerprints of the pages of its slots, `[layers, slots_per_rank]`.
         fingerprints: Vec<u128>,
+    },
+    /// The step path to every other rank is connected.
+    Ready {
+        /// The generation that it was told to connect.
+        generation: u64,
     },
     /// What became of a transaction that this rank was told to stage.
     Moved(MoveReport),
@@ -127,7 +139,7 @@ pub enum MoveFailure {
 /// To a rank, on the control connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToRank {
-    /// Become part of a group: load the map's experts, connect the step path to every rank, answer `Ready`. Drops all KV.
+    /// Become part of a group: load the map's experts and answer `Loaded`, however long that takes. Drops all KV.
     Form {
         /// Number of the group; only rises.
         generation: u64,
@@ -150,8 +162,9 @@ pub enum ToRank {
         /// Tokens that any rank computes in one step at most.
         step_tokens: u32,
     },
-    /// What every holder of a page says of it is the same; always before the first order of a generation to stage.
-    Agreed {
+    /// Every rank is loaded, and what every holder of a page says of it is the same: connect the step path to every rank and
+    /// answer `Ready`.
+    Connect {
         /// The generation.
         generation: u64,
         /// The fingerprint of each expert's page, `[layers, experts]`; none of one that nobody holds.
@@ -314,7 +327,7 @@ pub struct PageRequest {
 }
 
 /// Heads a page on the move path; `bytes` bytes follow. What they should be is not the sender's to say, see
-/// [`ToRank::Agreed`].
+/// [`ToRank::Connect`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageHead {
     /// Length of the page; 0 if the rank does not hold the expert.

@@ -7,6 +7,7 @@ mod health;
 mod loading;
 mod metrics;
 mod session;
+mod weights;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -14,7 +15,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use kernels::Backend;
 use kernels::backend::CacheError;
 use kernels::cpu::{Cpu, CpuError};
 use plan::ids::RankId;
@@ -25,20 +25,19 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use self::arguments::{DeviceArguments, WorkerArguments};
 use self::failure::Failure;
 use self::health::HealthServer;
-use self::loading::LoadingWatch;
 use self::metrics::WorkerMetrics;
 use self::session::{EngineHangs, Session, SessionError};
+use self::weights::Weights;
 use crate::cancel::Cancel;
 use crate::engine::Engine;
-use crate::experts::load::LoadError;
-use crate::experts::mover::{Faults, LoadPage, PageServer, Unreadable};
-use crate::experts::pages::HeldPages;
+use crate::experts::load::{BeforeRead, LoadError};
+use crate::experts::mover::{Faults, PageServer};
 use crate::fabric::framing::Closer;
 use crate::fabric::mesh::StepPort;
 use crate::fabric::secret::{Secret, random};
 use crate::memory::{Memory, TooLarge, of_cache, of_weights};
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
-use crate::model::qwen3_moe::{CacheSize, LoadModelError, Model, expert_shape, load_expert};
+use crate::model::qwen3_moe::{CacheSize, LoadModelError, Model};
 use crate::protocol::{FromRank, ProcessId};
 use crate::threads::{ThreadEnded, VitalThreads};
 
@@ -74,6 +73,8 @@ pub struct WorkerSettings {
     pub secret: Secret,
     /// What goes wrong on purpose.
     pub faults: Faults,
+    /// What happens before it reads an expert.
+    pub before_read: BeforeRead,
     /// The process that started it, if it shall end with that.
     pub parent: Option<u32>,
 }
@@ -193,9 +194,7 @@ impl Stop {
 struct Worker {
     settings: WorkerSettings,
     checkpoint: Arc<Checkpoint>,
-    engine: Engine<Cpu>,
-    load_page: LoadPage<Cpu>,
-    held: HeldPages<Cpu>,
+    weights: Weights,
     steps: StepPort,
     server: PageServer<Cpu>,
     threads: VitalThreads,
@@ -251,10 +250,7 @@ pub fn run(settings: WorkerSettings, stop: &Arc<Stop>) -> Result<(), WorkerError
     let (coordinator, rank, secret) = (settings.coordinator.clone(), settings.rank, settings.secret.clone());
     let metrics = WorkerMetrics::default();
     let health = HealthServer::start(listen(settings.health_listen)?, &metrics, &threads)?;
-    let ended = Worker::start(settings, process, metrics, threads).and_then(|worker| {
-        health.loaded();
-        worker.serve(stop)
-    });
+    let ended = Worker::start(settings, process, metrics, threads).and_then(|worker| worker.serve(stop));
     if let Err(error) = &ended
         && error.is_permanent()
     {
@@ -282,22 +278,15 @@ impl Worker {
         Memory::of_this_process().check(&needs, 1)?;
         let steps = StepPort::start(listen(settings.listen)?, &threads)?;
         let server = PageServer::start(listen(settings.move_listen)?, settings.faults, &threads)?;
-        let (compute, cache, loading) = (settings.threads, settings.cache, Arc::clone(&checkpoint));
-        let seed = settings.secret.fingerprint_seed();
-        let device = move || Cpu::new(compute).map(|cpu| cpu.with_fingerprint_seed(seed));
-        let make = move || Ok::<_, WorkerError>(Model::load(Arc::new(device()?), &loading, cache)?);
-        let watch = LoadingWatch::start("weights", checkpoint.shared_bytes(), &checkpoint, &metrics);
-        let engine = Engine::start(Box::new(make), metrics.clone(), &threads)?;
-        drop(watch);
-        let (backend, reading) = (Arc::clone(engine.backend()), Arc::clone(&checkpoint));
-        let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert| {
-            load_expert(&*backend, &reading, layer, expert)
-                .map_err(|error| Unreadable { is_permanent: error.is_permanent(), reason: with_causes(&error) })
+        let (compute, seed) = (settings.threads, settings.secret.fingerprint_seed());
+        let (loading, observer, engine_threads) = (Arc::clone(&checkpoint), metrics.clone(), threads.clone());
+        let start = Box::new(move |cache| {
+            let device = move || Cpu::new(compute).map(|cpu| cpu.with_fingerprint_seed(seed));
+            let make = move || Ok::<_, WorkerError>(Model::load(Arc::new(device()?), &loading, cache)?);
+            Engine::start(Box::new(make), observer, &engine_threads)
         });
-        let page_bytes = engine.backend().page_bytes(expert_shape(&checkpoint));
-        tracing::info!(rank = settings.rank.0, page_bytes, "model loaded");
-        let held = HeldPages::<Cpu>::new();
-        Ok(Self { settings, checkpoint, engine, load_page, held, steps, server, threads, metrics, process })
+        let weights = Weights::new(Arc::clone(&checkpoint), start, metrics.clone(), settings.before_read.clone());
+        Ok(Self { settings, checkpoint, weights, steps, server, threads, metrics, process })
     }
 
     /// Keeps a place in the coordinator's group until it is stopped.
@@ -313,6 +302,7 @@ impl Worker {
             match error {
                 SessionError::Refused { reason } => return Err(WorkerError::Refused { reason }),
                 SessionError::Memory(error) => return Err(WorkerError::Memory(error)),
+                SessionError::Start(error) => return Err(error),
                 SessionError::Load(error) if error.is_permanent() => return Err(WorkerError::Experts(error)),
                 error if stop.cancel.is_cancelled() => tracing::info!(%error, "stopped"),
                 error => tracing::warn!(error = &error as &dyn std::error::Error, "not part of a group"),
@@ -339,7 +329,6 @@ impl Worker {
             model: self.checkpoint.identity(""),
             step_address: reach(self.steps.address()),
             move_address: reach(self.server.address()),
-            kv_blocks: self.settings.cache.blocks as u32,
             block_tokens: self.settings.cache.block_tokens as u32,
             node: self.settings.node.clone(),
         }
@@ -350,7 +339,7 @@ impl Worker {
         self.metrics.formed(false);
         self.server.set(None);
         if let Some(held) = session.end(stop)? {
-            self.held = held;
+            self.weights.held = held;
         }
         Ok(())
     }
@@ -378,6 +367,7 @@ mod tests {
             threads: 1,
             cache: CacheSize { blocks: 4, block_tokens: 16 },
             faults: Faults::default(),
+            before_read: BeforeRead::default(),
             parent: None,
         }
     }

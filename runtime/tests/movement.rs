@@ -2,8 +2,11 @@
 
 mod group;
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::sync::{Arc, Mutex};
 
 use group::{Deployment, Moves, Sequence, Setup, Worker, advance};
 use plan::policy::Decision;
@@ -11,6 +14,7 @@ use plan::wire;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use runtime::coordinator::ranks::Ranks as _;
+use runtime::experts::load::BeforeRead;
 use runtime::experts::mover::Faults;
 use runtime::experts::rebalance::{Report, Settings};
 
@@ -180,4 +184,47 @@ fn a_rank_that_the_group_has_no_place_for_ends_with_what_to_do() {
     let deployment = Deployment::start(setup);
     let error = Worker::start(3, deployment.fleet.address(), &setup).join().unwrap_err();
     assert!(error.to_string().contains("the group has ranks 0 to 0"), "{error}");
+}
+
+#[test]
+fn a_rank_that_loads_far_slower_than_the_others_joins_and_reads_nothing_twice_though_its_session_ends_meanwhile() {
+    let setup = Setup { ranks: 2, redundancy: 0, ..Setup::default() };
+    let reads: Arc<Mutex<BTreeMap<_, usize>>> = Arc::default();
+    let (counted, [go, waits]) = (Arc::clone(&reads), [1, 2].map(|_| crossbeam_channel::unbounded::<()>()));
+    // Each read of the slow rank begins when the test lets it, and tells that it waits.
+    let slow = BeforeRead::new(move |layer, expert| {
+        *counted.lock().unwrap().entry((layer, expert)).or_default() += 1;
+        waits.0.send(()).unwrap();
+        // When the test has ended nothing waits.
+        let _ = go.1.recv();
+    });
+    let mut deployment = Deployment::begin(setup, |rank| if rank == 1 { slow.clone() } else { BeforeRead::default() });
+    let delivered = Cell::new(0);
+    let deliver = || {
+        if waits.1.try_recv().is_ok() {
+            go.0.send(()).unwrap();
+            delivered.set(delivered.get() + 1);
+        }
+    };
+    deployment.until("it reads", |_| {
+        deliver();
+        delivered.get() == 20
+    });
+    deployment.replace_coordinator();
+    deployment.until("both are told to form a group again", |deployment| {
+        // What is being read is read to its end.
+        deliver();
+        deployment.fleet.generation() == 1
+    });
+    let map = deployment.rebalancer.map().shape();
+    let slots = map.slots_per_rank * map.layers;
+    assert!((20..slots).contains(&reads.lock().unwrap().len()), "its session ended while it read");
+    drop(go.0);
+    deployment.wait_for_group();
+    let reads = reads.lock().unwrap();
+    assert_eq!((reads.len(), reads.values().sum::<usize>()), (slots, slots), "{reads:?}");
+    drop(reads);
+    let seed = seed();
+    let tokens = serve(&mut deployment, sequences(&setup, 8, seed));
+    assert!(tokens == serve(&mut Deployment::start(setup), sequences(&setup, 8, seed)), "seed {seed}");
 }

@@ -74,22 +74,43 @@ pub(crate) fn pack(view: MatrixView<'_>, kind: WeightKind, lines: &mut [Line]) {
     let (columns, values) = (view.columns(), view.values());
     let panel_lines = columns * row_lines(kind);
     for (index, panel) in lines.chunks_exact_mut(panel_lines).enumerate() {
-        let outputs = (view.rows() - index * PANEL).min(PANEL);
-        for output in 0..outputs {
-            let start = (index * PANEL + output) * columns;
-            match kind {
-                WeightKind::Bf16 => {
-                    let Values::Bf16(values) = values else { unreachable!("only bfloat16 is packed as bfloat16") };
-                    let shift = 16 * (output / LANES);
-                    for (line, value) in panel.iter_mut().zip(&values[start..start + columns]) {
-                        line.0[output % LANES] |= u32::from(bf16::to_bits(*value)) << shift;
-                    }
-                }
-                WeightKind::F32 => {
+        let (first, outputs) = (index * PANEL, (view.rows() - index * PANEL).min(PANEL));
+        match kind {
+            WeightKind::Bf16 => {
+                let Values::Bf16(values) = values else { unreachable!("only bfloat16 is packed as bfloat16") };
+                pack_bf16(&values[first * columns..][..outputs * columns], columns, panel);
+            }
+            WeightKind::F32 => {
+                for output in 0..outputs {
+                    let start = (first + output) * columns;
                     for (column, row) in panel.chunks_exact_mut(2).enumerate() {
                         row[output / LANES].0[output % LANES] = values.get(start + column).to_bits();
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Packs the rows of one panel, some columns of all of them after the other: the lines that they go to stay in the nearest cache.
+fn pack_bf16(values: &[bf16], columns: usize, panel: &mut [Line]) {
+    const COLUMNS: usize = 128;
+    for (block, lines) in panel.chunks_mut(COLUMNS).enumerate() {
+        let (first, len) = (block * COLUMNS, lines.len());
+        let part = |output: usize| values.get(output * columns + first..output * columns + first + len);
+        for lane in 0..LANES {
+            match (part(lane), part(lane + LANES)) {
+                (Some(low), Some(high)) => {
+                    for ((line, low), high) in lines.iter_mut().zip(low).zip(high) {
+                        line.0[lane] = u32::from(low.to_bits()) | u32::from(high.to_bits()) << 16;
+                    }
+                }
+                (Some(low), None) => {
+                    for (line, low) in lines.iter_mut().zip(low) {
+                        line.0[lane] = u32::from(low.to_bits());
+                    }
+                }
+                (None, _) => break,
             }
         }
     }

@@ -81,6 +81,7 @@ impl Deployment {
             staging_pages: 2,
             move_bytes_per_second: 0,
             silence_limit: PATIENCE,
+            stall_limit: PATIENCE,
             step_deadline: Duration::from_mins(1),
         };
         let (fleet, events) = Fleet::start(fleet, TcpListener::bind("127.0.0.1:0").unwrap(), &threads).unwrap();
@@ -162,19 +163,20 @@ impl Rank {
             model: self.model.clone(),
             step_address: format!("step:{}", self.number.0),
             move_address: format!("moves:{}", self.number.0),
-            kv_blocks: 1 << 16,
             block_tokens: 16,
             node: "here".to_owned(),
         };
         control.send(&registration).unwrap();
         let ToRank::Form { generation, nonce, drawn, map, .. } = control.receive().unwrap() else { panic!("no group") };
         let (group, secret) = (GroupId { generation, nonce }, self.secret.of_group(&drawn));
-        let purpose = (Purpose::Steps { group, rank: self.number }, &secret);
-        let mut steps = call(&self.address, "coordinator", purpose, timeout).unwrap();
         let slots: Vec<u32> =
             map.placement.iter().flat_map(|ranks| ranks[self.number.index()].iter().copied()).collect();
         let fingerprints = slots.iter().map(|&expert| u128::from(expert) + 1).collect();
-        control.send(&FromRank::Ready { generation, fingerprints }).unwrap();
+        control.send(&FromRank::Loaded { generation, kv_blocks: 1 << 16, fingerprints }).unwrap();
+        let ToRank::Connect { .. } = control.receive().unwrap() else { panic!("not all are loaded") };
+        let purpose = (Purpose::Steps { group, rank: self.number }, &secret);
+        let mut steps = call(&self.address, "coordinator", purpose, timeout).unwrap();
+        control.send(&FromRank::Ready { generation }).unwrap();
         self.serve(&mut steps, slots.len() / LAYERS);
     }
 

@@ -239,6 +239,10 @@ impl<R: Ranks> Driver<R> {
     fn on_event(&mut self, event: FleetEvent<R::Group>) {
         match event {
             FleetEvent::Complete => self.form(),
+            FleetEvent::Loading(loading) => match loading.take() {
+                Some(reason) if self.group.is_none() => self.set_health(Health::NotFormed { reason }),
+                _ => {}
+            },
             FleetEvent::Formed(group) => self.serve(group),
             FleetEvent::Lost { generation, rank, reason } => {
                 self.lose(generation, &format!("{rank} was lost: {reason}"));
@@ -260,7 +264,7 @@ impl<R: Ranks> Driver<R> {
         match self.ranks.form(&rebalancer.map_document(), rebalancer.epoch()) {
             Ok(generation) => {
                 tracing::info!(generation, "every rank is registered, forming the group");
-                self.set_health(Health::NotFormed { reason: "the ranks are loading experts".to_owned() });
+                self.set_health(Health::NotFormed { reason: "the ranks are loading".to_owned() });
             }
             // Whoever is missing registers again, and then every rank is complete again.
             Err(error) => tracing::warn!(%error, "the group cannot be formed"),

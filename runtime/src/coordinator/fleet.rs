@@ -3,7 +3,8 @@
 //!
 //! Every connection begins with both ends proving that they belong, see [`crate::fabric::handshake`]. A rank then registers on
 //! its control connection. When all are registered the fleet says [`FleetEvent::Complete`] and
-//! the driver calls [`Ranks::form`]; when all are ready the driver receives a [`Group`] and runs steps on it. A rank
+//! the driver calls [`Ranks::form`]; when all are loaded they are told to connect, and when all are connected the driver
+//! receives a [`Group`] and runs steps on it. A rank
 //! that is lost ends its group: every connection of the group is closed, the ranks keep their experts, register again,
 //! and the story starts anew under the next generation.
 
@@ -11,6 +12,7 @@ mod agreement;
 mod answer;
 mod group;
 mod latest;
+mod loading;
 mod members;
 mod registration;
 
@@ -53,6 +55,8 @@ pub struct FleetSettings {
     pub move_bytes_per_second: u64,
     /// A rank that is silent for longer is lost. It speaks every second.
     pub silence_limit: Duration,
+    /// A rank that loads is waited for while it goes on; one that lives and came no further for so long is lost.
+    pub stall_limit: Duration,
     /// A rank that has not answered a step for so long is lost, whatever else it says.
     pub step_deadline: Duration,
 }
@@ -60,6 +64,9 @@ pub struct FleetSettings {
 impl FleetSettings {
     /// Silence after which a rank counts as lost: five missed signs of life, and as long as TCP needs to notice a cut.
     pub const SILENCE_LIMIT: Duration = Duration::from_secs(6);
+
+    /// How long a rank may take for its next bytes of weights: one tensor of the slowest volume that anybody would wait for.
+    pub const STALL_LIMIT: Duration = Duration::from_mins(10);
 }
 
 /// What happens to the fleet, in order. Ranks cannot bring about more of it than the driver hears: a group is lost once, a move
@@ -68,6 +75,8 @@ impl FleetSettings {
 pub enum FleetEvent<G = Group> {
     /// Every rank is registered and there is no group: time for [`Ranks::form`].
     Complete,
+    /// How far the ranks that load are, for people. Told again and again until they connect.
+    Loading(Latest<String>),
     /// Every rank is ready; the driver runs steps on the group until it is lost.
     Formed(G),
     /// The group, formed or being formed, is no more.

@@ -115,6 +115,7 @@ impl Coordinator {
             staging_pages: settings.rebalance.staging_pages,
             move_bytes_per_second: settings.move_bytes_per_second,
             silence_limit: FleetSettings::SILENCE_LIMIT,
+            stall_limit: FleetSettings::STALL_LIMIT,
             step_deadline: settings.step_deadline,
         };
         let (tell, ended) = watch::channel(None);

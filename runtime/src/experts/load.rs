@@ -1,6 +1,8 @@
 //! Loads the experts that a map gives a rank: those that it holds already stay, the others come from the checkpoint.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::fmt::{self, Debug, Formatter};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kernels::Backend;
 use plan::ids::{ExpertId, LayerId, RankId};
@@ -47,27 +49,56 @@ pub fn slots_of(map: &ExpertMap, rank: RankId) -> Vec<(LayerId, ExpertId)> {
     map.layers().flat_map(|layer| map.rank(layer, rank).iter().map(move |&expert| (layer, expert))).collect()
 }
 
-/// The pages of slots, in their order, read by all cores where `held` lacks them.
+/// What happens before an expert is read from the checkpoint: nothing, but in tests of what is read when, and how slowly.
+#[derive(Clone, Default)]
+pub struct BeforeRead(Option<Arc<dyn Fn(LayerId, ExpertId) + Send + Sync>>);
+
+impl BeforeRead {
+    /// `happens`, on the thread that reads.
+    pub fn new(happens: impl Fn(LayerId, ExpertId) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(happens)))
+    }
+
+    /// It happens.
+    pub fn happen(&self, layer: LayerId, expert: ExpertId) {
+        if let Some(happens) = &self.0 {
+            happens(layer, expert);
+        }
+    }
+}
+
+impl Debug for BeforeRead {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.write_str(if self.0.is_some() { "something" } else { "nothing" })
+    }
+}
+
+/// The pages of slots, in their order, read by all cores where `held` lacks them. Then `held` has these and no others; where it
+/// fails, those of them that were there or were read until then.
 ///
 /// # Errors
 /// If an expert cannot be read, or `cancel` ends it.
 pub fn load_experts<B: Backend>(
     slots: &[(LayerId, ExpertId)],
-    held: &HeldPages<B>,
+    held: &mut HeldPages<B>,
     load_page: &LoadPage<B>,
     cancel: &Cancel,
 ) -> Result<Vec<Arc<B::Page>>, LoadError> {
-    let load = |&(layer, expert): &(LayerId, ExpertId)| {
-        if let Some(page) = held.get(&(layer, expert)) {
-            return Ok(Arc::clone(page));
-        }
+    let wanted: BTreeSet<_> = slots.iter().copied().collect();
+    held.retain(|slot, _| wanted.contains(slot));
+    let missing: Vec<_> = slots.iter().filter(|slot| !held.contains_key(slot)).copied().collect();
+    let kept = Mutex::new(&mut *held);
+    let loaded = missing.into_par_iter().try_for_each(|(layer, expert)| {
         if cancel.is_cancelled() {
             return Err(LoadError::Cancelled);
         }
         let page = load_page(layer, expert).map_err(|source| LoadError::Unreadable { layer, expert, source })?;
-        Ok(Arc::new(page))
-    };
-    slots.par_iter().map(load).collect()
+        // It is whole, whoever has panicked.
+        kept.lock().unwrap_or_else(PoisonError::into_inner).insert((layer, expert), Arc::new(page));
+        Ok(())
+    });
+    loaded?;
+    Ok(slots.iter().map(|slot| Arc::clone(&held[slot])).collect())
 }
 
 #[cfg(test)]
@@ -82,7 +113,7 @@ mod tests {
     type Loaded = Result<Vec<Arc<<Cpu as Backend>::Page>>, LoadError>;
 
     /// What a rank that holds `held` loads, and how many experts it reads for it.
-    fn load(held: &HeldPages<Cpu>, rank: u32) -> (Loaded, u32) {
+    fn load(held: &mut HeldPages<Cpu>, rank: u32) -> (Loaded, u32) {
         let read = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&read);
         let backend = Cpu::new(1).unwrap();
@@ -97,19 +128,40 @@ mod tests {
 
     #[test]
     fn a_rank_reads_only_what_it_does_not_hold() {
-        let (loaded, read) = load(&HeldPages::<Cpu>::new(), 0);
+        let (loaded, read) = load(&mut HeldPages::<Cpu>::new(), 0);
         assert_eq!((loaded.unwrap().len(), read), (4, 4));
         let backend = Cpu::new(1).unwrap();
         let mut held = held(&backend, 0);
+        let first = Arc::clone(&held[&(LayerId(0), ExpertId(1))]);
         held.remove(&(LayerId(1), ExpertId(0)));
-        let (loaded, read) = load(&held, 0);
-        assert!(Arc::ptr_eq(&loaded.unwrap()[1], &held[&(LayerId(0), ExpertId(1))]));
+        let (loaded, read) = load(&mut held, 0);
+        assert!(Arc::ptr_eq(&loaded.unwrap()[1], &first));
         assert_eq!(read, 1);
+        assert_eq!(load(&mut held, 0).1, 0, "what was read is held");
+    }
+
+    #[test]
+    fn what_was_read_before_loading_was_cancelled_is_kept() {
+        let (backend, cancel) = (Arc::new(Cpu::new(1).unwrap()), Arc::new(Cancel::default()));
+        let (read, ends) = (Arc::new(AtomicU32::new(0)), Arc::clone(&cancel));
+        let counted = Arc::clone(&read);
+        let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert| {
+            if counted.fetch_add(1, Ordering::SeqCst) == 1 {
+                ends.cancel();
+            }
+            Ok(page(&backend, layer, expert))
+        });
+        let (slots, mut held) = (slots_of(&map(), RankId(0)), HeldPages::<Cpu>::new());
+        let error = load_experts::<Cpu>(&slots, &mut held, &load_page, &cancel).unwrap_err();
+        assert_eq!(error, LoadError::Cancelled);
+        assert_eq!(held.len() as u32, read.load(Ordering::SeqCst));
+        load_experts::<Cpu>(&slots, &mut held, &load_page, &Cancel::default()).unwrap();
+        assert_eq!((held.len(), read.load(Ordering::SeqCst)), (slots.len(), slots.len() as u32), "nothing twice");
     }
 
     #[test]
     fn an_expert_that_cannot_be_read_is_named() {
-        let (loaded, _) = load(&HeldPages::<Cpu>::new(), 1);
+        let (loaded, _) = load(&mut HeldPages::<Cpu>::new(), 1);
         let error = loaded.unwrap_err();
         assert!(error.to_string().ends_with("expert 3"), "{error}");
         assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "a hole in the file");

@@ -4,6 +4,7 @@
 mod error;
 mod files;
 mod header;
+mod lent;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,8 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use half::{bf16, f16};
-use kernels::tensor::{MatrixView, Values, WeightKind};
+use kernels::tensor::WeightKind;
 use plan::wire::ModelIdentity;
 use rayon::prelude::*;
 use safetensors::Dtype;
@@ -20,6 +20,8 @@ use sha2::{Digest, Sha256};
 
 pub use self::error::CheckpointError;
 use self::files::weight_files;
+use self::lent::Lender;
+pub(super) use self::lent::Loaded;
 use super::config::Config;
 use super::folder::{self, FileError};
 use super::weights::{self, ExpertLayout};
@@ -40,6 +42,7 @@ pub struct Checkpoint {
     expert_kind: WeightKind,
     digest: String,
     read: AtomicU64,
+    lender: Lender,
 }
 
 /// Where a tensor lies.
@@ -54,37 +57,6 @@ pub(super) struct Place {
 impl Place {
     fn bytes(&self) -> u64 {
         elements(&self.shape) * self.dtype.bitsize() as u64 / 8
-    }
-}
-
-/// Weights read from disk.
-#[derive(Debug)]
-pub(super) enum Loaded {
-    Bf16(Vec<bf16>),
-    F16(Vec<f16>),
-    F32(Vec<f32>),
-}
-
-impl Loaded {
-    pub(super) fn values(&self) -> Values<'_> {
-        match self {
-            Self::Bf16(values) => Values::Bf16(values),
-            Self::F16(values) => Values::F16(values),
-            Self::F32(values) => Values::F32(values),
-        }
-    }
-
-    fn first_not_finite(&self) -> Option<usize> {
-        match self {
-            Self::Bf16(values) => values.iter().position(|value| !value.is_finite()),
-            Self::F16(values) => values.iter().position(|value| !value.is_finite()),
-            Self::F32(values) => values.iter().position(|value| !value.is_finite()),
-        }
-    }
-
-    pub(super) fn matrix(&self, rows: usize) -> MatrixView<'_> {
-        let values = self.values();
-        MatrixView::new(rows, values.len() / rows, values)
     }
 }
 
@@ -124,8 +96,8 @@ impl Checkpoint {
         }
         let (experts, expert_kind) = weights::check(&config, &tensors)?;
         let digest = digest(&config_json, &tensors);
-        let (directory, read) = (directory.to_owned(), AtomicU64::new(0));
-        let checkpoint = Self { directory, config, files, tensors, experts, expert_kind, digest, read };
+        let (directory, read, lender) = (directory.to_owned(), AtomicU64::new(0), Lender::default());
+        let checkpoint = Self { directory, config, files, tensors, experts, expert_kind, digest, read, lender };
         checkpoint.check_tied()?;
         Ok(checkpoint)
     }
@@ -230,44 +202,69 @@ impl Checkpoint {
         wrong.map_or(Ok(()), Err)
     }
 
+    /// Gives the memory that weights were read into to the system, once much has been read.
+    pub fn forget_memory(&self) {
+        self.lender.forget();
+    }
+
     /// Reads a whole tensor.
-    pub(super) fn tensor(&self, name: &str) -> Result<Loaded, CheckpointError> {
+    pub(super) fn tensor(&self, name: &str) -> Result<Loaded<'_>, CheckpointError> {
         let len = elements(&self.place(name)?.shape);
         self.part(name, 0, len as usize)
     }
 
     /// Reads `len` elements of a tensor from `first` on.
-    pub(super) fn part(&self, name: &str, first: usize, len: usize) -> Result<Loaded, CheckpointError> {
+    pub(super) fn part(&self, name: &str, first: usize, len: usize) -> Result<Loaded<'_>, CheckpointError> {
         let place = self.place(name)?;
-        let (file_name, file) = &self.files[place.file];
-        let width = place.dtype.bitsize() / 8;
-        let start = place.start + (first * width) as u64;
-        let read = |bytes: &mut [u8]| {
-            let failed = |source| FileError::Read { file: file_name.into(), source };
-            file.read_exact_at(bytes, start).map_err(failed)
-        };
-        let loaded = match place.dtype {
-            Dtype::BF16 => {
-                let mut values = vec![bf16::ZERO; len];
-                read(bytemuck::cast_slice_mut(&mut values))?;
-                Loaded::Bf16(values)
-            }
-            Dtype::F16 => {
-                let mut values = vec![f16::ZERO; len];
-                read(bytemuck::cast_slice_mut(&mut values))?;
-                Loaded::F16(values)
-            }
-            _ => {
-                let mut values = vec![0.0_f32; len];
-                read(bytemuck::cast_slice_mut(&mut values))?;
-                Loaded::F32(values)
-            }
-        };
-        self.read.fetch_add((len * width) as u64, Ordering::Relaxed);
+        let mut loaded = self.lender.lend(place.dtype, len);
+        self.read(place, first, loaded.bytes_mut(0, len))?;
         match loaded.first_not_finite() {
             Some(at) => Err(CheckpointError::NotFinite { tensor: name.into(), element: first + at }),
             None => Ok(loaded),
         }
+    }
+
+    /// Reads whole tensors of one type, one after the other; `None` if they are of several.
+    pub(super) fn tensors(&self, names: &[String]) -> Result<Option<Loaded<'_>>, CheckpointError> {
+        let places = names.iter().map(|name| self.place(name)).collect::<Result<Vec<_>, _>>()?;
+        let Some(dtype) = places.first().map(|place| place.dtype) else { return Ok(None) };
+        if places.iter().any(|place| place.dtype != dtype) {
+            return Ok(None);
+        }
+        let len = |place: &Place| elements(&place.shape) as usize;
+        let mut loaded = self.lender.lend(dtype, places.iter().map(|place| len(place)).sum());
+        let mut end = 0;
+        for place in &places {
+            self.read(place, 0, loaded.bytes_mut(end, len(place)))?;
+            end += len(place);
+        }
+        let Some(mut at) = loaded.first_not_finite() else { return Ok(Some(loaded)) };
+        let mut index = 0;
+        while at >= len(places[index]) {
+            at -= len(places[index]);
+            index += 1;
+        }
+        Err(CheckpointError::NotFinite { tensor: names[index].as_str().into(), element: at })
+    }
+
+    /// Reads a tensor's elements from `first` on.
+    fn read(&self, place: &Place, first: usize, bytes: &mut [u8]) -> Result<(), CheckpointError> {
+        let (file_name, file) = &self.files[place.file];
+        let start = place.start + (first * place.dtype.bitsize() / 8) as u64;
+        let failed = |source| FileError::Read { file: file_name.into(), source };
+        file.read_exact_at(bytes, start).map_err(failed)?;
+        self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The kind that holds all of these tensors exactly.
+    pub(super) fn kind_of(&self, names: &[String]) -> Result<WeightKind, CheckpointError> {
+        for name in names {
+            if self.place(name)?.dtype != Dtype::BF16 {
+                return Ok(WeightKind::F32);
+            }
+        }
+        Ok(WeightKind::Bf16)
     }
 
     pub(super) fn has(&self, name: &str) -> bool {

@@ -145,16 +145,17 @@ pub(super) fn linear<B: Backend>(
     biases: &[String],
     columns: usize,
 ) -> Result<B::Matrix, CheckpointError> {
-    let parts = names.iter().map(|name| checkpoint.tensor(name)).collect::<Result<Vec<_>, _>>()?;
-    let rows = parts.iter().map(|part| part.values().len()).sum::<usize>() / columns;
     let bias = if biases.is_empty() { None } else { Some(joined(checkpoint, biases)?) };
-    let bf16 = |part: &Loaded| if let Loaded::Bf16(values) = part { Some(values.clone()) } else { None };
-    if let Some(parts) = parts.iter().map(bf16).collect::<Option<Vec<_>>>() {
-        let values = parts.concat();
-        return Ok(backend.matrix(MatrixView::new(rows, columns, Values::Bf16(&values)), bias.as_deref()));
+    let matrix = |values: Values<'_>| {
+        let rows = values.len() / columns;
+        backend.matrix(MatrixView::new(rows, columns, values), bias.as_deref())
+    };
+    // What is all bfloat16 stays so.
+    match checkpoint.tensors(names)? {
+        Some(loaded) if loaded.values().kind() == WeightKind::Bf16 => Ok(matrix(loaded.values())),
+        Some(loaded) => Ok(matrix(Values::F32(&widened(&loaded)))),
+        None => Ok(matrix(Values::F32(&joined(checkpoint, names)?))),
     }
-    let values: Vec<f32> = parts.iter().flat_map(widened).collect();
-    Ok(backend.matrix(MatrixView::new(rows, columns, Values::F32(&values)), bias.as_deref()))
 }
 
 /// A vector as f32.
@@ -166,10 +167,13 @@ pub(super) fn vector<B: Backend>(
     Ok(buffer(backend, &widened(&checkpoint.tensor(name)?)))
 }
 
-/// Vectors, one after the other.
+/// Tensors as f32, one after the other.
 fn joined(checkpoint: &Checkpoint, names: &[String]) -> Result<Vec<f32>, CheckpointError> {
-    let parts = names.iter().map(|name| checkpoint.tensor(name)).collect::<Result<Vec<_>, _>>()?;
-    Ok(parts.iter().flat_map(widened).collect())
+    let mut values = Vec::new();
+    for name in names {
+        values.extend(widened(&checkpoint.tensor(name)?));
+    }
+    Ok(values)
 }
 
 /// A buffer with these values.
@@ -180,7 +184,7 @@ pub(super) fn buffer<B: Backend>(backend: &B, values: &[f32]) -> B::Buffer<f32> 
     buffer
 }
 
-fn widened(loaded: &Loaded) -> Vec<f32> {
+fn widened(loaded: &Loaded<'_>) -> Vec<f32> {
     let values = loaded.values();
     (0..values.len()).map(|index| values.get(index)).collect()
 }
@@ -225,13 +229,8 @@ pub(super) fn dense<B: Backend>(
 ) -> Result<B::Page, CheckpointError> {
     let config = checkpoint.config();
     let prefix = format!("{}.mlp", prefix(layer));
-    let kinds = ["gate", "up", "down"].map(|name| checkpoint.tensor(&format!("{prefix}.{name}_proj.weight")));
-    let mut kind = WeightKind::Bf16;
-    for loaded in kinds {
-        if loaded?.values().kind() == WeightKind::F32 {
-            kind = WeightKind::F32;
-        }
-    }
+    let names = ["gate", "up", "down"].map(|name| format!("{prefix}.{name}_proj.weight"));
+    let kind = checkpoint.kind_of(&names)?;
     let shape = PageShape { hidden: config.hidden, intermediate: config.dense_intermediate, kind };
     network(backend, checkpoint, &prefix, shape)
 }

@@ -9,6 +9,7 @@ use plan::wire::process::{port, variable};
 
 use super::WorkerSettings;
 use crate::args::everywhere;
+use crate::experts::load::BeforeRead;
 use crate::experts::mover::Faults;
 use crate::fabric::secret::{Secret, SecretError};
 use crate::model::qwen3_moe::CacheSize;
@@ -108,6 +109,7 @@ impl TryFrom<WorkerArguments> for WorkerSettings {
             cache: device.cache(),
             secret: Secret::read(&secret_file)?,
             faults: Faults::default(),
+            before_read: BeforeRead::default(),
             parent,
         })
     }

@@ -15,19 +15,11 @@ use crate::descriptors::Places;
 use crate::http::{self, ConnectionBounds};
 use crate::threads::VitalThreads;
 
-/// How far a rank has come.
-#[derive(Clone, Debug)]
-enum Progress {
-    Loading,
-    Loaded,
-    /// It cannot serve, for this reason.
-    Failed(String),
-}
-
 /// Serves until it is dropped.
 #[derive(Debug)]
 pub(super) struct HealthServer {
-    progress: Arc<Mutex<Progress>>,
+    /// Why the rank cannot serve.
+    failure: Arc<Mutex<Option<String>>>,
     /// Dropped with the server, which ends its thread.
     _stop: watch::Sender<bool>,
 }
@@ -35,42 +27,40 @@ pub(super) struct HealthServer {
 impl HealthServer {
     /// Starts to serve on `listener`.
     pub fn start(listener: TcpListener, metrics: &WorkerMetrics, threads: &VitalThreads) -> std::io::Result<Self> {
-        let progress = Arc::new(Mutex::new(Progress::Loading));
-        let routes = routes(metrics, &progress);
+        let failure = Arc::default();
+        let routes = routes(metrics, &failure);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);
         // A rank has one port for HTTP, as the admin port of a coordinator.
         let Places { admin, refused, .. } = Places::of_this_process(1);
         let bounds = ConnectionBounds::of(admin, refused);
         threads.spawn("health", move || runtime.block_on(http::serve(routes, listener, bounds, stopped)))?;
-        Ok(Self { progress, _stop: stop })
-    }
-
-    /// The model is loaded: from now on the rank is ready when it is part of a group.
-    pub fn loaded(&self) {
-        self.set(Progress::Loaded);
+        Ok(Self { failure, _stop: stop })
     }
 
     /// The rank will never be ready.
     pub fn failed(&self, reason: &str) {
-        self.set(Progress::Failed(reason.to_owned()));
-    }
-
-    fn set(&self, progress: Progress) {
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
     }
 }
 
-fn routes(metrics: &WorkerMetrics, progress: &Arc<Mutex<Progress>>) -> Router {
-    let (shown, ready, progress) = (metrics.clone(), metrics.clone(), Arc::clone(progress));
+/// Whether a rank is part of a group, or what it waits for.
+fn readiness(failure: Option<String>, metrics: &WorkerMetrics) -> (StatusCode, String) {
+    let waits = |words: String| (StatusCode::SERVICE_UNAVAILABLE, words);
+    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    match (failure, metrics.load_progress()) {
+        (Some(reason), _) => waits(format!("failed: {reason}\n")),
+        (None, Some((read, of))) => waits(format!("loading: {:.2} of {:.2} GB\n", gigabytes(read), gigabytes(of))),
+        (None, None) if metrics.is_formed() => (StatusCode::OK, "part of a group\n".to_owned()),
+        (None, None) => waits("not part of a group\n".to_owned()),
+    }
+}
+
+fn routes(metrics: &WorkerMetrics, failure: &Arc<Mutex<Option<String>>>) -> Router {
+    let (shown, ready, failure) = (metrics.clone(), metrics.clone(), Arc::clone(failure));
     let ready = move || async move {
-        let progress = progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match (progress, ready.is_formed()) {
-            (Progress::Failed(reason), _) => (StatusCode::SERVICE_UNAVAILABLE, format!("failed: {reason}\n")),
-            (Progress::Loading, _) => (StatusCode::SERVICE_UNAVAILABLE, "loading the model\n".to_owned()),
-            (Progress::Loaded, false) => (StatusCode::SERVICE_UNAVAILABLE, "not part of a group\n".to_owned()),
-            (Progress::Loaded, true) => (StatusCode::OK, "part of a group\n".to_owned()),
-        }
+        let failure = failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        readiness(failure, &ready)
     };
     Router::new()
         .route(path::LIVEZ, get(|| async { "alive\n" }))
@@ -93,11 +83,15 @@ mod tests {
             reqwest::get(url).await.unwrap().status().as_u16()
         };
         assert_eq!((status("/livez").await, status("/readyz").await), (200, 503));
-        server.loaded();
-        assert_eq!(status("/readyz").await, 503);
+        let said = async || reqwest::get(format!("http://{address}/readyz")).await.unwrap().text().await.unwrap();
+        assert_eq!(said().await, "not part of a group\n");
+        metrics.loading(1_230_000_000, 60_000_000_000);
+        assert_eq!((status("/readyz").await, said().await), (503, "loading: 1.23 of 60.00 GB\n".to_owned()));
+        metrics.not_loading();
         metrics.formed(true);
         assert_eq!((status("/readyz").await, status("/metrics").await), (200, 200));
         server.failed("a hole in the file");
         assert_eq!((status("/readyz").await, status("/livez").await), (503, 200));
+        assert_eq!(said().await, "failed: a hole in the file\n");
     }
 }

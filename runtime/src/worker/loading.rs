@@ -13,18 +13,19 @@ use crate::model::checkpoint::Checkpoint;
 /// How often the metrics follow.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often the log is told; what is loaded sooner needs no word.
-const TELL_EVERY: Duration = Duration::from_secs(5);
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Bytes of weights that are loaded, and what of them was told.
 struct Progress {
-    what: &'static str,
+    /// What was read before, of which no time is known.
+    before: u64,
     bytes: u64,
     next: Duration,
 }
 
 impl Progress {
-    const fn new(what: &'static str, bytes: u64) -> Self {
-        Self { what, bytes, next: TELL_EVERY }
+    const fn new(before: u64, bytes: u64) -> Self {
+        Self { before, bytes, next: TELL_EVERY }
     }
 
     /// What to tell when `done` bytes were read after `elapsed`, if it is time for a word.
@@ -33,9 +34,10 @@ impl Progress {
             return None;
         }
         self.next = elapsed + TELL_EVERY;
-        let (what, gigabytes, seconds) = (self.what, |bytes: u64| bytes as f64 / 1e9, elapsed.as_secs());
-        let said = format!("loading {what}: {:.2} of {:.2} GB in {seconds} s", gigabytes(done), gigabytes(self.bytes));
-        let left = self.bytes.saturating_sub(done) as f64 / done as f64 * elapsed.as_secs_f64();
+        let (gigabytes, seconds) = (|bytes: u64| bytes as f64 / 1e9, elapsed.as_secs());
+        let said = format!("loading: {:.2} of {:.2} GB in {seconds} s", gigabytes(done), gigabytes(self.bytes));
+        let rate = done.saturating_sub(self.before) as f64 / elapsed.as_secs_f64();
+        let left = self.bytes.saturating_sub(done) as f64 / rate;
         Some(if left.is_finite() { format!("{said}, some {left:.0} s left") } else { said })
     }
 }
@@ -50,16 +52,16 @@ pub(super) struct LoadingWatch {
 }
 
 impl LoadingWatch {
-    /// Watches the reading of `bytes` bytes of weights, `what`, that is about to begin. Where the system gives no
-    /// thread, only the end is shown: loading needs none of this.
-    pub fn start(what: &'static str, bytes: u64, checkpoint: &Arc<Checkpoint>, metrics: &WorkerMetrics) -> Self {
-        let before = checkpoint.bytes_read();
-        metrics.loading(0, bytes);
+    /// Watches the reading of `bytes` bytes of weights, which began when the checkpoint had given `before` bytes. Where the system
+    /// gives no thread, only the end is shown: loading needs none of this.
+    pub fn start(before: u64, bytes: u64, checkpoint: &Arc<Checkpoint>, metrics: &WorkerMetrics) -> Self {
+        let done = checkpoint.bytes_read() - before;
+        metrics.loading(done, bytes);
         let (sender, ended) = bounded(0);
         let (metrics, checkpoint) = (metrics.clone(), Arc::clone(checkpoint));
         let (shown, read) = (metrics.clone(), Arc::clone(&checkpoint));
-        let done = move || read.bytes_read() - before;
-        let watch = move || show(Progress::new(what, bytes), &done, &shown, &ended);
+        let progress = Progress::new(done, bytes);
+        let watch = move || show(progress, &|| read.bytes_read() - before, &shown, &ended);
         let thread = Builder::new().name("loading".to_owned()).spawn(watch);
         Self { metrics, checkpoint, before, ending: thread.ok().map(|thread| (sender, thread)) }
     }
@@ -73,6 +75,7 @@ impl Drop for LoadingWatch {
             let _ = thread.join();
         }
         self.metrics.loaded(self.checkpoint.bytes_read() - self.before);
+        self.metrics.not_loading();
     }
 }
 
@@ -95,20 +98,23 @@ mod tests {
 
     #[test]
     fn a_word_is_said_every_few_seconds_and_says_how_long_it_will_take() {
-        let mut progress = Progress::new("experts", 60_000_000_000);
+        let mut progress = Progress::new(0, 60_000_000_000);
         let mut tell =
             |gigabytes: u64, seconds: f64| progress.tell(gigabytes * 1_000_000_000, Duration::from_secs_f64(seconds));
-        assert_eq!(tell(1, 4.9), None);
-        assert_eq!(tell(0, 5.0).as_deref(), Some("loading experts: 0.00 of 60.00 GB in 5 s"));
-        assert_eq!(tell(15, 9.9), None);
-        let said = "loading experts: 15.00 of 60.00 GB in 12 s, some 36 s left";
-        assert_eq!(tell(15, 12.0).as_deref(), Some(said));
-        assert_eq!(tell(16, 16.9), None);
-        assert!(tell(16, 17.0).is_some());
-        let said = tell(61, 30.0).unwrap();
+        assert_eq!(tell(1, 9.9), None);
+        assert_eq!(tell(0, 10.0).as_deref(), Some("loading: 0.00 of 60.00 GB in 10 s"));
+        assert_eq!(tell(15, 19.9), None);
+        assert_eq!(tell(15, 24.0).as_deref(), Some("loading: 15.00 of 60.00 GB in 24 s, some 72 s left"));
+        assert_eq!(tell(16, 33.9), None);
+        assert!(tell(16, 34.0).is_some());
+        let said = tell(61, 60.0).unwrap();
         assert!(said.ends_with("some 0 s left"), "{said}");
-        let mut nothing = Progress::new("experts", 0);
-        assert_eq!(nothing.tell(0, TELL_EVERY).as_deref(), Some("loading experts: 0.00 of 0.00 GB in 5 s"));
+        let mut nothing = Progress::new(0, 0);
+        assert_eq!(nothing.tell(0, TELL_EVERY).as_deref(), Some("loading: 0.00 of 0.00 GB in 10 s"));
+        // What an earlier session has read says nothing of how fast this one is.
+        let mut rest = Progress::new(30_000_000_000, 60_000_000_000);
+        let said = rest.tell(40_000_000_000, TELL_EVERY);
+        assert_eq!(said.as_deref(), Some("loading: 40.00 of 60.00 GB in 10 s, some 20 s left"));
     }
 
     #[test]
@@ -125,12 +131,17 @@ mod tests {
         let bytes = checkpoint.bytes();
         assert!(shows(0, 0));
         for _ in 0..2 {
-            let watch = LoadingWatch::start("weights", bytes, &checkpoint, &metrics);
+            let watch = LoadingWatch::start(checkpoint.bytes_read(), bytes, &checkpoint, &metrics);
             assert!(shows(0, bytes));
+            assert_eq!(metrics.load_progress(), Some((0, bytes)));
             checkpoint.check_weights().unwrap();
             drop(watch);
             assert!(shows(bytes, bytes));
+            assert_eq!(metrics.load_progress(), None);
         }
+        // One that goes on begins with what was read.
+        drop(LoadingWatch::start(bytes, 2 * bytes, &checkpoint, &metrics));
+        assert!(shows(bytes, 2 * bytes));
     }
 
     #[test]

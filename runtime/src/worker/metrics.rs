@@ -1,5 +1,8 @@
 //! What a rank tells Prometheus. Labels are bounded: parts of a step and reasons of failure.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use prometheus::{
     Counter, CounterVec, Encoder, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
 };
@@ -13,6 +16,7 @@ use crate::protocol::{FromRank, MoveFailure, MoveReport, NotStaged, StepTiming};
 pub(super) struct WorkerMetrics {
     registry: Registry,
     formed: IntGauge,
+    is_loading: Arc<AtomicBool>,
     loaded: IntGauge,
     load: IntGauge,
     steps: IntCounter,
@@ -41,8 +45,9 @@ impl Default for WorkerMetrics {
         let gauge = |name: &str, help: &str| register(&registry, IntGauge::new(name, help));
         Self {
             formed: gauge("swiftbalancer_rank_formed", "Whether the rank is part of a group"),
-            loaded: gauge("swiftbalancer_rank_loaded_bytes", "Bytes of weights that its last loading has read"),
-            load: gauge("swiftbalancer_rank_load_bytes", "Bytes of weights that its last loading had to read"),
+            is_loading: Arc::default(),
+            loaded: gauge("swiftbalancer_rank_loaded_bytes", "Bytes of weights that it has read of them"),
+            load: gauge("swiftbalancer_rank_load_bytes", "Bytes of weights that it had to read for its last group"),
             steps: counter("swiftbalancer_rank_steps_total", "Steps run"),
             commits: counter("swiftbalancer_rank_commits_total", "Transactions committed"),
             commit_seconds: seconds.with_label_values(&["commit"]),
@@ -68,15 +73,27 @@ impl WorkerMetrics {
         self.formed.set(formed.into());
     }
 
-    /// Loading has read `done` bytes of `bytes`.
+    /// Loading begins, or goes on: `done` bytes of `bytes` are read.
     pub fn loading(&self, done: u64, bytes: u64) {
         self.loaded(done);
         self.load.set(bytes as i64);
+        self.is_loading.store(true, Ordering::Release);
     }
 
     /// Loading has read this many bytes.
     pub fn loaded(&self, done: u64) {
         self.loaded.set(done as i64);
+    }
+
+    /// Nothing is loaded any more.
+    pub fn not_loading(&self) {
+        self.is_loading.store(false, Ordering::Release);
+    }
+
+    /// Bytes that are read, and that are to be read, while something is loaded.
+    pub fn load_progress(&self) -> Option<(u64, u64)> {
+        let is_loading = self.is_loading.load(Ordering::Acquire);
+        is_loading.then(|| (self.loaded.get() as u64, self.load.get() as u64))
     }
 
     pub fn is_formed(&self) -> bool {
@@ -92,7 +109,12 @@ impl WorkerMetrics {
             FromRank::Moved(MoveReport { staged: Err(NotStaged { reason, .. }), .. }) => {
                 self.failures.with_label_values(&[<&str>::from(*reason)]).inc();
             }
-            FromRank::Register { .. } | FromRank::Failed { .. } | FromRank::Ready { .. } | FromRank::Alive => {}
+            FromRank::Register { .. }
+            | FromRank::Failed { .. }
+            | FromRank::Loading { .. }
+            | FromRank::Loaded { .. }
+            | FromRank::Ready { .. }
+            | FromRank::Alive => {}
         }
     }
 

@@ -7,18 +7,17 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use kernels::Backend as _;
-use kernels::cpu::Cpu;
+use kernels::cpu::{Cpu, Page};
 use plan::moves::{SlotChange, Transaction};
 use plan::topology::Topology;
 use plan::wire::{MapDocument, WireError};
 use thiserror::Error;
 
-use super::loading::LoadingWatch;
 use super::metrics::WorkerMetrics;
-use super::{Stop, Worker};
+use super::{Stop, Worker, WorkerError};
 use crate::cancel::Cancel;
 use crate::engine::{EngineError, Membership, StepPath};
-use crate::experts::load::{LoadError, load_experts, slots_of};
+use crate::experts::load::{LoadError, slots_of};
 use crate::experts::mover::{Mover, MoverSetup, Serving};
 use crate::experts::pages::{HeldPages, Pages};
 use crate::experts::table::ExpertTable;
@@ -35,7 +34,7 @@ use crate::quoted::shortened;
 /// How often a rank says that it is alive.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the other ranks may take to load their experts and connect.
+/// How long the other ranks may take to connect when all are loaded.
 const MESH_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// How long the engine may take to hear that its group is gone: a step that has begun is computed to its end.
@@ -45,7 +44,7 @@ const ENGINE_LEAVES_WITHIN: Duration = Duration::from_mins(5);
 const ENGINE_ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// How often that is looked for.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The engine does not come back from a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -72,10 +71,14 @@ pub(super) enum SessionError {
     UnequalRanks,
     #[error(transparent)]
     Memory(#[from] TooLarge),
+    #[error(transparent)]
+    Start(WorkerError),
     #[error("the experts cannot be loaded")]
     Load(#[from] LoadError),
     #[error("the coordinator orders a move of pages that nobody has agreed upon")]
     NotAgreed,
+    #[error("the coordinator orders to connect in generation {generation}, for which nothing is loaded")]
+    NotLoaded { generation: u64 },
     #[error("the other ranks cannot be reached")]
     Mesh(#[from] MeshError),
     #[error("the system refuses")]
@@ -85,6 +88,7 @@ pub(super) enum SessionError {
 /// One registration and what came of it.
 #[derive(Default)]
 pub(super) struct Session {
+    loaded: Option<Loaded>,
     part: Option<Part>,
     ready: bool,
 }
@@ -94,7 +98,7 @@ struct Part {
     generation: u64,
     /// Experts of each layer.
     experts: usize,
-    /// The fingerprint that each expert's page must have, `[layers, experts]`; empty until it is known.
+    /// The fingerprint that each expert's page must have, `[layers, experts]`.
     fingerprints: Vec<Option<u128>>,
     pages: Arc<Pages<Cpu>>,
     mover: Mover<Cpu>,
@@ -111,16 +115,23 @@ struct Link {
     gone: Arc<Cancel>,
 }
 
-/// An order to form a group.
-struct Form {
+/// The group that this rank is to be part of.
+struct Plan {
     group: GroupId,
     secret: Secret,
     ranks: Vec<RankAddress>,
-    map: MapDocument,
     epoch: u64,
-    staging_pages: u32,
     move_bytes_per_second: u64,
     step_tokens: u32,
+}
+
+/// A group that all is loaded for.
+struct Loaded {
+    plan: Plan,
+    /// Experts of each layer.
+    experts: usize,
+    table: ExpertTable<Page>,
+    pages: Arc<Pages<Cpu>>,
 }
 
 impl Session {
@@ -156,14 +167,13 @@ impl Session {
                 } => {
                     let group = GroupId { generation, nonce };
                     let secret = worker.settings.secret.of_group(&drawn);
-                    let form =
-                        Form { group, secret, ranks, map, epoch, staging_pages, move_bytes_per_second, step_tokens };
-                    self.form(worker, form, &link)?;
+                    let plan = Plan { group, secret, ranks, epoch, move_bytes_per_second, step_tokens };
+                    self.load(worker, plan, (&map, staging_pages), &link)?;
                 }
-                ToRank::Agreed { generation, fingerprints } => {
-                    if let Some(part) = self.part.as_mut().filter(|part| part.generation == generation) {
-                        part.fingerprints = fingerprints;
-                    }
+                ToRank::Connect { generation, fingerprints } => {
+                    let loaded = self.loaded.take().filter(|loaded| loaded.plan.group.generation == generation);
+                    let loaded = loaded.ok_or(SessionError::NotLoaded { generation })?;
+                    self.connect(worker, loaded, fingerprints, &link)?;
                 }
                 ToRank::Stage { generation, transaction, work, deadline_ms } => {
                     if let Some(part) = self.part_in(generation) {
@@ -188,37 +198,54 @@ impl Session {
         self.part.as_ref().filter(|part| part.generation == generation)
     }
 
-    /// Becomes part of a group.
-    fn form(&mut self, worker: &mut Worker, form: Form, link: &Link) -> Result<(), SessionError> {
-        let started = Instant::now();
-        let Form { group, secret, ranks, map, epoch, staging_pages, move_bytes_per_second, step_tokens } = form;
-        let (rank, load_page) = (worker.settings.rank, Arc::clone(&worker.load_page));
+    /// Loads what a group needs of this rank, however long that takes, and says so.
+    fn load(
+        &mut self,
+        worker: &mut Worker,
+        plan: Plan,
+        (map, staging_pages): (&MapDocument, u32),
+        link: &Link,
+    ) -> Result<(), SessionError> {
+        let rank = worker.settings.rank;
         let map = map.to_map(&worker.checkpoint.identity(""))?;
         if map.slots_of_ranks().per_rank().is_none() {
             return Err(SessionError::UnequalRanks);
         }
-        if ranks.len() != map.shape().ranks || rank.index() >= ranks.len() {
-            return Err(SessionError::Shape { ranks: ranks.len(), in_map: map.shape().ranks, rank });
+        let ranks = plan.ranks.len();
+        if ranks != map.shape().ranks || rank.index() >= ranks {
+            return Err(SessionError::Shape { ranks, in_map: map.shape().ranks, rank });
         }
-        let (checkpoint, slots) = (&worker.checkpoint, map.shape().slots_per_rank);
-        let cache = of_cache(checkpoint, worker.settings.cache);
-        let needs = [of_weights(checkpoint, slots), cache, of_staging(checkpoint, staging_pages)];
+        let (checkpoint, slots, cache) = (&worker.checkpoint, map.shape().slots_per_rank, worker.settings.cache);
+        let needs = [of_weights(checkpoint, slots), of_cache(checkpoint, cache), of_staging(checkpoint, staging_pages)];
         Memory::of_this_process().check(&needs, 1)?;
         let slots = slots_of(&map, rank);
-        let missing = slots.iter().filter(|slot| !worker.held.contains_key(slot)).count() as u64;
-        let bytes = missing * worker.checkpoint.expert_bytes();
-        let watch = LoadingWatch::start("experts", bytes, &worker.checkpoint, &worker.metrics);
-        let loaded = load_experts::<Cpu>(&slots, &worker.held, &load_page, &link.gone)?;
-        drop(watch);
+        let loaded = worker.weights.load(&slots, cache, &link.gone)?;
         let held: HeldPages<Cpu> = slots.into_iter().zip(loaded.iter().cloned()).collect();
-        worker.held = held.clone();
-        let backend = Arc::clone(worker.engine.backend());
+        let backend = Arc::clone(worker.weights.engine().backend());
         let fingerprints = loaded.iter().map(|page| backend.fingerprint(page)).collect();
-        let nodes = Topology::named(ranks.iter().map(|rank| rank.node.as_str()), map.shape().slots_per_rank);
-        let table = ExpertTable::new(&map, &nodes, rank, epoch, loaded);
-        let (experts, config) = (map.shape().experts, worker.checkpoint.config());
-        let largest = Largest::of_step(step_tokens as usize, config.top_k, config.hidden);
+        let nodes = Topology::named(plan.ranks.iter().map(|rank| rank.node.as_str()), map.shape().slots_per_rank);
+        let table = ExpertTable::new(&map, &nodes, rank, plan.epoch, loaded);
+        let experts = map.shape().experts;
         let pages = Pages::new(backend, expert_shape(&worker.checkpoint), map, held, staging_pages);
+        let (generation, kv_blocks) = (plan.group.generation, cache.blocks as u32);
+        self.loaded = Some(Loaded { plan, experts, table, pages });
+        // If the coordinator is gone, the loop that reads its orders says so.
+        let _ = link.reports.send(FromRank::Loaded { generation, kv_blocks, fingerprints });
+        Ok(())
+    }
+
+    /// Becomes part of a group whose every rank is loaded.
+    fn connect(
+        &mut self,
+        worker: &mut Worker,
+        loaded: Loaded,
+        fingerprints: Vec<Option<u128>>,
+        link: &Link,
+    ) -> Result<(), SessionError> {
+        let Loaded { plan, experts, table, pages } = loaded;
+        let Plan { group, secret, ranks, epoch, move_bytes_per_second, step_tokens } = plan;
+        let (rank, config) = (worker.settings.rank, worker.checkpoint.config());
+        let largest = Largest::of_step(step_tokens as usize, config.top_k, config.hidden);
         let serving = Serving { group, secret: secret.clone(), rank, ranks: ranks.len(), pages: Arc::clone(&pages) };
         worker.server.set(Some(serving));
         let mesh = MeshSetup { group, secret: &secret, rank, ranks: &ranks, largest };
@@ -232,7 +259,7 @@ impl Session {
             rank,
             ranks,
             pages: Arc::clone(&pages),
-            load_page,
+            load_page: worker.weights.load_page(),
             bytes_per_second: move_bytes_per_second,
             reports: link.reports.clone(),
             threads: worker.threads.clone(),
@@ -241,16 +268,16 @@ impl Session {
         let generation = group.generation;
         let path = StepPath { fabric, steps };
         let session = link.closer.share()?;
-        let ended = worker.engine.join(Membership::new(generation, table, path, Arc::clone(&pages), incoming), session);
+        let membership = Membership::new(generation, table, path, Arc::clone(&pages), incoming);
+        let ended = worker.weights.engine().join(membership, session);
         // From now on the group's pages know what is held; what is kept here would never become staging memory.
-        worker.held.clear();
-        self.part =
-            Some(Part { generation, experts, fingerprints: Vec::new(), pages, mover, dissolver, steps: closer, ended });
+        worker.weights.held.clear();
+        self.part = Some(Part { generation, experts, fingerprints, pages, mover, dissolver, steps: closer, ended });
         self.ready = true;
         worker.metrics.formed(true);
-        tracing::info!(generation, epoch, seconds = started.elapsed().as_secs_f64(), "part of a group");
-        // If the coordinator is gone, the loop that reads its orders says so.
-        let _ = link.reports.send(FromRank::Ready { generation, fingerprints });
+        tracing::info!(generation, epoch, "part of a group");
+        // As in `load`.
+        let _ = link.reports.send(FromRank::Ready { generation });
         Ok(())
     }
 
@@ -312,7 +339,8 @@ fn spawn_writer(mut control: Connection, outbox: Receiver<FromRank>, metrics: Wo
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     alive = Instant::now();
-                    FromRank::Alive
+                    let loading = metrics.load_progress().map(|(read, of)| FromRank::Loading { read, of });
+                    loading.unwrap_or(FromRank::Alive)
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             };

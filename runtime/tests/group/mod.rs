@@ -21,6 +21,7 @@ use plan::topology::Topology;
 use plan::wire;
 use runtime::coordinator::fleet::{Fleet, FleetEvent, FleetSettings, Group};
 use runtime::coordinator::ranks::{RankGroup as _, Ranks as _};
+use runtime::experts::load::BeforeRead;
 use runtime::experts::mover::Faults;
 use runtime::experts::planner::{Planned, Planner, Wanted};
 use runtime::experts::rebalance::{Effect, Event, Rebalancer, Report, Settings};
@@ -108,6 +109,17 @@ impl Worker {
 
     /// With a checkpoint of its own.
     pub fn start_with(model: &Path, rank: usize, coordinator: SocketAddr, setup: &Setup) -> Self {
+        Self::start_watched(model, rank, coordinator, setup, BeforeRead::default())
+    }
+
+    /// And with something that happens before it reads an expert.
+    pub fn start_watched(
+        model: &Path,
+        rank: usize,
+        coordinator: SocketAddr,
+        setup: &Setup,
+        before_read: BeforeRead,
+    ) -> Self {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let settings = WorkerSettings {
             model: model.to_owned(),
@@ -125,6 +137,7 @@ impl Worker {
             },
             secret: secret(),
             faults: setup.faults,
+            before_read,
             parent: None,
         };
         let stop = Arc::new(Stop::default());
@@ -161,6 +174,8 @@ pub struct Deployment {
     pub refusals: Vec<String>,
     /// Slots changed by each step that committed anything.
     pub committed: BTreeMap<u64, Vec<Commit>>,
+    /// Groups that were lost.
+    pub losses: usize,
 }
 
 impl Deployment {
@@ -172,6 +187,19 @@ impl Deployment {
     }
 
     pub fn start_with(setup: Setup, map: ExpertMap) -> Self {
+        let mut deployment = Self::begin_with(setup, map, |_| BeforeRead::default());
+        deployment.wait_for_group();
+        deployment
+    }
+
+    /// Does not wait for the first group; something happens before each rank reads an expert.
+    pub fn begin(setup: Setup, before_read: impl Fn(usize) -> BeforeRead) -> Self {
+        let model = Checkpoint::open(&checkpoint()).unwrap().identity("tiny-moe");
+        let shape = MapShape::with_redundancy(model.layers, model.experts, setup.ranks, setup.redundancy).unwrap();
+        Self::begin_with(setup, ExpertMap::contiguous(shape).unwrap(), before_read)
+    }
+
+    fn begin_with(setup: Setup, map: ExpertMap, before_read: impl Fn(usize) -> BeforeRead) -> Self {
         let model = Checkpoint::open(&checkpoint()).unwrap().identity("tiny-moe");
         let (fleet, events) = start_fleet(&setup, "127.0.0.1:0");
         let planner = Planner {
@@ -185,8 +213,9 @@ impl Deployment {
             },
         };
         let topology = Arc::new(Topology::single_node(setup.ranks, map.shape().slots_per_rank));
-        let workers = (0..setup.ranks).map(|rank| Some(Worker::start(rank, fleet.address(), &setup))).collect();
-        let mut deployment = Self {
+        let start = |rank| Worker::start_watched(&checkpoint(), rank, fleet.address(), &setup, before_read(rank));
+        let workers = (0..setup.ranks).map(|rank| Some(start(rank))).collect();
+        Self {
             rebalancer: Rebalancer::new(setup.settings, model, map, 0).unwrap(),
             planner: planner.start(&VitalThreads::new(drop)).unwrap(),
             topology,
@@ -200,19 +229,23 @@ impl Deployment {
             reports: Vec::new(),
             refusals: Vec::new(),
             committed: BTreeMap::new(),
-        };
-        deployment.wait_for_group();
-        deployment
+            losses: 0,
+        }
     }
 
-    pub fn wait_for_group(&mut self) {
+    /// Takes note of what happens until something holds.
+    pub fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
-        while self.group.is_none() {
-            assert!(Instant::now() < deadline, "no group within {PATIENCE:?}");
-            if let Ok(event) = self.events.recv_timeout(Duration::from_millis(100)) {
+        while !holds(self) {
+            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+            if let Ok(event) = self.events.recv_timeout(Duration::from_millis(10)) {
                 self.on_fleet(event);
             }
         }
+    }
+
+    pub fn wait_for_group(&mut self) {
+        self.until("a group", |deployment| deployment.group.is_some());
     }
 
     /// Waits for as many reports that a transaction is staged, whoever ordered it.
@@ -239,12 +272,14 @@ impl Deployment {
                 // A rank that was lost meanwhile is announced next.
                 let _ = self.fleet.form(&self.rebalancer.map_document(), self.rebalancer.epoch());
             }
+            FleetEvent::Loading(_) => {}
             FleetEvent::Formed(group) => {
                 let generation = group.generation();
                 self.group = Some(group);
                 self.on(Event::GroupFormed { generation });
             }
             FleetEvent::Lost { .. } => {
+                self.losses += 1;
                 self.group = None;
                 self.on(Event::GroupLost);
             }
@@ -340,6 +375,12 @@ impl Deployment {
 
     /// Ends the coordinator and starts another in its place, which knows nothing of the first.
     pub fn restart_coordinator(&mut self) {
+        self.replace_coordinator();
+        self.wait_for_group();
+    }
+
+    /// As that, without waiting for its group.
+    pub fn replace_coordinator(&mut self) {
         let address = self.fleet.address().to_string();
         let map = self.rebalancer.map().clone();
         let model = self.rebalancer.map_document().model;
@@ -353,7 +394,6 @@ impl Deployment {
         }
         (self.fleet, self.events) = start_fleet(&self.setup, &address);
         self.rebalancer = Rebalancer::new(self.setup.settings, model, map, 0).unwrap();
-        self.wait_for_group();
     }
 
     /// Ends a rank's process and starts it anew, as a replaced pod would.
@@ -378,6 +418,7 @@ fn start_fleet(setup: &Setup, address: &str) -> (Fleet, Receiver<FleetEvent>) {
         staging_pages: setup.settings.staging_pages,
         move_bytes_per_second: setup.move_bytes_per_second,
         silence_limit: FleetSettings::SILENCE_LIMIT,
+        stall_limit: FleetSettings::STALL_LIMIT,
         step_deadline: Duration::from_mins(5),
     };
     Fleet::start(settings, TcpListener::bind(address).unwrap(), &VitalThreads::new(drop)).unwrap()

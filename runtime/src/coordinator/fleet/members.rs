@@ -1,7 +1,7 @@
 //! Which ranks are registered and what group they are in: the fleet's state, under one lock that is never held while
 //! anything waits for the network.
 
-mod formation;
+pub(super) mod formation;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -32,9 +32,7 @@ pub(super) struct Member {
     pub process: ProcessId,
     /// Where other ranks reach it.
     pub address: RankAddress,
-    /// Blocks of its KV cache.
-    pub kv_blocks: u32,
-    /// Tokens of a block.
+    /// Tokens of a block of its KV cache.
     pub block_tokens: u32,
     /// To the thread that writes to it.
     pub outbox: Sender<ToRank>,
@@ -75,6 +73,7 @@ pub(super) struct Members {
     events: Sender<FleetEvent>,
     failing: Latest<Option<String>>,
     refused: Latest<String>,
+    loading: Latest<String>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -89,6 +88,7 @@ impl Members {
             events,
             failing: Latest::new(),
             refused: Latest::new(),
+            loading: Latest::new(),
             state: Mutex::new(state),
             changed: Condvar::new(),
         }

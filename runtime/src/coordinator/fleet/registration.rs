@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use plan::ids::RankId;
 use plan::wire::ModelIdentity;
 
+use super::members::formation::Loaded;
 use super::members::{Member, Members};
 use crate::fabric::framing::{CUT_AFTER, Closer, Connection, ConnectionError};
 use crate::fabric::greeter::Greeter;
@@ -35,8 +36,7 @@ const FINGERPRINT_BYTES: usize = 19;
 const MOST_NAME_BYTES: usize = 253;
 const MOST_ADDRESS_BYTES: usize = MOST_NAME_BYTES + 8;
 
-/// The most blocks of a KV cache, and tokens of one of them: the coordinator keeps a list of the blocks.
-const MOST_BLOCKS: u32 = 1 << 24;
+/// The most tokens of a block of a KV cache.
 const MOST_BLOCK_TOKENS: u32 = 1 << 16;
 
 /// The most bytes that one transaction brings a rank.
@@ -107,10 +107,11 @@ impl Drop for OpenControl {
     }
 }
 
-/// Loses ranks that are silent, until the fleet is dropped.
+/// Loses ranks that are silent or do not go on, and tells how far loading is, until the fleet is dropped.
 pub(super) fn watch_for_silence(members: &Members, stopped: &Receiver<()>) {
     while stopped.recv_timeout(WATCH_INTERVAL) == Err(RecvTimeoutError::Timeout) {
         members.lose_silent(Instant::now());
+        members.watch_loading(Instant::now());
     }
 }
 
@@ -167,20 +168,19 @@ fn introduce(
         if rank.index() < ranks { Ok(rank) } else { Err(absent()) }
     };
     match message {
-        FromRank::Register { process, rank, model, step_address, move_address, kv_blocks, block_tokens, node } => {
+        FromRank::Register { process, rank, model, step_address, move_address, block_tokens, node } => {
             let rank = exists(rank)?;
             check_model(rank, &model, &members.settings.model)?;
             check_names(rank, [&step_address, &move_address], &node)?;
-            if !(1..=MOST_BLOCKS).contains(&kv_blocks) || !(1..=MOST_BLOCK_TOKENS).contains(&block_tokens) {
+            if !(1..=MOST_BLOCK_TOKENS).contains(&block_tokens) {
                 return Err(format!(
-                    "{rank} has a KV cache of {kv_blocks} blocks of {block_tokens} tokens; there must be 1 to {MOST_BLOCKS} \
-                     of 1 to {MOST_BLOCK_TOKENS}"
+                    "{rank} has KV blocks of {block_tokens} tokens; there must be 1 to {MOST_BLOCK_TOKENS}"
                 ));
             }
             let address = RankAddress { rank, step: step_address, moves: move_address, node };
             let heard = Instant::now();
             let owed = BTreeSet::new();
-            members.register(Member { process, address, kv_blocks, block_tokens, outbox, closer, heard, owed })?;
+            members.register(Member { process, address, block_tokens, outbox, closer, heard, owed })?;
             Ok((rank, process))
         }
         FromRank::Failed { process, rank, reason } => {
@@ -244,7 +244,11 @@ fn spawn_writer(mut connection: Connection, orders: Receiver<ToRank>) -> Result<
 /// Takes note of what a rank says; why it is lost, if that cannot be.
 fn hear(members: &Arc<Members>, (rank, process): (RankId, ProcessId), message: FromRank) -> Result<(), String> {
     match message {
-        FromRank::Ready { generation, fingerprints } => return members.ready(rank, generation, fingerprints),
+        FromRank::Loading { read, of } => members.loading(rank, read, of, Instant::now()),
+        FromRank::Loaded { generation, kv_blocks, fingerprints } => {
+            return members.loaded(rank, generation, Loaded { kv_blocks, fingerprints });
+        }
+        FromRank::Ready { generation } => return members.ready(rank, generation),
         FromRank::Moved(MoveReport { staged: Ok(bytes), .. }) if bytes > MOST_STAGED_BYTES => {
             return Err(format!("it reports {bytes} bytes of one transaction"));
         }

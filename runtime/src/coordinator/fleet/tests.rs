@@ -33,7 +33,15 @@ fn fleet(ranks: usize, silence_limit: Duration) -> (Fleet, Receiver<FleetEvent>)
 }
 
 fn fleet_of_steps(ranks: usize, silence_limit: Duration, step_deadline: Duration) -> (Fleet, Receiver<FleetEvent>) {
-    let settings = FleetSettings {
+    fleet_of(FleetSettings { silence_limit, step_deadline, ..settings(ranks) })
+}
+
+fn fleet_of(settings: FleetSettings) -> (Fleet, Receiver<FleetEvent>) {
+    Fleet::start(settings, TcpListener::bind("127.0.0.1:0").unwrap(), &VitalThreads::new(drop)).unwrap()
+}
+
+fn settings(ranks: usize) -> FleetSettings {
+    FleetSettings {
         ranks,
         secret: secret(),
         model: model(),
@@ -42,10 +50,10 @@ fn fleet_of_steps(ranks: usize, silence_limit: Duration, step_deadline: Duration
         step_tokens: 64,
         staging_pages: 2,
         move_bytes_per_second: 0,
-        silence_limit,
-        step_deadline,
-    };
-    Fleet::start(settings, TcpListener::bind("127.0.0.1:0").unwrap(), &VitalThreads::new(drop)).unwrap()
+        silence_limit: PATIENCE,
+        stall_limit: PATIENCE,
+        step_deadline: PATIENCE,
+    }
 }
 
 fn map(ranks: usize) -> MapDocument {
@@ -70,7 +78,6 @@ impl Rank {
             model: model(),
             step_address: format!("step:{rank}"),
             move_address: format!("moves:{rank}"),
-            kv_blocks: 8,
             block_tokens: 16,
             node: format!("node-{rank}"),
         };
@@ -83,24 +90,44 @@ impl Rank {
         Self::register(fleet, rank, u128::from(rank), |_| {})
     }
 
-    /// Takes the order to form, connects its steps and says that it is ready, each page being what its expert's number says.
-    fn form(&mut self) -> (GroupId, Connection) {
-        self.form_with(|expert| u128::from(expert) + 1)
+    /// Takes the order to form and says that it is loaded, each page being what its expert's number says.
+    fn load(&mut self) -> (GroupId, Secret) {
+        self.load_with(|expert| u128::from(expert) + 1)
     }
 
-    fn form_with(&mut self, fingerprint: impl Fn(u32) -> u128) -> (GroupId, Connection) {
+    fn load_with(&mut self, fingerprint: impl Fn(u32) -> u128) -> (GroupId, Secret) {
+        let (group, group_secret, map) = self.hear_form();
+        let slots = map.placement.iter().flat_map(|layer| &layer[self.number.index()]);
+        let fingerprints = slots.map(|&expert| fingerprint(expert)).collect();
+        let generation = group.generation;
+        self.control.send(&FromRank::Loaded { generation, kv_blocks: 8, fingerprints }).unwrap();
+        (group, group_secret)
+    }
+
+    fn hear_form(&mut self) -> (GroupId, Secret, MapDocument) {
         let ToRank::Form { generation, nonce, drawn, ranks, map, .. } = self.control.receive().unwrap() else {
             panic!("an order to form was expected")
         };
         assert_eq!(ranks[self.number.index()].moves, format!("moves:{}", self.number.0));
-        let group = GroupId { generation, nonce };
-        let group_secret = secret().of_group(&drawn);
-        let purpose = (Purpose::Steps { group, rank: self.number }, &group_secret);
+        (GroupId { generation, nonce }, secret().of_group(&drawn), map)
+    }
+
+    /// Takes the order to connect, connects its steps and says that it is ready; what was agreed.
+    fn connect(&mut self, (group, secret): (GroupId, Secret)) -> (Connection, Vec<Option<u128>>) {
+        let ToRank::Connect { generation, fingerprints } = self.control.receive().unwrap() else {
+            panic!("an order to connect was expected")
+        };
+        assert_eq!(generation, group.generation);
+        let purpose = (Purpose::Steps { group, rank: self.number }, &secret);
         let steps = call(&self.address, "coordinator", purpose, PATIENCE).unwrap();
-        let slots = map.placement.iter().flat_map(|layer| &layer[self.number.index()]);
-        let fingerprints = slots.map(|&expert| fingerprint(expert)).collect();
-        self.control.send(&FromRank::Ready { generation, fingerprints }).unwrap();
-        (group, steps)
+        self.control.send(&FromRank::Ready { generation }).unwrap();
+        (steps, fingerprints)
+    }
+
+    /// All of that, of a group that it is alone in.
+    fn form(&mut self) -> Connection {
+        let loaded = self.load();
+        self.connect(loaded).0
     }
 
     fn refusal(mut self) -> String {
@@ -111,14 +138,21 @@ impl Rank {
     }
 }
 
+/// What happens next, beside loading.
 fn next(events: &Receiver<FleetEvent>) -> FleetEvent {
-    events.recv_timeout(PATIENCE).unwrap()
+    loop {
+        match events.recv_timeout(PATIENCE).unwrap() {
+            FleetEvent::Loading(_) => {}
+            event => return event,
+        }
+    }
 }
 
 fn formed(fleet: &Fleet, events: &Receiver<FleetEvent>, ranks: &mut [Rank]) -> (Group, Vec<Connection>) {
     assert!(matches!(next(events), FleetEvent::Complete));
     fleet.form(&map(ranks.len()), 0).unwrap();
-    let steps = ranks.iter_mut().map(|rank| rank.form().1).collect();
+    let loaded: Vec<_> = ranks.iter_mut().map(Rank::load).collect();
+    let steps = ranks.iter_mut().zip(loaded).map(|(rank, loaded)| rank.connect(loaded).0).collect();
     match next(events) {
         FleetEvent::Formed(group) => (group, steps),
         other => panic!("a group was expected, not {other:?}"),
@@ -287,11 +321,7 @@ fn a_rank_that_does_not_belong_here_is_refused_with_what_to_do() {
             _ => unreachable!(),
         }),
         refuse(|message| match message {
-            FromRank::Register { kv_blocks, .. } => *kv_blocks = 0,
-            _ => unreachable!(),
-        }),
-        refuse(|message| match message {
-            FromRank::Register { kv_blocks, .. } => *kv_blocks = u32::MAX,
+            FromRank::Register { block_tokens, .. } => *block_tokens = 0,
             _ => unreachable!(),
         }),
         refuse(|message| match message {
@@ -447,8 +477,8 @@ fn ranks_that_hold_other_weights_are_refused_by_name() {
     let mut ranks = [Rank::join(&fleet, 0), Rank::join(&fleet, 1)];
     assert!(matches!(next(&events), FleetEvent::Complete));
     fleet.form(&map, 0).unwrap();
-    let _steps = ranks[0].form();
-    let _others = ranks[1].form_with(|expert| if expert == 1 { 99 } else { u128::from(expert) + 1 });
+    ranks[0].load();
+    ranks[1].load_with(|expert| if expert == 1 { 99 } else { u128::from(expert) + 1 });
     let FleetEvent::Refused(refused) = next(&events) else { panic!("a refusal was expected") };
     assert!(matches!(next(&events), FleetEvent::Lost { generation: 1, .. }));
     assert!(refused.take().unwrap().contains("expert 1 than rank 0"), "the last of both");
@@ -458,14 +488,57 @@ fn ranks_that_hold_other_weights_are_refused_by_name() {
 }
 
 #[test]
-fn every_rank_is_told_what_was_agreed_before_it_is_ordered_anything() {
+fn every_rank_is_told_what_was_agreed_when_the_last_is_loaded_and_not_before() {
     let (fleet, events) = fleet(2, PATIENCE);
-    let mut ranks = vec![Rank::join(&fleet, 0), Rank::join(&fleet, 1)];
-    let (_group, _steps) = formed(&fleet, &events, &mut ranks);
-    fleet.order(RankId(1), ToRank::Abort { generation: 1, transaction: TransactionId(1) });
-    let agreed = ToRank::Agreed { generation: 1, fingerprints: [1, 2, 3, 4].map(Some).to_vec() };
-    assert_eq!(ranks[1].control.receive::<ToRank>().unwrap(), agreed);
-    assert_eq!(ranks[0].control.receive::<ToRank>().unwrap(), agreed);
+    let mut ranks = [Rank::join(&fleet, 0), Rank::join(&fleet, 1)];
+    assert!(matches!(next(&events), FleetEvent::Complete));
+    fleet.form(&map(2), 0).unwrap();
+    let first = ranks[0].load();
+    let told = loop {
+        let FleetEvent::Loading(told) = events.recv_timeout(PATIENCE).unwrap() else { panic!("it loads") };
+        match told.take() {
+            Some(told) if told.ends_with("rank 1 is last and has not begun") => {
+                ranks[1].control.send(&FromRank::Loading { read: 1 << 30, of: 1 << 31 }).unwrap();
+            }
+            Some(told) if told.contains("rank 1") => break told,
+            _ => {}
+        }
+    };
+    assert_eq!(told, "the ranks are loading: 1.07 of 2.15 GB; rank 1 is last with 1.07 of 2.15 GB");
+    let second = ranks[1].load();
+    let [one, other] = &mut ranks;
+    let ((_first, agreed), (_second, also)) = (one.connect(first), other.connect(second));
+    assert_eq!((&agreed, &agreed[..]), (&also, &[1, 2, 3, 4].map(Some)[..]));
+    assert!(matches!(next(&events), FleetEvent::Formed(_)));
+}
+
+#[test]
+fn a_rank_that_lives_and_comes_no_further_is_lost_with_how_far_it_was() {
+    let (fleet, events) = fleet_of(FleetSettings { stall_limit: Duration::from_millis(1500), ..settings(1) });
+    let mut rank = Rank::join(&fleet, 0);
+    assert!(matches!(next(&events), FleetEvent::Complete));
+    fleet.form(&map(1), 0).unwrap();
+    rank.hear_form();
+    let (over, started) = (std::sync::atomic::AtomicBool::new(false), Instant::now());
+    let reason = std::thread::scope(|scope| {
+        let speaks = scope.spawn(|| {
+            // Far longer than the limit it reads on; then it says that it lives, and the same again.
+            for read in 0.. {
+                let read = if started.elapsed() < Duration::from_secs(3) { read } else { u64::MAX };
+                let said = rank.control.send(&FromRank::Loading { read, of: 4_000_000_000 });
+                if said.is_err() || over.load(std::sync::atomic::Ordering::SeqCst) {
+                    return;
+                }
+                std::thread::park_timeout(Duration::from_millis(50));
+            }
+        });
+        let FleetEvent::Lost { reason, .. } = next(&events) else { panic!("a loss was expected") };
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        speaks.join().unwrap();
+        reason
+    });
+    assert!(started.elapsed() >= Duration::from_secs(3));
+    assert_eq!(reason, "it lives and came no further for 1.5 s, with 4.00 of 4.00 GB loaded");
 }
 
 #[test]
@@ -502,8 +575,14 @@ fn a_rank_that_says_what_cannot_be_is_lost_with_the_reason() {
         FromRank::Moved(MoveReport { generation: 1, transaction: TransactionId(transaction), staged })
     }
     type Said = (fn() -> FromRank, &'static str);
-    let said: [Said; 5] = [
-        (|| FromRank::Ready { generation: 1, fingerprints: vec![1] }, "it is ready with 1 pages instead of 4"),
+    const fn loaded(kv_blocks: u32, fingerprints: Vec<u128>) -> FromRank {
+        FromRank::Loaded { generation: 1, kv_blocks, fingerprints }
+    }
+    let said: [Said; 8] = [
+        (|| loaded(8, vec![1]), "it has loaded 1 pages instead of 4"),
+        (|| loaded(0, vec![1; 4]), "it has a KV cache of 0 blocks"),
+        (|| loaded(u32::MAX, vec![1; 4]), "it has a KV cache of 4294967295 blocks; there must be 1 to 16777216"),
+        (|| FromRank::Ready { generation: 1 }, "it is ready before it was told to connect"),
         (|| moved(1, Ok(u64::MAX)), "it reports 18446744073709551615 bytes"),
         (|| moved(1, Ok(1)), "it reports of transaction 1, of which nothing was asked"),
         (
@@ -549,7 +628,8 @@ fn whatever_a_member_says_the_next_group_forms() {
         while !matches!(next(&events), FleetEvent::Complete) {}
         fleet.form(&map(1), 0).unwrap();
         let mut bytes =
-            postcard::to_allocvec(&FromRank::Ready { generation: number + 1, fingerprints: vec![1; 4] }).unwrap();
+            postcard::to_allocvec(&FromRank::Loaded { generation: number + 1, kv_blocks: 8, fingerprints: vec![1; 4] })
+                .unwrap();
         for _ in 0..random.random_range(0..4) {
             let place = random.random_range(0..bytes.len());
             bytes[place] = random.random();

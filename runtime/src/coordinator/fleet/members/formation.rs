@@ -1,13 +1,16 @@
-//! How registered ranks become a group: all are told the same, each says what its pages are and connects its steps.
+//! How registered ranks become a group: all are told the same, each loads and says what its pages are; when the last has, all
+//! connect.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use plan::ids::RankId;
 use plan::wire::MapDocument;
 
-use super::super::agreement::{Report, agree};
+use super::super::agreement::{Agreement, Report, agree};
 use super::super::answer::Expected;
 use super::super::group::Parts;
+use super::super::loading::{self, Progress};
 use super::super::{FleetEvent, FleetSettings, FormError, Group};
 use super::{Member, Members, State};
 use crate::fabric::framing::{Broken, Closer, Connection, Fan};
@@ -15,6 +18,12 @@ use crate::fabric::purpose::GroupId;
 use crate::fabric::secret::{Secret, random};
 use crate::protocol::{RankAddress, ToRank};
 use crate::scheduler::CacheSize;
+
+/// The most blocks of a KV cache: the coordinator keeps a list of them.
+const MOST_BLOCKS: u32 = 1 << 24;
+
+/// How often the log is told how far loading is.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// What a fleet's group has come to.
 #[derive(Debug)]
@@ -32,9 +41,26 @@ pub(super) struct Forming {
     secret: Secret,
     /// Of its map: `[layers][ranks][slots]`.
     placement: Vec<Vec<Vec<u32>>>,
-    /// What each rank that is ready says of its pages, `[ranks]`.
-    ready: Vec<Option<Vec<u128>>>,
+    /// How far each rank is, `[ranks]`.
+    progress: Vec<Progress>,
+    /// When the log was last told of it.
+    told: Instant,
+    /// What each rank that is loaded has, `[ranks]`.
+    loaded: Vec<Option<Loaded>>,
+    /// What they agree upon once all are and are told to connect.
+    agreement: Option<Agreement>,
+    /// Who is connected with the other ranks, `[ranks]`.
+    ready: Vec<bool>,
     steps: Vec<Option<Connection>>,
+}
+
+/// What a rank has that is loaded.
+#[derive(Debug)]
+pub(in super::super) struct Loaded {
+    /// Blocks of its KV cache.
+    pub kv_blocks: u32,
+    /// Fingerprints of its pages.
+    pub fingerprints: Vec<u128>,
 }
 
 impl Forming {
@@ -82,23 +108,109 @@ impl Members {
             // If its writer has ended, its reader is about to report the loss.
             let _ = member.outbox.send(order.clone());
         }
-        let (ready, steps) = (vec![None; self.settings.ranks], (0..self.settings.ranks).map(|_| None).collect());
+        let (ranks, told) = (self.settings.ranks, Instant::now());
         let (placement, secret) = (map.placement.clone(), self.settings.secret.of_group(&drawn));
-        state.formation = Formation::Forming(Forming { id, secret, placement, ready, steps });
+        state.formation = Formation::Forming(Forming {
+            id,
+            secret,
+            placement,
+            progress: vec![Progress::new(told); ranks],
+            told,
+            loaded: (0..ranks).map(|_| None).collect(),
+            agreement: None,
+            ready: vec![false; ranks],
+            steps: (0..ranks).map(|_| None).collect(),
+        });
         Ok(id.generation)
     }
 
-    /// Takes note of what a rank that is ready holds; why it is lost, if that cannot be.
-    pub fn ready(self: &Arc<Self>, rank: RankId, generation: u64, fingerprints: Vec<u128>) -> Result<(), String> {
+    /// Takes note of how far a rank is with loading.
+    pub fn loading(&self, rank: RankId, read: u64, of: u64, now: Instant) {
+        if let Formation::Forming(forming) = &mut self.lock().formation {
+            forming.progress[rank.index()].read(read, of, now);
+        }
+    }
+
+    /// Tells how far loading is, and loses a rank that lives and does not go on.
+    pub fn watch_loading(&self, now: Instant) {
+        let mut state = self.lock();
+        let Formation::Forming(forming) = &mut state.formation else { return };
+        let stalled = loading::stalled(&forming.progress, now, self.settings.stall_limit);
+        if forming.agreement.is_some() && stalled.is_none() {
+            return;
+        }
+        let words = loading::words(&forming.progress);
+        if now.saturating_duration_since(forming.told) >= TELL_EVERY {
+            forming.told = now;
+            tracing::info!("{words}");
+        }
+        if let Some((rank, reason)) = stalled {
+            return self.lose_locked(&mut state, rank, &reason);
+        }
+        if let Some(loading) = self.loading.put(words) {
+            self.tell(FleetEvent::Loading(loading));
+        }
+    }
+
+    /// Takes note of what a rank that is loaded has; why it is lost, if that cannot be.
+    pub fn loaded(&self, rank: RankId, generation: u64, loaded: Loaded) -> Result<(), String> {
+        let mut state = self.lock();
+        let Formation::Forming(forming) = &mut state.formation else { return Ok(()) };
+        if forming.id.generation != generation {
+            return Ok(());
+        }
+        let (slots, pages) = (forming.placement.len() * forming.slots_per_rank(), loaded.fingerprints.len());
+        if pages != slots {
+            return Err(format!("it has loaded {pages} pages instead of {slots}"));
+        }
+        if !(1..=MOST_BLOCKS).contains(&loaded.kv_blocks) {
+            return Err(format!("it has a KV cache of {} blocks; there must be 1 to {MOST_BLOCKS}", loaded.kv_blocks));
+        }
+        if forming.loaded[rank.index()].is_some() {
+            return Err("it says again that it is loaded".to_owned());
+        }
+        forming.progress[rank.index()].done();
+        forming.loaded[rank.index()] = Some(loaded);
+        if forming.loaded.iter().all(Option::is_some) {
+            self.connect(&mut state);
+        }
+        Ok(())
+    }
+
+    /// Tells all ranks to connect once the last is loaded, if they hold the same.
+    fn connect(&self, state: &mut State) {
+        let Formation::Forming(forming) = &mut state.formation else { return };
+        let processes = state.members.iter().flatten().map(|member| member.process);
+        let fingerprints = forming.loaded.iter().flatten().map(|loaded| loaded.fingerprints.clone());
+        let reports: Vec<Report> =
+            processes.zip(fingerprints).map(|(process, fingerprints)| Report { process, fingerprints }).collect();
+        let experts = self.settings.model.experts;
+        let agreement = match agree(&forming.placement, experts, &reports, state.agreement.as_ref()) {
+            Ok(agreement) => agreement,
+            Err(wrong) => return self.refuse_locked(state, &wrong),
+        };
+        let now = Instant::now();
+        tracing::info!("{}, and connect", loading::words(&forming.progress));
+        forming.progress.iter_mut().for_each(|progress| progress.next(now));
+        let (generation, fingerprints) = (forming.id.generation, &agreement.fingerprints);
+        for member in state.members.iter().flatten() {
+            // As in `form`.
+            let _ = member.outbox.send(ToRank::Connect { generation, fingerprints: fingerprints.clone() });
+        }
+        forming.agreement = Some(agreement);
+    }
+
+    /// Takes note of a rank that is connected with all others; why it is lost, if that cannot be.
+    pub fn ready(self: &Arc<Self>, rank: RankId, generation: u64) -> Result<(), String> {
         let mut state = self.lock();
         if let Formation::Forming(forming) = &mut state.formation
             && forming.id.generation == generation
         {
-            let slots = forming.placement.len() * forming.slots_per_rank();
-            if fingerprints.len() != slots {
-                return Err(format!("it is ready with {} pages instead of {slots}", fingerprints.len()));
+            if forming.agreement.is_none() {
+                return Err("it is ready before it was told to connect".to_owned());
             }
-            forming.ready[rank.index()] = Some(fingerprints);
+            forming.progress[rank.index()].done();
+            forming.ready[rank.index()] = true;
             self.complete(&mut state);
         }
         Ok(())
@@ -126,35 +238,25 @@ impl Members {
         }
     }
 
-    /// Makes it a group once every rank is ready and connected, if they hold the same.
+    /// Makes it a group once every rank is connected with the others and the coordinator.
     fn complete(self: &Arc<Self>, state: &mut State) {
         let Formation::Forming(forming) = &mut state.formation else { return };
-        if !forming.ready.iter().all(Option::is_some) || !forming.steps.iter().all(Option::is_some) {
+        if !forming.ready.iter().all(|ready| *ready) || !forming.steps.iter().all(Option::is_some) {
             return;
         }
-        let processes = state.members.iter().flatten().map(|member| member.process);
-        let ready = forming.ready.iter_mut().filter_map(Option::take);
-        let reports: Vec<Report> =
-            processes.zip(ready).map(|(process, fingerprints)| Report { process, fingerprints }).collect();
-        let experts = self.settings.model.experts;
-        let agreement = match agree(&forming.placement, experts, &reports, state.agreement.as_ref()) {
-            Ok(agreement) => agreement,
-            Err(wrong) => return self.refuse_locked(state, &wrong),
-        };
         let (id, expected) = (forming.id, self.expected(forming));
         let fan = Fan::new(forming.steps.iter_mut().filter_map(Option::take).collect());
         let (fan, steps) = match fan.and_then(|fan| fan.closers().map(|steps| (fan, steps))) {
             Ok(connected) => connected,
             Err(Broken { place, error }) => return self.lose_locked(state, place.into(), &error.to_string()),
         };
-        let (generation, fingerprints) = (id.generation, &agreement.fingerprints);
-        for member in state.members.iter().flatten() {
-            // As in `form`.
-            let _ = member.outbox.send(ToRank::Agreed { generation, fingerprints: fingerprints.clone() });
-        }
-        state.agreement = Some(agreement);
-        let cache = |member: &Member| CacheSize { blocks: member.kv_blocks, block_tokens: member.block_tokens };
-        let caches = state.members.iter().flatten().map(cache).collect();
+        let generation = id.generation;
+        state.agreement = forming.agreement.take();
+        let cache = |(loaded, member): (&Loaded, &Member)| CacheSize {
+            blocks: loaded.kv_blocks,
+            block_tokens: member.block_tokens,
+        };
+        let caches = forming.loaded.iter().flatten().zip(state.members.iter().flatten()).map(cache).collect();
         state.formation = Formation::Formed { id, steps };
         tracing::info!(generation, "group formed");
         let parts = Parts { generation, caches, expected, fan };
