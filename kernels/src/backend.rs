@@ -1,14 +1,18 @@
-//! What a device must be able to do. Statically dispatched; buffers, weights and pages are the backend's own types.
+//! A device: its memory, the weights in it, and the queues that work is put on. Statically dispatched; buffers, weights and pages
+//! are the backend's own types.
 //!
-//! Activations are row-major f32 buffers, `[rows, width]`. The order of operations on one backend is the order of the
-//! calls. Shapes are checked by assertion: a wrong one is a mistake of the model code, never of its input.
+//! Memory is made while a model is loaded or a group is formed, never in a step. Shapes are checked by assertion: a wrong one
+//! is a mistake of the model code, never of its input.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use bytemuck::Pod;
 use thiserror::Error;
 
+use crate::batch::StepLimits;
+use crate::error::DeviceError;
+use crate::queue::Queue;
+use crate::routing::{Copies, GroupShape};
 use crate::tensor::{MatrixView, WeightKind};
 
 /// Heads of an attention layer. A row of projections holds all query heads, then all key heads, then all value heads.
@@ -58,17 +62,6 @@ pub struct CacheError {
 /// Keys that attention takes at a time; a block of the cache holds a multiple of it.
 pub const CACHE_TILE: usize = 16;
 
-/// Consecutive tokens of one sequence within a batch.
-#[derive(Clone, Copy, Debug)]
-pub struct Span<'a> {
-    /// Number of tokens, each one row of the batch.
-    pub tokens: usize,
-    /// Position of the first of them in its sequence.
-    pub position: usize,
-    /// Cache blocks of the sequence, from position 0 to at least the last of the tokens.
-    pub blocks: &'a [u32],
-}
-
 /// Shape of a gated feed-forward network: `down(silu(gate(x)) * up(x))`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PageShape {
@@ -78,24 +71,6 @@ pub struct PageShape {
     pub intermediate: usize,
     /// How its weights are kept.
     pub kind: WeightKind,
-}
-
-/// Where the rows of a grouped feed-forward come from: group `g` is `rows[starts[g]..starts[g + 1]]`.
-#[derive(Clone, Copy, Debug)]
-pub struct Groups<'a> {
-    /// One more than there are groups; ascending.
-    pub starts: &'a [u32],
-    /// Input row of each output row.
-    pub rows: &'a [u32],
-}
-
-/// Rows that are added up to one, `top_k` for each.
-#[derive(Clone, Copy, Debug)]
-pub struct Choices<'a> {
-    /// `[rows, top_k]`.
-    pub rows: &'a [u32],
-    /// How many for each row.
-    pub top_k: usize,
 }
 
 /// How a router chooses.
@@ -118,10 +93,10 @@ pub enum Write {
     Add,
 }
 
-/// A device with its memory.
+/// A device with its memory. Shared by all threads; each thread that puts work on it has a [`Queue`] of its own.
 pub trait Backend: Send + Sync + Sized + 'static {
-    /// An array in device memory that can grow.
-    type Buffer<T: Pod + Send + Sync>: Default + Send + Sync;
+    /// An array in device memory: of fixed capacity, with as many elements as the operation said that wrote it last.
+    type Buffer<T: Pod + Send + Sync>: Send + Sync;
     /// A linear layer's weights as the device multiplies by them.
     type Matrix: Send + Sync;
     /// Rows to be looked up.
@@ -132,13 +107,46 @@ pub trait Backend: Send + Sync + Sized + 'static {
     type Staging: Send + Sync;
     /// Keys and values of one layer, in blocks.
     type Cache: Send;
+    /// What a step computes, and what it leaves for the host.
+    type Batch: Send;
+    /// Where the copies of all layers' experts are, and how many pairs this rank's slots computed.
+    type Slots: Send;
+    /// What goes where in one layer: the experts of each token, the slots that compute them, and where their results are.
+    type Routing: Send;
+    /// Where operations are put, in order; used by the thread that made it.
+    type Queue: Queue<Self>;
 
-    /// Sets the length; what fits is kept, new elements are zero.
-    fn resize<T: Pod + Send + Sync>(&self, buffer: &mut Self::Buffer<T>, len: usize);
-    /// Overwrites elements from `start` on.
-    fn write<T: Pod + Send + Sync>(&self, buffer: &mut Self::Buffer<T>, start: usize, values: &[T]);
-    /// The elements, where the host can read them. Waits for the operations that write them.
-    fn read<'a, T: Pod + Send + Sync>(&self, buffer: &'a Self::Buffer<T>) -> Cow<'a, [T]>;
+    /// A queue for the calling thread.
+    ///
+    /// # Errors
+    /// If the device has none.
+    fn queue(&self) -> Result<Self::Queue, DeviceError>;
+
+    /// An empty buffer of this many elements at most.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    fn buffer<T: Pod + Send + Sync>(&self, capacity: usize) -> Result<Self::Buffer<T>, DeviceError>;
+    /// A buffer with these values.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    fn filled<T: Pod + Send + Sync>(&self, values: &[T]) -> Result<Self::Buffer<T>, DeviceError>;
+    /// Memory for the steps of a model.
+    ///
+    /// # Errors
+    /// If there is none.
+    fn batch(&self, limits: StepLimits) -> Result<Self::Batch, DeviceError>;
+    /// The slots of a group, by the copies of each layer's experts.
+    ///
+    /// # Errors
+    /// If there is no memory for them.
+    fn slots(&self, group: GroupShape, layers: Vec<Copies>) -> Result<Self::Slots, DeviceError>;
+    /// Memory for the routing of a layer's tokens.
+    ///
+    /// # Errors
+    /// If there is none.
+    fn routing(&self, group: GroupShape) -> Result<Self::Routing, DeviceError>;
 
     /// Prepares a linear layer; a bias has one element for each row of the matrix.
     fn matrix(&self, view: MatrixView<'_>, bias: Option<&[f32]>) -> Self::Matrix;
@@ -165,64 +173,4 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// # Errors
     /// If the system has no memory for it.
     fn cache(&self, shape: CacheShape) -> Result<Self::Cache, CacheError>;
-
-    /// `out[i] = table[rows[i]]`, widened.
-    fn embed(&self, table: &Self::Lookup, rows: &[u32], out: &mut Self::Buffer<f32>);
-    /// `out[i] = x[rows[i]]`, rows of `width`.
-    fn gather(&self, x: &Self::Buffer<f32>, width: usize, rows: &[u32], out: &mut Self::Buffer<f32>);
-    /// Root mean square norm: `out = x / sqrt(mean(x^2) + epsilon) * weight`, rows of the weight's length.
-    fn rms_norm(&self, x: &Self::Buffer<f32>, weight: &Self::Buffer<f32>, epsilon: f32, out: &mut Self::Buffer<f32>);
-    /// `out = x * weights^T + bias`, rows of the matrix's columns to rows of its rows.
-    fn matmul(&self, x: &Self::Buffer<f32>, weights: &Self::Matrix, write: Write, out: &mut Self::Buffer<f32>);
-    /// Norms each query and key head and rotates it by its token's position ("rotate half"), in place.
-    fn rotate(&self, projected: &mut Self::Buffer<f32>, heads: HeadShape, rotation: &Rotation<'_, Self>);
-    /// Puts keys and values into the cache. Rows of `projected` are the tokens of `spans` in order.
-    fn store(&self, cache: &mut Self::Cache, projected: &Self::Buffer<f32>, spans: &[Span<'_>]);
-    /// Causal attention of each token over its sequence's keys so far, which are in the cache.
-    fn attend(
-        &self,
-        cache: &Self::Cache,
-        projected: &Self::Buffer<f32>,
-        spans: &[Span<'_>],
-        out: &mut Self::Buffer<f32>,
-    );
-    /// Softmax over all experts, then the `top_k` best of each row, best first, equal ones by ascending number.
-    fn route(
-        &self,
-        logits: &Self::Buffer<f32>,
-        shape: RouterShape,
-        experts: &mut Self::Buffer<u32>,
-        weights: &mut Self::Buffer<f32>,
-    );
-    /// Feed-forward of each group's rows by its page; `out` rows are in the groups' order. `out` may hold more rows.
-    fn feed_forward(
-        &self,
-        pages: &[Arc<Self::Page>],
-        groups: Groups<'_>,
-        x: &Self::Buffer<f32>,
-        out: &mut Self::Buffer<f32>,
-    );
-    /// `out[i] += sum over j of weights[i, j] * x[rows[i, j]]`, in the order of `j`.
-    fn combine(
-        &self,
-        x: &Self::Buffer<f32>,
-        rows: Choices<'_>,
-        weights: &Self::Buffer<f32>,
-        out: &mut Self::Buffer<f32>,
-    );
-}
-
-/// What [`Backend::rotate`] needs beside the rows.
-#[derive(Debug)]
-pub struct Rotation<'a, B: Backend> {
-    /// Norm weights of query heads, `[dimension]`.
-    pub query_norm: &'a B::Buffer<f32>,
-    /// Norm weights of key heads, `[dimension]`.
-    pub key_norm: &'a B::Buffer<f32>,
-    /// Of both norms.
-    pub epsilon: f32,
-    /// `[positions, dimension]`: for each position the cosines, then the sines, of `dimension / 2` angles.
-    pub angles: &'a B::Buffer<f32>,
-    /// Position of each row.
-    pub positions: &'a [u32],
 }

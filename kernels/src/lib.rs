@@ -1,4 +1,8 @@
-//! Tensor operations. The CPU backend is the specification that every other backend is compared with.
+//! What a device can do for a model. The CPU is the specification that every other device is compared with.
+//!
+//! An engine works in three moves. It *prepares* a step on the host, in one [`StepArea`] that goes to the device in one
+//! upload; it *enqueues* the operations of the model on a [`Queue`], where nothing is read, allocated or decided by what a device
+//! holds; and it *collects* what the step left for the host, in one download, which is the only wait.
 //!
 //! Every result is a fixed sequence of roundings that depends on the inputs of its own row alone: not on the other rows,
 //! on how work is split over threads, or on the instruction set. So a token's activations are the same bits in any
@@ -6,7 +10,14 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod batch;
 pub mod cpu;
+pub mod error;
+pub mod queue;
+pub mod routing;
 pub mod tensor;
 
 pub use backend::Backend;
+pub use batch::StepArea;
+pub use error::DeviceError;
+pub use queue::Queue;

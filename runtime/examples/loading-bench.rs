@@ -67,7 +67,7 @@ fn costs<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(T, Cost
 /// Loads as a rank that is alone does, and lets go of all of it.
 fn load(folder: &Path) -> anyhow::Result<(Cost, Cost)> {
     let checkpoint = Checkpoint::open(folder)?;
-    let backend = Arc::new(Cpu::new(1)?);
+    let backend = Arc::new(Cpu::new(1));
     let cache = CacheSize { blocks: 1, block_tokens: kernels::backend::CACHE_TILE };
     let (_model, shared) = costs(|| Ok(Model::load(Arc::clone(&backend), &checkpoint, cache)?))?;
     let config = checkpoint.config();

@@ -1,5 +1,5 @@
 //! One rank's step path: a thread that owns the device, the model with its KV cache, and while it is part of a group
-//! the expert table and the step connections. It waits for nothing but steps and the other ranks' rows.
+//! the routing of its slots, the device memory of its steps and the connections. It waits for nothing but steps and the other ranks' rows.
 
 mod membership;
 
@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, SendError, Sender, bounded};
 use kernels::Backend;
+use plan::words::with_causes;
 use thiserror::Error;
 
 use self::membership::Work;
 pub use self::membership::{Membership, StepPath};
-use crate::experts::table::CommitError;
+use crate::experts::routing::CommitError;
 use crate::fabric::framing::{Closer, ConnectionError};
-use crate::model::qwen3_moe::{ForwardError, ForwardTiming, Model};
+use crate::model::qwen3_moe::{ForwardError, ForwardTiming, Model, StepOutcome};
 use crate::protocol::{NotKnown, StepDone, StepTiming, TransactionId};
 use crate::threads::VitalThreads;
 
@@ -46,9 +47,16 @@ pub enum EngineError {
     /// A commit does not fit the map in force.
     #[error("a commit does not fit")]
     Commit(#[from] CommitError),
-    /// The batch is wrong, or a rank is lost.
+    /// The batch is wrong, a rank is lost, or the device failed.
     #[error("a step failed")]
     Forward(#[from] ForwardError),
+}
+
+impl EngineError {
+    /// Whether the device is of no more use to this process.
+    const fn is_of_a_lost_device(&self) -> bool {
+        matches!(self, Self::Forward(ForwardError::Device(error)) if !error.is_worth_a_retry())
+    }
 }
 
 /// What the engine tells of each step.
@@ -85,10 +93,13 @@ impl<B: Backend> Engine<B> {
         let (groups, jobs) = bounded(0);
         let (outcome, loading) = bounded(1);
         let run = move || match make() {
-            Err(error) => drop(outcome.send(Err(error))),
+            Err(error) => {
+                drop(outcome.send(Err(error)));
+                Ok(())
+            }
             Ok(mut model) => {
                 drop(outcome.send(Ok(Arc::clone(model.backend()))));
-                serve_groups(&mut model, &jobs, &observer);
+                serve_groups(&mut model, &jobs, &observer)
             }
         };
         let thread = threads.spawn("engine", run)?;
@@ -118,14 +129,24 @@ impl<B: Backend> Engine<B> {
     }
 }
 
-fn serve_groups<B: Backend>(model: &mut Model<B>, jobs: &Receiver<Job<B>>, observer: &impl StepObserver) {
+/// Runs the steps of one group after the other; ends if the device is lost, and the process with it.
+fn serve_groups<B: Backend>(
+    model: &mut Model<B>,
+    jobs: &Receiver<Job<B>>,
+    observer: &impl StepObserver,
+) -> Result<(), String> {
     for Job { mut membership, session, ended } in jobs {
         let Err(reason) = run_steps(model, &mut membership, observer);
         drop(membership);
         session.close();
+        let lost = reason.is_of_a_lost_device().then(|| with_causes(&reason));
         // Whoever asked may be gone.
         let _ = ended.send(reason);
+        if let Some(reason) = lost {
+            return Err(reason);
+        }
     }
+    Ok(())
 }
 
 fn run_steps<B: Backend>(
@@ -136,10 +157,12 @@ fn run_steps<B: Backend>(
     loop {
         let Work { number, commits, batch } = member.next_step()?;
         let (started, committed) = (Instant::now(), commits.len());
-        member.apply(commits)?;
+        let changes = member.apply(commits)?;
         let commit = started.elapsed();
-        let (outputs, forward) = model.step(&batch, &mut member.table, &mut member.fabric)?;
-        let slot_pairs = member.table.take_pairs();
+        model.prepare(&batch, changes, &mut member.workspace)?;
+        let forward = model.enqueue(&mut member.workspace, &member.routing, &mut member.exchange)?;
+        let StepOutcome { outputs, slot_pairs } =
+            model.collect(&batch, &member.workspace).map_err(ForwardError::Device)?;
         let timing = timing(started.elapsed(), commit, forward);
         let generation = member.generation();
         member.answer(batch, &StepDone { generation, number, outputs, slot_pairs, timing })?;

@@ -7,7 +7,7 @@ pub mod planner;
 pub mod rebalance;
 pub mod record;
 pub mod recorder;
-pub mod table;
+pub mod routing;
 
 /// How much a background thread yields to the step path, as a nice value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Bytes between processes, and how ranks exchange rows on the step path. Knows nothing of experts or models: only
 //! which rank gets which frame.
 
+pub mod exchange;
 pub mod framing;
 pub mod greeter;
 pub mod handshake;

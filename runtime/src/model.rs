@@ -5,7 +5,6 @@
 
 pub mod checkpoint;
 pub mod config;
-mod dispatch;
 pub mod folder;
 pub mod json;
 pub mod qwen3_moe;

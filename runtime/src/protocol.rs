@@ -263,6 +263,11 @@ pub struct Sampling {
     pub logprob: bool,
 }
 
+impl Sampling {
+    /// The best token, whatever it is, and nothing told of it.
+    pub const GREEDY: Self = Self { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0, logprob: false };
+}
+
 /// A rank's answer to a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepDone {

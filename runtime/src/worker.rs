@@ -15,8 +15,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use kernels::DeviceError;
 use kernels::backend::CacheError;
-use kernels::cpu::{Cpu, CpuError};
+use kernels::cpu::Cpu;
 use plan::ids::RankId;
 use plan::words::with_causes;
 use thiserror::Error;
@@ -96,7 +97,7 @@ pub enum WorkerError {
     Experts(#[source] LoadError),
     /// Its device cannot be used.
     #[error("the CPU cannot be used")]
-    Device(#[from] CpuError),
+    Device(#[from] DeviceError),
     /// An address cannot be used.
     #[error("cannot listen on {address}")]
     Listen {
@@ -145,6 +146,7 @@ impl From<LoadModelError> for WorkerError {
         match error {
             LoadModelError::Checkpoint(error) => Self::Checkpoint(error),
             LoadModelError::Cache(error) => Self::Cache(error),
+            LoadModelError::Device(error) => Self::Device(error),
         }
     }
 }
@@ -281,8 +283,8 @@ impl Worker {
         let (compute, seed) = (settings.threads, settings.secret.fingerprint_seed());
         let (loading, observer, engine_threads) = (Arc::clone(&checkpoint), metrics.clone(), threads.clone());
         let start = Box::new(move |cache| {
-            let device = move || Cpu::new(compute).map(|cpu| cpu.with_fingerprint_seed(seed));
-            let make = move || Ok::<_, WorkerError>(Model::load(Arc::new(device()?), &loading, cache)?);
+            let device = Arc::new(Cpu::new(compute).with_fingerprint_seed(seed));
+            let make = move || Ok::<_, WorkerError>(Model::load(device, &loading, cache)?);
             Engine::start(Box::new(make), observer, &engine_threads)
         });
         let weights = Weights::new(Arc::clone(&checkpoint), start, metrics.clone(), settings.before_read.clone());

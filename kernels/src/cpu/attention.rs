@@ -9,10 +9,31 @@
 use super::matrix::F32;
 use super::product::accumulate;
 use super::simd::{Kernel, LANES, Line, Vector};
-use crate::backend::{CACHE_TILE, CacheError, CacheShape, HeadShape, Span};
+use crate::backend::{CACHE_TILE, CacheError, CacheShape, HeadShape};
+use crate::batch::StepArea;
 
 /// Query rows that are taken together.
 pub(crate) const QUERY_ROWS: usize = 8;
+
+/// Consecutive tokens of one sequence within a batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Span<'a> {
+    /// Number of tokens, each one row.
+    pub tokens: usize,
+    /// Position of the first of them in its sequence.
+    pub position: usize,
+    /// Cache blocks of the sequence, from position 0 to at least the last of the tokens.
+    pub blocks: &'a [u32],
+}
+
+/// The sequences of a batch.
+pub(crate) fn spans(area: &StepArea) -> impl Iterator<Item = Span<'_>> + Clone {
+    area.spans.iter().map(|span| Span {
+        tokens: span.tokens as usize,
+        position: span.position as usize,
+        blocks: &area.blocks[span.first_block as usize..],
+    })
+}
 
 /// Keys and values of one layer.
 #[derive(Debug)]
@@ -72,7 +93,7 @@ impl Cache {
     }
 
     /// Puts the keys and values of the spans' tokens into their places.
-    pub(crate) fn store(&mut self, projected: &[f32], spans: &[Span<'_>]) {
+    pub(crate) fn store<'a>(&mut self, projected: &[f32], spans: impl Iterator<Item = Span<'a>>) {
         let heads = self.shape.heads;
         let HeadShape { query, key_value, dimension } = heads;
         let mut rows = projected.chunks_exact(heads.projected_width());

@@ -8,6 +8,15 @@ use crate::backend::Write;
 /// Rows that go through a page together; what is between its layers then stays in the first-level cache.
 pub(crate) const BLOCK_ROWS: usize = 32;
 
+/// Where the rows of a grouped feed-forward come from: group `g` is `rows[starts[g]..starts[g + 1]]`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Groups<'a> {
+    /// One more than there are groups; ascending.
+    pub starts: &'a [u32],
+    /// Input row of each output row.
+    pub rows: &'a [u32],
+}
+
 /// One piece of a group: rows of `x` to the rows of `out`.
 pub(crate) struct FeedForward<'a> {
     pub page: &'a Page,
@@ -15,6 +24,7 @@ pub(crate) struct FeedForward<'a> {
     pub out: &'a mut [f32],
     /// At least `2 * BLOCK_ROWS * intermediate` elements.
     pub scratch: &'a mut [f32],
+    pub write: Write,
 }
 
 impl FeedForward<'_> {
@@ -35,7 +45,7 @@ impl FeedForward<'_> {
             instructions.run(Gate { gate, up });
             let weights = packed(shape.hidden, shape.intermediate, self.page.down());
             let x = Rows { values: gate, width: shape.intermediate, first: 0, list: None };
-            instructions.run(Product { x, weights, write: Write::Replace, out });
+            instructions.run(Product { x, weights, write: self.write, out });
         }
     }
 }

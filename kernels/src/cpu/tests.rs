@@ -4,7 +4,13 @@
 use half::{bf16, f16};
 use xxhash_rust::xxh3::xxh3_64;
 
+use std::sync::Arc;
+
 use super::*;
+use crate::backend::{HeadShape, RouterShape, Write};
+use crate::batch::StepArea;
+use crate::queue::{Queue, Rotation};
+use crate::routing::{Pair, Slot};
 use crate::tensor::{Values, WeightKind};
 
 /// Numbers in [-1, 1), the same in every run.
@@ -26,11 +32,12 @@ impl Numbers {
 }
 
 /// Runs on every instruction set and 1 and 3 threads, checks that all results are the same bits, and gives them.
-fn everywhere(run: impl Fn(&Cpu) -> Vec<f32> + Sync) -> Vec<f32> {
+fn everywhere(run: impl Fn(&Cpu, &CpuQueue) -> Vec<f32> + Sync) -> Vec<f32> {
     let mut first: Option<Vec<f32>> = None;
     for instructions in Instructions::available() {
         for threads in [1, 3] {
-            let run = || run(&Cpu::with_instructions(instructions, threads).unwrap());
+            let cpu = Cpu::with_instructions(instructions, threads);
+            let run = || run(&cpu, &cpu.queue().unwrap());
             // A thread belongs to one pool only.
             let result = std::thread::scope(|scope| scope.spawn(run).join().unwrap());
             let expected = first.get_or_insert_with(|| result.clone());
@@ -39,6 +46,41 @@ fn everywhere(run: impl Fn(&Cpu) -> Vec<f32> + Sync) -> Vec<f32> {
         }
     }
     first.unwrap()
+}
+
+fn filled<T: Pod + Send + Sync>(values: &[T]) -> Buffer<T> {
+    Cpu::new(1).filled(values).unwrap()
+}
+
+/// An empty buffer that is large enough for any of these tests.
+fn room() -> Buffer<f32> {
+    Buffer::new(1 << 20).unwrap()
+}
+
+/// A batch of these sequences: first position, number of tokens and blocks of each; and slots that no test of these needs.
+fn batch(cpu: &Cpu, queue: &CpuQueue, sequences: &[(usize, usize, &[u32])]) -> Batch {
+    let mut area = StepArea::default();
+    for &(position, tokens, blocks) in sequences {
+        area.push(0, position as u32, &vec![0; tokens], blocks);
+    }
+    uploaded(cpu, queue, &area)
+}
+
+fn uploaded(cpu: &Cpu, queue: &CpuQueue, area: &StepArea) -> Batch {
+    let mut batch = cpu.batch(StepLimits { tokens: 1000, blocks: 1000 }).unwrap();
+    queue.upload(area, &mut batch, &mut one_rank(cpu, 1, 1));
+    batch
+}
+
+/// The slots of one rank that holds every expert, in order.
+fn one_rank(cpu: &Cpu, experts: usize, top_k: usize) -> Slots {
+    let starts = (0..=experts as u32).collect();
+    let slots = (0..experts as u32).map(|index| Slot { rank: 0, index }).collect();
+    cpu.slots(group(experts, top_k), vec![Copies { starts, slots, bounds: vec![0; experts] }]).unwrap()
+}
+
+fn group(slots: usize, top_k: usize) -> GroupShape {
+    GroupShape { ranks: 1, rank: 0, layers: 1, slots, top_k, tokens: 1000 }
 }
 
 fn close(found: &[f32], expected: &[f64], tolerance: f64) {
@@ -101,10 +143,10 @@ fn a_product_is_right_for_every_type_shape_and_number_of_rows() {
             for tokens in [1, 2, 3, 4, 5, 7, 8, 9, 15, 100] {
                 let (x, bias) = (numbers.vec(tokens * columns), numbers.vec(rows));
                 let before = numbers.vec(tokens * rows);
-                let found = everywhere(|cpu| {
-                    let mut out = before.clone();
-                    cpu.matmul(&x, &cpu.matrix(weights.view(rows), Some(&bias)), Write::Add, &mut out);
-                    out
+                let found = everywhere(|cpu, queue| {
+                    let mut out = filled(&before);
+                    queue.matmul(&filled(&x), &cpu.matrix(weights.view(rows), Some(&bias)), Write::Add, &mut out);
+                    out.to_vec()
                 });
                 let mut expected = plain_matmul(&wide(&x), &weights, rows);
                 for (index, value) in expected.iter_mut().enumerate() {
@@ -121,16 +163,16 @@ fn a_row_of_a_product_is_the_same_bits_alone_and_among_others() {
     let mut numbers = Numbers::new();
     let weights = &Weights::all(&mut numbers, 300 * 40)[0];
     let x = numbers.vec(29 * 40);
-    let together = everywhere(|cpu| {
-        let mut out = Vec::new();
-        cpu.matmul(&x, &cpu.matrix(weights.view(300), None), Write::Replace, &mut out);
-        out
+    let together = everywhere(|cpu, queue| {
+        let mut out = room();
+        queue.matmul(&filled(&x), &cpu.matrix(weights.view(300), None), Write::Replace, &mut out);
+        out.to_vec()
     });
-    let alone = everywhere(|cpu| {
-        let (matrix, mut out) = (cpu.matrix(weights.view(300), None), Vec::new());
+    let alone = everywhere(|cpu, queue| {
+        let (matrix, mut out) = (cpu.matrix(weights.view(300), None), room());
         let row = |x: &[f32]| {
-            cpu.matmul(&x.to_vec(), &matrix, Write::Replace, &mut out);
-            out.clone()
+            queue.matmul(&filled(x), &matrix, Write::Replace, &mut out);
+            out.to_vec()
         };
         x.chunks(40).flat_map(row).collect()
     });
@@ -141,10 +183,12 @@ fn a_row_of_a_product_is_the_same_bits_alone_and_among_others() {
 fn a_table_gives_its_rows() {
     let mut numbers = Numbers::new();
     for weights in Weights::all(&mut numbers, 10 * 20) {
-        let found = everywhere(|cpu| {
-            let mut out = Vec::new();
-            cpu.embed(&cpu.lookup(weights.view(10)), &[3, 9, 3], &mut out);
-            out
+        let found = everywhere(|cpu, queue| {
+            let mut area = StepArea::default();
+            area.push(0, 0, &[3, 9, 3], &[]);
+            let mut out = room();
+            queue.embed(&cpu.lookup(weights.view(10)), &uploaded(cpu, queue, &area), &mut out);
+            out.to_vec()
         });
         let expected: Vec<f64> =
             [3, 9, 3].iter().flat_map(|row| (0..20).map(|i| weights.get(row * 20 + i)).collect::<Vec<_>>()).collect();
@@ -162,10 +206,10 @@ fn a_norm_divides_by_the_root_mean_square() {
     let mut numbers = Numbers::new();
     for width in [1, 16, 20, 128, 130] {
         let (x, weight) = (numbers.vec(50 * width), numbers.vec(width));
-        let found = everywhere(|cpu| {
-            let mut out = Vec::new();
-            cpu.rms_norm(&x, &weight, 1e-3, &mut out);
-            out
+        let found = everywhere(|_, queue| {
+            let mut out = room();
+            queue.rms_norm(&filled(&x), &filled(&weight), 1e-3, &mut out);
+            out.to_vec()
         });
         let expected: Vec<f64> = wide(&x).chunks(width).flat_map(|row| plain_norm(row, &weight, 1e-3)).collect();
         close(&found, &expected, 1e-5);
@@ -186,7 +230,7 @@ fn the_exponential_is_within_two_units_in_the_last_place_and_ends_in_zero() {
         }
     }
     let inputs: Vec<f32> = (-87_300..=88_700).map(|x| x as f32 / 1000.0).chain([0.0, -0.0, 1e-30]).collect();
-    let found = everywhere(|cpu| {
+    let found = everywhere(|cpu, _| {
         let mut values = inputs.clone();
         cpu.instructions.run(Exp(&mut values));
         values
@@ -196,7 +240,7 @@ fn the_exponential_is_within_two_units_in_the_last_place_and_ends_in_zero() {
         let unit = f64::from(f32::from_bits((expected as f32).to_bits() + 1) - expected as f32);
         assert!((f64::from(*found) - expected).abs() <= 2.0 * unit, "e^{x} = {found}, expected {expected}");
     }
-    let ends = everywhere(|cpu| {
+    let ends = everywhere(|cpu, _| {
         let mut values = vec![-88.0, -1e30, f32::NEG_INFINITY, 89.0, 1e30];
         cpu.instructions.run(Exp(&mut values));
         values
@@ -213,12 +257,12 @@ fn heads_are_normed_and_rotated_by_position() {
         let (x, query_norm, key_norm) =
             (numbers.vec(2 * heads.projected_width()), numbers.vec(dimension), numbers.vec(dimension));
         let angles = numbers.vec(5 * dimension);
-        let found = everywhere(|cpu| {
-            let mut out = x.clone();
-            let (query_norm, key_norm, angles) = (&query_norm, &key_norm, &angles);
-            let rotation = Rotation { query_norm, key_norm, epsilon: 1e-3, angles, positions: &[4, 1] };
-            cpu.rotate(&mut out, heads, &rotation);
-            out
+        let found = everywhere(|cpu, queue| {
+            let mut out = filled(&x);
+            let (query_norm, key_norm, angles) = (&filled(&query_norm), &filled(&key_norm), &filled(&angles));
+            let batch = batch(cpu, queue, &[(4, 1, &[]), (1, 1, &[])]);
+            queue.rotate(&mut out, &batch, &Rotation { heads, query_norm, key_norm, epsilon: 1e-3, angles });
+            out.to_vec()
         });
         let mut expected = wide(&x);
         for (row, position) in expected.chunks_mut(heads.projected_width()).zip([4, 1]) {
@@ -250,7 +294,7 @@ fn plain_attention(query: &[f32], keys: &[Vec<f32>], values: &[Vec<f32>]) -> Vec
 #[test]
 fn a_cache_that_the_system_has_no_memory_for_is_an_error_and_no_end() {
     let heads = HeadShape { query: 4, key_value: 2, dimension: 32 };
-    let cpu = Cpu::new(1).unwrap();
+    let cpu = Cpu::new(1);
     // A head has 16 keys and values of 32 elements of 4 bytes in a tile.
     let tile = 2 * 2 * 16 * 32 * 4;
     assert_eq!(super::cache_bytes(CacheShape { heads, blocks: 3, block_tokens: 32 }), 3 * 2 * tile);
@@ -270,13 +314,12 @@ fn attention_is_causal_over_blocks_in_any_order_and_the_same_bits_in_any_chunkin
         let rows: Vec<Vec<f32>> = lengths.iter().map(|length| numbers.vec(length * width)).collect();
         let blocks = [vec![9, 2, 5, 0, 7], vec![1], vec![8, 3, 4]];
         // Each round runs some tokens of each sequence; a stale cache must not matter.
-        let run = |cpu: &Cpu, rounds: &[[usize; 3]]| {
+        let run = |cpu: &Cpu, queue: &CpuQueue, rounds: &[[usize; 3]]| {
             let shape = CacheShape { heads, blocks: 10, block_tokens };
             let mut cache = cpu.cache(shape).unwrap();
-            let stale = vec![f32::NAN; 5 * block_tokens * width];
+            let stale = filled(&vec![f32::NAN; 5 * block_tokens * width]);
             for blocks in &[[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]] {
-                let span = Span { tokens: 5 * block_tokens, position: 0, blocks };
-                cpu.store(&mut cache, &stale, &[span]);
+                queue.store(&mut cache, &stale, &batch(cpu, queue, &[(0, 5 * block_tokens, blocks)]));
             }
             let mut outputs = vec![Vec::new(); 3];
             let mut done = [0; 3];
@@ -286,11 +329,12 @@ fn attention_is_causal_over_blocks_in_any_order_and_the_same_bits_in_any_chunkin
                 for sequence in (0..3).filter(|sequence| round[*sequence] > 0) {
                     let (position, tokens) = (done[sequence], round[sequence]);
                     projected.extend_from_slice(&rows[sequence][position * width..(position + tokens) * width]);
-                    spans.push(Span { tokens, position, blocks: &blocks[sequence] });
+                    spans.push((position, tokens, &blocks[sequence][..]));
                 }
-                cpu.store(&mut cache, &projected, &spans);
-                let mut out = Vec::new();
-                cpu.attend(&cache, &projected, &spans, &mut out);
+                let (projected, batch) = (filled(&projected), batch(cpu, queue, &spans));
+                queue.store(&mut cache, &projected, &batch);
+                let mut out = room();
+                queue.attend(&cache, &projected, &batch, &mut out);
                 let mut rest = &out[..];
                 for sequence in (0..3).filter(|sequence| round[*sequence] > 0) {
                     let (own, left) = rest.split_at(round[sequence] * heads.query_width());
@@ -302,8 +346,9 @@ fn attention_is_causal_over_blocks_in_any_order_and_the_same_bits_in_any_chunkin
             assert_eq!(done, lengths);
             outputs.concat()
         };
-        let whole = everywhere(|cpu| run(cpu, &[[70, 1, 33]]));
-        let chunked = everywhere(|cpu| run(cpu, &[[1, 0, 2], [16, 1, 0], [0, 0, 30], [52, 0, 0], [1, 0, 1]]));
+        let whole = everywhere(|cpu, queue| run(cpu, queue, &[[70, 1, 33]]));
+        let rounds = [[1, 0, 2], [16, 1, 0], [0, 0, 30], [52, 0, 0], [1, 0, 1]];
+        let chunked = everywhere(|cpu, queue| run(cpu, queue, &rounds));
         assert!(whole.iter().zip(&chunked).all(|(a, b)| a.to_bits() == b.to_bits()));
         let mut expected = Vec::new();
         for (rows, length) in rows.iter().zip(lengths) {
@@ -329,11 +374,11 @@ fn a_router_takes_the_best_experts_in_order_and_the_lower_of_equal_ones() {
     ];
     for normalise in [false, true] {
         let shape = RouterShape { experts: 6, top_k: 3, normalise };
-        let weights = everywhere(|cpu| {
-            let (mut experts, mut weights) = (Vec::new(), Vec::new());
-            cpu.route(&logits, shape, &mut experts, &mut weights);
-            assert_eq!(experts, [1, 3, 5, 0, 1, 2]);
-            weights
+        let weights = everywhere(|cpu, queue| {
+            let mut routing = cpu.routing(group(6, 3)).unwrap();
+            queue.route(&filled(&logits), shape, &mut routing);
+            assert_eq!(routing.experts[..], [1, 3, 5, 0, 1, 2]);
+            routing.weights.to_vec()
         });
         let expected: Vec<f64> = logits
             .chunks(6)
@@ -364,10 +409,11 @@ fn each_group_goes_through_its_page_and_no_row_through_two() {
         let x = numbers.vec(90 * hidden);
         // Group 1 is empty; rows 3 and 7 go to two groups.
         let rows: Vec<u32> = [3, 7, 0].into_iter().chain(1..80).chain([7]).collect();
-        let starts = [0, 3, 3, rows.len() as u32];
+        let pairs =
+            (0..).zip(&rows).map(|(place, &row)| Pair { slot: if place < 3 { 0 } else { 2 }, row }).collect::<Vec<_>>();
         for kind in [WeightKind::F32, WeightKind::Bf16] {
             let one_kind = |page: usize| if kind == WeightKind::Bf16 { 0 } else { page };
-            let found = everywhere(|cpu| {
+            let found = everywhere(|cpu, queue| {
                 let shape = PageShape { hidden, intermediate, kind };
                 let pages: Vec<Arc<Page>> = (0..3)
                     .map(|page| {
@@ -375,9 +421,13 @@ fn each_group_goes_through_its_page_and_no_row_through_two() {
                         Arc::new(cpu.page(shape, gate.view(intermediate), up.view(intermediate), down.view(hidden)))
                     })
                     .collect();
-                let mut out = vec![0.0; rows.len() * hidden];
-                cpu.feed_forward(&pages, Groups { starts: &starts, rows: &rows }, &x, &mut out);
-                out
+                let (mut routing, mut slots, mut out) =
+                    (cpu.routing(group(3, 3)).unwrap(), one_rank(cpu, 3, 3), room());
+                routing.arrive(0, &pairs);
+                queue.group(&mut slots, 0, &mut routing);
+                assert_eq!(slots.pairs(), [3, 0, 80]);
+                queue.experts(&pages, &routing, &filled(&x), &mut out);
+                out.to_vec()
             });
             let mut expected = Vec::new();
             for (place, row) in rows.iter().enumerate() {
@@ -394,15 +444,53 @@ fn each_group_goes_through_its_page_and_no_row_through_two() {
 }
 
 #[test]
+fn a_dense_network_is_the_one_of_a_group_of_all_rows_added_to_what_was_there() {
+    let mut numbers = Numbers::new();
+    let (hidden, intermediate, tokens) = (40, 36, 70);
+    let [gate, up, down] =
+        [0, 1, 2].map(|_| Weights::Bf16(numbers.vec(hidden * intermediate).into_iter().map(bf16::from_f32).collect()));
+    let (x, before) = (numbers.vec(tokens * hidden), numbers.vec(tokens * hidden));
+    let shape = PageShape { hidden, intermediate, kind: WeightKind::Bf16 };
+    let page = |cpu: &Cpu| cpu.page(shape, gate.view(intermediate), up.view(intermediate), down.view(hidden));
+    let dense = everywhere(|cpu, queue| {
+        let mut out = filled(&before);
+        queue.feed_forward(&page(cpu), &filled(&x), &mut out);
+        out.to_vec()
+    });
+    let alone = everywhere(|cpu, queue| {
+        let (mut routing, mut slots) = (cpu.routing(group(1, 1)).unwrap(), one_rank(cpu, 1, 1));
+        let (mut results, mut out) = (room(), filled(&before));
+        let ones = RouterShape { experts: 1, top_k: 1, normalise: true };
+        queue.route(&filled(&vec![0.0; tokens]), ones, &mut routing);
+        queue.choose(&batch(cpu, queue, &[(0, tokens, &[])]), &slots, 0, &mut routing);
+        queue.group(&mut slots, 0, &mut routing);
+        queue.experts(&[Arc::new(page(cpu))], &routing, &filled(&x), &mut results);
+        queue.combine(&results, &mut routing, &mut out);
+        out.to_vec()
+    });
+    assert!(dense.iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits()));
+}
+
+#[test]
 fn outputs_of_experts_are_weighted_and_added_to_what_was_there() {
     let mut numbers = Numbers::new();
-    let (x, weights, before) = (numbers.vec(5 * 20), numbers.vec(6), numbers.vec(3 * 20));
-    let rows = [4, 0, 2, 2, 1, 3];
-    let found = everywhere(|cpu| {
-        let mut out = before.clone();
-        cpu.combine(&x, Choices { rows: &rows, top_k: 2 }, &weights, &mut out);
-        out
+    let (x, before) = (numbers.vec(6 * 20), numbers.vec(3 * 20));
+    // Three tokens of two experts each, by a router that likes these; the results lie by expert.
+    let logits = [0.0, 3.0, 2.0, 5.0, 4.0, 0.0, 1.0, 0.0, 2.0];
+    let shape = RouterShape { experts: 3, top_k: 2, normalise: false };
+    let (rows, weights) = ([2, 4, 0, 3, 5, 1], std::sync::Mutex::new(Vec::new()));
+    let found = everywhere(|cpu, queue| {
+        let (mut routing, mut slots) = (cpu.routing(group(3, 2)).unwrap(), one_rank(cpu, 3, 2));
+        queue.route(&filled(&logits), shape, &mut routing);
+        queue.choose(&batch(cpu, queue, &[(0, 3, &[])]), &slots, 0, &mut routing);
+        queue.group(&mut slots, 0, &mut routing);
+        assert_eq!(routing.results().0, rows);
+        *weights.lock().unwrap() = routing.weights.to_vec();
+        let mut out = filled(&before);
+        queue.combine(&filled(&x), &mut routing, &mut out);
+        out.to_vec()
     });
+    let weights = weights.into_inner().unwrap();
     let term = |j: usize, i: usize| f64::from(weights[j]) * f64::from(x[rows[j] as usize * 20 + i]);
     let expected: Vec<f64> = (0..3)
         .flat_map(|row| (0..20).map(move |i| (row, i)))
@@ -414,7 +502,7 @@ fn outputs_of_experts_are_weighted_and_added_to_what_was_there() {
 #[test]
 fn a_page_survives_the_way_to_another_rank_and_a_changed_bit_does_not_go_unseen() {
     let mut numbers = Numbers::new();
-    let cpu = Cpu::new(1).unwrap();
+    let cpu = Cpu::new(1);
     for (weights, kind) in
         Weights::all(&mut numbers, 40 * 24).iter().zip([WeightKind::Bf16, WeightKind::F32, WeightKind::F32])
     {
@@ -437,7 +525,7 @@ fn a_page_survives_the_way_to_another_rank_and_a_changed_bit_does_not_go_unseen(
         assert_ne!(cpu.fingerprint(&receive(&changed)), cpu.fingerprint(&page));
         let again = cpu.seal(cpu.recycle(copy));
         assert_eq!(cpu.fingerprint(&again), cpu.fingerprint(&page));
-        let others = Cpu::new(1).unwrap().with_fingerprint_seed(7);
+        let others = Cpu::new(1).with_fingerprint_seed(7);
         let same = others.page(shape, weights.view(40), weights.view(40), weights.view(24));
         assert_eq!(others.page_data(&same), bytes);
         assert_ne!(others.fingerprint(&same), cpu.fingerprint(&page), "each seed has its own");

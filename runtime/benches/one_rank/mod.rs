@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use kernels::cpu::{Cpu, Page};
+use kernels::routing::GroupShape;
 use plan::ids::RankId;
 use plan::map::{ExpertMap, MapShape};
 use plan::topology::Topology;
-use runtime::experts::table::ExpertTable;
+use runtime::experts::routing::Routing;
 use runtime::fabric::Solo;
+use runtime::fabric::exchange::HostExchange;
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::qwen3_moe::{CacheSize, Model, load_expert};
+use runtime::model::qwen3_moe::{CacheSize, Model, Workspace, load_expert};
 use runtime::protocol::{Sampling, SequenceId, SequenceStep};
 
 /// Tokens of the longest sequence.
@@ -22,23 +24,37 @@ const BLOCKS_PER_SEQUENCE: usize = MOST_TOKENS / BLOCK_TOKENS;
 /// The model with all its experts.
 pub struct Engine {
     model: Model<Cpu>,
-    table: ExpertTable<Page>,
+    workspace: Workspace<Cpu>,
+    routing: Routing<Page>,
+    exchange: HostExchange<Solo>,
 }
 
 impl Engine {
     /// With room for this many sequences.
     pub fn load(directory: &Path, threads: usize, sequences: usize) -> anyhow::Result<Self> {
         let checkpoint = Checkpoint::open(directory)?;
-        let backend = Arc::new(Cpu::new(threads)?);
+        let backend = Arc::new(Cpu::new(threads));
         let identity = checkpoint.identity("bench");
         let map = ExpertMap::contiguous(MapShape::with_redundancy(identity.layers, identity.experts, 1, 0)?)?;
         let slots = map.layers().flat_map(|layer| map.layer(layer).iter().map(move |expert| (layer, *expert)));
         let pages = slots
             .map(|(layer, expert)| Ok(Arc::new(load_expert(&*backend, &checkpoint, layer, expert)?)))
             .collect::<anyhow::Result<_>>()?;
-        let table = ExpertTable::new(&map, &Topology::single_node(1, map.shape().slots_per_rank), RankId(0), 0, pages);
+        let shape = map.shape();
+        let routing = Routing::new(&map, &Topology::single_node(1, shape.slots_per_rank), RankId(0), 0, pages);
         let cache = CacheSize { blocks: sequences * BLOCKS_PER_SEQUENCE, block_tokens: BLOCK_TOKENS };
-        Ok(Self { model: Model::load(backend, &checkpoint, cache)?, table })
+        let config = checkpoint.config();
+        let group = GroupShape {
+            ranks: 1,
+            rank: 0,
+            layers: shape.layers,
+            slots: shape.slots_per_rank,
+            top_k: config.top_k,
+            tokens: sequences * MOST_TOKENS,
+        };
+        let workspace = Workspace::new(&*backend, config, cache, (group, routing.layers()))?;
+        let exchange = HostExchange::new(Solo, group, config.hidden);
+        Ok(Self { model: Model::load(backend, &checkpoint, cache)?, workspace, routing, exchange })
     }
 
     /// Runs the tokens of the sequences from number `first` on, each from `position` on, and gives the next token of each.
@@ -59,8 +75,9 @@ impl Engine {
             }
         };
         let batch: Vec<SequenceStep> = tokens.iter().enumerate().map(step).collect();
-        let (outputs, _) = self.model.step(&batch, &mut self.table, &mut Solo)?;
-        outputs.into_iter().map(|output| Ok(output.token.context("a token was asked for")?.token)).collect()
+        let Self { model, workspace, routing, exchange } = self;
+        let outcome = model.step(&batch, workspace, routing, exchange)?;
+        outcome.outputs.into_iter().map(|output| Ok(output.token.context("a token was asked for")?.token)).collect()
     }
 }
 

@@ -5,20 +5,24 @@ use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 use kernels::Backend;
+use kernels::routing::LayerChange;
 use plan::ids::SlotIndex;
 
 use super::EngineError;
 use crate::experts::mover::{HandOver, NewPages};
 use crate::experts::pages::{Pages, Swap};
-use crate::experts::table::ExpertTable;
+use crate::experts::routing::{Change, Routing};
+use crate::fabric::exchange::HostExchange;
 use crate::fabric::framing::Connection;
 use crate::fabric::mesh::Mesh;
+use crate::model::qwen3_moe::Workspace;
 use crate::protocol::{Commit, SequenceStep, Sequences, Step, StepDone, TransactionId};
 
 /// A rank's part in one group.
 pub struct Membership<B: Backend> {
-    pub(super) table: ExpertTable<B::Page>,
-    pub(super) fabric: Mesh,
+    pub(super) workspace: Workspace<B>,
+    pub(super) routing: Routing<B::Page>,
+    pub(super) exchange: HostExchange<Mesh>,
     generation: u64,
     steps: Connection,
     pages: Arc<Pages<B>>,
@@ -38,7 +42,7 @@ pub(super) struct Work {
 #[derive(Debug)]
 pub struct StepPath {
     /// To the other ranks.
-    pub fabric: Mesh,
+    pub exchange: HostExchange<Mesh>,
     /// To the coordinator.
     pub steps: Connection,
 }
@@ -48,13 +52,13 @@ impl<B: Backend> Membership<B> {
     #[must_use]
     pub fn new(
         generation: u64,
-        table: ExpertTable<B::Page>,
-        StepPath { fabric, steps }: StepPath,
+        (workspace, routing): (Workspace<B>, Routing<B::Page>),
+        StepPath { exchange, steps }: StepPath,
         pages: Arc<Pages<B>>,
         incoming: Receiver<HandOver<B>>,
     ) -> Self {
         let (staged, sequences) = (BTreeMap::new(), Sequences::default());
-        Self { table, fabric, generation, steps, pages, incoming, staged, sequences }
+        Self { workspace, routing, exchange, generation, steps, pages, incoming, staged, sequences }
     }
 
     pub(super) fn next_step(&mut self) -> Result<Work, EngineError> {
@@ -76,10 +80,10 @@ impl<B: Backend> Membership<B> {
         self.generation
     }
 
-    /// Swaps the pages of what is committed.
-    pub(super) fn apply(&mut self, commits: Vec<Commit>) -> Result<(), EngineError> {
+    /// Swaps the pages of what is committed; gives what the device has to be told of it.
+    pub(super) fn apply(&mut self, commits: Vec<Commit>) -> Result<Vec<LayerChange>, EngineError> {
         self.take_staged();
-        commits.into_iter().try_for_each(|commit| self.commit(commit))
+        commits.into_iter().map(|commit| self.commit(commit)).collect()
     }
 
     /// What the mover has handed over since the last step; never waits.
@@ -92,9 +96,9 @@ impl<B: Backend> Membership<B> {
         }
     }
 
-    fn commit(&mut self, commit: Commit) -> Result<(), EngineError> {
+    fn commit(&mut self, commit: Commit) -> Result<LayerChange, EngineError> {
         let (transaction, layer) = (commit.transaction, commit.work.layer);
-        let rank = self.table.rank();
+        let rank = self.routing.rank();
         let touched = commit.work.changes.iter().any(|change| change.rank == rank);
         let staged = match self.staged.remove(&transaction) {
             Some(staged) => staged,
@@ -103,14 +107,14 @@ impl<B: Backend> Membership<B> {
         };
         let new: Vec<(SlotIndex, Arc<B::Page>)> =
             staged.into_iter().map(|(slot, page)| (slot, page.commit())).collect();
-        let old = self.table.commit(&commit, new)?;
+        let Change { layer: change, replaced } = self.routing.commit(&commit, new)?;
         let swap = |(slot, before)| {
             let change = commit.work.changes.iter().find(|change| (change.rank, change.slot) == (rank, slot))?;
-            let after = Arc::clone(&self.table.pages(layer)[slot.index()]);
+            let after = Arc::clone(&self.routing.pages(layer)[slot.index()]);
             Some(Swap { from: change.from, to: change.to, before, after })
         };
-        let swaps = old.into_iter().filter_map(swap).collect();
+        let swaps = replaced.into_iter().filter_map(swap).collect();
         self.pages.swapped(commit, swaps);
-        Ok(())
+        Ok(change)
     }
 }

@@ -116,7 +116,7 @@ mod tests {
     fn load(held: &mut HeldPages<Cpu>, rank: u32) -> (Loaded, u32) {
         let read = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&read);
-        let backend = Cpu::new(1).unwrap();
+        let backend = Cpu::new(1);
         let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert| {
             counted.fetch_add(1, Ordering::Relaxed);
             let hole = Unreadable { reason: "a hole in the file".to_owned(), is_permanent: true };
@@ -130,7 +130,7 @@ mod tests {
     fn a_rank_reads_only_what_it_does_not_hold() {
         let (loaded, read) = load(&mut HeldPages::<Cpu>::new(), 0);
         assert_eq!((loaded.unwrap().len(), read), (4, 4));
-        let backend = Cpu::new(1).unwrap();
+        let backend = Cpu::new(1);
         let mut held = held(&backend, 0);
         let first = Arc::clone(&held[&(LayerId(0), ExpertId(1))]);
         held.remove(&(LayerId(1), ExpertId(0)));
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn what_was_read_before_loading_was_cancelled_is_kept() {
-        let (backend, cancel) = (Arc::new(Cpu::new(1).unwrap()), Arc::new(Cancel::default()));
+        let (backend, cancel) = (Arc::new(Cpu::new(1)), Arc::new(Cancel::default()));
         let (read, ends) = (Arc::new(AtomicU32::new(0)), Arc::clone(&cancel));
         let counted = Arc::clone(&read);
         let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert| {

@@ -1,7 +1,7 @@
 //! The pages of one rank in one group, as its move path sees them: those that slots point at, which other ranks may
 //! ask for, and the staging memory that pages are received into.
 //!
-//! The engine's thread owns the expert table and never waits here: what it gives back it sends on a channel, and
+//! The engine's thread owns the routing and never waits here: what it gives back it sends on a channel, and
 //! whoever needs to know takes note of that first. So the view is exact, and no lock is ever held by both paths.
 
 use std::collections::BTreeMap;
@@ -173,7 +173,7 @@ impl<B: Backend> State<B> {
             Returned::Staging(staging) => self.free.push(staging),
             Returned::Swapped { commit, pages } => {
                 let layer = commit.work.layer;
-                self.map.apply_in_place(&commit.work).expect("the table has applied it");
+                self.map.apply_in_place(&commit.work).expect("the routing has applied it");
                 for swap in &pages {
                     self.held.remove(&(layer, swap.from));
                 }

@@ -1,25 +1,33 @@
 //! Qwen3-MoE, in execution order: embedding, then for each layer attention and feed-forward, then the output matrix.
-//! Attention runs on this rank's own tokens; experts run where the expert table says.
+//! Attention runs on this rank's own tokens; experts run where the routing says.
+//!
+//! A step is three moves. [`Model::prepare`] brings it to the device, [`Model::enqueue`] puts the whole pass on the queue, and
+//! [`Model::collect`] waits for what it gave. Nothing in between is read by the host but what an exchange carries.
 
 mod load;
 mod pass;
+mod workspace;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kernels::Backend;
-use kernels::backend::{CacheError, CacheShape, PageShape, Span, Write};
+use kernels::backend::{Backend, CacheError, CacheShape, PageShape, Write};
+use kernels::batch::{Asked, MOST_BEST};
+use kernels::routing::LayerChange;
+use kernels::{DeviceError, Queue};
 use plan::ids::{ExpertId, LayerId};
 use thiserror::Error;
 
 use self::load::{load_layer, rope_angles};
-use self::pass::{Group, Pass};
+use self::pass::Pass;
+pub use self::workspace::Workspace;
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::config::Config;
-use super::dispatch::{Dispatch, Token};
 use super::{sampling, weights};
-use crate::experts::table::ExpertTable;
-use crate::fabric::{Fabric, FabricError};
+use crate::experts::routing::Routing;
+use crate::fabric::FabricError;
+use crate::fabric::exchange::Exchange;
 use crate::protocol::{SequenceOutput, SequenceStep};
 
 /// Rows of logits that are held at once; a scored prompt may want many.
@@ -28,6 +36,7 @@ const LOGIT_ROWS: usize = 64;
 /// A model on one rank: everything but the experts, and the KV cache of the rank's sequences.
 pub struct Model<B: Backend> {
     backend: Arc<B>,
+    queue: B::Queue,
     config: Config,
     block_tokens: usize,
     blocks: usize,
@@ -40,7 +49,6 @@ pub struct Model<B: Backend> {
     angles: B::Buffer<f32>,
     /// Of each layer.
     caches: Vec<B::Cache>,
-    scratch: Scratch<B>,
 }
 
 struct Layer<B: Backend> {
@@ -55,53 +63,18 @@ struct Layer<B: Backend> {
 }
 
 enum FeedForward<B: Backend> {
-    Dense(Arc<B::Page>),
+    Dense(B::Page),
     /// The router, and the layer's number among MoE layers.
-    Sparse(B::Matrix, LayerId),
+    Sparse(B::Matrix, usize),
 }
 
-/// Activations of a step.
-struct Scratch<B: Backend> {
-    hidden: B::Buffer<f32>,
-    normed: B::Buffer<f32>,
-    projected: B::Buffer<f32>,
-    attended: B::Buffer<f32>,
-    router: B::Buffer<f32>,
-    experts: B::Buffer<u32>,
-    weights: B::Buffer<f32>,
-    results: B::Buffer<f32>,
-    ones: B::Buffer<f32>,
-    rows: B::Buffer<f32>,
-    logits: B::Buffer<f32>,
-    dispatch: Dispatch,
-    tokens: Vec<Token>,
-    ids: Vec<u32>,
-    positions: Vec<u32>,
-    /// 0, 1, 2, ...
-    identity: Vec<u32>,
-}
-
-impl<B: Backend> Default for Scratch<B> {
-    fn default() -> Self {
-        Self {
-            hidden: B::Buffer::default(),
-            normed: B::Buffer::default(),
-            projected: B::Buffer::default(),
-            attended: B::Buffer::default(),
-            router: B::Buffer::default(),
-            experts: B::Buffer::default(),
-            weights: B::Buffer::default(),
-            results: B::Buffer::default(),
-            ones: B::Buffer::default(),
-            rows: B::Buffer::default(),
-            logits: B::Buffer::default(),
-            dispatch: Dispatch::default(),
-            tokens: Vec::new(),
-            ids: Vec::new(),
-            positions: Vec::new(),
-            identity: Vec::new(),
-        }
-    }
+/// What a step gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepOutcome {
+    /// One for each sequence of the batch, in its order.
+    pub outputs: Vec<SequenceOutput>,
+    /// (token, expert) pairs that this rank computed in each of its slots, `[layers, slots_per_rank]`.
+    pub slot_pairs: Vec<u32>,
 }
 
 /// Where a forward pass spent time beside attention.
@@ -145,10 +118,10 @@ pub fn load_expert<B: Backend>(
 }
 
 impl<B: Backend> Model<B> {
-    /// Reads everything but the experts.
+    /// Reads everything but the experts. What it gives belongs to the calling thread, as its queue does.
     ///
     /// # Errors
-    /// If a tensor cannot be read, or there is no memory for the cache.
+    /// If a tensor cannot be read, or the device has no memory for the cache.
     ///
     /// # Panics
     /// If a cache block does not hold whole tiles.
@@ -171,9 +144,9 @@ impl<B: Backend> Model<B> {
             head: backend.matrix(head.as_ref().unwrap_or(&embedding).matrix(config.vocabulary), None),
             embedding: backend.lookup(embedding.matrix(config.vocabulary)),
             norm: weights::vector(&*backend, checkpoint, weights::NORM)?,
-            angles: weights::buffer(&*backend, &rope_angles(&config, positions)),
+            angles: backend.filled(&rope_angles(&config, positions))?,
             caches: layers.iter().map(|_| backend.cache(shape)).collect::<Result<_, _>>()?,
-            scratch: Scratch::default(),
+            queue: backend.queue()?,
             layers,
             config,
             backend,
@@ -192,87 +165,143 @@ impl<B: Backend> Model<B> {
         &self.backend
     }
 
-    /// Runs a step over this rank's sequences and chooses and scores tokens. Every rank of the group calls it for
-    /// every step, with an empty batch if it has no sequence. Counts pairs in `table`.
+    /// Brings a step over this rank's sequences to the device, with the routing of the layers where that changes. Every rank of
+    /// the group takes part in every step, with an empty batch if it has no sequence.
     ///
     /// # Errors
-    /// If the batch names tokens, positions or blocks that do not exist (nothing has been done then), or an exchange
-    /// fails.
+    /// If the batch is larger than the workspace, or names tokens, positions or blocks that do not exist. Nothing has been done
+    /// then.
+    pub fn prepare(
+        &self,
+        batch: &[SequenceStep],
+        changes: Vec<LayerChange>,
+        workspace: &mut Workspace<B>,
+    ) -> Result<(), ForwardError> {
+        self.check(batch, workspace)?;
+        workspace.fill(batch, changes);
+        sampling::ask(batch, &mut workspace.area.asked);
+        workspace.upload(&self.queue);
+        Ok(())
+    }
+
+    /// Puts the pass of a prepared step on the queue. Gives where the time went.
+    ///
+    /// # Errors
+    /// If an exchange fails.
+    pub fn enqueue(
+        &mut self,
+        workspace: &mut Workspace<B>,
+        experts: &Routing<B::Page>,
+        exchange: &mut dyn Exchange<B>,
+    ) -> Result<ForwardTiming, ForwardError> {
+        let timing = self.layers(workspace, experts, exchange)?;
+        self.logits(workspace, Queue::sample);
+        Ok(timing)
+    }
+
+    /// Waits for what a step gave, of the batch that was prepared.
+    ///
+    /// # Errors
+    /// If the device failed since the last step.
+    pub fn collect(&self, batch: &[SequenceStep], workspace: &Workspace<B>) -> Result<StepOutcome, DeviceError> {
+        let collected = self.queue.collect(&workspace.batch, &workspace.slots)?;
+        let outputs = sampling::outputs(batch, self.config.vocabulary, &collected);
+        Ok(StepOutcome { outputs, slot_pairs: collected.pairs.into_owned() })
+    }
+
+    /// A whole step in which no routing changes.
+    ///
+    /// # Errors
+    /// As its parts.
     pub fn step(
         &mut self,
         batch: &[SequenceStep],
-        table: &mut ExpertTable<B::Page>,
-        fabric: &mut dyn Fabric,
-    ) -> Result<(Vec<SequenceOutput>, ForwardTiming), ForwardError> {
-        let timing = self.forward(batch, table, fabric)?;
-        let mut sampler = sampling::Outputs::new(batch);
-        self.logits(&wanted(batch), |logits| sampler.take(logits));
-        Ok((sampler.finish(), timing))
+        workspace: &mut Workspace<B>,
+        experts: &Routing<B::Page>,
+        exchange: &mut dyn Exchange<B>,
+    ) -> Result<StepOutcome, ForwardError> {
+        self.prepare(batch, Vec::new(), workspace)?;
+        self.enqueue(workspace, experts, exchange)?;
+        Ok(self.collect(batch, workspace)?)
     }
 
-    /// As [`Self::step`], but gives the logits of every token, `[tokens, vocabulary]`.
+    /// As [`Self::step`], but gives the logits of every token, `[tokens, vocabulary]`, and the pairs of every slot.
     ///
     /// # Errors
     /// As [`Self::step`].
     pub fn all_logits(
         &mut self,
         batch: &[SequenceStep],
-        table: &mut ExpertTable<B::Page>,
-        fabric: &mut dyn Fabric,
-    ) -> Result<Vec<f32>, ForwardError> {
-        self.forward(batch, table, fabric)?;
-        let rows: Vec<u32> = (0..batch.iter().map(|step| step.tokens.len() as u32).sum()).collect();
-        let mut all = Vec::with_capacity(rows.len() * self.config.vocabulary);
-        self.logits(&rows, |logits| all.extend_from_slice(logits));
-        Ok(all)
+        workspace: &mut Workspace<B>,
+        experts: &Routing<B::Page>,
+        exchange: &mut dyn Exchange<B>,
+    ) -> Result<(Vec<f32>, Vec<u32>), ForwardError> {
+        self.check(batch, workspace)?;
+        workspace.fill(batch, Vec::new());
+        let rows = workspace.area.ids.len();
+        workspace.area.asked.extend((0..rows as u32).map(Asked::nothing));
+        workspace.upload(&self.queue);
+        self.layers(workspace, experts, exchange)?;
+        let mut all = Vec::with_capacity(rows * self.config.vocabulary);
+        self.logits(workspace, |queue, logits, _, _| all.extend_from_slice(&queue.read(logits)));
+        Ok((all, self.queue.collect(&workspace.batch, &workspace.slots)?.pairs.into_owned()))
     }
 
-    /// Leaves the last layer's output of every token in `scratch.hidden`.
-    fn forward(
+    /// Leaves the last layer's output of every token in `workspace.hidden`.
+    fn layers(
         &mut self,
-        batch: &[SequenceStep],
-        table: &mut ExpertTable<B::Page>,
-        fabric: &mut dyn Fabric,
+        workspace: &mut Workspace<B>,
+        experts: &Routing<B::Page>,
+        exchange: &mut dyn Exchange<B>,
     ) -> Result<ForwardTiming, ForwardError> {
-        self.check(batch)?;
-        self.scratch.take_batch(batch);
-        let spans: Vec<Span<'_>> = batch.iter().map(span).collect();
-        let mut group = Group { table, fabric, timing: ForwardTiming::default() };
-        let Self { backend, config, layers, caches, scratch, embedding, angles, .. } = self;
-        let pass = Pass { backend: &**backend, config, angles };
-        backend.embed(embedding, &scratch.ids, &mut scratch.hidden);
+        let Self { queue, config, layers, caches, embedding, angles, .. } = self;
+        let mut pass = Pass { queue, config, angles, experts, exchange, timing: ForwardTiming::default() };
+        queue.embed(embedding, &workspace.batch, &mut workspace.hidden);
         for (layer, cache) in layers.iter().zip(caches) {
-            pass.attention(layer, cache, &spans, scratch);
-            backend.rms_norm(&scratch.hidden, &layer.feed_forward_norm, config.rms_epsilon, &mut scratch.normed);
+            pass.attention(layer, cache, workspace);
+            queue.rms_norm(&workspace.hidden, &layer.feed_forward_norm, config.rms_epsilon, &mut workspace.normed);
             match &layer.feed_forward {
-                FeedForward::Dense(page) => pass.dense(page, scratch),
-                FeedForward::Sparse(router, number) => {
-                    pass.route(router, scratch);
-                    pass.experts(*number, &mut group, scratch)?;
-                }
+                FeedForward::Dense(page) => queue.feed_forward(page, &workspace.normed, &mut workspace.hidden),
+                FeedForward::Sparse(router, number) => pass.experts(router, *number, workspace)?,
             }
         }
-        Ok(group.timing)
+        Ok(pass.timing)
     }
 
-    /// Gives the logits of some tokens to `take`, one row after the other.
-    fn logits(&mut self, rows: &[u32], mut take: impl FnMut(&[f32])) {
-        let Self { backend, config, scratch, norm, head, .. } = self;
-        let backend = &**backend;
-        for rows in rows.chunks(LOGIT_ROWS) {
-            backend.gather(&scratch.hidden, config.hidden, rows, &mut scratch.rows);
-            backend.rms_norm(&scratch.rows, norm, config.rms_epsilon, &mut scratch.normed);
-            backend.matmul(&scratch.normed, head, Write::Replace, &mut scratch.logits);
-            backend.read(&scratch.logits).chunks_exact(config.vocabulary).for_each(&mut take);
+    /// Gives the logits of what is asked to `take`, some rows at a time.
+    fn logits(
+        &self,
+        workspace: &mut Workspace<B>,
+        mut take: impl FnMut(&B::Queue, &B::Buffer<f32>, Range<usize>, &mut B::Batch),
+    ) {
+        let Self { queue, config, norm, head, .. } = self;
+        let Workspace { area, batch, hidden, normed, rows, logits, .. } = workspace;
+        for first in (0..area.asked.len()).step_by(LOGIT_ROWS) {
+            let asked = first..area.asked.len().min(first + LOGIT_ROWS);
+            queue.gather(hidden, batch, asked.clone(), rows);
+            queue.rms_norm(rows, norm, config.rms_epsilon, normed);
+            queue.matmul(normed, head, Write::Replace, logits);
+            take(queue, logits, asked, batch);
         }
     }
 
-    fn check(&self, batch: &[SequenceStep]) -> Result<(), ForwardError> {
+    fn check(&self, batch: &[SequenceStep], workspace: &Workspace<B>) -> Result<(), ForwardError> {
+        let (mut tokens, mut blocks) = (0, 0);
         for step in batch {
             let end = step.position as usize + step.tokens.len();
             let wrong = |what, value: u64, limit: usize| {
                 Err(ForwardError::Batch { sequence: step.sequence.0, what, value, limit: limit as u64 })
             };
+            (tokens, blocks) = (tokens + step.tokens.len(), blocks + step.blocks.len());
+            if tokens > workspace.limits.tokens {
+                return wrong("number of tokens of the step", tokens as u64, workspace.limits.tokens);
+            }
+            if blocks > workspace.limits.blocks {
+                return wrong("number of blocks of the step", blocks as u64, workspace.limits.blocks);
+            }
+            if step.top_logprobs as usize > MOST_BEST {
+                return wrong("number of best tokens", u64::from(step.top_logprobs), MOST_BEST);
+            }
             if let Some(token) = step.tokens.iter().find(|token| **token as usize >= self.config.vocabulary) {
                 return wrong("token", u64::from(*token), self.config.vocabulary);
             }
@@ -296,40 +325,6 @@ impl<B: Backend> Model<B> {
     }
 }
 
-impl<B: Backend> Scratch<B> {
-    fn take_batch(&mut self, batch: &[SequenceStep]) {
-        self.tokens.clear();
-        self.ids.clear();
-        self.positions.clear();
-        for step in batch {
-            for (position, token) in (step.position..).zip(&step.tokens) {
-                self.tokens.push(Token { sequence: step.sequence, position });
-                self.ids.push(*token);
-                self.positions.push(position);
-            }
-        }
-        let known = self.identity.len();
-        self.identity.extend(known as u32..self.ids.len().max(known) as u32);
-    }
-}
-
-fn span(step: &SequenceStep) -> Span<'_> {
-    Span { tokens: step.tokens.len(), position: step.position as usize, blocks: &step.blocks }
-}
-
-/// Rows whose logits a batch asks for, in the order of [`sampling::Outputs`].
-fn wanted(batch: &[SequenceStep]) -> Vec<u32> {
-    let mut rows = Vec::with_capacity(batch.len());
-    let mut first = 0;
-    for step in batch {
-        rows.extend(
-            (0..step.tokens.len()).filter(|index| sampling::wants(step, *index)).map(|index| first + index as u32),
-        );
-        first += step.tokens.len() as u32;
-    }
-    rows
-}
-
 /// Why a model could not be loaded.
 #[derive(Debug, Error)]
 pub enum LoadModelError {
@@ -339,6 +334,9 @@ pub enum LoadModelError {
     /// Its cache.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// The device that it is to be on.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 /// Why a step could not be run.
@@ -359,6 +357,9 @@ pub enum ForwardError {
     /// Rows could not be exchanged.
     #[error(transparent)]
     Fabric(#[from] FabricError),
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 #[cfg(test)]

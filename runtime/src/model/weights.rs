@@ -10,6 +10,7 @@ use safetensors::Dtype;
 
 use super::checkpoint::{Checkpoint, CheckpointError, Loaded, Place};
 use super::config::{Config, LayerKind};
+use super::qwen3_moe::LoadModelError;
 
 pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
 pub(super) const HEAD: &str = "lm_head.weight";
@@ -163,8 +164,8 @@ pub(super) fn vector<B: Backend>(
     backend: &B,
     checkpoint: &Checkpoint,
     name: &str,
-) -> Result<B::Buffer<f32>, CheckpointError> {
-    Ok(buffer(backend, &widened(&checkpoint.tensor(name)?)))
+) -> Result<B::Buffer<f32>, LoadModelError> {
+    Ok(backend.filled(&widened(&checkpoint.tensor(name)?))?)
 }
 
 /// Tensors as f32, one after the other.
@@ -174,14 +175,6 @@ fn joined(checkpoint: &Checkpoint, names: &[String]) -> Result<Vec<f32>, Checkpo
         values.extend(widened(&checkpoint.tensor(name)?));
     }
     Ok(values)
-}
-
-/// A buffer with these values.
-pub(super) fn buffer<B: Backend>(backend: &B, values: &[f32]) -> B::Buffer<f32> {
-    let mut buffer = B::Buffer::default();
-    backend.resize(&mut buffer, values.len());
-    backend.write(&mut buffer, 0, values);
-    buffer
 }
 
 fn widened(loaded: &Loaded<'_>) -> Vec<f32> {

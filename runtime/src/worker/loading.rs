@@ -151,7 +151,7 @@ mod tests {
         let config = checkpoint.config();
         let experts = checkpoint.expert_bytes() * (config.sparse_layers() * config.experts) as u64;
         assert_eq!(checkpoint.shared_bytes() + experts, checkpoint.bytes());
-        let backend = Arc::new(kernels::cpu::Cpu::new(1).unwrap());
+        let backend = Arc::new(kernels::cpu::Cpu::new(1));
         let cache = crate::model::qwen3_moe::CacheSize { blocks: 1, block_tokens: kernels::backend::CACHE_TILE };
         drop(crate::model::qwen3_moe::Model::load(Arc::clone(&backend), &checkpoint, cache).unwrap());
         assert_eq!(checkpoint.bytes_read(), checkpoint.shared_bytes());

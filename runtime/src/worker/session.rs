@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use kernels::Backend as _;
 use kernels::cpu::{Cpu, Page};
+use kernels::routing::GroupShape;
+use kernels::{Backend as _, DeviceError};
 use plan::moves::{SlotChange, Transaction};
 use plan::topology::Topology;
 use plan::wire::{MapDocument, WireError};
@@ -20,14 +21,15 @@ use crate::engine::{EngineError, Membership, StepPath};
 use crate::experts::load::{LoadError, slots_of};
 use crate::experts::mover::{Mover, MoverSetup, Serving};
 use crate::experts::pages::{HeldPages, Pages};
-use crate::experts::table::ExpertTable;
+use crate::experts::routing::Routing;
+use crate::fabric::exchange::HostExchange;
 use crate::fabric::framing::{CONNECT_TIMEOUT, Closer, Connection, ConnectionError};
 use crate::fabric::handshake::call;
 use crate::fabric::mesh::{Dissolver, Largest, Mesh, MeshError, MeshSetup};
 use crate::fabric::purpose::{GroupId, Purpose};
 use crate::fabric::secret::Secret;
 use crate::memory::{Memory, TooLarge, of_cache, of_staging, of_weights};
-use crate::model::qwen3_moe::expert_shape;
+use crate::model::qwen3_moe::{Workspace, expert_shape};
 use crate::protocol::{FromRank, MOST_WORDS, RankAddress, ToRank};
 use crate::quoted::shortened;
 
@@ -81,6 +83,8 @@ pub(super) enum SessionError {
     NotLoaded { generation: u64 },
     #[error("the other ranks cannot be reached")]
     Mesh(#[from] MeshError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     #[error("the system refuses")]
     System(#[from] io::Error),
 }
@@ -130,7 +134,9 @@ struct Loaded {
     plan: Plan,
     /// Experts of each layer.
     experts: usize,
-    table: ExpertTable<Page>,
+    shape: GroupShape,
+    workspace: Workspace<Cpu>,
+    routing: Routing<Page>,
     pages: Arc<Pages<Cpu>>,
 }
 
@@ -224,11 +230,20 @@ impl Session {
         let backend = Arc::clone(worker.weights.engine().backend());
         let fingerprints = loaded.iter().map(|page| backend.fingerprint(page)).collect();
         let nodes = Topology::named(plan.ranks.iter().map(|rank| rank.node.as_str()), map.shape().slots_per_rank);
-        let table = ExpertTable::new(&map, &nodes, rank, plan.epoch, loaded);
-        let experts = map.shape().experts;
+        let routing = Routing::new(&map, &nodes, rank, plan.epoch, loaded);
+        let (experts, config) = (map.shape().experts, worker.checkpoint.config());
+        let shape = GroupShape {
+            ranks,
+            rank: rank.index(),
+            layers: map.shape().layers,
+            slots: map.shape().slots_per_rank,
+            top_k: config.top_k,
+            tokens: plan.step_tokens as usize,
+        };
+        let workspace = Workspace::new(&*backend, config, cache, (shape, routing.layers()))?;
         let pages = Pages::new(backend, expert_shape(&worker.checkpoint), map, held, staging_pages);
         let (generation, kv_blocks) = (plan.group.generation, cache.blocks as u32);
-        self.loaded = Some(Loaded { plan, experts, table, pages });
+        self.loaded = Some(Loaded { plan, experts, shape, workspace, routing, pages });
         // If the coordinator is gone, the loop that reads its orders says so.
         let _ = link.reports.send(FromRank::Loaded { generation, kv_blocks, fingerprints });
         Ok(())
@@ -242,7 +257,7 @@ impl Session {
         fingerprints: Vec<Option<u128>>,
         link: &Link,
     ) -> Result<(), SessionError> {
-        let Loaded { plan, experts, table, pages } = loaded;
+        let Loaded { plan, experts, shape, workspace, routing, pages } = loaded;
         let Plan { group, secret, ranks, epoch, move_bytes_per_second, step_tokens } = plan;
         let (rank, config) = (worker.settings.rank, worker.checkpoint.config());
         let largest = Largest::of_step(step_tokens as usize, config.top_k, config.hidden);
@@ -253,6 +268,7 @@ impl Session {
         let purpose = (Purpose::Steps { group, rank }, &secret);
         let steps = call(&worker.settings.coordinator, "the coordinator", purpose, CONNECT_TIMEOUT)?;
         let (dissolver, closer) = (fabric.dissolver()?, steps.closer()?);
+        let exchange = HostExchange::new(fabric, shape, config.hidden);
         let setup = MoverSetup {
             group,
             secret,
@@ -266,9 +282,9 @@ impl Session {
         };
         let (mover, incoming) = Mover::start(setup)?;
         let generation = group.generation;
-        let path = StepPath { fabric, steps };
+        let path = StepPath { exchange, steps };
         let session = link.closer.share()?;
-        let membership = Membership::new(generation, table, path, Arc::clone(&pages), incoming);
+        let membership = Membership::new(generation, (workspace, routing), path, Arc::clone(&pages), incoming);
         let ended = worker.weights.engine().join(membership, session);
         // From now on the group's pages know what is held; what is kept here would never become staging memory.
         worker.weights.held.clear();

@@ -4,16 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kernels::cpu::{Cpu, Instructions};
+use kernels::routing::GroupShape;
 use plan::ids::ExpertId;
 use plan::map::{ExpertMap, MapShape};
 use plan::topology::Topology;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
-use runtime::experts::table::ExpertTable;
-use runtime::fabric::{Fabric, in_process};
+use runtime::experts::routing::Routing;
+use runtime::fabric::exchange::HostExchange;
+use runtime::fabric::in_process::InProcess;
+use runtime::fabric::{Fabric as _, in_process};
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::qwen3_moe::{CacheSize, Model, load_expert};
+use runtime::model::qwen3_moe::{CacheSize, Model, Workspace, load_expert};
 use runtime::protocol::{SequenceId, SequenceStep};
 
 const BLOCK_TOKENS: usize = 16;
@@ -108,16 +111,16 @@ pub fn run(checkpoint: &Path, run: &Run, sequences: &[Sequence]) -> (Vec<Outcome
     let results: Vec<(Vec<Outcome>, u64)> = std::thread::scope(|scope| {
         let threads: Vec<_> = in_process::connect(ranks)
             .into_iter()
-            .map(|mut fabric| {
+            .map(|fabric| {
                 scope.spawn(move || {
                     let rank = fabric.rank().index();
                     let own = sequences.iter().enumerate().filter(|(index, _)| index % ranks == rank);
                     let mut states: Vec<State> = own.map(|(id, sequence)| State::new(id, sequence)).collect();
-                    let mut member = Member::new(checkpoint, run, &fabric);
+                    let mut member = Member::new(checkpoint, run, fabric);
                     for _ in 0..total {
-                        member.step(run, &mut states, &mut fabric);
+                        member.step(run, &mut states);
                     }
-                    (states.into_iter().map(|state| state.outcome).collect(), member.pairs())
+                    (states.into_iter().map(|state| state.outcome).collect(), member.pairs)
                 })
             })
             .collect();
@@ -130,40 +133,52 @@ pub fn run(checkpoint: &Path, run: &Run, sequences: &[Sequence]) -> (Vec<Outcome
 
 struct Member {
     model: Model<Cpu>,
-    table: ExpertTable<kernels::cpu::Page>,
+    workspace: Workspace<Cpu>,
+    routing: Routing<kernels::cpu::Page>,
+    exchange: HostExchange<InProcess>,
+    pairs: u64,
 }
 
 impl Member {
-    fn new(directory: &Path, run: &Run, fabric: &impl Fabric) -> Self {
+    fn new(directory: &Path, run: &Run, fabric: InProcess) -> Self {
         let checkpoint = Checkpoint::open(directory).unwrap();
-        let backend = Arc::new(Cpu::with_instructions(run.instructions, run.threads).unwrap());
+        let backend = Arc::new(Cpu::with_instructions(run.instructions, run.threads));
         let cache = CacheSize { blocks: 1024, block_tokens: BLOCK_TOKENS };
         let rank = fabric.rank();
         let own =
             run.map.layers().flat_map(|layer| run.map.rank(layer, rank).iter().map(move |expert| (layer, *expert)));
         let pages =
             own.map(|(layer, expert)| Arc::new(load_expert(&*backend, &checkpoint, layer, expert).unwrap())).collect();
-        let table = ExpertTable::new(&run.map, &run.topology(), rank, 0, pages);
-        Self { model: Model::load(backend, &checkpoint, cache).unwrap(), table }
+        let routing = Routing::new(&run.map, &run.topology(), rank, 0, pages);
+        let (config, shape) = (checkpoint.config(), run.map.shape());
+        let group = GroupShape {
+            ranks: shape.ranks,
+            rank: rank.index(),
+            layers: shape.layers,
+            slots: shape.slots_per_rank,
+            top_k: config.top_k,
+            tokens: 2048,
+        };
+        let workspace = Workspace::new(&*backend, config, cache, (group, routing.layers())).unwrap();
+        let exchange = HostExchange::new(fabric, group, config.hidden);
+        Self { model: Model::load(backend, &checkpoint, cache).unwrap(), workspace, routing, exchange, pairs: 0 }
     }
 
-    fn step(&mut self, run: &Run, states: &mut [State], fabric: &mut impl Fabric) {
+    fn step(&mut self, run: &Run, states: &mut [State]) {
         let mut open: Vec<&mut State> = states.iter_mut().filter(|state| !state.done()).collect();
         if !run.batched {
             open.truncate(1);
         }
         let batch: Vec<SequenceStep> = open.iter().map(|state| state.next(run.chunk)).collect();
-        let logits = self.model.all_logits(&batch, &mut self.table, fabric).unwrap();
+        let Self { model, workspace, routing, exchange, pairs } = self;
+        let (logits, slot_pairs) = model.all_logits(&batch, workspace, routing, exchange).unwrap();
+        *pairs += slot_pairs.into_iter().map(u64::from).sum::<u64>();
         let mut rest = &logits[..];
         for (state, step) in open.iter_mut().zip(&batch) {
             let (own, left) = rest.split_at(step.tokens.len() * self.model.config().vocabulary);
             state.take(step, own, self.model.config().vocabulary);
             rest = left;
         }
-    }
-
-    fn pairs(&mut self) -> u64 {
-        self.table.take_pairs().into_iter().map(u64::from).sum()
     }
 }
 

@@ -86,7 +86,7 @@ fn serving(group: GroupId, secret: &Secret) -> Serving<Cpu> {
 
 /// What the page of each change must be.
 fn right(work: Transaction) -> (Transaction, Vec<u128>) {
-    let backend = Cpu::new(1).unwrap();
+    let backend = Cpu::new(1);
     let of = |change: &SlotChange| backend.fingerprint(&page(&backend, work.layer, change.to));
     let fingerprints = work.changes.iter().map(of).collect();
     (work, fingerprints)

@@ -29,7 +29,7 @@ pub(crate) fn held(backend: &Cpu, rank: u32) -> HeldPages<Cpu> {
 }
 
 pub(crate) fn pages(rank: u32, staging_pages: u32) -> Arc<Pages<Cpu>> {
-    let backend = Arc::new(Cpu::new(1).unwrap());
+    let backend = Arc::new(Cpu::new(1));
     let held = held(&backend, rank);
     Pages::new(backend, SHAPE, map(), held, staging_pages)
 }

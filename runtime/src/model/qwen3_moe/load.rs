@@ -1,12 +1,9 @@
 //! What a rank reads of a checkpoint before it has any expert.
 
-use std::sync::Arc;
-
 use kernels::Backend;
-use plan::ids::LayerId;
 
-use super::{FeedForward, Layer};
-use crate::model::checkpoint::{Checkpoint, CheckpointError};
+use super::{FeedForward, Layer, LoadModelError};
+use crate::model::checkpoint::Checkpoint;
 use crate::model::config::{Config, LayerKind};
 use crate::model::weights;
 
@@ -16,7 +13,7 @@ pub(super) fn load_layer<B: Backend>(
     checkpoint: &Checkpoint,
     index: usize,
     sparse: &mut usize,
-) -> Result<Layer<B>, CheckpointError> {
+) -> Result<Layer<B>, LoadModelError> {
     let config = checkpoint.config();
     let prefix = weights::prefix(index);
     let vector = |name: &str| weights::vector(backend, checkpoint, &format!("{prefix}.{name}.weight"));
@@ -33,14 +30,11 @@ pub(super) fn load_layer<B: Backend>(
         output: linear(&["self_attn.o_proj"], config.heads.query_width())?,
         feed_forward_norm: vector("post_attention_layernorm")?,
         feed_forward: match config.layers[index] {
-            LayerKind::Dense => FeedForward::Dense(Arc::new(weights::dense(backend, checkpoint, index)?)),
+            LayerKind::Dense => FeedForward::Dense(weights::dense(backend, checkpoint, index)?),
             LayerKind::Sparse => {
                 let router = [format!("{prefix}.mlp.gate.weight")];
                 *sparse += 1;
-                FeedForward::Sparse(
-                    weights::linear(backend, checkpoint, &router, &[], config.hidden)?,
-                    LayerId::from(*sparse - 1),
-                )
+                FeedForward::Sparse(weights::linear(backend, checkpoint, &router, &[], config.hidden)?, *sparse - 1)
             }
         },
     })

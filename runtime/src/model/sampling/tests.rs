@@ -1,3 +1,10 @@
+use kernels::StepArea;
+use kernels::backend::Backend;
+use kernels::batch::StepLimits;
+use kernels::cpu::Cpu;
+use kernels::queue::Queue;
+use kernels::routing::{Copies, GroupShape};
+
 use super::*;
 use crate::protocol::SequenceId;
 
@@ -5,28 +12,46 @@ fn sampling(temperature: f32, top_p: f32, top_k: u32, seed: u64) -> Sampling {
     Sampling { temperature, top_p, top_k, seed, logprob: true }
 }
 
-fn row(logits: &[f32]) -> Row<'_> {
-    Row::of(logits).unwrap()
-}
-
-/// Whatever else is asked for, without temperature.
-fn greedy(logits: &[f32]) -> u32 {
-    row(logits).choose(&sampling(0.0, 0.1, 1, 5), 0, &mut Vec::new())
-}
-
-/// How often each token is chosen over many positions.
-fn histogram(logits: &[f32], sampling: &Sampling) -> Vec<f64> {
-    const DRAWS: u32 = 20_000;
-    let mut counts = vec![0.0; logits.len()];
-    for position in 0..DRAWS {
-        counts[row(logits).choose(sampling, position, &mut Vec::new()) as usize] += 1.0 / f64::from(DRAWS);
+/// The outputs of a batch for these rows of logits, one for each question.
+fn run(batch: &[SequenceStep], rows: &[Vec<f32>]) -> Vec<SequenceOutput> {
+    let cpu = Cpu::new(1);
+    let queue = cpu.queue().unwrap();
+    let mut area = StepArea::default();
+    for step in batch {
+        area.push(0, 0, &step.tokens, &[]);
     }
-    counts
+    ask(batch, &mut area.asked);
+    assert_eq!(area.asked.len(), rows.len());
+    let mut device = cpu.batch(StepLimits { tokens: area.ids.len(), blocks: 0 }).unwrap();
+    let group = GroupShape { ranks: 1, rank: 0, layers: 1, slots: 1, top_k: 1, tokens: 1 };
+    let mut slots = cpu.slots(group, vec![Copies::default()]).unwrap();
+    queue.upload(&area, &mut device, &mut slots);
+    queue.sample(&cpu.filled(&rows.concat()).unwrap(), 0..rows.len(), &mut device);
+    outputs(batch, rows[0].len(), &queue.collect(&device, &slots).unwrap())
 }
 
-fn close(found: &[f64], expected: &[f64]) {
-    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-    assert!(worst < 0.015, "{found:?} instead of {expected:?}");
+fn step(sequence: u64, tokens: usize, sample: bool, score: Vec<Option<u32>>) -> SequenceStep {
+    SequenceStep {
+        sequence: SequenceId(sequence),
+        position: 10,
+        tokens: vec![0; tokens],
+        blocks: vec![0],
+        sample: sample.then_some(Sampling::GREEDY),
+        score,
+        top_logprobs: 0,
+    }
+}
+
+/// The token at a position, by these settings.
+fn choose(logits: &[f32], sampling: Sampling, position: u32) -> u32 {
+    let step = SequenceStep { position, sample: Some(sampling), ..step(1, 1, true, vec![]) };
+    run(&[step], &[logits.to_vec()]).remove(0).token.unwrap().token
+}
+
+/// The score of a token, with the `top` best.
+fn score_of(logits: &[f32], token: u32, top: u32) -> TokenScore {
+    let step = SequenceStep { top_logprobs: top, ..step(1, 1, false, vec![Some(token)]) };
+    run(&[step], &[logits.to_vec()]).remove(0).scores.remove(0).unwrap()
 }
 
 /// Logits with the probabilities 0.5, 0.25, 0.15, 0.1.
@@ -35,50 +60,21 @@ fn logits() -> Vec<f32> {
 }
 
 #[test]
-fn greedy_takes_the_best_token_and_the_lowest_of_equal_ones() {
-    for len in [1, 15, 16, 17, 50] {
-        let mut logits = vec![-1.0; len];
-        assert_eq!(greedy(&logits), 0);
-        logits[len - 1] = 2.0;
-        assert_eq!(greedy(&logits), len as u32 - 1);
-        logits[len / 2] = 2.0;
-        assert_eq!(greedy(&logits), len as u32 / 2);
+fn positions_draw_tokens_as_often_as_temperature_says() {
+    const DRAWS: u32 = 5_000;
+    let mut counts = [0.0; 4];
+    for position in 0..DRAWS {
+        counts[choose(&logits(), sampling(1.0, 1.0, 0, 1), position) as usize] += 1.0 / f64::from(DRAWS);
     }
-}
-
-#[test]
-fn tokens_are_chosen_as_often_as_temperature_says() {
-    close(&histogram(&logits(), &sampling(1.0, 1.0, 0, 1)), &[0.15, 0.5, 0.1, 0.25]);
-    let hot: Vec<f64> = [0.15_f64, 0.5, 0.1, 0.25].iter().map(|p| p.sqrt()).collect();
-    let sum: f64 = hot.iter().sum();
-    close(&histogram(&logits(), &sampling(2.0, 1.0, 0, 2)), &hot.iter().map(|p| p / sum).collect::<Vec<_>>());
-}
-
-#[test]
-fn top_k_and_top_p_leave_only_the_best_tokens_in_their_proportions() {
-    close(&histogram(&logits(), &sampling(1.0, 1.0, 2, 3)), &[0.0, 2.0 / 3.0, 0.0, 1.0 / 3.0]);
-    // 0.5 + 0.25 < 0.8 <= 0.5 + 0.25 + 0.15
-    close(&histogram(&logits(), &sampling(1.0, 0.8, 0, 4)), &[0.15 / 0.9, 0.5 / 0.9, 0.0, 0.25 / 0.9]);
-    // Of the two that top_k leaves, the best alone has 2/3.
-    close(&histogram(&logits(), &sampling(1.0, 0.6, 2, 5)), &[0.0, 1.0, 0.0, 0.0]);
-    close(&histogram(&logits(), &sampling(1.0, 1e-6, 0, 6)), &[0.0, 1.0, 0.0, 0.0]);
-}
-
-#[test]
-fn settings_that_leave_every_token_choose_as_if_they_were_not_given() {
-    let logits = logits();
-    let run = |top_p, top_k| -> Vec<u32> {
-        (0..50).map(|at| row(&logits).choose(&sampling(1.0, top_p, top_k, 7), at, &mut Vec::new())).collect()
-    };
-    for top_k in [4, 5, u32::MAX] {
-        assert_eq!(run(1.0, top_k), run(1.0, 0), "top_k {top_k}");
+    for (found, expected) in counts.iter().zip([0.15, 0.5, 0.1, 0.25]) {
+        assert!((found - expected).abs() < 0.03, "{counts:?}");
     }
 }
 
 #[test]
 fn equal_seeds_and_positions_choose_the_equal_token_and_others_do_not() {
     let logits = vec![0.0; 1000];
-    let run = |seed| (0..20).map(|at| row(&logits).choose(&sampling(1.0, 1.0, 0, seed), at, &mut Vec::new())).collect();
+    let run = |seed| (0..20).map(|at| choose(&logits, sampling(1.0, 1.0, 0, seed), at)).collect();
     let (a, b, c): (Vec<u32>, Vec<u32>, Vec<u32>) = (run(7), run(7), run(8));
     assert_eq!(a, b);
     let same = a.iter().zip(&c).filter(|(a, c)| a == c).count();
@@ -88,29 +84,19 @@ fn equal_seeds_and_positions_choose_the_equal_token_and_others_do_not() {
 #[test]
 fn scores_are_log_probabilities_of_the_unmodified_logits_best_first() {
     let logits = logits();
-    let score = row(&logits).score(2, 3);
+    let score = score_of(&logits, 2, 3);
     assert!((score.logprob - 0.1_f32.ln()).abs() < 1e-6);
     assert_eq!(score.top.iter().map(|(token, _)| *token).collect::<Vec<_>>(), [1, 3, 0]);
     assert!((score.top[1].1 - 0.25_f32.ln()).abs() < 1e-6);
-    assert_eq!(row(&[1.0; 4]).score(0, 2).top.iter().map(|(token, _)| *token).collect::<Vec<_>>(), [0, 1]);
+    let top = |logits: &[f32], top| score_of(logits, 0, top).top.iter().map(|(token, _)| *token).collect::<Vec<_>>();
+    assert_eq!(top(&[1.0; 4], 2), [0, 1]);
+    assert_eq!(top(&[1.0; 4], 9), [0, 1, 2, 3], "as many as there are");
 }
 
 #[test]
 fn logits_that_are_no_numbers_choose_and_score_nothing_and_leave_the_others_alone() {
-    for wrong in [f32::NAN, -f32::NAN, f32::INFINITY] {
-        for place in [0, 5, 16, 36] {
-            let mut logits = vec![0.5; 37];
-            assert!(Row::of(&logits).is_some());
-            logits[place] = wrong;
-            assert!(Row::of(&logits).is_none(), "{wrong} at {place}");
-        }
-    }
-    assert!(Row::of(&[f32::NEG_INFINITY; 37]).is_none());
     let batch = [step(1, 1, true, vec![Some(1)]), step(2, 1, true, vec![Some(1)])];
-    let mut outputs = Outputs::new(&batch);
-    outputs.take(&[0.0, f32::NAN]);
-    outputs.take(&[0.0, 1.0]);
-    let outputs = outputs.finish();
+    let outputs = run(&batch, &[vec![0.0, f32::NAN], vec![0.0, 1.0]]);
     assert_eq!((outputs[0].no_numbers, outputs[1].no_numbers), (true, false));
     assert_eq!((&outputs[0].token, &outputs[0].scores[0]), (&None, &None));
     assert_eq!(outputs[1].token.as_ref().map(|token| token.token), Some(1));
@@ -120,26 +106,11 @@ fn logits_that_are_no_numbers_choose_and_score_nothing_and_leave_the_others_alon
 fn a_token_that_cannot_come_has_a_logprob_that_is_a_number() {
     let mut logits = logits();
     logits[1] = f32::NEG_INFINITY;
-    assert!(Row::of(&logits).is_some());
-    let score = row(&logits).score(1, 4);
+    let score = score_of(&logits, 1, 4);
     let is_least = |logprob: f32| logprob.to_bits() == LEAST_LOGPROB.to_bits();
     assert!(is_least(score.logprob));
     assert!(score.top[3].0 == 1 && is_least(score.top[3].1));
-    assert!(is_least(row(&[0.0, f32::MAX]).score(0, 0).logprob));
-    let chosen = row(&[f32::NEG_INFINITY, f32::MIN]).choose(&sampling(1.0, 1.0, 0, 0), 0, &mut Vec::new());
-    assert_eq!(chosen, 1);
-}
-
-fn step(sequence: u64, tokens: usize, sample: bool, score: Vec<Option<u32>>) -> SequenceStep {
-    SequenceStep {
-        sequence: SequenceId(sequence),
-        position: 10,
-        tokens: vec![0; tokens],
-        blocks: vec![0],
-        sample: sample.then(|| sampling(0.0, 1.0, 0, 0)),
-        score,
-        top_logprobs: 0,
-    }
+    assert!(is_least(score_of(&[0.0, f32::MAX], 0, 0).logprob));
 }
 
 #[test]
@@ -150,18 +121,12 @@ fn rows_of_logits_go_to_the_tokens_that_want_them() {
         step(3, 1, true, vec![]),
         step(4, 2, false, vec![Some(2), None]),
     ];
-    let wanted: Vec<(usize, usize)> = (0..4)
-        .flat_map(|sequence| (0..batch[sequence].tokens.len()).map(move |token| (sequence, token)))
-        .filter(|&(sequence, token)| wants(&batch[sequence], token))
-        .collect();
-    assert_eq!(wanted, [(1, 1), (1, 2), (2, 0), (3, 0)]);
-    let mut outputs = Outputs::new(&batch);
-    for best in 0..wanted.len() {
-        let mut logits = vec![0.0; 4];
-        logits[best] = 50.0;
-        outputs.take(&logits);
-    }
-    let outputs = outputs.finish();
+    let mut asked = Vec::new();
+    ask(&batch, &mut asked);
+    assert_eq!(asked.iter().map(|asked| asked.row).collect::<Vec<_>>(), [4, 5, 6, 7]);
+    let rows: Vec<Vec<f32>> =
+        (0..4).map(|best| (0..4).map(|token| if token == best { 50.0 } else { 0.0 }).collect()).collect();
+    let outputs = run(&batch, &rows);
     let token = |index: usize| outputs[index].token.as_ref().map(|score| score.token);
     assert_eq!((token(0), token(1), token(2), token(3)), (None, Some(1), Some(2), None));
     let scored = |index: usize| -> Vec<Option<bool>> {

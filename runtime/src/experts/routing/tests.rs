@@ -10,14 +10,20 @@ use crate::protocol::TransactionId;
 const SHAPE: MapShape = MapShape { layers: 2, experts: 6, ranks: 2, slots_per_rank: 4 };
 
 /// Rank 0 holds 0 1 2 3, rank 1 holds 4 5 0 1; a page is the name of its expert.
-fn table(rank: u32) -> ExpertTable<String> {
+fn table(rank: u32) -> Routing<String> {
     let map = ExpertMap::contiguous(SHAPE).unwrap();
     let pages = map
         .layers()
         .flat_map(|layer| map.rank(layer, RankId(rank)).to_vec())
         .map(|expert| Arc::new(expert.to_string()))
         .collect();
-    ExpertTable::new(&map, &Topology::single_node(2, SHAPE.slots_per_rank), RankId(rank), 1, pages)
+    Routing::new(&map, &Topology::single_node(2, SHAPE.slots_per_rank), RankId(rank), 1, pages)
+}
+
+/// The slot that computes an expert for a token of a sequence.
+fn choose<P>(table: &Routing<P>, layer: LayerId, expert: u32, token: (u32, u32)) -> (RankId, SlotIndex) {
+    let Slot { rank, index } = table.copies(layer).choose(expert, token.0, token.1);
+    (RankId(rank), SlotIndex(index))
 }
 
 fn change(rank: u32, slot: u32, from: u32, to: u32) -> SlotChange {
@@ -32,13 +38,14 @@ fn commit(changes: &[SlotChange]) -> Commit {
 
 /// Layer 0 of a table of one expert that is on every rank with these shares, by how many of a run of tokens each rank
 /// gets.
-fn spread(shares: &[u32], tokens: impl Iterator<Item = (u64, u32)>) -> Vec<i32> {
+fn spread(shares: &[u32], tokens: impl Iterator<Item = (u32, u32)>) -> Vec<i32> {
     let shape = MapShape { layers: 1, experts: 1, ranks: shares.len(), slots_per_rank: 1 };
     let map = ExpertMap::contiguous(shape).unwrap().with_shares(shares).unwrap();
-    let table = ExpertTable::new(&map, &Topology::single_node(shares.len(), 1), RankId(0), 1, vec![Arc::new(())]);
+    let table = Routing::new(&map, &Topology::single_node(shares.len(), 1), RankId(0), 1, vec![Arc::new(())]);
     let mut counts = vec![0; shares.len()];
+    let copies = &table.layers()[0];
     for (sequence, position) in tokens {
-        counts[table.choose(LayerId(0), ExpertId(0), SequenceId(sequence), position).0.index()] += 1;
+        counts[copies.choose(0, sequence, position).rank as usize] += 1;
     }
     counts
 }
@@ -57,7 +64,7 @@ fn copies_of_an_expert_take_their_shares_in_every_run_of_positions_and_of_sequen
     for shares in cases {
         for start in [0_u32, 77, 1000] {
             let by_position = spread(&shares, (start..start + 240).map(|position| (9, position)));
-            let by_sequence = spread(&shares, (start..start + 240).map(|sequence| (sequence.into(), 5)));
+            let by_sequence = spread(&shares, (start..start + 240).map(|sequence| (sequence, 5)));
             for counts in [by_position, by_sequence] {
                 for (&count, &share) in counts.iter().zip(&shares) {
                     let expected = (240 * u64::from(share) / u64::from(whole)) as i32;
@@ -76,9 +83,9 @@ fn a_commit_of_shares_alone_needs_no_page_and_holds_for_the_next_token() {
     let shares = vec![share(0, 0, 0), share(1, 2, WHOLE)];
     let mut work = commit(&[]);
     work.work.shares = shares;
-    assert_eq!(table.commit(&work, Vec::new()).unwrap(), []);
+    assert_eq!(table.commit(&work, Vec::new()).unwrap().replaced, []);
     for position in 0..50 {
-        assert_eq!(table.choose(LayerId(1), ExpertId(0), SequenceId(3), position), (RankId(1), SlotIndex(2)));
+        assert_eq!(choose(&table, LayerId(1), 0, (3, position)), (RankId(1), SlotIndex(2)));
     }
     let standing_by = table.page_of(LayerId(1), ExpertId(0)).unwrap();
     assert_eq!(**standing_by, "expert 0");
@@ -91,7 +98,7 @@ fn a_token_is_sent_to_a_slot_that_holds_its_expert() {
     for layer in map.layers() {
         for expert in 0..6 {
             for position in 0..50 {
-                let (rank, slot) = table.choose(layer, ExpertId(expert), SequenceId(3), position);
+                let (rank, slot) = choose(&table, layer, expert, (3, position));
                 assert_eq!(map.expert(layer, rank, slot), ExpertId(expert));
             }
         }
@@ -103,15 +110,16 @@ fn a_commit_swaps_this_ranks_pages_and_the_routing_of_its_layer_only() {
     let mut table = table(1);
     // Expert 0 leaves rank 1, which gets a copy of 2 instead; on rank 0 expert 1 makes place for 5.
     let work = commit(&[change(1, 2, 0, 2), change(0, 1, 1, 5)]);
-    let replaced = table.commit(&work, vec![(SlotIndex(2), Arc::new("new".to_owned()))]).unwrap();
-    assert_eq!(replaced, [(SlotIndex(2), Arc::new("expert 0".to_owned()))]);
+    let change = table.commit(&work, vec![(SlotIndex(2), Arc::new("new".to_owned()))]).unwrap();
+    assert_eq!(change.layer, LayerChange { layer: 1, copies: table.copies(LayerId(1)) });
+    assert_eq!(change.replaced, [(SlotIndex(2), Arc::new("expert 0".to_owned()))]);
     assert_eq!(table.epoch(), 2);
     assert_eq!(**table.page_of(LayerId(1), ExpertId(2)).unwrap(), "new");
     assert_eq!(table.page_of(LayerId(1), ExpertId(0)), None);
     assert_eq!(**table.page_of(LayerId(0), ExpertId(0)).unwrap(), "expert 0");
     let map = table.map();
     assert_eq!(map.replicas(LayerId(1), ExpertId(5)), [(RankId(0), SlotIndex(1)), (RankId(1), SlotIndex(1))]);
-    assert_eq!(table.choose(LayerId(1), ExpertId(0), SequenceId(1), 1), (RankId(0), SlotIndex(0)));
+    assert_eq!(choose(&table, LayerId(1), 0, (1, 1)), (RankId(0), SlotIndex(0)));
 }
 
 #[test]
@@ -138,24 +146,15 @@ fn a_commit_that_does_not_fit_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn pairs_are_counted_by_slot_and_taken_once() {
-    let mut table = table(0);
-    table.count(LayerId(1), SlotIndex(2), 5);
-    table.count(LayerId(1), SlotIndex(2), 2);
-    assert_eq!(table.take_pairs(), [0, 0, 0, 0, 0, 0, 7, 0]);
-    assert_eq!(table.take_pairs(), [0; 8]);
-}
-
-#[test]
 fn a_token_stays_on_its_node_where_that_has_a_copy() {
     // Expert 0 is on ranks 0 and 2, each on a node of its own with one other rank; expert 1 on rank 1 alone.
     let shape = MapShape { layers: 1, experts: 3, ranks: 4, slots_per_rank: 1 };
     let map = ExpertMap::new(shape, [0, 1, 0, 2].map(ExpertId).to_vec()).unwrap();
     let topology = Topology::even(2, 4, 1).unwrap();
     for (rank, nearest) in [(0, 0), (1, 0), (2, 2), (3, 2)] {
-        let table = ExpertTable::new(&map, &topology, RankId(rank), 1, vec![Arc::new(())]);
+        let table = Routing::new(&map, &topology, RankId(rank), 1, vec![Arc::new(())]);
         for position in 0..32 {
-            let chosen = |expert| table.choose(LayerId(0), ExpertId(expert), SequenceId(5), position).0;
+            let chosen = |expert| choose(&table, LayerId(0), expert, (5, position)).0;
             assert_eq!((chosen(0), chosen(1)), (RankId(nearest), RankId(1)), "from rank {rank}");
         }
     }
@@ -166,7 +165,7 @@ fn a_commit_of_32_slots_costs_a_step_less_than_50_microseconds() {
     let shape = MapShape { layers: 1, experts: 128, ranks: 4, slots_per_rank: 64 };
     let map = ExpertMap::contiguous(shape).unwrap();
     let pages: Vec<Arc<String>> = (0..64).map(|_| Arc::new(String::new())).collect();
-    let mut table = ExpertTable::new(&map, &Topology::even(2, 4, 64).unwrap(), RankId(0), 0, pages.clone());
+    let mut table = Routing::new(&map, &Topology::even(2, 4, 64).unwrap(), RankId(0), 0, pages.clone());
     // Rank 0 holds experts 0..64 and rank 2 the same; the changes alternate 32 slots of rank 0 between 0.. and 64...
     let mut fastest = u128::MAX;
     for round in 0..40_u64 {

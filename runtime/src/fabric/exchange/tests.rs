@@ -1,3 +1,11 @@
+use std::sync::Arc;
+
+use kernels::StepArea;
+use kernels::backend::PageShape;
+use kernels::batch::StepLimits;
+use kernels::cpu::Cpu;
+use kernels::routing::{Copies, Slot};
+use kernels::tensor::{MatrixView, Values, WeightKind};
 use plan::ids::RankId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -27,14 +35,26 @@ impl Fabric for Scripted {
 }
 
 /// What becomes of two frames of another rank, where this one has no token.
-fn exchange(first: Frame, second: Frame) -> Result<usize, FabricError> {
-    let (mut fabric, mut dispatch) = (Scripted(vec![first, second]), Dispatch::default());
-    dispatch.begin(2, WIDTH);
-    dispatch.exchange(&mut fabric, SLOTS, |_| {})?;
-    let pairs = dispatch.pairs();
-    dispatch.group(SLOTS);
-    dispatch.give_back(&mut fabric, &vec![0.0; pairs * WIDTH])?;
-    Ok(pairs)
+fn exchange(first: Frame, second: Frame) -> Result<u32, FabricError> {
+    let group = GroupShape { ranks: 2, rank: 0, layers: 1, slots: SLOTS, top_k: 2, tokens: 3 };
+    let mut exchange = HostExchange::new(Scripted(vec![first, second]), group, WIDTH);
+    let (cpu, page) = (Cpu::new(1), PageShape { hidden: WIDTH, intermediate: 1, kind: WeightKind::F32 });
+    let queue = cpu.queue().unwrap();
+    let copies = Copies { starts: vec![0, 1], slots: vec![Slot { rank: 0, index: 0 }], bounds: vec![0] };
+    let mut slots = cpu.slots(group, vec![copies]).unwrap();
+    let mut batch = cpu.batch(StepLimits { tokens: 1, blocks: 0 }).unwrap();
+    queue.upload(&StepArea::default(), &mut batch, &mut slots);
+    let (mut routing, mut x) = (cpu.routing(group).unwrap(), cpu.buffer(group.rows() * WIDTH).unwrap());
+    let mut results = cpu.buffer(group.results() * WIDTH).unwrap();
+    queue.choose(&batch, &slots, 0, &mut routing);
+    Exchange::<Cpu>::dispatch(&mut exchange, &queue, &mut routing, &mut x)?;
+    queue.group(&mut slots, 0, &mut routing);
+    let weights = Values::F32(&[0.0; WIDTH]);
+    let (wide, high) = (MatrixView::new(1, WIDTH, weights), MatrixView::new(WIDTH, 1, weights));
+    let pages: Vec<_> = (0..SLOTS).map(|_| Arc::new(cpu.page(page, wide, wide, high))).collect();
+    queue.experts(&pages, &routing, &x, &mut results);
+    Exchange::<Cpu>::combine(&mut exchange, &queue, &mut routing, &mut results)?;
+    Ok(queue.collect(&batch, &slots).unwrap().pairs.iter().sum())
 }
 
 fn frame(indices: &[u32], rows: usize) -> Frame {
@@ -54,6 +74,8 @@ fn a_frame_that_does_not_say_what_it_holds_is_a_broken_peer() {
         (&[1, 1, 3], 1, "a slot that does not exist"),
         (&[1, u32::MAX, 0], 1, "a slot that does not exist"),
         (&[1, 1, 0, 5], 1, "goes on after its rows"),
+        (&[4, 0, 0, 0, 0], 4, "more rows than a step"),
+        (&[1, 7, 0, 0, 0, 0, 0, 0, 0], 1, "more pairs than a step"),
     ] {
         let error = exchange(frame(indices, rows), Frame::default()).unwrap_err();
         assert!(error.to_string().contains(expected), "{indices:?}: {error}");
@@ -75,7 +97,7 @@ fn no_frame_of_another_rank_ends_this_one() {
         };
         let (first, second) = (any(), any());
         if let Ok(pairs) = exchange(first.clone(), second) {
-            assert!(pairs < first.indices.len().max(1), "{first:?}");
+            assert!((pairs as usize) < first.indices.len().max(1), "{first:?}");
         }
     }
 }

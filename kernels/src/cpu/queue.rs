@@ -1,0 +1,246 @@
+//! Operations as the CPU does them: at once, by the thread that asks and those that it has beside it.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytemuck::Pod;
+
+use super::attention::{Attend, Span, scratch_len, spans};
+use super::buffer::Buffer;
+use super::feed_forward::{BLOCK_ROWS, FeedForward};
+use super::matrix::{Lookup, Matrix};
+use super::norm::{RmsNorm, Rotate};
+use super::page::Page;
+use super::product::{Product, Rows};
+use super::router::{Combine, Route};
+use super::routing::{Routing, Slots};
+use super::sample::Batch;
+use super::simd::Instructions;
+use super::threads::Threads;
+use super::{Cache, Cpu};
+use crate::backend::{RouterShape, Write};
+use crate::batch::{Collected, StepArea};
+use crate::error::DeviceError;
+use crate::queue::{Arrived, Home, Leaving, Queue, Returning, Rotation};
+
+/// The thread that made it, which is one of its threads.
+#[derive(Debug)]
+pub struct CpuQueue {
+    instructions: Instructions,
+    threads: Threads,
+}
+
+impl CpuQueue {
+    pub(super) const fn new(instructions: Instructions, threads: Threads) -> Self {
+        Self { instructions, threads }
+    }
+}
+
+impl Queue<Cpu> for CpuQueue {
+    fn upload(&self, area: &StepArea, batch: &mut Batch, slots: &mut Slots) {
+        batch.begin(area);
+        slots.begin(&area.changes);
+    }
+
+    fn collect<'a>(&self, batch: &'a Batch, slots: &'a Slots) -> Result<Collected<'a>, DeviceError> {
+        let (sampled, best) = batch.sampled();
+        Ok(Collected {
+            sampled: Cow::Borrowed(sampled),
+            best: Cow::Borrowed(best),
+            pairs: Cow::Borrowed(slots.pairs()),
+        })
+    }
+
+    fn read<'a, T: Pod + Send + Sync>(&self, buffer: &'a Buffer<T>) -> Cow<'a, [T]> {
+        Cow::Borrowed(buffer)
+    }
+
+    fn embed(&self, table: &Lookup, batch: &Batch, out: &mut Buffer<f32>) {
+        let ids = &batch.area.ids;
+        out.set_len(ids.len() * table.width());
+        for (id, out) in ids.iter().zip(out.chunks_exact_mut(table.width())) {
+            table.read(*id as usize, out);
+        }
+    }
+
+    fn rms_norm(&self, x: &Buffer<f32>, weight: &Buffer<f32>, epsilon: f32, out: &mut Buffer<f32>) {
+        out.set_len(x.len());
+        let width = weight.len();
+        let rows = self.threads.rows(x.len() / width, width);
+        self.threads.each_rows(out, width, rows, |first, out| {
+            self.instructions.run(RmsNorm { x: &x[first * width..][..out.len()], weight, epsilon, out });
+        });
+    }
+
+    fn matmul(&self, x: &Buffer<f32>, weights: &Matrix, write: Write, out: &mut Buffer<f32>) {
+        let rows = x.len() / weights.columns;
+        out.set_len(rows * weights.rows);
+        let piece = self.threads.rows(rows, weights.rows * weights.columns);
+        self.threads.each_rows(out, weights.rows, piece, |first, out| {
+            let x = Rows { values: x, width: weights.columns, first, list: None };
+            self.instructions.run(Product { x, weights: weights.packed(), write, out });
+        });
+    }
+
+    fn rotate(&self, projected: &mut Buffer<f32>, batch: &Batch, rotation: &Rotation<'_, Cpu>) {
+        let Rotation { heads, query_norm, key_norm, epsilon, angles } = *rotation;
+        let width = heads.projected_width();
+        let rows = self.threads.rows(projected.len() / width, 2 * width);
+        self.threads.each_rows(projected, width, rows, |first, projected| {
+            let positions = &batch.area.positions[first..];
+            self.instructions.run(Rotate { projected, heads, query_norm, key_norm, epsilon, angles, positions });
+        });
+    }
+
+    fn store(&self, cache: &mut Cache, projected: &Buffer<f32>, batch: &Batch) {
+        cache.store(projected, spans(&batch.area));
+    }
+
+    fn attend(&self, cache: &Cache, projected: &Buffer<f32>, batch: &Batch, out: &mut Buffer<f32>) {
+        out.set_len(batch.area.ids.len() * cache.heads().query_width());
+        attend(self, cache, projected, &batch.area, out);
+    }
+
+    fn feed_forward(&self, page: &Page, x: &Buffer<f32>, out: &mut Buffer<f32>) {
+        let shape = page.shape();
+        let rows = x.len() / shape.hidden;
+        let piece = self.threads.rows(rows, 3 * shape.hidden * shape.intermediate);
+        self.threads.each_rows(out, shape.hidden, piece, |first, out| {
+            let x = Rows { values: x, width: shape.hidden, first, list: None };
+            let mut scratch = vec![0.0; 2 * BLOCK_ROWS * shape.intermediate];
+            FeedForward { page, x, out, scratch: &mut scratch, write: Write::Add }.run(self.instructions);
+        });
+    }
+
+    fn route(&self, logits: &Buffer<f32>, shape: RouterShape, routing: &mut Routing) {
+        let rows = logits.len() / shape.experts;
+        let Routing { experts, weights, .. } = routing;
+        experts.set_len(rows * shape.top_k);
+        weights.set_len(rows * shape.top_k);
+        self.instructions.run(Route { logits, shape, experts, weights });
+    }
+
+    fn choose(&self, batch: &Batch, slots: &Slots, layer: usize, routing: &mut Routing) {
+        routing.choose(slots, layer, &batch.area.sequences, &batch.area.positions);
+    }
+
+    fn group(&self, slots: &mut Slots, layer: usize, routing: &mut Routing) {
+        routing.group(slots, layer);
+    }
+
+    fn experts(&self, pages: &[Arc<Page>], routing: &Routing, x: &Buffer<f32>, results: &mut Buffer<f32>) {
+        let Some(shape) = pages.first().map(|page| page.shape()) else { return };
+        let groups = routing.groups();
+        results.set_len(groups.rows.len() * shape.hidden);
+        let pieces = self.threads.pieces(groups.rows.len() * 3 * shape.hidden * shape.intermediate);
+        let most = if pieces == 1 { usize::MAX } else { groups.rows.len().div_ceil(pieces).next_multiple_of(8) };
+        // Pieces of about equal work.
+        let mut work = Vec::with_capacity(pages.len() + pieces);
+        let mut rest = &mut results[..];
+        for (group, page) in pages.iter().enumerate() {
+            let (mut row, end) = (groups.starts[group] as usize, groups.starts[group + 1] as usize);
+            while row < end {
+                let rows = most.min(end - row);
+                let (piece, left) = std::mem::take(&mut rest).split_at_mut(rows * shape.hidden);
+                work.push((&**page, row, piece));
+                rest = left;
+                row += rows;
+            }
+        }
+        let run = |(page, first, out): (&Page, usize, &mut [f32]), scratch: &mut [f32]| {
+            let x = Rows { values: x, width: shape.hidden, first, list: Some(groups.rows) };
+            FeedForward { page, x, out, scratch, write: Write::Replace }.run(self.instructions);
+        };
+        let scratch_len = 2 * BLOCK_ROWS * shape.intermediate;
+        if pieces == 1 {
+            let mut scratch = vec![0.0; scratch_len];
+            for piece in work {
+                run(piece, &mut scratch);
+            }
+        } else {
+            self.threads.each(work, |piece| run(piece, &mut vec![0.0; scratch_len]));
+        }
+    }
+
+    fn combine(&self, results: &Buffer<f32>, routing: &mut Routing, out: &mut Buffer<f32>) {
+        let top_k = routing.top_k();
+        let (rows, weights) = routing.results();
+        if rows.is_empty() {
+            return;
+        }
+        let tokens = rows.len() / top_k;
+        let width = out.len() / tokens;
+        let piece = self.threads.rows(tokens, top_k * width);
+        self.threads.each_rows(out, width, piece, |first, out| {
+            let range = first * top_k..(first + out.len() / width) * top_k;
+            let (rows, weights) = (&rows[range.clone()], &weights[range]);
+            self.instructions.run(Combine { x: results, width, rows, weights, top_k, out });
+        });
+    }
+
+    fn gather(&self, x: &Buffer<f32>, batch: &Batch, asked: Range<usize>, out: &mut Buffer<f32>) {
+        let asked = &batch.area.asked[asked];
+        let width = x.len() / batch.area.ids.len().max(1);
+        out.set_len(asked.len() * width);
+        for (asked, out) in asked.iter().zip(out.chunks_exact_mut(width)) {
+            out.copy_from_slice(&x[asked.row as usize * width..][..width]);
+        }
+    }
+
+    fn sample(&self, logits: &Buffer<f32>, asked: Range<usize>, batch: &mut Batch) {
+        batch.sample(&self.threads, logits, asked);
+    }
+
+    fn leaving<'a>(&self, routing: &'a Routing, x: &'a Buffer<f32>) -> Leaving<'a> {
+        Leaving { destinations: Cow::Borrowed(routing.destinations()), values: Cow::Borrowed(x) }
+    }
+
+    fn arrive(&self, routing: &mut Routing, arrived: Arrived<'_>, x: &mut Buffer<f32>) {
+        let Arrived { values, pairs, width } = arrived;
+        routing.arrive(x.len() / width, pairs);
+        x.append(values);
+    }
+
+    fn returning<'a>(&self, routing: &'a Routing, results: &'a Buffer<f32>) -> Returning<'a> {
+        Returning { rows: Cow::Borrowed(routing.returning()), values: Cow::Borrowed(results) }
+    }
+
+    fn come_home(&self, routing: &mut Routing, home: Home<'_>, results: &mut Buffer<f32>) {
+        let Home { from, width, values } = home;
+        routing.come_home(from, results.len() / width);
+        results.append(values);
+    }
+}
+
+/// Splits the spans into pieces of about equal work.
+fn attend(queue: &CpuQueue, cache: &Cache, projected: &[f32], area: &StepArea, out: &mut [f32]) {
+    let heads = cache.heads();
+    let (width, projected_width) = (heads.query_width(), heads.projected_width());
+    // Keys that all tokens look at; each costs two multiply-adds for each element of the query heads.
+    let keys = |span: Span<'_>| span.tokens * span.position + span.tokens * (span.tokens + 1) / 2;
+    let total: usize = spans(area).map(keys).sum();
+    let pieces = queue.threads.pieces(2 * total * width);
+    let share = total.div_ceil(pieces);
+    let mut work = Vec::with_capacity(area.spans.len() + pieces);
+    let (mut rest, mut projected) = (out, projected);
+    for span in spans(area) {
+        let mut first = 0;
+        while first < span.tokens {
+            let (mut count, mut cost) = (0, 0);
+            while first + count < span.tokens && (cost < share || count % 8 != 0) {
+                cost += span.position + first + count + 1;
+                count += 1;
+            }
+            let (piece, left) = rest.split_at_mut(count * width);
+            let (rows, projected_left) = projected.split_at(count * projected_width);
+            work.push((Span { tokens: count, position: span.position + first, ..span }, rows, piece));
+            (rest, projected) = (left, projected_left);
+            first += count;
+        }
+    }
+    queue.threads.each(work, |(span, projected, out)| {
+        let mut scratch = vec![0.0; scratch_len(span.position + span.tokens - 1)];
+        queue.instructions.run(Attend { cache, projected, span, scratch: &mut scratch, out });
+    });
+}

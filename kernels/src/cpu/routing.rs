@@ -1,0 +1,172 @@
+//! Which rows go through which slots of this rank in one layer, and where their results are. Bookkeeping in lists; the
+//! arithmetic is elsewhere.
+
+use super::buffer::{Buffer, list};
+use super::feed_forward::Groups;
+use crate::error::DeviceError;
+use crate::routing::{Copies, Destination, GroupShape, LayerChange, Pair, Slot};
+
+/// The slots of a group.
+#[derive(Debug)]
+pub struct Slots {
+    layers: Vec<Copies>,
+    /// Pairs computed in each slot of this rank since the last step began, `[layers, slots]`.
+    pairs: Vec<u32>,
+}
+
+impl Slots {
+    /// # Panics
+    /// If there are not the copies of each layer.
+    pub(crate) fn new(group: GroupShape, layers: Vec<Copies>) -> Self {
+        assert_eq!(layers.len(), group.layers, "copies of every layer");
+        Self { layers, pairs: vec![0; group.layers * group.slots] }
+    }
+
+    /// A step begins.
+    pub(crate) fn begin(&mut self, changes: &[LayerChange]) {
+        self.pairs.fill(0);
+        for LayerChange { layer, copies } in changes {
+            self.layers[*layer].clone_from(copies);
+        }
+    }
+
+    pub(crate) fn pairs(&self) -> &[u32] {
+        &self.pairs
+    }
+}
+
+/// One layer's routing; its memory is reused by all.
+#[derive(Debug)]
+pub struct Routing {
+    group: GroupShape,
+    /// `[tokens, top_k]`
+    pub(crate) experts: Buffer<u32>,
+    /// `[tokens, top_k]`
+    pub(crate) weights: Buffer<f32>,
+    /// Of each (token, expert).
+    destinations: Vec<Destination>,
+    /// Pairs given to each rank, this one too.
+    given: Vec<u32>,
+    /// Pairs to compute here: those of this rank's tokens, then those of each other rank's as they arrived.
+    pairs: Vec<Pair>,
+    /// How many of them are of this rank's tokens.
+    own: usize,
+    /// Where each pair's result is once pairs are grouped by slot.
+    places: Vec<u32>,
+    starts: Vec<u32>,
+    next: Vec<u32>,
+    /// The row of each result.
+    rows: Vec<u32>,
+    /// Row of the first result that each other rank gave back.
+    bases: Vec<u32>,
+    /// Row of the result of each (token, expert).
+    results: Vec<u32>,
+}
+
+impl Routing {
+    pub(crate) fn new(group: GroupShape) -> Result<Self, DeviceError> {
+        let (chosen, pairs) = (group.tokens.saturating_mul(group.top_k), group.pairs());
+        Ok(Self {
+            group,
+            experts: Buffer::new(chosen)?,
+            weights: Buffer::new(chosen)?,
+            destinations: list(chosen)?,
+            given: vec![0; group.ranks],
+            pairs: list(pairs)?,
+            own: 0,
+            places: list(pairs)?,
+            starts: list(group.slots + 1)?,
+            next: list(group.slots + 1)?,
+            rows: list(pairs)?,
+            bases: vec![0; group.ranks],
+            results: list(chosen)?,
+        })
+    }
+
+    /// Chooses a slot for each of the experts of tokens that are called so in their sequences.
+    pub(crate) fn choose(&mut self, slots: &Slots, layer: usize, sequences: &[u32], positions: &[u32]) {
+        let (copies, own) = (&slots.layers[layer], self.group.rank as u32);
+        self.destinations.clear();
+        self.pairs.clear();
+        self.given.fill(0);
+        let tokens = sequences.iter().zip(positions).zip(self.experts.chunks_exact(self.group.top_k));
+        for (row, ((&sequence, &position), experts)) in (0..).zip(tokens) {
+            for &expert in experts {
+                let slot = copies.choose(expert, sequence, position);
+                let ordinal = &mut self.given[slot.rank as usize];
+                self.destinations.push(Destination { slot, ordinal: *ordinal });
+                *ordinal += 1;
+                if slot.rank == own {
+                    self.pairs.push(Pair { slot: slot.index, row });
+                }
+            }
+        }
+        self.own = self.pairs.len();
+    }
+
+    pub(crate) const fn top_k(&self) -> usize {
+        self.group.top_k
+    }
+
+    pub(crate) fn destinations(&self) -> &[Destination] {
+        &self.destinations
+    }
+
+    /// Takes pairs of another rank's tokens.
+    ///
+    /// # Panics
+    /// If they are more than a step has.
+    pub(crate) fn arrive(&mut self, first_row: usize, pairs: &[Pair]) {
+        assert!(self.pairs.len() + pairs.len() <= self.group.pairs(), "more pairs than a step has");
+        self.pairs.extend(pairs.iter().map(|pair| Pair { row: pair.row + first_row as u32, ..*pair }));
+    }
+
+    /// Sorts the pairs by slot, and counts them.
+    pub(crate) fn group(&mut self, slots: &mut Slots, layer: usize) {
+        let count = self.group.slots;
+        self.starts.clear();
+        self.starts.resize(count + 1, 0);
+        for pair in &self.pairs {
+            self.starts[pair.slot as usize + 1] += 1;
+        }
+        let counts = &mut slots.pairs[layer * count..][..count];
+        for (slot, counted) in counts.iter_mut().enumerate() {
+            *counted += self.starts[slot + 1];
+            self.starts[slot + 1] += self.starts[slot];
+        }
+        self.next.clone_from(&self.starts);
+        self.rows.resize(self.pairs.len(), 0);
+        self.places.clear();
+        for pair in &self.pairs {
+            let place = &mut self.next[pair.slot as usize];
+            self.rows[*place as usize] = pair.row;
+            self.places.push(*place);
+            *place += 1;
+        }
+    }
+
+    /// The pairs by slot, after [`Self::group`].
+    pub(crate) fn groups(&self) -> Groups<'_> {
+        Groups { starts: &self.starts, rows: &self.rows }
+    }
+
+    /// Rows of the results of pairs that arrived, as they did.
+    pub(crate) fn returning(&self) -> &[u32] {
+        &self.places[self.own..]
+    }
+
+    /// What rank `from` computed begins in this row of the results.
+    pub(crate) fn come_home(&mut self, from: usize, row: usize) {
+        self.bases[from] = row as u32;
+    }
+
+    /// Row of the result of each (token, expert), and the weights that they are combined by.
+    pub(crate) fn results(&mut self) -> (&[u32], &[f32]) {
+        self.results.clear();
+        for &Destination { slot: Slot { rank, .. }, ordinal } in &self.destinations {
+            let own = rank as usize == self.group.rank;
+            self.results.push(if own { self.places[ordinal as usize] } else { self.bases[rank as usize] + ordinal });
+        }
+        (&self.results, &self.weights)
+    }
+}

@@ -1,0 +1,184 @@
+//! What is asked of rows of logits.
+
+use std::ops::Range;
+
+use super::buffer::list;
+use super::threads::Threads;
+use crate::batch::{Asked, Draw, MOST_BEST, Sampled, Scored, StepArea, StepLimits};
+use crate::error::DeviceError;
+
+/// What a step computes, and what it left.
+#[derive(Debug)]
+pub struct Batch {
+    limits: StepLimits,
+    pub(crate) area: StepArea,
+    sampled: Vec<Sampled>,
+    best: Vec<Scored>,
+}
+
+/// Passes over the vocabulary that answering a row takes, for how it is worth splitting.
+const PASSES: usize = 8;
+
+impl Batch {
+    pub(crate) fn new(limits: StepLimits) -> Result<Self, DeviceError> {
+        let StepLimits { tokens, blocks } = limits;
+        let area = StepArea {
+            ids: list(tokens)?,
+            positions: list(tokens)?,
+            sequences: list(tokens)?,
+            spans: list(tokens)?,
+            blocks: list(blocks)?,
+            asked: list(tokens)?,
+            changes: Vec::new(),
+        };
+        Ok(Self { limits, area, sampled: list(tokens)?, best: list(tokens.saturating_mul(MOST_BEST))? })
+    }
+
+    /// A step begins.
+    ///
+    /// # Panics
+    /// If it is larger than a step may be.
+    pub(crate) fn begin(&mut self, area: &StepArea) {
+        let StepArea { ids, positions, sequences, spans, blocks, asked, changes: _ } = area;
+        let StepLimits { tokens, blocks: most } = self.limits;
+        assert!(ids.len() <= tokens && asked.len() <= tokens && blocks.len() <= most, "a step within its limits");
+        self.area.ids.clone_from(ids);
+        self.area.positions.clone_from(positions);
+        self.area.sequences.clone_from(sequences);
+        self.area.spans.clone_from(spans);
+        self.area.blocks.clone_from(blocks);
+        self.area.asked.clone_from(asked);
+        self.sampled.clear();
+        self.sampled.resize(asked.len(), Sampled::default());
+        self.best.resize(asked.len() * MOST_BEST, Scored::default());
+    }
+
+    pub(crate) fn sampled(&self) -> (&[Sampled], &[Scored]) {
+        (&self.sampled, &self.best)
+    }
+
+    /// Answers some of what is asked, one row of `logits` for each.
+    pub(crate) fn sample(&mut self, threads: &Threads, logits: &[f32], asked: Range<usize>) {
+        let (first, rows) = (asked.start, asked.len());
+        if rows == 0 {
+            return;
+        }
+        let vocabulary = logits.len() / rows;
+        let piece = threads.rows(rows, PASSES * vocabulary);
+        let asked = self.area.asked[first..first + rows].chunks(piece);
+        let sampled = self.sampled[first..first + rows].chunks_mut(piece);
+        let best = self.best[first * MOST_BEST..][..rows * MOST_BEST].chunks_mut(piece * MOST_BEST);
+        let pieces = asked.zip(sampled).zip(best).zip(logits.chunks(piece * vocabulary)).collect();
+        threads.each(pieces, |(((asked, sampled), best), logits)| {
+            let mut scratch = Vec::new();
+            let answers = sampled.iter_mut().zip(best.chunks_exact_mut(MOST_BEST));
+            for ((asked, (sampled, best)), logits) in asked.iter().zip(answers).zip(logits.chunks_exact(vocabulary)) {
+                if let Some(row) = Row::of(logits) {
+                    *sampled = row.answer(asked, best, &mut scratch);
+                }
+            }
+        });
+    }
+}
+
+/// Logits by which tokens can be chosen: none is NaN or plus infinity, and one is more than minus infinity.
+#[derive(Clone, Copy)]
+pub(crate) struct Row<'a> {
+    logits: &'a [f32],
+    largest: f32,
+}
+
+impl<'a> Row<'a> {
+    pub fn of(logits: &'a [f32]) -> Option<Self> {
+        const LANES: usize = 16;
+        let (parts, rest) = logits.as_chunks::<LANES>();
+        // Lanes of one width, so that both are one instruction for several of them.
+        let (mut largest, mut unordered) = ([f32::NEG_INFINITY; LANES], [0_u32; LANES]);
+        for part in parts {
+            for ((largest, unordered), logit) in largest.iter_mut().zip(&mut unordered).zip(part) {
+                *largest = if *logit > *largest { *logit } else { *largest };
+                *unordered |= u32::from(logit.is_nan());
+            }
+        }
+        let largest = largest.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+        let ordered = unordered.iter().all(|lane| *lane == 0) && !rest.iter().any(|logit| logit.is_nan());
+        (ordered && largest.is_finite()).then_some(Self { logits, largest })
+    }
+
+    fn answer(self, asked: &Asked, best: &mut [Scored], scratch: &mut Vec<Scored>) -> Sampled {
+        let Self { logits, largest } = self;
+        let scored = |token: u32| Scored { token, logit: logits[token as usize] };
+        let sum = || logits.iter().map(|logit| f64::from(logit - largest).exp()).sum::<f64>().ln();
+        if asked.best > 0 {
+            scratch.clear();
+            scratch.extend((0..).zip(logits).map(|(token, &logit)| Scored { token, logit }));
+            keep_best(scratch, asked.best as usize);
+            best.iter_mut().zip(&*scratch).for_each(|(best, found)| *best = *found);
+        }
+        Sampled {
+            is_ordered: true,
+            largest,
+            log_sum: if asked.sum { sum() } else { 0.0 },
+            drawn: asked.draw.map_or_else(Scored::default, |draw| scored(self.draw(&draw, scratch))),
+            score: asked.score.map_or(0.0, |token| scored(token).logit),
+        }
+    }
+
+    /// A token by its probability; without temperature the best, of equally likely ones the lowest.
+    pub fn draw(self, draw: &Draw, scratch: &mut Vec<Scored>) -> u32 {
+        let Self { logits, largest } = self;
+        let best = logits.iter().position(|logit| *logit >= largest).unwrap_or(0) as u32;
+        if draw.temperature <= 0.0 {
+            return best;
+        }
+        let weight = |logit: f32| f64::from((logit - largest) / draw.temperature).exp() as f32;
+        scratch.clear();
+        // From here on a token's weight stands in the place of its logit.
+        scratch.extend((0..).zip(logits).map(|(token, &logit)| Scored { token, logit: weight(logit) }));
+        if (1..scratch.len()).contains(&(draw.top_k as usize)) {
+            keep_best(scratch, draw.top_k as usize);
+        }
+        if draw.top_p < 1.0 {
+            nucleus(scratch, draw.top_p);
+        }
+        let total: f64 = scratch.iter().map(|token| f64::from(token.logit)).sum();
+        let mut left = draw.uniform * total;
+        for token in &*scratch {
+            left -= f64::from(token.logit);
+            if left < 0.0 {
+                return token.token;
+            }
+        }
+        // Rounding left a little over: the last token that could be chosen.
+        scratch.iter().rev().find(|token| token.logit > 0.0).map_or(best, |token| token.token)
+    }
+}
+
+/// The `count` best, best first; equal ones by ascending token.
+fn keep_best(tokens: &mut Vec<Scored>, count: usize) {
+    let better = |a: &Scored, b: &Scored| b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token));
+    if count < tokens.len() {
+        tokens.select_nth_unstable_by(count, better);
+        tokens.truncate(count);
+    }
+    tokens.sort_unstable_by(better);
+}
+
+/// The fewest best tokens whose weights are at least `top_p` of all.
+fn nucleus(tokens: &mut Vec<Scored>, top_p: f32) {
+    let total: f64 = tokens.iter().map(|token| f64::from(token.logit)).sum();
+    // All tokens below this threshold together weigh less than what the nucleus leaves out, so none is in it.
+    let threshold = f64::from(1.0 - top_p) * total / tokens.len() as f64;
+    tokens.retain(|token| f64::from(token.logit) >= threshold);
+    let count = tokens.len();
+    keep_best(tokens, count);
+    let (mut sum, mut count) = (0.0, 0);
+    while count < tokens.len() && (count == 0 || sum < f64::from(top_p) * total) {
+        sum += f64::from(tokens[count].logit);
+        count += 1;
+    }
+    tokens.truncate(count);
+}
+
+#[cfg(test)]
+mod tests;
