@@ -34,7 +34,7 @@ mod hostile;
 mod rare;
 
 pub use self::budget::IsLate;
-pub use self::given::Given;
+pub use self::given::{Given, Names};
 use jiff::Zoned;
 use thiserror::Error;
 

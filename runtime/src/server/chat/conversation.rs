@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::server::jinja::Given;
+use crate::server::jinja::{Given, Names};
 
 /// Names under which a message has what an assistant thought; the first is the one that templates read.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
@@ -14,12 +14,14 @@ const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 pub struct Conversation {
     messages: Vec<Given>,
     shared: HashSet<Arc<str>>,
+    /// Of messages: there are few that differ.
+    names: Vec<Names>,
 }
 
 impl Conversation {
     /// Room for so many.
     pub fn with_capacity(messages: usize) -> Self {
-        Self { messages: Vec::with_capacity(messages), shared: HashSet::new() }
+        Self { messages: Vec::with_capacity(messages), ..Self::default() }
     }
 
     /// A text that is the same in many messages.
@@ -38,11 +40,29 @@ impl Conversation {
         members.retain(|(_, value)| !value.is_none());
         let thought = REASONING.iter().find_map(|name| members.iter().find(|(known, _)| known == name));
         if let Some((_, thought)) = thought.cloned() {
-            members.insert(0, ("thinking", thought.clone()));
-            members.push(("reasoning_content", thought));
+            let known = |name| members.iter().position(|(known, _)| *known == name);
+            let first = known("thinking").map(|place| members.remove(place));
+            members.insert(0, first.unwrap_or_else(|| ("thinking", thought.clone())));
+            if members.iter().all(|(known, _)| *known != "reasoning_content") {
+                members.push(("reasoning_content", thought));
+            }
         }
-        let members: Vec<_> = members.into_iter().map(|(name, value)| (self.shared(name), value)).collect();
-        self.messages.push(Given::object(members).expect("JSON is not read as deep as a template can write"));
+        let (names, values): (Vec<&str>, Vec<Given>) = members.into_iter().unzip();
+        let names = self.names(&names);
+        let message = Given::object_of(&names, values).expect("JSON is not read as deep as a template can write");
+        let message = match self.messages.last() {
+            Some(last) if last.is_same_as(&message) => last.clone(),
+            _ => message,
+        };
+        self.messages.push(message);
+    }
+
+    fn names(&mut self, names: &[&str]) -> Names {
+        if let Some(known) = self.names.iter().find(|known| known.are(names)) {
+            return known.clone();
+        }
+        self.names.push(Names::of(names.iter().map(|&name| name.into())));
+        self.names[self.names.len() - 1].clone()
     }
 
     /// All of them, for a template.

@@ -60,7 +60,7 @@ pub(super) fn all_equal(left: &[Value], right: &[Value], budget: &mut Budget) ->
 }
 
 fn equal_dicts(left: &Dict, right: &Dict, budget: &mut Budget) -> Result<bool, JinjaError> {
-    if left.entries().len() != right.entries().len() {
+    if left.len() != right.len() {
         return Ok(false);
     }
     for (key, value) in left.entries() {
@@ -205,7 +205,7 @@ fn contains(container: &Value, item: &Value, budget: &mut Budget) -> Result<bool
         }
         Value::Range(range) => {
             for index in 0..range.len() {
-                if equal(&Value::Integer(range.get(index)), item, budget)? {
+                if equal(&Value::integer(range.get(index)), item, budget)? {
                     return Ok(true);
                 }
             }

@@ -87,7 +87,7 @@ pub(super) fn apply(name: &str, value: &Value, passed: Passed, budget: &mut Budg
             Ok(if falls_back { default.unwrap_or_else(|| Value::text("")) } else { value.clone() })
         }
         "tojson" => to_json(value, passed, budget),
-        "length" | "count" => none(passed, name).and_then(|()| Ok(Value::Integer(length(value, budget)? as i128))),
+        "length" | "count" => none(passed, name).and_then(|()| Ok(Value::integer(length(value, budget)? as i128))),
         "string" => match value {
             Value::Text(_) | Value::Markup(_) => Ok(value.clone()),
             value => text_of(value, budget).map(Value::text),
@@ -96,8 +96,8 @@ pub(super) fn apply(name: &str, value: &Value, passed: Passed, budget: &mut Budg
         "items" => match value {
             Value::Undefined(_) => Ok(Value::generator([])),
             Value::Dict(dict) => {
-                budget.items(dict.entries().len())?;
-                let pairs = dict.entries().iter().map(|(key, value)| Value::tuple(vec![key.clone(), value.clone()]));
+                budget.items(dict.len())?;
+                let pairs = dict.entries().map(|(key, value)| Value::tuple(vec![key.clone(), value.clone()]));
                 Ok(Value::generator(pairs.collect::<Result<Vec<_>, _>>()?))
             }
             _ => Err(JinjaError::failed("Can only get item pairs from a mapping.")),
@@ -117,7 +117,7 @@ pub(super) fn apply(name: &str, value: &Value, passed: Passed, budget: &mut Budg
             Value::Float(value) => Ok(Value::Float(value.abs())),
             value => {
                 let whole = value.as_integer().ok_or_else(|| wrong("abs()", value))?;
-                whole.checked_abs().map(Value::Integer).ok_or_else(too_large)
+                whole.checked_abs().map(Value::integer).ok_or_else(too_large)
             }
         },
         "int" | "float" | "round" => numbers::apply(name, value, passed, budget),

@@ -116,7 +116,7 @@ impl Formatter<'_> {
             if let Some(inner) = rest.strip_prefix('[') {
                 let (key, after) = inner.split_once(']').ok_or_else(missing)?;
                 rest = after;
-                value = item(&value, &key.parse().map_or_else(|_| Value::text(key), Value::Integer), budget)?;
+                value = item(&value, &key.parse().map_or_else(|_| Value::text(key), Value::integer), budget)?;
             } else {
                 let inner = rest.strip_prefix('.').ok_or_else(missing)?;
                 let end = inner.find(['.', '[']).unwrap_or(inner.len());

@@ -66,8 +66,8 @@ pub(super) fn pairs(passed: Passed, function: &str, budget: &mut Budget) -> Resu
     let mut pairs = match positional.pop() {
         None => Vec::new(),
         Some(Value::Dict(dict)) => {
-            budget.items(dict.entries().len().saturating_mul(2))?;
-            dict.entries().to_vec()
+            budget.items(dict.len().saturating_mul(2))?;
+            dict.entries().map(|(key, value)| (key.clone(), value.clone())).collect()
         }
         Some(value) => {
             let items = match &value {

@@ -2,12 +2,31 @@
 //! again and again in memory once.
 
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::JinjaError;
-use super::value::{Dict, Value};
+use super::value::{Dict, Keys, Value};
+
+/// Names of the members of objects; clones share them.
+#[derive(Clone, Debug)]
+pub struct Names(Rc<Keys>);
+
+impl Names {
+    /// These, which differ.
+    #[must_use]
+    pub fn of(names: impl IntoIterator<Item = Arc<str>>) -> Self {
+        Self(Keys::of_names(names))
+    }
+
+    /// Whether they are these.
+    #[must_use]
+    pub fn are(&self, names: &[&str]) -> bool {
+        self.0.texts().eq(names.iter().map(|name| Some(*name)))
+    }
+}
 
 /// A value that a template is given.
 #[derive(Clone, Debug)]
@@ -46,6 +65,21 @@ impl Given {
         Ok(Self(Value::Dict(Dict::of_names(members)?)))
     }
 
+    /// An object of names that other objects have too, with a value for each.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    pub fn object_of(names: &Names, values: Vec<Self>) -> Result<Self, JinjaError> {
+        let values = values.into_iter().map(|Self(value)| value).collect();
+        Ok(Self(Value::Dict(Dict::of(Rc::clone(&names.0), values)?)))
+    }
+
+    /// Whether both are objects of the same [`Names`] with the same texts, in memory once.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        matches!((&self.0, &other.0), (Value::Dict(one), Value::Dict(other)) if one.is_same_as(other))
+    }
+
     /// Whether it is None.
     #[must_use]
     pub const fn is_none(&self) -> bool {
@@ -56,8 +90,8 @@ impl Given {
     #[must_use]
     pub fn into_members(self) -> Option<Vec<(String, Self)>> {
         let Value::Dict(dict) = &self.0 else { return None };
-        let member = |(name, value): &(Value, Value)| Some((name.as_text()?.to_string(), Self(value.clone())));
-        dict.entries().iter().map(member).collect()
+        let member = |(name, value): (&Value, &Value)| Some((name.as_text()?.to_string(), Self(value.clone())));
+        dict.entries().map(member).collect()
     }
 
     /// Bytes of text in it, about.
@@ -70,7 +104,7 @@ fn size_of(value: &Value) -> usize {
     match value {
         Value::Text(text) => text.len(),
         Value::List(items) => items.values.iter().map(size_of).sum(),
-        Value::Dict(dict) => dict.entries().iter().map(|(name, value)| size_of(name) + size_of(value)).sum(),
+        Value::Dict(dict) => dict.entries().map(|(name, value)| size_of(name) + size_of(value)).sum(),
         _ => 8,
     }
 }
@@ -99,11 +133,11 @@ impl<'de> Visitor<'de> for GivenVisitor {
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<Given, E> {
-        Ok(Given(Value::Integer(value.into())))
+        Ok(Given(Value::integer(value.into())))
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Given, E> {
-        Ok(Given(Value::Integer(value.into())))
+        Ok(Given(Value::integer(value.into())))
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Given, E> {

@@ -17,7 +17,7 @@ pub(super) fn length(value: &Value, budget: &mut Budget) -> Result<usize, JinjaE
         Value::List(items) | Value::Tuple(items) | Value::Group(items) | Value::View(_, items) => {
             Ok(items.values.len())
         }
-        Value::Dict(dict) => Ok(dict.entries().len()),
+        Value::Dict(dict) => Ok(dict.len()),
         Value::Range(range) => Ok(range.len()),
         _ => Err(JinjaError::failed(format!("object of type '{}' has no len()", value.type_name()))),
     }
@@ -36,12 +36,12 @@ pub(super) fn iterate(value: &Value, budget: &mut Budget) -> Result<Vec<Value>, 
             items.values.clone()
         }
         Value::Dict(dict) => {
-            budget.items(dict.entries().len())?;
-            dict.entries().iter().map(|(key, _)| key.clone()).collect()
+            budget.items(dict.len())?;
+            dict.entries().map(|(key, _)| key.clone()).collect()
         }
         Value::Range(range) => {
             budget.items(range.len())?;
-            (0..range.len()).map(|index| Value::Integer(range.get(index))).collect()
+            (0..range.len()).map(|index| Value::integer(range.get(index))).collect()
         }
         Value::Generator(generator) => generator.take_all(),
         _ => return Err(JinjaError::failed(format!("'{}' object is not iterable", value.type_name()))),

@@ -1,14 +1,53 @@
 //! How far a loop has come, and what `loop` tells of it.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::JinjaError;
 use super::ast::For;
+use super::budget::Budget;
 use super::call::Passed;
 use super::comparison::all_equal;
+use super::items::iterate;
 use super::render::{Rendered, Renderer, ScopeId};
-use super::value::Value;
+use super::value::{Items, Value};
+
+/// Items that are left. Those of a list stay where they are: a conversation has many.
+#[derive(Debug)]
+pub(super) enum Rest {
+    Of(Rc<Items>, usize),
+    Own(VecDeque<Value>),
+}
+
+impl Rest {
+    /// All of a value.
+    pub fn of(value: &Value, budget: &mut Budget) -> Rendered<Self> {
+        if let Value::List(items) | Value::Tuple(items) | Value::Group(items) | Value::View(_, items) = value {
+            budget.items(items.values.len())?;
+            return Ok(Self::Of(Rc::clone(items), 0));
+        }
+        Ok(Self::Own(iterate(value, budget)?.into()))
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Of(items, at) => items.values.len() - at,
+            Self::Own(items) => items.len(),
+        }
+    }
+
+    fn next(&mut self) -> Option<Value> {
+        match self {
+            Self::Of(items, at) => {
+                let item = items.values.get(*at)?.clone();
+                *at += 1;
+                Some(item)
+            }
+            Self::Own(items) => items.pop_front(),
+        }
+    }
+}
 
 /// What comes next in a loop.
 #[derive(Clone, Debug)]
@@ -24,7 +63,7 @@ pub(super) struct LoopState {
     source: Arc<For>,
     /// Where it stands in the template.
     scope: ScopeId,
-    rest: VecDeque<Value>,
+    rest: Rest,
     /// Whether what is left has to meet the loop's condition, which may depend on what the loop does.
     filtered: bool,
     length: Option<usize>,
@@ -39,13 +78,13 @@ pub(super) struct LoopState {
 }
 
 impl LoopState {
-    pub fn new(source: &Arc<For>, scope: ScopeId, items: Vec<Value>, sized: bool, depth: usize) -> Self {
+    pub fn new(source: &Arc<For>, scope: ScopeId, rest: Rest, sized: bool, depth: usize) -> Self {
         let filtered = source.condition.is_some();
         Self {
             source: Arc::clone(source),
             scope,
-            length: (sized && !filtered).then_some(items.len()),
-            rest: items.into(),
+            length: (sized && !filtered).then_some(rest.len()),
+            rest,
             filtered,
             index: 0,
             ahead: Ahead::Unknown,
@@ -63,7 +102,7 @@ impl Renderer<'_> {
         loop {
             self.budget.step()?;
             let state = &mut self.loops[id];
-            let Some(item) = state.rest.pop_front() else { return Ok(None) };
+            let Some(item) = state.rest.next() else { return Ok(None) };
             if !state.filtered {
                 return Ok(Some(item));
             }
@@ -115,13 +154,13 @@ impl Renderer<'_> {
         let state = &mut self.loops[id];
         let ahead = usize::from(matches!(state.ahead, Ahead::Item(_)));
         let length = rest.len() + state.index + ahead;
-        (state.rest, state.filtered, state.length) = (rest, false, Some(length));
+        (state.rest, state.filtered, state.length) = (Rest::Own(rest), false, Some(length));
         Ok(length)
     }
 
     /// `loop.name`; `None` if there is no such thing.
     pub(super) fn loop_attribute(&mut self, id: usize, name: &str) -> Rendered<Option<Value>> {
-        let integer = |value: usize| Some(Value::Integer(value as i128));
+        let integer = |value: usize| Some(Value::integer(value as i128));
         let index = self.loops[id].index;
         Ok(match name {
             "index" => integer(index),
@@ -138,7 +177,7 @@ impl Renderer<'_> {
                 Some(before.unwrap_or_else(|| Value::undefined("there is no previous item")))
             }
             "nextitem" => Some(self.look_ahead(id)?.unwrap_or_else(|| Value::undefined("there is no next item"))),
-            "cycle" | "changed" => Some(Value::Method(std::rc::Rc::new((Value::Loop(id), name.to_owned())))),
+            "cycle" | "changed" => Some(Value::Method(Rc::new((Value::Loop(id), name.to_owned())))),
             _ => None,
         })
     }

@@ -105,7 +105,7 @@ fn arithmetic(operator: Operator, left: &Value, right: &Value) -> Made {
     };
     let by_zero = || JinjaError::failed("division by zero");
     if let (Some(left), Some(right)) = (left.as_integer(), right.as_integer()) {
-        let whole = |value: Option<i128>| value.map(Value::Integer).ok_or_else(too_large);
+        let whole = |value: Option<i128>| value.map(Value::integer).ok_or_else(too_large);
         return match operator {
             Operator::Add => whole(left.checked_add(right)),
             Operator::Subtract => whole(left.checked_sub(right)),
@@ -119,11 +119,11 @@ fn arithmetic(operator: Operator, left: &Value, right: &Value) -> Made {
             Operator::FloorDivide => {
                 let quotient = left.checked_div_euclid(right).ok_or_else(too_large)?;
                 let is_floored = right > 0 || quotient * right == left;
-                Ok(Value::Integer(if is_floored { quotient } else { quotient - 1 }))
+                Ok(Value::integer(if is_floored { quotient } else { quotient - 1 }))
             }
             Operator::Modulo => {
                 let rest = left.checked_rem(right).ok_or_else(too_large)?;
-                Ok(Value::Integer(if rest != 0 && (rest < 0) != (right < 0) { rest + right } else { rest }))
+                Ok(Value::integer(if rest != 0 && (rest < 0) != (right < 0) { rest + right } else { rest }))
             }
             Operator::Power if right < 0 && left == 0 => {
                 Err(JinjaError::failed("0.0 cannot be raised to a negative power"))
@@ -172,8 +172,8 @@ pub(super) fn sign(value: &Value, negative: bool) -> Made {
         Value::Undefined(reason) => Err(JinjaError::failed(&**reason)),
         Value::Float(value) => Ok(Value::Float(if negative { -value } else { *value })),
         value => match value.as_integer() {
-            Some(value) if negative => value.checked_neg().map(Value::Integer).ok_or_else(too_large),
-            Some(value) => Ok(Value::Integer(value)),
+            Some(value) if negative => value.checked_neg().map(Value::integer).ok_or_else(too_large),
+            Some(value) => Ok(Value::integer(value)),
             None => Err(JinjaError::failed(format!(
                 "bad operand type for unary {}: '{}'",
                 if negative { '-' } else { '+' },

@@ -7,6 +7,7 @@ mod members;
 use std::sync::Arc;
 
 use jiff::Zoned;
+use plan::words::counted;
 
 pub(super) use self::members::{attribute, item, method_of};
 use super::JinjaError;
@@ -15,7 +16,7 @@ use super::budget::{Budget, IsLate};
 use super::call::Passed;
 use super::given::Given;
 use super::items::iterate;
-use super::loops::LoopState;
+use super::loops::{LoopState, Rest};
 use super::value::{Dict, Value};
 use super::writing::text_of;
 
@@ -231,7 +232,7 @@ impl Renderer<'_> {
 
     pub(super) fn run_loop(&mut self, source: &Arc<For>, items: &Value, scope: ScopeId, depth: usize) -> Rendered<()> {
         let sized = !matches!(items, Value::Generator(_));
-        let items = iterate(items, &mut self.budget)?;
+        let items = Rest::of(items, &mut self.budget)?;
         // The loop's own state.
         self.budget.items(6)?;
         let id = self.loops.len();
@@ -292,9 +293,9 @@ impl Renderer<'_> {
                 let values = iterate(&value, &mut self.budget)?;
                 if values.len() != targets.len() {
                     return Err(JinjaError::failed(format!(
-                        "{} values cannot be unpacked to {} names",
-                        values.len(),
-                        targets.len()
+                        "{} cannot be unpacked to {}",
+                        counted(values.len(), "value"),
+                        counted(targets.len(), "name")
                     )));
                 }
                 for (target, value) in targets.iter().zip(values) {

@@ -34,12 +34,11 @@ pub(super) fn call(text: &str, name: &str, passed: Passed, budget: &mut Budget) 
         "format_map" => {
             let [map] = passed.positional(name)?;
             let Some(Value::Dict(dict)) = map else { return Err(JinjaError::failed("format_map needs a mapping")) };
-            budget.items(dict.entries().len())?;
-            for text in dict.entries().iter().filter_map(|(key, _)| key.as_text()) {
+            budget.items(dict.len())?;
+            for text in dict.entries().filter_map(|(key, _)| key.as_text()) {
                 budget.text(text.len())?;
             }
-            let named =
-                dict.entries().iter().filter_map(|(key, value)| Some((key.as_text()?.to_string(), value.clone())));
+            let named = dict.entries().filter_map(|(key, value)| Some((key.as_text()?.to_string(), value.clone())));
             let passed = Passed { positional: Vec::new(), named: named.collect() };
             return super::format::format(text, &passed, budget);
         }
@@ -332,16 +331,16 @@ fn search(text: &str, name: &str, passed: Passed, budget: &mut Budget) -> Made {
     if name == "count" {
         let count = part
             .map_or(0, |part| if wanted.is_empty() { part.chars().count() + 1 } else { part.matches(wanted).count() });
-        return Ok(Value::Integer(count as i128));
+        return Ok(Value::integer(count as i128));
     }
     let found = part.and_then(|part| {
         let at = if name.starts_with('r') { part.rfind(wanted) } else { part.find(wanted) };
         at.map(|at| (chars_before + part[..at].chars().count()) as i128)
     });
     match found {
-        Some(at) => Ok(Value::Integer(at)),
+        Some(at) => Ok(Value::integer(at)),
         None if name.ends_with("index") => Err(JinjaError::failed("substring not found")),
-        None => Ok(Value::Integer(-1)),
+        None => Ok(Value::integer(-1)),
     }
 }
 

@@ -72,7 +72,7 @@ pub(super) fn holds(name: &str, value: &Value, passed: Passed, budget: &mut Budg
         return match name {
             "divisibleby" => {
                 let rest = binary(Operator::Modulo, value, &other, budget)?;
-                equal(&rest, &Value::Integer(0), budget)
+                equal(&rest, &Value::integer(0), budget)
             }
             _ => same(value, &other),
         };
@@ -116,8 +116,8 @@ pub(super) fn holds(name: &str, value: &Value, passed: Passed, budget: &mut Budg
 
 /// Whether a number divided by two leaves so much.
 fn leaves(value: &Value, rest: i128, budget: &mut Budget) -> Result<bool, JinjaError> {
-    let left = binary(Operator::Modulo, value, &Value::Integer(2), budget)?;
-    equal(&left, &Value::Integer(rest), budget)
+    let left = binary(Operator::Modulo, value, &Value::integer(2), budget)?;
+    equal(&left, &Value::integer(rest), budget)
 }
 
 fn is_iterable(value: &Value) -> bool {

@@ -25,7 +25,7 @@ pub(super) enum Value {
     Undefined(Rc<str>),
     None,
     Bool(bool),
-    Integer(i128),
+    Integer(Whole),
     Float(f64),
     Text(Arc<str>),
     /// Text that is marked as safe, which only matters where it meets text that is not.
@@ -47,6 +47,17 @@ pub(super) enum Value {
     Method(Rc<(Value, String)>),
 }
 
+/// A whole number, in a form that makes no value larger than a text is: a conversation has very many of them.
+#[derive(Clone, Copy, Debug)]
+#[repr(Rust, packed(8))]
+pub(super) struct Whole(i128);
+
+impl Whole {
+    pub const fn get(self) -> i128 {
+        self.0
+    }
+}
+
 /// What a dictionary's methods give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum View {
@@ -62,13 +73,21 @@ pub(super) struct Items {
     depth: u16,
 }
 
-/// Pairs in the order in which their keys were first set.
+/// Keys in the order in which they were first set. Dictionaries that have the same share them.
 #[derive(Debug, Default)]
-pub(super) struct Dict {
-    entries: Vec<(Value, Value)>,
+pub(super) struct Keys {
+    keys: Vec<Value>,
     /// Places of keys that are text, which nearly all are, where there are more than are looked through.
-    #[expect(clippy::box_collection, reason = "most dictionaries have none, and there may be very many")]
+    #[expect(clippy::box_collection, reason = "most have none, and there may be very many")]
     by_text: Option<Box<HashMap<Arc<str>, usize>>>,
+    depth: u16,
+}
+
+/// Keys, each with a value.
+#[derive(Debug)]
+pub(super) struct Dict {
+    keys: Rc<Keys>,
+    values: Box<[Value]>,
     depth: u16,
 }
 
@@ -112,7 +131,11 @@ impl Range {
 }
 
 fn depth_of<'v>(values: impl IntoIterator<Item = &'v Value>) -> Result<u16, JinjaError> {
-    let deepest = values.into_iter().map(Value::depth).max().unwrap_or(0);
+    deeper(values.into_iter().map(Value::depth).max().unwrap_or(0))
+}
+
+/// How deep lists lie in what holds values of such a depth.
+const fn deeper(deepest: u16) -> Result<u16, JinjaError> {
     if deepest >= DEEPEST { Err(JinjaError::Limit("lists that lie in one another")) } else { Ok(deepest + 1) }
 }
 
@@ -123,52 +146,36 @@ impl Items {
     }
 }
 
-impl Dict {
-    pub fn new(pairs: impl IntoIterator<Item = (Value, Value)>, budget: &mut Budget) -> Result<Rc<Self>, JinjaError> {
-        let mut dict = Self::default();
-        for (key, value) in pairs {
-            let known = dict.index_of(&key, budget)?;
-            dict.set(known, key, value);
-        }
-        dict.of_its_depth()
+impl Keys {
+    /// Of names that differ.
+    pub fn of_names(names: impl IntoIterator<Item = Arc<str>>) -> Rc<Self> {
+        let mut keys = Self::default();
+        names.into_iter().for_each(|name| keys.push(Value::Text(name)));
+        keys.keys.shrink_to_fit();
+        Rc::new(keys)
     }
 
-    /// Of keys that are names, which are found without a search.
-    pub fn of_names<N: Into<Arc<str>>>(pairs: impl IntoIterator<Item = (N, Value)>) -> Result<Rc<Self>, JinjaError> {
-        let pairs = pairs.into_iter();
-        let mut dict = Self { entries: Vec::with_capacity(pairs.size_hint().0), ..Self::default() };
-        for (name, value) in pairs {
-            let name = name.into();
-            let known = dict.place(&name);
-            dict.set(known, Value::Text(name), value);
-        }
-        dict.of_its_depth()
+    /// Each key, if it is a text.
+    pub fn texts(&self) -> impl Iterator<Item = Option<&str>> {
+        self.keys.iter().map(|key| key.as_text().map(|text| &**text))
     }
 
-    fn of_its_depth(mut self) -> Result<Rc<Self>, JinjaError> {
-        self.depth = depth_of(self.entries.iter().flat_map(|(key, value)| [key, value]))?;
-        Ok(Rc::new(self))
-    }
-
-    fn set(&mut self, known: Option<usize>, key: Value, value: Value) {
-        if let Some(index) = known {
-            self.entries[index].1 = value;
-            return;
-        }
+    fn push(&mut self, key: Value) {
+        self.depth = self.depth.max(key.depth());
         if let (Some(places), Value::Text(text)) = (&mut self.by_text, &key) {
-            places.insert(Arc::clone(text), self.entries.len());
+            places.insert(Arc::clone(text), self.keys.len());
         }
-        self.entries.push((key, value));
-        if self.entries.len() > LOOKED_THROUGH && self.by_text.is_none() {
-            let place = |(place, (key, _)): (usize, &(Value, Value))| Some((Arc::clone(key.as_text()?), place));
-            self.by_text = Some(Box::new(self.entries.iter().enumerate().filter_map(place).collect()));
+        self.keys.push(key);
+        if self.keys.len() > LOOKED_THROUGH && self.by_text.is_none() {
+            let place = |(place, key): (usize, &Value)| Some((Arc::clone(key.as_text()?), place));
+            self.by_text = Some(Box::new(self.keys.iter().enumerate().filter_map(place).collect()));
         }
     }
 
     fn place(&self, key: &str) -> Option<usize> {
         match &self.by_text {
             Some(places) => places.get(key).copied(),
-            None => self.entries.iter().position(|(known, _)| known.as_text().is_some_and(|known| **known == *key)),
+            None => self.keys.iter().position(|known| known.as_text().is_some_and(|known| **known == *key)),
         }
     }
 
@@ -178,23 +185,92 @@ impl Dict {
             budget.look(text.len())?;
             return Ok(self.place(text));
         }
-        comparison::position(self.entries.iter().map(|(known, _)| known), key, budget)
+        comparison::position(&self.keys, key, budget)
+    }
+}
+
+/// A dictionary that is being made.
+#[derive(Debug, Default)]
+struct Making {
+    keys: Keys,
+    values: Vec<Value>,
+}
+
+impl Making {
+    /// Of equal keys the last value counts, in the place of the first.
+    fn set(&mut self, known: Option<usize>, key: Value, value: Value) {
+        if let Some(index) = known {
+            self.values[index] = value;
+        } else {
+            self.keys.push(key);
+            self.values.push(value);
+        }
+    }
+
+    fn made(self) -> Result<Rc<Dict>, JinjaError> {
+        Dict::of(Rc::new(self.keys), self.values)
+    }
+}
+
+impl Dict {
+    pub fn new(pairs: impl IntoIterator<Item = (Value, Value)>, budget: &mut Budget) -> Result<Rc<Self>, JinjaError> {
+        let mut making = Making::default();
+        for (key, value) in pairs {
+            let known = making.keys.index_of(&key, budget)?;
+            making.set(known, key, value);
+        }
+        making.made()
+    }
+
+    /// Of keys that are names, which are found without a search.
+    pub fn of_names<N: Into<Arc<str>>>(pairs: impl IntoIterator<Item = (N, Value)>) -> Result<Rc<Self>, JinjaError> {
+        let mut making = Making::default();
+        for (name, value) in pairs {
+            let name = name.into();
+            let known = making.keys.place(&name);
+            making.set(known, Value::Text(name), value);
+        }
+        making.made()
+    }
+
+    /// Of a value for each key.
+    pub fn of(keys: Rc<Keys>, values: Vec<Value>) -> Result<Rc<Self>, JinjaError> {
+        debug_assert_eq!(keys.keys.len(), values.len(), "a value for each key");
+        let deepest = values.iter().map(Value::depth).max().unwrap_or(0).max(keys.depth);
+        Ok(Rc::new(Self { keys, values: values.into(), depth: deeper(deepest)? }))
     }
 
     pub fn get(&self, key: &Value, budget: &mut Budget) -> Result<Option<&Value>, JinjaError> {
-        Ok(self.index_of(key, budget)?.map(|index| &self.entries[index].1))
+        Ok(self.keys.index_of(key, budget)?.map(|index| &self.values[index]))
     }
 
     pub fn get_text(&self, key: &str) -> Option<&Value> {
-        self.place(key).map(|index| &self.entries[index].1)
+        self.keys.place(key).map(|index| &self.values[index])
     }
 
-    pub fn entries(&self) -> &[(Value, Value)] {
-        &self.entries
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    pub fn entries(&self) -> impl Iterator<Item = (&Value, &Value)> {
+        self.keys.keys.iter().zip(&self.values)
+    }
+
+    /// Whether both have the very same keys and texts, so that one can be in the place of the other.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let are_same = |values: (&Value, &Value)| match values {
+            (Value::Text(one), Value::Text(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        };
+        Rc::ptr_eq(&self.keys, &other.keys) && self.values.iter().zip(&other.values).all(are_same)
     }
 }
 
 impl Value {
+    pub const fn integer(value: i128) -> Self {
+        Self::Integer(Whole(value))
+    }
+
     pub fn text(text: impl AsRef<str>) -> Self {
         Self::Text(Arc::from(text.as_ref()))
     }
@@ -274,13 +350,13 @@ impl Value {
         match self {
             Self::Undefined(_) | Self::None => false,
             Self::Bool(value) => *value,
-            Self::Integer(value) => *value != 0,
+            Self::Integer(value) => value.get() != 0,
             Self::Float(value) => *value != 0.0,
             Self::Text(text) | Self::Markup(text) => !text.is_empty(),
             Self::List(items) | Self::Tuple(items) | Self::Group(items) | Self::View(_, items) => {
                 !items.values.is_empty()
             }
-            Self::Dict(dict) => !dict.entries.is_empty(),
+            Self::Dict(dict) => dict.len() > 0,
             Self::Range(range) => range.len() > 0,
             Self::Generator(_)
             | Self::Namespace(_)
@@ -303,7 +379,7 @@ impl Value {
     pub const fn as_integer(&self) -> Option<i128> {
         match self {
             Self::Bool(value) => Some(*value as i128),
-            Self::Integer(value) => Some(*value),
+            Self::Integer(value) => Some(value.get()),
             _ => None,
         }
     }

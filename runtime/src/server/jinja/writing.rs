@@ -39,7 +39,7 @@ fn write_repr(value: &Value, out: &mut String, budget: &mut Budget) -> Result<()
         Value::Undefined(_) => out.push_str("Undefined"),
         Value::None => out.push_str("None"),
         Value::Bool(value) => out.push_str(if *value { "True" } else { "False" }),
-        Value::Integer(value) => write!(out, "{value}").expect("writing to a string does not fail"),
+        Value::Integer(value) => write!(out, "{}", value.get()).expect("writing to a string does not fail"),
         Value::Float(value) => out.push_str(&float(*value)),
         Value::Text(text) => quote(text, out),
         Value::Markup(text) => {
@@ -54,7 +54,7 @@ fn write_repr(value: &Value, out: &mut String, budget: &mut Budget) -> Result<()
         }
         Value::Dict(dict) => {
             out.push('{');
-            for (index, (key, value)) in dict.entries().iter().enumerate() {
+            for (index, (key, value)) in dict.entries().enumerate() {
                 out.push_str(if index > 0 { ", " } else { "" });
                 write_repr(key, out, budget)?;
                 out.push_str(": ");
@@ -185,7 +185,7 @@ impl JsonStyle {
         match value {
             Value::None => out.push_str("null"),
             Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-            Value::Integer(value) => write!(out, "{value}").expect("writing to a string does not fail"),
+            Value::Integer(value) => write!(out, "{}", value.get()).expect("writing to a string does not fail"),
             Value::Float(value) => out.push_str(&json_float(*value)),
             Value::Text(text) | Value::Markup(text) => self.string(text, out, budget)?,
             Value::List(items) | Value::Tuple(items) | Value::Group(items) => {
@@ -195,11 +195,11 @@ impl JsonStyle {
                 self.all(items.values.len(), ['[', ']'], level, out, budget, write)?;
             }
             Value::Dict(dict) => {
-                let mut entries: Vec<&(Value, Value)> = dict.entries().iter().collect();
+                let mut entries: Vec<(&Value, &Value)> = dict.entries().collect();
                 if self.sorted {
                     // Keys that have no order are an error.
                     entries = sort(entries, &mut |left, right| {
-                        Ok(order(&left.0, &right.0, "<", budget)? == Some(Ordering::Less))
+                        Ok(order(left.0, right.0, "<", budget)? == Some(Ordering::Less))
                     })?;
                 }
                 let write = |index: usize, out: &mut String, budget: &mut Budget| {
@@ -259,7 +259,7 @@ impl JsonStyle {
             Value::Text(text) | Value::Markup(text) => return self.string(text, out, budget),
             Value::None => "null".to_owned(),
             Value::Bool(value) => value.to_string(),
-            Value::Integer(value) => value.to_string(),
+            Value::Integer(value) => value.get().to_string(),
             Value::Float(value) => json_float(*value),
             _ => {
                 return Err(JinjaError::failed(format!(

@@ -76,7 +76,7 @@ fn at_end(name: &str, value: &Value, budget: &mut Budget) -> Made {
 
 fn sum(value: &Value, passed: Passed, budget: &mut Budget) -> Made {
     let [attribute, start] = passed.take("sum", ["attribute", "start"])?;
-    let mut sum = start.unwrap_or(Value::Integer(0));
+    let mut sum = start.unwrap_or(Value::integer(0));
     if matches!(sum, Value::Text(_)) {
         return Err(JinjaError::failed("sum() can't sum strings [use ''.join(seq) instead]"));
     }
@@ -135,7 +135,7 @@ pub(in super::super) fn attribute_of(item: &Value, path: &Value, default: Option
         Value::Text(text) => text
             .split('.')
             .map(|part| match part.parse() {
-                Ok(index) if part.bytes().all(|byte| byte.is_ascii_digit()) => Value::Integer(index),
+                Ok(index) if part.bytes().all(|byte| byte.is_ascii_digit()) => Value::integer(index),
                 _ => Value::text(part),
             })
             .collect(),
@@ -220,8 +220,8 @@ fn dict_sort(value: &Value, passed: Passed, budget: &mut Budget) -> Made {
         Some("value") => 1,
         Some(_) => return Err(JinjaError::failed("You can only sort by either \"key\" or \"value\"")),
     };
-    budget.items(dict.entries().len())?;
-    let pairs = dict.entries().iter().map(|(key, value)| Value::tuple(vec![key.clone(), value.clone()]));
+    budget.items(dict.len())?;
+    let pairs = dict.entries().map(|(key, value)| Value::tuple(vec![key.clone(), value.clone()]));
     let key = |pair: &Value, budget: &mut Budget| {
         let part = pair.as_items().and_then(|items| items.get(place)).cloned().unwrap_or(Value::None);
         one_key(&part, is_set(sensitive.as_ref()), None, None, budget)

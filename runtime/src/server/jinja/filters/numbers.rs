@@ -36,7 +36,7 @@ pub(super) fn apply(name: &str, value: &Value, passed: Passed, budget: &mut Budg
                 Value::Float(value) => whole_of(*value)?,
                 value => value.as_integer(),
             };
-            Ok(found.map_or_else(|| default.unwrap_or(Value::Integer(0)), Value::Integer))
+            Ok(found.map_or_else(|| default.unwrap_or(Value::integer(0)), Value::integer))
         }
         "float" => {
             let [default] = passed.take(name, ["default"])?;
@@ -73,7 +73,7 @@ fn round(value: &Value, precision: i128, method: &str) -> Made {
             }
             Value::Float(value) if !value.is_finite() => Ok(Value::Float(*value)),
             value if value.as_integer().is_some() && precision >= 0 => {
-                Ok(Value::Integer(value.as_integer().unwrap_or(0)))
+                Ok(Value::integer(value.as_integer().unwrap_or(0)))
             }
             _ => Err(JinjaError::unsupported("round to tens")),
         },

@@ -36,7 +36,7 @@ pub(super) fn apply(name: &str, value: &Value, passed: Passed, budget: &mut Budg
         "upper" => none(passed, name).map(|()| Value::text(text.to_uppercase())),
         "capitalize" => none(passed, name).and_then(|()| strings::capitalize(&text)).map(Value::text),
         "title" => none(passed, name).map(|()| Value::text(title(&text))),
-        "wordcount" => none(passed, name).map(|()| Value::Integer(words(&text) as i128)),
+        "wordcount" => none(passed, name).map(|()| Value::integer(words(&text) as i128)),
         "trim" => {
             let [chars] = passed.take(name, ["chars"])?;
             strings::strip(&text, "strip", chars.as_ref(), budget)

@@ -26,7 +26,7 @@ impl Renderer<'_> {
             let Value::Dict(dict) = self.evaluate(further, scope)? else {
                 return Err(JinjaError::failed("argument after ** must be a mapping"));
             };
-            self.budget.items(dict.entries().len())?;
+            self.budget.items(dict.len())?;
             for (key, value) in dict.entries() {
                 let name = string(key, "a keyword")?;
                 self.budget.text(name.len())?;
@@ -108,8 +108,8 @@ impl Renderer<'_> {
             }
             (Value::Dict(dict), "items" | "keys" | "values") => {
                 let [] = passed.positional(name)?;
-                self.budget.items(dict.entries().len())?;
-                let entries = dict.entries().iter();
+                self.budget.items(dict.len())?;
+                let entries = dict.entries();
                 let (view, values): (View, Vec<Value>) = match name {
                     "keys" => (View::Keys, entries.map(|(key, _)| key.clone()).collect()),
                     "values" => (View::Values, entries.map(|(_, value)| value.clone()).collect()),
@@ -132,7 +132,7 @@ impl Renderer<'_> {
                 for value in values {
                     found += i128::from(equal(value, &wanted, &mut self.budget)?);
                 }
-                Ok(Value::Integer(found))
+                Ok(Value::integer(found))
             }
             _ => {
                 let [wanted, start, stop] = passed.positional(name)?;
@@ -142,7 +142,7 @@ impl Renderer<'_> {
                 let within = slice_of(values.len(), [bound(start)?, bound(stop)?, None])?;
                 let among = (0..within.len()).map(|at| &values[within.get(at) as usize]);
                 position(among, &wanted, &mut self.budget)?
-                    .map(|at| Value::Integer(within.get(at)))
+                    .map(|at| Value::integer(within.get(at)))
                     .ok_or_else(|| JinjaError::failed("the value is not in the list"))
             }
         }

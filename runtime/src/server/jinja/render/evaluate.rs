@@ -25,7 +25,7 @@ impl Renderer<'_> {
         match expression {
             Expression::None => Ok(Value::None),
             Expression::Bool(value) => Ok(Value::Bool(*value)),
-            Expression::Integer(value) => Ok(Value::Integer(*value)),
+            Expression::Integer(value) => Ok(Value::integer(*value)),
             Expression::Float(value) => Ok(Value::Float(*value)),
             Expression::Text(text) => Ok(Value::Text(std::sync::Arc::clone(text))),
             Expression::Name(name) => self.name(name, scope),
@@ -67,7 +67,8 @@ impl Renderer<'_> {
         for (key, value) in pairs {
             made.push((self.evaluate(key, scope)?, self.evaluate(value, scope)?));
         }
-        self.budget.items(made.len())?;
+        // Its keys, its values and itself.
+        self.budget.items(made.len().saturating_mul(2).saturating_add(4))?;
         Ok(Value::Dict(Dict::new(made, &mut self.budget)?))
     }
 

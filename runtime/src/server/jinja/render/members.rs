@@ -68,9 +68,9 @@ pub(in super::super) fn attribute(of: &Value, name: &str) -> Rendered<Value> {
         (Value::Dict(dict), name) => dict.get_text(name).cloned().unwrap_or_else(missing),
         (Value::Group(items), "grouper") => items.values[0].clone(),
         (Value::Group(items), "list") => items.values[1].clone(),
-        (Value::Range(range), "start") => Value::Integer(range.start),
-        (Value::Range(range), "stop") => Value::Integer(range.stop),
-        (Value::Range(range), "step") => Value::Integer(range.step),
+        (Value::Range(range), "start") => Value::integer(range.start),
+        (Value::Range(range), "stop") => Value::integer(range.stop),
+        (Value::Range(range), "step") => Value::integer(range.step),
         (Value::Range(_), "count" | "index")
         | (Value::View(..), "isdisjoint" | "mapping")
         | (Value::Macro(_), "name" | "arguments" | "catch_kwargs" | "catch_varargs" | "caller")
@@ -128,7 +128,7 @@ pub(in super::super) fn item(of: &Value, key: &Value, budget: &mut Budget) -> Re
         Value::List(items) | Value::Tuple(items) | Value::Group(items) => {
             place(items.values.len()).map(|at| items.values[at].clone())
         }
-        Value::Range(range) => place(range.len()).map(|at| Value::Integer(range.get(at))),
+        Value::Range(range) => place(range.len()).map(|at| Value::integer(range.get(at))),
         Value::Text(text) if key.as_integer().is_some_and(|index| index >= 0) => {
             let index = usize::try_from(key.as_integer().unwrap_or(0)).unwrap_or(usize::MAX);
             text.chars().nth(index).map(|char| Value::text(char.encode_utf8(&mut [0; 4])))
