@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::HeaderValue;
-use axum::http::header::CONNECTION;
+use axum::http::header::{CONNECTION, TRANSFER_ENCODING};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::map_response;
 use axum::response::Response;
 use hyper::body::Incoming;
@@ -204,6 +204,13 @@ fn prepare(stream: &TcpStream) {
     }
 }
 
+/// Whether a request may have said in two ways where it ends, by its chunks and by a length: then somebody between its
+/// sender and this server may take what follows for a part of it, or the other way round. hyper goes by the chunks and
+/// forgets that there was a length, so all that come in chunks count.
+fn may_have_two_ends(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING)
+}
+
 async fn answer(
     router: Router,
     watch: Arc<Watch>,
@@ -211,7 +218,11 @@ async fn answer(
 ) -> Result<Response<AnsweredBody>, Infallible> {
     let mut request: Request = request.map(|body| Body::new(ReceivedBody::new(body, Arc::clone(&watch))));
     request.extensions_mut().insert(Reader::new(Arc::clone(&watch)));
-    let response = router.oneshot(request).await?;
+    let is_last = may_have_two_ends(request.headers());
+    let mut response = router.oneshot(request).await?;
+    if is_last {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     watch.answering();
     Ok(response.map(|body| AnsweredBody::new(body, watch)))
 }

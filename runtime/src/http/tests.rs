@@ -203,6 +203,29 @@ async fn several_requests_share_a_connection_and_bytes_that_are_no_http_are_refu
 }
 
 #[tokio::test]
+async fn what_follows_a_request_whose_end_others_may_see_elsewhere_is_no_request() {
+    let server = Server::start(ConnectionBounds::of(8, REFUSED));
+    let (chunked, length) = ("transfer-encoding: chunked\r\n", "content-length: 3\r\n");
+    for headers in [
+        format!("{chunked}{length}"),
+        format!("{length}{chunked}"),
+        format!("connection: keep-alive\r\n{length}{chunked}{length}"),
+        chunked.to_owned(),
+    ] {
+        let hidden = "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
+        let request = format!("POST /body HTTP/1.1\r\nhost: x\r\n{headers}\r\n3\r\nabc\r\n0\r\n\r\n{hidden}");
+        let answers = all(&mut server.send(&request).await).await;
+        assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{headers:?}: {answers}");
+        assert!(answers.starts_with("HTTP/1.1 200") && answers.contains("connection: close\r\n"), "{answers}");
+    }
+    for headers in ["transfer-encoding: chunked, identity\r\n", "content-length: 3\r\ncontent-length: 4\r\n"] {
+        let request = format!("POST /body HTTP/1.1\r\nhost: x\r\n{headers}\r\n3\r\nabc\r\n0\r\n\r\n");
+        let answers = all(&mut server.send(&request).await).await;
+        assert!(answers.starts_with("HTTP/1.1 400") && answers.matches("HTTP/1.1 ").count() == 1, "{answers}");
+    }
+}
+
+#[tokio::test]
 async fn a_head_is_taken_up_to_its_bound_and_not_a_byte_beyond_it_however_it_comes() {
     let server = Server::start(ConnectionBounds::of(8, REFUSED));
     let head = |bytes: usize| {
