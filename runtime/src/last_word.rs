@@ -94,6 +94,23 @@ mod tests {
     }
 
     #[test]
+    fn a_pipe_that_nobody_reads_keeps_nobody_waiting_and_one_that_is_read_has_the_last_word() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        let (last, problem) = LastWordFile::open(Some(pipe.clone().into()));
+        assert!(problem.unwrap().to_string().contains("which cannot be written to"));
+        last.say("nobody hears it");
+        let reader = rustix::fs::open(&pipe, OFlags::RDONLY | OFlags::NONBLOCK, rustix::fs::Mode::empty()).unwrap();
+        let (last, problem) = LastWordFile::open(Some(pipe.into()));
+        assert!(problem.is_none());
+        last.say("no port at all");
+        let mut said = Vec::new();
+        io::Read::read_to_end(&mut File::from(reader), &mut said).unwrap();
+        assert_eq!(LastWord::from_json(&said).unwrap(), LastWord::new("no port at all"));
+    }
+
+    #[test]
     fn of_a_wrong_command_line_what_is_wrong_is_said_and_nothing_around_it() {
         for (line, words) in [
             (&["x", "coordinator", "--more"][..], "unexpected argument '--more' found"),

@@ -68,12 +68,22 @@ impl Room {
     #[must_use]
     pub fn share(&self, bytes: usize) -> Option<Share> {
         let mut shares = lock(&self.0);
-        let left = shares.free.checked_sub(bytes)?;
+        shares.free = shares.free.checked_sub(bytes)?;
+        Some(self.enter(shares, bytes))
+    }
+
+    /// A share that has nothing yet.
+    #[must_use]
+    pub fn empty_share(&self) -> Share {
+        self.enter(lock(&self.0), 0)
+    }
+
+    /// A share of bytes that are no longer free.
+    fn enter(&self, mut shares: MutexGuard<'_, Shares>, bytes: usize) -> Share {
         let (number, end) = (shares.next, Arc::<End>::default());
-        shares.free = left;
         shares.next += 1;
         shares.held.insert(number, Held { bytes, reader: None, end: Arc::clone(&end) });
-        Some(Share { shares: Arc::clone(&self.0), number, taken: bytes, due: 0, end })
+        Share { shares: Arc::clone(&self.0), number, taken: bytes, due: 0, end }
     }
 }
 
@@ -221,7 +231,7 @@ mod tests {
     #[test]
     fn what_is_given_back_is_free_again_whether_it_was_due_or_taken() {
         let answers = Room::of(10 * PART);
-        let mut share = answers.share(0).unwrap();
+        let mut share = answers.empty_share();
         for _ in 0..100 {
             assert_eq!(share.take(PART - 1), Ok(()));
             share.give(PART - 1);

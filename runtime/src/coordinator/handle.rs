@@ -235,11 +235,8 @@ impl DriverHandle {
     ///
     /// # Errors
     /// If they are refused.
-    ///
-    /// # Panics
-    /// Never: there is always room for nothing.
     pub async fn submit(&self, sequences: Vec<NewSequence>) -> Result<Vec<Updates>, HandleError> {
-        let unread = Arc::new(Unread::of(self.unread.share(0).expect("there is room for nothing")));
+        let unread = Arc::new(Unread::of(self.unread.empty_share()));
         let share = UNREAD_BYTES / sequences.len().max(1);
         let channel = |sequence: &NewSequence| {
             let update = UPDATE_BYTES + REPORTED_BYTES * sequence.top_logprobs as usize;

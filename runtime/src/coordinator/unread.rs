@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn many_readers_that_read_nothing_stay_within_the_room_and_those_beside_them_get_everything() {
         let room = Room::of(ROOM);
-        let open = || updates(100_000, &Arc::new(Unread::of(room.share(0).unwrap())));
+        let open = || updates(100_000, &Arc::new(Unread::of(room.empty_share())));
         let mut slow: VecDeque<_> = (0..50).map(|_| open()).collect();
         let mut fast: Vec<_> = (0..10).map(|_| open()).collect();
         let mut ended = 0;
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn an_update_that_is_not_taken_or_is_never_read_leaves_nothing_in_the_room() {
         let room = Room::of(ROOM);
-        let (sender, receiver) = updates(1, &Arc::new(Unread::of(room.share(0).unwrap())));
+        let (sender, receiver) = updates(1, &Arc::new(Unread::of(room.empty_share())));
         let prompt_scores = vec![TokenScore { token: 1, logprob: 0.0, top: Vec::new() }; 1000];
         let large = Update::Output { prompt_scores, token: None, finish: None };
         assert_eq!(sender.send(large.clone()), Ok(()));
