@@ -74,9 +74,11 @@ Search {
     within_noise: f64 = 0.8,
     /// The same, in standard deviations, when shares alone take it to within that: they cost no page, so they may do finer work.
     within_noise_by_shares: f64 = 0.6,
-    /// Parts of the way to the goal that are left when it is looked at whether shares can do the rest: first this, then a
-    /// third of it. More looks cost more time, fewer move pages that shares would have saved.
+    /// Parts of the way to the goal that are left when it is looked at whether shares can do the rest: first this, then less
+    /// by the next number. More looks cost more time, fewer move pages that shares would have saved.
     first_look_at_shares: f64 = 0.5,
+    /// By how many times the part that is left is smaller at the second look than at the first.
+    next_look_at_shares: f64 = 3.0,
     /// Passes over shares when it is looked at whether they can do the rest: nearly always they have done what they can by
     /// then.
     passes_of_look: usize = 8,
@@ -92,6 +94,11 @@ Search {
     /// Ranks that are looked at once one has been found with which an exchange helps, from the placement in force: those that
     /// come later rarely have a better one, and to look at all of them would be most of the work.
     look_further: usize = 8,
+    /// The same from nothing, for each so many ranks: with few, the first exchange that helps is as good as any. No more than
+    /// from the placement in force.
+    ranks_a_look: usize = 8,
+    /// Ranks that are looked at from nothing at least, once one has been found, however few ranks there are.
+    least_further: usize = 3,
     /// By how much more, at most, a page from another node costs than one within, as a part of it. Its link is slower by far more,
     /// but a higher price moves more pages in all, for a load that will have changed before the difference in time matters.
     far_page: f64 = 0.15,
@@ -117,6 +124,9 @@ Search {
     pages_per_lost_of_few: f64 = 1.0,
     /// Slots up to which ranks have few.
     few_slots: usize = 4,
+    /// Ranks of a node and a kind up to which those that change places are the best that can be found; of more, those that keep
+    /// most come first. The best take time that grows with their cube: at 64 ranks about a tenth of a millisecond a layer.
+    exact_ranks: usize = 64,
 }
 
 Bursts {

@@ -3,21 +3,23 @@
 use crate::ids::{ExpertId, RankId};
 use crate::map::ExpertMap;
 use crate::topology::Topology;
-
-/// Ranks of a kind up to which the best assignment is found; more are assigned greedily, since finding the best takes time
-/// that grows with their cube: at 64 ranks about a tenth of a millisecond a layer.
-const EXACT: usize = 64;
+use crate::tuning::Tuning;
 
 /// The part of a target that each rank takes, `[ranks]`, given what ranks hold and what each part holds. Parts are exchanged
-/// among ranks of one kind, so whatever the load, every rank's changes places with that of a rank like it. Among up to 64 of a
-/// kind the pages that move are the fewest that any exchange leaves.
-pub(super) fn parts<K: PartialEq, E: PartialEq>(kinds: &[K], held: &[&[E]], parts: &[&[E]]) -> Vec<usize> {
+/// among ranks of one kind, so whatever the load, every rank's changes places with that of a rank like it. Among up to
+/// [`Tuning::exact_ranks`] of a kind the pages that move are the fewest that any exchange leaves.
+pub(super) fn parts<K: PartialEq, E: PartialEq>(
+    kinds: &[K],
+    held: &[&[E]],
+    parts: &[&[E]],
+    tuning: &Tuning,
+) -> Vec<usize> {
     let mut part_of: Vec<usize> = (0..kinds.len()).collect();
     for class in classes(kinds).iter().filter(|class| class.len() > 1) {
         let keeps = |rank: usize, part: usize| parts[part].iter().filter(|expert| held[rank].contains(expert)).count();
         let kept: Vec<Vec<u32>> =
             class.iter().map(|&rank| class.iter().map(|&part| keeps(rank, part) as u32).collect()).collect();
-        let taken = if class.len() <= EXACT { best(&kept) } else { greedy(&kept) };
+        let taken = if class.len() <= tuning.exact_ranks { best(&kept) } else { greedy(&kept) };
         let all = |part: &dyn Fn(usize) -> usize| (0..class.len()).map(|rank| kept[rank][part(rank)]).sum::<u32>();
         if all(&|rank| taken[rank]) > all(&|rank| rank) {
             for (rank, part) in taken.into_iter().enumerate() {
@@ -30,7 +32,12 @@ pub(super) fn parts<K: PartialEq, E: PartialEq>(kinds: &[K], held: &[&[E]], part
 
 /// A target with the parts of its ranks exchanged, in each layer, among those of one node, speed and number of slots. Both maps
 /// are of one shape.
-pub(super) fn all_layers(current: &ExpertMap, mut target: ExpertMap, topology: &Topology) -> ExpertMap {
+pub(super) fn all_layers(
+    current: &ExpertMap,
+    mut target: ExpertMap,
+    topology: &Topology,
+    tuning: &Tuning,
+) -> ExpertMap {
     let ranks: Vec<RankId> = (0..topology.ranks()).map(RankId::from).collect();
     let of_ranks = target.slots_of_ranks().clone();
     let kind = |&rank: &RankId| (topology.node(rank), of_ranks.count(rank), topology.speeds()[rank.index()].to_bits());
@@ -38,7 +45,7 @@ pub(super) fn all_layers(current: &ExpertMap, mut target: ExpertMap, topology: &
     for layer in target.layers() {
         let held: Vec<_> = ranks.iter().map(|&rank| current.rank(layer, rank)).collect();
         let fresh: Vec<_> = ranks.iter().map(|&rank| target.rank(layer, rank)).collect();
-        let part_of = parts(&kinds, &held, &fresh);
+        let part_of = parts(&kinds, &held, &fresh, tuning);
         let order = || part_of.iter().flat_map(|&part| of_ranks.of(part.into()));
         let experts: Vec<ExpertId> = order().map(|slot| target.layer(layer)[slot]).collect();
         let shares = target.shares(layer).map(|shares| order().map(|slot| shares[slot]).collect());

@@ -36,7 +36,7 @@ pub(in crate::balance) fn pack(ranks: &Ranks, weights: &[f64], slots: &[u16], le
     refresh(&mut packing, level * (1.0 + tuning.stands_out));
     let way = (packing.top() - goal).max(0.0);
     let look = tuning.first_look_at_shares;
-    for left in [look, look / 3.0, 0.0] {
+    for left in [look, look / tuning.next_look_at_shares, 0.0] {
         let reached = improve(&mut packing, &home, goal + way * left);
         if balanced(&packing) {
             return packing.into_slots();
@@ -60,7 +60,7 @@ pub(in crate::balance) fn pack(ranks: &Ranks, weights: &[f64], slots: &[u16], le
 fn relabelled(ranks: &Ranks, in_force: &[u16], fresh: &[u16]) -> Vec<u16> {
     let kinds: Vec<_> = (0..ranks.len()).map(|rank| (ranks.node(rank), ranks.kind(rank))).collect();
     let parts = ranks.contents(fresh);
-    let part_of = relabel::parts(&kinds, &ranks.contents(in_force), &parts);
+    let part_of = relabel::parts(&kinds, &ranks.contents(in_force), &parts, ranks.tuning());
     part_of.into_iter().map(|part| parts[part]).collect::<Vec<_>>().concat()
 }
 

@@ -2,6 +2,7 @@
 
 use super::packing::Packing;
 use super::search::{Change, Choice, Limits, ROUNDING, search};
+use crate::tuning::Tuning;
 
 const STEPS_PER_SLOT: usize = 16;
 
@@ -10,6 +11,10 @@ struct Lowest {
     level: f64,
     goal: f64,
     change: Option<Change>,
+    /// Ranks for each of which one more is looked at, and how many there are at least and at most.
+    ranks_a_look: usize,
+    least_further: usize,
+    most_further: usize,
 }
 
 impl Choice for Lowest {
@@ -19,7 +24,7 @@ impl Choice for Lowest {
 
     /// With few ranks the first are as good as any.
     fn look_further(&self, ranks: usize) -> usize {
-        (ranks / 8).clamp(3, 8)
+        (ranks / self.ranks_a_look).max(self.least_further).min(self.most_further)
     }
 
     fn least_cost(&self, _: &Packing<'_>, _: usize) -> f64 {
@@ -54,14 +59,16 @@ impl Choice for Lowest {
 /// above `far`.
 pub(in crate::balance) fn improve(packing: &mut Packing<'_>, goal: f64, far: f64) {
     let steps = STEPS_PER_SLOT * packing.slots().len();
-    search(packing, Limits { goal, far, steps }, |packing| lowest(packing.top(), goal));
+    search(packing, Limits { goal, far, steps }, |packing| lowest(packing, goal));
 }
 
 /// The same by at most `steps` exchanges, without a change to the numbers of copies.
 pub(in crate::balance) fn exchange(packing: &mut Packing<'_>, goal: f64, steps: usize) {
-    search(packing, Limits { goal, far: f64::INFINITY, steps }, |packing| lowest(packing.top(), goal));
+    search(packing, Limits { goal, far: f64::INFINITY, steps }, |packing| lowest(packing, goal));
 }
 
-fn lowest(top: f64, goal: f64) -> Lowest {
-    Lowest { level: top * (1.0 - ROUNDING), goal, change: None }
+fn lowest(packing: &Packing<'_>, goal: f64) -> Lowest {
+    let &Tuning { ranks_a_look, least_further, look_further: most_further, .. } = packing.ranks().tuning();
+    let level = packing.top() * (1.0 - ROUNDING);
+    Lowest { level, goal, change: None, ranks_a_look, least_further, most_further }
 }
