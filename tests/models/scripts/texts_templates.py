@@ -115,13 +115,7 @@ QWEN = """{%- if tools %}
         {%- if loop.last or (messages[loop.index0 + 1].role != "tool") %}{{- '<|im_end|>\\n' }}{%- endif %}
     {%- endif %}
 {%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\\n' }}
-    {%- if enable_thinking is defined and enable_thinking is false %}
-        {{- '<think>\\n\\n</think>\\n\\n' }}
-    {%- endif %}
-{%- endif %}
-"""
+""" + texts_published.QWEN_END + "\n"
 DEEPSEEK = """{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}
 {% set ns = namespace(is_first=false, is_tool=false, system='', is_first_sp=true) %}
 {%- for m in messages %}{%- if m['role'] == 'system' %}{%- if ns.is_first_sp %}{% set ns.system = ns.system + m['content'] %}{% set ns.is_first_sp = false %}{%- else %}{% set ns.system = ns.system + '\\n\\n' + m['content'] %}{%- endif %}{%- endif %}{%- endfor %}
