@@ -57,7 +57,7 @@ pub struct Removal {
     pub name: String,
     /// Its identity; another pod of that name is left alone.
     pub uid: String,
-    /// Why.
+    /// Why it goes, for whoever reads of it.
     pub cause: Cause,
 }
 

@@ -13,7 +13,7 @@ pub enum Error {
     Read {
         /// Kind and name.
         what: String,
-        /// Why.
+        /// What the API server, or the way to it, says of it.
         source: Box<kube::Error>,
     },
     /// Something could not be written.
@@ -22,7 +22,7 @@ pub enum Error {
     /// The status could not be written.
     #[error("failed to write the status")]
     WriteStatus {
-        /// Why.
+        /// What the API server, or the way to it, says of it.
         source: Box<kube::Error>,
     },
     /// The machine gives no randomness.
@@ -75,7 +75,7 @@ pub enum ApplyError {
         kind: String,
         /// Its name.
         name: String,
-        /// Why.
+        /// What the API server, or the way to it, says of it.
         source: Box<kube::Error>,
     },
 }

@@ -15,7 +15,7 @@ use crate::pods::Member;
 /// What was read.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// When.
+    /// The time at which it was observed.
     pub now: Timestamp,
     /// Image of the runtime that the operator was configured with.
     pub runtime_image: String,

@@ -46,7 +46,7 @@ pub enum RuntimeError {
     Unreachable {
         /// What was asked for.
         path: &'static str,
-        /// Why.
+        /// What the client of HTTP says of it.
         source: reqwest::Error,
     },
     /// It answered with an error.
@@ -70,7 +70,7 @@ pub enum RuntimeError {
     Document {
         /// What was asked for.
         path: &'static str,
-        /// Why.
+        /// What of the document cannot be read.
         source: WireError,
     },
 }

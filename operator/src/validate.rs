@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::core::cel::{CompiledSchema, Validator, compile_schema};
 use kube::{CustomResourceExt as _, ResourceExt as _};
 use plan::wire::MapDocument;
+use plan::words::counted;
 
 use crate::api::MoEDeployment;
 use crate::api::eplb::ExpertMapRef;
@@ -86,7 +87,7 @@ pub struct Checked {
 /// Why a deployment may not be built, and what was found in order before that.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refused {
-    /// Why.
+    /// What is wrong, and with what.
     pub refusal: Refusal,
     /// Dimensions, if they are consistent.
     pub shape: Option<Shape>,
@@ -261,13 +262,17 @@ fn compatible(config_map: &ConfigMap, deployment: &MoEDeployment, shape: Shape) 
         differences.push(format!("it was made for model {:?}, not {served:?}", map.model.name));
     }
     if map.model.experts != shape.experts {
-        differences.push(format!("its model has {} experts per layer, not {}", map.model.experts, shape.experts));
+        differences.push(format!(
+            "its model has {} per layer, not {}",
+            counted(map.model.experts, "expert"),
+            shape.experts
+        ));
     }
     if map.ranks != shape.ranks {
         differences.push(format!("its EP size is {}, not {}", map.ranks, shape.ranks));
     }
     if map.slots_per_rank != slots {
-        differences.push(format!("its ranks have {} slots per layer, not {slots}", map.slots_per_rank));
+        differences.push(format!("its ranks have {} per layer, not {slots}", counted(map.slots_per_rank, "slot")));
     }
     if map.slots_of_ranks.is_some() {
         differences.push("its ranks have unequal numbers of slots, those that serve have equally many".to_owned());

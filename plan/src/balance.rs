@@ -23,6 +23,7 @@ use crate::moves;
 use crate::shares;
 use crate::topology::Topology;
 use crate::tuning::Tuning;
+use crate::words::counted;
 
 /// How a target map is found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -188,7 +189,7 @@ fn target(
             let (slots, shares) = deepseek::balance(&total(windows), &live, per_rank);
             let target = placed(slots).with_shares(&shares).expect("copies that are joined take all shares");
             let target = match current {
-                Some(current) => relabel::all_layers(current, target, topology),
+                Some(current) => relabel::all_layers(current, target, topology, tuning),
                 None => target,
             };
             known(arranged(target), Branch::Published)
@@ -241,8 +242,9 @@ fn check_model(current: Option<&ExpertMap>, load: &ExpertLoad) -> Result<(), Bal
 pub enum BalanceError {
     /// The load is of another model than the map.
     #[error(
-        "the load has {layers} layers of {experts} experts, the map in force {map_layers} of {map_experts}; \
-         they must be of one model"
+        "the load has {} of {}, the map in force {map_layers} of {map_experts}; they must be of one model",
+        counted(*layers, "layer"),
+        counted(*experts, "expert")
     )]
     Load {
         /// Layers of the load.
@@ -259,8 +261,9 @@ pub enum BalanceError {
     NoWindow,
     /// Windows are of different models.
     #[error(
-        "a window has {layers} layers of {experts} experts, the first {first_layers} of {first_experts}; \
-         they must be of one model"
+        "a window has {} of {}, the first {first_layers} of {first_experts}; they must be of one model",
+        counted(*layers, "layer"),
+        counted(*experts, "expert")
     )]
     Windows {
         /// Layers of the window.

@@ -47,9 +47,9 @@ pub enum LocalError {
     /// A rank cannot be started.
     #[error("cannot start rank {rank}")]
     Spawn {
-        /// Which.
+        /// The number of the rank, from 0.
         rank: usize,
-        /// Why.
+        /// What the system says of it.
         source: io::Error,
     },
     /// A rank has failed for good.
@@ -61,9 +61,9 @@ pub enum LocalError {
     /// A rank ends whenever it is started.
     #[error("rank {rank} ended {QUICK_ENDS} times right after its start, last with {status}: {words}")]
     Fails {
-        /// Which.
+        /// The number of the rank, from 0.
         rank: usize,
-        /// How.
+        /// How its process ended.
         status: ExitStatus,
         /// What it said of it.
         words: Quoted<192>,

@@ -302,17 +302,7 @@ fn table(report: &Report, is_wide: bool) -> String {
     rows.push(("moved", format!("{} ({} of all)", counted(report.moved_slots, "slot"), percent(report.moved_share))));
     rows.push(("bytes moved", known(report.bytes)));
     rows.push(("bytes per rank", known(report.bytes_per_rank)));
-    let lost = [(report.min_coverage, "rank"), (report.min_node_coverage, "node")];
-    let lost: Vec<String> =
-        lost.iter().filter(|(count, _)| *count > 0).map(|&(count, of)| counted(count, of)).collect();
-    if !lost.is_empty() {
-        let lost = lost.join(" or ");
-        let uncovered = match report.uncovered {
-            0 => format!("every expert survives the loss of any {lost}"),
-            some => format!("{} of all layers would not survive the loss of some {lost}", counted(some, "expert")),
-        };
-        rows.push(("coverage", uncovered));
-    }
+    rows.extend(survived(report).map(|words| ("coverage", words)));
     if let Some(decision) = &report.decision {
         let [decided, predicted] = described(decision);
         rows.push(("decision", decided));
@@ -329,4 +319,24 @@ fn table(report: &Report, is_wide: bool) -> String {
     let row = |layer: &Layer| vec![layer.number.to_string(), format!("{:.4}", layer.ratio), percent(layer.excess)];
     let layers = report.each_layer.iter().map(row).collect();
     format!("{}\n{}", lines.concat(), columns(&["LAYER", "RATIO", "EXCESS"], layers))
+}
+
+/// Whether every expert survives the losses that were asked about, if any were.
+fn survived(report: &Report) -> Option<String> {
+    let asked = [(report.min_coverage, "rank"), (report.min_node_coverage, "node")];
+    let lost = |which: &str| {
+        let words = |&(lost, of): &(usize, &str)| match lost {
+            0 => None,
+            1 => Some(format!("{which} {of}")),
+            lost => Some(format!("{which} {}", counted(lost, of))),
+        };
+        asked.iter().filter_map(words).collect::<Vec<_>>().join(" or ")
+    };
+    if asked.iter().all(|&(lost, _)| lost == 0) {
+        return None;
+    }
+    Some(match report.uncovered {
+        0 => format!("every expert survives the loss of {}", lost("any")),
+        some => format!("{} of all layers would not survive the loss of {}", counted(some, "expert"), lost("some")),
+    })
 }

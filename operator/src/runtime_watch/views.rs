@@ -107,7 +107,7 @@ pub(super) enum Known {
     TooLarge,
     /// It cannot be read.
     Unreadable,
-    /// Nothing.
+    /// It has not been read yet.
     Not,
 }
 

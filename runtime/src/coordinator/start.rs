@@ -45,7 +45,7 @@ pub enum StartError {
         address: SocketAddr,
         /// What it is for.
         purpose: &'static str,
-        /// Why.
+        /// What the system says of it.
         source: io::Error,
     },
     /// The system gives no thread.
@@ -57,7 +57,7 @@ pub enum StartError {
     /// An HTTP server ended.
     #[error("an HTTP server ended: {reason}")]
     Serve {
-        /// Why.
+        /// The reason, in words for people.
         reason: String,
     },
     /// The thread that records maps cannot be started.

@@ -20,11 +20,11 @@ pub enum LoadError {
     /// The checkpoint cannot be read.
     #[error("{layer}, {expert}")]
     Unreadable {
-        /// Where.
+        /// The MoE layer that it is about.
         layer: LayerId,
-        /// Which.
+        /// The expert that was to be loaded, as the checkpoint numbers it.
         expert: ExpertId,
-        /// Why.
+        /// What is wrong with its tensors or their files.
         source: Unreadable,
     },
     /// They are not wanted any more.

@@ -35,7 +35,7 @@ pub enum RecordPathError {
     Unwritable {
         /// The folder.
         folder: Quoted,
-        /// Why.
+        /// The reason, shortened.
         reason: Quoted<96>,
     },
 }

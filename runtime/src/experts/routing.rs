@@ -10,6 +10,7 @@ use plan::map::{ExpertMap, MapShape, WHOLE};
 use plan::moves::MoveError;
 use plan::nearest;
 use plan::topology::Topology;
+use plan::words::counted;
 use thiserror::Error;
 
 use crate::protocol::Commit;
@@ -175,7 +176,7 @@ pub enum CommitError {
     #[error("the commit does not fit the map in force")]
     Map(#[from] MoveError),
     /// The pages given are not those of the slots changed.
-    #[error("{layer}: the commit changes {expected} slots of this rank, {found} pages are staged for it")]
+    #[error("{layer}: the commit changes {} of this rank, pages staged for it: {found}", counted(*expected, "slot"))]
     Pages {
         /// Where.
         layer: LayerId,

@@ -35,7 +35,7 @@ pub enum MeshError {
     /// A rank does not answer.
     #[error("{peer} cannot be reached")]
     Unreachable {
-        /// Which.
+        /// The rank that was not reached.
         peer: RankId,
         /// What the last attempt says.
         source: ConnectionError,
@@ -43,7 +43,7 @@ pub enum MeshError {
     /// Ranks did not call in time.
     #[error("{missing:?} did not connect within {seconds} s")]
     Incomplete {
-        /// Who.
+        /// The ranks that have not come.
         missing: Vec<RankId>,
         /// How long was waited.
         seconds: u64,

@@ -42,7 +42,7 @@ pub enum SecretError {
     Read {
         /// The file.
         path: Quoted,
-        /// Why.
+        /// What the system says of it.
         source: io::Error,
     },
     /// It can be guessed.

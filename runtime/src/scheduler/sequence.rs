@@ -109,9 +109,9 @@ pub(super) struct Sequence {
 /// Lost groups that a sequence was computed in when they were lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Losses {
-    /// Since it last gave something.
+    /// Groups that were lost since it last gave a token.
     pub in_a_row: u32,
-    /// Altogether.
+    /// Groups that were lost since it began.
     pub in_all: u32,
 }
 

@@ -1,6 +1,8 @@
 //! How much one request may ask for: tokens of prompt and answer together, sequences, and log-probabilities. Decides from
 //! numbers that the model, the options and the ranks gave.
 
+use plan::words::counted;
+
 use super::error::{ApiError, Code};
 use super::options::TOP_LOGPROBS_AT_MOST;
 use crate::scheduler::Length;
@@ -43,7 +45,7 @@ impl RequestBounds {
         asked: Option<(u64, &str)>,
         usual: u32,
     ) -> Result<Length, ApiError> {
-        let left = self.context.checked_sub(prompt);
+        let (left, tokens) = (self.context.checked_sub(prompt), counted(prompt, "token"));
         match (asked, left) {
             (Some((asked, _)), Some(left)) if asked <= left as u64 => {
                 Ok(Length::Asked(u32::try_from(asked).unwrap_or(u32::MAX)))
@@ -53,14 +55,16 @@ impl RequestBounds {
                 let together = asked.saturating_add(prompt as u64);
                 Err(self.overflow(
                     field,
-                    &format!("the prompt has {prompt} tokens and {field} is {asked}, together {together}; shorten one of them"),
+                    &format!(
+                        "the prompt has {tokens} and {field} is {asked}, together {together}; shorten one of them"
+                    ),
                 ))
             }
             (None, Some(0)) => Err(self.overflow(
                 prompt_field,
-                &format!("the prompt has {prompt} tokens, which leaves none for an answer; shorten it"),
+                &format!("the prompt has {tokens}, which leaves none for an answer; shorten it"),
             )),
-            (_, None) => Err(self.overflow(prompt_field, &format!("the prompt has {prompt} tokens; shorten it"))),
+            (_, None) => Err(self.overflow(prompt_field, &format!("the prompt has {tokens}; shorten it"))),
         }
     }
 
@@ -96,8 +100,10 @@ impl RequestBounds {
         }
         let each = 1 + beside;
         let message = format!(
-            "the answers would have more than {most} log-probabilities: {tokens} tokens or more in each of {choices} \
-             choices, {each} for each token; lower n, {field} or max_tokens, or send several requests"
+            "the answers would have more than {most} log-probabilities: {} or more in each of {}, {each} for each token; \
+             lower n, {field} or max_tokens, or send several requests",
+            counted(tokens, "token"),
+            counted(choices as usize, "choice")
         );
         Err(ApiError::field(if choices > 1 { "n" } else { field }, Code::InvalidValue, message))
     }
@@ -118,7 +124,8 @@ impl RequestBounds {
             (
                 "n",
                 format!(
-                    "n = {choices} choices of {prompts} prompts are {sequences} answers, at most {most} are given in one request"
+                    "n = {choices} choices of {} are {sequences} answers, at most {most} are given in one request",
+                    counted(prompts, "prompt")
                 ),
             )
         };

@@ -33,7 +33,7 @@ pub enum KeysError {
     Read {
         /// The file.
         path: Quoted,
-        /// Why.
+        /// What the system says of it.
         source: io::Error,
     },
     /// It is no file of keys.

@@ -41,20 +41,20 @@ pub struct Options {
 /// How the answer is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
-    /// At once, when it is complete.
+    /// All of it is sent at once, when it is complete.
     No,
-    /// As it grows.
+    /// Each part of it is sent as it is made.
     Yes(StreamUsage),
 }
 
 /// Where a stream tells the usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamUsage {
-    /// Nowhere.
+    /// It is not reported.
     No,
-    /// In a last chunk.
+    /// It is in a last chunk.
     AtEnd,
-    /// In every chunk, that of its choice so far, and in a last one.
+    /// It is in every chunk, that of its choice so far, and in a last one.
     InEachChunk,
 }
 

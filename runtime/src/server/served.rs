@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use plan::words::counted;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -31,7 +32,7 @@ pub enum ServedError {
     Parse {
         /// The file.
         file: &'static str,
-        /// Why.
+        /// What is wrong with it, shortened.
         reason: Quoted<100>,
     },
     /// A file says what no request may say.
@@ -162,7 +163,7 @@ impl ServedModel {
         self.check_text(text, field, bounds)?;
         self.tokenizer.encode_at_most(text, whole, bounds.context).map_err(|error| match error {
             TokenizerError::TooMany { at_least } => {
-                bounds.overflow(field, &format!("the prompt has at least {at_least} tokens; shorten it"))
+                bounds.overflow(field, &format!("the prompt has at least {}; shorten it", counted(at_least, "token")))
             }
             error => ApiError::field(field, Code::InvalidValue, error.to_string()),
         })

@@ -12,7 +12,7 @@ pub struct Usage {
     pub prompt_tokens: usize,
     /// Tokens given.
     pub completion_tokens: usize,
-    /// Both.
+    /// Tokens of prompt and answers together.
     pub total_tokens: usize,
 }
 

@@ -12,6 +12,7 @@ use kernels::{Backend as _, DeviceError};
 use plan::moves::{SlotChange, Transaction};
 use plan::topology::Topology;
 use plan::wire::{MapDocument, WireError};
+use plan::words::counted;
 use thiserror::Error;
 
 use super::metrics::WorkerMetrics;
@@ -67,7 +68,7 @@ pub(super) enum SessionError {
     Refused { reason: String },
     #[error("the map cannot be served")]
     Map(#[from] WireError),
-    #[error("the group has {ranks} ranks and its map {in_map}, this is {rank}")]
+    #[error("the group has {} and its map {in_map}, this is {rank}", counted(*ranks, "rank"))]
     Shape { ranks: usize, in_map: usize, rank: plan::ids::RankId },
     #[error("the map is for ranks with unequal numbers of slots")]
     UnequalRanks,

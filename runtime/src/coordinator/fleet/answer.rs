@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use plan::words::counted;
+
 use crate::protocol::{SequenceOutput, SequenceWork, StepDone, StepTiming, TokenScore};
 
 /// By how much a log-probability may be above 0: the sum of many roundings.
@@ -45,7 +47,7 @@ impl Expected {
     pub fn wrong(&self, done: &StepDone, work: &[SequenceWork], tokens: usize, elapsed: Duration) -> Option<String> {
         let StepDone { generation: _, number: _, outputs, slot_pairs, timing } = done;
         if outputs.len() != work.len() {
-            return Some(format!("{} sequences for a batch of {}", outputs.len(), work.len()));
+            return Some(format!("{} for a batch of {}", counted(outputs.len(), "sequence"), work.len()));
         }
         if let Some(reason) = work.iter().zip(outputs).find_map(|(step, output)| self.wrong_output(step, output)) {
             return Some(reason);
@@ -90,11 +92,12 @@ impl Expected {
     fn wrong_pairs(&self, pairs: &[u32], tokens: usize) -> Option<String> {
         let slots = self.layers * self.slots_per_rank;
         if pairs.len() != slots {
-            return Some(format!("pairs of {} slots instead of {slots}", pairs.len()));
+            return Some(format!("pairs of {} instead of {slots}", counted(pairs.len(), "slot")));
         }
         // A slot computes a token once.
         let too_many = |&&pairs: &&u32| pairs as usize > tokens;
-        pairs.iter().find(too_many).map(|pairs| format!("{pairs} pairs in a slot of a step of {tokens} tokens"))
+        let (most, pairs) = (counted(tokens, "token"), pairs.iter().find(too_many)?);
+        Some(format!("{} in a slot of a step of {most}", counted(*pairs as usize, "pair")))
     }
 
     /// Why the answers of all ranks do not fit together, if they do not: every token goes to its experts in every layer.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use plan::ids::RankId;
 use plan::wire::RankState;
+use plan::words::counted;
 
 use self::formation::Formation;
 use super::agreement::Agreement;
@@ -182,8 +183,11 @@ impl Members {
             |other: &&Member| other.address.rank != member.address.rank && other.block_tokens != member.block_tokens;
         match state.members.iter().flatten().find(differs) {
             Some(other) => Err(format!(
-                "{} has KV blocks of {} tokens and {} of {}; start all with the same --block-tokens",
-                member.address.rank, member.block_tokens, other.address.rank, other.block_tokens
+                "{} has KV blocks of {} and {} of {}; start all with the same --block-tokens",
+                member.address.rank,
+                counted(member.block_tokens as usize, "token"),
+                other.address.rank,
+                other.block_tokens
             )),
             None => Ok(()),
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use plan::ids::RankId;
 use plan::wire::ModelIdentity;
+use plan::words::counted;
 
 use super::members::formation::Loaded;
 use super::members::{Member, Members};
@@ -211,10 +212,10 @@ fn check_model(rank: RankId, found: &ModelIdentity, expected: &ModelIdentity) ->
         return Ok(());
     }
     Err(format!(
-        "{rank} found another model: {} MoE layers of {} experts, digest {}; the coordinator serves {} ({}, {}, {}); \
+        "{rank} found another model: {} of {}, digest {}; the coordinator serves {} ({}, {}, {}); \
          give both the same checkpoint",
-        found.layers,
-        found.experts,
+        counted(found.layers, "MoE layer"),
+        counted(found.experts, "expert"),
         shortened(&found.digest, 64),
         expected.name,
         expected.layers,

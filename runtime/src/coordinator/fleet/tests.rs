@@ -579,7 +579,7 @@ fn a_rank_that_says_what_cannot_be_is_lost_with_the_reason() {
         FromRank::Loaded { generation: 1, kv_blocks, fingerprints }
     }
     let said: [Said; 8] = [
-        (|| loaded(8, vec![1]), "it has loaded 1 pages instead of 4"),
+        (|| loaded(8, vec![1]), "it has loaded 1 page instead of 4"),
         (|| loaded(0, vec![1; 4]), "it has a KV cache of 0 blocks"),
         (|| loaded(u32::MAX, vec![1; 4]), "it has a KV cache of 4294967295 blocks; there must be 1 to 16777216"),
         (|| FromRank::Ready { generation: 1 }, "it is ready before it was told to connect"),

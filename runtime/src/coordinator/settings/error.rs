@@ -2,6 +2,7 @@
 
 use plan::formats::FormatError;
 use plan::map::MapError;
+use plan::words::counted;
 use std::net::SocketAddr;
 use thiserror::Error;
 
@@ -63,11 +64,11 @@ pub enum SettingsError {
         source: ServedError,
     },
     /// Another model was expected.
-    #[error("the model has {found} experts in each layer, {expected} were expected (expect-experts)")]
+    #[error("the model has {} in each layer, {expected} were expected (expect-experts)", counted(*found, "expert"))]
     Experts {
-        /// Found.
+        /// Experts of each layer of the checkpoint.
         found: usize,
-        /// Expected.
+        /// Experts of each layer that the option names.
         expected: usize,
     },
     /// The model cannot see so far.
@@ -108,8 +109,11 @@ pub enum SettingsError {
     },
     /// The map does not fit the group.
     #[error(
-        "the expert map {path} is for {found_ranks} ranks of {found_slots} slots per layer, this group has \
-         {ranks} ranks of {slots}; plan one for these with 'kubectl moe plan' from the load of a window"
+        "the expert map {path} is for {} of {} per layer, this group has {} of {slots}; plan one for these with \
+         'kubectl moe plan' from the load of a window",
+        counted(*found_ranks, "rank"),
+        counted(*found_slots, "slot"),
+        counted(*ranks, "rank")
     )]
     MapShape {
         /// Its file.

@@ -8,6 +8,7 @@ use plan::map::{ExpertMap, MapShape};
 use plan::moves::Transaction;
 use plan::policy::{Decision, History};
 use plan::wire::{RecordedMap, WindowReport};
+use plan::words::counted;
 use thiserror::Error;
 
 use crate::bounds::{self, OutOfBounds};
@@ -99,8 +100,9 @@ pub enum Event<'a> {
 pub enum Refusal {
     /// The map is for other ranks.
     #[error(
-        "the map has {} layers of {} experts on {} ranks of {} slots, the ranks have {} of {} on {} of {}",
-        found.layers, found.experts, found.ranks, found.slots_per_rank,
+        "the map has {} of {} on {} of {}, the ranks have {} of {} on {} of {}",
+        counted(found.layers, "layer"), counted(found.experts, "expert"),
+        counted(found.ranks, "rank"), counted(found.slots_per_rank, "slot"),
         ranks.layers, ranks.experts, ranks.ranks, ranks.slots_per_rank
     )]
     OtherShape {

@@ -20,7 +20,7 @@ pub enum ConnectionError {
     /// The peer is gone.
     #[error("{peer} closed the connection")]
     Closed {
-        /// Who.
+        /// Address of the other end.
         peer: String,
     },
     /// The link failed.
@@ -34,7 +34,7 @@ pub enum ConnectionError {
     /// A message is longer than any that exists.
     #[error("{peer} announces a message of {bytes} bytes, more than {limit}; it speaks something else")]
     TooLong {
-        /// Who.
+        /// Address of the other end.
         peer: String,
         /// The length announced.
         bytes: usize,
@@ -44,7 +44,7 @@ pub enum ConnectionError {
     /// A message that makes no sense.
     #[error("{peer} sent a message that cannot be read: {source}")]
     Malformed {
-        /// Who.
+        /// Address of the other end.
         peer: String,
         /// What the decoder says.
         source: postcard::Error,
@@ -52,13 +52,13 @@ pub enum ConnectionError {
     /// The peer has another secret.
     #[error("{peer} cannot be trusted: the secret differs; both must read the same --secret-file")]
     SecretDiffers {
-        /// Who.
+        /// Address of the other end.
         peer: String,
     },
     /// The peer speaks another version.
     #[error("{peer} speaks protocol {found}, this process {expected}; run the same version everywhere")]
     OtherVersion {
-        /// Who.
+        /// Address of the other end.
         peer: String,
         /// Its version.
         found: u16,
@@ -68,13 +68,13 @@ pub enum ConnectionError {
     /// The peer does not serve what it was called for, or not now.
     #[error("{peer} does not expect this call now")]
     NotExpected {
-        /// Who.
+        /// Address of the other end.
         peer: String,
     },
     /// The peer is something else.
     #[error("{peer} speaks something else, or a version before {FIRST_THAT_PROVES}")]
     NotOurs {
-        /// Who.
+        /// Address of the other end.
         peer: String,
     },
 }

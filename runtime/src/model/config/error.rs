@@ -1,5 +1,6 @@
 //! Why a configuration is refused.
 
+use plan::words::counted;
 use thiserror::Error;
 
 use crate::quoted::Quoted;
@@ -77,7 +78,7 @@ pub enum ConfigError {
         values: Quoted<100>,
     },
     /// More experts for each token than there are.
-    #[error("num_experts_per_tok = {top_k} is more than the {experts} experts")]
+    #[error("num_experts_per_tok = {top_k} is more than {}, all that there are", counted(*experts, "expert"))]
     TopK {
         /// Experts of each token.
         top_k: usize,

@@ -8,7 +8,7 @@ const POINTER_BYTES: usize = 1024;
 /// What a file is instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Foreign {
-    /// Nothing.
+    /// A file without a byte.
     Empty,
     /// What Git keeps in the place of a large file.
     LfsPointer,

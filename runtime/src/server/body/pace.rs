@@ -10,13 +10,13 @@ pub const STRETCH: usize = 40 << 10;
 /// How long a body may keep the server waiting.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// Without a byte.
+    /// How long it may go without a byte.
     pub silence: Duration,
-    /// From its beginning to its first [`STRETCH`].
+    /// How long it may take from its beginning to its first [`STRETCH`].
     pub beginning: Duration,
-    /// From there to the next one.
+    /// How long it may take from there to the next one.
     pub stretch: Duration,
-    /// As a whole.
+    /// How long a body may take from its first byte to its last.
     pub whole: Duration,
 }
 

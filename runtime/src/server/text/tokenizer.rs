@@ -12,6 +12,7 @@ mod spelling;
 
 use std::path::Path;
 
+use plan::words::counted;
 use serde_json::Value;
 use thiserror::Error;
 use tokenizers::tokenizer::pre_tokenizer::{OffsetType, PreTokenizedString};
@@ -102,7 +103,7 @@ pub enum TokenizerError {
         run: usize,
     },
     /// A text has more tokens than are wanted of it.
-    #[error("the text has at least {at_least} tokens")]
+    #[error("the text has at least {}", counted(*at_least, "token"))]
     TooMany {
         /// Tokens that it has, or more.
         at_least: usize,

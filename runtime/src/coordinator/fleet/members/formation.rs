@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use plan::ids::RankId;
 use plan::wire::MapDocument;
+use plan::words::counted;
 
 use super::super::agreement::{Agreement, Report, agree};
 use super::super::answer::Expected;
@@ -161,7 +162,7 @@ impl Members {
         }
         let (slots, pages) = (forming.placement.len() * forming.slots_per_rank(), loaded.fingerprints.len());
         if pages != slots {
-            return Err(format!("it has loaded {pages} pages instead of {slots}"));
+            return Err(format!("it has loaded {} instead of {slots}", counted(pages, "page")));
         }
         if !(1..=MOST_BLOCKS).contains(&loaded.kv_blocks) {
             return Err(format!("it has a KV cache of {} blocks; there must be 1 to {MOST_BLOCKS}", loaded.kv_blocks));
