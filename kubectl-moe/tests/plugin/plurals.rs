@@ -67,6 +67,7 @@ const NEVER_ONE: &[(&str, &str)] = &[
     ("{field} has {bytes} bytes of text", "it is longer than the longest token"),
     ("more than {UNREAD_BYTES} bytes", "a bound of this program"),
     ("{there} bytes are there", "what says how far it is, not what it is"),
+    ("n = {choices} choices of", "one choice has words of its own"),
     ("prompt has {prompts} prompts", "more than may be, of which there is one at least"),
     ("a key of {found} bytes", "many are needed"),
     ("a string of {longest} bytes", "more than may be"),

@@ -159,6 +159,3 @@ async fn a_deployment_that_cannot_be_read_does_not_stop_the_others() {
     world.ready(&name).await;
     world.stop().await;
 }
-
-/// What a person does to a cluster.
-type Change = fn(&FakeApi);

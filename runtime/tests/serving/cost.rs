@@ -89,8 +89,12 @@ async fn a_request_costs_at_most_eight_bytes_of_memory_for_each_of_its_own() {
     assert!(kept < PER_BYTE * BODY, "{kept}");
 }
 
-/// Memory for what a chat costs whatever its length: a piece of text that tokens are made of, and threads that begin.
-const PER_CHAT: usize = 4 << 20;
+/// Memory for what a chat costs whatever its length: a piece of text of which tokens are made, a hundred times over, what the chats
+/// before have left behind, and threads that begin.
+const PER_CHAT: usize = 3 << 20;
+
+/// Memory for each byte of the arguments of a template, of which 64 KiB are taken.
+const PER_BYTE_OF_ARGUMENTS: usize = 56;
 
 /// The small model with a context of so many tokens and a template that reads every message and says how many there are.
 fn model_of_long_chats(context: usize) -> tempfile::TempDir {
@@ -110,33 +114,47 @@ fn model_of_long_chats(context: usize) -> tempfile::TempDir {
     folder
 }
 
-#[tokio::test]
-async fn a_chat_that_is_served_costs_at_most_eight_bytes_of_memory_for_each_of_its_own() {
-    const CONTEXT: usize = 1 << 16;
+/// Tokens of the longest chat, and so about how many messages it may have.
+const CONTEXT: usize = 1 << 16;
+
+const SHORT: &str = "{\"role\":\"user\",\"content\":\"a\"}";
+
+/// Serves chats with a server of their own, and sees that none costs more than [`PER_CHAT`] and so much for each of its bytes.
+async fn check_chats(mut chats: Vec<(&str, String)>, per_byte: usize) {
     let folder = model_of_long_chats(CONTEXT);
     let blocks = (CONTEXT / 16).to_string();
     let group = Group::of(folder.path(), 1, &["--kv-blocks", &blocks]).await;
     let path = "/v1/chat/completions";
-    let one = "{\"role\":\"user\",\"content\":\"a\"}";
+    assert_eq!(post(&group, path, &format!("{{\"max_tokens\":1,\"messages\":[{SHORT}]}}")).await.0, 200);
+    let idle = group.memory();
+    // What one chat leaves behind for the next counts as the next one's, so none is measured after a longer one.
+    chats.sort_by_key(|(_, body)| body.len());
+    for (name, body) in chats {
+        group.forget_peak();
+        let (status, answer, waited) = post(&group, path, &body).await;
+        let cost = group.peak_memory().saturating_sub(idle);
+        let of_each = cost.saturating_sub(PER_CHAT) as f64 / body.len() as f64;
+        println!("{name}: {status} after {waited:?}, {cost} bytes for {}: {of_each:.2}, {answer}", body.len());
+        assert_eq!(status, 200, "{name}: {answer}");
+        assert!(cost < PER_CHAT + per_byte * body.len(), "{name}: {cost} bytes for {}", body.len());
+    }
+}
+
+#[tokio::test]
+async fn a_chat_that_is_served_costs_at_most_eight_bytes_of_memory_for_each_of_its_own() {
     let messages = |message: &str| {
         let all = vec![message; CONTEXT - 16].join(",");
         format!("{{\"max_tokens\":1,\"messages\":[{all}]}}")
     };
-    let arguments =
-        |arguments: &str| format!("{{\"max_tokens\":1,\"messages\":[{one}],\"chat_template_kwargs\":{arguments}}}");
-    let list = |item: &str| arguments(&format!("{{\"a\":[{}]}}", vec![item; (60 << 10) / (item.len() + 1)].join(",")));
-    let names: Vec<String> = (0..5000).map(|name| format!("\"n{name}\":0")).collect();
     let parts = |part: &str| {
         let all = vec![part; CONTEXT].join(",");
         format!("{{\"max_tokens\":1,\"messages\":[{{\"role\":\"user\",\"content\":[{all}]}}]}}")
     };
     let taking_turns =
         |one: &str, other: &str| messages(one).replace(&format!("{one},{one}"), &format!("{one},{other}"));
-    assert_eq!(post(&group, path, &format!("{{\"max_tokens\":1,\"messages\":[{one}]}}")).await.0, 200);
-    let idle = group.memory();
-    let mut chats = vec![
+    let chats = vec![
         ("empty messages", messages("{\"role\":\"user\",\"content\":\"\"}")),
-        ("short messages", messages(one)),
+        ("short messages", messages(SHORT)),
         ("answers without content", messages("{\"role\":\"assistant\"}")),
         ("named messages", messages("{\"role\":\"user\",\"content\":\"\",\"name\":\"n\"}")),
         (
@@ -155,22 +173,23 @@ async fn a_chat_that_is_served_costs_at_most_eight_bytes_of_memory_for_each_of_i
         ("parts", parts("{\"type\":\"text\",\"text\":\"a\"}")),
         ("plain parts", parts("\"\"")),
         ("long parts", parts(&format!("\"{}\"", "a b ".repeat(4)))),
+    ];
+    check_chats(chats, PER_BYTE).await;
+}
+
+#[tokio::test]
+async fn arguments_of_a_template_cost_a_bounded_number_of_bytes_for_each_of_their_own() {
+    let arguments =
+        |arguments: &str| format!("{{\"max_tokens\":1,\"messages\":[{SHORT}],\"chat_template_kwargs\":{arguments}}}");
+    let list = |item: &str| arguments(&format!("{{\"a\":[{}]}}", vec![item; (60 << 10) / (item.len() + 1)].join(",")));
+    let names: Vec<String> = (0..5000).map(|name| format!("\"n{name}\":0")).collect();
+    let chats = vec![
         ("numbers as arguments", list("0")),
         ("lists as arguments", list("[]")),
         ("objects as arguments", list("{}")),
         ("names as arguments", arguments(&format!("{{{}}}", names.join(",")))),
     ];
-    // What one chat leaves behind for the next counts as the next one's, so none is measured after a longer one.
-    chats.sort_by_key(|(_, body)| body.len());
-    for (name, body) in chats {
-        group.forget_peak();
-        let (status, answer, waited) = post(&group, path, &body).await;
-        let cost = group.peak_memory().saturating_sub(idle);
-        let per_byte = cost.saturating_sub(PER_CHAT) as f64 / body.len() as f64;
-        println!("{name}: {status} after {waited:?}, {cost} bytes for {}: {per_byte:.2}, {answer}", body.len());
-        assert_eq!(status, 200, "{name}: {answer}");
-        assert!(cost < PER_CHAT + PER_BYTE * body.len(), "{name}: {cost} bytes for {}", body.len());
-    }
+    check_chats(chats, PER_BYTE_OF_ARGUMENTS).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Whom the controller asks, and what it makes of answers that it cannot read or that waver.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use plan::wire::path;
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{TINY, World};
 use crate::fake_api::FakeApi;
-use crate::fake_runtime::state;
+use crate::fake_runtime::{recorded, state};
 
 /// Each pod differs from the coordinator of a deployment in one thing that a stranger could not make true.
 #[tokio::test(start_paused = true)]

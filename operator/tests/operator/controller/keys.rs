@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 use super::{TINY, World};
 use crate::fake_api::FakeApi;
 
+/// What a person does to a cluster.
+type Change = fn(&FakeApi);
+
 fn key(api: &FakeApi, secret: &str, key: &str) -> String {
     api.get("secrets", secret).unwrap()["data"][key].as_str().unwrap().to_owned()
 }

@@ -21,7 +21,7 @@ use crate::fake_runtime::{recorded, state};
 /// Coordinators, by address.
 #[derive(Default)]
 pub struct Runtimes {
-    said: Mutex<BTreeMap<String, (State, Option<RecordedMap>)>>,
+    pub said: Mutex<BTreeMap<String, (State, Option<RecordedMap>)>>,
     /// What is answered instead, by path, by those of another release.
     answers: Mutex<BTreeMap<&'static str, String>>,
     asked: Mutex<Vec<Endpoint>>,

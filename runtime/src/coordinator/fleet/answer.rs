@@ -109,8 +109,11 @@ impl Expected {
                 slots.iter().map(|&pairs| u64::from(pairs)).sum()
             };
             let found: u64 = answers.iter().map(of_rank).sum();
-            (found != expected)
-                .then(|| format!("the ranks together computed {found} pairs in layer {layer} instead of {expected}"))
+            let words = || {
+                let found = counted(found as usize, "pair");
+                format!("the ranks together computed {found} in layer {layer} instead of {expected}")
+            };
+            (found != expected).then(words)
         })
     }
 }

@@ -130,7 +130,11 @@ impl<'a, B: Backend> Fetcher<'a, B> {
         let head: PageHead = connection.receive_up_to(MOST_HEAD_BYTES).map_err(|error| late(order, lost(&error)))?;
         let expected = shared.setup.pages.page_bytes() as u64;
         if head.bytes != expected {
-            let what = if head.bytes == 0 { "it does not hold it".to_owned() } else { format!("{} bytes", head.bytes) };
+            let what = if head.bytes == 0 {
+                "it does not hold it".to_owned()
+            } else {
+                format!("its length is {}", head.bytes)
+            };
             return Err(lost(&what));
         }
         let mut start = 0;

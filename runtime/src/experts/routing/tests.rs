@@ -131,13 +131,8 @@ fn a_commit_that_does_not_fit_is_refused_and_changes_nothing() {
         (commit(&[change(1, 9, 0, 2)]), 1, "layer 1: rank 1, slot 9 does not exist"),
         (commit(&[change(0, 3, 3, 0)]), 0, "layer 1, rank 0: expert 0 is there twice"),
         (commit(&[change(0, 2, 2, 5)]), 0, "layer 1: expert 2 is on no rank"),
-<<<<<<< HEAD:runtime/src/experts/routing/tests.rs
         (commit(&[change(1, 2, 0, 2)]), 0, "layer 1: the commit changes 1 slot of this rank, pages staged for it: 0"),
         (nowhere, 0, "layer 2 does not exist"),
-=======
-        (commit(&[change(1, 2, 0, 2)]), 0, "layer 1: the commit changes 1 slot of this rank, pages staged for it: 0"),
-        (Commit { layer: LayerId(2), ..commit(&[]) }, 0, "layer 2 does not exist"),
->>>>>>> 0e6d0ee (Errors of the runtime and the operator say one thing in the singular, and their fields are told in whole words):runtime/src/experts/table/tests.rs
     ];
     for (work, pages, message) in cases {
         let mut table = table(1);

@@ -47,8 +47,10 @@ impl Conversation {
                 members.push(("reasoning_content", thought));
             }
         }
-        let (names, values): (Vec<&str>, Vec<Given>) = members.into_iter().unzip();
-        let names = self.names(&names);
+        let names = self.names(&members);
+        // With room for them and no more: there may be very many messages.
+        let mut values = Vec::with_capacity(members.len());
+        values.extend(members.into_iter().map(|(_, value)| value));
         let message = Given::object_of(&names, values).expect("JSON is not read as deep as a template can write");
         let message = match self.messages.last() {
             Some(last) if last.is_same_as(&message) => last.clone(),
@@ -57,11 +59,12 @@ impl Conversation {
         self.messages.push(message);
     }
 
-    fn names(&mut self, names: &[&str]) -> Names {
-        if let Some(known) = self.names.iter().find(|known| known.are(names)) {
+    fn names(&mut self, members: &[(&str, Given)]) -> Names {
+        let names = members.iter().map(|&(name, _)| name);
+        if let Some(known) = self.names.iter().find(|known| known.are(names.clone())) {
             return known.clone();
         }
-        self.names.push(Names::of(names.iter().map(|&name| name.into())));
+        self.names.push(Names::of(names.map(Into::into)));
         self.names[self.names.len() - 1].clone()
     }
 

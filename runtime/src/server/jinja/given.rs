@@ -23,8 +23,8 @@ impl Names {
 
     /// Whether they are these.
     #[must_use]
-    pub fn are(&self, names: &[&str]) -> bool {
-        self.0.texts().eq(names.iter().map(|name| Some(*name)))
+    pub fn are<'n>(&self, mut names: impl Iterator<Item = &'n str>) -> bool {
+        self.0.texts().all(|known| known.is_some() && known == names.next()) && names.next().is_none()
     }
 }
 

@@ -86,7 +86,8 @@ pub(super) struct Keys {
 /// Keys, each with a value.
 #[derive(Debug)]
 pub(super) struct Dict {
-    keys: Rc<Keys>,
+    /// `None` if it is empty, as very many may be.
+    keys: Option<Rc<Keys>>,
     values: Box<[Value]>,
     depth: u16,
 }
@@ -207,7 +208,8 @@ impl Making {
         }
     }
 
-    fn made(self) -> Result<Rc<Dict>, JinjaError> {
+    fn made(mut self) -> Result<Rc<Dict>, JinjaError> {
+        self.keys.keys.shrink_to_fit();
         Dict::of(Rc::new(self.keys), self.values)
     }
 }
@@ -237,15 +239,20 @@ impl Dict {
     pub fn of(keys: Rc<Keys>, values: Vec<Value>) -> Result<Rc<Self>, JinjaError> {
         debug_assert_eq!(keys.keys.len(), values.len(), "a value for each key");
         let deepest = values.iter().map(Value::depth).max().unwrap_or(0).max(keys.depth);
+        let keys = Some(keys).filter(|keys| !keys.keys.is_empty());
         Ok(Rc::new(Self { keys, values: values.into(), depth: deeper(deepest)? }))
     }
 
     pub fn get(&self, key: &Value, budget: &mut Budget) -> Result<Option<&Value>, JinjaError> {
-        Ok(self.keys.index_of(key, budget)?.map(|index| &self.values[index]))
+        let index = match &self.keys {
+            Some(keys) => keys.index_of(key, budget)?,
+            None => key.check_hashable(budget).map(|()| None)?,
+        };
+        Ok(index.map(|index| &self.values[index]))
     }
 
     pub fn get_text(&self, key: &str) -> Option<&Value> {
-        self.keys.place(key).map(|index| &self.values[index])
+        self.keys.as_ref()?.place(key).map(|index| &self.values[index])
     }
 
     pub fn len(&self) -> usize {
@@ -253,7 +260,7 @@ impl Dict {
     }
 
     pub fn entries(&self) -> impl Iterator<Item = (&Value, &Value)> {
-        self.keys.keys.iter().zip(&self.values)
+        self.keys.iter().flat_map(|keys| &keys.keys).zip(&self.values)
     }
 
     /// Whether both have the very same keys and texts, so that one can be in the place of the other.
@@ -262,7 +269,11 @@ impl Dict {
             (Value::Text(one), Value::Text(other)) => Arc::ptr_eq(one, other),
             _ => false,
         };
-        Rc::ptr_eq(&self.keys, &other.keys) && self.values.iter().zip(&other.values).all(are_same)
+        let has_same_keys = match (&self.keys, &other.keys) {
+            (Some(one), Some(other)) => Rc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        has_same_keys && self.values.iter().zip(&other.values).all(are_same)
     }
 }
 
