@@ -166,15 +166,15 @@ mod tests {
     #[test]
     fn ranks_that_only_changed_places_move_nothing() {
         let held: [&[u16]; 3] = [&[0, 1], &[2, 3], &[4, 5]];
-        assert_eq!(parts(&[0; 3], &held, &[&[5, 4], &[0, 1], &[3, 2]]), [1, 2, 0]);
+        assert_eq!(parts(&[0; 3], &held, &[&[5, 4], &[0, 1], &[3, 2]], &Tuning::PRODUCT), [1, 2, 0]);
     }
 
     #[test]
     fn parts_stay_among_ranks_of_a_kind_and_where_they_are_if_nothing_is_gained() {
         let held: [&[u16]; 4] = [&[0], &[1], &[2], &[3]];
         let fresh: [&[u16]; 4] = [&[2], &[3], &[0], &[1]];
-        assert_eq!(parts(&[0, 0, 1, 1], &held, &fresh), [0, 1, 2, 3]);
-        assert_eq!(parts(&[0, 1, 0, 1], &held, &fresh), [2, 3, 0, 1]);
+        assert_eq!(parts(&[0, 0, 1, 1], &held, &fresh, &Tuning::PRODUCT), [0, 1, 2, 3]);
+        assert_eq!(parts(&[0, 1, 0, 1], &held, &fresh, &Tuning::PRODUCT), [2, 3, 0, 1]);
     }
 
     #[test]
@@ -184,7 +184,7 @@ mod tests {
             ExpertMap::new(shape, slots.map(ExpertId).to_vec()).unwrap()
         };
         let target = map([2, 0, 1, 0]).with_shares(&[WHOLE, 0, WHOLE, WHOLE]).unwrap();
-        let relabelled = all_layers(&map([0, 1, 0, 2]), target, &Topology::single_node(2, 2));
+        let relabelled = all_layers(&map([0, 1, 0, 2]), target, &Topology::single_node(2, 2), &Tuning::PRODUCT);
         assert_eq!(relabelled, map([1, 0, 2, 0]).with_shares(&[WHOLE, WHOLE, WHOLE, 0]).unwrap());
     }
 

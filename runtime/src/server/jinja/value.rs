@@ -76,7 +76,7 @@ pub(super) struct Items {
 /// Keys in the order in which they were first set. Dictionaries that have the same share them.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
-    keys: Vec<Value>,
+    all: Vec<Value>,
     /// Places of keys that are text, which nearly all are, where there are more than are looked through.
     #[expect(clippy::box_collection, reason = "most have none, and there may be very many")]
     by_text: Option<Box<HashMap<Arc<str>, usize>>>,
@@ -152,31 +152,31 @@ impl Keys {
     pub fn of_names(names: impl IntoIterator<Item = Arc<str>>) -> Rc<Self> {
         let mut keys = Self::default();
         names.into_iter().for_each(|name| keys.push(Value::Text(name)));
-        keys.keys.shrink_to_fit();
+        keys.all.shrink_to_fit();
         Rc::new(keys)
     }
 
     /// Each key, if it is a text.
     pub fn texts(&self) -> impl Iterator<Item = Option<&str>> {
-        self.keys.iter().map(|key| key.as_text().map(|text| &**text))
+        self.all.iter().map(|key| key.as_text().map(|text| &**text))
     }
 
     fn push(&mut self, key: Value) {
         self.depth = self.depth.max(key.depth());
         if let (Some(places), Value::Text(text)) = (&mut self.by_text, &key) {
-            places.insert(Arc::clone(text), self.keys.len());
+            places.insert(Arc::clone(text), self.all.len());
         }
-        self.keys.push(key);
-        if self.keys.len() > LOOKED_THROUGH && self.by_text.is_none() {
+        self.all.push(key);
+        if self.all.len() > LOOKED_THROUGH && self.by_text.is_none() {
             let place = |(place, key): (usize, &Value)| Some((Arc::clone(key.as_text()?), place));
-            self.by_text = Some(Box::new(self.keys.iter().enumerate().filter_map(place).collect()));
+            self.by_text = Some(Box::new(self.all.iter().enumerate().filter_map(place).collect()));
         }
     }
 
     fn place(&self, key: &str) -> Option<usize> {
         match &self.by_text {
             Some(places) => places.get(key).copied(),
-            None => self.keys.iter().position(|known| known.as_text().is_some_and(|known| **known == *key)),
+            None => self.all.iter().position(|known| known.as_text().is_some_and(|known| **known == *key)),
         }
     }
 
@@ -186,7 +186,7 @@ impl Keys {
             budget.look(text.len())?;
             return Ok(self.place(text));
         }
-        comparison::position(&self.keys, key, budget)
+        comparison::position(&self.all, key, budget)
     }
 }
 
@@ -209,7 +209,7 @@ impl Making {
     }
 
     fn made(mut self) -> Result<Rc<Dict>, JinjaError> {
-        self.keys.keys.shrink_to_fit();
+        self.keys.all.shrink_to_fit();
         Dict::of(Rc::new(self.keys), self.values)
     }
 }
@@ -237,9 +237,9 @@ impl Dict {
 
     /// Of a value for each key.
     pub fn of(keys: Rc<Keys>, values: Vec<Value>) -> Result<Rc<Self>, JinjaError> {
-        debug_assert_eq!(keys.keys.len(), values.len(), "a value for each key");
+        debug_assert_eq!(keys.all.len(), values.len(), "a value for each key");
         let deepest = values.iter().map(Value::depth).max().unwrap_or(0).max(keys.depth);
-        let keys = Some(keys).filter(|keys| !keys.keys.is_empty());
+        let keys = Some(keys).filter(|keys| !keys.all.is_empty());
         Ok(Rc::new(Self { keys, values: values.into(), depth: deeper(deepest)? }))
     }
 
@@ -260,7 +260,7 @@ impl Dict {
     }
 
     pub fn entries(&self) -> impl Iterator<Item = (&Value, &Value)> {
-        self.keys.iter().flat_map(|keys| &keys.keys).zip(&self.values)
+        self.keys.iter().flat_map(|keys| &keys.all).zip(&self.values)
     }
 
     /// Whether both have the very same keys and texts, so that one can be in the place of the other.
