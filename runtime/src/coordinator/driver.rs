@@ -21,7 +21,7 @@ use super::fleet::FleetEvent;
 use super::handle::{COMMANDS, Command, DriverHandle, HandleError, Health, SequenceError, Submission, Update};
 use super::metrics::DriverMetrics;
 use super::ranks::{RankGroup, Ranks};
-use super::unread::UpdateSender;
+use super::unread::{Post, UpdateSender, post};
 use crate::experts::planner::{Planned, Wanted};
 use crate::experts::rebalance::{Event, Rebalancer};
 use crate::experts::recorder::Recorder;
@@ -88,14 +88,23 @@ impl Drop for Shown {
 }
 
 /// Who waits for tokens, by sequence. Those who are left when the driver ends, however it ends, are told so.
-#[derive(Default)]
-struct Readers(BTreeMap<SequenceId, Reader>);
+struct Readers {
+    waiting: BTreeMap<SequenceId, Reader>,
+    post: Post,
+}
+
+impl Readers {
+    /// Tells a reader why its sequence goes no further.
+    fn fail(&self, reader: &Reader, error: SequenceError) {
+        // One that is gone or full does not hear it; its channel ends all the same.
+        self.post.send(reader.updates.address(Update::Failed(error)).into_iter().collect());
+    }
+}
 
 impl Drop for Readers {
     fn drop(&mut self) {
-        for reader in self.0.values() {
-            // As in `Driver::end`.
-            let _ = reader.updates.send(Update::Failed(SequenceError::ShuttingDown));
+        for reader in self.waiting.values() {
+            self.fail(reader, SequenceError::ShuttingDown);
         }
     }
 }
@@ -128,6 +137,7 @@ impl<R: Ranks> Driver<R> {
         let health = Arc::new(watch::Sender::new(Health::NotFormed { reason }));
         let (capacity, known_capacity) = watch::channel(None);
         let queued = settings.limits.queued;
+        let (post, postman) = post();
         let shape = settings.rebalancer.map().shape();
         let driver = Self {
             topology: Arc::new(Topology::single_node(shape.ranks, shape.slots_per_rank)),
@@ -136,7 +146,7 @@ impl<R: Ranks> Driver<R> {
             ranks,
             group: None,
             failure: None,
-            readers: Readers::default(),
+            readers: Readers { waiting: BTreeMap::new(), post },
             steps: 0,
             under_way: VecDeque::new(),
             started: Instant::now(),
@@ -148,7 +158,7 @@ impl<R: Ranks> Driver<R> {
             capacity,
             metrics,
         };
-        (driver, DriverHandle::new(sender, health, known_capacity, queued))
+        (driver, DriverHandle::new(sender, health, known_capacity, (queued, postman)))
     }
 
     /// Runs steps until it is told to stop.
@@ -229,7 +239,7 @@ impl<R: Ranks> Driver<R> {
         let submitted = self.scheduler.submit(sequences).map(|ids| {
             let now = Instant::now();
             let reader = |updates| Reader { updates, submitted: now, last_token: None };
-            self.readers.0.extend(ids.into_iter().zip(updates.into_iter().map(reader)));
+            self.readers.waiting.extend(ids.into_iter().zip(updates.into_iter().map(reader)));
             self.metrics.taken(prompt_tokens);
         });
         // A client that is gone already is noticed by its closed channels.
@@ -320,9 +330,8 @@ impl<R: Ranks> Driver<R> {
     /// Tells whoever waits for a sequence why it goes no further.
     fn end(&mut self, id: SequenceId, error: SequenceError) {
         self.metrics.failed(&error);
-        if let Some(reader) = self.readers.0.remove(&id) {
-            // A reader that is gone or full does not hear it; its channel ends all the same.
-            let _ = reader.updates.send(Update::Failed(error));
+        if let Some(reader) = self.readers.waiting.remove(&id) {
+            self.readers.fail(&reader, error);
         }
     }
 
@@ -330,7 +339,7 @@ impl<R: Ranks> Driver<R> {
     fn fail(&mut self, failure: Option<String>) {
         self.failure = failure;
         if let Some(reason) = &self.failure {
-            let (reason, ids): (_, Vec<_>) = (reason.clone(), self.readers.0.keys().copied().collect());
+            let (reason, ids): (_, Vec<_>) = (reason.clone(), self.readers.waiting.keys().copied().collect());
             for id in ids {
                 self.scheduler.abort(id);
                 self.end(id, SequenceError::Failing { reason: reason.clone() });
@@ -342,7 +351,7 @@ impl<R: Ranks> Driver<R> {
     /// Cancels the sequences whose reader has gone away.
     fn cancel_unread(&mut self) {
         let Self { readers, scheduler, .. } = self;
-        readers.0.retain(|&id, reader| {
+        readers.waiting.retain(|&id, reader| {
             let read = !reader.updates.is_closed();
             if !read {
                 scheduler.abort(id);

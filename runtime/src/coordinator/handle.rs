@@ -7,7 +7,7 @@ use plan::wire::{MapDocument, State};
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
-use super::unread::{Unread, UpdateSender, Updates, updates};
+use super::unread::{Postman, Unread, UpdateSender, Updates, updates};
 use crate::experts::rebalance::{Refusal, Seen, Serving};
 use crate::protocol::TokenScore;
 use crate::room::Room;
@@ -194,18 +194,20 @@ pub struct DriverHandle {
     capacity: watch::Receiver<Option<usize>>,
     queued: usize,
     unread: Room,
+    postman: Postman,
 }
 
 impl DriverHandle {
-    /// A handle on the driver that reads `commands`, writes `health` and `capacity`, and lets `queued` sequences wait.
+    /// A handle on the driver that reads `commands`, writes `health` and `capacity`, lets `queued` sequences wait, and posts updates
+    /// for `postman`.
     #[must_use]
     pub fn new(
         commands: Sender<Command>,
         health: Arc<watch::Sender<Health>>,
         capacity: watch::Receiver<Option<usize>>,
-        queued: usize,
+        (queued, postman): (usize, Postman),
     ) -> Self {
-        Self { commands, health, capacity, queued, unread: Room::of(UNREAD_IN_ALL) }
+        Self { commands, health, capacity, queued, unread: Room::of(UNREAD_IN_ALL), postman }
     }
 
     /// Tokens of the longest sequence that the ranks' KV caches hold, as the last group said; `None` before the first.
@@ -236,6 +238,7 @@ impl DriverHandle {
     /// # Errors
     /// If they are refused.
     pub async fn submit(&self, sequences: Vec<NewSequence>) -> Result<Vec<Updates>, HandleError> {
+        self.postman.begin();
         let unread = Arc::new(Unread::of(self.unread.empty_share()));
         let share = UNREAD_BYTES / sequences.len().max(1);
         let channel = |sequence: &NewSequence| {

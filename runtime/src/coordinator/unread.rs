@@ -55,24 +55,73 @@ pub fn updates(most: usize, unread: &Arc<Unread>) -> (UpdateSender, Updates) {
 pub struct UpdateSender(mpsc::Sender<Update>, Arc<Unread>);
 
 impl UpdateSender {
-    /// Sends an update.
+    /// An update for which there is room, to be posted before the sequence's next.
     ///
     /// # Errors
     /// If it is not taken.
-    pub fn send(&self, update: Update) -> Result<(), NotTaken> {
+    pub fn address(&self, update: Update) -> Result<Addressed, NotTaken> {
         let Self(sender, unread) = self;
         let bytes = update.bytes();
         unread.share().take(bytes).map_err(|Lost| NotTaken)?;
-        sender.try_send(update).map_err(|_| {
+        let place = sender.clone().try_reserve_owned().map_err(|_| {
             unread.share().give(bytes);
             NotTaken
-        })
+        })?;
+        Ok(Addressed { place, update })
     }
 
     /// Whether nobody reads them any more.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.0.is_closed()
+    }
+}
+
+/// An update and the place that is kept for it.
+#[derive(Debug)]
+pub struct Addressed {
+    place: mpsc::OwnedPermit<Update>,
+    update: Update,
+}
+
+/// A way for the updates of all sequences. To wake a task from another thread costs as much as computing the rest of what a token
+/// costs here, so a whole step is posted at once, and the one task that hands it on wakes the others where they run.
+#[must_use]
+pub fn post() -> (Post, Postman) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (Post(sender), Postman(Arc::new(Mutex::new(Some(receiver)))))
+}
+
+/// Where updates are posted. What waits there has its room already.
+#[derive(Debug)]
+pub struct Post(mpsc::UnboundedSender<Vec<Addressed>>);
+
+impl Post {
+    /// Posts updates, those of a sequence in their order.
+    pub fn send(&self, updates: Vec<Addressed>) {
+        if !updates.is_empty() {
+            // Without a postman there is no runtime left, and nobody who reads.
+            let _ = self.0.send(updates);
+        }
+    }
+}
+
+/// Hands on what is posted.
+#[derive(Clone, Debug)]
+pub struct Postman(Arc<Mutex<Option<mpsc::UnboundedReceiver<Vec<Addressed>>>>>);
+
+impl Postman {
+    /// Begins to, on the runtime that this is called on, if it has not begun.
+    pub fn begin(&self) {
+        if let Some(mut posted) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            tokio::spawn(async move {
+                while let Some(updates) = posted.recv().await {
+                    for Addressed { place, update } in updates {
+                        place.send(update);
+                    }
+                }
+            });
+        }
     }
 }
 
@@ -118,6 +167,13 @@ mod tests {
 
     const ROOM: usize = 256 << 10;
 
+    /// Sends an update at once.
+    fn send(sender: &UpdateSender, update: Update) -> Result<(), NotTaken> {
+        let Addressed { place, update } = sender.address(update)?;
+        place.send(update);
+        Ok(())
+    }
+
     fn update(token: u32) -> Update {
         let token = Some(TokenScore { token, logprob: 0.0, top: vec![(token, 0.0); 20] });
         Update::Output { prompt_scores: Vec::new(), token, finish: None }
@@ -140,13 +196,13 @@ mod tests {
             // Who has ended comes again, as somebody would who means harm.
             for _ in 0..slow.len() {
                 let (sender, receiver) = slow.pop_front().unwrap();
-                let goes_on = sender.send(update(token)).is_ok();
+                let goes_on = send(&sender, update(token)).is_ok();
                 assert_eq!(goes_on, !receiver.unread().is_lost());
                 ended += usize::from(!goes_on);
                 slow.push_back(if goes_on { (sender, receiver) } else { open() });
             }
             for (sender, receiver) in &mut fast {
-                sender.send(update(token)).unwrap();
+                send(sender, update(token)).unwrap();
                 assert_eq!(receiver.next().now_or_never(), Some(Some(update(token))));
             }
             // Each may have a part of the room that it has not taken yet.
@@ -163,12 +219,12 @@ mod tests {
         let (sender, receiver) = updates(1, &Arc::new(Unread::of(room.empty_share())));
         let prompt_scores = vec![TokenScore { token: 1, logprob: 0.0, top: Vec::new() }; 1000];
         let large = Update::Output { prompt_scores, token: None, finish: None };
-        assert_eq!(sender.send(large.clone()), Ok(()));
+        assert_eq!(send(&sender, large.clone()), Ok(()));
         assert!(room.share(ROOM).is_none(), "scores of prompts count");
-        assert_eq!(sender.send(large.clone()), Err(NotTaken), "one may wait");
+        assert_eq!(send(&sender, large.clone()), Err(NotTaken), "one may wait");
         drop(receiver);
         assert!(sender.is_closed());
-        assert_eq!(sender.send(large), Err(NotTaken));
+        assert_eq!(send(&sender, large), Err(NotTaken));
         drop(sender);
         assert!(room.share(ROOM).is_some());
     }

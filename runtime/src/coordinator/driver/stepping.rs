@@ -68,12 +68,13 @@ impl<R: Ranks> Driver<R> {
     fn emit(&mut self, answers: &mut [StepDone]) {
         let now = self.answered;
         let outputs = answers.iter_mut().map(|answer| std::mem::take(&mut answer.outputs)).collect();
+        let mut updates = Vec::new();
         for Output { sequence, prompt_scores, token, finish, no_numbers } in self.scheduler.take(outputs) {
             if no_numbers {
                 self.end(sequence, SequenceError::NoNumbers);
                 continue;
             }
-            let Some(reader) = self.readers.0.get_mut(&sequence) else { continue };
+            let Some(reader) = self.readers.waiting.get_mut(&sequence) else { continue };
             if token.is_some() {
                 match reader.last_token.replace(now) {
                     None => self.metrics.first_token(now, now - reader.submitted),
@@ -83,11 +84,13 @@ impl<R: Ranks> Driver<R> {
             if token.is_none() && prompt_scores.is_empty() && finish.is_none() {
                 continue;
             }
-            let sent = reader.updates.send(Update::Output { prompt_scores, token, finish });
-            if sent.is_err() || finish.is_some() {
-                self.readers.0.remove(&sequence);
+            let update = reader.updates.address(Update::Output { prompt_scores, token, finish });
+            if update.is_err() || finish.is_some() {
+                self.readers.waiting.remove(&sequence);
                 self.scheduler.abort(sequence);
             }
+            updates.extend(update);
         }
+        self.readers.post.send(updates);
     }
 }

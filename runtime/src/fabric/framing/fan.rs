@@ -1,13 +1,12 @@
-//! Messages to many peers and one back from each, on one thread that waits for all of them at once. Where nothing is in the
-//! way a message costs one call of the system, however many peers there are.
+//! Messages to many peers and one back from each, on one thread. Where nothing is in the way a message costs one call of the system.
+//!
+//! All answers are wanted, so the thread waits for one after the other and is not woken by each: while it waits for the first that
+//! is missing, the others arrive. To wake a thread costs more than to receive ten answers that are there.
 
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::event::Timespec;
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use serde::Serialize;
@@ -21,14 +20,10 @@ const HEAD: usize = 4;
 /// Bytes that are received at once: most messages in whole.
 const ROOM: usize = 64 << 10;
 
-/// Peers that are heard of at once.
-const EVENTS_AT_ONCE: usize = 64;
-
 /// The connections to some peers, in their order.
 #[derive(Debug)]
 pub struct Fan {
     spokes: Vec<Spoke>,
-    readiness: OwnedFd,
     /// What is received passes it.
     room: Vec<u8>,
 }
@@ -41,9 +36,6 @@ struct Spoke {
     sent: usize,
     /// Bytes that have been received and are no whole message yet, or one that is not asked for yet.
     received: Vec<u8>,
-    readable: bool,
-    /// What is there is the last.
-    ends: bool,
 }
 
 /// A peer that is of no more use.
@@ -57,23 +49,10 @@ pub struct Broken {
 
 impl Fan {
     /// Takes connections on which nothing is under way.
-    ///
-    /// # Errors
-    /// If the system refuses to watch one: which.
-    pub fn new(connections: Vec<Connection>) -> Result<Self, Broken> {
-        let (peer, refused) = (connections.first().map_or("nobody", Connection::peer), |error: Errno| error.into());
-        let broken = |place, peer: &str, error: io::Error| Broken { place, error: ConnectionError::of(peer, error) };
-        let readiness = epoll::create(CreateFlags::CLOEXEC).map_err(|error| broken(0, peer, refused(error)))?;
-        let mut spokes = Vec::with_capacity(connections.len());
-        for (place, connection) in connections.into_iter().enumerate() {
-            // Edge-triggered: what is watched for is never said anew, and every use ends with nothing left or "not now".
-            let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-            epoll::add(&readiness, &connection.stream, EventData::new_u64(place as u64), flags)
-                .map_err(|error| broken(place, connection.peer(), refused(error)))?;
-            let (out, received) = (Vec::new(), Vec::new());
-            spokes.push(Spoke { connection, out, sent: 0, received, readable: false, ends: false });
-        }
-        Ok(Self { spokes, readiness, room: vec![0; ROOM] })
+    #[must_use]
+    pub fn new(connections: Vec<Connection>) -> Self {
+        let spoke = |connection| Spoke { connection, out: Vec::new(), sent: 0, received: Vec::new() };
+        Self { spokes: connections.into_iter().map(spoke).collect(), room: vec![0; ROOM] }
     }
 
     /// Peers.
@@ -119,51 +98,59 @@ impl Fan {
     /// If a peer is gone, sends no such message, or has not sent it in whole by `deadline`.
     pub fn gather<T: DeserializeOwned>(&mut self, limits: &[usize], deadline: Instant) -> Result<Vec<T>, Broken> {
         let mut messages: Vec<Option<T>> = self.spokes.iter().map(|_| None).collect();
-        let mut moved: Vec<usize> = (0..self.spokes.len()).collect();
-        loop {
-            for &place in &moved {
-                let (spoke, message) = (&mut self.spokes[place], &mut messages[place]);
-                let gone_on = spoke.flush().and_then(|()| match message {
-                    Some(_) => Ok(()),
-                    None => spoke.next(limits[place], &mut self.room).map(|next| *message = next),
-                });
-                gone_on.map_err(|error| Broken { place, error })?;
+        for place in 0..messages.len() {
+            loop {
+                self.take_in(place, limits[place], &mut messages[place])?;
+                if messages[place].is_some() {
+                    break;
+                }
+                let is_missing = |other: &usize| messages[*other].is_none();
+                let missing: Vec<usize> = (0..messages.len()).filter(is_missing).collect();
+                for other in self.wait_for(&missing, deadline)? {
+                    self.take_in(other, limits[other], &mut messages[other])?;
+                }
             }
-            let Some(missing) = messages.iter().position(Option::is_none) else {
-                return Ok(messages.into_iter().flatten().collect());
-            };
-            let waited = self.wait(deadline, &mut moved);
-            let broken = |error| Broken {
-                place: missing,
-                error: ConnectionError::of(self.spokes[missing].connection.peer(), error),
-            };
-            waited.map_err(broken)?;
         }
+        Ok(messages.into_iter().flatten().collect())
     }
 
-    /// Waits until something can go on; `moved` are the peers with which it can.
-    fn wait(&mut self, deadline: Instant, moved: &mut Vec<usize>) -> io::Result<()> {
-        moved.clear();
+    /// Sends a peer what it takes now, and takes the next of its messages if it is there and none has been taken.
+    fn take_in<T: DeserializeOwned>(
+        &mut self,
+        place: usize,
+        limit: usize,
+        message: &mut Option<T>,
+    ) -> Result<(), Broken> {
+        let (spoke, room) = (&mut self.spokes[place], &mut self.room);
+        let next = spoke.flush().and_then(|()| match message {
+            Some(_) => Ok(()),
+            None => spoke.next(limit, room).map(|next| *message = next),
+        });
+        next.map_err(|error| Broken { place, error })
+    }
+
+    /// Waits until the first of some peers has sent something, one of them takes more, or goes away: with whom there is
+    /// something to do.
+    fn wait_for(&self, missing: &[usize], deadline: Instant) -> Result<Vec<usize>, Broken> {
+        let spoke = |place: usize| &self.spokes[place];
+        let broken = |error| Broken { place: missing[0], error: spoke(missing[0]).connection.io(error) };
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long"));
+            return Err(broken(io::Error::new(io::ErrorKind::TimedOut, "it took too long")));
         }
-        let mut events = [const { MaybeUninit::uninit() }; EVENTS_AT_ONCE];
-        let events: &[epoll::Event] = match epoll::wait(&self.readiness, events.as_mut_slice(), Some(&timespec(left))) {
-            Ok((events, _)) => events,
-            Err(Errno::INTR) => &[],
-            Err(error) => return Err(error.into()),
+        let watch = |(index, &place): (usize, &usize)| {
+            let mut flags = PollFlags::RDHUP;
+            flags.set(PollFlags::IN, index == 0);
+            flags.set(PollFlags::OUT, !spoke(place).out.is_empty());
+            PollFd::new(&spoke(place).connection.stream, flags)
         };
-        let ends = EventFlags::ERR | EventFlags::HUP | EventFlags::RDHUP;
-        for event in events {
-            // By value: the record is packed.
-            let (flags, place) = (event.flags, event.data.u64() as usize);
-            let spoke = &mut self.spokes[place];
-            spoke.ends |= flags.intersects(ends);
-            spoke.readable |= flags.intersects(EventFlags::IN | ends);
-            moved.push(place);
+        let mut watched: Vec<PollFd<'_>> = missing.iter().enumerate().map(watch).collect();
+        match poll(&mut watched, Some(&timespec(left))) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(broken(error.into())),
         }
-        Ok(())
+        let moved = watched.iter().zip(missing).filter(|(watched, _)| !watched.revents().is_empty());
+        Ok(moved.map(|(_, &place)| place).collect())
     }
 }
 
@@ -205,19 +192,12 @@ impl Spoke {
             if let Some(message) = self.whole(limit)? {
                 return Ok(Some(message));
             }
-            if !self.readable {
-                return Ok(None);
-            }
             match recv(&self.connection.stream, &mut *room, RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => {
                     return Err(self.connection.io(io::ErrorKind::UnexpectedEof.into()));
                 }
-                Ok((_, bytes)) => {
-                    self.received.extend_from_slice(&room[..bytes]);
-                    // Less than there was room for is all that there was.
-                    self.readable = bytes == room.len() || self.ends;
-                }
-                Err(Errno::AGAIN) => self.readable = false,
+                Ok((_, bytes)) => self.received.extend_from_slice(&room[..bytes]),
+                Err(Errno::AGAIN) => return Ok(None),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(self.connection.io(error.into())),
             }

@@ -247,8 +247,8 @@ impl Members {
         }
         let (id, expected) = (forming.id, self.expected(forming));
         let fan = Fan::new(forming.steps.iter_mut().filter_map(Option::take).collect());
-        let (fan, steps) = match fan.and_then(|fan| fan.closers().map(|steps| (fan, steps))) {
-            Ok(connected) => connected,
+        let steps = match fan.closers() {
+            Ok(steps) => steps,
             Err(Broken { place, error }) => return self.lose_locked(state, place.into(), &error.to_string()),
         };
         let generation = id.generation;
