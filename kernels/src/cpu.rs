@@ -16,6 +16,7 @@ mod routing;
 mod sample;
 mod simd;
 mod threads;
+mod untouched;
 
 use std::borrow::Cow;
 

@@ -65,6 +65,17 @@ pub struct Transaction {
     pub shares: Vec<ShareChange>,
 }
 
+/// Staging pages of a rank that holds so many pages, where nobody says how many: one for each hundred, at least 2, so that one can
+/// be received while the last is not yet in use, and at most 16, beyond which nothing moves sooner.
+#[must_use]
+pub const fn usual_staging_pages(pages: usize) -> u32 {
+    match pages / 100 {
+        0..=2 => 2,
+        pages @ 3..=15 => pages as u32,
+        _ => 16,
+    }
+}
+
 /// The transactions that lead from `old` to `new`, in the order in which they must be applied; each is valid in the map
 /// that the ones before it lead to. They end in [`destination`]`(old, new)`: the placement and shares of `new`, with the
 /// slots of each rank in the order that moves the fewest pages. That order has no effect on any load, and maps made by

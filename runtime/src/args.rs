@@ -8,15 +8,17 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Error, Parser, Subcommand, ValueEnum};
 use plan::balance::Policy;
 use plan::coverage::Coverage;
+use plan::moves::usual_staging_pages;
 use plan::wire::process::port;
 
 use crate::coordinator::settings::{CoordinatorSettings, MinimumGain};
 use crate::experts::rebalance;
 use crate::fabric::secret::{Secret, SecretError};
+use crate::inspect::Spread;
 use crate::local::LocalSettings;
 use crate::quoted::Quoted;
 use crate::scheduler::Limits;
-use crate::worker::{DeviceArguments, WorkerArguments};
+use crate::worker::{self, DeviceArguments, WorkerArguments};
 use crate::{address, bounds};
 
 /// Serves Mixture-of-Experts models over N ranks and moves experts while it serves
@@ -58,7 +60,43 @@ pub enum Command {
         /// Read every weight too, as the ranks do together: a damaged one is found before they load it
         #[arg(long)]
         weights: bool,
+        /// What each rank takes of its memory
+        #[command(flatten)]
+        spread: Option<SpreadArguments>,
     },
+}
+
+/// How a model is to be spread over ranks.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "What each rank takes of its memory")]
+pub struct SpreadArguments {
+    /// Ranks that the experts are to be spread over; prints what each takes, also of a folder with config.json and no weights
+    #[arg(long, value_name = "N", required = false, allow_hyphen_values = true, value_parser = bounds::RANKS.parser::<usize>())]
+    ranks: usize,
+    /// Physical experts of each layer beyond one copy of each
+    #[arg(long, value_name = "R", requires = "ranks", default_value_t = 0, allow_hyphen_values = true, value_parser = bounds::REDUNDANCY.parser::<usize>())]
+    init_redundancy_expert: usize,
+    /// Pages that each rank can receive before they are in use; one for each hundred that it holds, 2 to 16, if it is not given
+    #[arg(long, value_name = "PAGES", requires = "ranks", allow_hyphen_values = true, value_parser = bounds::STAGING.parser::<u32>())]
+    staging_pages: Option<u32>,
+    /// Blocks of each rank's KV cache; 80 % of what memory its weights and staging pages leave it, if it is not given
+    #[arg(long, value_name = "B", requires = "ranks", allow_hyphen_values = true, value_parser = bounds::KV_BLOCKS.parser::<usize>())]
+    kv_blocks: Option<usize>,
+    /// Tokens of a block, a multiple of 16
+    #[arg(long, value_name = "N", requires = "ranks", default_value_t = 16, allow_hyphen_values = true, value_parser = worker::block_tokens)]
+    block_tokens: u32,
+    /// Bytes that each rank may have; its part of what this machine has, if it is not given
+    #[arg(long, value_name = "BYTES", requires = "ranks", allow_hyphen_values = true, value_parser = bounds::MEMORY.parser::<u64>())]
+    memory: Option<u64>,
+}
+
+impl From<SpreadArguments> for Spread {
+    fn from(arguments: SpreadArguments) -> Self {
+        let SpreadArguments { ranks, init_redundancy_expert, staging_pages, kv_blocks, block_tokens, memory } =
+            arguments;
+        let (redundancy, block_tokens) = (init_redundancy_expert, block_tokens as usize);
+        Self { ranks, redundancy, staging_pages, kv_blocks, block_tokens, memory }
+    }
 }
 
 /// Options of `coordinator`.
@@ -175,9 +213,9 @@ struct EplbArguments {
     /// Least gain in balance ratio for which experts move
     #[arg(long, value_name = "SHARE", default_value_t, allow_hyphen_values = true)]
     minimum_gain: MinimumGain,
-    /// Pages that each rank can receive before they are in use
-    #[arg(long, value_name = "PAGES", default_value_t = 16, allow_hyphen_values = true, value_parser = bounds::STAGING.parser::<u32>())]
-    staging_pages: u32,
+    /// Pages that each rank can receive before they are in use; one for each hundred that it holds, 2 to 16, if it is not given
+    #[arg(long, value_name = "PAGES", allow_hyphen_values = true, value_parser = bounds::STAGING.parser::<u32>())]
+    staging_pages: Option<u32>,
     /// Bytes per second that moves to one rank may use; 0 is no limit
     #[arg(long, value_name = "B", default_value_t = 0, allow_hyphen_values = true, value_parser = bounds::MOVE_BYTES.parser::<u64>())]
     move_bytes_per_second: u64,
@@ -217,7 +255,8 @@ impl EplbArguments {
             dynamic: self.dynamic_eplb,
             window_steps: self.num_iterations_eplb_update,
             wait_steps: self.num_wait_worker_iterations,
-            staging_pages: self.staging_pages,
+            // The map says how many pages a rank holds.
+            staging_pages: self.staging_pages.unwrap_or_else(|| usual_staging_pages(0)),
             deadline: Duration::from_secs(self.move_deadline_seconds),
             max_failures: 5,
             back_off_steps: 10,
@@ -254,6 +293,7 @@ impl ServingArguments {
             control_listen,
             secret,
             rebalance: self.eplb.settings(),
+            staging_pages: self.eplb.staging_pages,
             policy: self.eplb.eplb_policy,
             minimum_gain: self.eplb.minimum_gain,
             move_bytes_per_second: self.eplb.move_bytes_per_second,

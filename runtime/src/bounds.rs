@@ -123,6 +123,8 @@ pub const RANK: Bounds = Bounds::new("rank", 0, RANKS.most - 1);
 pub const THREADS: Bounds = Bounds::new("threads", 1, 1024);
 /// KV blocks; how many fit is the machine's to say.
 pub const KV_BLOCKS: Bounds = Bounds::new("kv-blocks", 1, 1 << 30);
+/// Bytes of a rank's memory: a petabyte.
+pub const MEMORY: Bounds = Bounds::new("memory", 1, 1_000_000_000_000_000);
 /// Tokens of a KV block.
 pub const BLOCK_TOKENS: Bounds = Bounds::new("block-tokens", 16, 1 << 20);
 /// Number of a process.

@@ -1,13 +1,19 @@
 //! What a folder holds, or why it cannot be served: what a start checks of it, by the same code, and the weights beside
-//! it, which only ranks read. Starts nothing.
+//! it, which only ranks read; and what of its memory each rank takes. Starts nothing.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use plan::map::{MapError, MapShape};
+use plan::moves::usual_staging_pages;
 use plan::wire::ModelIdentity;
 use serde::Serialize;
+use thiserror::Error;
 
 use crate::coordinator::settings::{SettingsError, folder_name, load_texts, open_checkpoint};
+use crate::memory::{CacheUse, Memory, TooLarge, of_cache, of_experts, of_staging, of_weights, usual_blocks};
+use crate::model::qwen3_moe::CacheSize;
+use crate::model::sizes::Sizes;
 use crate::quoted::Quoted;
 use crate::server::ModelLimits;
 
@@ -35,6 +41,68 @@ pub struct Report {
     pub sampling: Sampling,
     /// Whether it can chat.
     pub chat: Chat,
+    /// What each rank takes of its memory, if it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub each_rank: Option<EachRank>,
+}
+
+/// What there is to know of a folder without weights: how it would be spread over ranks.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Foreseen {
+    /// Tokens of prompt and answer together that it was made for.
+    pub max_model_len: usize,
+    /// Not at all.
+    pub weights: WeightCheck,
+    /// What each rank will take of its memory.
+    pub each_rank: EachRank,
+}
+
+/// How a model is to be spread over ranks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spread {
+    /// Ranks.
+    pub ranks: usize,
+    /// Physical experts of each layer beyond one copy of each.
+    pub redundancy: usize,
+    /// Staging pages of each rank; the usual number if there is none.
+    pub staging_pages: Option<u32>,
+    /// Blocks of its KV cache; its share of the memory if there is none.
+    pub kv_blocks: Option<usize>,
+    /// Tokens of a block.
+    pub block_tokens: usize,
+    /// Bytes that each rank may have; its part of this machine's if there is none.
+    pub memory: Option<u64>,
+}
+
+/// What each rank takes of its memory, in bytes where nothing else is said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EachRank {
+    /// Slots of each layer.
+    pub slots_per_layer: usize,
+    /// The experts in them.
+    pub experts: u64,
+    /// All weights but those, and the angles of all positions.
+    pub other_weights: u64,
+    /// Pages that it can receive before they are in use.
+    pub staging_pages: u32,
+    /// What these take.
+    pub staging: u64,
+    /// Blocks of its KV cache.
+    pub kv_blocks: usize,
+    /// Tokens that they hold.
+    pub kv_tokens: usize,
+    /// What each of these tokens takes.
+    pub kv_bytes_of_a_token: u64,
+    /// What the blocks take, as they come into use.
+    pub kv: u64,
+    /// Tokens of prompt and answer together that are served: the model's or, where that is less, the cache's.
+    pub context_tokens: usize,
+    /// All of this together.
+    pub total: u64,
+    /// What it may have.
+    pub memory: u64,
 }
 
 /// How far weights were checked.
@@ -45,6 +113,8 @@ pub enum WeightCheck {
     NamesAndShapes,
     /// Every weight was read, and is a finite number.
     EveryWeight,
+    /// There is none.
+    Absent,
 }
 
 /// How tokens are chosen where a request does not say.
@@ -70,11 +140,90 @@ pub struct Chat {
     pub reason: Option<String>,
 }
 
-/// Checks all that a coordinator checks of a folder, and with `reads_weights` all that its ranks find together.
+/// Why a folder cannot be looked into, or served as asked.
+#[derive(Debug, Error)]
+pub enum InspectError {
+    /// What a start with it says.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// No map has such a shape.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// Its ranks have not the memory.
+    #[error(transparent)]
+    Memory(#[from] TooLarge),
+}
+
+/// What was found in a folder.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Found {
+    /// A checkpoint.
+    Checkpoint(Box<Report>),
+    /// Its configuration alone.
+    Configuration(Foreseen),
+}
+
+/// Checks all that a coordinator checks of a folder, and with `reads_weights` all that its ranks find together; with `spread` also
+/// what each rank takes, for which the configuration alone is enough.
 ///
 /// # Errors
 /// What a start with this folder says.
-pub fn inspect(folder: &Path, reads_weights: bool) -> Result<Report, SettingsError> {
+pub fn inspect(folder: &Path, reads_weights: bool, spread: Option<&Spread>) -> Result<Found, InspectError> {
+    match (report(folder, reads_weights), spread) {
+        (Ok((mut report, sizes)), spread) => {
+            report.each_rank = spread.map(|spread| each_rank(&sizes, spread)).transpose()?;
+            Ok(Found::Checkpoint(Box::new(report)))
+        }
+        (Err(SettingsError::Checkpoint { source, .. }), Some(spread)) if source.is_without_weights() => {
+            let sizes = Sizes::of_folder(folder)
+                .map_err(|source| SettingsError::Checkpoint { path: Quoted::path(folder), source })?;
+            let each_rank = each_rank(&sizes, spread)?;
+            let (max_model_len, weights) = (sizes.config.max_positions, WeightCheck::Absent);
+            Ok(Found::Configuration(Foreseen { max_model_len, weights, each_rank }))
+        }
+        (Err(error), _) => Err(error.into()),
+    }
+}
+
+/// What each rank of a model takes.
+fn each_rank(sizes: &Sizes, spread: &Spread) -> Result<EachRank, InspectError> {
+    let &Spread { ranks, redundancy, block_tokens, .. } = spread;
+    let config = &sizes.config;
+    let shape = MapShape::with_redundancy(config.sparse_layers(), config.experts, ranks, redundancy)?;
+    let slots = shape.slots_per_rank;
+    let staging_pages = spread.staging_pages.unwrap_or_else(|| usual_staging_pages(slots * shape.layers));
+    let (weights, staging) = (of_weights(sizes, slots), of_staging(sizes, staging_pages));
+    let memory = spread.memory.map_or_else(Memory::of_this_process, Memory::of_bytes);
+    let (sharing, needs) = (if spread.memory.is_some() { 1 } else { ranks }, [weights, staging]);
+    let room = memory.of_each(sharing, sharing);
+    let cache = |blocks| CacheSize { blocks, block_tokens };
+    let kv_blocks = if let Some(blocks) = spread.kv_blocks {
+        blocks
+    } else {
+        memory.check(&needs, sharing)?;
+        usual_blocks(sizes, &needs, room, CacheUse { block_tokens, most: u64::MAX })?
+    };
+    let (kv, one) = (of_cache(sizes, cache(kv_blocks)), of_cache(sizes, cache(1)));
+    memory.check(&[weights, kv, staging], sharing)?;
+    let (experts, kv_tokens) = (of_experts(sizes, slots).bytes, kv_blocks.saturating_mul(block_tokens));
+    Ok(EachRank {
+        slots_per_layer: slots,
+        experts,
+        other_weights: weights.bytes - experts,
+        staging_pages,
+        staging: staging.bytes,
+        kv_blocks,
+        kv_tokens,
+        kv_bytes_of_a_token: one.bytes / block_tokens as u64,
+        kv: kv.bytes,
+        context_tokens: kv_tokens.min(config.max_positions),
+        total: weights.bytes + staging.bytes + kv.bytes,
+        memory: room,
+    })
+}
+
+fn report(folder: &Path, reads_weights: bool) -> Result<(Report, Sizes), SettingsError> {
     let checkpoint = open_checkpoint(folder)?;
     let (name, config) = (folder_name(folder), checkpoint.config());
     let limits = ModelLimits { max_model_len: config.max_positions, vocab_size: config.vocabulary };
@@ -86,7 +235,7 @@ pub fn inspect(folder: &Path, reads_weights: bool) -> Result<Report, SettingsErr
         weights = WeightCheck::EveryWeight;
     }
     let sampling = served.defaults;
-    Ok(Report {
+    let report = Report {
         model: checkpoint.identity(&name),
         max_model_len: served.max_model_len,
         parameters: checkpoint.parameters(),
@@ -100,5 +249,7 @@ pub fn inspect(folder: &Path, reads_weights: bool) -> Result<Report, SettingsErr
             served: served.chat.is_ok(),
             reason: served.chat.err().map(|error| Quoted::<200>::new(error).to_string()),
         },
-    })
+        each_rank: None,
+    };
+    Ok((report, checkpoint.sizes()))
 }

@@ -8,15 +8,18 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use plan::moves::usual_staging_pages;
 use plan::wire::process::variable;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-use crate::coordinator::settings::CoordinatorSettings;
+use crate::coordinator::settings::{CoordinatorSettings, RankNeeds};
 use crate::coordinator::start::{Coordinator, StartError};
 use crate::fabric::secret::Secret;
-use crate::memory::{Memory, TooLarge, of_cache, of_staging, of_weights};
+use crate::memory::{CacheUse, Memory, TooLarge, of_cache, of_staging, of_weights, usual_blocks};
 use crate::model::checkpoint::Checkpoint;
+use crate::model::qwen3_moe::CacheSize;
+use crate::model::sizes::Sizes;
 use crate::quoted::Quoted;
 use crate::worker::DeviceArguments;
 
@@ -77,15 +80,20 @@ pub enum LocalError {
 pub async fn run(settings: LocalSettings, stop: impl Future<Output = ()>) -> Result<(), LocalError> {
     let LocalSettings { coordinator, device } = settings;
     let (model, ranks, secret) = (coordinator.model.clone(), coordinator.ranks, coordinator.secret.clone());
+    let memory = Memory::of_this_process();
     // One that cannot be opened is refused by the coordinator, with the reason.
-    if let Ok(checkpoint) = Checkpoint::open(&model) {
-        // Of a map that is given nobody knows yet how many slots it has; there are no fewer, and each rank checks again.
-        let experts = (checkpoint.config().experts + coordinator.redundancy.unwrap_or(0)) / ranks.max(1);
-        let staging = of_staging(&checkpoint, coordinator.rebalance.staging_pages);
-        let needs = [of_weights(&checkpoint, experts), of_cache(&checkpoint, device.cache()), staging];
-        Memory::of_this_process().check(&needs, ranks)?;
-    }
+    let sizes = Checkpoint::open(&model).ok().map(|checkpoint| checkpoint.sizes());
+    let kv_blocks = |rank| match &sizes {
+        Some(sizes) => kv_blocks(sizes, rank, &device, (memory, ranks)).map(Some),
+        None => Ok(device.kv_blocks),
+    };
+    let experts = sizes.as_ref().map_or(0, |sizes| sizes.config.experts);
+    // Of a map that is given nobody knows yet how many slots it has; there are no fewer.
+    let slots = (experts + coordinator.redundancy.unwrap_or(0)) / ranks.max(1);
+    let staging_pages = coordinator.staging_pages.unwrap_or_else(|| usual_staging_pages(0));
+    kv_blocks(RankNeeds { slots, staging_pages, kv_tokens: u64::MAX })?;
     let coordinator = Coordinator::start(&coordinator)?;
+    let device = DeviceArguments { kv_blocks: kv_blocks(coordinator.rank())?, ..device };
     let (failures, mut failed) = mpsc::channel(1);
     for rank in 0..ranks {
         let program = std::env::current_exe().map_err(|source| LocalError::Spawn { rank, source })?;
@@ -111,6 +119,27 @@ pub async fn run(settings: LocalSettings, stop: impl Future<Output = ()>) -> Res
     };
     coordinator.serve(stop).await?;
     failure.map_or(Ok(()), Err)
+}
+
+/// The blocks of each rank's KV cache: those that are asked for, or its share of this machine's memory, if that has room for all
+/// that so many ranks need.
+fn kv_blocks(
+    sizes: &Sizes,
+    rank: RankNeeds,
+    device: &DeviceArguments,
+    (memory, ranks): (Memory, usize),
+) -> Result<u32, TooLarge> {
+    let (weights, staging) = (of_weights(sizes, rank.slots), of_staging(sizes, rank.staging_pages));
+    let block_tokens = device.block_tokens as usize;
+    if let Some(blocks) = device.kv_blocks {
+        let cache = of_cache(sizes, CacheSize { blocks: blocks as usize, block_tokens });
+        memory.check(&[weights, cache, staging], ranks)?;
+        return Ok(blocks);
+    }
+    let needs = [weights, staging];
+    memory.check(&needs, ranks)?;
+    let cache = CacheUse { block_tokens, most: rank.kv_tokens };
+    Ok(usual_blocks(sizes, &needs, memory.of_each(ranks, ranks), cache)? as u32)
 }
 
 struct Worker {
@@ -172,10 +201,12 @@ impl Worker {
             ("--advertise-address", "127.0.0.1".to_owned()),
             ("--secret-file", "/dev/stdin".to_owned()),
             ("--threads", threads.to_string()),
-            ("--kv-blocks", kv_blocks.to_string()),
             ("--block-tokens", block_tokens.to_string()),
         ] {
             command.arg(option).arg(value);
+        }
+        if let Some(blocks) = kv_blocks {
+            command.arg("--kv-blocks").arg(blocks.to_string());
         }
         command
     }
@@ -189,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_rank_that_cannot_be_kept_running_has_the_last_word() {
-        let device = DeviceArguments { threads: 1, kv_blocks: 4, block_tokens: 16 };
+        let device = DeviceArguments { threads: 1, kv_blocks: Some(4), block_tokens: 16 };
         let said = |program: &str| {
             let (program, secret) = (PathBuf::from(program), Secret::draw().unwrap());
             let worker = Worker { program, model: PathBuf::from("tiny"), rank: 3, device: device.clone(), secret };

@@ -15,6 +15,7 @@ use last_word::LastWordFile;
 use plan::wire::process::{exit, variable};
 use runtime::args::{Arguments, Command, shortened};
 use runtime::coordinator::start::Coordinator;
+use runtime::inspect::Spread;
 use runtime::threads::survive;
 use runtime::{local, worker};
 use tokio::signal::unix::{SignalKind, signal};
@@ -69,13 +70,13 @@ fn run(command: Command) -> anyhow::Result<()> {
             let stop = stop_signal()?;
             Ok(local::run((*arguments).try_into()?, stop).await?)
         }),
-        Command::Inspect { model, weights } => inspect(&model, weights),
+        Command::Inspect { model, weights, spread } => inspect(&model, weights, spread.map(Spread::from).as_ref()),
     }
 }
 
 /// Prints what a checkpoint holds.
-fn inspect(model: &Path, reads_weights: bool) -> anyhow::Result<()> {
-    print(&serde_json::to_string_pretty(&runtime::inspect::inspect(model, reads_weights)?)?)
+fn inspect(model: &Path, reads_weights: bool, spread: Option<&Spread>) -> anyhow::Result<()> {
+    print(&serde_json::to_string_pretty(&runtime::inspect::inspect(model, reads_weights, spread)?)?)
 }
 
 /// Prints a line to standard output. Whoever reads it may have read enough, as `head` has.

@@ -8,9 +8,13 @@ use kernels::backend::CacheShape;
 use rustix::process::{Resource, getrlimit};
 use thiserror::Error;
 
-use crate::model::checkpoint::Checkpoint;
 use crate::model::config::Config;
-use crate::model::qwen3_moe::{CacheSize, expert_shape};
+use crate::model::qwen3_moe::CacheSize;
+use crate::model::sizes::Sizes;
+
+/// What of the memory that weights, experts and staging pages leave to a rank its KV cache takes where nobody says how much; the
+/// rest is for activations and messages.
+const CACHE_SHARE: f64 = 0.8;
 
 /// The most memory that there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +23,8 @@ pub struct Memory {
     shared: Limit,
     /// For each of them.
     own: Limit,
+    /// What of the machine's nobody uses now; unknown where it is a container's that counts.
+    free: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,23 +64,28 @@ pub struct Need {
     pub bytes: u64,
 }
 
+/// What there is beside what is refused.
+const WEIGHTS: &str = "of weights";
+
 /// More memory is asked for than there is. Nothing but another setting or another machine helps.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub struct TooLarge {
     need: Need,
     /// Bytes of each rank that are asked for already, with which this has to fit.
     beside: u64,
+    /// For what.
+    what: &'static str,
     ranks: usize,
     limit: Limit,
 }
 
 impl Display for TooLarge {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let &Self { need: Need { user, bytes }, beside, ranks, limit: Limit { bytes: most, of } } = self;
-        let (what, advice) = match user {
-            MemoryUser::Weights => ("", "serve a smaller model, or give it more memory"),
-            MemoryUser::KvBlocks(_) => ("of weights", "lower it"),
-            MemoryUser::StagingPages(_) => ("of weights and KV cache", "lower it, or kv-blocks"),
+        let &Self { need: Need { user, bytes }, beside, what, ranks, limit: Limit { bytes: most, of } } = self;
+        let advice = match user {
+            MemoryUser::Weights | MemoryUser::KvBlocks(1) => "serve a smaller model, or give it more memory",
+            MemoryUser::StagingPages(_) if what != WEIGHTS => "lower it, or kv-blocks",
+            MemoryUser::KvBlocks(_) | MemoryUser::StagingPages(_) => "lower it",
         };
         let verb = if user == MemoryUser::Weights { "take" } else { "takes" };
         write!(formatter, "{user} {verb} {} on {ranks} rank(s)", amount(bytes, ranks))?;
@@ -96,14 +107,39 @@ impl Memory {
     #[must_use]
     pub fn of_this_process() -> Self {
         let read = |path: &Path| fs::read_to_string(path).ok();
-        let machine = read(Path::new("/proc/meminfo")).and_then(|text| total(&text));
+        let machine = read(Path::new("/proc/meminfo")).and_then(|text| kilobytes(&text, "MemTotal:"));
         let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
         let limits = limit_files(&groups).into_iter().filter_map(|file| read(Path::new(&file))?.trim().parse().ok());
         let limit = |bytes: Option<u64>, of| Limit { bytes: bytes.unwrap_or(u64::MAX), of };
         let (machine, container) = (limit(machine, "this machine"), limit(limits.min(), "this container"));
         // A system that says nothing of its memory refuses nothing here.
-        let shared = if container.bytes < machine.bytes { container } else { machine };
-        Self { shared, own: limit(getrlimit(Resource::As).current, "a process (ulimit -v)") }
+        let own = limit(getrlimit(Resource::As).current, "a process (ulimit -v)");
+        if container.bytes < machine.bytes {
+            return Self { shared: container, own, free: None };
+        }
+        let free = read(Path::new("/proc/meminfo")).and_then(|text| kilobytes(&text, "MemAvailable:"));
+        Self { shared: machine, own, free }
+    }
+
+    /// Memory of so many bytes, for one rank.
+    #[must_use]
+    pub const fn of_bytes(bytes: u64) -> Self {
+        let limit = Limit { bytes, of: "this rank" };
+        Self { shared: limit, own: limit, free: None }
+    }
+
+    /// Whether other processes of the machine have their part of it.
+    #[must_use]
+    pub const fn is_of_the_machine(self) -> bool {
+        self.free.is_some()
+    }
+
+    /// What each of `ranks` ranks can have of it, of which `starting` are about to take theirs and the others have it already.
+    #[must_use]
+    pub fn of_each(self, ranks: usize, starting: usize) -> u64 {
+        let part = |bytes: u64, ranks: usize| bytes / ranks.max(1) as u64;
+        let free = self.free.map_or(u64::MAX, |free| part(free, starting));
+        part(self.shared.bytes, ranks).min(free).min(self.own.bytes)
     }
 
     /// Whether all that each of `ranks` ranks, which are processes of their own, needs can be had together. What is refused is the
@@ -112,32 +148,70 @@ impl Memory {
     /// # Errors
     /// If they cannot.
     pub fn check(self, needs: &[Need], ranks: usize) -> Result<(), TooLarge> {
-        let mut beside = 0_u64;
+        let (mut beside, mut what) = (0_u64, WEIGHTS);
         for &need in needs {
             let each = beside.saturating_add(need.bytes);
             for (ranks, limit) in [(ranks, self.shared), (1, self.own)] {
                 if u128::from(each).saturating_mul(ranks as u128) > limit.bytes.into() {
-                    return Err(TooLarge { need, beside, ranks, limit });
+                    return Err(TooLarge { need, beside, what, ranks, limit });
                 }
             }
             beside = each;
+            if matches!(need.user, MemoryUser::KvBlocks(_)) {
+                what = "of weights and KV cache";
+            }
         }
         Ok(())
     }
 }
 
-/// What a rank takes for weights that has so many experts of each MoE layer.
+/// What a KV cache is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheUse {
+    /// Tokens of a block.
+    pub block_tokens: usize,
+    /// Tokens of all sequences that a rank may ever have; more are of no use.
+    pub most: u64,
+}
+
+/// The most blocks of a KV cache: the coordinator keeps a list of them.
+pub const MOST_BLOCKS: u32 = 1 << 24;
+
+/// What a rank takes for weights that has so many experts of each MoE layer, and for the angles of all positions.
 #[must_use]
-pub fn of_weights(checkpoint: &Checkpoint, experts: usize) -> Need {
-    let pages = (checkpoint.config().sparse_layers() * experts) as u64;
-    let bytes = checkpoint.shared_memory().saturating_add(page_bytes(checkpoint).saturating_mul(pages));
-    Need { user: MemoryUser::Weights, bytes }
+pub fn of_weights(sizes: &Sizes, experts: usize) -> Need {
+    let Need { bytes, .. } = of_experts(sizes, experts);
+    Need { user: MemoryUser::Weights, bytes: sizes.shared.saturating_add(bytes) }
+}
+
+/// The blocks of a KV cache that takes its share of what `needs` leave of `room` bytes, and no more tokens than are of use.
+///
+/// # Errors
+/// If that is not even one block.
+pub fn usual_blocks(sizes: &Sizes, needs: &[Need], room: u64, cache: CacheUse) -> Result<usize, TooLarge> {
+    let CacheUse { block_tokens, most } = cache;
+    let taken = needs.iter().map(|need| need.bytes).fold(0, u64::saturating_add);
+    let one = of_cache(sizes, CacheSize { blocks: 1, block_tokens });
+    let share = room.saturating_sub(taken) as f64 * CACHE_SHARE;
+    let blocks = (share as u64 / one.bytes.max(1)).min(most.div_ceil(block_tokens as u64)).min(MOST_BLOCKS.into());
+    if blocks == 0 {
+        let limit = Limit { bytes: room, of: "it" };
+        return Err(TooLarge { need: one, beside: taken, what: "of weights and staging pages", ranks: 1, limit });
+    }
+    Ok(blocks as usize)
+}
+
+/// What of a rank's weights the experts take.
+#[must_use]
+pub fn of_experts(sizes: &Sizes, experts: usize) -> Need {
+    let pages = (sizes.config.sparse_layers() * experts) as u64;
+    Need { user: MemoryUser::Weights, bytes: page_bytes(sizes).saturating_mul(pages) }
 }
 
 /// What it takes for its KV cache, over all layers.
 #[must_use]
-pub fn of_cache(checkpoint: &Checkpoint, cache: CacheSize) -> Need {
-    let Config { heads, layers, .. } = checkpoint.config();
+pub fn of_cache(sizes: &Sizes, cache: CacheSize) -> Need {
+    let Config { heads, layers, .. } = &sizes.config;
     let shape = CacheShape { heads: *heads, blocks: cache.blocks, block_tokens: cache.block_tokens };
     let bytes = kernels::cpu::cache_bytes(shape).saturating_mul(layers.len() as u64);
     Need { user: MemoryUser::KvBlocks(cache.blocks as u64), bytes }
@@ -145,17 +219,17 @@ pub fn of_cache(checkpoint: &Checkpoint, cache: CacheSize) -> Need {
 
 /// What it takes for staging pages.
 #[must_use]
-pub fn of_staging(checkpoint: &Checkpoint, pages: u32) -> Need {
-    Need { user: MemoryUser::StagingPages(pages.into()), bytes: page_bytes(checkpoint).saturating_mul(pages.into()) }
+pub fn of_staging(sizes: &Sizes, pages: u32) -> Need {
+    Need { user: MemoryUser::StagingPages(pages.into()), bytes: page_bytes(sizes).saturating_mul(pages.into()) }
 }
 
-fn page_bytes(checkpoint: &Checkpoint) -> u64 {
-    kernels::cpu::page_bytes(expert_shape(checkpoint)) as u64
+fn page_bytes(sizes: &Sizes) -> u64 {
+    kernels::cpu::page_bytes(sizes.expert) as u64
 }
 
-/// Bytes of memory in `/proc/meminfo`.
-fn total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+/// Bytes of a line of `/proc/meminfo`.
+fn kilobytes(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
@@ -185,12 +259,13 @@ fn limit_files(groups: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::checkpoint::Checkpoint;
 
     #[test]
     fn what_fits_is_taken_and_what_does_not_is_refused_with_what_there_is() {
         let (container, process) = ("this container", "a process (ulimit -v)");
-        let memory =
-            Memory { shared: Limit { bytes: 8 << 30, of: container }, own: Limit { bytes: 5 << 30, of: process } };
+        let (shared, own) = (Limit { bytes: 8 << 30, of: container }, Limit { bytes: 5 << 30, of: process });
+        let memory = Memory { shared, own, free: None };
         let weights = |bytes| Need { user: MemoryUser::Weights, bytes };
         let cache = |blocks, bytes| Need { user: MemoryUser::KvBlocks(blocks), bytes };
         let staging = |pages, bytes| Need { user: MemoryUser::StagingPages(pages), bytes };
@@ -217,6 +292,12 @@ mod tests {
                  5.0 GiB; lower it",
             ),
             (
+                &[weights(gib), staging(9, 4 * gib)],
+                2,
+                "staging-pages 9 takes 8.0 GiB on 2 rank(s), beside 2.0 GiB of weights, and this container has 8.0 GiB; \
+                 lower it",
+            ),
+            (
                 &[weights(gib), cache(9, 2 * gib), staging(9, 2 * gib)],
                 2,
                 "staging-pages 9 takes 4.0 GiB on 2 rank(s), beside 6.0 GiB of weights and KV cache, and this container \
@@ -234,22 +315,54 @@ mod tests {
     fn what_a_rank_takes_is_what_its_process_then_has() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/models/tiny-moe");
         let checkpoint = Checkpoint::open(Path::new(folder)).unwrap();
-        let page = kernels::cpu::page_bytes(expert_shape(&checkpoint)) as u64;
+        let sizes = checkpoint.sizes();
+        let page = kernels::cpu::page_bytes(sizes.expert) as u64;
         let layers = checkpoint.config().sparse_layers() as u64;
-        let [none, all] = [0, checkpoint.config().experts].map(|experts| of_weights(&checkpoint, experts).bytes);
+        let [none, all] = [0, checkpoint.config().experts].map(|experts| of_weights(&sizes, experts).bytes);
         assert_eq!(all - none, page * layers * checkpoint.config().experts as u64);
         // All of its tensors are bfloat16, and as bytes of a file they are as many as in memory, but for norms, which are
         // twice as wide, and the ends of rows.
         let (least, most) = (checkpoint.bytes(), checkpoint.bytes() * 5 / 4);
         let twice = if checkpoint.config().tied_embeddings { none } else { 0 };
         assert!((least..most + twice).contains(&all), "{least} {all} {most}");
-        assert_eq!(of_staging(&checkpoint, 3).bytes, 3 * page);
+        assert_eq!(of_staging(&sizes, 3).bytes, 3 * page);
+    }
+
+    #[test]
+    fn a_cache_takes_its_share_of_what_the_rest_leaves_and_no_more_than_it_can_use() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/models/tiny-moe");
+        let sizes = Checkpoint::open(Path::new(folder)).unwrap().sizes();
+        let needs = [of_weights(&sizes, 8), of_staging(&sizes, 2)];
+        let (taken, block_tokens) = (needs[0].bytes + needs[1].bytes, 16);
+        let one = of_cache(&sizes, CacheSize { blocks: 1, block_tokens }).bytes;
+        let blocks = |room, most| usual_blocks(&sizes, &needs, room, CacheUse { block_tokens, most });
+        assert_eq!(blocks(taken + 100 * one, u64::MAX), Ok(80));
+        assert_eq!(blocks(taken + 100 * one, 17), Ok(2));
+        assert_eq!(blocks(u64::MAX, u64::MAX), Ok(MOST_BLOCKS as usize));
+        for room in [0, taken, taken + one] {
+            let said = blocks(room, u64::MAX).unwrap_err().to_string();
+            assert!(
+                said.starts_with("kv-blocks 1 takes ") && said.contains(" of weights and staging pages, and it has ")
+            );
+            assert!(said.ends_with("; serve a smaller model, or give it more memory"), "{said}");
+        }
+    }
+
+    #[test]
+    fn ranks_of_one_machine_share_what_it_has_and_take_no_more_than_is_free() {
+        let limit = |bytes| Limit { bytes, of: "it" };
+        let memory = Memory { shared: limit(800), own: limit(u64::MAX), free: Some(300) };
+        // Four that start, and one that starts again beside three that have theirs.
+        assert_eq!((memory.of_each(4, 4), memory.of_each(4, 1), memory.of_each(2, 1)), (75, 200, 300));
+        let container = Memory { free: None, ..memory };
+        assert_eq!((container.of_each(1, 1), container.of_each(4, 4)), (800, 200));
+        assert_eq!(Memory { own: limit(50), ..container }.of_each(1, 1), 50);
     }
 
     #[test]
     fn the_machine_and_its_control_groups_say_what_there_is() {
-        assert_eq!(total("MemFree: 1 kB\nMemTotal:       16384 kB\n"), Some(16384 * 1024));
-        assert_eq!(total("MemTotal: much\n"), None);
+        assert_eq!(kilobytes("MemFree: 1 kB\nMemTotal:       16384 kB\n", "MemTotal:"), Some(16384 * 1024));
+        assert_eq!(kilobytes("MemTotal: much\n", "MemTotal:"), None);
         assert_eq!(
             limit_files("0::/pods/one\n"),
             ["pods/one/", "pods/", ""].map(|group| format!("/sys/fs/cgroup/{group}memory.max"))

@@ -9,4 +9,5 @@ pub mod folder;
 pub mod json;
 pub mod qwen3_moe;
 pub mod sampling;
+pub mod sizes;
 mod weights;

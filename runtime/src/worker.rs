@@ -23,6 +23,7 @@ use plan::words::with_causes;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 
+pub(crate) use self::arguments::block_tokens;
 pub use self::arguments::{DeviceArguments, WorkerArguments};
 use self::failure::Failure;
 use self::health::HealthServer;
@@ -36,7 +37,7 @@ use crate::experts::mover::{Faults, PageServer};
 use crate::fabric::framing::Closer;
 use crate::fabric::mesh::StepPort;
 use crate::fabric::secret::{Secret, random};
-use crate::memory::{Memory, TooLarge, of_cache, of_weights};
+use crate::memory::{self, CacheUse, Memory, TooLarge, of_cache, of_staging, of_weights};
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::qwen3_moe::{CacheSize, LoadModelError, Model};
 use crate::protocol::{FromRank, ProcessId};
@@ -68,8 +69,10 @@ pub struct WorkerSettings {
     pub node: String,
     /// Compute threads.
     pub threads: usize,
-    /// Its KV cache.
-    pub cache: CacheSize,
+    /// Blocks of its KV cache; its share of what memory there is if there is none.
+    pub kv_blocks: Option<usize>,
+    /// Tokens of each; a multiple of [`kernels::backend::CACHE_TILE`].
+    pub block_tokens: usize,
     /// What it proves by that it belongs to the deployment, and has others prove.
     pub secret: Secret,
     /// What goes wrong on purpose.
@@ -196,6 +199,8 @@ impl Stop {
 struct Worker {
     settings: WorkerSettings,
     checkpoint: Arc<Checkpoint>,
+    /// Its KV cache, once it is known how large it is.
+    cache: Option<CacheSize>,
     weights: Weights,
     steps: StepPort,
     server: PageServer<Cpu>,
@@ -276,8 +281,10 @@ impl Worker {
         threads: VitalThreads,
     ) -> Result<Self, WorkerError> {
         let checkpoint = Arc::new(Checkpoint::open(&settings.model)?);
-        let needs = [of_weights(&checkpoint, 0), of_cache(&checkpoint, settings.cache)];
-        Memory::of_this_process().check(&needs, 1)?;
+        let (sizes, block_tokens) = (checkpoint.sizes(), settings.block_tokens);
+        let cache = settings.kv_blocks.map(|blocks| CacheSize { blocks, block_tokens });
+        let needs = [of_weights(&sizes, 0)].into_iter().chain(cache.map(|cache| of_cache(&sizes, cache)));
+        Memory::of_this_process().check(&needs.collect::<Vec<_>>(), 1)?;
         let steps = StepPort::start(listen(settings.listen)?, &threads)?;
         let server = PageServer::start(listen(settings.move_listen)?, settings.faults, &threads)?;
         let (compute, seed) = (settings.threads, settings.secret.fingerprint_seed());
@@ -288,7 +295,7 @@ impl Worker {
             Engine::start(Box::new(make), observer, &engine_threads)
         });
         let weights = Weights::new(Arc::clone(&checkpoint), start, metrics.clone(), settings.before_read.clone());
-        Ok(Self { settings, checkpoint, weights, steps, server, threads, metrics, process })
+        Ok(Self { settings, checkpoint, cache, weights, steps, server, threads, metrics, process })
     }
 
     /// Keeps a place in the coordinator's group until it is stopped.
@@ -315,6 +322,36 @@ impl Worker {
         Ok(())
     }
 
+    /// Checks that there is memory for so many slots of each layer and staging pages, and for its KV cache, which is sized once: for
+    /// so many tokens at most, on a node that it shares with so many ranks, itself among them.
+    fn room_for(
+        &mut self,
+        slots: usize,
+        staging_pages: u32,
+        (kv_tokens, neighbours): (u64, usize),
+    ) -> Result<CacheSize, TooLarge> {
+        let (sizes, memory, block_tokens) =
+            (self.checkpoint.sizes(), Memory::of_this_process(), self.settings.block_tokens);
+        let (weights, staging) = (of_weights(&sizes, slots), of_staging(&sizes, staging_pages));
+        if let Some(cache) = self.cache {
+            memory.check(&[weights, of_cache(&sizes, cache), staging], 1)?;
+            return Ok(cache);
+        }
+        let needs = [weights, staging];
+        memory.check(&needs, 1)?;
+        let room = memory.of_each(if memory.is_of_the_machine() { neighbours } else { 1 }, 1);
+        let blocks = memory::usual_blocks(&sizes, &needs, room, CacheUse { block_tokens, most: kv_tokens })?;
+        let cache = CacheSize { blocks, block_tokens };
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        let (bytes, tokens) = (gib(of_cache(&sizes, cache).bytes), blocks * block_tokens);
+        tracing::info!(
+            "the KV cache holds {tokens} tokens in {bytes:.2} GiB, of the {:.2} GiB that this rank has",
+            gib(room)
+        );
+        self.cache = Some(cache);
+        Ok(cache)
+    }
+
     /// What this rank says of itself.
     fn registration(&self) -> FromRank {
         let host = &self.settings.advertise_address;
@@ -331,7 +368,7 @@ impl Worker {
             model: self.checkpoint.identity(""),
             step_address: reach(self.steps.address()),
             move_address: reach(self.server.address()),
-            block_tokens: self.settings.cache.block_tokens as u32,
+            block_tokens: self.settings.block_tokens as u32,
             node: self.settings.node.clone(),
         }
     }
@@ -367,7 +404,8 @@ mod tests {
             advertise_address: "127.0.0.1".to_owned(),
             node: "here".to_owned(),
             threads: 1,
-            cache: CacheSize { blocks: 4, block_tokens: 16 },
+            kv_blocks: Some(4),
+            block_tokens: 16,
             faults: Faults::default(),
             before_read: BeforeRead::default(),
             parent: None,
@@ -376,11 +414,10 @@ mod tests {
 
     #[test]
     fn a_cache_that_the_machine_does_not_have_is_refused_for_good() {
-        let cache = CacheSize { blocks: 1 << 30, block_tokens: 16 };
         // Otherwise it would stay and tell the coordinator.
         let stop = Arc::new(Stop::default());
         stop.stop();
-        let error = run(WorkerSettings { cache, ..settings() }, &stop).unwrap_err();
+        let error = run(WorkerSettings { kv_blocks: Some(1 << 30), ..settings() }, &stop).unwrap_err();
         assert!(error.to_string().starts_with("kv-blocks 1073741824 takes "), "{error}");
         assert!(error.is_permanent());
     }

@@ -9,6 +9,7 @@
 use super::matrix::F32;
 use super::product::accumulate;
 use super::simd::{Kernel, LANES, Line, Vector};
+use super::untouched::Untouched;
 use crate::backend::{CACHE_TILE, CacheError, CacheShape, HeadShape};
 use crate::batch::StepArea;
 
@@ -40,7 +41,7 @@ pub(crate) fn spans(area: &StepArea) -> impl Iterator<Item = Span<'_>> + Clone {
 pub struct Cache {
     shape: CacheShape,
     /// `[blocks][tiles][key-value heads][key lines, value lines]`
-    lines: Vec<Line>,
+    lines: Untouched,
 }
 
 impl Cache {
@@ -57,9 +58,7 @@ impl Cache {
         );
         let bytes = Self::bytes(shape);
         let count = usize::try_from(bytes).map_err(|_| CacheError { bytes })? / size_of::<Line>();
-        let mut lines = Vec::new();
-        lines.try_reserve_exact(count).map_err(|_| CacheError { bytes })?;
-        lines.resize(count, Line([0; LANES]));
+        let lines = Untouched::zeroed(count).ok_or(CacheError { bytes })?;
         Ok(Self { shape, lines })
     }
 
@@ -105,7 +104,7 @@ impl Cache {
                 let (keys, values) = keys_values.split_at(key_value * dimension);
                 for head in 0..key_value {
                     let start = self.tile(span.blocks, tile, head);
-                    let lines = &mut self.lines[start..start + Self::tile_lines(heads)];
+                    let lines = &mut self.lines.lines_mut()[start..start + Self::tile_lines(heads)];
                     let (key_lines, value_lines) = lines.split_at_mut(dimension);
                     for (line, value) in key_lines.iter_mut().zip(&keys[head * dimension..]) {
                         line.0[token] = value.to_bits();
@@ -182,7 +181,7 @@ impl Attend<'_> {
         let group = query / key_value;
         let token = |i: usize| (row + i) / group;
         let query_head = |i: usize| head * group + (row + i) % group;
-        let lines = &self.cache.lines[..];
+        let lines = self.cache.lines.lines();
         let keys = self.span.position + token(M - 1) + 1;
         let tiles = keys.div_ceil(CACHE_TILE);
         let width = tiles * CACHE_TILE;

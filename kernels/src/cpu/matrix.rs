@@ -7,6 +7,7 @@
 use half::bf16;
 
 use super::simd::{LANES, Line, Vector};
+use super::untouched::Untouched;
 use crate::tensor::{MatrixView, Values, WeightKind};
 
 /// Outputs of a panel.
@@ -122,18 +123,22 @@ pub struct Matrix {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
     pub(crate) kind: WeightKind,
-    pub(crate) lines: Vec<Line>,
+    lines: Untouched,
     pub(crate) bias: Option<Vec<f32>>,
 }
 
 impl Matrix {
+    pub(crate) fn lines(&self) -> &[Line] {
+        self.lines.lines()
+    }
+
     /// # Panics
     /// If the bias has not one element for each row.
     pub(crate) fn new(view: MatrixView<'_>, bias: Option<&[f32]>) -> Self {
         assert!(bias.is_none_or(|bias| bias.len() == view.rows()), "one bias for each of {} rows", view.rows());
         let kind = view.values().kind();
-        let mut lines = vec![Line([0; LANES]); packed_lines(view.rows(), view.columns(), kind)];
-        pack(view, kind, &mut lines);
+        let mut lines = Untouched::of(packed_lines(view.rows(), view.columns(), kind));
+        pack(view, kind, lines.lines_mut());
         Self { rows: view.rows(), columns: view.columns(), kind, lines, bias: bias.map(<[f32]>::to_vec) }
     }
 }

@@ -94,7 +94,7 @@ impl Matrix {
             rows: self.rows,
             columns: self.columns,
             kind: self.kind,
-            lines: &self.lines,
+            lines: self.lines(),
             bias: self.bias.as_deref(),
         }
     }

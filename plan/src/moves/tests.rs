@@ -199,3 +199,9 @@ fn a_topology_of_another_group_is_refused() {
     let map = map(&[[0, 1], [2, 0]]);
     assert_eq!(transactions(&map, &map, &one_node(3), 1), Err(MoveError::Ranks { found: 3, ranks: 2 }));
 }
+
+#[test]
+fn staging_is_a_hundredth_of_what_a_rank_holds_within_bounds() {
+    let usual = [0, 64, 200, 299, 300, 1599, 1600, 6144].map(usual_staging_pages);
+    assert_eq!(usual, [2, 2, 2, 2, 3, 15, 16, 16]);
+}

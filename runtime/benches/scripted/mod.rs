@@ -79,6 +79,7 @@ impl Deployment {
             top_k: TOP_K,
             step_tokens: 512,
             staging_pages: 2,
+            kv_tokens: 1 << 24,
             move_bytes_per_second: 0,
             silence_limit: PATIENCE,
             stall_limit: PATIENCE,

@@ -51,6 +51,8 @@ pub struct FleetSettings {
     pub step_tokens: usize,
     /// Staging pages that each rank holds.
     pub staging_pages: u32,
+    /// Tokens of all the sequences that a rank may have at a time.
+    pub kv_tokens: u64,
     /// Bytes per second that moves to one rank may use; 0 is no limit.
     pub move_bytes_per_second: u64,
     /// A rank that is silent for longer is lost. It speaks every second.

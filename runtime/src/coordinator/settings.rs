@@ -15,6 +15,7 @@ use plan::balance::Policy;
 use plan::coverage::Coverage;
 use plan::formats::{self, Found};
 use plan::map::{ExpertMap, MapShape};
+use plan::moves::usual_staging_pages;
 use plan::policy::Terms;
 use plan::wire::ModelIdentity;
 use plan::wire::keys::LEAST_BYTES;
@@ -52,6 +53,8 @@ pub struct CoordinatorSettings {
     pub secret: Secret,
     /// When experts move.
     pub rebalance: rebalance::Settings,
+    /// Pages that each rank can receive before they are in use; as many as its part of the map suggests if there is none.
+    pub staging_pages: Option<u32>,
     /// How a target map is found.
     pub policy: Policy,
     /// Least gain in balance ratio for which experts move.
@@ -104,6 +107,8 @@ pub struct Prepared {
     pub rebalancer: Rebalancer,
     /// How plans are made.
     pub planner: Planner,
+    /// What a rank needs memory for beside its weights.
+    pub rank: RankNeeds,
     /// Tokens that the model has.
     pub vocabulary: usize,
     /// Experts that it sends each token to in each MoE layer.
@@ -112,6 +117,17 @@ pub struct Prepared {
     pub static_map: bool,
     /// The file that recorded maps are written to, if they are.
     pub recorded_at: Option<PathBuf>,
+}
+
+/// What a rank needs memory for beside its weights, and how many experts of each layer it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RankNeeds {
+    /// Slots of each layer.
+    pub slots: usize,
+    /// Staging pages.
+    pub staging_pages: u32,
+    /// Tokens of all the sequences that it may have at a time.
+    pub kv_tokens: u64,
 }
 
 impl CoordinatorSettings {
@@ -136,9 +152,13 @@ impl CoordinatorSettings {
         }
         let map = self.map(&identity)?;
         let served = load_texts(&self.model, name, &limits, now)?;
+        let slots = map.shape().slots_per_rank;
+        let staging_pages = self.staging_pages.unwrap_or_else(|| usual_staging_pages(slots * identity.layers));
+        let kv_tokens = (self.limits.running_per_rank as u64).saturating_mul(limits.max_model_len as u64);
+        let rank = RankNeeds { slots, staging_pages, kv_tokens };
         let planner = Planner {
             policy: self.policy,
-            staging_pages: self.rebalance.staging_pages,
+            staging_pages,
             min_coverage: self.min_coverage,
             terms: Terms {
                 minimum_gain: self.minimum_gain.0,
@@ -148,7 +168,8 @@ impl CoordinatorSettings {
                 ..Terms::usual(page_bytes(&checkpoint), 0.0)
             },
         };
-        let rebalancer = Rebalancer::new(self.rebalance, identity.clone(), map, 0)?;
+        let rebalancer =
+            Rebalancer::new(rebalance::Settings { staging_pages, ..self.rebalance }, identity.clone(), map, 0)?;
         let (admin, api_keys) = (self.admin_access()?, self.api_keys()?);
         let (vocabulary, top_k, static_map) = (config.vocabulary, config.top_k, self.map_path.is_some());
         Ok(Prepared {
@@ -158,6 +179,7 @@ impl CoordinatorSettings {
             api_keys,
             rebalancer,
             planner,
+            rank,
             vocabulary,
             top_k,
             static_map,
@@ -190,6 +212,7 @@ impl CoordinatorSettings {
         if step_tokens < running_per_rank {
             return Err(SettingsError::StepTooSmall { tokens: step_tokens, sequences: running_per_rank });
         }
+        bounds::STAGING.check(self.staging_pages.unwrap_or(1).into())?;
         self.rebalance.check()?;
         Ok(())
     }

@@ -17,7 +17,7 @@ use super::driver::{Driver, DriverSettings};
 use super::fleet::{Fleet, FleetSettings};
 use super::handle::DriverHandle;
 use super::metrics::DriverMetrics;
-use super::settings::{CoordinatorSettings, Prepared, SettingsError};
+use super::settings::{CoordinatorSettings, Prepared, RankNeeds, SettingsError};
 use crate::descriptors::Places;
 use crate::experts::recorder::{Recorder, RecorderError};
 use crate::http::{self, ConnectionBounds};
@@ -75,6 +75,8 @@ pub struct Coordinator {
     admin: TcpListener,
     control: SocketAddr,
     driver: std::thread::JoinHandle<()>,
+    /// What each rank needs memory for.
+    rank: RankNeeds,
     threads: VitalThreads,
     ended: watch::Receiver<Option<ThreadEnded>>,
     access: AdminAccess,
@@ -99,6 +101,7 @@ impl Coordinator {
             api_keys,
             rebalancer,
             planner,
+            rank,
             static_map,
             recorded_at,
         } = settings.prepare(jiff::Timestamp::now().as_second())?;
@@ -112,7 +115,8 @@ impl Coordinator {
             vocabulary,
             top_k,
             step_tokens: settings.limits.step_tokens,
-            staging_pages: settings.rebalance.staging_pages,
+            staging_pages: rank.staging_pages,
+            kv_tokens: rank.kv_tokens,
             move_bytes_per_second: settings.move_bytes_per_second,
             silence_limit: FleetSettings::SILENCE_LIMIT,
             stall_limit: FleetSettings::STALL_LIMIT,
@@ -144,7 +148,7 @@ impl Coordinator {
         let app = App { driver: handle, model: Arc::new(served), bodies, answers, intake, metrics, registry };
         let places = Places::of_this_process(settings.ranks);
         let &CoordinatorSettings { leave, grace, .. } = settings;
-        Ok(Self { app, public, admin, control, driver, threads, ended, access, api_keys, places, leave, grace })
+        Ok(Self { app, public, admin, control, driver, rank, threads, ended, access, api_keys, places, leave, grace })
     }
 
     /// Where requests are served.
@@ -173,6 +177,12 @@ impl Coordinator {
     #[must_use]
     pub const fn threads(&self) -> &VitalThreads {
         &self.threads
+    }
+
+    /// What each rank needs memory for beside its weights.
+    #[must_use]
+    pub const fn rank(&self) -> RankNeeds {
+        self.rank
     }
 
     /// Its driver.
@@ -322,6 +332,7 @@ mod tests {
             admin: listen(any, "the admin API").unwrap(),
             control: any,
             driver: std::thread::spawn(|| ()),
+            rank: RankNeeds { slots: 2, staging_pages: 2, kv_tokens: 64 },
             threads,
             ended,
             access: AdminAccess::Loopback,

@@ -24,6 +24,7 @@ use self::lent::Lender;
 pub(super) use self::lent::Loaded;
 use super::config::Config;
 use super::folder::{self, FileError};
+use super::sizes::Sizes;
 use super::weights::{self, ExpertLayout};
 
 /// Bytes of the largest `config.json` that is read; those with a list of every module have some 100 kB.
@@ -67,9 +68,7 @@ impl Checkpoint {
     /// If a file is missing, truncated or corrupt, the configuration is not supported, or a tensor is missing, too many,
     /// of another shape or of an unsupported type. The error names it.
     pub fn open(directory: &Path) -> Result<Self, CheckpointError> {
-        let config_json =
-            folder::read(directory, "config.json", MAX_CONFIG).map_err(|error| folder::explained(error, directory))?;
-        let config = Config::from_json(&config_json).map_err(CheckpointError::Config)?;
+        let (config, config_json) = config_of(directory)?;
         let most = config.most_tensors();
         let mut files: Vec<(String, File)> = Vec::new();
         let mut tensors: BTreeMap<String, Place> = BTreeMap::new();
@@ -166,6 +165,12 @@ impl Checkpoint {
         let held = |(_, place): (_, &Place)| elements(&place.shape) * if place.dtype == Dtype::BF16 { 2 } else { 4 };
         let tied = self.tensors.get_key_value(weights::EMBEDDING).filter(|_| self.config.tied_embeddings);
         self.shared().chain(tied).map(held).sum()
+    }
+
+    /// What its parts take in memory.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        Sizes::new(self.config.clone(), self.expert_kind, self.shared_memory())
     }
 
     fn shared(&self) -> impl Iterator<Item = (&String, &Place)> {
@@ -285,6 +290,13 @@ impl Checkpoint {
         let same = (0..embedding.len()).all(|index| embedding.get(index).to_bits() == head.get(index).to_bits());
         if same { Ok(()) } else { Err(CheckpointError::Untied) }
     }
+}
+
+/// What the folder's `config.json` says, and its text.
+pub(super) fn config_of(directory: &Path) -> Result<(Config, Vec<u8>), CheckpointError> {
+    let json =
+        folder::read(directory, "config.json", MAX_CONFIG).map_err(|error| folder::explained(error, directory))?;
+    Ok((Config::from_json(&json).map_err(CheckpointError::Config)?, json))
 }
 
 pub(super) fn elements(shape: &[usize]) -> u64 {

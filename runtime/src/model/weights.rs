@@ -72,6 +72,20 @@ pub(super) fn check(
     Ok((layout, if bf16 { WeightKind::Bf16 } else { WeightKind::F32 }))
 }
 
+/// Weights of all but the experts, as they are in memory: a tied matrix is there twice, as a table and as a matrix.
+pub(super) fn shared_elements(config: &Config) -> u64 {
+    let mut elements = 0_u64;
+    let mut add = |name: String, shape: &[usize]| {
+        let times = if name == EMBEDDING && config.tied_embeddings { 2 } else { 1 };
+        if !is_of_an_expert(&name) {
+            elements = elements.saturating_add(super::checkpoint::elements(shape).saturating_mul(times));
+        }
+        Ok(())
+    };
+    expect(config, ExpertLayout::Fused, &mut add).expect("nothing is refused");
+    elements
+}
+
 /// Gives `add` the name and the shape of every tensor that the model must have, until it refuses one.
 fn expect(
     config: &Config,

@@ -82,6 +82,7 @@ fn messages_that_are_changed_on_their_way_are_read_as_some_message_or_as_none() 
             map: MapDocument::new(model.clone(), &map),
             epoch: 5,
             staging_pages: 16,
+            kv_tokens: 1 << 40,
             move_bytes_per_second: 1 << 30,
             step_tokens: 512,
         },

@@ -12,7 +12,6 @@ use crate::args::everywhere;
 use crate::experts::load::BeforeRead;
 use crate::experts::mover::Faults;
 use crate::fabric::secret::{Secret, SecretError};
-use crate::model::qwen3_moe::CacheSize;
 use crate::{address, bounds};
 
 /// Options of `worker`.
@@ -60,23 +59,15 @@ pub struct DeviceArguments {
     /// Compute threads of each rank
     #[arg(long, value_name = "T", default_value_t = 1, allow_hyphen_values = true, value_parser = bounds::THREADS.parser::<u16>())]
     pub threads: u16,
-    /// Blocks of each rank's KV cache
-    #[arg(long, value_name = "B", default_value_t = 2048, allow_hyphen_values = true, value_parser = bounds::KV_BLOCKS.parser::<u32>())]
-    pub kv_blocks: u32,
+    /// Blocks of each rank's KV cache; 80 % of what memory its weights and staging pages leave it, if it is not given
+    #[arg(long, value_name = "B", allow_hyphen_values = true, value_parser = bounds::KV_BLOCKS.parser::<u32>())]
+    pub kv_blocks: Option<u32>,
     /// Tokens of a block, a multiple of 16
     #[arg(long, value_name = "N", default_value_t = 16, allow_hyphen_values = true, value_parser = block_tokens)]
     pub block_tokens: u32,
 }
 
-impl DeviceArguments {
-    /// Its KV cache.
-    #[must_use]
-    pub const fn cache(&self) -> CacheSize {
-        CacheSize { blocks: self.kv_blocks as usize, block_tokens: self.block_tokens as usize }
-    }
-}
-
-fn block_tokens(text: &str) -> Result<u32, String> {
+pub(crate) fn block_tokens(text: &str) -> Result<u32, String> {
     let tile = kernels::backend::CACHE_TILE as u32;
     match bounds::BLOCK_TOKENS.parser::<u32>()(text) {
         Ok(tokens) if tokens.is_multiple_of(tile) => Ok(tokens),
@@ -106,7 +97,8 @@ impl TryFrom<WorkerArguments> for WorkerSettings {
             // A variable that is set to nothing names no node.
             node: node.filter(|node| !node.is_empty()).unwrap_or_else(host_name),
             threads: device.threads.into(),
-            cache: device.cache(),
+            kv_blocks: device.kv_blocks.map(|blocks| blocks as usize),
+            block_tokens: device.block_tokens as usize,
             secret: Secret::read(&secret_file)?,
             faults: Faults::default(),
             before_read: BeforeRead::default(),
@@ -137,7 +129,7 @@ mod tests {
     fn the_least_that_is_needed_gives_the_documented_ports() {
         let settings = parse(&[]).unwrap();
         let ports = [settings.listen, settings.move_listen, settings.health_listen].map(|address| address.port());
-        assert_eq!((ports, settings.cache.block_tokens), ([8003, 8004, 8005], 16));
+        assert_eq!((ports, settings.block_tokens), ([8003, 8004, 8005], 16));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::fabric::handshake::call;
 use crate::fabric::mesh::{Dissolver, Largest, Mesh, MeshError, MeshSetup};
 use crate::fabric::purpose::{GroupId, Purpose};
 use crate::fabric::secret::Secret;
-use crate::memory::{Memory, TooLarge, of_cache, of_staging, of_weights};
+use crate::memory::TooLarge;
 use crate::model::qwen3_moe::{Workspace, expert_shape};
 use crate::protocol::{FromRank, MOST_WORDS, RankAddress, ToRank};
 use crate::quoted::shortened;
@@ -169,13 +169,14 @@ impl Session {
                     map,
                     epoch,
                     staging_pages,
+                    kv_tokens,
                     move_bytes_per_second,
                     step_tokens,
                 } => {
                     let group = GroupId { generation, nonce };
                     let secret = worker.settings.secret.of_group(&drawn);
                     let plan = Plan { group, secret, ranks, epoch, move_bytes_per_second, step_tokens };
-                    self.load(worker, plan, (&map, staging_pages), &link)?;
+                    self.load(worker, plan, (&map, staging_pages, kv_tokens), &link)?;
                 }
                 ToRank::Connect { generation, fingerprints } => {
                     let loaded = self.loaded.take().filter(|loaded| loaded.plan.group.generation == generation);
@@ -210,7 +211,7 @@ impl Session {
         &mut self,
         worker: &mut Worker,
         plan: Plan,
-        (map, staging_pages): (&MapDocument, u32),
+        (map, staging_pages, kv_tokens): (&MapDocument, u32, u64),
         link: &Link,
     ) -> Result<(), SessionError> {
         let rank = worker.settings.rank;
@@ -222,9 +223,8 @@ impl Session {
         if ranks != map.shape().ranks || rank.index() >= ranks {
             return Err(SessionError::Shape { ranks, in_map: map.shape().ranks, rank });
         }
-        let (checkpoint, slots, cache) = (&worker.checkpoint, map.shape().slots_per_rank, worker.settings.cache);
-        let needs = [of_weights(checkpoint, slots), of_cache(checkpoint, cache), of_staging(checkpoint, staging_pages)];
-        Memory::of_this_process().check(&needs, 1)?;
+        let neighbours = plan.ranks.iter().filter(|rank| rank.node == worker.settings.node).count();
+        let cache = worker.room_for(map.shape().slots_per_rank, staging_pages, (kv_tokens, neighbours))?;
         let slots = slots_of(&map, rank);
         let loaded = worker.weights.load(&slots, cache, &link.gone)?;
         let held: HeldPages<Cpu> = slots.into_iter().zip(loaded.iter().cloned()).collect();

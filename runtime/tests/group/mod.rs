@@ -27,7 +27,6 @@ use runtime::experts::planner::{Planned, Planner, Wanted};
 use runtime::experts::rebalance::{Effect, Event, Rebalancer, Report, Settings};
 use runtime::fabric::secret::Secret;
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::qwen3_moe::CacheSize;
 use runtime::protocol::{Batch, Commit, Sampling, SequenceId, SequenceWork, StepDone, Tokens};
 use runtime::threads::VitalThreads;
 use runtime::worker::{Stop, WorkerError, WorkerSettings};
@@ -131,10 +130,8 @@ impl Worker {
             advertise_address: "127.0.0.1".to_owned(),
             node: "here".to_owned(),
             threads: 1,
-            cache: CacheSize {
-                blocks: (setup.sequences_per_rank * BLOCKS) as usize,
-                block_tokens: BLOCK_TOKENS as usize,
-            },
+            kv_blocks: Some((setup.sequences_per_rank * BLOCKS) as usize),
+            block_tokens: BLOCK_TOKENS as usize,
             secret: secret(),
             faults: setup.faults,
             before_read,
@@ -416,6 +413,7 @@ fn start_fleet(setup: &Setup, address: &str) -> (Fleet, Receiver<FleetEvent>) {
         // Every sequence of a rank may be at its prompt.
         step_tokens: (setup.sequences_per_rank * BLOCKS * BLOCK_TOKENS) as usize,
         staging_pages: setup.settings.staging_pages,
+        kv_tokens: 1 << 20,
         move_bytes_per_second: setup.move_bytes_per_second,
         silence_limit: FleetSettings::SILENCE_LIMIT,
         stall_limit: FleetSettings::STALL_LIMIT,

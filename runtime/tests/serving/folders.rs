@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::mpsc;
 
-use runtime::inspect::{WeightCheck, inspect};
+use runtime::inspect::{Found, WeightCheck, inspect};
 use serde_json::{Value, json};
 
 use self::spoil::{
@@ -23,7 +23,7 @@ const MOST: usize = 300;
 
 /// What `inspect` says of a folder that cannot be served.
 fn refusal(folder: &Path, reads_weights: bool) -> Option<String> {
-    let error = inspect(folder, reads_weights).err()?;
+    let error = inspect(folder, reads_weights, None).err()?;
     let said = format!("{:#}", anyhow::Error::from(error));
     assert!(said.chars().count() <= MOST, "{} characters: {said}", said.chars().count());
     assert!(!said.contains(char::is_control), "{said:?}");
@@ -132,7 +132,8 @@ fn a_report_says_what_was_checked_and_ends_where_its_reader_does() {
     assert_eq!(report(&[])["weights"], json!("names-and-shapes"));
     report_of_all["model"]["digest"] = json!("DIGEST");
     insta::assert_json_snapshot!(report_of_all);
-    assert_eq!(inspect(Path::new(MODEL), true).unwrap().weights, WeightCheck::EveryWeight);
+    let Found::Checkpoint(found) = inspect(Path::new(MODEL), true, None).unwrap() else { panic!("it has weights") };
+    assert_eq!(found.weights, WeightCheck::EveryWeight);
     // A reader that has gone: what `head` leaves behind.
     let mut process =
         program().args(["inspect", "--model", MODEL]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -140,6 +141,37 @@ fn a_report_says_what_was_checked_and_ends_where_its_reader_does() {
     let mut said = String::new();
     process.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!((process.wait().unwrap().code(), said.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn what_each_rank_takes_is_foreseen_with_or_without_the_weights() {
+    let report = |folder: &Path, options: &[&str]| {
+        let output = program().args(["inspect", "--model"]).arg(folder).args(options).output().unwrap();
+        let (said, log) = (output.stdout, String::from_utf8(output.stderr).unwrap());
+        if output.status.success() { serde_json::from_slice::<Value>(&said).unwrap() } else { json!(log) }
+    };
+    let bare = tempfile::tempdir().unwrap();
+    fs::copy(Path::new(MODEL).join("config.json"), bare.path().join("config.json")).unwrap();
+    let options = ["--ranks", "4", "--init-redundancy-expert", "8", "--memory", "100000000"];
+    let (with, without) = (report(Path::new(MODEL), &options), report(bare.path(), &options));
+    assert_eq!(with["eachRank"], without["eachRank"]);
+    assert_eq!(without["weights"], json!("absent"));
+    insta::assert_json_snapshot!(with["eachRank"]);
+    let rank = |name: &str| with["eachRank"][name].as_u64().unwrap();
+    assert_eq!(rank("total"), rank("experts") + rank("otherWeights") + rank("staging") + rank("kv"));
+    assert!(rank("total") < 100_000_000);
+    let small = report(bare.path(), &[&options[..2], &["--kv-blocks", "6", "--staging-pages", "3"]].concat());
+    let of_rank = |name: &str| small["eachRank"][name].as_u64().unwrap();
+    assert_eq!((of_rank("kvTokens"), of_rank("contextTokens"), of_rank("stagingPages")), (96, 96, 3));
+    for (options, said) in [
+        (&["--ranks", "3"][..], "3"),
+        (&["--memory", "1000"], "--ranks"),
+        (&["--ranks", "2", "--memory", "1000000"], "the weights of the model take"),
+        (&[], "the folder has no weights"),
+    ] {
+        let log = report(bare.path(), options);
+        assert!(log.as_str().unwrap().contains(said), "{options:?}: {log}");
+    }
 }
 
 #[test]

@@ -54,6 +54,7 @@ fn settings(ranks: usize) -> FleetSettings {
         top_k: 2,
         step_tokens: 64,
         staging_pages: 2,
+        kv_tokens: 4096,
         move_bytes_per_second: 0,
         silence_limit: PATIENCE,
         stall_limit: PATIENCE,

@@ -132,6 +132,12 @@ fn other_form(found: Option<&Quoted>) -> String {
 }
 
 impl CheckpointError {
+    /// Whether there are no weights, or not all files of them.
+    #[must_use]
+    pub const fn is_without_weights(&self) -> bool {
+        matches!(self, Self::NoWeights { .. } | Self::MissingFile { .. })
+    }
+
     /// Whether trying again is of no use until somebody changes the checkpoint.
     #[must_use]
     pub fn is_permanent(&self) -> bool {

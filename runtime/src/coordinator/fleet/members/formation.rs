@@ -17,11 +17,9 @@ use super::{Member, Members, State};
 use crate::fabric::framing::{Broken, Closer, Connection, Fan};
 use crate::fabric::purpose::GroupId;
 use crate::fabric::secret::{Secret, random};
+use crate::memory::MOST_BLOCKS;
 use crate::protocol::{RankAddress, ToRank};
 use crate::scheduler::CacheSize;
-
-/// The most blocks of a KV cache: the coordinator keeps a list of them.
-const MOST_BLOCKS: u32 = 1 << 24;
 
 /// How often the log is told how far loading is.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -102,6 +100,7 @@ impl Members {
             map: map.clone(),
             epoch,
             staging_pages: self.settings.staging_pages,
+            kv_tokens: self.settings.kv_tokens,
             move_bytes_per_second: self.settings.move_bytes_per_second,
             step_tokens: u32::try_from(self.settings.step_tokens).unwrap_or(u32::MAX),
         };
