@@ -163,7 +163,7 @@ impl Checkpoint {
     #[must_use]
     pub fn shared_memory(&self) -> u64 {
         let held = |(_, place): (_, &Place)| elements(&place.shape) * if place.dtype == Dtype::BF16 { 2 } else { 4 };
-        let tied = self.tensors.get_key_value(weights::EMBEDDING).filter(|_| self.config.tied_embeddings);
+        let tied = self.tensors.get_key_value(self.config.names.embedding).filter(|_| self.config.tied_embeddings);
         self.shared().chain(tied).map(held).sum()
     }
 
@@ -174,15 +174,17 @@ impl Checkpoint {
     }
 
     fn shared(&self) -> impl Iterator<Item = (&String, &Place)> {
-        let is_tied = |name: &str| self.config.tied_embeddings && name == weights::HEAD;
-        let is_left = move |name: &str| weights::is_of_an_expert(name) || weights::is_derived(name) || is_tied(name);
+        let is_tied = |name: &str| self.config.tied_embeddings && name == self.config.names.head;
+        let is_left = move |name: &str| {
+            self.config.names.is_of_an_expert(name) || self.config.names.is_derived(name) || is_tied(name)
+        };
         self.tensors.iter().filter(move |(name, _)| !is_left(name))
     }
 
     /// Bytes of the weights of one expert.
     #[must_use]
     pub fn expert_bytes(&self) -> u64 {
-        let of_experts = self.tensors.iter().filter(|(name, _)| weights::is_of_an_expert(name));
+        let of_experts = self.tensors.iter().filter(|(name, _)| self.config.names.is_of_an_expert(name));
         let bytes: u64 = of_experts.map(|(_, place)| place.bytes()).sum();
         bytes / (self.config.sparse_layers() * self.config.experts) as u64
     }
@@ -197,7 +199,7 @@ impl Checkpoint {
     /// # Errors
     /// If a file cannot be read, or a weight is infinite or not a number.
     pub fn check_weights(&self) -> Result<(), CheckpointError> {
-        let read = self.tensors.iter().filter(|(name, _)| !weights::is_derived(name));
+        let read = self.tensors.iter().filter(|(name, _)| !self.config.names.is_derived(name));
         let parts = read.flat_map(|(name, place)| {
             let len = elements(&place.shape) as usize;
             (0..len).step_by(PART).map(move |first| (name.as_str(), first, PART.min(len - first)))
@@ -282,10 +284,10 @@ impl Checkpoint {
 
     /// A tied checkpoint may store the output matrix too; then both must be the same.
     fn check_tied(&self) -> Result<(), CheckpointError> {
-        if !self.config.tied_embeddings || !self.has(weights::HEAD) {
+        if !self.config.tied_embeddings || !self.has(self.config.names.head) {
             return Ok(());
         }
-        let (embedding, head) = (self.tensor(weights::EMBEDDING)?, self.tensor(weights::HEAD)?);
+        let (embedding, head) = (self.tensor(self.config.names.embedding)?, self.tensor(self.config.names.head)?);
         let (embedding, head) = (embedding.values(), head.values());
         let same = (0..embedding.len()).all(|index| embedding.get(index).to_bits() == head.get(index).to_bits());
         if same { Ok(()) } else { Err(CheckpointError::Untied) }

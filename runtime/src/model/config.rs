@@ -1,8 +1,9 @@
 //! What a checkpoint's `config.json` says, in the styles of transformers 4 and 5. Every key is either used, known not to
-//! change the computation, or refused by name: nothing is ignored. A key that is missing has the value that
-//! `Qwen3MoeConfig` of transformers gives it; shapes then have to fit.
+//! change the computation, or refused by name: nothing is ignored. A key that is missing has the value that transformers gives it
+//! in that family; shapes then have to fit. What a family is, its file in [`family`] says; everything else knows this description alone.
 
 mod error;
+mod family;
 mod keys;
 mod known;
 
@@ -10,10 +11,11 @@ use kernels::backend::HeadShape;
 use serde_json::Value;
 
 pub use self::error::ConfigError;
+pub use self::family::TensorNames;
 use self::keys::ConfigKeys;
 use super::json::{self, Document};
 
-/// A Qwen3-MoE model.
+/// A model, whatever family it is of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Tokens.
@@ -44,6 +46,8 @@ pub struct Config {
     pub normalise_top_k: bool,
     /// Width within an expert.
     pub expert_intermediate: usize,
+    /// What its tensors are called.
+    pub names: &'static TensorNames,
 }
 
 /// What a layer's feed-forward is.
@@ -68,13 +72,13 @@ impl Config {
             return Err(ConfigError::Json { reason: "it is another JSON value".into() });
         };
         let mut keys = ConfigKeys::of(object);
-        keys.architecture()?;
+        let family = keys.family()?;
         if let Some(key) = twice {
             return Err(ConfigError::Twice { key: key.into() });
         }
         keys.quantization()?;
-        keys.features()?;
-        let config = keys.model()?;
+        keys.features(family.fixed)?;
+        let config = (family.describe)(&mut keys)?;
         keys.none_left()?;
         Ok(config)
     }

@@ -132,8 +132,8 @@ impl<B: Backend> Model<B> {
         for index in 0..config.layers.len() {
             layers.push(load_layer(&*backend, checkpoint, index, &mut sparse)?);
         }
-        let embedding = checkpoint.tensor(weights::EMBEDDING)?;
-        let head = if config.tied_embeddings { None } else { Some(checkpoint.tensor(weights::HEAD)?) };
+        let embedding = checkpoint.tensor(config.names.embedding)?;
+        let head = if config.tied_embeddings { None } else { Some(checkpoint.tensor(config.names.head)?) };
         // A sequence never has more positions than the cache has places, whatever the configuration allows.
         let positions = config.max_positions.min(cache.blocks * cache.block_tokens);
         let shape = CacheShape { heads: config.heads, blocks: cache.blocks, block_tokens: cache.block_tokens };
@@ -143,7 +143,7 @@ impl<B: Backend> Model<B> {
             positions,
             head: backend.matrix(head.as_ref().unwrap_or(&embedding).matrix(config.vocabulary), None),
             embedding: backend.lookup(embedding.matrix(config.vocabulary)),
-            norm: weights::vector(&*backend, checkpoint, weights::NORM)?,
+            norm: weights::vector(&*backend, checkpoint, config.names.norm)?,
             angles: backend.filled(&rope_angles(&config, positions))?,
             caches: layers.iter().map(|_| backend.cache(shape)).collect::<Result<_, _>>()?,
             queue: backend.queue()?,

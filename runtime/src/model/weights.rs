@@ -1,4 +1,4 @@
-//! The names and shapes of a Qwen3-MoE checkpoint's tensors, and the weights made from them.
+//! The names and shapes of a checkpoint's tensors, and the weights made from them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,36 +9,16 @@ use plan::ids::{ExpertId, LayerId};
 use safetensors::Dtype;
 
 use super::checkpoint::{Checkpoint, CheckpointError, Loaded, Place};
-use super::config::{Config, LayerKind};
+use super::config::{Config, LayerKind, TensorNames};
 use super::qwen3_moe::LoadModelError;
-
-pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
-pub(super) const HEAD: &str = "lm_head.weight";
-pub(super) const NORM: &str = "model.norm.weight";
 
 /// How expert tensors are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ExpertLayout {
-    /// `experts.E.{gate,up,down}_proj.weight`.
+    /// Each expert's gate, up and down matrices.
     Separate,
-    /// `experts.gate_up_proj`, `[experts, 2 * intermediate, hidden]`, gate rows first, and `experts.down_proj`.
+    /// Gate and up matrices of all experts in one, `[experts, 2 * intermediate, hidden]`, gate rows first, and all down matrices.
     Fused,
-}
-
-/// The prefix of layer `layer`'s tensors.
-pub(super) fn prefix(layer: usize) -> String {
-    format!("model.layers.{layer}")
-}
-
-/// Whether a tensor is no weight: old checkpoints hold the frequencies of the rotary embedding, which follow from the
-/// configuration.
-pub(super) fn is_derived(name: &str) -> bool {
-    name.ends_with("rotary_emb.inv_freq")
-}
-
-/// Whether a tensor belongs to experts.
-pub(super) fn is_of_an_expert(name: &str) -> bool {
-    name.contains(".mlp.experts.")
 }
 
 /// Checks that exactly the model's tensors are there. Returns how experts are stored and the kind that holds all of
@@ -47,7 +27,9 @@ pub(super) fn check(
     config: &Config,
     tensors: &BTreeMap<String, Place>,
 ) -> Result<(ExpertLayout, WeightKind), CheckpointError> {
-    let fused = tensors.keys().any(|name| name.ends_with("mlp.experts.gate_up_proj"));
+    let names = config.names;
+    let fused = format!("{}.{}", names.experts, names.fused[0]);
+    let fused = tensors.keys().any(|name| name.ends_with(&fused));
     let layout = if fused { ExpertLayout::Fused } else { ExpertLayout::Separate };
     let mut unseen: BTreeSet<&str> = tensors.keys().map(String::as_str).collect();
     // Ends at the first that is missing, so a configuration that claims billions of experts costs nothing.
@@ -61,13 +43,13 @@ pub(super) fn check(
         Ok(())
     };
     expect(config, layout, &mut seen)?;
-    if config.tied_embeddings && tensors.contains_key(HEAD) {
-        seen(HEAD.to_owned(), &[config.vocabulary, config.hidden])?;
+    if config.tied_embeddings && tensors.contains_key(names.head) {
+        seen(names.head.to_owned(), &[config.vocabulary, config.hidden])?;
     }
-    if let Some(name) = unseen.into_iter().find(|name| !is_derived(name)) {
+    if let Some(name) = unseen.into_iter().find(|name| !names.is_derived(name)) {
         return Err(CheckpointError::Extra { tensor: name.into() });
     }
-    let mut experts = tensors.iter().filter(|(name, _)| is_of_an_expert(name));
+    let mut experts = tensors.iter().filter(|(name, _)| names.is_of_an_expert(name));
     let bf16 = experts.all(|(_, place)| place.dtype == Dtype::BF16);
     Ok((layout, if bf16 { WeightKind::Bf16 } else { WeightKind::F32 }))
 }
@@ -76,8 +58,8 @@ pub(super) fn check(
 pub(super) fn shared_elements(config: &Config) -> u64 {
     let mut elements = 0_u64;
     let mut add = |name: String, shape: &[usize]| {
-        let times = if name == EMBEDDING && config.tied_embeddings { 2 } else { 1 };
-        if !is_of_an_expert(&name) {
+        let times = if name == config.names.embedding && config.tied_embeddings { 2 } else { 1 };
+        if !config.names.is_of_an_expert(&name) {
             elements = elements.saturating_add(super::checkpoint::elements(shape).saturating_mul(times));
         }
         Ok(())
@@ -92,34 +74,47 @@ fn expect(
     layout: ExpertLayout,
     add: &mut impl FnMut(String, &[usize]) -> Result<(), CheckpointError>,
 ) -> Result<(), CheckpointError> {
-    let Config { hidden, vocabulary, experts, expert_intermediate, dense_intermediate, .. } = *config;
-    add(EMBEDDING.to_owned(), &[vocabulary, hidden])?;
-    add(NORM.to_owned(), &[hidden])?;
+    let Config { hidden, vocabulary, experts, expert_intermediate, dense_intermediate, names, .. } = *config;
+    add(names.embedding.to_owned(), &[vocabulary, hidden])?;
+    add(names.norm.to_owned(), &[hidden])?;
     if !config.tied_embeddings {
-        add(HEAD.to_owned(), &[vocabulary, hidden])?;
+        add(names.head.to_owned(), &[vocabulary, hidden])?;
     }
     for (layer, kind) in config.layers.iter().enumerate() {
-        let prefix = prefix(layer);
+        let prefix = names.layer(layer);
         expect_attention(config, &prefix, add)?;
-        add(format!("{prefix}.input_layernorm.weight"), &[hidden])?;
-        add(format!("{prefix}.post_attention_layernorm.weight"), &[hidden])?;
+        add(format!("{prefix}.{}.weight", names.attention_norm), &[hidden])?;
+        add(format!("{prefix}.{}.weight", names.feed_forward_norm), &[hidden])?;
+        let network = network_names(names);
+        let mut expect_network = |prefix: &str, inside: usize| -> Result<(), CheckpointError> {
+            let [gate, up, down] = &network;
+            add(format!("{prefix}.{gate}"), &[inside, hidden])?;
+            add(format!("{prefix}.{up}"), &[inside, hidden])?;
+            add(format!("{prefix}.{down}"), &[hidden, inside])
+        };
         match (kind, layout) {
-            (LayerKind::Dense, _) => expect_network(&format!("{prefix}.mlp"), hidden, dense_intermediate, add)?,
+            (LayerKind::Dense, _) => expect_network(&format!("{prefix}.{}", names.dense), dense_intermediate)?,
             (LayerKind::Sparse, ExpertLayout::Separate) => {
                 for expert in 0..experts {
-                    expect_network(&format!("{prefix}.mlp.experts.{expert}"), hidden, expert_intermediate, add)?;
+                    expect_network(&format!("{prefix}.{}.{expert}", names.experts), expert_intermediate)?;
                 }
             }
             (LayerKind::Sparse, ExpertLayout::Fused) => {
-                add(format!("{prefix}.mlp.experts.gate_up_proj"), &[experts, 2 * expert_intermediate, hidden])?;
-                add(format!("{prefix}.mlp.experts.down_proj"), &[experts, hidden, expert_intermediate])?;
+                let (experts_name, [gate_up, down]) = (names.experts, names.fused);
+                add(format!("{prefix}.{experts_name}.{gate_up}"), &[experts, 2 * expert_intermediate, hidden])?;
+                add(format!("{prefix}.{experts_name}.{down}"), &[experts, hidden, expert_intermediate])?;
             }
         }
         if *kind == LayerKind::Sparse {
-            add(format!("{prefix}.mlp.gate.weight"), &[experts, hidden])?;
+            add(format!("{prefix}.{}.weight", names.router), &[experts, hidden])?;
         }
     }
     Ok(())
+}
+
+/// Names of a network's matrices, after its own.
+fn network_names(names: &TensorNames) -> [String; 3] {
+    names.network.map(|name| format!("{name}.weight"))
 }
 
 fn expect_attention(
@@ -127,29 +122,21 @@ fn expect_attention(
     prefix: &str,
     add: &mut impl FnMut(String, &[usize]) -> Result<(), CheckpointError>,
 ) -> Result<(), CheckpointError> {
-    let hidden = config.hidden;
+    let (hidden, names) = (config.hidden, config.names);
     let (query, key_value) = (config.heads.query_width(), config.heads.key_value * config.heads.dimension);
+    let [q, k, v] = names.projections;
     for (name, rows, columns) in
-        [("q", query, hidden), ("k", key_value, hidden), ("v", key_value, hidden), ("o", hidden, query)]
+        [(q, query, hidden), (k, key_value, hidden), (v, key_value, hidden), (names.output, hidden, query)]
     {
-        add(format!("{prefix}.self_attn.{name}_proj.weight"), &[rows, columns])?;
+        add(format!("{prefix}.{name}.weight"), &[rows, columns])?;
         if config.attention_bias {
-            add(format!("{prefix}.self_attn.{name}_proj.bias"), &[rows])?;
+            add(format!("{prefix}.{name}.bias"), &[rows])?;
         }
     }
-    add(format!("{prefix}.self_attn.q_norm.weight"), &[config.heads.dimension])?;
-    add(format!("{prefix}.self_attn.k_norm.weight"), &[config.heads.dimension])
-}
-
-fn expect_network(
-    prefix: &str,
-    hidden: usize,
-    intermediate: usize,
-    add: &mut impl FnMut(String, &[usize]) -> Result<(), CheckpointError>,
-) -> Result<(), CheckpointError> {
-    add(format!("{prefix}.gate_proj.weight"), &[intermediate, hidden])?;
-    add(format!("{prefix}.up_proj.weight"), &[intermediate, hidden])?;
-    add(format!("{prefix}.down_proj.weight"), &[hidden, intermediate])
+    for name in names.head_norms {
+        add(format!("{prefix}.{name}.weight"), &[config.heads.dimension])?;
+    }
+    Ok(())
 }
 
 /// Linear layers of the same inputs as one, their outputs one after the other. No names of biases: no bias.
@@ -213,16 +200,17 @@ pub(super) fn expert<B: Backend>(
     let config = checkpoint.config();
     let sparse = |(_, kind): &(usize, &LayerKind)| **kind == LayerKind::Sparse;
     let (layer, _) = config.layers.iter().enumerate().filter(sparse).nth(layer.index()).expect("an MoE layer");
-    let prefix = format!("{}.mlp.experts", prefix(layer));
+    let names = config.names;
+    let prefix = format!("{}.{}", names.layer(layer), names.experts);
     let shape = expert_shape(checkpoint);
     let (inside, size) = (shape.intermediate, shape.intermediate * shape.hidden);
     match checkpoint.expert_layout() {
         ExpertLayout::Separate => network(backend, checkpoint, &format!("{prefix}.{}", expert.0), shape),
         ExpertLayout::Fused => {
-            let gate_up = format!("{prefix}.gate_up_proj");
+            let [gate_up, down] = names.fused.map(|name| format!("{prefix}.{name}"));
             let gate = checkpoint.part(&gate_up, 2 * expert.index() * size, size)?;
             let up = checkpoint.part(&gate_up, (2 * expert.index() + 1) * size, size)?;
-            let down = checkpoint.part(&format!("{prefix}.down_proj"), expert.index() * size, size)?;
+            let down = checkpoint.part(&down, expert.index() * size, size)?;
             Ok(backend.page(shape, gate.matrix(inside), up.matrix(inside), down.matrix(shape.hidden)))
         }
     }
@@ -235,8 +223,8 @@ pub(super) fn dense<B: Backend>(
     layer: usize,
 ) -> Result<B::Page, CheckpointError> {
     let config = checkpoint.config();
-    let prefix = format!("{}.mlp", prefix(layer));
-    let names = ["gate", "up", "down"].map(|name| format!("{prefix}.{name}_proj.weight"));
+    let prefix = format!("{}.{}", config.names.layer(layer), config.names.dense);
+    let names = network_names(config.names).map(|name| format!("{prefix}.{name}"));
     let kind = checkpoint.kind_of(&names)?;
     let shape = PageShape { hidden: config.hidden, intermediate: config.dense_intermediate, kind };
     network(backend, checkpoint, &prefix, shape)
@@ -248,8 +236,7 @@ fn network<B: Backend>(
     prefix: &str,
     shape: PageShape,
 ) -> Result<B::Page, CheckpointError> {
-    let gate = checkpoint.tensor(&format!("{prefix}.gate_proj.weight"))?;
-    let up = checkpoint.tensor(&format!("{prefix}.up_proj.weight"))?;
-    let down = checkpoint.tensor(&format!("{prefix}.down_proj.weight"))?;
+    let [gate, up, down] = network_names(checkpoint.config().names).map(|name| format!("{prefix}.{name}"));
+    let (gate, up, down) = (checkpoint.tensor(&gate)?, checkpoint.tensor(&up)?, checkpoint.tensor(&down)?);
     Ok(backend.page(shape, gate.matrix(shape.intermediate), up.matrix(shape.intermediate), down.matrix(shape.hidden)))
 }

@@ -239,7 +239,7 @@ fn a_damaged_file_is_refused_or_read_whole_but_never_ends_the_process() {
         std::fs::write(directory.path().join(SINGLE), &bytes).unwrap();
         match Checkpoint::open(directory.path()) {
             Err(_) => refused += 1,
-            Ok(checkpoint) => assert!(checkpoint.tensor(weights::EMBEDDING).is_ok()),
+            Ok(checkpoint) => assert!(checkpoint.tensor(checkpoint.config.names.embedding).is_ok()),
         }
     }
     assert!(refused > 500, "{refused}");
@@ -258,7 +258,7 @@ fn a_file_with_weights_whose_name_is_no_text_is_told_by_its_name() {
         "the folder has a file with weights whose name, mod\u{fffd}le.safetensors, is no UTF-8 text: rename it";
     assert_eq!(refusal(directory.path()), expected);
     assert!(Checkpoint::open(directory.path()).unwrap_err().is_permanent());
-    let index = json!({"weight_map": {(weights::EMBEDDING): "mod\u{e8}le.safetensors"}});
+    let index = json!({"weight_map": {"model.embed_tokens.weight": "mod\u{e8}le.safetensors"}});
     std::fs::write(directory.path().join(INDEX), index.to_string()).unwrap();
     assert_eq!(refusal(directory.path()), expected);
 }

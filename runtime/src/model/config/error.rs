@@ -3,6 +3,7 @@
 use plan::words::counted;
 use thiserror::Error;
 
+use super::family;
 use crate::quoted::Quoted;
 
 /// Why a configuration is refused.
@@ -15,10 +16,7 @@ pub enum ConfigError {
         reason: Quoted<100>,
     },
     /// It is another model.
-    #[error(
-        "model_type {model_type} with architectures {architectures} is not supported; \
-         only \"qwen3_moe\" with [\"Qwen3MoeForCausalLM\"] is"
-    )]
+    #[error("model_type {model_type} with architectures {architectures} is not supported; only {} is", family::all())]
     Architecture {
         /// `model_type`.
         model_type: Quoted<40>,

@@ -1,14 +1,16 @@
-//! Takes the keys of a `config.json` one after the other until none is left.
+//! Takes the keys of a `config.json` one after the other until none is left. What a key means is the same in every family that has
+//! it; which it has, and what is usual there, the family says.
 
 use kernels::backend::HeadShape;
 use plan::map::MAX_DIMENSION;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::known::{FIXED, HARMLESS};
-use super::{Config, ConfigError, LayerKind};
+use super::family::{FAMILIES, Family};
+use super::known::{FIXED, Fixed, HARMLESS};
+use super::{ConfigError, LayerKind};
 
 /// The largest width or vocabulary that is believed; far above any model, far below an overflow.
-const MAX_WIDTH: usize = 1 << 24;
+pub(super) const MAX_WIDTH: usize = 1 << 24;
 
 /// The keys that have not been looked at yet.
 pub(super) struct ConfigKeys {
@@ -24,14 +26,17 @@ impl ConfigKeys {
         self.object.shift_remove(key).filter(|value| !value.is_null())
     }
 
-    pub fn architecture(&mut self) -> Result<(), ConfigError> {
+    /// The family that it says it is of.
+    pub fn family(&mut self) -> Result<&'static Family, ConfigError> {
         let kind = self.take("model_type");
         let names = self.take("architectures");
-        let right = kind.as_ref().is_some_and(|kind| kind == "qwen3_moe");
-        let for_text = serde_json::json!(["Qwen3MoeForCausalLM"]);
-        let none = serde_json::json!([]);
-        if right && names.as_ref().is_none_or(|names| *names == for_text || *names == none) {
-            return Ok(());
+        let is = |family: &&&Family| {
+            let for_text = json!([family.architecture]);
+            kind.as_ref().is_some_and(|kind| kind == family.model_type)
+                && names.as_ref().is_none_or(|names| *names == for_text || *names == json!([]))
+        };
+        if let Some(family) = FAMILIES.iter().find(is) {
+            return Ok(family);
         }
         let text = |value: Option<Value>| value.map_or("none".to_owned(), |value| value.to_string());
         Err(ConfigError::Architecture { model_type: text(kind).into(), architectures: text(names).into() })
@@ -54,8 +59,8 @@ impl ConfigKeys {
     }
 
     /// Features that change the computation and are not supported.
-    pub fn features(&mut self) -> Result<(), ConfigError> {
-        for (key, fixed) in FIXED {
+    pub fn features(&mut self, fixed: &'static [Fixed]) -> Result<(), ConfigError> {
+        for &(key, fixed) in FIXED.iter().chain(fixed) {
             if let Some(value) = self.take(key).filter(|value| serde_json::from_str(fixed).ok().as_ref() != Some(value))
             {
                 return Err(unsupported(key, &value, fixed));
@@ -63,10 +68,6 @@ impl ConfigKeys {
         }
         if let Some(code) = self.take("auto_map") {
             return Err(unsupported("auto_map", &code, "a model without code of its own (no auto_map)"));
-        }
-        // Both are names of the same function.
-        if let Some(act) = self.take("hidden_act").filter(|act| act != "silu" && act != "swish") {
-            return Err(unsupported("hidden_act", &act, "\"silu\""));
         }
         for key in ["torch_dtype", "dtype"] {
             let known = ["bfloat16", "float16", "float32", "auto"];
@@ -80,19 +81,28 @@ impl ConfigKeys {
                 ));
             }
         }
+        Ok(())
+    }
+
+    /// Every gate of a network is `silu`, which has two names.
+    pub fn silu(&mut self, key: &'static str) -> Result<(), ConfigError> {
+        match self.take(key).filter(|act| act != "silu" && act != "swish") {
+            Some(act) => Err(unsupported(key, &act, "\"silu\"")),
+            None => Ok(()),
+        }
+    }
+
+    /// Every layer looks at all tokens. A window is used if `use_sliding_window` says so, and is `usual` long if no other is given;
+    /// null turns it off.
+    pub fn no_window(&mut self, usual: u64) -> Result<(), ConfigError> {
         if let Some(types) = self.take("layer_types") {
             let full = types.as_array().is_some_and(|types| types.iter().all(|kind| kind == "full_attention"));
             if !full {
                 return Err(unsupported("layer_types", &types, "\"full_attention\" for each layer"));
             }
         }
-        self.window()
-    }
-
-    /// A window is used if `use_sliding_window` says so, and is 4096 if no other is given; null turns it off.
-    fn window(&mut self) -> Result<(), ConfigError> {
         let null = self.object.get("sliding_window").is_some_and(Value::is_null);
-        let window = self.take("sliding_window").unwrap_or(Value::from(4096));
+        let window = self.take("sliding_window").unwrap_or(Value::from(usual));
         self.object.shift_remove("max_window_layers");
         if self.flag("use_sliding_window")?.unwrap_or(false) && !null {
             return Err(unsupported("sliding_window", &window, "with use_sliding_window = false"));
@@ -100,41 +110,10 @@ impl ConfigKeys {
         Ok(())
     }
 
-    pub fn model(&mut self) -> Result<Config, ConfigError> {
-        let hidden = self.size("hidden_size", 2048, MAX_WIDTH)?;
-        let layers = self.size("num_hidden_layers", 24, MAX_DIMENSION)?;
-        let heads = self.heads(hidden)?;
-        let experts = self.experts()?;
-        let top_k = self.size("num_experts_per_tok", 8, MAX_DIMENSION)?;
-        if top_k > experts {
-            return Err(ConfigError::TopK { top_k, experts });
-        }
-        let layers = self.layer_kinds(layers)?;
-        if !layers.contains(&LayerKind::Sparse) {
-            return Err(ConfigError::NoSparseLayer);
-        }
-        let dense_intermediate = self.size("intermediate_size", 6144, MAX_WIDTH)?;
-        Ok(Config {
-            vocabulary: self.size("vocab_size", 151_936, MAX_WIDTH)?,
-            hidden,
-            heads,
-            attention_bias: self.flag("attention_bias")?.unwrap_or(false),
-            rms_epsilon: self.positive("rms_norm_eps")?.unwrap_or(1e-6) as f32,
-            rope_theta: self.rope()?,
-            max_positions: self.size("max_position_embeddings", 32_768, MAX_WIDTH)?,
-            tied_embeddings: self.flag("tie_word_embeddings")?.unwrap_or(false),
-            dense_intermediate: if layers.contains(&LayerKind::Dense) { dense_intermediate } else { 0 },
-            layers,
-            experts,
-            top_k,
-            normalise_top_k: self.flag("norm_topk_prob")?.unwrap_or(false),
-            expert_intermediate: self.size("moe_intermediate_size", 768, MAX_WIDTH)?,
-        })
-    }
-
-    fn heads(&mut self, hidden: usize) -> Result<HeadShape, ConfigError> {
-        let query = self.size("num_attention_heads", 32, MAX_DIMENSION)?;
-        let key_value = self.size("num_key_value_heads", 4, MAX_DIMENSION)?;
+    /// Grouped heads of a residual stream `hidden` wide; `usual` are the query and the key and value heads where no key says.
+    pub fn heads(&mut self, hidden: usize, usual: (usize, usize)) -> Result<HeadShape, ConfigError> {
+        let query = self.size("num_attention_heads", usual.0, MAX_DIMENSION)?;
+        let key_value = self.size("num_key_value_heads", usual.1, MAX_DIMENSION)?;
         if !query.is_multiple_of(key_value) {
             return Err(ConfigError::Heads { query, key_value });
         }
@@ -149,8 +128,14 @@ impl ConfigKeys {
         Ok(HeadShape { query, key_value, dimension })
     }
 
-    /// transformers 5 may write either name.
-    fn experts(&mut self) -> Result<usize, ConfigError> {
+    /// Experts of each layer, and how many of them each token goes to. transformers 5 may write either name.
+    pub fn experts(&mut self, usual: (usize, usize)) -> Result<(usize, usize), ConfigError> {
+        let experts = self.number_of_experts(usual.0)?;
+        let top_k = self.size("num_experts_per_tok", usual.1, MAX_DIMENSION)?;
+        if top_k > experts { Err(ConfigError::TopK { top_k, experts }) } else { Ok((experts, top_k)) }
+    }
+
+    fn number_of_experts(&mut self, usual: usize) -> Result<usize, ConfigError> {
         if self.object.get("num_experts").is_some_and(|experts| *experts == 0) {
             return Err(ConfigError::NoSparseLayer);
         }
@@ -161,11 +146,12 @@ impl ConfigKeys {
                 keys: "num_experts and num_local_experts",
                 values: format!("{old} and {new}").into(),
             }),
-            (old, new) => Ok(old.or(new).unwrap_or(128)),
+            (old, new) => Ok(old.or(new).unwrap_or(usual)),
         }
     }
 
-    fn layer_kinds(&mut self, layers: usize) -> Result<Vec<LayerKind>, ConfigError> {
+    /// Which layers have experts, where every so many do and some are listed that do not.
+    pub fn layer_kinds(&mut self, layers: usize) -> Result<Vec<LayerKind>, ConfigError> {
         let step = self.optional_size("decoder_sparse_step", MAX_WIDTH)?.unwrap_or(1);
         let mut dense = vec![false; layers];
         if let Some(value) = self.take("mlp_only_layers") {
@@ -182,12 +168,13 @@ impl ConfigKeys {
         let kind = |layer: usize| {
             if !dense[layer] && (layer + 1).is_multiple_of(step) { LayerKind::Sparse } else { LayerKind::Dense }
         };
-        Ok((0..layers).map(kind).collect())
+        let kinds: Vec<LayerKind> = (0..layers).map(kind).collect();
+        if kinds.contains(&LayerKind::Sparse) { Ok(kinds) } else { Err(ConfigError::NoSparseLayer) }
     }
 
     /// transformers 4 has `rope_theta` and `rope_scaling`, transformers 5 `rope_parameters`. Where both are given,
     /// versions differ in which of them counts.
-    fn rope(&mut self) -> Result<f64, ConfigError> {
+    pub fn rope(&mut self, usual: f64) -> Result<f64, ConfigError> {
         let mut theta = self.positive("rope_theta")?;
         self.whole_rotation("partial_rotary_factor")?;
         let mut given = |key| self.take(key).filter(|value| value.as_object().is_none_or(|object| !object.is_empty()));
@@ -222,7 +209,7 @@ impl ConfigKeys {
                 return Err(refused());
             }
         }
-        Ok(theta.unwrap_or(10_000.0))
+        Ok(theta.unwrap_or(usual))
     }
 
     fn whole_rotation(&mut self, key: &'static str) -> Result<(), ConfigError> {
@@ -240,7 +227,7 @@ impl ConfigKeys {
         }
     }
 
-    fn size(&mut self, key: &'static str, default: usize, max: usize) -> Result<usize, ConfigError> {
+    pub fn size(&mut self, key: &'static str, default: usize, max: usize) -> Result<usize, ConfigError> {
         Ok(self.optional_size(key, max)?.unwrap_or(default))
     }
 
@@ -257,7 +244,7 @@ impl ConfigKeys {
     }
 
     /// A number whose value and inverse f32 holds with room to spare.
-    fn positive(&mut self, key: &'static str) -> Result<Option<f64>, ConfigError> {
+    pub fn positive(&mut self, key: &'static str) -> Result<Option<f64>, ConfigError> {
         let Some(value) = self.take(key) else { return Ok(None) };
         match value.as_f64() {
             Some(number) if (1e-30..=1e30).contains(&number) => Ok(Some(number)),
@@ -269,7 +256,7 @@ impl ConfigKeys {
         }
     }
 
-    fn flag(&mut self, key: &'static str) -> Result<Option<bool>, ConfigError> {
+    pub fn flag(&mut self, key: &'static str) -> Result<Option<bool>, ConfigError> {
         let Some(value) = self.take(key) else { return Ok(None) };
         match value.as_bool() {
             Some(flag) => Ok(Some(flag)),

@@ -77,15 +77,14 @@ pub(super) const HARMLESS: &[&str] = &[
     "typical_p",
 ];
 
-/// Keys of which one value is supported, as compact JSON: that which says what the model does anyway.
-pub(super) const FIXED: &[(&str, &str)] = &[
+/// A key of which one value is supported, as compact JSON: that which says what the model does anyway.
+pub(super) type Fixed = (&'static str, &'static str);
+
+/// Such keys of every family.
+pub(super) const FIXED: &[Fixed] = &[
     ("add_cross_attention", "false"),
     ("cross_attention_hidden_size", "null"),
     ("is_encoder_decoder", "false"),
     ("pruned_heads", "{}"),
-    // Qwen's own configurations of Qwen3-Coder have these three.
-    ("qkv_bias", "false"),
-    ("shared_expert_intermediate_size", "0"),
-    ("use_qk_norm", "true"),
     ("tie_encoder_decoder", "false"),
 ];

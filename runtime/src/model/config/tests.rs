@@ -205,3 +205,26 @@ fn numbers_that_only_python_writes_are_refused_by_their_key_or_are_harmless() {
         assert!(message.starts_with(start), "{message}");
     }
 }
+
+#[test]
+fn every_family_is_told_where_another_is_refused() {
+    let message = Config::from_json(b"{}").unwrap_err().to_string();
+    let told = "model_type none with architectures none is not supported; only ";
+    assert_eq!(message, format!("{told}{} is", super::family::all()));
+    assert!(message.ends_with("only \"qwen3_moe\" with [\"Qwen3MoeForCausalLM\"] is"), "{message}");
+}
+
+#[test]
+fn a_tensor_belongs_to_experts_by_the_whole_of_their_name() {
+    let names = with(json!({})).unwrap().names;
+    for (name, is_of_an_expert) in [
+        ("model.layers.0.mlp.experts.3.up_proj.weight", true),
+        ("model.layers.0.mlp.experts.gate_up_proj", true),
+        ("model.layers.0.mlp.gate.weight", false),
+        ("model.layers.0.mlp.expertss.0", false),
+        ("xmlp.experts.0", false),
+    ] {
+        assert_eq!(names.is_of_an_expert(name), is_of_an_expert, "{name}");
+    }
+    assert_eq!(names.layer(12), "model.layers.12");
+}

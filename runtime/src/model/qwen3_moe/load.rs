@@ -15,7 +15,7 @@ pub(super) fn load_layer<B: Backend>(
     sparse: &mut usize,
 ) -> Result<Layer<B>, LoadModelError> {
     let config = checkpoint.config();
-    let prefix = weights::prefix(index);
+    let (tensors, prefix) = (config.names, config.names.layer(index));
     let vector = |name: &str| weights::vector(backend, checkpoint, &format!("{prefix}.{name}.weight"));
     let linear = |names: &[&str], columns: usize| {
         let named = |kind: &str| names.iter().map(|name| format!("{prefix}.{name}.{kind}")).collect::<Vec<_>>();
@@ -23,16 +23,16 @@ pub(super) fn load_layer<B: Backend>(
         weights::linear(backend, checkpoint, &named("weight"), &biases, columns)
     };
     Ok(Layer {
-        input_norm: vector("input_layernorm")?,
-        projections: linear(&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], config.hidden)?,
-        query_norm: vector("self_attn.q_norm")?,
-        key_norm: vector("self_attn.k_norm")?,
-        output: linear(&["self_attn.o_proj"], config.heads.query_width())?,
-        feed_forward_norm: vector("post_attention_layernorm")?,
+        input_norm: vector(tensors.attention_norm)?,
+        projections: linear(&tensors.projections, config.hidden)?,
+        query_norm: vector(tensors.head_norms[0])?,
+        key_norm: vector(tensors.head_norms[1])?,
+        output: linear(&[tensors.output], config.heads.query_width())?,
+        feed_forward_norm: vector(tensors.feed_forward_norm)?,
         feed_forward: match config.layers[index] {
             LayerKind::Dense => FeedForward::Dense(weights::dense(backend, checkpoint, index)?),
             LayerKind::Sparse => {
-                let router = [format!("{prefix}.mlp.gate.weight")];
+                let router = [format!("{prefix}.{}.weight", tensors.router)];
                 *sparse += 1;
                 FeedForward::Sparse(weights::linear(backend, checkpoint, &router, &[], config.hidden)?, *sparse - 1)
             }
