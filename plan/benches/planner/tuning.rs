@@ -106,7 +106,11 @@ fn row(text: &mut String, cells: impl Iterator<Item = impl std::fmt::Display>) {
 }
 
 /// Numbers that may do nothing on the loads of the benchmark, and why they are numbers all the same.
-const STAY: [(&str, &str); 5] = [
+const STAY: [(&str, &str); 6] = [
+    (
+        "exact_ranks",
+        "On no node here do more than 32 ranks exchange all that they hold to any effect; it bounds the time where a node has hundreds.",
+    ),
     (
         "bursts_matter",
         "Loads here come in bursts by far more or not at all; it keeps plans for bursts from loads in between.",
