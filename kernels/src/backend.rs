@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::batch::StepLimits;
 use crate::error::DeviceError;
+use crate::fingerprint::{Fingerprinter, Fingerprints};
 use crate::queue::Queue;
 use crate::routing::{Copies, GroupShape};
 use crate::tensor::{MatrixView, WeightKind};
@@ -158,16 +159,19 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn page_bytes(&self, shape: PageShape) -> usize;
     /// The page as bytes, for another rank with the same backend.
     fn page_data<'a>(&self, page: &'a Self::Page) -> Cow<'a, [u8]>;
-    /// Fingerprint of those bytes (XXH3, 128 bits, under the backend's seed), taken when the page was made.
-    fn fingerprint(&self, page: &Self::Page) -> u128;
+    /// What takes the fingerprints of its pages, under its seed.
+    fn fingerprinter(&self) -> Fingerprinter;
+    /// The fingerprints of a page's bytes, taken when it was made or received.
+    fn fingerprints<'a>(&self, page: &'a Self::Page) -> &'a Fingerprints;
     /// Memory to receive a page into.
     fn staging(&self, shape: PageShape) -> Self::Staging;
     /// Makes a page's memory staging memory again.
     fn recycle(&self, page: Self::Page) -> Self::Staging;
     /// Overwrites bytes of a staging page from `start` on.
     fn fill(&self, staging: &mut Self::Staging, start: usize, bytes: &[u8]);
-    /// Takes the fingerprint of what was received and makes it a page.
-    fn seal(&self, staging: Self::Staging) -> Self::Page;
+    /// Makes what was received a page. It is not gone through again: these are the fingerprints that its chunks were found to
+    /// have when they were put in their places.
+    fn seal(&self, staging: Self::Staging, fingerprints: Fingerprints) -> Self::Page;
     /// An empty cache.
     ///
     /// # Errors

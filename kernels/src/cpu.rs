@@ -26,6 +26,7 @@ use self::threads::Threads;
 use crate::backend::{Backend, CacheError, CacheShape, PageShape};
 use crate::batch::StepLimits;
 use crate::error::DeviceError;
+use crate::fingerprint::{Fingerprinter, Fingerprints};
 use crate::routing::{Copies, GroupShape};
 use crate::tensor::MatrixView;
 
@@ -128,7 +129,7 @@ impl Backend for Cpu {
     }
 
     fn page(&self, shape: PageShape, gate: MatrixView<'_>, up: MatrixView<'_>, down: MatrixView<'_>) -> Page {
-        Page::new(shape, [gate, up, down], self.seed)
+        Page::new(shape, [gate, up, down], self.fingerprinter())
     }
 
     fn page_bytes(&self, shape: PageShape) -> usize {
@@ -139,8 +140,12 @@ impl Backend for Cpu {
         Cow::Borrowed(page.bytes())
     }
 
-    fn fingerprint(&self, page: &Page) -> u128 {
-        page.fingerprint()
+    fn fingerprinter(&self) -> Fingerprinter {
+        Fingerprinter::new(self.seed)
+    }
+
+    fn fingerprints<'a>(&self, page: &'a Page) -> &'a Fingerprints {
+        page.fingerprints()
     }
 
     fn staging(&self, shape: PageShape) -> Staging {
@@ -155,8 +160,8 @@ impl Backend for Cpu {
         staging.bytes_mut()[start..start + bytes.len()].copy_from_slice(bytes);
     }
 
-    fn seal(&self, staging: Staging) -> Page {
-        staging.seal(self.seed)
+    fn seal(&self, staging: Staging, fingerprints: Fingerprints) -> Page {
+        staging.seal(fingerprints)
     }
 
     fn cache(&self, shape: CacheShape) -> Result<Cache, CacheError> {

@@ -13,6 +13,7 @@ pub mod backend;
 pub mod batch;
 pub mod cpu;
 pub mod error;
+pub mod fingerprint;
 pub mod queue;
 pub mod routing;
 pub mod tensor;

@@ -17,7 +17,7 @@ pub use self::sequences::{Batch, NotKnown, SequenceStep, SequenceWork, Sequences
 use crate::fabric::secret::Drawn;
 
 /// Version of this protocol; coordinator and ranks of one group must be of one version.
-pub const PROTOCOL: u16 = 6;
+pub const PROTOCOL: u16 = 7;
 
 /// The first version whose members prove themselves: what came before begins a connection otherwise.
 pub const FIRST_THAT_PROVES: u16 = 4;
@@ -331,14 +331,26 @@ pub struct PageRequest {
     pub layer: LayerId,
     /// The expert.
     pub expert: ExpertId,
+    /// The first of its chunks that is wanted, from 0: all from there on follow the head.
+    pub from: u32,
 }
 
-/// Heads a page on the move path; `bytes` bytes follow. What they should be is not the sender's to say, see
-/// [`ToRank::Connect`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Heads a page on the move path. What the page must be is not the sender's to say, see [`ToRank::Connect`]: these are believed
+/// only if they are those of that page, and then each chunk is checked by its own as it arrives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageHead {
-    /// Length of the page; 0 if the rank does not hold the expert.
-    pub bytes: u64,
+    /// Fingerprints of all chunks of the page; none if the rank does not hold the expert.
+    pub chunks: Vec<u128>,
+}
+
+impl PageHead {
+    /// Bytes of the longest head of a page of so many chunks.
+    #[must_use]
+    pub const fn most_bytes(chunks: usize) -> usize {
+        const LENGTH: usize = 10;
+        const FINGERPRINT: usize = 19;
+        LENGTH + FINGERPRINT * chunks
+    }
 }
 
 /// A slot of the group.

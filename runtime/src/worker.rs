@@ -286,7 +286,7 @@ impl Worker {
         let needs = [of_weights(&sizes, 0)].into_iter().chain(cache.map(|cache| of_cache(&sizes, cache)));
         Memory::of_this_process().check(&needs.collect::<Vec<_>>(), 1)?;
         let steps = StepPort::start(listen(settings.listen)?, &threads)?;
-        let server = PageServer::start(listen(settings.move_listen)?, settings.faults, &threads)?;
+        let server = PageServer::start(listen(settings.move_listen)?, &threads)?;
         let (compute, seed) = (settings.threads, settings.secret.fingerprint_seed());
         let (loading, observer, engine_threads) = (Arc::clone(&checkpoint), metrics.clone(), threads.clone());
         let start = Box::new(move |cache| {

@@ -1,18 +1,17 @@
 //! One feed-forward network's weights in one piece of memory: packed gate, up and down matrices, in this order.
 
-use xxhash_rust::xxh3::xxh3_128_with_seed;
-
 use super::matrix::{pack, packed_lines};
 use super::simd::{LANES, Line};
 use crate::backend::PageShape;
+use crate::fingerprint::{Fingerprinter, Fingerprints};
 use crate::tensor::MatrixView;
 
-/// A page; immutable, with the fingerprint of its bytes.
+/// A page; immutable, with the fingerprints of its bytes.
 #[derive(Debug)]
 pub struct Page {
     shape: PageShape,
     lines: Vec<Line>,
-    fingerprint: u128,
+    fingerprints: Fingerprints,
 }
 
 /// A page that is being received.
@@ -42,7 +41,7 @@ impl Layout {
 }
 
 impl Page {
-    pub(crate) fn new(shape: PageShape, [gate, up, down]: [MatrixView<'_>; 3], seed: u64) -> Self {
+    pub(crate) fn new(shape: PageShape, [gate, up, down]: [MatrixView<'_>; 3], fingerprinter: Fingerprinter) -> Self {
         for view in [gate, up] {
             assert_eq!((view.rows(), view.columns()), (shape.intermediate, shape.hidden), "gate and up of a page");
         }
@@ -54,7 +53,8 @@ impl Page {
         pack(gate, shape.kind, first);
         pack(up, shape.kind, second);
         pack(down, shape.kind, third);
-        staging.seal(seed)
+        let fingerprints = fingerprinter.of(bytemuck::cast_slice(&staging.lines));
+        staging.seal(fingerprints)
     }
 
     pub(crate) const fn shape(&self) -> PageShape {
@@ -78,8 +78,8 @@ impl Page {
         bytemuck::cast_slice(&self.lines)
     }
 
-    pub(crate) const fn fingerprint(&self) -> u128 {
-        self.fingerprint
+    pub(crate) const fn fingerprints(&self) -> &Fingerprints {
+        &self.fingerprints
     }
 
     pub(crate) fn recycle(self) -> Staging {
@@ -96,10 +96,8 @@ impl Staging {
         bytemuck::cast_slice_mut(&mut self.lines)
     }
 
-    /// The fingerprint is taken under `seed`.
-    pub(crate) fn seal(self, seed: u64) -> Page {
-        let fingerprint = xxh3_128_with_seed(bytemuck::cast_slice(&self.lines), seed);
-        Page { shape: self.shape, lines: self.lines, fingerprint }
+    pub(crate) fn seal(self, fingerprints: Fingerprints) -> Page {
+        Page { shape: self.shape, lines: self.lines, fingerprints }
     }
 }
 

@@ -1,11 +1,15 @@
 //! Receives the pages of transactions on threads of its own, and hands them to the engine. The step path is never
 //! waited for and never waits: it finds what is staged when a commit says so.
 
+mod arriving;
 mod budget;
 mod fetch;
+mod links;
 mod serve;
+mod sources;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -17,7 +21,8 @@ use thiserror::Error;
 
 use self::budget::Budget;
 use self::fetch::Fetcher;
-pub use self::serve::{Faults, PageServer, Serving};
+pub use self::links::Faults;
+pub use self::serve::{PageServer, Serving};
 use super::Yield;
 use super::pages::{NotReserved, Pages, Reserved, StagedPage};
 use crate::cancel::Cancel;
@@ -25,9 +30,6 @@ use crate::fabric::purpose::GroupId;
 use crate::fabric::secret::Secret;
 use crate::protocol::{FromRank, MoveFailure, MoveReport, NotStaged, RankAddress, TransactionId};
 use crate::threads::{VitalThreads, survive};
-
-/// Bytes that are sent, received and paid for at a time: little enough that a step never waits behind one.
-const CHUNK_BYTES: usize = 64 << 10;
 
 /// Transactions that are received at the same time: while one waits for its source another may use the link.
 const FETCHERS: usize = 2;
@@ -95,6 +97,8 @@ pub struct MoverSetup<B: Backend> {
     pub reports: Sender<FromRank>,
     /// What its threads are among.
     pub threads: VitalThreads,
+    /// What goes wrong on purpose on its links.
+    pub faults: Faults,
 }
 
 /// Receives pages for one rank in one group. Dropping it cancels what is under way.
@@ -108,6 +112,8 @@ struct Shared<B: Backend> {
     started: Instant,
     budget: Mutex<Budget>,
     engine: Sender<HandOver<B>>,
+    /// Pages that ranks were asked for, if there are faults.
+    asked: Arc<AtomicU64>,
     /// Orders that are not yet handed over.
     open: Mutex<BTreeMap<TransactionId, Arc<Cancel>>>,
 }
@@ -121,6 +127,11 @@ struct Order {
     cancel: Arc<Cancel>,
 }
 
+/// A rank has not given a page.
+fn unreachable(message: impl Into<String>) -> NotStaged {
+    NotStaged { reason: MoveFailure::SourceUnreachable, message: message.into() }
+}
+
 impl<B: Backend> Mover<B> {
     /// Starts the threads; the engine takes what is staged from the channel.
     ///
@@ -130,7 +141,8 @@ impl<B: Backend> Mover<B> {
         let (engine, staged) = unbounded();
         let (orders, incoming) = unbounded::<Order>();
         let budget = Mutex::new(Budget::new(setup.bytes_per_second));
-        let shared = Arc::new(Shared { setup, started: Instant::now(), budget, engine, open: Mutex::default() });
+        let (started, asked, open) = (Instant::now(), Arc::default(), Mutex::default());
+        let shared = Arc::new(Shared { setup, started, budget, engine, asked, open });
         for number in 0..FETCHERS {
             let (shared, incoming) = (Arc::clone(&shared), incoming.clone());
             let threads = shared.setup.threads.clone();
@@ -195,6 +207,11 @@ impl<B: Backend> Shared<B> {
         self.open.lock().expect("no thread panics while it holds the open orders")
     }
 
+    /// Takes so many bytes of what may arrive; they may be received after the returned time has passed.
+    fn pay(&self, bytes: usize) -> Duration {
+        self.budget.lock().expect("no thread panics while it holds the budget").take(bytes, self.started.elapsed())
+    }
+
     fn hand_over(&self, hand_over: HandOver<B>) {
         // An engine that has ended needs no pages.
         let _ = self.engine.send(hand_over);
@@ -226,10 +243,9 @@ impl<B: Backend> Shared<B> {
         for (change, &expected) in mine {
             let page = if change.source == rank {
                 let held = self.setup.pages.page(*layer, change.to);
-                NewPage::Held(held.ok_or_else(|| NotStaged {
-                    reason: MoveFailure::SourceUnreachable,
-                    message: format!("{layer}: {rank} does not hold {} itself", change.to),
-                })?)
+                NewPage::Held(
+                    held.ok_or_else(|| unreachable(format!("{layer}: {rank} does not hold {} itself", change.to)))?,
+                )
             } else {
                 let into: Reserved<B> = reserved.pop().expect("one for each page from elsewhere");
                 let (page, length) = fetcher.fetch(order, (change, expected), into)?;

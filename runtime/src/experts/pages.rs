@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use kernels::Backend;
 use kernels::backend::PageShape;
+use kernels::fingerprint::{Fingerprinter, Fingerprints};
 use plan::ids::{ExpertId, LayerId, RankId};
 use plan::map::ExpertMap;
 
@@ -213,21 +214,26 @@ impl<B: Backend> Reserved<B> {
         }
     }
 
-    /// Makes it a page if what was received has this fingerprint.
-    ///
-    /// # Errors
-    /// Gives it back if the fingerprint is another.
+    /// Length of the page in bytes.
+    #[must_use]
+    pub fn page_bytes(&self) -> usize {
+        self.pages.page_bytes()
+    }
+
+    /// What takes the fingerprints of what is received.
+    #[must_use]
+    pub fn fingerprinter(&self) -> Fingerprinter {
+        self.pages.backend.fingerprinter()
+    }
+
+    /// Makes what was received a page: these are the fingerprints that its chunks were found to have.
     ///
     /// # Panics
     /// Never: only what is not yet sealed can be.
-    pub fn seal(mut self, fingerprint: u128) -> Result<StagedPage<B>, Self> {
-        let backend = &self.pages.backend;
-        let page = backend.seal(self.staging.take().expect("a page is sealed once"));
-        if backend.fingerprint(&page) != fingerprint {
-            self.staging = Some(backend.recycle(page));
-            return Err(self);
-        }
-        Ok(StagedPage { pages: Arc::clone(&self.pages), page: Some(Arc::new(page)) })
+    #[must_use]
+    pub fn seal(mut self, fingerprints: Fingerprints) -> StagedPage<B> {
+        let page = self.pages.backend.seal(self.staging.take().expect("a page is sealed once"), fingerprints);
+        StagedPage { pages: Arc::clone(&self.pages), page: Some(Arc::new(page)) }
     }
 
     /// Becomes this page, whose memory takes the place of the reserved memory.

@@ -229,7 +229,7 @@ impl Session {
         let loaded = worker.weights.load(&slots, cache, &link.gone)?;
         let held: HeldPages<Cpu> = slots.into_iter().zip(loaded.iter().cloned()).collect();
         let backend = Arc::clone(worker.weights.engine().backend());
-        let fingerprints = loaded.iter().map(|page| backend.fingerprint(page)).collect();
+        let fingerprints = loaded.iter().map(|page| backend.fingerprints(page).page()).collect();
         let nodes = Topology::named(plan.ranks.iter().map(|rank| rank.node.as_str()), map.shape().slots_per_rank);
         let routing = Routing::new(&map, &nodes, rank, plan.epoch, loaded);
         let (experts, config) = (map.shape().experts, worker.checkpoint.config());
@@ -280,6 +280,7 @@ impl Session {
             bytes_per_second: move_bytes_per_second,
             reports: link.reports.clone(),
             threads: worker.threads.clone(),
+            faults: worker.settings.faults,
         };
         let (mover, incoming) = Mover::start(setup)?;
         let generation = group.generation;

@@ -5,6 +5,8 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use kernels::Backend as _;
+use kernels::cpu::Cpu;
 use plan::ids::RankId;
 use runtime::coordinator::ranks::Ranks as _;
 use runtime::experts::rebalance::{AbortReason, Report};
@@ -14,7 +16,7 @@ use runtime::fabric::handshake::ANSWER_BYTES;
 use runtime::fabric::purpose::{GroupId, HELLO_BYTES, Hello, Purpose};
 use runtime::fabric::secret::Secret;
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::qwen3_moe::expert_shape;
+use runtime::model::qwen3_moe::{expert_shape, load_expert};
 use runtime::protocol::{MoveFailure, PageHead, PageRequest, ToRank};
 
 use crate::group::{Deployment, Worker, checkpoint, secret};
@@ -75,13 +77,20 @@ impl Drop for Poisoner {
     }
 }
 
-/// Answers every request with as many bytes as a page has, none of which is right.
+/// Answers every request with as many bytes as a page has, none of which is right; every other time with the fingerprints of the
+/// right ones, which a member knows.
 fn poison(mut connection: Connection, asked: &AtomicU64) {
-    let page = vec![0; kernels::cpu::page_bytes(expert_shape(&Checkpoint::open(&checkpoint()).unwrap()))];
-    while connection.receive_up_to::<PageRequest>(64).is_ok() {
-        asked.fetch_add(1, Ordering::Relaxed);
-        let sent = connection.send(&PageHead { bytes: page.len() as u64 }).and_then(|()| connection.send_bytes(&page));
-        if sent.is_err() {
+    let checkpoint = Checkpoint::open(&checkpoint()).unwrap();
+    let page = vec![0; kernels::cpu::page_bytes(expert_shape(&checkpoint))];
+    let device = Cpu::new(1).with_fingerprint_seed(secret().fingerprint_seed());
+    while let Ok(PageRequest { layer, expert, .. }) = connection.receive_up_to(64) {
+        let right = load_expert(&device, &checkpoint, layer, expert).unwrap();
+        let fingerprints = match asked.fetch_add(1, Ordering::Relaxed) % 2 {
+            0 => device.fingerprints(&right).clone(),
+            _ => device.fingerprinter().of(&page),
+        };
+        let head = PageHead { chunks: fingerprints.chunks().to_vec() };
+        if connection.send(&head).and_then(|()| connection.send_bytes(&page)).is_err() {
             return;
         }
     }

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use kernels::Backend;
+use kernels::fingerprint::CHUNK_BYTES;
 use plan::ids::RankId;
 
-use super::{CHUNK_BYTES, FETCHERS};
-use crate::cancel::Cancel;
+use super::FETCHERS;
 use crate::experts::Yield;
 use crate::experts::pages::Pages;
 use crate::fabric::framing::{Closer, Connection, ConnectionError};
@@ -29,23 +29,6 @@ const MOST_REQUEST_BYTES: usize = 64;
 /// Connections of each rank of the group that are served at a time: one for each of its threads, and as many again that are
 /// about to end.
 const CONNECTIONS_OF_A_RANK: usize = 2 * FETCHERS;
-
-/// What goes wrong on purpose while pages are served; nothing by default. Pages are counted from 1 over all requests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Faults {
-    /// A byte of this page is wrong; `u64::MAX` means every page.
-    pub corrupt: Option<u64>,
-    /// The connection is closed in the middle of this page; `u64::MAX` means every page.
-    pub cut: Option<u64>,
-    /// Each page comes this much later.
-    pub delay: Duration,
-}
-
-impl Faults {
-    fn hits(fault: Option<u64>, page: u64) -> bool {
-        fault.is_some_and(|wanted| wanted == page || wanted == u64::MAX)
-    }
-}
 
 /// The group whose pages are served.
 pub struct Serving<B: Backend> {
@@ -78,8 +61,6 @@ pub struct PageServer<B: Backend> {
 
 struct Shared<B: Backend> {
     current: ArcSwapOption<Serving<B>>,
-    faults: Faults,
-    served: AtomicU64,
     /// Connections that are being served, by number; closed with their group.
     open: Mutex<Vec<(u64, RankId, Closer)>>,
     accepted: AtomicU64,
@@ -90,11 +71,11 @@ impl<B: Backend> PageServer<B> {
     ///
     /// # Errors
     /// If the system gives no thread or no address.
-    pub fn start(listener: TcpListener, faults: Faults, threads: &VitalThreads) -> std::io::Result<Self> {
+    pub fn start(listener: TcpListener, threads: &VitalThreads) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
         let (greeter, stop) = Greeter::new(listener, "pages")?;
-        let (current, served, accepted) = (ArcSwapOption::empty(), AtomicU64::new(0), AtomicU64::new(0));
-        let shared = Arc::new(Shared { current, faults, served, open: Mutex::default(), accepted });
+        let (current, accepted) = (ArcSwapOption::empty(), AtomicU64::new(0));
+        let shared = Arc::new(Shared { current, open: Mutex::default(), accepted });
         let accepting = Arc::clone(&shared);
         let run = move || {
             greeter.run(
@@ -149,7 +130,7 @@ impl<B: Backend> Shared<B> {
             let shared = Arc::clone(self);
             let serve = move || {
                 Yield::Moving.apply();
-                if let Err(error) = serve(&shared, &serving, connection) {
+                if let Err(error) = serve(&serving, connection) {
                     tracing::debug!(%error, "a connection of the move path ended");
                 }
                 shared.open().retain(|(other, _, _)| *other != number);
@@ -165,11 +146,7 @@ impl<B: Backend> Shared<B> {
     }
 }
 
-fn serve<B: Backend>(
-    shared: &Shared<B>,
-    serving: &Serving<B>,
-    mut connection: Connection,
-) -> Result<(), ConnectionError> {
+fn serve<B: Backend>(serving: &Serving<B>, mut connection: Connection) -> Result<(), ConnectionError> {
     connection.set_timeout(Some(IDLE_LIMIT))?;
     loop {
         let request: PageRequest = connection.receive_up_to(MOST_REQUEST_BYTES)?;
@@ -178,37 +155,20 @@ fn serve<B: Backend>(
             return Err(ConnectionError::NotExpected { peer: connection.peer().to_owned() });
         }
         match serving.pages.page(request.layer, request.expert) {
-            Some(page) => send(shared, &mut connection, serving.pages.backend(), &page)?,
-            None => connection.send(&PageHead { bytes: 0 })?,
+            Some(page) => send(&mut connection, serving.pages.backend(), &page, request.from as usize)?,
+            None => connection.send(&PageHead { chunks: Vec::new() })?,
         }
     }
 }
 
+/// Sends a page from one of its chunks on.
 fn send<B: Backend>(
-    shared: &Shared<B>,
     connection: &mut Connection,
     backend: &B,
     page: &B::Page,
+    from: usize,
 ) -> Result<(), ConnectionError> {
-    let number = shared.served.fetch_add(1, Ordering::Relaxed) + 1;
-    if !shared.faults.delay.is_zero() {
-        Cancel::default().wait(shared.faults.delay);
-    }
+    connection.send(&PageHead { chunks: backend.fingerprints(page).chunks().to_vec() })?;
     let data = backend.page_data(page);
-    connection.send(&PageHead { bytes: data.len() as u64 })?;
-    for (index, chunk) in data.chunks(CHUNK_BYTES).enumerate() {
-        if index == 0 && Faults::hits(shared.faults.cut, number) {
-            connection.send_bytes(&chunk[..chunk.len() / 2])?;
-            connection.close();
-            return Ok(());
-        }
-        if index == 0 && Faults::hits(shared.faults.corrupt, number) {
-            let mut wrong = chunk.to_vec();
-            wrong[chunk.len() / 2] ^= 1;
-            connection.send_bytes(&wrong)?;
-        } else {
-            connection.send_bytes(chunk)?;
-        }
-    }
-    Ok(())
+    data.chunks(CHUNK_BYTES).skip(from).try_for_each(|chunk| connection.send_bytes(chunk))
 }

@@ -42,8 +42,7 @@ fn receive(pages: &Arc<Pages<Cpu>>, layer: u32, expert: u32) -> StagedPage<Cpu> 
     let sent = page(pages.backend(), LayerId(layer), ExpertId(expert));
     let mut reserved = reserve(pages, 1).unwrap().remove(0);
     reserved.fill(0, &pages.backend().page_data(&sent));
-    let sealed = reserved.seal(pages.backend().fingerprint(&sent));
-    sealed.unwrap_or_else(|_| panic!("the fingerprint is right"))
+    reserved.seal(pages.backend().fingerprints(&sent).clone())
 }
 
 /// Expert 2 comes to slot 1 of rank 0 and expert 1 to slot 0 of rank 1.
@@ -67,10 +66,6 @@ fn a_reservation_is_given_back_on_every_way_out() {
     assert_eq!(pages.free(), 2, "dropped before anything arrived");
     drop(receive(&pages, 0, 2));
     assert_eq!(pages.free(), 2, "dropped after it was staged");
-    let wrong = reserve(&pages, 1).unwrap().remove(0).seal(1);
-    assert!(wrong.is_err());
-    drop(wrong);
-    assert_eq!(pages.free(), 2, "dropped because it was corrupt");
     let from_disk = reserve(&pages, 1).unwrap().remove(0).replace(page(pages.backend(), LayerId(0), ExpertId(3)));
     assert_eq!(pages.free(), 1);
     drop(from_disk);
