@@ -67,7 +67,7 @@ pub enum FromRank {
         process: ProcessId,
         /// The rank it was to be.
         rank: RankId,
-        /// Why.
+        /// The reason, in words for people.
         reason: String,
     },
     /// How far it is with what it was told to load; sent every second in the place of [`Self::Alive`] until it is loaded.
@@ -112,9 +112,9 @@ pub struct MoveReport {
 /// Why a transaction is not staged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotStaged {
-    /// Why.
+    /// The kind of failure, as metrics count it.
     pub reason: MoveFailure,
-    /// The same for people.
+    /// What failed, in words for people.
     pub message: String,
 }
 

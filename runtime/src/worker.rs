@@ -104,9 +104,9 @@ pub enum WorkerError {
     /// An address cannot be used.
     #[error("cannot listen on {address}")]
     Listen {
-        /// Which.
+        /// The address that was to be listened on.
         address: SocketAddr,
-        /// Why.
+        /// What the system says of it.
         source: io::Error,
     },
     /// The system gives no threads.

@@ -87,7 +87,7 @@ pub enum FleetEvent<G = Group> {
         generation: u64,
         /// The rank that was lost first.
         rank: RankId,
-        /// Why.
+        /// The reason, in words for people.
         reason: String,
     },
     /// What keeps ranks from serving until somebody changes something is another: the rank of the lowest number that
@@ -110,7 +110,7 @@ pub enum FormError {
     /// Ranks are missing.
     #[error("ranks {missing:?} are not registered")]
     Incomplete {
-        /// Which.
+        /// Numbers of the ranks that are missing.
         missing: Vec<u32>,
     },
     /// There is one already.

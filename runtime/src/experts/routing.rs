@@ -178,7 +178,7 @@ pub enum CommitError {
     /// The pages given are not those of the slots changed.
     #[error("{layer}: the commit changes {} of this rank, pages staged for it: {found}", counted(*expected, "slot"))]
     Pages {
-        /// Where.
+        /// The MoE layer that it is about.
         layer: LayerId,
         /// Slots of this rank that it changes.
         expected: usize,

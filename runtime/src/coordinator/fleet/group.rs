@@ -18,11 +18,11 @@ use crate::scheduler::CacheSize;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{rank} was lost in step {number}: {reason}")]
 pub struct RankLost {
-    /// Which.
+    /// The rank that is gone.
     pub rank: RankId,
-    /// In which step.
+    /// The number of the step that it did not finish.
     pub number: u64,
-    /// Why.
+    /// The reason, in words for people.
     pub reason: String,
 }
 

@@ -131,7 +131,7 @@ pub enum Effect {
     Order {
         /// Which rank.
         rank: RankId,
-        /// What.
+        /// What the rank is to do.
         order: ToRank,
     },
     /// Keep this map for later starts.
@@ -173,19 +173,19 @@ pub enum Goal {
 pub enum PlanOutcome {
     /// Transactions, in an order in which each applies to the map that the ones before it leave.
     Move {
-        /// Them.
+        /// The transactions, in the order in which they are to be applied.
         transactions: Vec<Transaction>,
         /// Why they are worth it; `None` for a map that was asked for.
         decision: Option<Decision>,
     },
     /// Better stay.
     Keep {
-        /// Why.
+        /// The decision, with the figures that it rests on.
         decision: Decision,
     },
     /// No plan could be made.
     Failed {
-        /// Why.
+        /// The reason, in words for people.
         reason: String,
     },
 }
@@ -206,12 +206,12 @@ pub enum Report {
     },
     /// Nothing moves.
     Kept {
-        /// Why.
+        /// The reason, in words for people.
         reason: String,
     },
     /// A transaction is in force.
     Committed {
-        /// Which.
+        /// The number of the transaction.
         transaction: TransactionId,
         /// Its layer.
         layer: LayerId,
@@ -224,11 +224,11 @@ pub enum Report {
     },
     /// A transaction was taken back.
     Aborted {
-        /// Which.
+        /// The number of the transaction.
         transaction: TransactionId,
-        /// Why.
+        /// The kind of reason, as metrics count it.
         reason: AbortReason,
-        /// The same for people.
+        /// What failed, in words for people.
         message: String,
     },
     /// Every transaction of a plan is in force.
@@ -244,7 +244,7 @@ pub enum Report {
     },
     /// The rest of a plan was given up; what was committed stays, everything else serves as before.
     Dropped {
-        /// Why.
+        /// The reason, in words for people.
         reason: String,
     },
 }

@@ -43,7 +43,7 @@ struct Spoke {
 pub struct Broken {
     /// Its place.
     pub place: usize,
-    /// Why.
+    /// What became of its connection.
     pub error: ConnectionError,
 }
 
