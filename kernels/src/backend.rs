@@ -4,16 +4,15 @@
 //! Memory is made while a model is loaded or a group is formed, never in a step. Shapes are checked by assertion: a wrong one
 //! is a mistake of the model code, never of its input.
 
-use std::borrow::Cow;
-
 use bytemuck::Pod;
 use thiserror::Error;
 
+use crate::arena::PageId;
 use crate::batch::StepLimits;
 use crate::error::DeviceError;
 use crate::fingerprint::{Fingerprinter, Fingerprints};
 use crate::queue::Queue;
-use crate::routing::{Copies, GroupShape};
+use crate::routing::{GroupShape, LayerRouting};
 use crate::tensor::{MatrixView, WeightKind};
 
 /// Heads of an attention layer. A row of projections holds all query heads, then all key heads, then all value heads.
@@ -102,10 +101,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     type Matrix: Send + Sync;
     /// Rows to be looked up.
     type Lookup: Send + Sync;
-    /// The weights of one feed-forward network (an expert, or a dense layer's) in one piece of memory.
-    type Page: Send + Sync;
-    /// A page that is being received.
-    type Staging: Send + Sync;
+    /// Weights of feed-forward networks of one shape, by number; an [`Arena`](crate::Arena) says who owns which.
+    type Pages: Send + Sync;
     /// Keys and values of one layer, in blocks.
     type Cache: Send;
     /// What a step computes, and what it leaves for the host.
@@ -116,6 +113,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     type Routing: Send;
     /// Where operations are put, in order; used by the thread that made it.
     type Queue: Queue<Self>;
+    /// A place in the order of a queue, for other threads.
+    type Mark: Clone + Send + Sync;
 
     /// A queue for the calling thread.
     ///
@@ -138,11 +137,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// # Errors
     /// If there is none.
     fn batch(&self, limits: StepLimits) -> Result<Self::Batch, DeviceError>;
-    /// The slots of a group, by the copies of each layer's experts.
+    /// The slots of a group, by the routing of each layer in order.
     ///
     /// # Errors
     /// If there is no memory for them.
-    fn slots(&self, group: GroupShape, layers: Vec<Copies>) -> Result<Self::Slots, DeviceError>;
+    fn slots(&self, group: GroupShape, layers: Vec<LayerRouting>) -> Result<Self::Slots, DeviceError>;
     /// Memory for the routing of a layer's tokens.
     ///
     /// # Errors
@@ -150,28 +149,39 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn routing(&self, group: GroupShape) -> Result<Self::Routing, DeviceError>;
 
     /// Prepares a linear layer; a bias has one element for each row of the matrix.
-    fn matrix(&self, view: MatrixView<'_>, bias: Option<&[f32]>) -> Self::Matrix;
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    fn matrix(&self, view: MatrixView<'_>, bias: Option<&[f32]>) -> Result<Self::Matrix, DeviceError>;
     /// Prepares a table.
-    fn lookup(&self, view: MatrixView<'_>) -> Self::Lookup;
-    /// Prepares a feed-forward network: `gate` and `up` are `[intermediate, hidden]`, `down` is `[hidden, intermediate]`.
-    fn page(&self, shape: PageShape, gate: MatrixView<'_>, up: MatrixView<'_>, down: MatrixView<'_>) -> Self::Page;
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    fn lookup(&self, view: MatrixView<'_>) -> Result<Self::Lookup, DeviceError>;
+    /// Room for pages of one shape.
+    ///
+    /// # Errors
+    /// If there is none.
+    fn pages(&self, shape: PageShape) -> Result<Self::Pages, DeviceError>;
+    /// Gives memory to the page of the next number.
+    ///
+    /// # Errors
+    /// If there is none.
+    fn add_page(&self, pages: &Self::Pages, page: PageId) -> Result<(), DeviceError>;
     /// Length of a page in bytes.
     fn page_bytes(&self, shape: PageShape) -> usize;
-    /// The page as bytes, for another rank with the same backend.
-    fn page_data<'a>(&self, page: &'a Self::Page) -> Cow<'a, [u8]>;
+    /// Makes a page a network's: `gate` and `up` are `[intermediate, hidden]`, `down` is `[hidden, intermediate]`.
+    fn pack(&self, pages: &Self::Pages, page: PageId, matrices: [MatrixView<'_>; 3]);
+    /// Overwrites bytes of a page from a place on.
+    fn fill(&self, pages: &Self::Pages, page: PageId, bytes: (usize, &[u8]));
+    /// Bytes of a page from a place on, for another rank with the same backend.
+    fn read_page(&self, pages: &Self::Pages, page: PageId, into: (usize, &mut [u8]));
     /// What takes the fingerprints of its pages, under its seed.
     fn fingerprinter(&self) -> Fingerprinter;
-    /// The fingerprints of a page's bytes, taken when it was made or received.
-    fn fingerprints<'a>(&self, page: &'a Self::Page) -> &'a Fingerprints;
-    /// Memory to receive a page into.
-    fn staging(&self, shape: PageShape) -> Self::Staging;
-    /// Makes a page's memory staging memory again.
-    fn recycle(&self, page: Self::Page) -> Self::Staging;
-    /// Overwrites bytes of a staging page from `start` on.
-    fn fill(&self, staging: &mut Self::Staging, start: usize, bytes: &[u8]);
-    /// Makes what was received a page. It is not gone through again: these are the fingerprints that its chunks were found to
-    /// have when they were put in their places.
-    fn seal(&self, staging: Self::Staging, fingerprints: Fingerprints) -> Self::Page;
+    /// The fingerprints of a page's bytes.
+    fn fingerprints(&self, pages: &Self::Pages, page: PageId) -> Fingerprints;
+    /// Whether everything has been done that was on the queue when the mark was made. Does not wait.
+    fn has_passed(&self, mark: &Self::Mark) -> bool;
     /// An empty cache.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::routing::LayerChange;
+use crate::routing::LayerRouting;
 
 /// Best tokens that can be told beside one row of logits.
 pub const MOST_BEST: usize = 20;
@@ -112,7 +112,7 @@ pub struct StepArea {
     /// What is asked of which rows, rows ascending.
     pub asked: Vec<Asked>,
     /// Layers whose routing changes before the step.
-    pub changes: Vec<LayerChange>,
+    pub changes: Vec<LayerRouting>,
 }
 
 impl StepArea {

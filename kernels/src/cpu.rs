@@ -18,22 +18,21 @@ mod simd;
 mod threads;
 mod untouched;
 
-use std::borrow::Cow;
-
 use bytemuck::Pod;
 
 use self::threads::Threads;
+use crate::arena::PageId;
 use crate::backend::{Backend, CacheError, CacheShape, PageShape};
 use crate::batch::StepLimits;
 use crate::error::DeviceError;
 use crate::fingerprint::{Fingerprinter, Fingerprints};
-use crate::routing::{Copies, GroupShape};
+use crate::routing::{GroupShape, LayerRouting};
 use crate::tensor::MatrixView;
 
 pub use self::attention::Cache;
 pub use self::buffer::Buffer;
 pub use self::matrix::{Lookup, Matrix};
-pub use self::page::{Page, Staging};
+pub use self::page::Pages;
 pub use self::queue::CpuQueue;
 pub use self::routing::{Routing, Slots};
 pub use self::sample::Batch;
@@ -84,13 +83,13 @@ impl Backend for Cpu {
     type Buffer<T: Pod + Send + Sync> = Buffer<T>;
     type Matrix = Matrix;
     type Lookup = Lookup;
-    type Page = Page;
-    type Staging = Staging;
+    type Pages = Pages;
     type Cache = Cache;
     type Batch = Batch;
     type Slots = Slots;
     type Routing = Routing;
     type Queue = CpuQueue;
+    type Mark = ();
 
     fn queue(&self) -> Result<CpuQueue, DeviceError> {
         let threads = self.threads.max(1);
@@ -112,7 +111,7 @@ impl Backend for Cpu {
         Batch::new(limits)
     }
 
-    fn slots(&self, group: GroupShape, layers: Vec<Copies>) -> Result<Slots, DeviceError> {
+    fn slots(&self, group: GroupShape, layers: Vec<LayerRouting>) -> Result<Slots, DeviceError> {
         Ok(Slots::new(group, layers))
     }
 
@@ -120,48 +119,48 @@ impl Backend for Cpu {
         Routing::new(group)
     }
 
-    fn matrix(&self, view: MatrixView<'_>, bias: Option<&[f32]>) -> Matrix {
+    fn matrix(&self, view: MatrixView<'_>, bias: Option<&[f32]>) -> Result<Matrix, DeviceError> {
         Matrix::new(view, bias)
     }
 
-    fn lookup(&self, view: MatrixView<'_>) -> Lookup {
+    fn lookup(&self, view: MatrixView<'_>) -> Result<Lookup, DeviceError> {
         Lookup::new(view)
     }
 
-    fn page(&self, shape: PageShape, gate: MatrixView<'_>, up: MatrixView<'_>, down: MatrixView<'_>) -> Page {
-        Page::new(shape, [gate, up, down], self.fingerprinter())
+    fn pages(&self, shape: PageShape) -> Result<Pages, DeviceError> {
+        Ok(Pages::new(shape))
+    }
+
+    fn add_page(&self, pages: &Pages, page: PageId) -> Result<(), DeviceError> {
+        pages.add(page)
     }
 
     fn page_bytes(&self, shape: PageShape) -> usize {
         page::page_bytes(shape)
     }
 
-    fn page_data<'a>(&self, page: &'a Page) -> Cow<'a, [u8]> {
-        Cow::Borrowed(page.bytes())
+    fn pack(&self, pages: &Pages, page: PageId, matrices: [MatrixView<'_>; 3]) {
+        pages.pack(page, matrices);
+    }
+
+    fn fill(&self, pages: &Pages, page: PageId, (start, bytes): (usize, &[u8])) {
+        pages.fill(page, start, bytes);
+    }
+
+    fn read_page(&self, pages: &Pages, page: PageId, (start, into): (usize, &mut [u8])) {
+        pages.read(page, start, into);
     }
 
     fn fingerprinter(&self) -> Fingerprinter {
         Fingerprinter::new(self.seed)
     }
 
-    fn fingerprints<'a>(&self, page: &'a Page) -> &'a Fingerprints {
-        page.fingerprints()
+    fn fingerprints(&self, pages: &Pages, page: PageId) -> Fingerprints {
+        pages.fingerprints(page, self.fingerprinter())
     }
 
-    fn staging(&self, shape: PageShape) -> Staging {
-        Staging::new(shape)
-    }
-
-    fn recycle(&self, page: Page) -> Staging {
-        page.recycle()
-    }
-
-    fn fill(&self, staging: &mut Staging, start: usize, bytes: &[u8]) {
-        staging.bytes_mut()[start..start + bytes.len()].copy_from_slice(bytes);
-    }
-
-    fn seal(&self, staging: Staging, fingerprints: Fingerprints) -> Page {
-        staging.seal(fingerprints)
+    fn has_passed(&self, (): &()) -> bool {
+        true
     }
 
     fn cache(&self, shape: CacheShape) -> Result<Cache, CacheError> {

@@ -9,6 +9,7 @@
 //! batch, on any rank and under any expert placement.
 #![forbid(unsafe_code)]
 
+pub mod arena;
 pub mod backend;
 pub mod batch;
 pub mod cpu;
@@ -18,6 +19,7 @@ pub mod queue;
 pub mod routing;
 pub mod tensor;
 
+pub use arena::{Arena, Page, PageId};
 pub use backend::Backend;
 pub use batch::StepArea;
 pub use error::DeviceError;

@@ -5,10 +5,10 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::Arc;
 
 use bytemuck::Pod;
 
+use crate::arena::PageId;
 use crate::backend::{Backend, HeadShape, RouterShape, Write};
 use crate::batch::{Collected, StepArea};
 use crate::error::DeviceError;
@@ -23,6 +23,8 @@ pub trait Queue<B: Backend> {
     /// # Errors
     /// If an operation failed since the last time; nothing of the step can be used then.
     fn collect<'a>(&self, batch: &'a B::Batch, slots: &'a B::Slots) -> Result<Collected<'a>, DeviceError>;
+    /// Marks what is on the queue by now.
+    fn mark(&self) -> B::Mark;
     /// The elements of a buffer, where the host can read them. Waits.
     fn read<'a, T: Pod + Send + Sync>(&self, buffer: &'a B::Buffer<T>) -> Cow<'a, [T]>;
 
@@ -39,7 +41,7 @@ pub trait Queue<B: Backend> {
     /// Causal attention of each token over its sequence's keys so far, which are in the cache.
     fn attend(&self, cache: &B::Cache, projected: &B::Buffer<f32>, batch: &B::Batch, out: &mut B::Buffer<f32>);
     /// Adds the feed-forward of each row to the same row of `out`.
-    fn feed_forward(&self, page: &B::Page, x: &B::Buffer<f32>, out: &mut B::Buffer<f32>);
+    fn feed_forward(&self, page: (&B::Pages, PageId), x: &B::Buffer<f32>, out: &mut B::Buffer<f32>);
 
     /// Softmax over all experts, then the `top_k` best of each row, best first, equal ones by ascending number.
     fn route(&self, logits: &B::Buffer<f32>, shape: RouterShape, routing: &mut B::Routing);
@@ -48,7 +50,7 @@ pub trait Queue<B: Backend> {
     /// Sorts the pairs that are computed here by slot, and counts them.
     fn group(&self, slots: &mut B::Slots, layer: usize, routing: &mut B::Routing);
     /// Sends each pair's row through the page of its slot. `x` has the rows of this rank's tokens, then those that arrived.
-    fn experts(&self, pages: &[Arc<B::Page>], routing: &B::Routing, x: &B::Buffer<f32>, results: &mut B::Buffer<f32>);
+    fn experts(&self, pages: &B::Pages, routing: &B::Routing, x: &B::Buffer<f32>, results: &mut B::Buffer<f32>);
     /// `out[i] += sum over j of weight[i, j] * result[i, j]`, in the order of `j`: the order in which the router chose.
     fn combine(&self, results: &B::Buffer<f32>, routing: &mut B::Routing, out: &mut B::Buffer<f32>);
 

@@ -1,6 +1,8 @@
 //! Which copy of an expert computes what. The integers here are the specification: every device chooses alike, so that all
 //! ranks that a token could start on send it to the same place.
 
+use crate::arena::PageId;
+
 /// A slot of the group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slot {
@@ -53,13 +55,15 @@ pub const fn point(expert: u32, sequence: u32, position: u32) -> u32 {
         .wrapping_add(expert.wrapping_mul(GOLDEN))
 }
 
-/// A layer's routing from a step on.
+/// A layer's routing, as one rank of the group has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LayerChange {
+pub struct LayerRouting {
     /// The layer, among MoE layers.
     pub layer: usize,
     /// Where the copies of its experts are.
     pub copies: Copies,
+    /// The page of each of this rank's slots.
+    pub pages: Vec<PageId>,
 }
 
 /// The group whose slots are routed to, as one rank of it sees it.

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use kernels::Arena;
 use kernels::cpu::Cpu;
 use plan::ids::{ExpertId, LayerId};
 use rayon::prelude::*;
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::qwen3_moe::{CacheSize, Model, load_expert};
+use runtime::model::qwen3_moe::{CacheSize, Model, expert_shape, load_expert};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 
@@ -73,9 +74,12 @@ fn load(folder: &Path) -> anyhow::Result<(Cost, Cost)> {
     let config = checkpoint.config();
     let experts: Vec<(usize, usize)> =
         (0..config.sparse_layers()).flat_map(|layer| (0..config.experts).map(move |expert| (layer, expert))).collect();
+    let arena = Arena::new(backend, expert_shape(&checkpoint))?;
     let (_pages, experts) = costs(|| {
         let read = |&(layer, expert): &(usize, usize)| {
-            Ok(load_expert(&*backend, &checkpoint, LayerId::from(layer), ExpertId::from(expert))?)
+            let mut page = arena.take()?;
+            load_expert(&checkpoint, LayerId::from(layer), ExpertId::from(expert), &mut page)?;
+            Ok(page)
         };
         experts.par_iter().map(read).collect::<anyhow::Result<Vec<_>>>()
     })?;

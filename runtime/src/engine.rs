@@ -160,7 +160,8 @@ fn run_steps<B: Backend>(
         let changes = member.apply(commits)?;
         let commit = started.elapsed();
         model.prepare(&batch, changes, &mut member.workspace)?;
-        let forward = model.enqueue(&mut member.workspace, &member.routing, &mut member.exchange)?;
+        let forward = model.enqueue(&mut member.workspace, &mut member.exchange)?;
+        member.enqueued(model.mark());
         let StepOutcome { outputs, slot_pairs } =
             model.collect(&batch, &member.workspace).map_err(ForwardError::Device)?;
         let timing = timing(started.elapsed(), commit, forward);

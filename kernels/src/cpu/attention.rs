@@ -58,7 +58,7 @@ impl Cache {
         );
         let bytes = Self::bytes(shape);
         let count = usize::try_from(bytes).map_err(|_| CacheError { bytes })? / size_of::<Line>();
-        let lines = Untouched::zeroed(count).ok_or(CacheError { bytes })?;
+        let lines = Untouched::zeroed(count).map_err(|_| CacheError { bytes })?;
         Ok(Self { shape, lines })
     }
 

@@ -62,3 +62,10 @@ pub(crate) fn list<T>(capacity: usize) -> Result<Vec<T>, DeviceError> {
     list.try_reserve_exact(capacity).map_err(|_| DeviceError::Memory { bytes })?;
     Ok(list)
 }
+
+/// A list of these items.
+pub(crate) fn listed<T>(items: impl ExactSizeIterator<Item = T>) -> Result<Vec<T>, DeviceError> {
+    let mut list = list(items.len())?;
+    list.extend(items);
+    Ok(list)
+}

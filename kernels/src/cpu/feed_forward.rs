@@ -1,8 +1,9 @@
 //! The gated feed-forward network of a page, for the rows of its group.
 
-use super::page::Page;
+use super::page::Network;
 use super::product::{Packed, Product, Rows};
 use super::simd::{Instructions, Kernel, LANES, Vector};
+use crate::arena::PageId;
 use crate::backend::Write;
 
 /// Rows that go through a page together; what is between its layers then stays in the first-level cache.
@@ -11,6 +12,8 @@ pub(crate) const BLOCK_ROWS: usize = 32;
 /// Where the rows of a grouped feed-forward come from: group `g` is `rows[starts[g]..starts[g + 1]]`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Groups<'a> {
+    /// Of each group.
+    pub pages: &'a [PageId],
     /// One more than there are groups; ascending.
     pub starts: &'a [u32],
     /// Input row of each output row.
@@ -19,7 +22,7 @@ pub(crate) struct Groups<'a> {
 
 /// One piece of a group: rows of `x` to the rows of `out`.
 pub(crate) struct FeedForward<'a> {
-    pub page: &'a Page,
+    pub page: Network<'a>,
     pub x: Rows<'a>,
     pub out: &'a mut [f32],
     /// At least `2 * BLOCK_ROWS * intermediate` elements.
@@ -30,7 +33,7 @@ pub(crate) struct FeedForward<'a> {
 impl FeedForward<'_> {
     /// Does it.
     pub fn run(self, instructions: Instructions) {
-        let shape = self.page.shape();
+        let shape = self.page.shape;
         let packed = |rows, columns, lines| Packed { rows, columns, kind: shape.kind, lines, bias: None };
         let (gate_scratch, up_scratch) = self.scratch.split_at_mut(BLOCK_ROWS * shape.intermediate);
         for (block, out) in self.out.chunks_mut(BLOCK_ROWS * shape.hidden).enumerate() {

@@ -6,8 +6,10 @@
 
 use half::bf16;
 
+use super::buffer::listed;
 use super::simd::{LANES, Line, Vector};
 use super::untouched::Untouched;
+use crate::error::DeviceError;
 use crate::tensor::{MatrixView, Values, WeightKind};
 
 /// Outputs of a panel.
@@ -134,12 +136,13 @@ impl Matrix {
 
     /// # Panics
     /// If the bias has not one element for each row.
-    pub(crate) fn new(view: MatrixView<'_>, bias: Option<&[f32]>) -> Self {
+    pub(crate) fn new(view: MatrixView<'_>, bias: Option<&[f32]>) -> Result<Self, DeviceError> {
         assert!(bias.is_none_or(|bias| bias.len() == view.rows()), "one bias for each of {} rows", view.rows());
         let kind = view.values().kind();
-        let mut lines = Untouched::of(packed_lines(view.rows(), view.columns(), kind));
+        let mut lines = Untouched::zeroed(packed_lines(view.rows(), view.columns(), kind))?;
         pack(view, kind, lines.lines_mut());
-        Self { rows: view.rows(), columns: view.columns(), kind, lines, bias: bias.map(<[f32]>::to_vec) }
+        let bias = bias.map(|bias| listed(bias.iter().copied())).transpose()?;
+        Ok(Self { rows: view.rows(), columns: view.columns(), kind, lines, bias })
     }
 }
 
@@ -157,13 +160,13 @@ enum Stored {
 }
 
 impl Lookup {
-    pub(crate) fn new(view: MatrixView<'_>) -> Self {
+    pub(crate) fn new(view: MatrixView<'_>) -> Result<Self, DeviceError> {
         let values = match view.values() {
-            Values::Bf16(values) => Stored::Bf16(values.to_vec()),
-            Values::F16(values) => Stored::F32(values.iter().map(|value| value.to_f32()).collect()),
-            Values::F32(values) => Stored::F32(values.to_vec()),
+            Values::Bf16(values) => Stored::Bf16(listed(values.iter().copied())?),
+            Values::F16(values) => Stored::F32(listed(values.iter().map(|value| value.to_f32()))?),
+            Values::F32(values) => Stored::F32(listed(values.iter().copied())?),
         };
-        Self { width: view.columns(), values }
+        Ok(Self { width: view.columns(), values })
     }
 
     pub(crate) const fn width(&self) -> usize {

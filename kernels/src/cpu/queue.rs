@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytemuck::Pod;
 
@@ -11,7 +11,7 @@ use super::buffer::Buffer;
 use super::feed_forward::{BLOCK_ROWS, FeedForward};
 use super::matrix::{Lookup, Matrix};
 use super::norm::{RmsNorm, Rotate};
-use super::page::Page;
+use super::page::{Network, Open, Pages};
 use super::product::{Product, Rows};
 use super::router::{Combine, Route};
 use super::routing::{Routing, Slots};
@@ -19,6 +19,7 @@ use super::sample::Batch;
 use super::simd::Instructions;
 use super::threads::Threads;
 use super::{Cache, Cpu};
+use crate::arena::PageId;
 use crate::backend::{RouterShape, Write};
 use crate::batch::{Collected, StepArea};
 use crate::error::DeviceError;
@@ -29,11 +30,22 @@ use crate::queue::{Arrived, Home, Leaving, Queue, Returning, Rotation};
 pub struct CpuQueue {
     instructions: Instructions,
     threads: Threads,
+    /// An operation was to read a page that somebody writes.
+    failed: AtomicBool,
 }
 
 impl CpuQueue {
     pub(super) const fn new(instructions: Instructions, threads: Threads) -> Self {
-        Self { instructions, threads }
+        Self { instructions, threads, failed: AtomicBool::new(false) }
+    }
+
+    /// Rows through the network of a page.
+    fn through(&self, pages: &Open<'_>, page: PageId, rows: (Rows<'_>, &mut [f32], Write), scratch: &mut [f32]) {
+        let (x, out, write) = rows;
+        let run = |page: Network<'_>| FeedForward { page, x, out, scratch, write }.run(self.instructions);
+        if pages.look(page, run).is_none() {
+            self.failed.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -44,6 +56,10 @@ impl Queue<Cpu> for CpuQueue {
     }
 
     fn collect<'a>(&self, batch: &'a Batch, slots: &'a Slots) -> Result<Collected<'a>, DeviceError> {
+        if self.failed.swap(false, Ordering::Relaxed) {
+            let reason = "a slot points at a page that is being written".to_owned();
+            return Err(DeviceError::Failed { reason, usable: true });
+        }
         let (sampled, best) = batch.sampled();
         Ok(Collected {
             sampled: Cow::Borrowed(sampled),
@@ -51,6 +67,8 @@ impl Queue<Cpu> for CpuQueue {
             pairs: Cow::Borrowed(slots.pairs()),
         })
     }
+
+    fn mark(&self) {}
 
     fn read<'a, T: Pod + Send + Sync>(&self, buffer: &'a Buffer<T>) -> Cow<'a, [T]> {
         Cow::Borrowed(buffer)
@@ -102,14 +120,15 @@ impl Queue<Cpu> for CpuQueue {
         attend(self, cache, projected, &batch.area, out);
     }
 
-    fn feed_forward(&self, page: &Page, x: &Buffer<f32>, out: &mut Buffer<f32>) {
-        let shape = page.shape();
+    fn feed_forward(&self, (pages, page): (&Pages, PageId), x: &Buffer<f32>, out: &mut Buffer<f32>) {
+        let shape = pages.shape();
         let rows = x.len() / shape.hidden;
         let piece = self.threads.rows(rows, 3 * shape.hidden * shape.intermediate);
+        let pages = pages.open();
         self.threads.each_rows(out, shape.hidden, piece, |first, out| {
             let x = Rows { values: x, width: shape.hidden, first, list: None };
             let mut scratch = vec![0.0; 2 * BLOCK_ROWS * shape.intermediate];
-            FeedForward { page, x, out, scratch: &mut scratch, write: Write::Add }.run(self.instructions);
+            self.through(&pages, page, (x, out, Write::Add), &mut scratch);
         });
     }
 
@@ -129,28 +148,27 @@ impl Queue<Cpu> for CpuQueue {
         routing.group(slots, layer);
     }
 
-    fn experts(&self, pages: &[Arc<Page>], routing: &Routing, x: &Buffer<f32>, results: &mut Buffer<f32>) {
-        let Some(shape) = pages.first().map(|page| page.shape()) else { return };
-        let groups = routing.groups();
+    fn experts(&self, pages: &Pages, routing: &Routing, x: &Buffer<f32>, results: &mut Buffer<f32>) {
+        let (shape, pages, groups) = (pages.shape(), pages.open(), routing.groups());
         results.set_len(groups.rows.len() * shape.hidden);
         let pieces = self.threads.pieces(groups.rows.len() * 3 * shape.hidden * shape.intermediate);
         let most = if pieces == 1 { usize::MAX } else { groups.rows.len().div_ceil(pieces).next_multiple_of(8) };
         // Pieces of about equal work.
-        let mut work = Vec::with_capacity(pages.len() + pieces);
+        let mut work = Vec::with_capacity(groups.pages.len() + pieces);
         let mut rest = &mut results[..];
-        for (group, page) in pages.iter().enumerate() {
+        for (group, page) in groups.pages.iter().enumerate() {
             let (mut row, end) = (groups.starts[group] as usize, groups.starts[group + 1] as usize);
             while row < end {
                 let rows = most.min(end - row);
                 let (piece, left) = std::mem::take(&mut rest).split_at_mut(rows * shape.hidden);
-                work.push((&**page, row, piece));
+                work.push((*page, row, piece));
                 rest = left;
                 row += rows;
             }
         }
-        let run = |(page, first, out): (&Page, usize, &mut [f32]), scratch: &mut [f32]| {
+        let run = |(page, first, out): (PageId, usize, &mut [f32]), scratch: &mut [f32]| {
             let x = Rows { values: x, width: shape.hidden, first, list: Some(groups.rows) };
-            FeedForward { page, x, out, scratch, write: Write::Replace }.run(self.instructions);
+            self.through(&pages, page, (x, out, Write::Replace), scratch);
         };
         let scratch_len = 2 * BLOCK_ROWS * shape.intermediate;
         if pieces == 1 {

@@ -3,30 +3,31 @@
 
 use super::buffer::{Buffer, list};
 use super::feed_forward::Groups;
+use crate::arena::PageId;
 use crate::error::DeviceError;
-use crate::routing::{Copies, Destination, GroupShape, LayerChange, Pair, Slot};
+use crate::routing::{Destination, GroupShape, LayerRouting, Pair, Slot};
 
 /// The slots of a group.
 #[derive(Debug)]
 pub struct Slots {
-    layers: Vec<Copies>,
+    layers: Vec<LayerRouting>,
     /// Pairs computed in each slot of this rank since the last step began, `[layers, slots]`.
     pairs: Vec<u32>,
 }
 
 impl Slots {
     /// # Panics
-    /// If there are not the copies of each layer.
-    pub(crate) fn new(group: GroupShape, layers: Vec<Copies>) -> Self {
-        assert_eq!(layers.len(), group.layers, "copies of every layer");
+    /// If there is not every layer in order.
+    pub(crate) fn new(group: GroupShape, layers: Vec<LayerRouting>) -> Self {
+        assert!(layers.iter().map(|layer| layer.layer).eq(0..group.layers), "every layer in order");
         Self { layers, pairs: vec![0; group.layers * group.slots] }
     }
 
     /// A step begins.
-    pub(crate) fn begin(&mut self, changes: &[LayerChange]) {
+    pub(crate) fn begin(&mut self, changes: &[LayerRouting]) {
         self.pairs.fill(0);
-        for LayerChange { layer, copies } in changes {
-            self.layers[*layer].clone_from(copies);
+        for change in changes {
+            self.layers[change.layer].clone_from(change);
         }
     }
 
@@ -55,6 +56,8 @@ pub struct Routing {
     places: Vec<u32>,
     starts: Vec<u32>,
     next: Vec<u32>,
+    /// The page of each slot.
+    pages: Vec<PageId>,
     /// The row of each result.
     rows: Vec<u32>,
     /// Row of the first result that each other rank gave back.
@@ -77,6 +80,7 @@ impl Routing {
             places: list(pairs)?,
             starts: list(group.slots + 1)?,
             next: list(group.slots + 1)?,
+            pages: list(group.slots)?,
             rows: list(pairs)?,
             bases: vec![0; group.ranks],
             results: list(chosen)?,
@@ -85,7 +89,7 @@ impl Routing {
 
     /// Chooses a slot for each of the experts of tokens that are called so in their sequences.
     pub(crate) fn choose(&mut self, slots: &Slots, layer: usize, sequences: &[u32], positions: &[u32]) {
-        let (copies, own) = (&slots.layers[layer], self.group.rank as u32);
+        let (copies, own) = (&slots.layers[layer].copies, self.group.rank as u32);
         self.destinations.clear();
         self.pairs.clear();
         self.given.fill(0);
@@ -134,6 +138,7 @@ impl Routing {
             *counted += self.starts[slot + 1];
             self.starts[slot + 1] += self.starts[slot];
         }
+        self.pages.clone_from(&slots.layers[layer].pages);
         self.next.clone_from(&self.starts);
         self.rows.resize(self.pairs.len(), 0);
         self.places.clear();
@@ -147,7 +152,7 @@ impl Routing {
 
     /// The pairs by slot, after [`Self::group`].
     pub(crate) fn groups(&self) -> Groups<'_> {
-        Groups { starts: &self.starts, rows: &self.rows }
+        Groups { pages: &self.pages, starts: &self.starts, rows: &self.rows }
     }
 
     /// Rows of the results of pairs that arrived, as they did.

@@ -7,10 +7,11 @@ use xxhash_rust::xxh3::xxh3_64;
 use std::sync::Arc;
 
 use super::*;
+use crate::arena::{Arena, Page};
 use crate::backend::{HeadShape, RouterShape, Write};
 use crate::batch::StepArea;
 use crate::queue::{Queue, Rotation};
-use crate::routing::{Pair, Slot};
+use crate::routing::{Copies, Pair, Slot};
 use crate::tensor::{Values, WeightKind};
 
 /// Numbers in [-1, 1), the same in every run.
@@ -76,7 +77,20 @@ fn uploaded(cpu: &Cpu, queue: &CpuQueue, area: &StepArea) -> Batch {
 fn one_rank(cpu: &Cpu, experts: usize, top_k: usize) -> Slots {
     let starts = (0..=experts as u32).collect();
     let slots = (0..experts as u32).map(|index| Slot { rank: 0, index }).collect();
-    cpu.slots(group(experts, top_k), vec![Copies { starts, slots, bounds: vec![0; experts] }]).unwrap()
+    let copies = Copies { starts, slots, bounds: vec![0; experts] };
+    let pages = (0..experts as u32).map(PageId).collect();
+    cpu.slots(group(experts, top_k), vec![LayerRouting { layer: 0, copies, pages }]).unwrap()
+}
+
+/// An arena of these networks, in order.
+fn arena<'a>(cpu: &Cpu, shape: PageShape, networks: impl IntoIterator<Item = [&'a Weights; 3]>) -> Vec<Page<Cpu>> {
+    let arena = Arena::new(Arc::new(*cpu), shape).unwrap();
+    let network = |[gate, up, down]: [&Weights; 3]| {
+        let mut page = arena.take().unwrap();
+        page.pack(gate.view(shape.intermediate), up.view(shape.intermediate), down.view(shape.hidden));
+        page
+    };
+    networks.into_iter().map(network).collect()
 }
 
 fn group(slots: usize, top_k: usize) -> GroupShape {
@@ -145,7 +159,12 @@ fn a_product_is_right_for_every_type_shape_and_number_of_rows() {
                 let before = numbers.vec(tokens * rows);
                 let found = everywhere(|cpu, queue| {
                     let mut out = filled(&before);
-                    queue.matmul(&filled(&x), &cpu.matrix(weights.view(rows), Some(&bias)), Write::Add, &mut out);
+                    queue.matmul(
+                        &filled(&x),
+                        &cpu.matrix(weights.view(rows), Some(&bias)).unwrap(),
+                        Write::Add,
+                        &mut out,
+                    );
                     out.to_vec()
                 });
                 let mut expected = plain_matmul(&wide(&x), &weights, rows);
@@ -165,11 +184,11 @@ fn a_row_of_a_product_is_the_same_bits_alone_and_among_others() {
     let x = numbers.vec(29 * 40);
     let together = everywhere(|cpu, queue| {
         let mut out = room();
-        queue.matmul(&filled(&x), &cpu.matrix(weights.view(300), None), Write::Replace, &mut out);
+        queue.matmul(&filled(&x), &cpu.matrix(weights.view(300), None).unwrap(), Write::Replace, &mut out);
         out.to_vec()
     });
     let alone = everywhere(|cpu, queue| {
-        let (matrix, mut out) = (cpu.matrix(weights.view(300), None), room());
+        let (matrix, mut out) = (cpu.matrix(weights.view(300), None).unwrap(), room());
         let row = |x: &[f32]| {
             queue.matmul(&filled(x), &matrix, Write::Replace, &mut out);
             out.to_vec()
@@ -187,7 +206,7 @@ fn a_table_gives_its_rows() {
             let mut area = StepArea::default();
             area.push(0, 0, &[3, 9, 3], &[]);
             let mut out = room();
-            queue.embed(&cpu.lookup(weights.view(10)), &uploaded(cpu, queue, &area), &mut out);
+            queue.embed(&cpu.lookup(weights.view(10)).unwrap(), &uploaded(cpu, queue, &area), &mut out);
             out.to_vec()
         });
         let expected: Vec<f64> =
@@ -415,18 +434,13 @@ fn each_group_goes_through_its_page_and_no_row_through_two() {
             let one_kind = |page: usize| if kind == WeightKind::Bf16 { 0 } else { page };
             let found = everywhere(|cpu, queue| {
                 let shape = PageShape { hidden, intermediate, kind };
-                let pages: Vec<Arc<Page>> = (0..3)
-                    .map(|page| {
-                        let [gate, up, down] = &pages[one_kind(page)];
-                        Arc::new(cpu.page(shape, gate.view(intermediate), up.view(intermediate), down.view(hidden)))
-                    })
-                    .collect();
+                let pages = arena(cpu, shape, (0..3).map(|page| pages[one_kind(page)].each_ref()));
                 let (mut routing, mut slots, mut out) =
                     (cpu.routing(group(3, 3)).unwrap(), one_rank(cpu, 3, 3), room());
                 routing.arrive(0, &pairs);
                 queue.group(&mut slots, 0, &mut routing);
                 assert_eq!(slots.pairs(), [3, 0, 80]);
-                queue.experts(&pages, &routing, &filled(&x), &mut out);
+                queue.experts(pages[0].weights().0, &routing, &filled(&x), &mut out);
                 out.to_vec()
             });
             let mut expected = Vec::new();
@@ -451,10 +465,10 @@ fn a_dense_network_is_the_one_of_a_group_of_all_rows_added_to_what_was_there() {
         [0, 1, 2].map(|_| Weights::Bf16(numbers.vec(hidden * intermediate).into_iter().map(bf16::from_f32).collect()));
     let (x, before) = (numbers.vec(tokens * hidden), numbers.vec(tokens * hidden));
     let shape = PageShape { hidden, intermediate, kind: WeightKind::Bf16 };
-    let page = |cpu: &Cpu| cpu.page(shape, gate.view(intermediate), up.view(intermediate), down.view(hidden));
+    let page = |cpu: &Cpu| arena(cpu, shape, [[&gate, &up, &down]]).remove(0);
     let dense = everywhere(|cpu, queue| {
         let mut out = filled(&before);
-        queue.feed_forward(&page(cpu), &filled(&x), &mut out);
+        queue.feed_forward(page(cpu).weights(), &filled(&x), &mut out);
         out.to_vec()
     });
     let alone = everywhere(|cpu, queue| {
@@ -464,7 +478,7 @@ fn a_dense_network_is_the_one_of_a_group_of_all_rows_added_to_what_was_there() {
         queue.route(&filled(&vec![0.0; tokens]), ones, &mut routing);
         queue.choose(&batch(cpu, queue, &[(0, tokens, &[])]), &slots, 0, &mut routing);
         queue.group(&mut slots, 0, &mut routing);
-        queue.experts(&[Arc::new(page(cpu))], &routing, &filled(&x), &mut results);
+        queue.experts(page(cpu).weights().0, &routing, &filled(&x), &mut results);
         queue.combine(&results, &mut routing, &mut out);
         out.to_vec()
     });
@@ -507,30 +521,70 @@ fn a_page_survives_the_way_to_another_rank_and_a_changed_bit_does_not_go_unseen(
         Weights::all(&mut numbers, 40 * 24).iter().zip([WeightKind::Bf16, WeightKind::F32, WeightKind::F32])
     {
         let shape = PageShape { hidden: 24, intermediate: 40, kind };
-        let page = cpu.page(shape, weights.view(40), weights.view(40), weights.view(24));
-        let bytes = cpu.page_data(&page).into_owned();
-        assert_eq!(bytes.len(), cpu.page_bytes(shape));
-        let receive = |bytes: &[u8]| {
-            let mut staging = cpu.staging(shape);
-            for (index, part) in bytes.chunks(1000).enumerate() {
-                cpu.fill(&mut staging, 1000 * index, part);
+        let page = arena(&cpu, shape, [[weights; 3]]).remove(0);
+        let read = |page: &Page<Cpu>| {
+            let mut bytes = vec![0; cpu.page_bytes(shape)];
+            for (index, part) in bytes.chunks_mut(700).enumerate() {
+                page.read(700 * index, part);
             }
-            cpu.seal(staging, cpu.fingerprinter().of(bytes))
+            bytes
+        };
+        let bytes = read(&page);
+        let receive = |bytes: &[u8]| {
+            let mut copy = page.arena().take().unwrap();
+            for (index, part) in bytes.chunks(1000).enumerate() {
+                copy.fill(1000 * index, part);
+            }
+            copy.seal(cpu.fingerprinter().of(bytes));
+            copy
         };
         let copy = receive(&bytes);
-        assert_eq!(cpu.fingerprints(&copy), cpu.fingerprints(&page));
-        assert_eq!(cpu.page_data(&copy), bytes);
+        assert_eq!(copy.fingerprints(), page.fingerprints());
+        assert_eq!(read(&copy), bytes);
         let mut changed = bytes.clone();
         changed[bytes.len() / 2] ^= 1;
-        assert_ne!(cpu.fingerprints(&receive(&changed)), cpu.fingerprints(&page));
-        let fingerprints = cpu.fingerprints(&copy).clone();
-        let again = cpu.seal(cpu.recycle(copy), fingerprints);
-        assert_eq!(cpu.page_data(&again), bytes);
-        assert_eq!(cpu.fingerprints(&again), cpu.fingerprints(&page));
-        let others = Cpu::new(1).with_fingerprint_seed(7);
-        let same = others.page(shape, weights.view(40), weights.view(40), weights.view(24));
-        assert_eq!(others.page_data(&same), bytes);
-        assert_ne!(others.fingerprints(&same), cpu.fingerprints(&page), "each seed has its own");
-        assert_eq!(others.fingerprints(&same), &others.fingerprinter().of(&bytes));
+        let mut again = receive(&changed);
+        assert_ne!(again.fingerprints(), page.fingerprints());
+        again.pack(weights.view(40), weights.view(40), weights.view(24));
+        assert_eq!(again.fingerprints(), page.fingerprints(), "nothing of what it held shines through");
+        let others = arena(&Cpu::new(1).with_fingerprint_seed(7), shape, [[weights; 3]]).remove(0);
+        assert_eq!(read(&others), bytes);
+        assert_ne!(others.fingerprints(), page.fingerprints(), "each seed has its own");
+        assert_eq!(others.fingerprints(), &Cpu::new(1).with_fingerprint_seed(7).fingerprinter().of(&bytes));
     }
+}
+
+#[test]
+fn a_page_has_one_owner_and_its_number_is_used_again() {
+    let shape = PageShape { hidden: 2, intermediate: 2, kind: WeightKind::F32 };
+    let arena = Arena::new(Arc::new(Cpu::new(1)), shape).unwrap();
+    let take = || arena.take().unwrap();
+    let (first, second) = (take(), take());
+    assert_eq!((first.id(), second.id()), (PageId(0), PageId(1)));
+    drop(first);
+    assert_eq!(take().id(), PageId(0));
+    assert_eq!(take().id(), PageId(0), "it was dropped at once");
+    let _third = take();
+    assert_eq!(take().id(), PageId(2));
+}
+
+#[test]
+fn a_page_that_is_written_while_a_slot_points_at_it_fails_the_step_and_not_the_next() {
+    let mut numbers = Numbers::new();
+    let shape = PageShape { hidden: 4, intermediate: 4, kind: WeightKind::F32 };
+    let weights = Weights::F32(numbers.vec(16));
+    let (cpu, (mut results, x)) = (Cpu::new(1), (room(), filled(&numbers.vec(4))));
+    let queue = cpu.queue().unwrap();
+    let page = arena(&cpu, shape, [[&weights; 3]]).remove(0);
+    let (batch, mut slots) = (batch(&cpu, &queue, &[(0, 1, &[])]), one_rank(&cpu, 1, 1));
+    let mut routing = cpu.routing(group(1, 1)).unwrap();
+    routing.arrive(0, &[Pair { slot: 0, row: 0 }]);
+    queue.group(&mut slots, 0, &mut routing);
+    page.arena().memory().while_written(page.id(), || {
+        queue.experts(page.weights().0, &routing, &x, &mut results);
+        let error = queue.collect(&batch, &slots).unwrap_err();
+        assert!(error.is_worth_a_retry(), "{error}");
+    });
+    queue.experts(page.weights().0, &routing, &x, &mut results);
+    queue.collect(&batch, &slots).unwrap();
 }

@@ -3,6 +3,7 @@
 use bytemuck::allocation::try_zeroed_slice_box;
 
 use super::simd::{LANES, Line};
+use crate::error::DeviceError;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -15,22 +16,14 @@ pub(crate) struct Untouched {
 }
 
 impl Untouched {
-    /// So many lines; `None` if the system does not give them.
-    pub fn zeroed(count: usize) -> Option<Self> {
-        let words = count.checked_add(1)?.checked_mul(LANES)?;
-        let words: Box<[u32]> = try_zeroed_slice_box(words).ok()?;
-        let first = words.as_ptr().align_offset(align_of::<Line>());
-        Some(Self { words, first, count })
-    }
-
     /// So many lines.
-    ///
-    /// # Panics
-    /// If there can be no so many. Where the system does not give them, the process ends, as it does for a `Vec`.
-    pub fn of(count: usize) -> Self {
-        let words = vec![0_u32; (count + 1) * LANES].into_boxed_slice();
+    pub fn zeroed(count: usize) -> Result<Self, DeviceError> {
+        let bytes = (count as u64).saturating_mul(size_of::<Line>() as u64);
+        let words = count.checked_add(1).and_then(|count| count.checked_mul(LANES));
+        let words: Option<Box<[u32]>> = words.and_then(|words| try_zeroed_slice_box(words).ok());
+        let words = words.ok_or(DeviceError::Memory { bytes })?;
         let first = words.as_ptr().align_offset(align_of::<Line>());
-        Self { words, first, count }
+        Ok(Self { words, first, count })
     }
 
     pub fn lines(&self) -> &[Line] {
@@ -62,6 +55,6 @@ mod tests {
         untouched.lines_mut()[count - 1].0[LANES - 1] = 7;
         assert_eq!(untouched.lines()[count - 1].0, [[0; LANES - 1].as_slice(), &[7]].concat()[..]);
         assert_eq!(untouched.lines()[count / 2].0, [0; LANES]);
-        assert!(Untouched::zeroed(usize::MAX).is_none() && Untouched::zeroed(usize::MAX / 100).is_none());
+        assert!(Untouched::zeroed(usize::MAX).is_err() && Untouched::zeroed(usize::MAX / 100).is_err());
     }
 }

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use kernels::cpu::{Cpu, Page};
+use kernels::cpu::Cpu;
 use kernels::routing::GroupShape;
+use kernels::{Arena, Page};
 use plan::ids::RankId;
 use plan::map::{ExpertMap, MapShape};
 use plan::topology::Topology;
@@ -13,7 +14,7 @@ use runtime::experts::routing::Routing;
 use runtime::fabric::Solo;
 use runtime::fabric::exchange::HostExchange;
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::qwen3_moe::{CacheSize, Model, Workspace, load_expert};
+use runtime::model::qwen3_moe::{CacheSize, Model, Workspace, expert_shape, load_expert};
 use runtime::protocol::{Sampling, SequenceId, SequenceStep};
 
 /// Tokens of the longest sequence.
@@ -25,8 +26,9 @@ const BLOCKS_PER_SEQUENCE: usize = MOST_TOKENS / BLOCK_TOKENS;
 pub struct Engine {
     model: Model<Cpu>,
     workspace: Workspace<Cpu>,
-    routing: Routing<Page>,
     exchange: HostExchange<Solo>,
+    /// What the slots point at.
+    _pages: Vec<Page<Cpu>>,
 }
 
 impl Engine {
@@ -34,14 +36,20 @@ impl Engine {
     pub fn load(directory: &Path, threads: usize, sequences: usize) -> anyhow::Result<Self> {
         let checkpoint = Checkpoint::open(directory)?;
         let backend = Arc::new(Cpu::new(threads));
+        let arena = Arena::new(Arc::clone(&backend), expert_shape(&checkpoint))?;
         let identity = checkpoint.identity("bench");
         let map = ExpertMap::contiguous(MapShape::with_redundancy(identity.layers, identity.experts, 1, 0)?)?;
         let slots = map.layers().flat_map(|layer| map.layer(layer).iter().map(move |expert| (layer, *expert)));
         let pages = slots
-            .map(|(layer, expert)| Ok(Arc::new(load_expert(&*backend, &checkpoint, layer, expert)?)))
-            .collect::<anyhow::Result<_>>()?;
+            .map(|(layer, expert)| {
+                let mut page = arena.take()?;
+                load_expert(&checkpoint, layer, expert, &mut page)?;
+                Ok(page)
+            })
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let numbers = pages.iter().map(|page: &Page<Cpu>| page.id()).collect();
         let shape = map.shape();
-        let routing = Routing::new(&map, &Topology::single_node(1, shape.slots_per_rank), RankId(0), 0, pages);
+        let routing = Routing::new(&map, &Topology::single_node(1, shape.slots_per_rank), RankId(0), 0, numbers);
         let cache = CacheSize { blocks: sequences * BLOCKS_PER_SEQUENCE, block_tokens: BLOCK_TOKENS };
         let config = checkpoint.config();
         let group = GroupShape {
@@ -52,9 +60,9 @@ impl Engine {
             top_k: config.top_k,
             tokens: sequences * MOST_TOKENS,
         };
-        let workspace = Workspace::new(&*backend, config, cache, (group, routing.layers()))?;
+        let workspace = Workspace::new(arena, config, cache, (group, routing.layers()))?;
         let exchange = HostExchange::new(Solo, group, config.hidden);
-        Ok(Self { model: Model::load(backend, &checkpoint, cache)?, workspace, routing, exchange })
+        Ok(Self { model: Model::load(backend, &checkpoint, cache)?, workspace, exchange, _pages: pages })
     }
 
     /// Runs the tokens of the sequences from number `first` on, each from `position` on, and gives the next token of each.
@@ -75,8 +83,7 @@ impl Engine {
             }
         };
         let batch: Vec<SequenceStep> = tokens.iter().enumerate().map(step).collect();
-        let Self { model, workspace, routing, exchange } = self;
-        let outcome = model.step(&batch, workspace, routing, exchange)?;
+        let outcome = self.model.step(&batch, &mut self.workspace, &mut self.exchange)?;
         outcome.outputs.into_iter().map(|output| Ok(output.token.context("a token was asked for")?.token)).collect()
     }
 }

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
-use kernels::Backend;
-use kernels::routing::LayerChange;
+use kernels::routing::LayerRouting;
+use kernels::{Backend, Page, PageId};
 use plan::ids::SlotIndex;
 
 use super::EngineError;
 use crate::experts::mover::{HandOver, NewPages};
 use crate::experts::pages::{Pages, Swap};
-use crate::experts::routing::{Change, Routing};
+use crate::experts::routing::Routing;
 use crate::fabric::exchange::HostExchange;
 use crate::fabric::framing::Connection;
 use crate::fabric::mesh::Mesh;
@@ -21,7 +21,11 @@ use crate::protocol::{Commit, SequenceStep, Sequences, Step, StepDone, Transacti
 /// A rank's part in one group.
 pub struct Membership<B: Backend> {
     pub(super) workspace: Workspace<B>,
-    pub(super) routing: Routing<B::Page>,
+    routing: Routing,
+    /// The page of each slot of this rank, in the order of `routing`.
+    slots: Vec<Arc<Page<B>>>,
+    /// The last step that was put on the queue.
+    mark: Option<B::Mark>,
     pub(super) exchange: HostExchange<Mesh>,
     generation: u64,
     steps: Connection,
@@ -52,13 +56,13 @@ impl<B: Backend> Membership<B> {
     #[must_use]
     pub fn new(
         generation: u64,
-        (workspace, routing): (Workspace<B>, Routing<B::Page>),
+        (workspace, routing, slots): (Workspace<B>, Routing, Vec<Arc<Page<B>>>),
         StepPath { exchange, steps }: StepPath,
         pages: Arc<Pages<B>>,
         incoming: Receiver<HandOver<B>>,
     ) -> Self {
         let (staged, sequences) = (BTreeMap::new(), Sequences::default());
-        Self { workspace, routing, exchange, generation, steps, pages, incoming, staged, sequences }
+        Self { workspace, routing, slots, mark: None, exchange, generation, steps, pages, incoming, staged, sequences }
     }
 
     pub(super) fn next_step(&mut self) -> Result<Work, EngineError> {
@@ -75,13 +79,18 @@ impl<B: Backend> Membership<B> {
         Ok(())
     }
 
+    /// Another step is on the queue, up to this mark.
+    pub(super) fn enqueued(&mut self, mark: B::Mark) {
+        self.mark = Some(mark);
+    }
+
     /// The group's number.
     pub(super) const fn generation(&self) -> u64 {
         self.generation
     }
 
     /// Swaps the pages of what is committed; gives what the device has to be told of it.
-    pub(super) fn apply(&mut self, commits: Vec<Commit>) -> Result<Vec<LayerChange>, EngineError> {
+    pub(super) fn apply(&mut self, commits: Vec<Commit>) -> Result<Vec<LayerRouting>, EngineError> {
         self.take_staged();
         commits.into_iter().map(|commit| self.commit(commit)).collect()
     }
@@ -96,7 +105,7 @@ impl<B: Backend> Membership<B> {
         }
     }
 
-    fn commit(&mut self, commit: Commit) -> Result<LayerChange, EngineError> {
+    fn commit(&mut self, commit: Commit) -> Result<LayerRouting, EngineError> {
         let (transaction, layer) = (commit.transaction, commit.work.layer);
         let rank = self.routing.rank();
         let touched = commit.work.changes.iter().any(|change| change.rank == rank);
@@ -105,16 +114,18 @@ impl<B: Backend> Membership<B> {
             None if touched => return Err(EngineError::NotStaged { transaction }),
             None => Vec::new(),
         };
-        let new: Vec<(SlotIndex, Arc<B::Page>)> =
+        let new: Vec<(SlotIndex, Arc<Page<B>>)> =
             staged.into_iter().map(|(slot, page)| (slot, page.commit())).collect();
-        let Change { layer: change, replaced } = self.routing.commit(&commit, new)?;
-        let swap = |(slot, before)| {
+        let numbers: Vec<(SlotIndex, PageId)> = new.iter().map(|(slot, page)| (*slot, page.id())).collect();
+        let changed = self.routing.commit(&commit, &numbers)?;
+        let slots = &mut self.slots[self.routing.slots(layer)];
+        let swap = |(slot, after): (SlotIndex, Arc<Page<B>>)| {
             let change = commit.work.changes.iter().find(|change| (change.rank, change.slot) == (rank, slot))?;
-            let after = Arc::clone(&self.routing.pages(layer)[slot.index()]);
+            let before = std::mem::replace(&mut slots[slot.index()], Arc::clone(&after));
             Some(Swap { from: change.from, to: change.to, before, after })
         };
-        let swaps = replaced.into_iter().filter_map(swap).collect();
-        self.pages.swapped(commit, swaps);
-        Ok(change)
+        let swaps = new.into_iter().filter_map(swap).collect();
+        self.pages.swapped(commit, swaps, self.mark.clone());
+        Ok(changed)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Debug, Formatter};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kernels::Backend;
+use kernels::{Arena, Backend, DeviceError, Page};
 use plan::ids::{ExpertId, LayerId, RankId};
 use plan::map::ExpertMap;
 use rayon::prelude::*;
@@ -27,6 +27,9 @@ pub enum LoadError {
         /// What is wrong with its tensors or their files.
         source: Unreadable,
     },
+    /// The device has no memory for them.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// They are not wanted any more.
     #[error("loading was cancelled")]
     Cancelled,
@@ -38,7 +41,7 @@ impl LoadError {
     pub const fn is_permanent(&self) -> bool {
         match self {
             Self::Unreadable { source, .. } => source.is_permanent,
-            Self::Cancelled => false,
+            Self::Device(_) | Self::Cancelled => false,
         }
     }
 }
@@ -81,9 +84,9 @@ impl Debug for BeforeRead {
 pub fn load_experts<B: Backend>(
     slots: &[(LayerId, ExpertId)],
     held: &mut HeldPages<B>,
-    load_page: &LoadPage<B>,
+    (arena, load_page): (&Arc<Arena<B>>, &LoadPage<B>),
     cancel: &Cancel,
-) -> Result<Vec<Arc<B::Page>>, LoadError> {
+) -> Result<Vec<Arc<Page<B>>>, LoadError> {
     let wanted: BTreeSet<_> = slots.iter().copied().collect();
     held.retain(|slot, _| wanted.contains(slot));
     let missing: Vec<_> = slots.iter().filter(|slot| !held.contains_key(slot)).copied().collect();
@@ -92,7 +95,8 @@ pub fn load_experts<B: Backend>(
         if cancel.is_cancelled() {
             return Err(LoadError::Cancelled);
         }
-        let page = load_page(layer, expert).map_err(|source| LoadError::Unreadable { layer, expert, source })?;
+        let mut page = arena.take()?;
+        load_page(layer, expert, &mut page).map_err(|source| LoadError::Unreadable { layer, expert, source })?;
         // It is whole, whoever has panicked.
         kept.lock().unwrap_or_else(PoisonError::into_inner).insert((layer, expert), Arc::new(page));
         Ok(())
@@ -108,21 +112,22 @@ mod tests {
     use kernels::cpu::Cpu;
 
     use super::*;
-    use crate::experts::pages::tests::{held, map, page};
+    use crate::experts::pages::tests::{arena, held, map, write};
 
-    type Loaded = Result<Vec<Arc<<Cpu as Backend>::Page>>, LoadError>;
+    type Loaded = Result<Vec<Arc<Page<Cpu>>>, LoadError>;
 
     /// What a rank that holds `held` loads, and how many experts it reads for it.
     fn load(held: &mut HeldPages<Cpu>, rank: u32) -> (Loaded, u32) {
         let read = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&read);
-        let backend = Cpu::new(1);
-        let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert| {
+        let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert, page| {
             counted.fetch_add(1, Ordering::Relaxed);
+            write(page, layer, expert);
             let hole = Unreadable { reason: "a hole in the file".to_owned(), is_permanent: true };
-            if expert == ExpertId(3) { Err(hole) } else { Ok(page(&backend, layer, expert)) }
+            if expert == ExpertId(3) { Err(hole) } else { Ok(()) }
         });
-        let loaded = load_experts::<Cpu>(&slots_of(&map(), RankId(rank)), held, &load_page, &Cancel::default());
+        let slots = slots_of(&map(), RankId(rank));
+        let loaded = load_experts::<Cpu>(&slots, held, (&arena(), &load_page), &Cancel::default());
         (loaded, read.load(Ordering::Relaxed))
     }
 
@@ -130,8 +135,7 @@ mod tests {
     fn a_rank_reads_only_what_it_does_not_hold() {
         let (loaded, read) = load(&mut HeldPages::<Cpu>::new(), 0);
         assert_eq!((loaded.unwrap().len(), read), (4, 4));
-        let backend = Cpu::new(1);
-        let mut held = held(&backend, 0);
+        let mut held = held(&arena(), 0);
         let first = Arc::clone(&held[&(LayerId(0), ExpertId(1))]);
         held.remove(&(LayerId(1), ExpertId(0)));
         let (loaded, read) = load(&mut held, 0);
@@ -142,20 +146,21 @@ mod tests {
 
     #[test]
     fn what_was_read_before_loading_was_cancelled_is_kept() {
-        let (backend, cancel) = (Arc::new(Cpu::new(1)), Arc::new(Cancel::default()));
+        let (arena, cancel) = (arena(), Arc::new(Cancel::default()));
         let (read, ends) = (Arc::new(AtomicU32::new(0)), Arc::clone(&cancel));
         let counted = Arc::clone(&read);
-        let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert| {
+        let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert, page| {
             if counted.fetch_add(1, Ordering::SeqCst) == 1 {
                 ends.cancel();
             }
-            Ok(page(&backend, layer, expert))
+            write(page, layer, expert);
+            Ok(())
         });
         let (slots, mut held) = (slots_of(&map(), RankId(0)), HeldPages::<Cpu>::new());
-        let error = load_experts::<Cpu>(&slots, &mut held, &load_page, &cancel).unwrap_err();
+        let error = load_experts::<Cpu>(&slots, &mut held, (&arena, &load_page), &cancel).unwrap_err();
         assert_eq!(error, LoadError::Cancelled);
         assert_eq!(held.len() as u32, read.load(Ordering::SeqCst));
-        load_experts::<Cpu>(&slots, &mut held, &load_page, &Cancel::default()).unwrap();
+        load_experts::<Cpu>(&slots, &mut held, (&arena, &load_page), &Cancel::default()).unwrap();
         assert_eq!((held.len(), read.load(Ordering::SeqCst)), (slots.len(), slots.len() as u32), "nothing twice");
     }
 

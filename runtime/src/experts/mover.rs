@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use kernels::Backend;
+use kernels::{Backend, Page};
 use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use plan::moves::Transaction;
 use thiserror::Error;
@@ -34,8 +34,8 @@ use crate::threads::{VitalThreads, survive};
 /// Transactions that are received at the same time: while one waits for its source another may use the link.
 const FETCHERS: usize = 2;
 
-/// Reads an expert from the checkpoint.
-pub type LoadPage<B> = Arc<dyn Fn(LayerId, ExpertId) -> Result<<B as Backend>::Page, Unreadable> + Send + Sync>;
+/// Reads an expert from the checkpoint into a page.
+pub type LoadPage<B> = Arc<dyn Fn(LayerId, ExpertId, &mut Page<B>) -> Result<(), Unreadable> + Send + Sync>;
 
 /// Why an expert cannot be read from the checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -52,13 +52,13 @@ pub enum NewPage<B: Backend> {
     /// It came from elsewhere.
     Received(StagedPage<B>),
     /// Another slot of this rank points at it.
-    Held(Arc<B::Page>),
+    Held(Arc<Page<B>>),
 }
 
 impl<B: Backend> NewPage<B> {
     /// The page, to be put in its slot.
     #[must_use]
-    pub fn commit(self) -> Arc<B::Page> {
+    pub fn commit(self) -> Arc<Page<B>> {
         match self {
             Self::Received(page) => page.commit(),
             Self::Held(page) => page,

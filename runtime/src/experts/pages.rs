@@ -9,9 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use kernels::Backend;
-use kernels::backend::PageShape;
 use kernels::fingerprint::{Fingerprinter, Fingerprints};
+use kernels::{Arena, Backend, DeviceError, Page};
 use plan::ids::{ExpertId, LayerId, RankId};
 use plan::map::ExpertMap;
 
@@ -22,12 +21,11 @@ use crate::protocol::Commit;
 const RECLAIM_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Pages by what they hold.
-pub type HeldPages<B> = BTreeMap<(LayerId, ExpertId), Arc<<B as Backend>::Page>>;
+pub type HeldPages<B> = BTreeMap<(LayerId, ExpertId), Arc<Page<B>>>;
 
 /// The pages of one rank in one group.
 pub struct Pages<B: Backend> {
-    backend: Arc<B>,
-    shape: PageShape,
+    arena: Arc<Arena<B>>,
     returns: Sender<Returned<B>>,
     returned: Receiver<Returned<B>>,
     state: Mutex<State<B>>,
@@ -36,19 +34,26 @@ pub struct Pages<B: Backend> {
 struct State<B: Backend> {
     map: ExpertMap,
     held: HeldPages<B>,
-    free: Vec<B::Staging>,
-    /// Pages that no slot points at any more, or that were never committed; staging memory once nobody reads them.
-    retired: Vec<Arc<B::Page>>,
+    free: Vec<Page<B>>,
+    /// Pages that no slot points at any more; staging memory once nobody reads them.
+    retired: Vec<Retired<B>>,
+}
+
+/// A page that no slot points at.
+struct Retired<B: Backend> {
+    /// Whoever sends it to another rank has it too.
+    page: Arc<Page<B>>,
+    /// The last step that may read it, if that has not passed.
+    last: Option<B::Mark>,
 }
 
 /// What comes back from wherever it was used.
 enum Returned<B: Backend> {
-    /// A commit is in force: for each changed slot of this rank, its page before and after.
-    Swapped { commit: Commit, pages: Vec<Swap<B>> },
-    /// A page was received and is not wanted.
-    Unused(Arc<B::Page>),
-    /// Staging memory was not used.
-    Staging(B::Staging),
+    /// A commit is in force: for each changed slot of this rank, its page before and after; and the last step that was put on the
+    /// queue before it, if there is one.
+    Swapped { commit: Commit, pages: Vec<Swap<B>>, mark: Option<B::Mark> },
+    /// Staging memory was not used, or what was received is not wanted.
+    Staging(Page<B>),
 }
 
 /// A slot's page, before and after.
@@ -58,9 +63,9 @@ pub struct Swap<B: Backend> {
     /// What it holds.
     pub to: ExpertId,
     /// The page of `from`.
-    pub before: Arc<B::Page>,
+    pub before: Arc<Page<B>>,
     /// The page of `to`.
-    pub after: Arc<B::Page>,
+    pub after: Arc<Page<B>>,
 }
 
 /// Why no staging page was reserved.
@@ -74,29 +79,30 @@ pub enum NotReserved {
 
 impl<B: Backend> Pages<B> {
     /// The pages of a rank that holds `held` under `map`, with `staging_pages` pages of staging memory.
-    #[must_use]
-    pub fn new(backend: Arc<B>, shape: PageShape, map: ExpertMap, held: HeldPages<B>, staging_pages: u32) -> Arc<Self> {
-        let free = (0..staging_pages).map(|_| backend.staging(shape)).collect();
+    ///
+    /// # Errors
+    /// If the device has no memory for those.
+    pub fn new(
+        arena: Arc<Arena<B>>,
+        map: ExpertMap,
+        held: HeldPages<B>,
+        staging_pages: u32,
+    ) -> Result<Arc<Self>, DeviceError> {
+        let free = (0..staging_pages).map(|_| arena.take()).collect::<Result<_, _>>()?;
         let (returns, returned) = unbounded();
         let state = Mutex::new(State { map, held, free, retired: Vec::new() });
-        Arc::new(Self { backend, shape, returns, returned, state })
-    }
-
-    /// The device.
-    #[must_use]
-    pub fn backend(&self) -> &B {
-        &self.backend
+        Ok(Arc::new(Self { arena, returns, returned, state }))
     }
 
     /// Length of each page in bytes.
     #[must_use]
     pub fn page_bytes(&self) -> usize {
-        self.backend.page_bytes(self.shape)
+        self.arena.backend().page_bytes(self.arena.shape())
     }
 
     /// The page of an expert that a slot of this rank points at.
     #[must_use]
-    pub fn page(&self, layer: LayerId, expert: ExpertId) -> Option<Arc<B::Page>> {
+    pub fn page(&self, layer: LayerId, expert: ExpertId) -> Option<Arc<Page<B>>> {
         self.lock().held.get(&(layer, expert)).cloned()
     }
 
@@ -132,7 +138,7 @@ impl<B: Backend> Pages<B> {
             let mut state = self.lock();
             if state.free.len() >= count {
                 let from = state.free.len() - count;
-                let reserve = |staging| Reserved { pages: Arc::clone(self), staging: Some(staging) };
+                let reserve = |page| Reserved { pages: Arc::clone(self), page: Some(page) };
                 return Ok(state.free.drain(from..).map(reserve).collect());
             }
             drop(state);
@@ -146,9 +152,9 @@ impl<B: Backend> Pages<B> {
         }
     }
 
-    /// Takes note of a commit that is in force. Does not wait.
-    pub fn swapped(&self, commit: Commit, pages: Vec<Swap<B>>) {
-        self.give_back(Returned::Swapped { commit, pages });
+    /// Takes note of a commit that is in force for every step after the mark. Does not wait.
+    pub fn swapped(&self, commit: Commit, pages: Vec<Swap<B>>, mark: Option<B::Mark>) {
+        self.give_back(Returned::Swapped { commit, pages, mark });
     }
 
     fn give_back(&self, returned: Returned<B>) {
@@ -162,7 +168,7 @@ impl<B: Backend> Pages<B> {
         while let Ok(returned) = self.returned.try_recv() {
             state.take_back(returned);
         }
-        state.reclaim(&self.backend);
+        state.reclaim(self.arena.backend());
         state
     }
 }
@@ -170,9 +176,8 @@ impl<B: Backend> Pages<B> {
 impl<B: Backend> State<B> {
     fn take_back(&mut self, returned: Returned<B>) {
         match returned {
-            Returned::Unused(page) => self.retired.push(page),
-            Returned::Staging(staging) => self.free.push(staging),
-            Returned::Swapped { commit, pages } => {
+            Returned::Staging(page) => self.free.push(page),
+            Returned::Swapped { commit, pages, mark } => {
                 let layer = commit.work.layer;
                 self.map.apply_in_place(&commit.work).expect("the routing has applied it");
                 for swap in &pages {
@@ -183,17 +188,19 @@ impl<B: Backend> State<B> {
                 }
                 // A page that has only changed its slot is still pointed at.
                 let gone = pages.into_iter().filter(|swap| !self.held.contains_key(&(layer, swap.from)));
-                self.retired.extend(gone.map(|swap| swap.before));
+                self.retired.extend(gone.map(|swap| Retired { page: swap.before, last: mark.clone() }));
             }
         }
     }
 
     /// Makes pages that nobody reads any more staging memory.
     fn reclaim(&mut self, backend: &B) {
-        for page in std::mem::take(&mut self.retired) {
+        for Retired { page, last } in std::mem::take(&mut self.retired) {
+            let last = last.filter(|mark| !backend.has_passed(mark));
             match Arc::try_unwrap(page) {
-                Ok(page) => self.free.push(backend.recycle(page)),
-                Err(page) => self.retired.push(page),
+                Ok(page) if last.is_none() => self.free.push(page),
+                Ok(page) => self.retired.push(Retired { page: Arc::new(page), last }),
+                Err(page) => self.retired.push(Retired { page, last }),
             }
         }
     }
@@ -202,16 +209,22 @@ impl<B: Backend> State<B> {
 /// A staging page that is received into; free again when it is dropped.
 pub struct Reserved<B: Backend> {
     pages: Arc<Pages<B>>,
-    /// `None` once it has become a page.
-    staging: Option<B::Staging>,
+    /// `None` once it is staged.
+    page: Option<Page<B>>,
 }
 
 impl<B: Backend> Reserved<B> {
-    /// Overwrites bytes from `start` on.
+    /// The page, to be written.
+    ///
+    /// # Panics
+    /// Never: only what is not yet staged can be.
+    pub fn page(&mut self) -> &mut Page<B> {
+        self.page.as_mut().expect("a page is staged once")
+    }
+
+    /// Overwrites bytes of it from `start` on.
     pub fn fill(&mut self, start: usize, bytes: &[u8]) {
-        if let Some(staging) = &mut self.staging {
-            self.pages.backend.fill(staging, start, bytes);
-        }
+        self.page().fill(start, bytes);
     }
 
     /// Length of the page in bytes.
@@ -223,30 +236,27 @@ impl<B: Backend> Reserved<B> {
     /// What takes the fingerprints of what is received.
     #[must_use]
     pub fn fingerprinter(&self) -> Fingerprinter {
-        self.pages.backend.fingerprinter()
+        self.pages.arena.backend().fingerprinter()
     }
 
-    /// Makes what was received a page: these are the fingerprints that its chunks were found to have.
-    ///
-    /// # Panics
-    /// Never: only what is not yet sealed can be.
+    /// Makes what was received a page for a slot: these are the fingerprints that its chunks were found to have.
     #[must_use]
     pub fn seal(mut self, fingerprints: Fingerprints) -> StagedPage<B> {
-        let page = self.pages.backend.seal(self.staging.take().expect("a page is sealed once"), fingerprints);
-        StagedPage { pages: Arc::clone(&self.pages), page: Some(Arc::new(page)) }
+        self.page().seal(fingerprints);
+        self.packed()
     }
 
-    /// Becomes this page, whose memory takes the place of the reserved memory.
-    pub fn replace(mut self, page: B::Page) -> StagedPage<B> {
-        self.staging = None;
-        StagedPage { pages: Arc::clone(&self.pages), page: Some(Arc::new(page)) }
+    /// Becomes a page for a slot; its network was packed into it.
+    #[must_use]
+    pub fn packed(mut self) -> StagedPage<B> {
+        StagedPage { pages: Arc::clone(&self.pages), page: self.page.take() }
     }
 }
 
 impl<B: Backend> Drop for Reserved<B> {
     fn drop(&mut self) {
-        if let Some(staging) = self.staging.take() {
-            self.pages.give_back(Returned::Staging(staging));
+        if let Some(page) = self.page.take() {
+            self.pages.give_back(Returned::Staging(page));
         }
     }
 }
@@ -255,7 +265,7 @@ impl<B: Backend> Drop for Reserved<B> {
 pub struct StagedPage<B: Backend> {
     pages: Arc<Pages<B>>,
     /// `None` once it was taken.
-    page: Option<Arc<B::Page>>,
+    page: Option<Page<B>>,
 }
 
 impl<B: Backend> StagedPage<B> {
@@ -264,15 +274,15 @@ impl<B: Backend> StagedPage<B> {
     /// # Panics
     /// Never: only what is not yet committed can be.
     #[must_use]
-    pub fn commit(mut self) -> Arc<B::Page> {
-        self.page.take().expect("a page is committed once")
+    pub fn commit(mut self) -> Arc<Page<B>> {
+        Arc::new(self.page.take().expect("a page is committed once"))
     }
 }
 
 impl<B: Backend> Drop for StagedPage<B> {
     fn drop(&mut self) {
         if let Some(page) = self.page.take() {
-            self.pages.give_back(Returned::Unused(page));
+            self.pages.give_back(Returned::Staging(page));
         }
     }
 }

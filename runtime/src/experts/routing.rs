@@ -2,10 +2,10 @@
 //! rank: what a [`Commit`] changes of it, for the device to be told. Knows nothing of what a page holds or how it got here.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use kernels::routing::{Copies, LayerChange, Slot};
-use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
+use kernels::PageId;
+use kernels::routing::{Copies, LayerRouting, Slot};
+use plan::ids::{LayerId, RankId, SlotIndex};
 use plan::map::{ExpertMap, MapShape, WHOLE};
 use plan::moves::MoveError;
 use plan::nearest;
@@ -15,15 +15,15 @@ use thiserror::Error;
 
 use crate::protocol::Commit;
 
-/// The expert map in force as one rank uses it. `P` is a page.
+/// The expert map in force as one rank uses it.
 #[derive(Debug)]
-pub struct Routing<P> {
+pub struct Routing {
     map: ExpertMap,
     topology: Topology,
     rank: RankId,
     epoch: u64,
     /// The page of each slot of this rank, `[layers, slots_per_rank]`.
-    pages: Vec<Arc<P>>,
+    pages: Vec<PageId>,
 }
 
 /// The copies of a layer's experts, as a rank chooses among them: by a counting sort of the slots by their expert, and by
@@ -67,16 +67,7 @@ pub fn copies(map: &ExpertMap, layer: LayerId, topology: &Topology, rank: RankId
     Copies { starts, slots, bounds }
 }
 
-/// What a commit changes on one rank.
-#[derive(Debug)]
-pub struct Change<P> {
-    /// The routing of its layer, for the device.
-    pub layer: LayerChange,
-    /// The pages that were replaced.
-    pub replaced: Vec<(SlotIndex, Arc<P>)>,
-}
-
-impl<P> Routing<P> {
+impl Routing {
     /// The routing of a map for ranks on the nodes of a topology. `pages` are those of this rank's slots,
     /// `[layers, slots_per_rank]`.
     ///
@@ -84,7 +75,7 @@ impl<P> Routing<P> {
     /// If map or topology has no such rank, ranks have unequal numbers of slots, or `pages` is not one page for each of its
     /// slots.
     #[must_use]
-    pub fn new(map: &ExpertMap, topology: &Topology, rank: RankId, epoch: u64, pages: Vec<Arc<P>>) -> Self {
+    pub fn new(map: &ExpertMap, topology: &Topology, rank: RankId, epoch: u64, pages: Vec<PageId>) -> Self {
         let shape = map.shape();
         assert!(rank.index() < shape.ranks, "{rank} of {} ranks", shape.ranks);
         assert!(map.slots_of_ranks().per_rank().is_some(), "ranks are alike");
@@ -116,56 +107,44 @@ impl<P> Routing<P> {
         &self.map
     }
 
-    /// The copies of every layer's experts.
+    /// Every layer in order, for the device.
     #[must_use]
-    pub fn layers(&self) -> Vec<Copies> {
-        self.map.layers().map(|layer| self.copies(layer)).collect()
+    pub fn layers(&self) -> Vec<LayerRouting> {
+        self.map.layers().map(|layer| self.layer(layer)).collect()
     }
 
-    fn copies(&self, layer: LayerId) -> Copies {
-        copies(&self.map, layer, &self.topology, self.rank)
+    fn layer(&self, layer: LayerId) -> LayerRouting {
+        let copies = copies(&self.map, layer, &self.topology, self.rank);
+        LayerRouting { layer: layer.index(), copies, pages: self.pages[self.slots(layer)].to_vec() }
     }
 
-    fn slots(&self, layer: LayerId) -> Range<usize> {
-        let slots = self.shape().slots_per_rank;
+    /// Where this rank's slots of a layer are among all of its slots.
+    #[must_use]
+    pub const fn slots(&self, layer: LayerId) -> Range<usize> {
+        let slots = self.map.shape().slots_per_rank;
         layer.index() * slots..(layer.index() + 1) * slots
     }
 
-    /// The pages of this rank's slots of a layer, `[slots_per_rank]`.
-    #[must_use]
-    pub fn pages(&self, layer: LayerId) -> &[Arc<P>] {
-        &self.pages[self.slots(layer)]
-    }
-
-    /// The page of an expert, if this rank holds it.
-    #[must_use]
-    pub fn page_of(&self, layer: LayerId, expert: ExpertId) -> Option<&Arc<P>> {
-        let slot = self.map.rank(layer, self.rank).iter().position(|held| *held == expert)?;
-        self.pages(layer).get(slot)
-    }
-
-    /// Applies a commit: swaps the pages of this rank's slots that it names and updates the layer's routing. `pages`
-    /// are the new pages of exactly those slots.
+    /// Applies a commit: changes the pages of this rank's slots that it names and gives the layer's routing from now on.
+    /// `pages` are the new pages of exactly those slots.
     ///
     /// # Errors
     /// If a change does not fit the map in force, a page is missing or too many, or an expert would have no slot or
     /// two on one rank. Nothing is changed then.
-    pub fn commit(&mut self, commit: &Commit, pages: Vec<(SlotIndex, Arc<P>)>) -> Result<Change<P>, CommitError> {
+    pub fn commit(&mut self, commit: &Commit, pages: &[(SlotIndex, PageId)]) -> Result<LayerRouting, CommitError> {
+        let layer = commit.work.layer;
         let mine = commit.work.changes.iter().filter(|change| change.rank == self.rank);
         let expected = mine.clone().count();
         if expected != pages.len() || !mine.clone().all(|change| pages.iter().any(|(slot, _)| *slot == change.slot)) {
-            return Err(CommitError::Pages { layer: commit.work.layer, expected, found: pages.len() });
+            return Err(CommitError::Pages { layer, expected, found: pages.len() });
         }
         self.map.apply_in_place(&commit.work)?;
         self.epoch = commit.epoch;
-        let slots = self.slots(commit.work.layer);
-        let own = &mut self.pages[slots];
-        let swap = |(slot, page): (SlotIndex, Arc<P>)| (slot, std::mem::replace(&mut own[slot.index()], page));
-        let replaced = pages.into_iter().map(swap).collect();
-        Ok(Change {
-            layer: LayerChange { layer: commit.work.layer.index(), copies: self.copies(commit.work.layer) },
-            replaced,
-        })
+        let first = self.slots(layer).start;
+        for (slot, page) in pages {
+            self.pages[first + slot.index()] = *page;
+        }
+        Ok(self.layer(layer))
     }
 }
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use kernels::backend::{Backend, CacheError, CacheShape, PageShape, Write};
 use kernels::batch::{Asked, MOST_BEST};
-use kernels::routing::LayerChange;
-use kernels::{DeviceError, Queue};
+use kernels::routing::LayerRouting;
+use kernels::{DeviceError, Page, Queue};
 use plan::ids::{ExpertId, LayerId};
 use thiserror::Error;
 
@@ -25,7 +25,6 @@ pub use self::workspace::Workspace;
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::config::Config;
 use super::{sampling, weights};
-use crate::experts::routing::Routing;
 use crate::fabric::FabricError;
 use crate::fabric::exchange::Exchange;
 use crate::protocol::{SequenceOutput, SequenceStep};
@@ -63,7 +62,7 @@ struct Layer<B: Backend> {
 }
 
 enum FeedForward<B: Backend> {
-    Dense(B::Page),
+    Dense(Page<B>),
     /// The router, and the layer's number among MoE layers.
     Sparse(B::Matrix, usize),
 }
@@ -101,7 +100,7 @@ pub fn expert_shape(checkpoint: &Checkpoint) -> PageShape {
     weights::expert_shape(checkpoint)
 }
 
-/// Reads one expert from a checkpoint.
+/// Reads one expert from a checkpoint into a page.
 ///
 /// # Errors
 /// If it cannot be read.
@@ -109,12 +108,12 @@ pub fn expert_shape(checkpoint: &Checkpoint) -> PageShape {
 /// # Panics
 /// If the model has no such layer.
 pub fn load_expert<B: Backend>(
-    backend: &B,
     checkpoint: &Checkpoint,
     layer: LayerId,
     expert: ExpertId,
-) -> Result<B::Page, CheckpointError> {
-    weights::expert(backend, checkpoint, layer, expert)
+    page: &mut Page<B>,
+) -> Result<(), CheckpointError> {
+    weights::expert(checkpoint, layer, expert, page)
 }
 
 impl<B: Backend> Model<B> {
@@ -130,7 +129,7 @@ impl<B: Backend> Model<B> {
         let mut sparse = 0;
         let mut layers = Vec::with_capacity(config.layers.len());
         for index in 0..config.layers.len() {
-            layers.push(load_layer(&*backend, checkpoint, index, &mut sparse)?);
+            layers.push(load_layer(&backend, checkpoint, index, &mut sparse)?);
         }
         let embedding = checkpoint.tensor(config.names.embedding)?;
         let head = if config.tied_embeddings { None } else { Some(checkpoint.tensor(config.names.head)?) };
@@ -141,8 +140,8 @@ impl<B: Backend> Model<B> {
             block_tokens: cache.block_tokens,
             blocks: cache.blocks,
             positions,
-            head: backend.matrix(head.as_ref().unwrap_or(&embedding).matrix(config.vocabulary), None),
-            embedding: backend.lookup(embedding.matrix(config.vocabulary)),
+            head: backend.matrix(head.as_ref().unwrap_or(&embedding).matrix(config.vocabulary), None)?,
+            embedding: backend.lookup(embedding.matrix(config.vocabulary))?,
             norm: weights::vector(&*backend, checkpoint, config.names.norm)?,
             angles: backend.filled(&rope_angles(&config, positions))?,
             caches: layers.iter().map(|_| backend.cache(shape)).collect::<Result<_, _>>()?,
@@ -174,7 +173,7 @@ impl<B: Backend> Model<B> {
     pub fn prepare(
         &self,
         batch: &[SequenceStep],
-        changes: Vec<LayerChange>,
+        changes: Vec<LayerRouting>,
         workspace: &mut Workspace<B>,
     ) -> Result<(), ForwardError> {
         self.check(batch, workspace)?;
@@ -191,12 +190,16 @@ impl<B: Backend> Model<B> {
     pub fn enqueue(
         &mut self,
         workspace: &mut Workspace<B>,
-        experts: &Routing<B::Page>,
         exchange: &mut dyn Exchange<B>,
     ) -> Result<ForwardTiming, ForwardError> {
-        let timing = self.layers(workspace, experts, exchange)?;
+        let timing = self.layers(workspace, exchange)?;
         self.logits(workspace, Queue::sample);
         Ok(timing)
+    }
+
+    /// Marks the steps that are on the queue by now.
+    pub fn mark(&self) -> B::Mark {
+        self.queue.mark()
     }
 
     /// Waits for what a step gave, of the batch that was prepared.
@@ -217,11 +220,10 @@ impl<B: Backend> Model<B> {
         &mut self,
         batch: &[SequenceStep],
         workspace: &mut Workspace<B>,
-        experts: &Routing<B::Page>,
         exchange: &mut dyn Exchange<B>,
     ) -> Result<StepOutcome, ForwardError> {
         self.prepare(batch, Vec::new(), workspace)?;
-        self.enqueue(workspace, experts, exchange)?;
+        self.enqueue(workspace, exchange)?;
         Ok(self.collect(batch, workspace)?)
     }
 
@@ -233,7 +235,6 @@ impl<B: Backend> Model<B> {
         &mut self,
         batch: &[SequenceStep],
         workspace: &mut Workspace<B>,
-        experts: &Routing<B::Page>,
         exchange: &mut dyn Exchange<B>,
     ) -> Result<(Vec<f32>, Vec<u32>), ForwardError> {
         self.check(batch, workspace)?;
@@ -241,7 +242,7 @@ impl<B: Backend> Model<B> {
         let rows = workspace.area.ids.len();
         workspace.area.asked.extend((0..rows as u32).map(Asked::nothing));
         workspace.upload(&self.queue);
-        self.layers(workspace, experts, exchange)?;
+        self.layers(workspace, exchange)?;
         let mut all = Vec::with_capacity(rows * self.config.vocabulary);
         self.logits(workspace, |queue, logits, _, _| all.extend_from_slice(&queue.read(logits)));
         Ok((all, self.queue.collect(&workspace.batch, &workspace.slots)?.pairs.into_owned()))
@@ -251,17 +252,18 @@ impl<B: Backend> Model<B> {
     fn layers(
         &mut self,
         workspace: &mut Workspace<B>,
-        experts: &Routing<B::Page>,
         exchange: &mut dyn Exchange<B>,
     ) -> Result<ForwardTiming, ForwardError> {
         let Self { queue, config, layers, caches, embedding, angles, .. } = self;
-        let mut pass = Pass { queue, config, angles, experts, exchange, timing: ForwardTiming::default() };
+        let mut pass = Pass { queue, config, angles, exchange, timing: ForwardTiming::default() };
         queue.embed(embedding, &workspace.batch, &mut workspace.hidden);
         for (layer, cache) in layers.iter().zip(caches) {
             pass.attention(layer, cache, workspace);
             queue.rms_norm(&workspace.hidden, &layer.feed_forward_norm, config.rms_epsilon, &mut workspace.normed);
             match &layer.feed_forward {
-                FeedForward::Dense(page) => queue.feed_forward(page, &workspace.normed, &mut workspace.hidden),
+                FeedForward::Dense(page) => {
+                    queue.feed_forward(page.weights(), &workspace.normed, &mut workspace.hidden);
+                }
                 FeedForward::Sparse(router, number) => pass.experts(router, *number, workspace)?,
             }
         }

@@ -1,10 +1,11 @@
 //! The names and shapes of a checkpoint's tensors, and the weights made from them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use kernels::Backend;
 use kernels::backend::PageShape;
 use kernels::tensor::{MatrixView, Values, WeightKind};
+use kernels::{Arena, Backend, Page};
 use plan::ids::{ExpertId, LayerId};
 use safetensors::Dtype;
 
@@ -146,7 +147,7 @@ pub(super) fn linear<B: Backend>(
     names: &[String],
     biases: &[String],
     columns: usize,
-) -> Result<B::Matrix, CheckpointError> {
+) -> Result<B::Matrix, LoadModelError> {
     let bias = if biases.is_empty() { None } else { Some(joined(checkpoint, biases)?) };
     let matrix = |values: Values<'_>| {
         let rows = values.len() / columns;
@@ -154,9 +155,9 @@ pub(super) fn linear<B: Backend>(
     };
     // What is all bfloat16 stays so.
     match checkpoint.tensors(names)? {
-        Some(loaded) if loaded.values().kind() == WeightKind::Bf16 => Ok(matrix(loaded.values())),
-        Some(loaded) => Ok(matrix(Values::F32(&widened(&loaded)))),
-        None => Ok(matrix(Values::F32(&joined(checkpoint, names)?))),
+        Some(loaded) if loaded.values().kind() == WeightKind::Bf16 => Ok(matrix(loaded.values())?),
+        Some(loaded) => Ok(matrix(Values::F32(&widened(&loaded)))?),
+        None => Ok(matrix(Values::F32(&joined(checkpoint, names)?))?),
     }
 }
 
@@ -190,13 +191,13 @@ pub(super) fn expert_shape(checkpoint: &Checkpoint) -> PageShape {
     PageShape { hidden: config.hidden, intermediate: config.expert_intermediate, kind: checkpoint.expert_kind() }
 }
 
-/// Reads one expert. `layer` counts MoE layers only.
+/// Reads one expert into a page. `layer` counts MoE layers only.
 pub(super) fn expert<B: Backend>(
-    backend: &B,
     checkpoint: &Checkpoint,
     layer: LayerId,
     expert: ExpertId,
-) -> Result<B::Page, CheckpointError> {
+    page: &mut Page<B>,
+) -> Result<(), CheckpointError> {
     let config = checkpoint.config();
     let sparse = |(_, kind): &(usize, &LayerKind)| **kind == LayerKind::Sparse;
     let (layer, _) = config.layers.iter().enumerate().filter(sparse).nth(layer.index()).expect("an MoE layer");
@@ -205,38 +206,38 @@ pub(super) fn expert<B: Backend>(
     let shape = expert_shape(checkpoint);
     let (inside, size) = (shape.intermediate, shape.intermediate * shape.hidden);
     match checkpoint.expert_layout() {
-        ExpertLayout::Separate => network(backend, checkpoint, &format!("{prefix}.{}", expert.0), shape),
+        ExpertLayout::Separate => network(checkpoint, &format!("{prefix}.{}", expert.0), page),
         ExpertLayout::Fused => {
             let [gate_up, down] = names.fused.map(|name| format!("{prefix}.{name}"));
             let gate = checkpoint.part(&gate_up, 2 * expert.index() * size, size)?;
             let up = checkpoint.part(&gate_up, (2 * expert.index() + 1) * size, size)?;
             let down = checkpoint.part(&down, expert.index() * size, size)?;
-            Ok(backend.page(shape, gate.matrix(inside), up.matrix(inside), down.matrix(shape.hidden)))
+            page.pack(gate.matrix(inside), up.matrix(inside), down.matrix(shape.hidden));
+            Ok(())
         }
     }
 }
 
 /// Reads a dense layer's feed-forward.
 pub(super) fn dense<B: Backend>(
-    backend: &B,
+    backend: &Arc<B>,
     checkpoint: &Checkpoint,
     layer: usize,
-) -> Result<B::Page, CheckpointError> {
+) -> Result<Page<B>, LoadModelError> {
     let config = checkpoint.config();
     let prefix = format!("{}.{}", config.names.layer(layer), config.names.dense);
     let names = network_names(config.names).map(|name| format!("{prefix}.{name}"));
     let kind = checkpoint.kind_of(&names)?;
     let shape = PageShape { hidden: config.hidden, intermediate: config.dense_intermediate, kind };
-    network(backend, checkpoint, &prefix, shape)
+    let mut page = Arena::new(Arc::clone(backend), shape)?.take()?;
+    network(checkpoint, &prefix, &mut page)?;
+    Ok(page)
 }
 
-fn network<B: Backend>(
-    backend: &B,
-    checkpoint: &Checkpoint,
-    prefix: &str,
-    shape: PageShape,
-) -> Result<B::Page, CheckpointError> {
+fn network<B: Backend>(checkpoint: &Checkpoint, prefix: &str, page: &mut Page<B>) -> Result<(), CheckpointError> {
+    let PageShape { hidden, intermediate, .. } = page.arena().shape();
     let [gate, up, down] = network_names(checkpoint.config().names).map(|name| format!("{prefix}.{name}"));
     let (gate, up, down) = (checkpoint.tensor(&gate)?, checkpoint.tensor(&up)?, checkpoint.tensor(&down)?);
-    Ok(backend.page(shape, gate.matrix(shape.intermediate), up.matrix(shape.intermediate), down.matrix(shape.hidden)))
+    page.pack(gate.matrix(intermediate), up.matrix(intermediate), down.matrix(hidden));
+    Ok(())
 }

@@ -156,7 +156,9 @@ mod tests {
         drop(crate::model::qwen3_moe::Model::load(Arc::clone(&backend), &checkpoint, cache).unwrap());
         assert_eq!(checkpoint.bytes_read(), checkpoint.shared_bytes());
         let (layer, expert) = (plan::ids::LayerId(3), plan::ids::ExpertId(31));
-        drop(crate::model::qwen3_moe::load_expert(&*backend, &checkpoint, layer, expert).unwrap());
+        let shape = crate::model::qwen3_moe::expert_shape(&checkpoint);
+        let mut page = kernels::Arena::new(backend, shape).unwrap().take().unwrap();
+        crate::model::qwen3_moe::load_expert(&checkpoint, layer, expert, &mut page).unwrap();
         assert_eq!(checkpoint.bytes_read(), checkpoint.shared_bytes() + checkpoint.expert_bytes());
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use kernels::cpu::{Cpu, Page};
+use kernels::cpu::Cpu;
 use kernels::routing::GroupShape;
-use kernels::{Backend as _, DeviceError};
+use kernels::{DeviceError, Page};
 use plan::moves::{SlotChange, Transaction};
 use plan::topology::Topology;
 use plan::wire::{MapDocument, WireError};
@@ -30,7 +30,7 @@ use crate::fabric::mesh::{Dissolver, Largest, Mesh, MeshError, MeshSetup};
 use crate::fabric::purpose::{GroupId, Purpose};
 use crate::fabric::secret::Secret;
 use crate::memory::TooLarge;
-use crate::model::qwen3_moe::{Workspace, expert_shape};
+use crate::model::qwen3_moe::Workspace;
 use crate::protocol::{FromRank, MOST_WORDS, RankAddress, ToRank};
 use crate::quoted::shortened;
 
@@ -137,7 +137,8 @@ struct Loaded {
     experts: usize,
     shape: GroupShape,
     workspace: Workspace<Cpu>,
-    routing: Routing<Page>,
+    routing: Routing,
+    slots: Vec<Arc<Page<Cpu>>>,
     pages: Arc<Pages<Cpu>>,
 }
 
@@ -228,10 +229,11 @@ impl Session {
         let slots = slots_of(&map, rank);
         let loaded = worker.weights.load(&slots, cache, &link.gone)?;
         let held: HeldPages<Cpu> = slots.into_iter().zip(loaded.iter().cloned()).collect();
-        let backend = Arc::clone(worker.weights.engine().backend());
-        let fingerprints = loaded.iter().map(|page| backend.fingerprints(page).page()).collect();
+        let arena = worker.weights.arena()?;
+        let fingerprints = loaded.iter().map(|page| page.fingerprints().page()).collect();
         let nodes = Topology::named(plan.ranks.iter().map(|rank| rank.node.as_str()), map.shape().slots_per_rank);
-        let routing = Routing::new(&map, &nodes, rank, plan.epoch, loaded);
+        let numbers = loaded.iter().map(|page| page.id()).collect();
+        let routing = Routing::new(&map, &nodes, rank, plan.epoch, numbers);
         let (experts, config) = (map.shape().experts, worker.checkpoint.config());
         let shape = GroupShape {
             ranks,
@@ -241,10 +243,10 @@ impl Session {
             top_k: config.top_k,
             tokens: plan.step_tokens as usize,
         };
-        let workspace = Workspace::new(&*backend, config, cache, (shape, routing.layers()))?;
-        let pages = Pages::new(backend, expert_shape(&worker.checkpoint), map, held, staging_pages);
+        let workspace = Workspace::new(Arc::clone(&arena), config, cache, (shape, routing.layers()))?;
+        let pages = Pages::new(arena, map, held, staging_pages)?;
         let (generation, kv_blocks) = (plan.group.generation, cache.blocks as u32);
-        self.loaded = Some(Loaded { plan, experts, shape, workspace, routing, pages });
+        self.loaded = Some(Loaded { plan, experts, shape, workspace, routing, slots: loaded, pages });
         // If the coordinator is gone, the loop that reads its orders says so.
         let _ = link.reports.send(FromRank::Loaded { generation, kv_blocks, fingerprints });
         Ok(())
@@ -258,7 +260,7 @@ impl Session {
         fingerprints: Vec<Option<u128>>,
         link: &Link,
     ) -> Result<(), SessionError> {
-        let Loaded { plan, experts, shape, workspace, routing, pages } = loaded;
+        let Loaded { plan, experts, shape, workspace, routing, slots, pages } = loaded;
         let Plan { group, secret, ranks, epoch, move_bytes_per_second, step_tokens } = plan;
         let (rank, config) = (worker.settings.rank, worker.checkpoint.config());
         let largest = Largest::of_step(step_tokens as usize, config.top_k, config.hidden);
@@ -286,7 +288,7 @@ impl Session {
         let generation = group.generation;
         let path = StepPath { exchange, steps };
         let session = link.closer.share()?;
-        let membership = Membership::new(generation, (workspace, routing), path, Arc::clone(&pages), incoming);
+        let membership = Membership::new(generation, (workspace, routing, slots), path, Arc::clone(&pages), incoming);
         let ended = worker.weights.engine().join(membership, session);
         // From now on the group's pages know what is held; what is kept here would never become staging memory.
         worker.weights.held.clear();

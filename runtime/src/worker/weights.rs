@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use kernels::cpu::{Cpu, Page};
+use kernels::cpu::Cpu;
+use kernels::{Arena, DeviceError, Page};
 use plan::ids::{ExpertId, LayerId};
 use plan::words::with_causes;
 
@@ -19,7 +20,7 @@ use crate::experts::load::{BeforeRead, LoadError, load_experts};
 use crate::experts::mover::{LoadPage, Unreadable};
 use crate::experts::pages::HeldPages;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::qwen3_moe::{CacheSize, load_expert};
+use crate::model::qwen3_moe::{CacheSize, expert_shape, load_expert};
 
 /// Reads all but the experts.
 pub(super) type StartEngine = Box<dyn FnOnce(CacheSize) -> Result<Engine<Cpu>, WorkerError> + Send>;
@@ -30,6 +31,7 @@ pub(super) struct Weights {
     metrics: WorkerMetrics,
     before_read: BeforeRead,
     shared: Shared,
+    arena: Option<Arc<Arena<Cpu>>>,
     /// Experts that it holds while it is part of no group.
     pub held: HeldPages<Cpu>,
     /// Bytes that the checkpoint had given when the loading began that is under way, or was cut off.
@@ -55,7 +57,7 @@ impl Weights {
         before_read: BeforeRead,
     ) -> Self {
         let (shared, held) = (Shared::Unread(start), HeldPages::<Cpu>::new());
-        Self { checkpoint, metrics, before_read, shared, held, before: None }
+        Self { checkpoint, metrics, before_read, shared, arena: None, held, before: None }
     }
 
     /// Reads what is not there: all but the experts, with a cache of this size, and the experts of `slots`, whose pages it gives
@@ -68,14 +70,15 @@ impl Weights {
         slots: &[(LayerId, ExpertId)],
         cache: CacheSize,
         cancel: &Cancel,
-    ) -> Result<Vec<Arc<Page>>, SessionError> {
+    ) -> Result<Vec<Arc<Page<Cpu>>>, SessionError> {
         let (read, started) = (self.checkpoint.bytes_read(), Instant::now());
         let before = *self.before.get_or_insert(read);
         let bytes = read - before + self.missing(slots, read - before);
         let watch = LoadingWatch::start(before, bytes, &self.checkpoint, &self.metrics);
         self.read_shared(cache, cancel)?;
         let load_page = self.load_page();
-        let loaded = load_experts::<Cpu>(slots, &mut self.held, &load_page, cancel);
+        let arena = self.arena()?;
+        let loaded = load_experts::<Cpu>(slots, &mut self.held, (&arena, &load_page), cancel);
         self.checkpoint.forget_memory();
         let loaded = loaded?;
         drop(watch);
@@ -131,16 +134,27 @@ impl Weights {
         engine
     }
 
-    /// Reads experts that nobody else gives.
+    /// The memory of its experts; the same whatever groups it becomes part of.
+    ///
+    /// # Errors
+    /// If the device has no room for it.
     ///
     /// # Panics
     /// As [`Self::engine`].
+    pub fn arena(&mut self) -> Result<Arc<Arena<Cpu>>, DeviceError> {
+        if let Some(arena) = &self.arena {
+            return Ok(Arc::clone(arena));
+        }
+        let arena = Arena::new(Arc::clone(self.engine().backend()), expert_shape(&self.checkpoint))?;
+        Ok(Arc::clone(self.arena.insert(arena)))
+    }
+
+    /// Reads experts that nobody else gives.
     pub fn load_page(&self) -> LoadPage<Cpu> {
-        let (backend, reading) = (Arc::clone(self.engine().backend()), Arc::clone(&self.checkpoint));
-        let before_read = self.before_read.clone();
-        Arc::new(move |layer, expert| {
+        let (reading, before_read) = (Arc::clone(&self.checkpoint), self.before_read.clone());
+        Arc::new(move |layer, expert, page| {
             before_read.happen(layer, expert);
-            load_expert(&*backend, &reading, layer, expert)
+            load_expert(&reading, layer, expert, page)
                 .map_err(|error| Unreadable { is_permanent: error.is_permanent(), reason: with_causes(&error) })
         })
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kernels::cpu::{Cpu, Instructions};
 use kernels::routing::GroupShape;
+use kernels::{Arena, Page};
 use plan::ids::ExpertId;
 use plan::map::{ExpertMap, MapShape};
 use plan::topology::Topology;
@@ -16,7 +17,7 @@ use runtime::fabric::exchange::HostExchange;
 use runtime::fabric::in_process::InProcess;
 use runtime::fabric::{Fabric as _, in_process};
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::qwen3_moe::{CacheSize, Model, Workspace, load_expert};
+use runtime::model::qwen3_moe::{CacheSize, Model, Workspace, expert_shape, load_expert};
 use runtime::protocol::{SequenceId, SequenceStep};
 
 const BLOCK_TOKENS: usize = 16;
@@ -134,7 +135,8 @@ pub fn run(checkpoint: &Path, run: &Run, sequences: &[Sequence]) -> (Vec<Outcome
 struct Member {
     model: Model<Cpu>,
     workspace: Workspace<Cpu>,
-    routing: Routing<kernels::cpu::Page>,
+    /// What the slots point at.
+    _pages: Vec<Page<Cpu>>,
     exchange: HostExchange<InProcess>,
     pairs: u64,
 }
@@ -147,9 +149,15 @@ impl Member {
         let rank = fabric.rank();
         let own =
             run.map.layers().flat_map(|layer| run.map.rank(layer, rank).iter().map(move |expert| (layer, *expert)));
-        let pages =
-            own.map(|(layer, expert)| Arc::new(load_expert(&*backend, &checkpoint, layer, expert).unwrap())).collect();
-        let routing = Routing::new(&run.map, &run.topology(), rank, 0, pages);
+        let arena = Arena::new(Arc::clone(&backend), expert_shape(&checkpoint)).unwrap();
+        let load = |(layer, expert)| {
+            let mut page = arena.take().unwrap();
+            load_expert(&checkpoint, layer, expert, &mut page).unwrap();
+            page
+        };
+        let pages: Vec<Page<Cpu>> = own.map(load).collect();
+        let numbers = pages.iter().map(Page::id).collect();
+        let routing = Routing::new(&run.map, &run.topology(), rank, 0, numbers);
         let (config, shape) = (checkpoint.config(), run.map.shape());
         let group = GroupShape {
             ranks: shape.ranks,
@@ -159,9 +167,9 @@ impl Member {
             top_k: config.top_k,
             tokens: 2048,
         };
-        let workspace = Workspace::new(&*backend, config, cache, (group, routing.layers())).unwrap();
+        let workspace = Workspace::new(arena, config, cache, (group, routing.layers())).unwrap();
         let exchange = HostExchange::new(fabric, group, config.hidden);
-        Self { model: Model::load(backend, &checkpoint, cache).unwrap(), workspace, routing, exchange, pairs: 0 }
+        Self { model: Model::load(backend, &checkpoint, cache).unwrap(), workspace, exchange, _pages: pages, pairs: 0 }
     }
 
     fn step(&mut self, run: &Run, states: &mut [State]) {
@@ -170,8 +178,8 @@ impl Member {
             open.truncate(1);
         }
         let batch: Vec<SequenceStep> = open.iter().map(|state| state.next(run.chunk)).collect();
-        let Self { model, workspace, routing, exchange, pairs } = self;
-        let (logits, slot_pairs) = model.all_logits(&batch, workspace, routing, exchange).unwrap();
+        let Self { model, workspace, exchange, pairs, .. } = self;
+        let (logits, slot_pairs) = model.all_logits(&batch, workspace, exchange).unwrap();
         *pairs += slot_pairs.into_iter().map(u64::from).sum::<u64>();
         let mut rest = &logits[..];
         for (state, step) in open.iter_mut().zip(&batch) {

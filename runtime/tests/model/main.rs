@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod checkpoints;
+mod device;
 mod fixtures;
 mod group;
 mod invariance;
 mod parity;
+mod stops;

@@ -5,8 +5,8 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use kernels::Backend as _;
 use kernels::cpu::Cpu;
+use kernels::{Arena, Backend as _};
 use plan::ids::RankId;
 use runtime::coordinator::ranks::Ranks as _;
 use runtime::experts::rebalance::{AbortReason, Report};
@@ -82,11 +82,12 @@ impl Drop for Poisoner {
 fn poison(mut connection: Connection, asked: &AtomicU64) {
     let checkpoint = Checkpoint::open(&checkpoint()).unwrap();
     let page = vec![0; kernels::cpu::page_bytes(expert_shape(&checkpoint))];
-    let device = Cpu::new(1).with_fingerprint_seed(secret().fingerprint_seed());
+    let device = Arc::new(Cpu::new(1).with_fingerprint_seed(secret().fingerprint_seed()));
+    let mut right = Arena::new(Arc::clone(&device), expert_shape(&checkpoint)).unwrap().take().unwrap();
     while let Ok(PageRequest { layer, expert, .. }) = connection.receive_up_to(64) {
-        let right = load_expert(&device, &checkpoint, layer, expert).unwrap();
+        load_expert(&checkpoint, layer, expert, &mut right).unwrap();
         let fingerprints = match asked.fetch_add(1, Ordering::Relaxed) % 2 {
-            0 => device.fingerprints(&right).clone(),
+            0 => right.fingerprints().clone(),
             _ => device.fingerprinter().of(&page),
         };
         let head = PageHead { chunks: fingerprints.chunks().to_vec() };

@@ -93,33 +93,37 @@ mod tests {
     use kernels::backend::PageShape;
     use kernels::cpu::Cpu;
     use kernels::tensor::{MatrixView, Values, WeightKind};
+    use kernels::{Arena, Page};
 
     use super::*;
     use crate::cancel::Cancel;
-    use crate::experts::pages::tests::map;
+    use crate::experts::pages::tests::{bytes, map};
     use crate::experts::pages::{HeldPages, Pages};
 
     const SHAPE: PageShape = PageShape { hidden: 96, intermediate: 480, kind: WeightKind::F32 };
 
     fn staging() -> (Arc<Pages<Cpu>>, Reserved<Cpu>) {
-        let backend = Arc::new(Cpu::new(1).with_fingerprint_seed(5));
-        let pages = Pages::new(backend, SHAPE, map(), HeldPages::<Cpu>::new(), 1);
+        let arena = Arena::new(Arc::new(Cpu::new(1).with_fingerprint_seed(5)), SHAPE).unwrap();
+        let pages = Pages::new(arena, map(), HeldPages::<Cpu>::new(), 1).unwrap();
         let reserved = pages.reserve(1, Instant::now(), &Cancel::default()).map(|mut reserved| reserved.remove(0));
         (pages, reserved.unwrap_or_else(|_| panic!("one is free")))
     }
 
-    fn page(backend: &Cpu) -> <Cpu as Backend>::Page {
+    /// A page of another rank.
+    fn page() -> Page<Cpu> {
+        let arena = Arena::new(Arc::new(Cpu::new(1).with_fingerprint_seed(5)), SHAPE).unwrap();
+        let mut page = arena.take().unwrap();
         let values: Vec<f32> = (0..SHAPE.hidden * SHAPE.intermediate).map(|value| value as f32 + 0.5).collect();
         let view = |rows| MatrixView::new(rows, values.len() / rows, Values::F32(&values));
-        backend.page(SHAPE, view(SHAPE.intermediate), view(SHAPE.intermediate), view(SHAPE.hidden))
+        page.pack(view(SHAPE.intermediate), view(SHAPE.intermediate), view(SHAPE.hidden));
+        page
     }
 
     #[test]
     fn a_wrong_chunk_is_found_where_it_is_and_what_came_before_it_stays() {
-        let (pages, into) = staging();
-        let backend = pages.backend();
-        let sent = page(backend);
-        let (bytes, right) = (backend.page_data(&sent).into_owned(), backend.fingerprints(&sent));
+        let (_pages, into) = staging();
+        let sent = page();
+        let (bytes, right) = (bytes(&sent), sent.fingerprints());
         assert!(right.chunks().len() > 4 && !bytes.len().is_multiple_of(CHUNK_BYTES));
         let mut arriving = Arriving::new(into, right.page());
         assert_eq!(arriving.put(right.chunks()[0]), Err(Corrupt), "nothing is known of it yet");
@@ -141,16 +145,15 @@ mod tests {
             assert_eq!(bring(&mut arriving, 0), Ok(()));
         }
         let received = arriving.finish().commit();
-        assert_eq!(backend.page_data(&received), bytes);
-        assert_eq!(backend.fingerprints(&received), right);
+        assert_eq!(super::tests::bytes(&received), bytes);
+        assert_eq!(received.fingerprints(), right);
     }
 
     #[test]
     fn fingerprints_of_another_page_or_of_none_are_not_believed() {
         let (pages, into) = staging();
-        let backend = pages.backend();
-        let sent = page(backend);
-        let right = backend.fingerprints(&sent);
+        let sent = page();
+        let right = sent.fingerprints();
         let mut arriving = Arriving::new(into, right.page());
         let mut other = right.chunks().to_vec();
         other[1] ^= 1;

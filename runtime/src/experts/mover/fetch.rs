@@ -50,8 +50,8 @@ impl<'a, B: Backend> Fetcher<'a, B> {
                     }
                 },
                 Next::Checkpoint(failure) => {
-                    let page = self.read((layer, expert), expected, failure)?;
-                    return Ok((arriving.into_reserved().replace(page), 0));
+                    let into = arriving.into_reserved();
+                    return Ok((self.read((layer, expert), expected, (into, failure))?, 0));
                 }
                 Next::GiveUp(failure) => return Err(failure),
             }
@@ -102,12 +102,12 @@ impl<'a, B: Backend> Fetcher<'a, B> {
         &self,
         (layer, expert): (LayerId, ExpertId),
         expected: u128,
-        failure: NotStaged,
-    ) -> Result<B::Page, NotStaged> {
+        (mut into, failure): (Reserved<B>, NotStaged),
+    ) -> Result<StagedPage<B>, NotStaged> {
         let (setup, NotStaged { reason, message }) = (&self.shared.setup, failure);
-        match (setup.load_page)(layer, expert) {
-            Ok(page) if setup.pages.backend().fingerprints(&page).page() == expected => Ok(page),
-            Ok(_) => Err(NotStaged {
+        match (setup.load_page)(layer, expert, into.page()) {
+            Ok(()) if into.page().fingerprints().page() == expected => Ok(into.packed()),
+            Ok(()) => Err(NotStaged {
                 reason: MoveFailure::Corrupt,
                 message: format!("{message}; the checkpoint holds other weights than the group"),
             }),

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use kernels::Backend;
 use kernels::fingerprint::CHUNK_BYTES;
+use kernels::{Backend, Page};
 use plan::ids::RankId;
 
 use super::FETCHERS;
@@ -155,20 +155,24 @@ fn serve<B: Backend>(serving: &Serving<B>, mut connection: Connection) -> Result
             return Err(ConnectionError::NotExpected { peer: connection.peer().to_owned() });
         }
         match serving.pages.page(request.layer, request.expert) {
-            Some(page) => send(&mut connection, serving.pages.backend(), &page, request.from as usize)?,
+            Some(page) => send(&mut connection, (&page, serving.pages.page_bytes()), request.from as usize)?,
             None => connection.send(&PageHead { chunks: Vec::new() })?,
         }
     }
 }
 
-/// Sends a page from one of its chunks on.
+/// Sends a page, of so many bytes, from one of its chunks on.
 fn send<B: Backend>(
     connection: &mut Connection,
-    backend: &B,
-    page: &B::Page,
+    (page, bytes): (&Page<B>, usize),
     from: usize,
 ) -> Result<(), ConnectionError> {
-    connection.send(&PageHead { chunks: backend.fingerprints(page).chunks().to_vec() })?;
-    let data = backend.page_data(page);
-    data.chunks(CHUNK_BYTES).skip(from).try_for_each(|chunk| connection.send_bytes(chunk))
+    connection.send(&PageHead { chunks: page.fingerprints().chunks().to_vec() })?;
+    let mut chunk = vec![0; CHUNK_BYTES.min(bytes)];
+    for start in (0..bytes).step_by(CHUNK_BYTES).skip(from) {
+        let chunk = &mut chunk[..CHUNK_BYTES.min(bytes - start)];
+        page.read(start, chunk);
+        connection.send_bytes(chunk)?;
+    }
+    Ok(())
 }

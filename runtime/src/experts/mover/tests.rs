@@ -7,7 +7,7 @@ use kernels::cpu::Cpu;
 use plan::moves::SlotChange;
 
 use super::*;
-use crate::experts::pages::tests::{page, pages};
+use crate::experts::pages::tests::{arena, bytes, page, pages, write};
 use crate::fabric::framing::{Connection, ConnectionError};
 use crate::fabric::handshake::call;
 use crate::fabric::purpose::Purpose;
@@ -56,12 +56,13 @@ fn bench(options: &Options) -> Bench {
     server.set(Some(serving(GROUP, &secret)));
     let pages = pages(0, options.staging_pages);
     let from_checkpoint = Arc::new(AtomicU64::new(0));
-    let (loaded, readable, backend) = (Arc::clone(&from_checkpoint), options.checkpoint, Arc::clone(&pages));
-    let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert| {
+    let (loaded, readable) = (Arc::clone(&from_checkpoint), options.checkpoint);
+    let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert, page| {
         let before = loaded.fetch_add(1, Ordering::Relaxed);
         assert!(readable != Checkpoint::Panics || before > 0, "a hole");
         let hole = Unreadable { reason: "no checkpoint".to_owned(), is_permanent: true };
-        if readable == Checkpoint::Unreadable { Err(hole) } else { Ok(page(backend.backend(), layer, expert)) }
+        write(page, layer, expert);
+        if readable == Checkpoint::Unreadable { Err(hole) } else { Ok(()) }
     });
     let address =
         |rank: u32, moves: String| RankAddress { rank: RankId(rank), step: String::new(), moves, node: String::new() };
@@ -88,8 +89,8 @@ fn serving(group: GroupId, secret: &Secret) -> Serving<Cpu> {
 
 /// What the page of each change must be.
 fn right(work: Transaction) -> (Transaction, Vec<u128>) {
-    let backend = Cpu::new(1);
-    let of = |change: &SlotChange| backend.fingerprints(&page(&backend, work.layer, change.to)).page();
+    let arena = arena();
+    let of = |change: &SlotChange| page(&arena, work.layer, change.to).fingerprints().page();
     let fingerprints = work.changes.iter().map(of).collect();
     (work, fingerprints)
 }
@@ -130,14 +131,13 @@ impl Bench {
 fn a_page_is_with_the_engine_before_it_is_reported() {
     let bench = bench(&Options::default());
     bench.stage(5, PATIENCE);
-    let bytes = bench.pages.page_bytes() as u64;
-    assert_eq!(bench.report(), (TransactionId(5), Ok(bytes)));
+    assert_eq!(bench.report(), (TransactionId(5), Ok(bench.pages.page_bytes() as u64)));
     let Ok(HandOver::Staged(TransactionId(5), mut staged)) = bench.staged.try_recv() else { panic!() };
     let (slot, new) = staged.remove(0);
     let received = new.commit();
-    let expected = page(bench.pages.backend(), LayerId(0), ExpertId(2));
+    let expected = page(&arena(), LayerId(0), ExpertId(2));
     assert_eq!(slot, SlotIndex(1));
-    assert_eq!(bench.pages.backend().page_data(&received), bench.pages.backend().page_data(&expected));
+    assert_eq!(bytes(&received), bytes(&expected));
     assert_eq!((bench.pages.free(), bench.from_checkpoint.load(Ordering::Relaxed)), (1, 0));
 }
 

@@ -1,3 +1,4 @@
+use kernels::backend::PageShape;
 use kernels::cpu::Cpu;
 use kernels::tensor::{MatrixView, Values, WeightKind};
 use plan::ids::SlotIndex;
@@ -9,11 +10,28 @@ use crate::protocol::TransactionId;
 
 pub(crate) const SHAPE: PageShape = PageShape { hidden: 16, intermediate: 24, kind: WeightKind::F32 };
 
-/// A page that no other (layer, expert) has.
-pub(crate) fn page(backend: &Cpu, layer: LayerId, expert: ExpertId) -> <Cpu as Backend>::Page {
+/// Makes a page one that no other (layer, expert) has.
+pub(crate) fn write(page: &mut Page<Cpu>, layer: LayerId, expert: ExpertId) {
     let values = vec![(layer.0 * 100 + expert.0) as f32 + 0.5; SHAPE.hidden * SHAPE.intermediate];
     let view = |rows| MatrixView::new(rows, values.len() / rows, Values::F32(&values));
-    backend.page(SHAPE, view(SHAPE.intermediate), view(SHAPE.intermediate), view(SHAPE.hidden))
+    page.pack(view(SHAPE.intermediate), view(SHAPE.intermediate), view(SHAPE.hidden));
+}
+
+pub(crate) fn arena() -> Arc<Arena<Cpu>> {
+    Arena::new(Arc::new(Cpu::new(1)), SHAPE).unwrap()
+}
+
+/// The page of an expert.
+pub(crate) fn page(arena: &Arc<Arena<Cpu>>, layer: LayerId, expert: ExpertId) -> Page<Cpu> {
+    let mut page = arena.take().unwrap();
+    write(&mut page, layer, expert);
+    page
+}
+
+pub(crate) fn bytes(page: &Page<Cpu>) -> Vec<u8> {
+    let mut bytes = vec![0; page.arena().backend().page_bytes(page.arena().shape())];
+    page.read(0, &mut bytes);
+    bytes
 }
 
 /// Two layers of 4 experts on 2 ranks: `[0 1 | 2 3]`.
@@ -22,16 +40,16 @@ pub(crate) fn map() -> ExpertMap {
 }
 
 /// The pages that a rank holds under [`map`].
-pub(crate) fn held(backend: &Cpu, rank: u32) -> HeldPages<Cpu> {
+pub(crate) fn held(arena: &Arc<Arena<Cpu>>, rank: u32) -> HeldPages<Cpu> {
     let map = map();
     let slots = map.layers().flat_map(|layer| map.rank(layer, RankId(rank)).iter().map(move |&expert| (layer, expert)));
-    slots.map(|(layer, expert)| ((layer, expert), Arc::new(page(backend, layer, expert)))).collect()
+    slots.map(|(layer, expert)| ((layer, expert), Arc::new(page(arena, layer, expert)))).collect()
 }
 
 pub(crate) fn pages(rank: u32, staging_pages: u32) -> Arc<Pages<Cpu>> {
-    let backend = Arc::new(Cpu::new(1));
-    let held = held(&backend, rank);
-    Pages::new(backend, SHAPE, map(), held, staging_pages)
+    let arena = arena();
+    let held = held(&arena, rank);
+    Pages::new(arena, map(), held, staging_pages).unwrap()
 }
 
 fn reserve(pages: &Arc<Pages<Cpu>>, count: usize) -> Result<Vec<Reserved<Cpu>>, NotReserved> {
@@ -39,10 +57,10 @@ fn reserve(pages: &Arc<Pages<Cpu>>, count: usize) -> Result<Vec<Reserved<Cpu>>, 
 }
 
 fn receive(pages: &Arc<Pages<Cpu>>, layer: u32, expert: u32) -> StagedPage<Cpu> {
-    let sent = page(pages.backend(), LayerId(layer), ExpertId(expert));
+    let sent = page(&arena(), LayerId(layer), ExpertId(expert));
     let mut reserved = reserve(pages, 1).unwrap().remove(0);
-    reserved.fill(0, &pages.backend().page_data(&sent));
-    reserved.seal(pages.backend().fingerprints(&sent).clone())
+    reserved.fill(0, &bytes(&sent));
+    reserved.seal(sent.fingerprints().clone())
 }
 
 /// Expert 2 comes to slot 1 of rank 0 and expert 1 to slot 0 of rank 1.
@@ -66,7 +84,9 @@ fn a_reservation_is_given_back_on_every_way_out() {
     assert_eq!(pages.free(), 2, "dropped before anything arrived");
     drop(receive(&pages, 0, 2));
     assert_eq!(pages.free(), 2, "dropped after it was staged");
-    let from_disk = reserve(&pages, 1).unwrap().remove(0).replace(page(pages.backend(), LayerId(0), ExpertId(3)));
+    let mut from_disk = reserve(&pages, 1).unwrap().remove(0);
+    write(from_disk.page(), LayerId(0), ExpertId(3));
+    let from_disk = from_disk.packed();
     assert_eq!(pages.free(), 1);
     drop(from_disk);
     assert_eq!(pages.free(), 2, "dropped after it came from the checkpoint");
@@ -105,7 +125,7 @@ fn the_page_that_a_commit_replaces_becomes_staging_memory_once_nobody_reads_it()
     let after = receive(&pages, 0, 2).commit();
     assert_eq!(pages.free(), 0);
     let swap = Swap { from: ExpertId(1), to: ExpertId(2), before: Arc::clone(&before), after: Arc::clone(&after) };
-    pages.swapped(exchange(), vec![swap]);
+    pages.swapped(exchange(), vec![swap], None);
     assert!(pages.page(LayerId(0), ExpertId(1)).is_none());
     assert!(Arc::ptr_eq(&pages.page(LayerId(0), ExpertId(2)).unwrap(), &after));
     assert_eq!(pages.free(), 0, "a rank is still being sent the old page");
@@ -128,7 +148,7 @@ fn a_page_that_only_changes_its_slot_stays() {
     };
     let mut commit = exchange();
     commit.work.changes = vec![change(0, 0, 1), change(1, 1, 0)];
-    pages.swapped(commit, swaps);
+    pages.swapped(commit, swaps, Some(()));
     assert_eq!((pages.free(), pages.held().len()), (1, 4));
 }
 
@@ -138,7 +158,7 @@ fn holders_follow_the_commits() {
     assert_eq!(pages.holders(LayerId(0), ExpertId(2)), [RankId(1)]);
     let before = pages.page(LayerId(0), ExpertId(1)).unwrap();
     let after = receive(&pages, 0, 2).commit();
-    pages.swapped(exchange(), vec![Swap { from: ExpertId(1), to: ExpertId(2), before, after }]);
+    pages.swapped(exchange(), vec![Swap { from: ExpertId(1), to: ExpertId(2), before, after }], Some(()));
     assert_eq!(pages.holders(LayerId(0), ExpertId(2)), [RankId(0)]);
     assert_eq!(pages.holders(LayerId(1), ExpertId(2)), [RankId(1)]);
 }

@@ -1,6 +1,7 @@
 use std::error::Error as _;
 use std::time::Instant;
 
+use plan::ids::ExpertId;
 use plan::moves::{ShareChange, SlotChange, Transaction};
 use plan::topology::Topology;
 
@@ -9,20 +10,19 @@ use crate::protocol::TransactionId;
 
 const SHAPE: MapShape = MapShape { layers: 2, experts: 6, ranks: 2, slots_per_rank: 4 };
 
-/// Rank 0 holds 0 1 2 3, rank 1 holds 4 5 0 1; a page is the name of its expert.
-fn table(rank: u32) -> Routing<String> {
+/// Rank 0 holds 0 1 2 3, rank 1 holds 4 5 0 1; a page has the number of its expert, and 10 more for each layer.
+fn table(rank: u32) -> Routing {
     let map = ExpertMap::contiguous(SHAPE).unwrap();
     let pages = map
         .layers()
-        .flat_map(|layer| map.rank(layer, RankId(rank)).to_vec())
-        .map(|expert| Arc::new(expert.to_string()))
+        .flat_map(|layer| map.rank(layer, RankId(rank)).iter().map(move |expert| PageId(10 * layer.0 + expert.0)))
         .collect();
     Routing::new(&map, &Topology::single_node(2, SHAPE.slots_per_rank), RankId(rank), 1, pages)
 }
 
 /// The slot that computes an expert for a token of a sequence.
-fn choose<P>(table: &Routing<P>, layer: LayerId, expert: u32, token: (u32, u32)) -> (RankId, SlotIndex) {
-    let Slot { rank, index } = table.copies(layer).choose(expert, token.0, token.1);
+fn choose(table: &Routing, layer: LayerId, expert: u32, token: (u32, u32)) -> (RankId, SlotIndex) {
+    let Slot { rank, index } = table.layer(layer).copies.choose(expert, token.0, token.1);
     (RankId(rank), SlotIndex(index))
 }
 
@@ -41,9 +41,9 @@ fn commit(changes: &[SlotChange]) -> Commit {
 fn spread(shares: &[u32], tokens: impl Iterator<Item = (u32, u32)>) -> Vec<i32> {
     let shape = MapShape { layers: 1, experts: 1, ranks: shares.len(), slots_per_rank: 1 };
     let map = ExpertMap::contiguous(shape).unwrap().with_shares(shares).unwrap();
-    let table = Routing::new(&map, &Topology::single_node(shares.len(), 1), RankId(0), 1, vec![Arc::new(())]);
+    let table = Routing::new(&map, &Topology::single_node(shares.len(), 1), RankId(0), 1, vec![PageId(0)]);
     let mut counts = vec![0; shares.len()];
-    let copies = &table.layers()[0];
+    let copies = &table.layers()[0].copies;
     for (sequence, position) in tokens {
         counts[copies.choose(0, sequence, position).rank as usize] += 1;
     }
@@ -83,12 +83,10 @@ fn a_commit_of_shares_alone_needs_no_page_and_holds_for_the_next_token() {
     let shares = vec![share(0, 0, 0), share(1, 2, WHOLE)];
     let mut work = commit(&[]);
     work.work.shares = shares;
-    assert_eq!(table.commit(&work, Vec::new()).unwrap().replaced, []);
+    assert_eq!(table.commit(&work, &[]).unwrap().pages, [10, 11, 12, 13].map(PageId));
     for position in 0..50 {
         assert_eq!(choose(&table, LayerId(1), 0, (3, position)), (RankId(1), SlotIndex(2)));
     }
-    let standing_by = table.page_of(LayerId(1), ExpertId(0)).unwrap();
-    assert_eq!(**standing_by, "expert 0");
 }
 
 #[test]
@@ -110,13 +108,11 @@ fn a_commit_swaps_this_ranks_pages_and_the_routing_of_its_layer_only() {
     let mut table = table(1);
     // Expert 0 leaves rank 1, which gets a copy of 2 instead; on rank 0 expert 1 makes place for 5.
     let work = commit(&[change(1, 2, 0, 2), change(0, 1, 1, 5)]);
-    let change = table.commit(&work, vec![(SlotIndex(2), Arc::new("new".to_owned()))]).unwrap();
-    assert_eq!(change.layer, LayerChange { layer: 1, copies: table.copies(LayerId(1)) });
-    assert_eq!(change.replaced, [(SlotIndex(2), Arc::new("expert 0".to_owned()))]);
+    let changed = table.commit(&work, &[(SlotIndex(2), PageId(77))]).unwrap();
     assert_eq!(table.epoch(), 2);
-    assert_eq!(**table.page_of(LayerId(1), ExpertId(2)).unwrap(), "new");
-    assert_eq!(table.page_of(LayerId(1), ExpertId(0)), None);
-    assert_eq!(**table.page_of(LayerId(0), ExpertId(0)).unwrap(), "expert 0");
+    assert_eq!((changed.layer, &changed.pages), (1, &[14, 15, 77, 11].map(PageId).to_vec()));
+    assert_eq!(table.layers()[1], changed);
+    assert_eq!(table.layers()[0].pages, [4, 5, 0, 1].map(PageId));
     let map = table.map();
     assert_eq!(map.replicas(LayerId(1), ExpertId(5)), [(RankId(0), SlotIndex(1)), (RankId(1), SlotIndex(1))]);
     assert_eq!(choose(&table, LayerId(1), 0, (1, 1)), (RankId(0), SlotIndex(0)));
@@ -137,8 +133,8 @@ fn a_commit_that_does_not_fit_is_refused_and_changes_nothing() {
     for (work, pages, message) in cases {
         let mut table = table(1);
         let before = table.map().clone();
-        let staged = (0..pages).map(|_| (work.work.changes[0].slot, Arc::new("new".to_owned()))).collect();
-        let error = table.commit(&work, staged).unwrap_err();
+        let staged: Vec<_> = (0..pages).map(|_| (work.work.changes[0].slot, PageId(77))).collect();
+        let error = table.commit(&work, &staged).unwrap_err();
         let error = error.source().map_or_else(|| error.to_string(), ToString::to_string);
         assert!(error.starts_with(message), "{error}");
         assert_eq!((table.map(), table.epoch()), (&before, 1));
@@ -152,7 +148,7 @@ fn a_token_stays_on_its_node_where_that_has_a_copy() {
     let map = ExpertMap::new(shape, [0, 1, 0, 2].map(ExpertId).to_vec()).unwrap();
     let topology = Topology::even(2, 4, 1).unwrap();
     for (rank, nearest) in [(0, 0), (1, 0), (2, 2), (3, 2)] {
-        let table = Routing::new(&map, &topology, RankId(rank), 1, vec![Arc::new(())]);
+        let table = Routing::new(&map, &topology, RankId(rank), 1, vec![PageId(0)]);
         for position in 0..32 {
             let chosen = |expert| choose(&table, LayerId(0), expert, (5, position)).0;
             assert_eq!((chosen(0), chosen(1)), (RankId(nearest), RankId(1)), "from rank {rank}");
@@ -164,7 +160,7 @@ fn a_token_stays_on_its_node_where_that_has_a_copy() {
 fn a_commit_of_32_slots_costs_a_step_less_than_50_microseconds() {
     let shape = MapShape { layers: 1, experts: 128, ranks: 4, slots_per_rank: 64 };
     let map = ExpertMap::contiguous(shape).unwrap();
-    let pages: Vec<Arc<String>> = (0..64).map(|_| Arc::new(String::new())).collect();
+    let pages: Vec<PageId> = (0..64).map(PageId).collect();
     let mut table = Routing::new(&map, &Topology::even(2, 4, 64).unwrap(), RankId(0), 0, pages.clone());
     // Rank 0 holds experts 0..64 and rank 2 the same; the changes alternate 32 slots of rank 0 between 0.. and 64...
     let mut fastest = u128::MAX;
@@ -178,9 +174,9 @@ fn a_commit_of_32_slots_costs_a_step_less_than_50_microseconds() {
             .collect();
         let work = Transaction { layer: LayerId(0), changes, shares: Vec::new() };
         let work = Commit { transaction: TransactionId(round), epoch: round, work };
-        let staged = (0..32).map(|slot| (SlotIndex(slot), Arc::clone(&pages[slot as usize]))).collect();
+        let staged: Vec<_> = (0..32).map(|slot| (SlotIndex(slot), pages[slot as usize])).collect();
         let start = Instant::now();
-        table.commit(&work, staged).unwrap();
+        table.commit(&work, &staged).unwrap();
         fastest = fastest.min(start.elapsed().as_nanos());
     }
     assert!(fastest < 50_000, "{fastest} ns");

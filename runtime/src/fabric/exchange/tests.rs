@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
-use kernels::StepArea;
 use kernels::backend::PageShape;
 use kernels::batch::StepLimits;
 use kernels::cpu::Cpu;
-use kernels::routing::{Copies, Slot};
+use kernels::routing::{Copies, LayerRouting, Slot};
 use kernels::tensor::{MatrixView, Values, WeightKind};
+use kernels::{Arena, PageId, StepArea};
 use plan::ids::RankId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -41,7 +41,9 @@ fn exchange(first: Frame, second: Frame) -> Result<u32, FabricError> {
     let (cpu, page) = (Cpu::new(1), PageShape { hidden: WIDTH, intermediate: 1, kind: WeightKind::F32 });
     let queue = cpu.queue().unwrap();
     let copies = Copies { starts: vec![0, 1], slots: vec![Slot { rank: 0, index: 0 }], bounds: vec![0] };
-    let mut slots = cpu.slots(group, vec![copies]).unwrap();
+    let mut slots = cpu
+        .slots(group, vec![LayerRouting { layer: 0, copies, pages: (0..SLOTS as u32).map(PageId).collect() }])
+        .unwrap();
     let mut batch = cpu.batch(StepLimits { tokens: 1, blocks: 0 }).unwrap();
     queue.upload(&StepArea::default(), &mut batch, &mut slots);
     let (mut routing, mut x) = (cpu.routing(group).unwrap(), cpu.buffer(group.rows() * WIDTH).unwrap());
@@ -51,8 +53,12 @@ fn exchange(first: Frame, second: Frame) -> Result<u32, FabricError> {
     queue.group(&mut slots, 0, &mut routing);
     let weights = Values::F32(&[0.0; WIDTH]);
     let (wide, high) = (MatrixView::new(1, WIDTH, weights), MatrixView::new(WIDTH, 1, weights));
-    let pages: Vec<_> = (0..SLOTS).map(|_| Arc::new(cpu.page(page, wide, wide, high))).collect();
-    queue.experts(&pages, &routing, &x, &mut results);
+    let arena = Arena::new(Arc::new(cpu), page).unwrap();
+    let mut pages: Vec<_> = (0..SLOTS).map(|_| arena.take().unwrap()).collect();
+    for page in &mut pages {
+        page.pack(wide, wide, high);
+    }
+    queue.experts(arena.memory(), &routing, &x, &mut results);
     Exchange::<Cpu>::combine(&mut exchange, &queue, &mut routing, &mut results)?;
     Ok(queue.collect(&batch, &slots).unwrap().pairs.iter().sum())
 }

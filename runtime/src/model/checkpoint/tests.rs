@@ -1,5 +1,8 @@
 use std::path::Path;
+use std::sync::Arc;
 
+use kernels::Arena;
+use kernels::cpu::Cpu;
 use plan::ids::{ExpertId, LayerId};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -129,8 +132,8 @@ fn a_weight_that_is_no_number_is_refused_when_it_is_read() {
     for mark in [f32::NAN, f32::NEG_INFINITY] {
         std::fs::write(directory.path().join(SINGLE), file(&tensors, expert, mark)).unwrap();
         let checkpoint = Checkpoint::open(directory.path()).unwrap();
-        let backend = kernels::cpu::Cpu::new(1);
-        let load = |expert| weights::expert(&backend, &checkpoint, LayerId(0), ExpertId(expert));
+        let arena = Arena::new(Arc::new(Cpu::new(1)), weights::expert_shape(&checkpoint)).unwrap();
+        let load = |expert| weights::expert(&checkpoint, LayerId(0), ExpertId(expert), &mut arena.take().unwrap());
         load(0).unwrap();
         let message = load(1).expect_err("it is not finite").to_string();
         assert_eq!(message, format!("tensor {expert} has a weight that is infinite or not a number, element 0"));

@@ -1,5 +1,7 @@
 //! What a rank reads of a checkpoint before it has any expert.
 
+use std::sync::Arc;
+
 use kernels::Backend;
 
 use super::{FeedForward, Layer, LoadModelError};
@@ -9,18 +11,18 @@ use crate::model::weights;
 
 /// Reads layer `index` without its experts; `sparse` counts the MoE layers.
 pub(super) fn load_layer<B: Backend>(
-    backend: &B,
+    backend: &Arc<B>,
     checkpoint: &Checkpoint,
     index: usize,
     sparse: &mut usize,
 ) -> Result<Layer<B>, LoadModelError> {
     let config = checkpoint.config();
     let (tensors, prefix) = (config.names, config.names.layer(index));
-    let vector = |name: &str| weights::vector(backend, checkpoint, &format!("{prefix}.{name}.weight"));
+    let vector = |name: &str| weights::vector(&**backend, checkpoint, &format!("{prefix}.{name}.weight"));
     let linear = |names: &[&str], columns: usize| {
         let named = |kind: &str| names.iter().map(|name| format!("{prefix}.{name}.{kind}")).collect::<Vec<_>>();
         let biases = if config.attention_bias { named("bias") } else { Vec::new() };
-        weights::linear(backend, checkpoint, &named("weight"), &biases, columns)
+        weights::linear(&**backend, checkpoint, &named("weight"), &biases, columns)
     };
     Ok(Layer {
         input_norm: vector(tensors.attention_norm)?,
@@ -34,7 +36,7 @@ pub(super) fn load_layer<B: Backend>(
             LayerKind::Sparse => {
                 let router = [format!("{prefix}.{}.weight", tensors.router)];
                 *sparse += 1;
-                FeedForward::Sparse(weights::linear(backend, checkpoint, &router, &[], config.hidden)?, *sparse - 1)
+                FeedForward::Sparse(weights::linear(&**backend, checkpoint, &router, &[], config.hidden)?, *sparse - 1)
             }
         },
     })

@@ -4,10 +4,8 @@ use std::time::Instant;
 
 use kernels::backend::{Backend, RouterShape, Write};
 use kernels::queue::{Queue, Rotation};
-use plan::ids::LayerId;
 
 use super::{ForwardError, ForwardTiming, Layer, Workspace};
-use crate::experts::routing::Routing;
 use crate::fabric::exchange::Exchange;
 use crate::model::config::Config;
 
@@ -16,7 +14,6 @@ pub(super) struct Pass<'a, B: Backend> {
     pub queue: &'a B::Queue,
     pub config: &'a Config,
     pub angles: &'a B::Buffer<f32>,
-    pub experts: &'a Routing<B::Page>,
     pub exchange: &'a mut dyn Exchange<B>,
     pub timing: ForwardTiming,
 }
@@ -48,8 +45,8 @@ impl<B: Backend> Pass<'_, B> {
         layer: usize,
         workspace: &mut Workspace<B>,
     ) -> Result<(), ForwardError> {
-        let Self { queue, config, experts, exchange, timing, .. } = self;
-        let Workspace { batch, slots, routing, hidden, normed, router: logits, results, .. } = workspace;
+        let Self { queue, config, exchange, timing, .. } = self;
+        let Workspace { arena, batch, slots, routing, hidden, normed, router: logits, results, .. } = workspace;
         let shape = RouterShape { experts: config.experts, top_k: config.top_k, normalise: config.normalise_top_k };
         queue.matmul(normed, router, Write::Replace, logits);
         queue.route(logits, shape, routing);
@@ -58,7 +55,7 @@ impl<B: Backend> Pass<'_, B> {
         exchange.dispatch(queue, routing, normed)?;
         let dispatched = Instant::now();
         queue.group(slots, layer, routing);
-        queue.experts(experts.pages(LayerId::from(layer)), routing, normed, results);
+        queue.experts(arena.memory(), routing, normed, results);
         let computed = Instant::now();
         exchange.combine(queue, routing, results)?;
         timing.exchange += (dispatched - start) + computed.elapsed();

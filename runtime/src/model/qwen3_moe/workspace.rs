@@ -1,8 +1,10 @@
 //! Device memory of a rank's steps in one group: as much as the largest step needs, made when the group forms.
 
+use std::sync::Arc;
+
 use kernels::batch::StepLimits;
-use kernels::routing::{Copies, GroupShape, LayerChange};
-use kernels::{Backend, DeviceError, Queue, StepArea};
+use kernels::routing::{GroupShape, LayerRouting};
+use kernels::{Arena, Backend, DeviceError, Queue, StepArea};
 
 use super::{CacheSize, LOGIT_ROWS};
 use crate::model::config::Config;
@@ -11,6 +13,8 @@ use crate::protocol::SequenceStep;
 /// The batch of a step, its routing, and its activations.
 pub struct Workspace<B: Backend> {
     pub(super) limits: StepLimits,
+    /// The pages that slots point at.
+    pub(super) arena: Arc<Arena<B>>,
     /// What goes to the device.
     pub(super) area: StepArea,
     pub(super) batch: B::Batch,
@@ -27,24 +31,26 @@ pub struct Workspace<B: Backend> {
 }
 
 impl<B: Backend> Workspace<B> {
-    /// For steps of a model with a cache of this size, as part of a group with these copies of each MoE layer's experts.
+    /// For steps of a model with a cache of this size, as part of a group with this routing of each MoE layer in order.
     ///
     /// # Errors
     /// If the device has no memory for it.
     pub fn new(
-        backend: &B,
+        arena: Arc<Arena<B>>,
         config: &Config,
         cache: CacheSize,
-        (group, copies): (GroupShape, Vec<Copies>),
+        (group, layers): (GroupShape, Vec<LayerRouting>),
     ) -> Result<Self, DeviceError> {
+        let backend = Arc::clone(arena.backend());
         let limits = StepLimits { tokens: group.tokens, blocks: cache.blocks };
         let logit_rows = LOGIT_ROWS.min(group.tokens);
         let activations = |rows: usize, width: usize| backend.buffer(rows.saturating_mul(width));
         Ok(Self {
             limits,
+            arena,
             area: StepArea::default(),
             batch: backend.batch(limits)?,
-            slots: backend.slots(group, copies)?,
+            slots: backend.slots(group, layers)?,
             routing: backend.routing(group)?,
             hidden: activations(group.tokens, config.hidden)?,
             normed: activations(group.rows(), config.hidden)?,
@@ -58,7 +64,7 @@ impl<B: Backend> Workspace<B> {
     }
 
     /// Puts a batch and changes of routing where the device gets them from, and asks nothing yet.
-    pub(super) fn fill(&mut self, batch: &[SequenceStep], changes: Vec<LayerChange>) {
+    pub(super) fn fill(&mut self, batch: &[SequenceStep], changes: Vec<LayerRouting>) {
         self.area.clear();
         self.area.changes = changes;
         for step in batch {

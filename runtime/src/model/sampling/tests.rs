@@ -3,7 +3,7 @@ use kernels::backend::Backend;
 use kernels::batch::StepLimits;
 use kernels::cpu::Cpu;
 use kernels::queue::Queue;
-use kernels::routing::{Copies, GroupShape};
+use kernels::routing::{GroupShape, LayerRouting};
 
 use super::*;
 use crate::protocol::SequenceId;
@@ -24,7 +24,7 @@ fn run(batch: &[SequenceStep], rows: &[Vec<f32>]) -> Vec<SequenceOutput> {
     assert_eq!(area.asked.len(), rows.len());
     let mut device = cpu.batch(StepLimits { tokens: area.ids.len(), blocks: 0 }).unwrap();
     let group = GroupShape { ranks: 1, rank: 0, layers: 1, slots: 1, top_k: 1, tokens: 1 };
-    let mut slots = cpu.slots(group, vec![Copies::default()]).unwrap();
+    let mut slots = cpu.slots(group, vec![LayerRouting::default()]).unwrap();
     queue.upload(&area, &mut device, &mut slots);
     queue.sample(&cpu.filled(&rows.concat()).unwrap(), 0..rows.len(), &mut device);
     outputs(batch, rows[0].len(), &queue.collect(&device, &slots).unwrap())

@@ -5,19 +5,27 @@ use std::net::SocketAddr;
 use kernels::backend::PageShape;
 use kernels::fingerprint::CHUNK_BYTES;
 use kernels::tensor::{MatrixView, Values, WeightKind};
+use kernels::{Arena, Page};
 use plan::map::{ExpertMap, MapShape};
 
 use super::*;
 use crate::experts::pages::HeldPages;
+use crate::experts::pages::tests::bytes;
 use crate::fabric::greeter::{Greeter, Stopper};
 
 /// Eight chunks and a part of one.
 const SHAPE: PageShape = PageShape { hidden: 96, intermediate: 480, kind: WeightKind::F32 };
 
-fn large(backend: &Cpu) -> <Cpu as Backend>::Page {
+fn large() -> Page<Cpu> {
+    let mut page = large_arena().take().unwrap();
     let values: Vec<f32> = (0..SHAPE.hidden * SHAPE.intermediate).map(|value| value as f32 + 0.5).collect();
     let view = |rows| MatrixView::new(rows, values.len() / rows, Values::F32(&values));
-    backend.page(SHAPE, view(SHAPE.intermediate), view(SHAPE.intermediate), view(SHAPE.hidden))
+    page.pack(view(SHAPE.intermediate), view(SHAPE.intermediate), view(SHAPE.hidden));
+    page
+}
+
+fn large_arena() -> Arc<Arena<Cpu>> {
+    Arena::new(Arc::new(Cpu::new(1)), SHAPE).unwrap()
 }
 
 /// One layer of which rank 0 holds expert 0, and ranks 1 and 2 expert 1.
@@ -58,13 +66,12 @@ impl Source {
 }
 
 fn give(mut connection: Connection, wrong: Option<usize>, tell: &Sender<PageRequest>) -> Result<(), ConnectionError> {
-    let backend = Cpu::new(1);
-    let page = large(&backend);
+    let page = large();
     loop {
         let request: PageRequest = connection.receive()?;
         tell.send(request).unwrap();
-        connection.send(&PageHead { chunks: backend.fingerprints(&page).chunks().to_vec() })?;
-        let data = backend.page_data(&page);
+        connection.send(&PageHead { chunks: page.fingerprints().chunks().to_vec() })?;
+        let data = bytes(&page);
         for (number, chunk) in data.chunks(CHUNK_BYTES).enumerate().skip(request.from as usize) {
             let mut chunk = chunk.to_vec();
             chunk[7] ^= u8::from(Some(number) == wrong);
@@ -75,9 +82,8 @@ fn give(mut connection: Connection, wrong: Option<usize>, tell: &Sender<PageRequ
 
 /// A mover of rank 0, which has these sources for expert 1, with `faults` on the way to them; what it reports, and the page.
 fn stage(secret: &Secret, sources: [SocketAddr; 2], faults: Faults) -> (Result<u64, NotStaged>, Option<Vec<u8>>) {
-    let backend = Arc::new(Cpu::new(1));
-    let expected = backend.fingerprints(&large(&backend)).page();
-    let pages = Pages::new(backend, SHAPE, map(), HeldPages::<Cpu>::new(), 1);
+    let expected = large().fingerprints().page();
+    let pages = Pages::new(large_arena(), map(), HeldPages::<Cpu>::new(), 1).unwrap();
     let (reports, received) = unbounded();
     let address =
         |rank: u32, moves: String| RankAddress { rank: RankId(rank), step: String::new(), moves, node: String::new() };
@@ -87,7 +93,7 @@ fn stage(secret: &Secret, sources: [SocketAddr; 2], faults: Faults) -> (Result<u
         rank: RankId(0),
         ranks: vec![address(0, String::new()), address(1, sources[0].to_string()), address(2, sources[1].to_string())],
         pages: Arc::clone(&pages),
-        load_page: Arc::new(|_, _| Err(Unreadable { reason: "no checkpoint".to_owned(), is_permanent: true })),
+        load_page: Arc::new(|_, _, _| Err(Unreadable { reason: "no checkpoint".to_owned(), is_permanent: true })),
         bytes_per_second: 0,
         reports,
         threads: VitalThreads::new(drop),
@@ -101,13 +107,12 @@ fn stage(secret: &Secret, sources: [SocketAddr; 2], faults: Faults) -> (Result<u
         HandOver::Staged(_, mut new) => new.pop(),
         HandOver::Aborted(_) => None,
     });
-    (report, page.map(|(_, new)| pages.backend().page_data(&new.commit()).into_owned()))
+    (report, page.map(|(_, new)| bytes(&new.commit())))
 }
 
 #[test]
 fn what_one_source_has_given_right_is_not_asked_of_the_next() {
-    let (secret, backend) = (Secret::draw().unwrap(), Cpu::new(1));
-    let right = backend.page_data(&large(&backend)).into_owned();
+    let (secret, right) = (Secret::draw().unwrap(), bytes(&large()));
     for (wrong, faults, from) in [
         (Some(0), Faults::default(), 0),
         (Some(3), Faults::default(), 3),
@@ -134,12 +139,12 @@ fn where_every_source_has_a_wrong_chunk_the_page_is_corrupt() {
 
 #[test]
 fn a_page_is_served_from_the_chunk_that_is_asked_for() {
-    let (secret, backend) = (Secret::draw().unwrap(), Arc::new(Cpu::new(1)));
-    let page = Arc::new(large(&backend));
-    let (right, all) = (backend.page_data(&page).into_owned(), backend.fingerprints(&page).chunks().to_vec());
+    let (secret, page) = (Secret::draw().unwrap(), Arc::new(large()));
+    let (right, all) = (bytes(&page), page.fingerprints().chunks().to_vec());
+    let arena = Arc::clone(page.arena());
     let held = HeldPages::<Cpu>::from([((LayerId(0), ExpertId(1)), page)]);
     let server = PageServer::start(TcpListener::bind("127.0.0.1:0").unwrap(), &VitalThreads::new(drop)).unwrap();
-    let pages = Pages::new(backend, SHAPE, map(), held, 0);
+    let pages = Pages::new(arena, map(), held, 0).unwrap();
     server.set(Some(Serving { group: GROUP, secret: secret.clone(), rank: RankId(1), ranks: 3, pages }));
     let purpose = Purpose::Moves { group: GROUP, from: RankId(0), to: RankId(1) };
     let mut connection = call(&server.address().to_string(), "rank 1", (purpose, &secret), PATIENCE).unwrap();

@@ -1,0 +1,263 @@
+//! A device that counts what is asked of it, and is late or fails when it is told to. The arithmetic is the CPU's.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytemuck::Pod;
+use kernels::backend::{CacheError, CacheShape, PageShape, RouterShape, Write};
+use kernels::batch::{Collected, StepLimits};
+use kernels::cpu::{self, Cpu, CpuQueue};
+use kernels::fingerprint::{Fingerprinter, Fingerprints};
+use kernels::queue::{Arrived, Home, Leaving, Returning, Rotation};
+use kernels::routing::{GroupShape, LayerRouting};
+use kernels::tensor::MatrixView;
+use kernels::{Backend, DeviceError, PageId, Queue, StepArea};
+
+/// What was asked of a device.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub uploads: AtomicU64,
+    /// Each is a download and a wait.
+    pub collects: AtomicU64,
+    /// Reads of a buffer by the host.
+    pub reads: AtomicU64,
+    /// Memory of any kind that was made.
+    pub allocations: AtomicU64,
+    /// Times that an exchange through the host waited for the device.
+    pub stops: AtomicU64,
+    pub marks: AtomicU64,
+}
+
+impl Counts {
+    /// All of them, in the order of the fields.
+    pub fn all(&self) -> [u64; 6] {
+        let Self { uploads, collects, reads, allocations, stops, marks } = self;
+        [uploads, collects, reads, allocations, stops, marks].map(|count| count.load(Ordering::Relaxed))
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The device.
+pub struct Watched {
+    cpu: Cpu,
+    pub counts: Arc<Counts>,
+    /// Marks up to this one have passed.
+    pub passed: AtomicU64,
+    /// Its next step fails.
+    pub fails: Arc<AtomicBool>,
+}
+
+impl Watched {
+    pub fn new() -> Self {
+        Self { cpu: Cpu::new(1), counts: Arc::default(), passed: AtomicU64::new(u64::MAX), fails: Arc::default() }
+    }
+
+    fn allocate<T>(&self, made: T) -> T {
+        count(&self.counts.allocations);
+        made
+    }
+}
+
+impl Backend for Watched {
+    type Buffer<T: Pod + Send + Sync> = cpu::Buffer<T>;
+    type Matrix = cpu::Matrix;
+    type Lookup = cpu::Lookup;
+    type Pages = cpu::Pages;
+    type Cache = cpu::Cache;
+    type Batch = cpu::Batch;
+    type Slots = cpu::Slots;
+    type Routing = cpu::Routing;
+    type Queue = WatchedQueue;
+    type Mark = u64;
+
+    fn queue(&self) -> Result<WatchedQueue, DeviceError> {
+        let (counts, fails) = (Arc::clone(&self.counts), Arc::clone(&self.fails));
+        Ok(WatchedQueue { queue: self.cpu.queue()?, counts, fails })
+    }
+
+    fn buffer<T: Pod + Send + Sync>(&self, capacity: usize) -> Result<cpu::Buffer<T>, DeviceError> {
+        self.allocate(self.cpu.buffer(capacity))
+    }
+
+    fn filled<T: Pod + Send + Sync>(&self, values: &[T]) -> Result<cpu::Buffer<T>, DeviceError> {
+        self.allocate(self.cpu.filled(values))
+    }
+
+    fn batch(&self, limits: StepLimits) -> Result<cpu::Batch, DeviceError> {
+        self.allocate(self.cpu.batch(limits))
+    }
+
+    fn slots(&self, group: GroupShape, layers: Vec<LayerRouting>) -> Result<cpu::Slots, DeviceError> {
+        self.allocate(self.cpu.slots(group, layers))
+    }
+
+    fn routing(&self, group: GroupShape) -> Result<cpu::Routing, DeviceError> {
+        self.allocate(self.cpu.routing(group))
+    }
+
+    fn matrix(&self, view: MatrixView<'_>, bias: Option<&[f32]>) -> Result<cpu::Matrix, DeviceError> {
+        self.allocate(self.cpu.matrix(view, bias))
+    }
+
+    fn lookup(&self, view: MatrixView<'_>) -> Result<cpu::Lookup, DeviceError> {
+        self.allocate(self.cpu.lookup(view))
+    }
+
+    fn pages(&self, shape: PageShape) -> Result<cpu::Pages, DeviceError> {
+        self.allocate(self.cpu.pages(shape))
+    }
+
+    fn add_page(&self, pages: &cpu::Pages, page: PageId) -> Result<(), DeviceError> {
+        self.allocate(self.cpu.add_page(pages, page))
+    }
+
+    fn page_bytes(&self, shape: PageShape) -> usize {
+        self.cpu.page_bytes(shape)
+    }
+
+    fn pack(&self, pages: &cpu::Pages, page: PageId, matrices: [MatrixView<'_>; 3]) {
+        self.cpu.pack(pages, page, matrices);
+    }
+
+    fn fill(&self, pages: &cpu::Pages, page: PageId, bytes: (usize, &[u8])) {
+        self.cpu.fill(pages, page, bytes);
+    }
+
+    fn read_page(&self, pages: &cpu::Pages, page: PageId, into: (usize, &mut [u8])) {
+        self.cpu.read_page(pages, page, into);
+    }
+
+    fn fingerprinter(&self) -> Fingerprinter {
+        self.cpu.fingerprinter()
+    }
+
+    fn fingerprints(&self, pages: &cpu::Pages, page: PageId) -> Fingerprints {
+        self.cpu.fingerprints(pages, page)
+    }
+
+    fn has_passed(&self, mark: &u64) -> bool {
+        *mark <= self.passed.load(Ordering::Relaxed)
+    }
+
+    fn cache(&self, shape: CacheShape) -> Result<cpu::Cache, CacheError> {
+        self.allocate(self.cpu.cache(shape))
+    }
+}
+
+/// Its queue.
+pub struct WatchedQueue {
+    queue: CpuQueue,
+    counts: Arc<Counts>,
+    fails: Arc<AtomicBool>,
+}
+
+impl Queue<Watched> for WatchedQueue {
+    fn upload(&self, area: &StepArea, batch: &mut cpu::Batch, slots: &mut cpu::Slots) {
+        count(&self.counts.uploads);
+        self.queue.upload(area, batch, slots);
+    }
+
+    fn collect<'a>(&self, batch: &'a cpu::Batch, slots: &'a cpu::Slots) -> Result<Collected<'a>, DeviceError> {
+        count(&self.counts.collects);
+        if self.fails.swap(false, Ordering::Relaxed) {
+            return Err(DeviceError::Failed { reason: "it was told to".to_owned(), usable: true });
+        }
+        self.queue.collect(batch, slots)
+    }
+
+    fn mark(&self) -> u64 {
+        count(&self.counts.marks);
+        self.counts.marks.load(Ordering::Relaxed)
+    }
+
+    fn read<'a, T: Pod + Send + Sync>(&self, buffer: &'a cpu::Buffer<T>) -> Cow<'a, [T]> {
+        count(&self.counts.reads);
+        self.queue.read(buffer)
+    }
+
+    fn embed(&self, table: &cpu::Lookup, batch: &cpu::Batch, out: &mut cpu::Buffer<f32>) {
+        self.queue.embed(table, batch, out);
+    }
+
+    fn rms_norm(&self, x: &cpu::Buffer<f32>, weight: &cpu::Buffer<f32>, epsilon: f32, out: &mut cpu::Buffer<f32>) {
+        self.queue.rms_norm(x, weight, epsilon, out);
+    }
+
+    fn matmul(&self, x: &cpu::Buffer<f32>, weights: &cpu::Matrix, write: Write, out: &mut cpu::Buffer<f32>) {
+        self.queue.matmul(x, weights, write, out);
+    }
+
+    fn rotate(&self, projected: &mut cpu::Buffer<f32>, batch: &cpu::Batch, rotation: &Rotation<'_, Watched>) {
+        let Rotation { heads, query_norm, key_norm, epsilon, angles } = *rotation;
+        self.queue.rotate(projected, batch, &Rotation { heads, query_norm, key_norm, epsilon, angles });
+    }
+
+    fn store(&self, cache: &mut cpu::Cache, projected: &cpu::Buffer<f32>, batch: &cpu::Batch) {
+        self.queue.store(cache, projected, batch);
+    }
+
+    fn attend(&self, cache: &cpu::Cache, projected: &cpu::Buffer<f32>, batch: &cpu::Batch, out: &mut cpu::Buffer<f32>) {
+        self.queue.attend(cache, projected, batch, out);
+    }
+
+    fn feed_forward(&self, page: (&cpu::Pages, PageId), x: &cpu::Buffer<f32>, out: &mut cpu::Buffer<f32>) {
+        self.queue.feed_forward(page, x, out);
+    }
+
+    fn route(&self, logits: &cpu::Buffer<f32>, shape: RouterShape, routing: &mut cpu::Routing) {
+        self.queue.route(logits, shape, routing);
+    }
+
+    fn choose(&self, batch: &cpu::Batch, slots: &cpu::Slots, layer: usize, routing: &mut cpu::Routing) {
+        self.queue.choose(batch, slots, layer, routing);
+    }
+
+    fn group(&self, slots: &mut cpu::Slots, layer: usize, routing: &mut cpu::Routing) {
+        self.queue.group(slots, layer, routing);
+    }
+
+    fn experts(
+        &self,
+        pages: &cpu::Pages,
+        routing: &cpu::Routing,
+        x: &cpu::Buffer<f32>,
+        results: &mut cpu::Buffer<f32>,
+    ) {
+        self.queue.experts(pages, routing, x, results);
+    }
+
+    fn combine(&self, results: &cpu::Buffer<f32>, routing: &mut cpu::Routing, out: &mut cpu::Buffer<f32>) {
+        self.queue.combine(results, routing, out);
+    }
+
+    fn gather(&self, x: &cpu::Buffer<f32>, batch: &cpu::Batch, asked: Range<usize>, out: &mut cpu::Buffer<f32>) {
+        self.queue.gather(x, batch, asked, out);
+    }
+
+    fn sample(&self, logits: &cpu::Buffer<f32>, asked: Range<usize>, batch: &mut cpu::Batch) {
+        self.queue.sample(logits, asked, batch);
+    }
+
+    fn leaving<'a>(&self, routing: &'a cpu::Routing, x: &'a cpu::Buffer<f32>) -> Leaving<'a> {
+        count(&self.counts.stops);
+        self.queue.leaving(routing, x)
+    }
+
+    fn arrive(&self, routing: &mut cpu::Routing, arrived: Arrived<'_>, x: &mut cpu::Buffer<f32>) {
+        self.queue.arrive(routing, arrived, x);
+    }
+
+    fn returning<'a>(&self, routing: &'a cpu::Routing, results: &'a cpu::Buffer<f32>) -> Returning<'a> {
+        count(&self.counts.stops);
+        self.queue.returning(routing, results)
+    }
+
+    fn come_home(&self, routing: &mut cpu::Routing, home: Home<'_>, results: &mut cpu::Buffer<f32>) {
+        self.queue.come_home(routing, home, results);
+    }
+}
