@@ -58,6 +58,7 @@ const NEVER_ONE: &[(&str, &str)] = &[
     ("context length is {", "the words by which clients of other servers know it"),
     ("the model was made for {most} tokens", "one that was made for a single token answers nothing"),
     ("reports {bytes} bytes of one transaction", "pages are larger"),
+    ("the KV cache holds {tokens} tokens", "a cache of one token answers nothing"),
     ("than the {most} bytes", "a bound of this program, or of an option in mebibytes"),
     ("has more than {", "a bound of this program"),
     ("a header of {size} bytes", "a header that is refused is long"),
