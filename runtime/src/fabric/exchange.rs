@@ -8,6 +8,9 @@ use super::{Fabric, FabricError, Frame};
 
 /// Between the ranks of one group. Every rank makes the same exchanges in the same order.
 pub trait Exchange<B: Backend>: Send {
+    /// Ranks of the group. Where there is one, nothing is exchanged.
+    fn ranks(&self) -> usize;
+
     /// Gives every other rank the rows that its slots are to compute, and puts those of the other ranks behind this rank's own
     /// in `x`, their pairs behind its own in `routing`.
     ///
@@ -156,15 +159,16 @@ impl<F: Fabric> HostExchange<F> {
 }
 
 impl<B: Backend, F: Fabric> Exchange<B> for HostExchange<F> {
+    fn ranks(&self) -> usize {
+        self.group.ranks
+    }
+
     fn dispatch(
         &mut self,
         queue: &B::Queue,
         routing: &mut B::Routing,
         x: &mut B::Buffer<f32>,
     ) -> Result<(), FabricError> {
-        if self.group.ranks == 1 {
-            return Ok(());
-        }
         self.fill(&queue.leaving(routing, x));
         self.fabric.all_to_all(&self.outgoing, &mut self.incoming)?;
         for rank in self.others() {
@@ -181,9 +185,6 @@ impl<B: Backend, F: Fabric> Exchange<B> for HostExchange<F> {
         routing: &mut B::Routing,
         results: &mut B::Buffer<f32>,
     ) -> Result<(), FabricError> {
-        if self.group.ranks == 1 {
-            return Ok(());
-        }
         self.fill_results(&queue.returning(routing, results));
         self.fabric.all_to_all(&self.outgoing, &mut self.incoming)?;
         for from in self.others() {

@@ -51,14 +51,19 @@ impl<B: Backend> Pass<'_, B> {
         queue.matmul(normed, router, Write::Replace, logits);
         queue.route(logits, shape, routing);
         queue.choose(batch, slots, layer, routing);
-        let start = Instant::now();
-        exchange.dispatch(queue, routing, normed)?;
-        let dispatched = Instant::now();
+        let (alone, start) = (exchange.ranks() == 1, Instant::now());
+        let mut dispatched = start;
+        if !alone {
+            exchange.dispatch(queue, routing, normed)?;
+            dispatched = Instant::now();
+        }
         queue.group(slots, layer, routing);
         queue.experts(arena.memory(), routing, normed, results);
         let computed = Instant::now();
-        exchange.combine(queue, routing, results)?;
-        timing.exchange += (dispatched - start) + computed.elapsed();
+        if !alone {
+            exchange.combine(queue, routing, results)?;
+            timing.exchange += (dispatched - start) + computed.elapsed();
+        }
         timing.experts += computed - dispatched;
         queue.combine(results, routing, hidden);
         Ok(())
