@@ -131,8 +131,16 @@ impl<B: Backend> Model<B> {
         for index in 0..config.layers.len() {
             layers.push(load_layer(&backend, checkpoint, index, &mut sparse)?);
         }
-        let embedding = checkpoint.tensor(config.names.embedding)?;
-        let head = if config.tied_embeddings { None } else { Some(checkpoint.tensor(config.names.head)?) };
+        let (rows, names) = (config.vocabulary, config.names);
+        let stored = checkpoint.tensor(names.embedding)?;
+        let embedding = backend.lookup(stored.matrix(rows))?;
+        let tied = if config.tied_embeddings { Some(backend.matrix(stored.matrix(rows), None)?) } else { None };
+        // Its memory is what the output matrix is read into.
+        drop(stored);
+        let head = match tied {
+            Some(head) => head,
+            None => backend.matrix(checkpoint.tensor(names.head)?.matrix(rows), None)?,
+        };
         // A sequence never has more positions than the cache has places, whatever the configuration allows.
         let positions = config.max_positions.min(cache.blocks * cache.block_tokens);
         let shape = CacheShape { heads: config.heads, blocks: cache.blocks, block_tokens: cache.block_tokens };
@@ -140,9 +148,9 @@ impl<B: Backend> Model<B> {
             block_tokens: cache.block_tokens,
             blocks: cache.blocks,
             positions,
-            head: backend.matrix(head.as_ref().unwrap_or(&embedding).matrix(config.vocabulary), None)?,
-            embedding: backend.lookup(embedding.matrix(config.vocabulary))?,
-            norm: weights::vector(&*backend, checkpoint, config.names.norm)?,
+            head,
+            embedding,
+            norm: weights::vector(&*backend, checkpoint, names.norm)?,
             angles: backend.filled(&rope_angles(&config, positions))?,
             caches: layers.iter().map(|_| backend.cache(shape)).collect::<Result<_, _>>()?,
             queue: backend.queue()?,
