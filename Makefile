@@ -29,7 +29,7 @@ test:
 
 bench: model = examples/models/tiny-moe
 bench:
-	cargo bench --locked --package runtime --bench movement --bench serving --bench coordinator
+	cargo bench --locked --package runtime --bench movement --bench gain --bench serving --bench coordinator
 	cargo build --locked --release --package runtime --example engine-bench
 	python3 tests/bench/peers.py target/release/examples/engine-bench "$$(tests/bench/setup.sh $(model))" $(model)
 

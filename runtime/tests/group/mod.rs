@@ -40,6 +40,11 @@ pub fn checkpoint() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-moe")
 }
 
+fn tiny_model() -> &'static Path {
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(checkpoint);
+    &FOLDER
+}
+
 /// What the members of this process' groups share.
 pub fn secret() -> Secret {
     static SECRET: LazyLock<Secret> = LazyLock::new(|| Secret::draw().unwrap());
@@ -60,6 +65,8 @@ pub struct Moves {
 /// How a group is made.
 #[derive(Clone, Copy)]
 pub struct Setup {
+    /// The folder of the checkpoint.
+    pub model: &'static Path,
     pub ranks: usize,
     pub redundancy: usize,
     pub settings: Settings,
@@ -83,6 +90,7 @@ impl Default for Setup {
             back_off_steps: 8,
         };
         Self {
+            model: tiny_model(),
             ranks: 4,
             redundancy: 4,
             settings,
@@ -103,7 +111,7 @@ pub struct Worker {
 
 impl Worker {
     pub fn start(rank: usize, coordinator: SocketAddr, setup: &Setup) -> Self {
-        Self::start_with(&checkpoint(), rank, coordinator, setup)
+        Self::start_with(setup.model, rank, coordinator, setup)
     }
 
     /// With a checkpoint of its own.
@@ -177,8 +185,7 @@ pub struct Deployment {
 
 impl Deployment {
     pub fn start(setup: Setup) -> Self {
-        let opened = Checkpoint::open(&checkpoint()).unwrap();
-        let model = opened.identity("tiny-moe");
+        let model = Checkpoint::open(setup.model).unwrap().identity("tiny-moe");
         let shape = MapShape::with_redundancy(model.layers, model.experts, setup.ranks, setup.redundancy).unwrap();
         Self::start_with(setup, ExpertMap::contiguous(shape).unwrap())
     }
@@ -191,13 +198,13 @@ impl Deployment {
 
     /// Does not wait for the first group; something happens before each rank reads an expert.
     pub fn begin(setup: Setup, before_read: impl Fn(usize) -> BeforeRead) -> Self {
-        let model = Checkpoint::open(&checkpoint()).unwrap().identity("tiny-moe");
+        let model = Checkpoint::open(setup.model).unwrap().identity("tiny-moe");
         let shape = MapShape::with_redundancy(model.layers, model.experts, setup.ranks, setup.redundancy).unwrap();
         Self::begin_with(setup, ExpertMap::contiguous(shape).unwrap(), before_read)
     }
 
     fn begin_with(setup: Setup, map: ExpertMap, before_read: impl Fn(usize) -> BeforeRead) -> Self {
-        let model = Checkpoint::open(&checkpoint()).unwrap().identity("tiny-moe");
+        let model = Checkpoint::open(setup.model).unwrap().identity("tiny-moe");
         let (fleet, events) = start_fleet(&setup, "127.0.0.1:0");
         let planner = Planner {
             policy: setup.policy,
@@ -210,7 +217,7 @@ impl Deployment {
             },
         };
         let topology = Arc::new(Topology::single_node(setup.ranks, map.shape().slots_per_rank));
-        let start = |rank| Worker::start_watched(&checkpoint(), rank, fleet.address(), &setup, before_read(rank));
+        let start = |rank| Worker::start_watched(setup.model, rank, fleet.address(), &setup, before_read(rank));
         let workers = (0..setup.ranks).map(|rank| Some(start(rank))).collect();
         Self {
             rebalancer: Rebalancer::new(setup.settings, model, map, 0).unwrap(),
@@ -403,7 +410,7 @@ impl Deployment {
 }
 
 fn start_fleet(setup: &Setup, address: &str) -> (Fleet, Receiver<FleetEvent>) {
-    let opened = Checkpoint::open(&checkpoint()).unwrap();
+    let opened = Checkpoint::open(setup.model).unwrap();
     let settings = FleetSettings {
         ranks: setup.ranks,
         secret: secret(),

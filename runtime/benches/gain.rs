@@ -1,0 +1,171 @@
+//! What EPLB is worth: throughput of two ranks of one thread each with EPLB off and on, beside what the load of the experts allows. The
+//! model's steps are mostly experts, and most of the traffic goes to those that are on one rank. Prints one JSON object and fails if
+//! the limit is missed.
+//!
+//! `cargo bench -p runtime --bench gain`
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark's own mistake ends it")]
+
+#[path = "../tests/group/mod.rs"]
+mod group;
+#[path = "gain/model.rs"]
+mod model;
+
+use std::time::Instant;
+
+use group::{Deployment, Setup};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use runtime::experts::rebalance::{Report, Settings};
+use runtime::protocol::{Batch, Sampling, SequenceId, SequenceWork, StepDone, Tokens};
+use serde_json::json;
+
+/// Ranks, and threads that compute: as many as the machine has cores that need be.
+const RANKS: usize = 2;
+/// Turns of each side, and steps of each turn: the two alternate, so that whatever else the machine does meets both alike.
+const TURNS: usize = 15;
+const TURN_STEPS: usize = 8;
+/// Tokens of prompts that each rank computes in a step.
+const TOKENS: usize = 256;
+const WINDOW_STEPS: u64 = 16;
+/// Balance from which on experts are where the load is, and steps in which they must be.
+const BALANCED: f64 = 0.97;
+const STEPS_TO_BALANCE: u64 = 200;
+/// What the figure is worth nothing without: the load of the busiest rank to the mean, and the experts' share of a balanced step.
+const LEAST_SKEW: f64 = 1.4;
+const LEAST_EXPERTS: f64 = 0.7;
+/// Of what the load allows.
+const LEAST_GAIN: f64 = 0.95;
+
+fn main() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    model::write(folder.path())?;
+    // The process ends with the benchmark.
+    let model = Box::leak(folder.path().to_owned().into_boxed_path());
+    let settings = |dynamic| Settings { dynamic, window_steps: WINDOW_STEPS, ..Setup::default().settings };
+    let setup = |dynamic| Setup { model, ranks: RANKS, redundancy: 2, settings: settings(dynamic), ..Setup::default() };
+    let [mut off, mut on] = [false, true].map(|dynamic| Deployment::start(setup(dynamic)));
+    while ratio(&on) < BALANCED {
+        assert!(on.steps < STEPS_TO_BALANCE, "not balanced after {} steps: {:?}", on.steps, on.reports);
+        run(&mut on, TURN_STEPS);
+    }
+    run(&mut off, TURN_STEPS);
+    let mut turns: Vec<Turn> = (0..TURNS).map(|number| Turn::take(&mut off, &mut on, number % 2 == 0)).collect();
+    let limits = [
+        ("skew", LEAST_SKEW, median(&mut turns, |turn| turn.off.busiest / turn.off.mean)),
+        ("experts_share_of_balanced_step", LEAST_EXPERTS, median(&mut turns, |turn| turn.off.mean / turn.allowed())),
+        ("gain_of_allowed", LEAST_GAIN, median(&mut turns, |turn| turn.gain() / turn.gain_allowed())),
+    ];
+    let met = limits.iter().all(|(_, least, figure)| figure >= least);
+    let figures: serde_json::Map<_, _> = limits
+        .iter()
+        .map(|&(name, least, figure)| (name.to_owned(), json!({"figure": figure, "least": least})))
+        .collect();
+    let report = json!({
+        "tokens_per_second_off": median(&mut turns, |turn| tokens_per_second(&turn.off)),
+        "tokens_per_second_on": median(&mut turns, |turn| tokens_per_second(&turn.on)),
+        "gain": median(&mut turns, Turn::gain), "gain_allowed": median(&mut turns, Turn::gain_allowed),
+        "ratio_off": ratio_of(&mut turns, |turn| &turn.off), "ratio_on": ratio_of(&mut turns, |turn| &turn.on),
+        "limits": figures, "met": met,
+    });
+    println!("{report:#}");
+    assert!(met, "a limit is missed");
+    Ok(())
+}
+
+/// Seconds of a step, on average.
+struct Cost {
+    step: f64,
+    /// Of experts, on the rank that had most of them, and on average over ranks.
+    busiest: f64,
+    mean: f64,
+}
+
+/// One turn of each side.
+struct Turn {
+    off: Cost,
+    on: Cost,
+}
+
+impl Turn {
+    fn take(off: &mut Deployment, on: &mut Deployment, off_first: bool) -> Self {
+        if off_first {
+            let off = run(off, TURN_STEPS);
+            Self { off, on: run(on, TURN_STEPS) }
+        } else {
+            let on = run(on, TURN_STEPS);
+            Self { off: run(off, TURN_STEPS), on }
+        }
+    }
+
+    /// Seconds of a step if no rank had more of the experts' work than the others.
+    fn allowed(&self) -> f64 {
+        self.off.step - (self.off.busiest - self.off.mean)
+    }
+
+    fn gain_allowed(&self) -> f64 {
+        self.off.step / self.allowed() - 1.0
+    }
+
+    fn gain(&self) -> f64 {
+        self.off.step / self.on.step - 1.0
+    }
+}
+
+/// Some steps in which every rank has a prompt of its own.
+fn run(deployment: &mut Deployment, steps: usize) -> Cost {
+    let (started, mut experts) = (Instant::now(), [0.0; RANKS]);
+    for _ in 0..steps {
+        let number = deployment.steps;
+        let batches = (0..RANKS).map(|rank| batch(number, rank)).collect();
+        let answers: Vec<StepDone> = deployment.step(batches).expect("no rank is lost");
+        for (experts, answer) in experts.iter_mut().zip(&answers) {
+            *experts += f64::from(answer.timing.experts) / 1e6;
+        }
+    }
+    let steps = steps as f64;
+    Cost {
+        step: started.elapsed().as_secs_f64() / steps,
+        busiest: experts.iter().copied().fold(0.0, f64::max) / steps,
+        mean: experts.iter().sum::<f64>() / RANKS as f64 / steps,
+    }
+}
+
+/// A prompt of random tokens; the one of the step before is forgotten.
+fn batch(number: u64, rank: usize) -> Batch {
+    let id = |number: u64| SequenceId(number * RANKS as u64 + rank as u64);
+    let mut random = StdRng::seed_from_u64(id(number).0);
+    let work = SequenceWork {
+        sequence: id(number),
+        begins: Some(Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0, logprob: false }),
+        position: 0,
+        tokens: Tokens::Given((0..TOKENS).map(|_| random.random_range(0..model::VOCABULARY)).collect()),
+        blocks: (0..(TOKENS as u32).div_ceil(group::BLOCK_TOKENS)).collect(),
+        sample: true,
+        score: Vec::new(),
+        top_logprobs: 0,
+    };
+    Batch { ended: Vec::new(), work: vec![work] }
+}
+
+/// Of the last window that has closed.
+fn ratio(deployment: &Deployment) -> f64 {
+    let closed = deployment.reports.iter().rev().find_map(|report| match report {
+        Report::WindowClosed(window) => Some(window.ratio),
+        _ => None,
+    });
+    closed.unwrap_or(0.0)
+}
+
+fn ratio_of(turns: &mut [Turn], side: impl Fn(&Turn) -> &Cost) -> f64 {
+    median(turns, |turn| side(turn).mean / side(turn).busiest)
+}
+
+fn tokens_per_second(cost: &Cost) -> f64 {
+    (RANKS * TOKENS) as f64 / cost.step
+}
+
+fn median(turns: &mut [Turn], figure: impl Fn(&Turn) -> f64) -> f64 {
+    turns.sort_by(|a, b| figure(a).total_cmp(&figure(b)));
+    figure(&turns[turns.len() / 2])
+}
