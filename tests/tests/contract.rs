@@ -201,9 +201,7 @@ fn rank_agrees(checked: &Checked, container: &Container, settings: &WorkerSettin
     if let Some(threads) = spec.ranks.threads {
         assert_eq!(settings.threads, usize::try_from(threads).unwrap());
     }
-    if let Some(blocks) = spec.ranks.kv_blocks {
-        assert_eq!(settings.cache.blocks, usize::try_from(blocks).unwrap());
-    }
+    assert_eq!(settings.kv_blocks, spec.ranks.kv_blocks.map(|blocks| usize::try_from(blocks).unwrap()));
 }
 
 fn in_config_map() -> StartMap {
