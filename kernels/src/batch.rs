@@ -10,7 +10,7 @@ pub const MOST_BEST: usize = 20;
 /// The most that a step has; memory for it is made before the first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepLimits {
-    /// Tokens.
+    /// Tokens of all its sequences together.
     pub tokens: usize,
     /// Cache blocks of all its sequences together.
     pub blocks: usize,

@@ -98,7 +98,7 @@ pub struct Leaving<'a> {
 pub struct Arrived<'a> {
     /// Length of a row.
     pub width: usize,
-    /// Rows.
+    /// The rows, one after the other, `[rows, width]`.
     pub values: &'a [f32],
     /// Pairs, by rows of which those of this frame follow all that are here.
     pub pairs: &'a [Pair],

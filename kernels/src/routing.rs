@@ -69,9 +69,9 @@ pub struct LayerRouting {
 /// The group whose slots are routed to, as one rank of it sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupShape {
-    /// Ranks.
+    /// Ranks of the group.
     pub ranks: usize,
-    /// This one.
+    /// The number of the rank that sees it so.
     pub rank: usize,
     /// MoE layers.
     pub layers: usize,

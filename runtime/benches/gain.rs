@@ -16,8 +16,8 @@ use std::time::Instant;
 use group::{Deployment, Setup};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use runtime::experts::rebalance::{Report, Settings};
-use runtime::protocol::{Batch, Sampling, SequenceId, SequenceWork, StepDone, Tokens};
+use runtime::experts::rebalance::Settings;
+use runtime::protocol::{Batch, SequenceWork, StepDone};
 use serde_json::json;
 
 /// Ranks, and threads that compute: as many as the machine has cores that need be.
@@ -45,7 +45,7 @@ fn main() -> anyhow::Result<()> {
     let settings = |dynamic| Settings { dynamic, window_steps: WINDOW_STEPS, ..Setup::default().settings };
     let setup = |dynamic| Setup { model, ranks: RANKS, redundancy: 2, settings: settings(dynamic), ..Setup::default() };
     let [mut off, mut on] = [false, true].map(|dynamic| Deployment::start(setup(dynamic)));
-    while ratio(&on) < BALANCED {
+    while on.ratios().last().is_none_or(|&ratio| ratio < BALANCED) {
         assert!(on.steps < STEPS_TO_BALANCE, "not balanced after {} steps: {:?}", on.steps, on.reports);
         run(&mut on, TURN_STEPS);
     }
@@ -141,30 +141,12 @@ fn run(deployment: &mut Deployment, steps: usize) -> Cost {
     }
 }
 
-/// A prompt of random tokens; the one of the step before is forgotten.
+/// A prompt of random tokens, with the token that follows.
 fn batch(number: u64, rank: usize) -> Batch {
-    let id = |number: u64| SequenceId(number * RANKS as u64 + rank as u64);
-    let mut random = StdRng::seed_from_u64(id(number).0);
-    let work = SequenceWork {
-        sequence: id(number),
-        begins: Some(Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0, logprob: false }),
-        position: 0,
-        tokens: Tokens::Given((0..TOKENS).map(|_| random.random_range(0..model::VOCABULARY)).collect()),
-        blocks: (0..(TOKENS as u32).div_ceil(group::BLOCK_TOKENS)).collect(),
-        sample: true,
-        score: Vec::new(),
-        top_logprobs: 0,
-    };
-    Batch { ended: Vec::new(), work: vec![work] }
-}
-
-/// Of the last window that has closed.
-fn ratio(deployment: &Deployment) -> f64 {
-    let closed = deployment.reports.iter().rev().find_map(|report| match report {
-        Report::WindowClosed(window) => Some(window.ratio),
-        _ => None,
-    });
-    closed.unwrap_or(0.0)
+    let number = number * RANKS as u64 + rank as u64;
+    let mut random = StdRng::seed_from_u64(number);
+    let tokens = (0..TOKENS).map(|_| random.random_range(0..model::VOCABULARY)).collect();
+    Batch { ended: Vec::new(), work: vec![SequenceWork { sample: true, ..group::prefill(number, tokens) }] }
 }
 
 fn tokens_per_second(cost: &Cost) -> f64 {

@@ -18,7 +18,7 @@ use plan::map::ExpertMap;
 use plan::moves::{SlotChange, Transaction};
 use runtime::coordinator::ranks::Ranks as _;
 use runtime::experts::rebalance::{Report, Settings};
-use runtime::protocol::{Batch, Commit, Sampling, SequenceId, SequenceWork, ToRank, Tokens, TransactionId};
+use runtime::protocol::{Batch, Commit, ToRank, TransactionId};
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
@@ -221,18 +221,18 @@ fn follow(policy: Policy) -> Followed {
     let (mut met, mut shifts) = (0, 0);
     for domain in domains {
         let tokens = domain_tokens(domain);
-        let first = measured(&deployment).len();
+        let first = deployment.ratios().len();
         let mut offset = 0;
-        while measured(&deployment).len() < first + 3 {
+        while deployment.ratios().len() < first + 3 {
             let sequence = |rank: usize| {
                 let start = (offset + rank * TOKENS_PER_RANK) % (tokens.len() - TOKENS_PER_RANK);
-                prefill(deployment.steps * 4 + rank as u64, &tokens[start..start + TOKENS_PER_RANK])
+                group::prefill(deployment.steps * 4 + rank as u64, tokens[start..start + TOKENS_PER_RANK].to_vec())
             };
             let batches = (0..4).map(|rank| Batch { ended: Vec::new(), work: vec![sequence(rank)] }).collect();
             deployment.step(batches).expect("no rank is lost");
             offset += 4 * TOKENS_PER_RANK;
         }
-        let ratios: Vec<f64> = measured(&deployment)[first..].to_vec();
+        let ratios: Vec<f64> = deployment.ratios().split_off(first);
         // The window that the shift opens, and the next.
         if ratios[0] <= RATIO_AFTER_SHIFT {
             shifts += 1;
@@ -241,29 +241,6 @@ fn follow(policy: Policy) -> Followed {
         windows.push(json!({ "domain": domain, "ratios": ratios }));
     }
     Followed { windows, shifts, met, pages: moved(&deployment) }
-}
-
-/// Ratios of the windows that have closed.
-fn measured(deployment: &Deployment) -> Vec<f64> {
-    let closed = deployment.reports.iter().filter_map(|report| match report {
-        Report::WindowClosed(window) => Some(window.ratio),
-        _ => None,
-    });
-    closed.collect()
-}
-
-fn prefill(number: u64, tokens: &[u32]) -> SequenceWork {
-    let sampling = Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0, logprob: false };
-    SequenceWork {
-        sequence: SequenceId(number),
-        begins: Some(sampling),
-        position: 0,
-        tokens: Tokens::Given(tokens.to_vec()),
-        blocks: (0..(tokens.len() as u32).div_ceil(group::BLOCK_TOKENS)).collect(),
-        sample: false,
-        score: Vec::new(),
-        top_logprobs: 0,
-    }
 }
 
 fn domain_tokens(domain: &str) -> Vec<u32> {

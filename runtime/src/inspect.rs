@@ -61,7 +61,7 @@ pub struct Foreseen {
 /// How a model is to be spread over ranks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spread {
-    /// Ranks.
+    /// How many ranks share the experts.
     pub ranks: usize,
     /// Physical experts of each layer beyond one copy of each.
     pub redundancy: usize,

@@ -18,7 +18,7 @@ use super::json::{self, Document};
 /// A model, whatever family it is of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Tokens.
+    /// How many tokens the model knows.
     pub vocabulary: usize,
     /// Width of the residual stream.
     pub hidden: usize,

@@ -10,6 +10,12 @@ use super::config::Config;
 use super::json;
 use super::weights;
 
+/// Bytes of weights, as logs and answers tell them, in gigabytes.
+#[must_use]
+pub fn gigabytes(bytes: u64) -> String {
+    format!("{:.2}", bytes as f64 / 1e9)
+}
+
 /// See the module's documentation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sizes {

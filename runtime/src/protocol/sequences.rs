@@ -41,9 +41,9 @@ pub struct SequenceWork {
     pub blocks: Vec<u32>,
     /// Whether to sample the token after the last of `tokens`; not while a prompt is not at its end.
     pub sample: bool,
-    /// As in [`SequenceStep::score`].
+    /// For each of `tokens` the token that follows it, if its log-probability is wanted; empty if none is.
     pub score: Vec<Option<u32>>,
-    /// As in [`SequenceStep::top_logprobs`].
+    /// How many best tokens to report beside each score and sample; 0 for none.
     pub top_logprobs: u32,
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::metrics::WorkerMetrics;
 use crate::descriptors::Places;
 use crate::http::{self, ConnectionBounds};
+use crate::model::sizes::gigabytes;
 use crate::threads::VitalThreads;
 
 /// Serves until it is dropped.
@@ -47,10 +48,9 @@ impl HealthServer {
 /// Whether a rank is part of a group, or what it waits for.
 fn readiness(failure: Option<String>, metrics: &WorkerMetrics) -> (StatusCode, String) {
     let waits = |words: String| (StatusCode::SERVICE_UNAVAILABLE, words);
-    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
     match (failure, metrics.load_progress()) {
         (Some(reason), _) => waits(format!("failed: {reason}\n")),
-        (None, Some((read, of))) => waits(format!("loading: {:.2} of {:.2} GB\n", gigabytes(read), gigabytes(of))),
+        (None, Some((read, of))) => waits(format!("loading: {} of {} GB\n", gigabytes(read), gigabytes(of))),
         (None, None) if metrics.is_formed() => (StatusCode::OK, "part of a group\n".to_owned()),
         (None, None) => waits("not part of a group\n".to_owned()),
     }

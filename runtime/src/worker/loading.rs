@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::metrics::WorkerMetrics;
 use crate::model::checkpoint::Checkpoint;
+use crate::model::sizes::gigabytes;
 
 /// How often the metrics follow.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -34,8 +35,8 @@ impl Progress {
             return None;
         }
         self.next = elapsed + TELL_EVERY;
-        let (gigabytes, seconds) = (|bytes: u64| bytes as f64 / 1e9, elapsed.as_secs());
-        let said = format!("loading: {:.2} of {:.2} GB in {seconds} s", gigabytes(done), gigabytes(self.bytes));
+        let seconds = elapsed.as_secs();
+        let said = format!("loading: {} of {} GB in {seconds} s", gigabytes(done), gigabytes(self.bytes));
         let rate = done.saturating_sub(self.before) as f64 / elapsed.as_secs_f64();
         let left = self.bytes.saturating_sub(done) as f64 / rate;
         Some(if left.is_finite() { format!("{said}, some {left:.0} s left") } else { said })

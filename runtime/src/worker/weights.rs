@@ -21,6 +21,7 @@ use crate::experts::mover::{LoadPage, Unreadable};
 use crate::experts::pages::HeldPages;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::qwen3_moe::{CacheSize, expert_shape, load_expert};
+use crate::model::sizes::gigabytes;
 
 /// Reads all but the experts.
 pub(super) type StartEngine = Box<dyn FnOnce(CacheSize) -> Result<Engine<Cpu>, WorkerError> + Send>;
@@ -83,8 +84,7 @@ impl Weights {
         let loaded = loaded?;
         drop(watch);
         self.before = None;
-        let (gigabytes, seconds) = (bytes as f64 / 1e9, started.elapsed().as_secs_f64());
-        tracing::info!("loaded: {gigabytes:.2} GB; it took {seconds:.1} s");
+        tracing::info!("loaded: {} GB; it took {:.1} s", gigabytes(bytes), started.elapsed().as_secs_f64());
         Ok(loaded)
     }
 

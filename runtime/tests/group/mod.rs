@@ -293,6 +293,15 @@ impl Deployment {
         }
     }
 
+    /// Balance ratios of the windows that have closed.
+    pub fn ratios(&self) -> Vec<f64> {
+        let closed = self.reports.iter().filter_map(|report| match report {
+            Report::WindowClosed(window) => Some(window.ratio),
+            _ => None,
+        });
+        closed.collect()
+    }
+
     pub fn on(&mut self, event: Event<'_>) {
         let effects = self.rebalancer.on(event);
         self.carry_out(effects);
@@ -490,6 +499,20 @@ impl Sequence {
             score: Vec::new(),
             top_logprobs: 0,
         }
+    }
+}
+
+/// A whole prompt, of which nothing is asked, in the first places of a rank's cache.
+pub fn prefill(number: u64, tokens: Vec<u32>) -> SequenceWork {
+    SequenceWork {
+        sequence: SequenceId(number),
+        begins: Some(Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0, logprob: false }),
+        position: 0,
+        blocks: (0..(tokens.len() as u32).div_ceil(BLOCK_TOKENS)).collect(),
+        tokens: Tokens::Given(tokens),
+        sample: false,
+        score: Vec::new(),
+        top_logprobs: 0,
     }
 }
 

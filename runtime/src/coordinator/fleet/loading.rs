@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use plan::ids::RankId;
 
+use crate::model::sizes::gigabytes;
+
 /// How far one rank is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Progress {
@@ -72,10 +74,6 @@ pub(super) fn words(ranks: &[Progress]) -> String {
         0 => format!("{said} and has not begun"),
         of => format!("{said} with {} of {} GB", gigabytes(progress.read), gigabytes(of)),
     }
-}
-
-fn gigabytes(bytes: u64) -> String {
-    format!("{:.2}", bytes as f64 / 1e9)
 }
 
 #[cfg(test)]

@@ -123,14 +123,14 @@ mod tests {
     fn a_wrong_chunk_is_found_where_it_is_and_what_came_before_it_stays() {
         let (_pages, into) = staging();
         let sent = page();
-        let (bytes, right) = (bytes(&sent), sent.fingerprints());
-        assert!(right.chunks().len() > 4 && !bytes.len().is_multiple_of(CHUNK_BYTES));
+        let (whole, right) = (bytes(&sent), sent.fingerprints());
+        assert!(right.chunks().len() > 4 && !whole.len().is_multiple_of(CHUNK_BYTES));
         let mut arriving = Arriving::new(into, right.page());
         assert_eq!(arriving.put(right.chunks()[0]), Err(Corrupt), "nothing is known of it yet");
         assert_eq!(arriving.told(right.chunks().to_vec()), Ok(()));
         let bring = |arriving: &mut Arriving<Cpu>, change: u8| {
             let (place, into) = arriving.next().unwrap();
-            let mut chunk = bytes[place.clone()].to_vec();
+            let mut chunk = whole[place.clone()].to_vec();
             *chunk.last_mut().unwrap() ^= change;
             into.fill(place.start, &chunk);
             let found = into.fingerprinter().chunk(&chunk);
@@ -145,7 +145,7 @@ mod tests {
             assert_eq!(bring(&mut arriving, 0), Ok(()));
         }
         let received = arriving.finish().commit();
-        assert_eq!(super::tests::bytes(&received), bytes);
+        assert_eq!(bytes(&received), whole);
         assert_eq!(received.fingerprints(), right);
     }
 

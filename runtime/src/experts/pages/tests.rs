@@ -63,15 +63,19 @@ fn receive(pages: &Arc<Pages<Cpu>>, layer: u32, expert: u32) -> StagedPage<Cpu> 
     reserved.seal(sent.fingerprints().clone())
 }
 
-/// Expert 2 comes to slot 1 of rank 0 and expert 1 to slot 0 of rank 1.
-fn exchange() -> Commit {
-    let change = |rank: u32, slot: u32, from: u32, to: u32| SlotChange {
+/// A slot of one of two ranks that gets an expert from the other.
+pub fn change(rank: u32, slot: u32, from: u32, to: u32) -> SlotChange {
+    SlotChange {
         rank: RankId(rank),
         slot: SlotIndex(slot),
         from: ExpertId(from),
         to: ExpertId(to),
         source: RankId(1 - rank),
-    };
+    }
+}
+
+/// Expert 2 comes to slot 1 of rank 0 and expert 1 to slot 0 of rank 1.
+fn exchange() -> Commit {
     let changes = vec![change(0, 1, 1, 2), change(1, 0, 2, 1)];
     let work = Transaction { layer: LayerId(0), changes, shares: Vec::new() };
     Commit { transaction: TransactionId(1), epoch: 1, work }

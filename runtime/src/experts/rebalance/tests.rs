@@ -7,10 +7,10 @@ mod wishes;
 
 use plan::coverage::Coverage;
 use plan::expected::Expected;
-use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
+use plan::ids::{ExpertId, LayerId, RankId};
 use plan::load::{ExpertLoad, WINDOWS_KEPT};
 use plan::map::MapShape;
-use plan::moves::{SlotChange, transactions};
+use plan::moves::transactions;
 use plan::policy::{Case, Reason, Terms, decide};
 use plan::topology::Topology;
 use plan::wire::{self, MapDocument};

@@ -55,7 +55,7 @@ impl Fan {
         Self { spokes: connections.into_iter().map(spoke).collect(), room: vec![0; ROOM] }
     }
 
-    /// Peers.
+    /// How many peers it has.
     #[must_use]
     pub fn len(&self) -> usize {
         self.spokes.len()

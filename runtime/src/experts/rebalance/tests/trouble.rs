@@ -1,6 +1,7 @@
 //! What becomes of moves that go wrong.
 
 use super::*;
+use crate::experts::pages::tests::change;
 
 #[test]
 fn a_failed_transaction_is_aborted_everywhere_and_tried_again_after_a_growing_number_of_steps() {
@@ -79,13 +80,6 @@ fn a_rank_that_never_reports_fails_its_transaction_after_the_deadline() {
 fn a_transaction_that_no_rank_could_stage_is_refused_at_once() {
     let mut driven = Driven::new(Settings { staging_pages: 1, ..settings() });
     driven.steps(40);
-    let change = |rank: u32, slot: u32, from: u32, to: u32| SlotChange {
-        rank: RankId(rank),
-        slot: SlotIndex(slot),
-        from: ExpertId(from),
-        to: ExpertId(to),
-        source: RankId(1 - rank),
-    };
     let changes = vec![change(0, 0, 0, 2), change(0, 1, 1, 3), change(1, 0, 2, 0), change(1, 1, 3, 1)];
     let transactions = vec![Transaction { layer: LayerId(0), changes, shares: Vec::new() }];
     let outcome = PlanOutcome::Move { transactions, decision: None };
