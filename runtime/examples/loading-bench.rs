@@ -16,7 +16,7 @@ use kernels::cpu::Cpu;
 use plan::ids::{ExpertId, LayerId};
 use rayon::prelude::*;
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::qwen3_moe::{CacheSize, Model, expert_shape, load_expert};
+use runtime::model::forward::{CacheSize, Model, expert_shape, load_expert};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 

@@ -17,7 +17,7 @@ use self::membership::Work;
 pub use self::membership::{Membership, StepPath};
 use crate::experts::routing::CommitError;
 use crate::fabric::framing::{Closer, ConnectionError};
-use crate::model::qwen3_moe::{ForwardError, ForwardTiming, Model, StepOutcome};
+use crate::model::forward::{ForwardError, ForwardTiming, Model, StepOutcome};
 use crate::protocol::{NotKnown, StepDone, StepTiming, TransactionId};
 use crate::threads::VitalThreads;
 

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::coordinator::settings::{SettingsError, folder_name, load_texts, open_checkpoint};
 use crate::memory::{CacheUse, Memory, TooLarge, of_cache, of_experts, of_staging, of_weights, usual_blocks};
-use crate::model::qwen3_moe::CacheSize;
+use crate::model::forward::CacheSize;
 use crate::model::sizes::Sizes;
 use crate::quoted::Quoted;
 use crate::server::ModelLimits;

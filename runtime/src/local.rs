@@ -18,7 +18,7 @@ use crate::coordinator::start::{Coordinator, StartError};
 use crate::fabric::secret::Secret;
 use crate::memory::{CacheUse, Memory, TooLarge, of_cache, of_staging, of_weights, usual_blocks};
 use crate::model::checkpoint::Checkpoint;
-use crate::model::qwen3_moe::CacheSize;
+use crate::model::forward::CacheSize;
 use crate::model::sizes::Sizes;
 use crate::quoted::Quoted;
 use crate::worker::DeviceArguments;

@@ -9,7 +9,7 @@ use rustix::process::{Resource, getrlimit};
 use thiserror::Error;
 
 use crate::model::config::Config;
-use crate::model::qwen3_moe::CacheSize;
+use crate::model::forward::CacheSize;
 use crate::model::sizes::Sizes;
 
 /// What of the memory that weights, experts and staging pages leave to a rank its KV cache takes where nobody says how much; the

@@ -39,7 +39,7 @@ use crate::fabric::mesh::StepPort;
 use crate::fabric::secret::{Secret, random};
 use crate::memory::{self, CacheUse, Memory, TooLarge, of_cache, of_staging, of_weights};
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
-use crate::model::qwen3_moe::{CacheSize, LoadModelError, Model};
+use crate::model::forward::{CacheSize, LoadModelError, Model};
 use crate::protocol::{FromRank, ProcessId};
 use crate::threads::{ThreadEnded, VitalThreads};
 

@@ -14,7 +14,7 @@ use runtime::experts::routing::Routing;
 use runtime::fabric::Solo;
 use runtime::fabric::exchange::HostExchange;
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::qwen3_moe::{CacheSize, Model, Workspace, expert_shape, load_expert};
+use runtime::model::forward::{CacheSize, Model, Workspace, expert_shape, load_expert};
 use runtime::protocol::{Sampling, SequenceId, SequenceStep};
 
 /// Tokens of the longest sequence.

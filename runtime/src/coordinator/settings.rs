@@ -29,7 +29,7 @@ use crate::experts::record;
 use crate::fabric::secret::Secret;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::folder;
-use crate::model::qwen3_moe::expert_shape;
+use crate::model::forward::expert_shape;
 use crate::quoted::Quoted;
 use crate::scheduler::Limits;
 use crate::server::{AdminAccess, Keys, ModelLimits, ServedModel};

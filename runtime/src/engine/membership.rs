@@ -15,7 +15,7 @@ use crate::experts::routing::Routing;
 use crate::fabric::exchange::HostExchange;
 use crate::fabric::framing::Connection;
 use crate::fabric::mesh::Mesh;
-use crate::model::qwen3_moe::Workspace;
+use crate::model::forward::Workspace;
 use crate::protocol::{Commit, SequenceStep, Sequences, Step, StepDone, TransactionId};
 
 /// A rank's part in one group.

@@ -11,7 +11,7 @@ use safetensors::Dtype;
 
 use super::checkpoint::{Checkpoint, CheckpointError, Loaded, Place};
 use super::config::{Config, LayerKind, TensorNames};
-use super::qwen3_moe::LoadModelError;
+use super::forward::LoadModelError;
 
 /// How expert tensors are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -153,13 +153,13 @@ mod tests {
         let experts = checkpoint.expert_bytes() * (config.sparse_layers() * config.experts) as u64;
         assert_eq!(checkpoint.shared_bytes() + experts, checkpoint.bytes());
         let backend = Arc::new(kernels::cpu::Cpu::new(1));
-        let cache = crate::model::qwen3_moe::CacheSize { blocks: 1, block_tokens: kernels::backend::CACHE_TILE };
-        drop(crate::model::qwen3_moe::Model::load(Arc::clone(&backend), &checkpoint, cache).unwrap());
+        let cache = crate::model::forward::CacheSize { blocks: 1, block_tokens: kernels::backend::CACHE_TILE };
+        drop(crate::model::forward::Model::load(Arc::clone(&backend), &checkpoint, cache).unwrap());
         assert_eq!(checkpoint.bytes_read(), checkpoint.shared_bytes());
         let (layer, expert) = (plan::ids::LayerId(3), plan::ids::ExpertId(31));
-        let shape = crate::model::qwen3_moe::expert_shape(&checkpoint);
+        let shape = crate::model::forward::expert_shape(&checkpoint);
         let mut page = kernels::Arena::new(backend, shape).unwrap().take().unwrap();
-        crate::model::qwen3_moe::load_expert(&checkpoint, layer, expert, &mut page).unwrap();
+        crate::model::forward::load_expert(&checkpoint, layer, expert, &mut page).unwrap();
         assert_eq!(checkpoint.bytes_read(), checkpoint.shared_bytes() + checkpoint.expert_bytes());
     }
 }

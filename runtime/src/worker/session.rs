@@ -30,7 +30,7 @@ use crate::fabric::mesh::{Dissolver, Largest, Mesh, MeshError, MeshSetup};
 use crate::fabric::purpose::{GroupId, Purpose};
 use crate::fabric::secret::Secret;
 use crate::memory::TooLarge;
-use crate::model::qwen3_moe::Workspace;
+use crate::model::forward::Workspace;
 use crate::protocol::{FromRank, MOST_WORDS, RankAddress, ToRank};
 use crate::quoted::shortened;
 

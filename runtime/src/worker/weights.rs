@@ -20,7 +20,7 @@ use crate::experts::load::{BeforeRead, LoadError, load_experts};
 use crate::experts::mover::{LoadPage, Unreadable};
 use crate::experts::pages::HeldPages;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::qwen3_moe::{CacheSize, expert_shape, load_expert};
+use crate::model::forward::{CacheSize, expert_shape, load_expert};
 use crate::model::sizes::gigabytes;
 
 /// Reads all but the experts.

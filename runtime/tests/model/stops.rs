@@ -17,7 +17,7 @@ use runtime::fabric::exchange::HostExchange;
 use runtime::fabric::in_process::InProcess;
 use runtime::fabric::{Fabric as _, in_process};
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::qwen3_moe::{CacheSize, ForwardError, Model, Workspace, expert_shape, load_expert};
+use runtime::model::forward::{CacheSize, ForwardError, Model, Workspace, expert_shape, load_expert};
 use runtime::protocol::{Commit, Sampling, SequenceId, SequenceStep, TransactionId};
 
 use crate::device::Watched;

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use plan::wire::MapDocument;
 use runtime::memory::of_cache;
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::qwen3_moe::CacheSize;
+use runtime::model::forward::CacheSize;
 
 use crate::group::{Group, MODEL, limited_program, program};
 

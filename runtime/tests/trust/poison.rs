@@ -16,7 +16,7 @@ use runtime::fabric::handshake::ANSWER_BYTES;
 use runtime::fabric::purpose::{GroupId, HELLO_BYTES, Hello, Purpose};
 use runtime::fabric::secret::Secret;
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::qwen3_moe::{expert_shape, load_expert};
+use runtime::model::forward::{expert_shape, load_expert};
 use runtime::protocol::{MoveFailure, PageHead, PageRequest, ToRank};
 
 use crate::group::{Deployment, Worker, checkpoint, secret};

@@ -1,4 +1,4 @@
-//! Qwen3-MoE, in execution order: embedding, then for each layer attention and feed-forward, then the output matrix.
+//! The one execution order, of every family: embedding, then for each layer attention and feed-forward, then the output matrix.
 //! Attention runs on this rank's own tokens; experts run where the routing says.
 //!
 //! A step is three moves. [`Model::prepare`] brings it to the device, [`Model::enqueue`] puts the whole pass on the queue, and
