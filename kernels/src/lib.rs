@@ -13,6 +13,8 @@ pub mod arena;
 pub mod backend;
 pub mod batch;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod error;
 pub mod fingerprint;
 pub mod queue;
