@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::arena::PageId;
 use crate::batch::StepLimits;
+use crate::device::{DeviceIdentity, DeviceMemory};
 use crate::error::DeviceError;
 use crate::fingerprint::{Fingerprinter, Fingerprints};
 use crate::queue::Queue;
@@ -116,6 +117,23 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// A place in the order of a queue, for other threads.
     type Mark: Clone + Send + Sync;
 
+    /// Names how the bytes of a page lie: a page that is read from one device can be filled into another whose pages have the same
+    /// layout and length.
+    const PAGE_LAYOUT: &'static str;
+
+    /// Length of a page in bytes.
+    fn page_bytes(shape: PageShape) -> usize;
+    /// Bytes that a cache takes.
+    fn cache_bytes(shape: CacheShape) -> u64;
+
+    /// What it is.
+    fn identity(&self) -> DeviceIdentity;
+    /// Its own memory; none if all that is made on it is in the host's.
+    ///
+    /// # Errors
+    /// If it does not say.
+    fn memory(&self) -> Result<Option<DeviceMemory>, DeviceError>;
+
     /// A queue for the calling thread.
     ///
     /// # Errors
@@ -168,8 +186,6 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// # Errors
     /// If there is none.
     fn add_page(&self, pages: &Self::Pages, page: PageId) -> Result<(), DeviceError>;
-    /// Length of a page in bytes.
-    fn page_bytes(&self, shape: PageShape) -> usize;
     /// Makes a page a network's: `gate` and `up` are `[intermediate, hidden]`, `down` is `[hidden, intermediate]`.
     fn pack(&self, pages: &Self::Pages, page: PageId, matrices: [MatrixView<'_>; 3]);
     /// Overwrites bytes of a page from a place on.

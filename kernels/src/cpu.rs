@@ -24,6 +24,7 @@ use self::threads::Threads;
 use crate::arena::PageId;
 use crate::backend::{Backend, CacheError, CacheShape, PageShape};
 use crate::batch::StepLimits;
+use crate::device::{DeviceIdentity, DeviceMemory};
 use crate::error::DeviceError;
 use crate::fingerprint::{Fingerprinter, Fingerprints};
 use crate::routing::{GroupShape, LayerRouting};
@@ -45,18 +46,6 @@ pub struct Cpu {
     threads: usize,
     /// Of fingerprints.
     seed: u64,
-}
-
-/// Bytes that the keys and values of one layer take.
-#[must_use]
-pub fn cache_bytes(shape: CacheShape) -> u64 {
-    Cache::bytes(shape)
-}
-
-/// Bytes of a page.
-#[must_use]
-pub const fn page_bytes(shape: PageShape) -> usize {
-    page::page_bytes(shape)
 }
 
 impl Cpu {
@@ -90,6 +79,25 @@ impl Backend for Cpu {
     type Routing = Routing;
     type Queue = CpuQueue;
     type Mark = ();
+
+    const PAGE_LAYOUT: &'static str = page::LAYOUT;
+
+    fn page_bytes(shape: PageShape) -> usize {
+        page::page_bytes(shape)
+    }
+
+    fn cache_bytes(shape: CacheShape) -> u64 {
+        Cache::bytes(shape)
+    }
+
+    fn identity(&self) -> DeviceIdentity {
+        // All instructions give the same bits, and all threads of a machine share its memory.
+        DeviceIdentity { kind: "cpu".to_owned(), name: self.instructions.to_string(), unit: "cpu".to_owned() }
+    }
+
+    fn memory(&self) -> Result<Option<DeviceMemory>, DeviceError> {
+        Ok(None)
+    }
 
     fn queue(&self) -> Result<CpuQueue, DeviceError> {
         let threads = self.threads.max(1);
@@ -133,10 +141,6 @@ impl Backend for Cpu {
 
     fn add_page(&self, pages: &Pages, page: PageId) -> Result<(), DeviceError> {
         pages.add(page)
-    }
-
-    fn page_bytes(&self, shape: PageShape) -> usize {
-        page::page_bytes(shape)
     }
 
     fn pack(&self, pages: &Pages, page: PageId, matrices: [MatrixView<'_>; 3]) {

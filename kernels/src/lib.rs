@@ -15,6 +15,7 @@ pub mod batch;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+pub mod device;
 pub mod error;
 pub mod fingerprint;
 pub mod queue;
@@ -24,5 +25,6 @@ pub mod tensor;
 pub use arena::{Arena, Page, PageId};
 pub use backend::Backend;
 pub use batch::StepArea;
+pub use device::{DeviceIdentity, DeviceMemory};
 pub use error::DeviceError;
 pub use queue::Queue;

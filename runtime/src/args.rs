@@ -12,6 +12,7 @@ use plan::moves::usual_staging_pages;
 use plan::wire::process::port;
 
 use crate::coordinator::settings::{CoordinatorSettings, MinimumGain};
+use crate::device::Device;
 use crate::experts::rebalance;
 use crate::fabric::secret::{Secret, SecretError};
 use crate::inspect::Spread;
@@ -88,14 +89,17 @@ pub struct SpreadArguments {
     /// Bytes that each rank may have; its part of what this machine has, if it is not given
     #[arg(long, value_name = "BYTES", requires = "ranks", allow_hyphen_values = true, value_parser = bounds::MEMORY.parser::<u64>())]
     memory: Option<u64>,
+    /// What the ranks are to compute on; the best that this machine has, if it is not given
+    #[arg(long, value_name = "DEVICE", requires = "ranks")]
+    backend: Option<Device>,
 }
 
 impl From<SpreadArguments> for Spread {
     fn from(arguments: SpreadArguments) -> Self {
-        let SpreadArguments { ranks, init_redundancy_expert, staging_pages, kv_blocks, block_tokens, memory } =
-            arguments;
+        let SpreadArguments { ranks, init_redundancy_expert, staging_pages, kv_blocks, block_tokens, .. } = arguments;
+        let SpreadArguments { memory, backend, .. } = arguments;
         let (redundancy, block_tokens) = (init_redundancy_expert, block_tokens as usize);
-        Self { ranks, redundancy, staging_pages, kv_blocks, block_tokens, memory }
+        Self { ranks, redundancy, staging_pages, kv_blocks, block_tokens, memory, device: backend.unwrap_or_default() }
     }
 }
 

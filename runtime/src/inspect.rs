@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use kernels::{Backend, DeviceError};
 use plan::map::{MapError, MapShape};
 use plan::moves::usual_staging_pages;
 use plan::wire::ModelIdentity;
@@ -11,6 +12,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::coordinator::settings::{SettingsError, folder_name, load_texts, open_checkpoint};
+use crate::device::{Device, DeviceOptions, OnDevice};
 use crate::memory::{CacheUse, Memory, TooLarge, of_cache, of_experts, of_staging, of_weights, usual_blocks};
 use crate::model::forward::CacheSize;
 use crate::model::sizes::Sizes;
@@ -73,6 +75,8 @@ pub struct Spread {
     pub block_tokens: usize,
     /// Bytes that each rank may have; its part of this machine's if there is none.
     pub memory: Option<u64>,
+    /// What the ranks are to compute on.
+    pub device: Device,
 }
 
 /// What each rank takes of its memory, in bytes where nothing else is said.
@@ -152,6 +156,9 @@ pub enum InspectError {
     /// Its ranks have not the memory.
     #[error(transparent)]
     Memory(#[from] TooLarge),
+    /// The device does not say what memory it has.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 /// What was found in a folder.
@@ -172,13 +179,13 @@ pub enum Found {
 pub fn inspect(folder: &Path, reads_weights: bool, spread: Option<&Spread>) -> Result<Found, InspectError> {
     match (report(folder, reads_weights), spread) {
         (Ok((mut report, sizes)), spread) => {
-            report.each_rank = spread.map(|spread| each_rank(&sizes, spread)).transpose()?;
+            report.each_rank = spread.map(|spread| EachRank::of(&sizes, spread)).transpose()?;
             Ok(Found::Checkpoint(Box::new(report)))
         }
         (Err(SettingsError::Checkpoint { source, .. }), Some(spread)) if source.is_without_weights() => {
             let sizes = Sizes::of_folder(folder)
                 .map_err(|source| SettingsError::Checkpoint { path: Quoted::path(folder), source })?;
-            let each_rank = each_rank(&sizes, spread)?;
+            let each_rank = EachRank::of(&sizes, spread)?;
             let (max_model_len, weights) = (sizes.config.max_positions, WeightCheck::Absent);
             Ok(Found::Configuration(Foreseen { max_model_len, weights, each_rank }))
         }
@@ -186,15 +193,37 @@ pub fn inspect(folder: &Path, reads_weights: bool, spread: Option<&Spread>) -> R
     }
 }
 
-/// What each rank of a model takes.
-fn each_rank(sizes: &Sizes, spread: &Spread) -> Result<EachRank, InspectError> {
+impl EachRank {
+    /// What each rank of a model takes.
+    fn of(sizes: &Sizes, spread: &Spread) -> Result<Self, InspectError> {
+        spread.device.with(Foreseeing { sizes, spread })
+    }
+}
+
+/// Foresees what each rank of a model takes.
+struct Foreseeing<'a> {
+    sizes: &'a Sizes,
+    spread: &'a Spread,
+}
+
+impl OnDevice for Foreseeing<'_> {
+    type Done = Result<EachRank, InspectError>;
+
+    fn on<B: Backend>(self, open: impl FnOnce(DeviceOptions) -> Result<B, DeviceError>) -> Self::Done {
+        let Self { sizes, spread } = self;
+        let of_device = || Memory::of_device(&open(DeviceOptions::default())?);
+        let memory = spread.memory.map(Memory::of_bytes).map_or_else(of_device, Ok)?;
+        each_rank::<B>(sizes, spread, memory)
+    }
+}
+
+fn each_rank<B: Backend>(sizes: &Sizes, spread: &Spread, memory: Memory) -> Result<EachRank, InspectError> {
     let &Spread { ranks, redundancy, block_tokens, .. } = spread;
     let config = &sizes.config;
     let shape = MapShape::with_redundancy(config.sparse_layers(), config.experts, ranks, redundancy)?;
     let slots = shape.slots_per_rank;
     let staging_pages = spread.staging_pages.unwrap_or_else(|| usual_staging_pages(slots * shape.layers));
-    let (weights, staging) = (of_weights(sizes, slots), of_staging(sizes, staging_pages));
-    let memory = spread.memory.map_or_else(Memory::of_this_process, Memory::of_bytes);
+    let (weights, staging) = (of_weights::<B>(sizes, slots), of_staging::<B>(sizes, staging_pages));
     let (sharing, needs) = (if spread.memory.is_some() { 1 } else { ranks }, [weights, staging]);
     let room = memory.of_each(sharing, sharing);
     let cache = |blocks| CacheSize { blocks, block_tokens };
@@ -202,11 +231,11 @@ fn each_rank(sizes: &Sizes, spread: &Spread) -> Result<EachRank, InspectError> {
         blocks
     } else {
         memory.check(&needs, sharing)?;
-        usual_blocks(sizes, &needs, room, CacheUse { block_tokens, most: u64::MAX })?
+        usual_blocks::<B>(sizes, &needs, room, CacheUse { block_tokens, most: u64::MAX })?
     };
-    let (kv, one) = (of_cache(sizes, cache(kv_blocks)), of_cache(sizes, cache(1)));
+    let (kv, one) = (of_cache::<B>(sizes, cache(kv_blocks)), of_cache::<B>(sizes, cache(1)));
     memory.check(&[weights, kv, staging], sharing)?;
-    let (experts, kv_tokens) = (of_experts(sizes, slots).bytes, kv_blocks.saturating_mul(block_tokens));
+    let (experts, kv_tokens) = (of_experts::<B>(sizes, slots).bytes, kv_blocks.saturating_mul(block_tokens));
     Ok(EachRank {
         slots_per_layer: slots,
         experts,

@@ -7,6 +7,7 @@ pub mod bounds;
 pub mod cancel;
 pub mod coordinator;
 pub mod descriptors;
+pub mod device;
 pub mod draws;
 pub mod engine;
 pub mod experts;

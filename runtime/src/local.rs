@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use kernels::{Backend, DeviceError};
 use plan::moves::usual_staging_pages;
 use plan::wire::process::variable;
 use thiserror::Error;
@@ -15,6 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::coordinator::settings::{CoordinatorSettings, RankNeeds};
 use crate::coordinator::start::{Coordinator, StartError};
+use crate::device::{DeviceOptions, OnDevice};
 use crate::fabric::secret::Secret;
 use crate::memory::{CacheUse, Memory, TooLarge, of_cache, of_staging, of_weights, usual_blocks};
 use crate::model::checkpoint::Checkpoint;
@@ -47,6 +49,9 @@ pub enum LocalError {
     /// Its ranks would take more memory than there is.
     #[error(transparent)]
     Memory(#[from] TooLarge),
+    /// The device does not say what memory it has.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// A rank cannot be started.
     #[error("cannot start rank {rank}")]
     Spawn {
@@ -80,11 +85,11 @@ pub enum LocalError {
 pub async fn run(settings: LocalSettings, stop: impl Future<Output = ()>) -> Result<(), LocalError> {
     let LocalSettings { coordinator, device } = settings;
     let (model, ranks, secret) = (coordinator.model.clone(), coordinator.ranks, coordinator.secret.clone());
-    let memory = Memory::of_this_process();
     // One that cannot be opened is refused by the coordinator, with the reason.
     let sizes = Checkpoint::open(&model).ok().map(|checkpoint| checkpoint.sizes());
+    let kind = device.backend.unwrap_or_default();
     let kv_blocks = |rank| match &sizes {
-        Some(sizes) => kv_blocks(sizes, rank, &device, (memory, ranks)).map(Some),
+        Some(sizes) => kind.with(Sharing { sizes, rank, device: &device, ranks }),
         None => Ok(device.kv_blocks),
     };
     let experts = sizes.as_ref().map_or(0, |sizes| sizes.config.experts);
@@ -93,7 +98,7 @@ pub async fn run(settings: LocalSettings, stop: impl Future<Output = ()>) -> Res
     let staging_pages = coordinator.staging_pages.unwrap_or_else(|| usual_staging_pages(0));
     kv_blocks(RankNeeds { slots, staging_pages, kv_tokens: u64::MAX })?;
     let coordinator = Coordinator::start(&coordinator)?;
-    let device = DeviceArguments { kv_blocks: kv_blocks(coordinator.rank())?, ..device };
+    let device = DeviceArguments { kv_blocks: kv_blocks(coordinator.rank())?, backend: Some(kind), ..device };
     let (failures, mut failed) = mpsc::channel(1);
     for rank in 0..ranks {
         let program = std::env::current_exe().map_err(|source| LocalError::Spawn { rank, source })?;
@@ -121,25 +126,42 @@ pub async fn run(settings: LocalSettings, stop: impl Future<Output = ()>) -> Res
     failure.map_or(Ok(()), Err)
 }
 
-/// The blocks of each rank's KV cache: those that are asked for, or its share of this machine's memory, if that has room for all
-/// that so many ranks need.
-fn kv_blocks(
-    sizes: &Sizes,
+/// Finds the blocks of the KV cache of ranks that start together.
+struct Sharing<'a> {
+    sizes: &'a Sizes,
     rank: RankNeeds,
-    device: &DeviceArguments,
-    (memory, ranks): (Memory, usize),
-) -> Result<u32, TooLarge> {
-    let (weights, staging) = (of_weights(sizes, rank.slots), of_staging(sizes, rank.staging_pages));
-    let block_tokens = device.block_tokens as usize;
-    if let Some(blocks) = device.kv_blocks {
-        let cache = of_cache(sizes, CacheSize { blocks: blocks as usize, block_tokens });
-        memory.check(&[weights, cache, staging], ranks)?;
-        return Ok(blocks);
+    device: &'a DeviceArguments,
+    ranks: usize,
+}
+
+impl OnDevice for Sharing<'_> {
+    type Done = Result<Option<u32>, LocalError>;
+
+    /// Those that are asked for, or what is there of this machine's memory, if that has room for all that so many ranks need. Of a
+    /// device's own memory each rank takes its share itself.
+    fn on<B: Backend>(self, open: impl FnOnce(DeviceOptions) -> Result<B, DeviceError>) -> Self::Done {
+        if open(DeviceOptions::default())?.memory()?.is_some() {
+            return Ok(self.device.kv_blocks);
+        }
+        Ok(Some(self.kv_blocks::<B>(Memory::of_this_process())?))
     }
-    let needs = [weights, staging];
-    memory.check(&needs, ranks)?;
-    let cache = CacheUse { block_tokens, most: rank.kv_tokens };
-    Ok(usual_blocks(sizes, &needs, memory.of_each(ranks, ranks), cache)? as u32)
+}
+
+impl Sharing<'_> {
+    fn kv_blocks<B: Backend>(self, memory: Memory) -> Result<u32, TooLarge> {
+        let Self { sizes, rank, device, ranks } = self;
+        let (weights, staging) = (of_weights::<B>(sizes, rank.slots), of_staging::<B>(sizes, rank.staging_pages));
+        let block_tokens = device.block_tokens as usize;
+        if let Some(blocks) = device.kv_blocks {
+            let cache = of_cache::<B>(sizes, CacheSize { blocks: blocks as usize, block_tokens });
+            memory.check(&[weights, cache, staging], ranks)?;
+            return Ok(blocks);
+        }
+        let needs = [weights, staging];
+        memory.check(&needs, ranks)?;
+        let cache = CacheUse { block_tokens, most: rank.kv_tokens };
+        Ok(usual_blocks::<B>(sizes, &needs, memory.of_each(ranks, ranks), cache)? as u32)
+    }
 }
 
 struct Worker {
@@ -185,7 +207,7 @@ impl Worker {
     }
 
     fn command(&self, coordinator: SocketAddr) -> Command {
-        let DeviceArguments { threads, kv_blocks, block_tokens } = self.device;
+        let DeviceArguments { backend, threads, kv_blocks, block_tokens } = self.device;
         let mut command = Command::new(&self.program);
         // The last word is this process's, which says in it why a rank cannot be kept running.
         command.env_remove(variable::TERMINATION_FILE);
@@ -205,8 +227,11 @@ impl Worker {
         ] {
             command.arg(option).arg(value);
         }
-        if let Some(blocks) = kv_blocks {
-            command.arg("--kv-blocks").arg(blocks.to_string());
+        for (option, value) in [
+            ("--kv-blocks", kv_blocks.map(|blocks| blocks.to_string())),
+            ("--backend", backend.map(|device| device.to_string())),
+        ] {
+            command.args(value.into_iter().flat_map(|value| [option.to_owned(), value]));
         }
         command
     }
@@ -220,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_rank_that_cannot_be_kept_running_has_the_last_word() {
-        let device = DeviceArguments { threads: 1, kv_blocks: Some(4), block_tokens: 16 };
+        let device = DeviceArguments { backend: None, threads: 1, kv_blocks: Some(4), block_tokens: 16 };
         let said = |program: &str| {
             let (program, secret) = (PathBuf::from(program), Secret::draw().unwrap());
             let worker = Worker { program, model: PathBuf::from("tiny"), rank: 3, device: device.clone(), secret };

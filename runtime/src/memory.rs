@@ -1,10 +1,12 @@
-//! How much memory a process of this machine can have at most, so that what never fits is refused before any of it is taken.
+//! How much memory a rank can have at most, of its device or its machine, so that what never fits is refused before any of it is
+//! taken. Weights, pages and the KV cache are the device's; where that has none of its own, they are the process's.
 
 use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::path::Path;
 
 use kernels::backend::CacheShape;
+use kernels::{Backend, DeviceError, DeviceMemory};
 use rustix::process::{Resource, getrlimit};
 use thiserror::Error;
 
@@ -23,7 +25,7 @@ pub struct Memory {
     shared: Limit,
     /// For each of them.
     own: Limit,
-    /// What of the machine's nobody uses now; unknown where it is a container's that counts.
+    /// What of the machine's or the device's nobody uses now; unknown where it is a container's that counts.
     free: Option<u64>,
 }
 
@@ -103,6 +105,16 @@ fn amount(bytes: u64, times: usize) -> String {
 }
 
 impl Memory {
+    /// What a rank keeps its weights, pages and cache in: the device's own memory or, where that has none, this process's.
+    ///
+    /// # Errors
+    /// If the device does not say.
+    pub fn of_device<B: Backend>(device: &B) -> Result<Self, DeviceError> {
+        let Some(DeviceMemory { total, free }) = device.memory()? else { return Ok(Self::of_this_process()) };
+        let (shared, own) = (Limit { bytes: total, of: "its device" }, Limit { bytes: u64::MAX, of: "a process" });
+        Ok(Self { shared, own, free: Some(free) })
+    }
+
     /// What the machine has or, where that is less, the control groups of this process; and what one process may take.
     #[must_use]
     pub fn of_this_process() -> Self {
@@ -128,9 +140,9 @@ impl Memory {
         Self { shared: limit, own: limit, free: None }
     }
 
-    /// Whether other processes of the machine have their part of it.
+    /// Whether other processes have their part of it.
     #[must_use]
-    pub const fn is_of_the_machine(self) -> bool {
+    pub const fn is_shared(self) -> bool {
         self.free.is_some()
     }
 
@@ -179,8 +191,8 @@ pub const MOST_BLOCKS: u32 = 1 << 24;
 
 /// What a rank takes for weights that has so many experts of each MoE layer, and for the angles of all positions.
 #[must_use]
-pub fn of_weights(sizes: &Sizes, experts: usize) -> Need {
-    let Need { bytes, .. } = of_experts(sizes, experts);
+pub fn of_weights<B: Backend>(sizes: &Sizes, experts: usize) -> Need {
+    let Need { bytes, .. } = of_experts::<B>(sizes, experts);
     Need { user: MemoryUser::Weights, bytes: sizes.shared.saturating_add(bytes) }
 }
 
@@ -188,10 +200,10 @@ pub fn of_weights(sizes: &Sizes, experts: usize) -> Need {
 ///
 /// # Errors
 /// If that is not even one block.
-pub fn usual_blocks(sizes: &Sizes, needs: &[Need], room: u64, cache: CacheUse) -> Result<usize, TooLarge> {
+pub fn usual_blocks<B: Backend>(sizes: &Sizes, needs: &[Need], room: u64, cache: CacheUse) -> Result<usize, TooLarge> {
     let CacheUse { block_tokens, most } = cache;
     let taken = needs.iter().map(|need| need.bytes).fold(0, u64::saturating_add);
-    let one = of_cache(sizes, CacheSize { blocks: 1, block_tokens });
+    let one = of_cache::<B>(sizes, CacheSize { blocks: 1, block_tokens });
     let share = room.saturating_sub(taken) as f64 * CACHE_SHARE;
     let blocks = (share as u64 / one.bytes.max(1)).min(most.div_ceil(block_tokens as u64)).min(MOST_BLOCKS.into());
     if blocks == 0 {
@@ -203,28 +215,28 @@ pub fn usual_blocks(sizes: &Sizes, needs: &[Need], room: u64, cache: CacheUse) -
 
 /// What of a rank's weights the experts take.
 #[must_use]
-pub fn of_experts(sizes: &Sizes, experts: usize) -> Need {
+pub fn of_experts<B: Backend>(sizes: &Sizes, experts: usize) -> Need {
     let pages = (sizes.config.sparse_layers() * experts) as u64;
-    Need { user: MemoryUser::Weights, bytes: page_bytes(sizes).saturating_mul(pages) }
+    Need { user: MemoryUser::Weights, bytes: page_bytes::<B>(sizes).saturating_mul(pages) }
 }
 
 /// What it takes for its KV cache, over all layers.
 #[must_use]
-pub fn of_cache(sizes: &Sizes, cache: CacheSize) -> Need {
+pub fn of_cache<B: Backend>(sizes: &Sizes, cache: CacheSize) -> Need {
     let Config { heads, layers, .. } = &sizes.config;
     let shape = CacheShape { heads: *heads, blocks: cache.blocks, block_tokens: cache.block_tokens };
-    let bytes = kernels::cpu::cache_bytes(shape).saturating_mul(layers.len() as u64);
+    let bytes = B::cache_bytes(shape).saturating_mul(layers.len() as u64);
     Need { user: MemoryUser::KvBlocks(cache.blocks as u64), bytes }
 }
 
 /// What it takes for staging pages.
 #[must_use]
-pub fn of_staging(sizes: &Sizes, pages: u32) -> Need {
-    Need { user: MemoryUser::StagingPages(pages.into()), bytes: page_bytes(sizes).saturating_mul(pages.into()) }
+pub fn of_staging<B: Backend>(sizes: &Sizes, pages: u32) -> Need {
+    Need { user: MemoryUser::StagingPages(pages.into()), bytes: page_bytes::<B>(sizes).saturating_mul(pages.into()) }
 }
 
-fn page_bytes(sizes: &Sizes) -> u64 {
-    kernels::cpu::page_bytes(sizes.expert) as u64
+fn page_bytes<B: Backend>(sizes: &Sizes) -> u64 {
+    B::page_bytes(sizes.expert) as u64
 }
 
 /// Bytes of a line of `/proc/meminfo`.
@@ -258,6 +270,8 @@ fn limit_files(groups: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use kernels::cpu::Cpu;
+
     use super::*;
     use crate::model::checkpoint::Checkpoint;
 
@@ -316,26 +330,26 @@ mod tests {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/models/tiny-moe");
         let checkpoint = Checkpoint::open(Path::new(folder)).unwrap();
         let sizes = checkpoint.sizes();
-        let page = kernels::cpu::page_bytes(sizes.expert) as u64;
+        let page = Cpu::page_bytes(sizes.expert) as u64;
         let layers = checkpoint.config().sparse_layers() as u64;
-        let [none, all] = [0, checkpoint.config().experts].map(|experts| of_weights(&sizes, experts).bytes);
+        let [none, all] = [0, checkpoint.config().experts].map(|experts| of_weights::<Cpu>(&sizes, experts).bytes);
         assert_eq!(all - none, page * layers * checkpoint.config().experts as u64);
         // All of its tensors are bfloat16, and as bytes of a file they are as many as in memory, but for norms, which are
         // twice as wide, and the ends of rows.
         let (least, most) = (checkpoint.bytes(), checkpoint.bytes() * 5 / 4);
         let twice = if checkpoint.config().tied_embeddings { none } else { 0 };
         assert!((least..most + twice).contains(&all), "{least} {all} {most}");
-        assert_eq!(of_staging(&sizes, 3).bytes, 3 * page);
+        assert_eq!(of_staging::<Cpu>(&sizes, 3).bytes, 3 * page);
     }
 
     #[test]
     fn a_cache_takes_its_share_of_what_the_rest_leaves_and_no_more_than_it_can_use() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/models/tiny-moe");
         let sizes = Checkpoint::open(Path::new(folder)).unwrap().sizes();
-        let needs = [of_weights(&sizes, 8), of_staging(&sizes, 2)];
+        let needs = [of_weights::<Cpu>(&sizes, 8), of_staging::<Cpu>(&sizes, 2)];
         let (taken, block_tokens) = (needs[0].bytes + needs[1].bytes, 16);
-        let one = of_cache(&sizes, CacheSize { blocks: 1, block_tokens }).bytes;
-        let blocks = |room, most| usual_blocks(&sizes, &needs, room, CacheUse { block_tokens, most });
+        let one = of_cache::<Cpu>(&sizes, CacheSize { blocks: 1, block_tokens }).bytes;
+        let blocks = |room, most| usual_blocks::<Cpu>(&sizes, &needs, room, CacheUse { block_tokens, most });
         assert_eq!(blocks(taken + 100 * one, u64::MAX), Ok(80));
         assert_eq!(blocks(taken + 100 * one, 17), Ok(2));
         assert_eq!(blocks(u64::MAX, u64::MAX), Ok(MOST_BLOCKS as usize));

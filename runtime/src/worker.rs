@@ -15,9 +15,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use kernels::DeviceError;
 use kernels::backend::CacheError;
-use kernels::cpu::Cpu;
+use kernels::{Backend, DeviceError, DeviceIdentity};
 use plan::ids::RankId;
 use plan::words::with_causes;
 use thiserror::Error;
@@ -31,6 +30,7 @@ use self::metrics::WorkerMetrics;
 use self::session::{EngineHangs, Session, SessionError};
 use self::weights::Weights;
 use crate::cancel::Cancel;
+use crate::device::{Device, DeviceOptions, OnDevice};
 use crate::engine::Engine;
 use crate::experts::load::{BeforeRead, LoadError};
 use crate::experts::mover::{Faults, PageServer};
@@ -67,7 +67,9 @@ pub struct WorkerSettings {
     pub advertise_address: String,
     /// Name of the node that it is on.
     pub node: String,
-    /// Compute threads.
+    /// What it computes on.
+    pub device: Device,
+    /// Compute threads, where its device has threads.
     pub threads: usize,
     /// Blocks of its KV cache; its share of what memory there is if there is none.
     pub kv_blocks: Option<usize>,
@@ -99,7 +101,7 @@ pub enum WorkerError {
     #[error("the experts cannot be loaded")]
     Experts(#[source] LoadError),
     /// Its device cannot be used.
-    #[error("the CPU cannot be used")]
+    #[error("the device cannot be used")]
     Device(#[from] DeviceError),
     /// An address cannot be used.
     #[error("cannot listen on {address}")]
@@ -196,14 +198,15 @@ impl Stop {
 }
 
 /// What a rank has whether or not it is part of a group.
-struct Worker {
+struct Worker<B: Backend> {
     settings: WorkerSettings,
+    device: Arc<B>,
     checkpoint: Arc<Checkpoint>,
     /// Its KV cache, once it is known how large it is.
     cache: Option<CacheSize>,
-    weights: Weights,
+    weights: Weights<B>,
     steps: StepPort,
-    server: PageServer<Cpu>,
+    server: PageServer<B>,
     threads: VitalThreads,
     metrics: WorkerMetrics,
     /// Tells the coordinator that this process is the one that was there before.
@@ -247,17 +250,49 @@ fn end_with(parent: u32, stop: &Stop) -> io::Result<()> {
     Ok(())
 }
 
-/// Serves as a rank until `stop` says otherwise. One that finds that it never can says so until then.
+/// Serves as a rank, on the device of its settings, until `stop` says otherwise. One that finds that it never can says so until
+/// then.
 ///
 /// # Errors
 /// If it cannot serve, or the coordinator refuses it, or a thread that it needs has ended.
 pub fn run(settings: WorkerSettings, stop: &Arc<Stop>) -> Result<(), WorkerError> {
+    settings.device.with(Serves { settings, stop })
+}
+
+/// Serves as a rank on a device.
+struct Serves<'a> {
+    settings: WorkerSettings,
+    stop: &'a Arc<Stop>,
+}
+
+impl OnDevice for Serves<'_> {
+    type Done = Result<(), WorkerError>;
+
+    fn on<B: Backend>(self, open: impl FnOnce(DeviceOptions) -> Result<B, DeviceError>) -> Self::Done {
+        run_on(self.settings, self.stop, open)
+    }
+}
+
+/// As [`run`], on the device that `open` opens.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_on<B: Backend>(
+    settings: WorkerSettings,
+    stop: &Arc<Stop>,
+    open: impl FnOnce(DeviceOptions) -> Result<B, DeviceError>,
+) -> Result<(), WorkerError> {
     let process = ProcessId(u128::from_le_bytes(random().map_err(io::Error::other)?));
     let threads = stop.threads();
     let (coordinator, rank, secret) = (settings.coordinator.clone(), settings.rank, settings.secret.clone());
     let metrics = WorkerMetrics::default();
     let health = HealthServer::start(listen(settings.health_listen)?, &metrics, &threads)?;
-    let ended = Worker::start(settings, process, metrics, threads).and_then(|worker| worker.serve(stop));
+    let fingerprint_seed = settings.secret.fingerprint_seed();
+    let options = DeviceOptions { threads: settings.threads, fingerprint_seed };
+    let ended = open(options)
+        .map_err(WorkerError::Device)
+        .and_then(|device| Worker::start(settings, Arc::new(device), (process, metrics, threads)))
+        .and_then(|worker| worker.serve(stop));
     if let Err(error) = &ended
         && error.is_permanent()
     {
@@ -273,29 +308,29 @@ fn listen(address: SocketAddr) -> Result<TcpListener, WorkerError> {
     TcpListener::bind(address).map_err(|source| WorkerError::Listen { address, source })
 }
 
-impl Worker {
+impl<B: Backend> Worker<B> {
     fn start(
         settings: WorkerSettings,
-        process: ProcessId,
-        metrics: WorkerMetrics,
-        threads: VitalThreads,
+        device: Arc<B>,
+        (process, metrics, threads): (ProcessId, WorkerMetrics, VitalThreads),
     ) -> Result<Self, WorkerError> {
+        let DeviceIdentity { kind, name, .. } = device.identity();
+        tracing::info!(name, "this rank computes on {kind}");
         let checkpoint = Arc::new(Checkpoint::open(&settings.model)?);
         let (sizes, block_tokens) = (checkpoint.sizes(), settings.block_tokens);
         let cache = settings.kv_blocks.map(|blocks| CacheSize { blocks, block_tokens });
-        let needs = [of_weights(&sizes, 0)].into_iter().chain(cache.map(|cache| of_cache(&sizes, cache)));
-        Memory::of_this_process().check(&needs.collect::<Vec<_>>(), 1)?;
+        let needs = [of_weights::<B>(&sizes, 0)].into_iter().chain(cache.map(|cache| of_cache::<B>(&sizes, cache)));
+        Memory::of_device(&*device)?.check(&needs.collect::<Vec<_>>(), 1)?;
         let steps = StepPort::start(listen(settings.listen)?, &threads)?;
         let server = PageServer::start(listen(settings.move_listen)?, &threads)?;
-        let (compute, seed) = (settings.threads, settings.secret.fingerprint_seed());
         let (loading, observer, engine_threads) = (Arc::clone(&checkpoint), metrics.clone(), threads.clone());
+        let engine_device = Arc::clone(&device);
         let start = Box::new(move |cache| {
-            let device = Arc::new(Cpu::new(compute).with_fingerprint_seed(seed));
-            let make = move || Ok::<_, WorkerError>(Model::load(device, &loading, cache)?);
+            let make = move || Ok::<_, WorkerError>(Model::load(engine_device, &loading, cache)?);
             Engine::start(Box::new(make), observer, &engine_threads)
         });
         let weights = Weights::new(Arc::clone(&checkpoint), start, metrics.clone(), settings.before_read.clone());
-        Ok(Self { settings, checkpoint, cache, weights, steps, server, threads, metrics, process })
+        Ok(Self { settings, device, checkpoint, cache, weights, steps, server, threads, metrics, process })
     }
 
     /// Keeps a place in the coordinator's group until it is stopped.
@@ -329,21 +364,21 @@ impl Worker {
         slots: usize,
         staging_pages: u32,
         (kv_tokens, neighbours): (u64, usize),
-    ) -> Result<CacheSize, TooLarge> {
+    ) -> Result<CacheSize, SessionError> {
         let (sizes, memory, block_tokens) =
-            (self.checkpoint.sizes(), Memory::of_this_process(), self.settings.block_tokens);
-        let (weights, staging) = (of_weights(&sizes, slots), of_staging(&sizes, staging_pages));
+            (self.checkpoint.sizes(), Memory::of_device(&*self.device)?, self.settings.block_tokens);
+        let (weights, staging) = (of_weights::<B>(&sizes, slots), of_staging::<B>(&sizes, staging_pages));
         if let Some(cache) = self.cache {
-            memory.check(&[weights, of_cache(&sizes, cache), staging], 1)?;
+            memory.check(&[weights, of_cache::<B>(&sizes, cache), staging], 1)?;
             return Ok(cache);
         }
         let needs = [weights, staging];
         memory.check(&needs, 1)?;
-        let room = memory.of_each(if memory.is_of_the_machine() { neighbours } else { 1 }, 1);
-        let blocks = memory::usual_blocks(&sizes, &needs, room, CacheUse { block_tokens, most: kv_tokens })?;
+        let room = memory.of_each(if memory.is_shared() { neighbours } else { 1 }, 1);
+        let blocks = memory::usual_blocks::<B>(&sizes, &needs, room, CacheUse { block_tokens, most: kv_tokens })?;
         let cache = CacheSize { blocks, block_tokens };
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-        let (bytes, tokens) = (gib(of_cache(&sizes, cache).bytes), blocks * block_tokens);
+        let (bytes, tokens) = (gib(of_cache::<B>(&sizes, cache).bytes), blocks * block_tokens);
         tracing::info!(
             "the KV cache holds {tokens} tokens in {bytes:.2} GiB, of the {:.2} GiB that this rank has",
             gib(room)
@@ -374,7 +409,7 @@ impl Worker {
     }
 
     /// Ends what a session has begun, and keeps the experts that it held.
-    fn leave(&mut self, session: Session, stop: &Stop) -> Result<(), WorkerError> {
+    fn leave(&mut self, session: Session<B>, stop: &Stop) -> Result<(), WorkerError> {
         self.metrics.formed(false);
         self.server.set(None);
         if let Some(held) = session.end(stop)? {
@@ -403,6 +438,7 @@ mod tests {
             health_listen: any,
             advertise_address: "127.0.0.1".to_owned(),
             node: "here".to_owned(),
+            device: Device::default(),
             threads: 1,
             kv_blocks: Some(4),
             block_tokens: 16,

@@ -169,6 +169,9 @@ impl Pages {
     }
 }
 
+/// Names the bytes that [`pack`] makes of a page's matrices, and their order. Another name is due when either changes.
+pub(crate) const LAYOUT: &str = "lines of 16, gate, up, down";
+
 /// Length of a page in bytes.
 pub(crate) const fn page_bytes(shape: PageShape) -> usize {
     Layout::of(shape).total() * size_of::<Line>()

@@ -1,6 +1,8 @@
 //! Vectors of 16 f32 on whatever registers the CPU has. Lane `i` of every operation is the same IEEE operation on every
 //! instruction set, and no operation mixes lanes but [`Vector::sum`], whose order is fixed: so results are the same bits.
 
+use std::fmt::{self, Display, Formatter};
+
 use pulp::{Simd, WithSimd};
 
 /// Lanes of a vector.
@@ -33,6 +35,20 @@ pub enum Instructions {
     Neon(pulp::aarch64::Neon),
     /// One lane at a time: any CPU.
     Scalar,
+}
+
+impl Display for Instructions {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => "AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => "AVX2",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(_) => "NEON",
+            Self::Scalar => "one lane at a time",
+        })
+    }
 }
 
 impl Instructions {

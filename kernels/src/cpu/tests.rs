@@ -316,7 +316,7 @@ fn a_cache_that_the_system_has_no_memory_for_is_an_error_and_no_end() {
     let cpu = Cpu::new(1);
     // A head has 16 keys and values of 32 elements of 4 bytes in a tile.
     let tile = 2 * 2 * 16 * 32 * 4;
-    assert_eq!(super::cache_bytes(CacheShape { heads, blocks: 3, block_tokens: 32 }), 3 * 2 * tile);
+    assert_eq!(Cpu::cache_bytes(CacheShape { heads, blocks: 3, block_tokens: 32 }), 3 * 2 * tile);
     for (blocks, bytes) in [(1 << 44, tile << 44), (usize::MAX, u64::MAX)] {
         let error = cpu.cache(CacheShape { heads, blocks, block_tokens: 16 }).unwrap_err();
         assert_eq!(error, CacheError { bytes });
@@ -523,7 +523,7 @@ fn a_page_survives_the_way_to_another_rank_and_a_changed_bit_does_not_go_unseen(
         let shape = PageShape { hidden: 24, intermediate: 40, kind };
         let page = arena(&cpu, shape, [[weights; 3]]).remove(0);
         let read = |page: &Page<Cpu>| {
-            let mut bytes = vec![0; cpu.page_bytes(shape)];
+            let mut bytes = vec![0; Cpu::page_bytes(shape)];
             for (index, part) in bytes.chunks_mut(700).enumerate() {
                 page.read(700 * index, part);
             }

@@ -97,7 +97,7 @@ impl<B: Backend> Pages<B> {
     /// Length of each page in bytes.
     #[must_use]
     pub fn page_bytes(&self) -> usize {
-        self.arena.backend().page_bytes(self.arena.shape())
+        B::page_bytes(self.arena.shape())
     }
 
     /// The page of an expert that a slot of this rank points at.

@@ -9,6 +9,7 @@ use plan::wire::process::{port, variable};
 
 use super::WorkerSettings;
 use crate::args::everywhere;
+use crate::device::Device;
 use crate::experts::load::BeforeRead;
 use crate::experts::mover::Faults;
 use crate::fabric::secret::{Secret, SecretError};
@@ -56,6 +57,9 @@ pub struct WorkerArguments {
 /// What a rank uses of its machine.
 #[derive(Args, Clone, Debug)]
 pub struct DeviceArguments {
+    /// What each rank computes on; the best that its machine has, if it is not given
+    #[arg(long, value_name = "DEVICE")]
+    pub backend: Option<Device>,
     /// Compute threads of each rank
     #[arg(long, value_name = "T", default_value_t = 1, allow_hyphen_values = true, value_parser = bounds::THREADS.parser::<u16>())]
     pub threads: u16,
@@ -96,6 +100,7 @@ impl TryFrom<WorkerArguments> for WorkerSettings {
             advertise_address,
             // A variable that is set to nothing names no node.
             node: node.filter(|node| !node.is_empty()).unwrap_or_else(host_name),
+            device: device.backend.unwrap_or_default(),
             threads: device.threads.into(),
             kv_blocks: device.kv_blocks.map(|blocks| blocks as usize),
             block_tokens: device.block_tokens as usize,

@@ -95,7 +95,13 @@ fn show(mut progress: Progress, done: &impl Fn() -> u64, metrics: &WorkerMetrics
 mod tests {
     use std::path::Path;
 
+    use kernels::Arena;
+    use kernels::backend::CACHE_TILE;
+    use kernels::cpu::Cpu;
+    use plan::ids::{ExpertId, LayerId};
+
     use super::*;
+    use crate::model::forward::{CacheSize, Model, expert_shape, load_expert};
 
     #[test]
     fn a_word_is_said_every_few_seconds_and_says_how_long_it_will_take() {
@@ -152,14 +158,12 @@ mod tests {
         let config = checkpoint.config();
         let experts = checkpoint.expert_bytes() * (config.sparse_layers() * config.experts) as u64;
         assert_eq!(checkpoint.shared_bytes() + experts, checkpoint.bytes());
-        let backend = Arc::new(kernels::cpu::Cpu::new(1));
-        let cache = crate::model::forward::CacheSize { blocks: 1, block_tokens: kernels::backend::CACHE_TILE };
-        drop(crate::model::forward::Model::load(Arc::clone(&backend), &checkpoint, cache).unwrap());
+        let device = Arc::new(Cpu::new(1));
+        let cache = CacheSize { blocks: 1, block_tokens: CACHE_TILE };
+        drop(Model::load(Arc::clone(&device), &checkpoint, cache).unwrap());
         assert_eq!(checkpoint.bytes_read(), checkpoint.shared_bytes());
-        let (layer, expert) = (plan::ids::LayerId(3), plan::ids::ExpertId(31));
-        let shape = crate::model::forward::expert_shape(&checkpoint);
-        let mut page = kernels::Arena::new(backend, shape).unwrap().take().unwrap();
-        crate::model::forward::load_expert(&checkpoint, layer, expert, &mut page).unwrap();
+        let mut page = Arena::new(device, expert_shape(&checkpoint)).unwrap().take().unwrap();
+        load_expert(&checkpoint, LayerId(3), ExpertId(31), &mut page).unwrap();
         assert_eq!(checkpoint.bytes_read(), checkpoint.shared_bytes() + checkpoint.expert_bytes());
     }
 }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use kernels::cpu::Cpu;
 use kernels::routing::GroupShape;
-use kernels::{DeviceError, Page};
+use kernels::{Backend, DeviceError, Page};
 use plan::moves::{SlotChange, Transaction};
 use plan::topology::Topology;
 use plan::wire::{MapDocument, WireError};
@@ -91,22 +90,21 @@ pub(super) enum SessionError {
 }
 
 /// One registration and what came of it.
-#[derive(Default)]
-pub(super) struct Session {
-    loaded: Option<Loaded>,
-    part: Option<Part>,
+pub(super) struct Session<B: Backend> {
+    loaded: Option<Loaded<B>>,
+    part: Option<Part<B>>,
     ready: bool,
 }
 
 /// A rank's part in a group, beside what its engine has.
-struct Part {
+struct Part<B: Backend> {
     generation: u64,
     /// Experts of each layer.
     experts: usize,
     /// The fingerprint that each expert's page must have, `[layers, experts]`.
     fingerprints: Vec<Option<u128>>,
-    pages: Arc<Pages<Cpu>>,
-    mover: Mover<Cpu>,
+    pages: Arc<Pages<B>>,
+    mover: Mover<B>,
     dissolver: Dissolver,
     steps: Closer,
     ended: Receiver<EngineError>,
@@ -131,24 +129,30 @@ struct Plan {
 }
 
 /// A group that all is loaded for.
-struct Loaded {
+struct Loaded<B: Backend> {
     plan: Plan,
     /// Experts of each layer.
     experts: usize,
     shape: GroupShape,
-    workspace: Workspace<Cpu>,
+    workspace: Workspace<B>,
     routing: Routing,
-    slots: Vec<Arc<Page<Cpu>>>,
-    pages: Arc<Pages<Cpu>>,
+    slots: Vec<Arc<Page<B>>>,
+    pages: Arc<Pages<B>>,
 }
 
-impl Session {
+impl<B: Backend> Default for Session<B> {
+    fn default() -> Self {
+        Self { loaded: None, part: None, ready: false }
+    }
+}
+
+impl<B: Backend> Session<B> {
     pub const fn was_ready(&self) -> bool {
         self.ready
     }
 
     /// Registers and obeys until the coordinator or the group is gone.
-    pub fn run(&mut self, worker: &mut Worker, stop: &Stop) -> Result<Infallible, SessionError> {
+    pub fn run(&mut self, worker: &mut Worker<B>, stop: &Stop) -> Result<Infallible, SessionError> {
         let address = &worker.settings.coordinator;
         let purpose = (Purpose::Control, &worker.settings.secret);
         let mut control = call(address, "the coordinator", purpose, CONNECT_TIMEOUT)?;
@@ -203,14 +207,14 @@ impl Session {
         Err(SessionError::Closed)
     }
 
-    fn part_in(&self, generation: u64) -> Option<&Part> {
+    fn part_in(&self, generation: u64) -> Option<&Part<B>> {
         self.part.as_ref().filter(|part| part.generation == generation)
     }
 
     /// Loads what a group needs of this rank, however long that takes, and says so.
     fn load(
         &mut self,
-        worker: &mut Worker,
+        worker: &mut Worker<B>,
         plan: Plan,
         (map, staging_pages, kv_tokens): (&MapDocument, u32, u64),
         link: &Link,
@@ -228,7 +232,7 @@ impl Session {
         let cache = worker.room_for(map.shape().slots_per_rank, staging_pages, (kv_tokens, neighbours))?;
         let slots = slots_of(&map, rank);
         let loaded = worker.weights.load(&slots, cache, &link.gone)?;
-        let held: HeldPages<Cpu> = slots.into_iter().zip(loaded.iter().cloned()).collect();
+        let held: HeldPages<B> = slots.into_iter().zip(loaded.iter().cloned()).collect();
         let arena = worker.weights.arena()?;
         let fingerprints = loaded.iter().map(|page| page.fingerprints().page()).collect();
         let nodes = Topology::named(plan.ranks.iter().map(|rank| rank.node.as_str()), map.shape().slots_per_rank);
@@ -255,8 +259,8 @@ impl Session {
     /// Becomes part of a group whose every rank is loaded.
     fn connect(
         &mut self,
-        worker: &mut Worker,
-        loaded: Loaded,
+        worker: &mut Worker<B>,
+        loaded: Loaded<B>,
         fingerprints: Vec<Option<u128>>,
         link: &Link,
     ) -> Result<(), SessionError> {
@@ -302,7 +306,7 @@ impl Session {
     }
 
     /// Leaves the group; the experts that this rank held in it. If the engine does not, the process has nothing left to do.
-    pub fn end(self, stop: &Stop) -> Result<Option<HeldPages<Cpu>>, EngineHangs> {
+    pub fn end(self, stop: &Stop) -> Result<Option<HeldPages<B>>, EngineHangs> {
         let Some(part) = self.part else { return Ok(None) };
         let Part { pages, mover, dissolver, steps, ended, .. } = part;
         drop(mover);
@@ -335,7 +339,7 @@ fn left(ended: &Receiver<EngineError>, stop: &Stop, most: Duration) -> Result<Op
     }
 }
 
-impl Part {
+impl<B: Backend> Part<B> {
     /// The fingerprint of the page that each change of a transaction brings, if they are agreed upon.
     fn expected(&self, work: &Transaction) -> Option<Vec<u128>> {
         let of = |change: &SlotChange| {

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use kernels::cpu::Cpu;
-use kernels::{Arena, DeviceError, Page};
+use kernels::{Arena, Backend, DeviceError, Page};
 use plan::ids::{ExpertId, LayerId};
 use plan::words::with_causes;
 
@@ -24,40 +23,40 @@ use crate::model::forward::{CacheSize, expert_shape, load_expert};
 use crate::model::sizes::gigabytes;
 
 /// Reads all but the experts.
-pub(super) type StartEngine = Box<dyn FnOnce(CacheSize) -> Result<Engine<Cpu>, WorkerError> + Send>;
+pub(super) type StartEngine<B> = Box<dyn FnOnce(CacheSize) -> Result<Engine<B>, WorkerError> + Send>;
 
 /// See the module's documentation.
-pub(super) struct Weights {
+pub(super) struct Weights<B: Backend> {
     checkpoint: Arc<Checkpoint>,
     metrics: WorkerMetrics,
     before_read: BeforeRead,
-    shared: Shared,
-    arena: Option<Arc<Arena<Cpu>>>,
+    shared: Shared<B>,
+    arena: Option<Arc<Arena<B>>>,
     /// Experts that it holds while it is part of no group.
-    pub held: HeldPages<Cpu>,
+    pub held: HeldPages<B>,
     /// Bytes that the checkpoint had given when the loading began that is under way, or was cut off.
     before: Option<u64>,
 }
 
 /// All but the experts.
-enum Shared {
-    Unread(StartEngine),
+enum Shared<B: Backend> {
+    Unread(StartEngine<B>),
     /// On a thread of its own, whatever becomes of the session that began it.
-    Reading(Receiver<Result<Engine<Cpu>, WorkerError>>),
-    Read(Box<Engine<Cpu>>),
+    Reading(Receiver<Result<Engine<B>, WorkerError>>),
+    Read(Box<Engine<B>>),
     /// It could not be read; the process ends.
     Failed,
 }
 
-impl Weights {
+impl<B: Backend> Weights<B> {
     /// Nothing is read yet.
     pub fn new(
         checkpoint: Arc<Checkpoint>,
-        start: StartEngine,
+        start: StartEngine<B>,
         metrics: WorkerMetrics,
         before_read: BeforeRead,
     ) -> Self {
-        let (shared, held) = (Shared::Unread(start), HeldPages::<Cpu>::new());
+        let (shared, held) = (Shared::Unread(start), HeldPages::<B>::new());
         Self { checkpoint, metrics, before_read, shared, arena: None, held, before: None }
     }
 
@@ -71,7 +70,7 @@ impl Weights {
         slots: &[(LayerId, ExpertId)],
         cache: CacheSize,
         cancel: &Cancel,
-    ) -> Result<Vec<Arc<Page<Cpu>>>, SessionError> {
+    ) -> Result<Vec<Arc<Page<B>>>, SessionError> {
         let (read, started) = (self.checkpoint.bytes_read(), Instant::now());
         let before = *self.before.get_or_insert(read);
         let bytes = read - before + self.missing(slots, read - before);
@@ -79,7 +78,7 @@ impl Weights {
         self.read_shared(cache, cancel)?;
         let load_page = self.load_page();
         let arena = self.arena()?;
-        let loaded = load_experts::<Cpu>(slots, &mut self.held, (&arena, &load_page), cancel);
+        let loaded = load_experts::<B>(slots, &mut self.held, (&arena, &load_page), cancel);
         self.checkpoint.forget_memory();
         let loaded = loaded?;
         drop(watch);
@@ -129,7 +128,7 @@ impl Weights {
     ///
     /// # Panics
     /// If nothing was loaded yet.
-    pub fn engine(&self) -> &Engine<Cpu> {
+    pub fn engine(&self) -> &Engine<B> {
         let Shared::Read(engine) = &self.shared else { unreachable!("who asks has loaded before") };
         engine
     }
@@ -141,7 +140,7 @@ impl Weights {
     ///
     /// # Panics
     /// As [`Self::engine`].
-    pub fn arena(&mut self) -> Result<Arc<Arena<Cpu>>, DeviceError> {
+    pub fn arena(&mut self) -> Result<Arc<Arena<B>>, DeviceError> {
         if let Some(arena) = &self.arena {
             return Ok(Arc::clone(arena));
         }
@@ -150,7 +149,7 @@ impl Weights {
     }
 
     /// Reads experts that nobody else gives.
-    pub fn load_page(&self) -> LoadPage<Cpu> {
+    pub fn load_page(&self) -> LoadPage<B> {
         let (reading, before_read) = (Arc::clone(&self.checkpoint), self.before_read.clone());
         Arc::new(move |layer, expert, page| {
             before_read.happen(layer, expert);
@@ -161,7 +160,10 @@ impl Weights {
 }
 
 /// Reads on a thread of its own; what comes of it arrives.
-fn spawn(start: StartEngine, cache: CacheSize) -> std::io::Result<Receiver<Result<Engine<Cpu>, WorkerError>>> {
+fn spawn<B: Backend>(
+    start: StartEngine<B>,
+    cache: CacheSize,
+) -> std::io::Result<Receiver<Result<Engine<B>, WorkerError>>> {
     let (tell, told) = bounded(1);
     // Nobody waits for it any more when the process ends.
     let read = move || drop(tell.send(start(cache)));

@@ -21,6 +21,7 @@ use plan::topology::Topology;
 use plan::wire;
 use runtime::coordinator::fleet::{Fleet, FleetEvent, FleetSettings, Group};
 use runtime::coordinator::ranks::{RankGroup as _, Ranks as _};
+use runtime::device::Device;
 use runtime::experts::load::BeforeRead;
 use runtime::experts::mover::Faults;
 use runtime::experts::planner::{Planned, Planner, Wanted};
@@ -137,6 +138,7 @@ impl Worker {
             health_listen: any,
             advertise_address: "127.0.0.1".to_owned(),
             node: "here".to_owned(),
+            device: Device::default(),
             threads: 1,
             kv_blocks: Some((setup.sequences_per_rank * BLOCKS) as usize),
             block_tokens: BLOCK_TOKENS as usize,

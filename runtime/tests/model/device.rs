@@ -13,7 +13,7 @@ use kernels::fingerprint::{Fingerprinter, Fingerprints};
 use kernels::queue::{Arrived, Home, Leaving, Returning, Rotation};
 use kernels::routing::{GroupShape, LayerRouting};
 use kernels::tensor::MatrixView;
-use kernels::{Backend, DeviceError, PageId, Queue, StepArea};
+use kernels::{Backend, DeviceError, DeviceIdentity, DeviceMemory, PageId, Queue, StepArea};
 
 /// What was asked of a device.
 #[derive(Debug, Default)]
@@ -75,6 +75,24 @@ impl Backend for Watched {
     type Queue = WatchedQueue;
     type Mark = u64;
 
+    const PAGE_LAYOUT: &'static str = Cpu::PAGE_LAYOUT;
+
+    fn page_bytes(shape: PageShape) -> usize {
+        Cpu::page_bytes(shape)
+    }
+
+    fn cache_bytes(shape: CacheShape) -> u64 {
+        Cpu::cache_bytes(shape)
+    }
+
+    fn identity(&self) -> DeviceIdentity {
+        self.cpu.identity()
+    }
+
+    fn memory(&self) -> Result<Option<DeviceMemory>, DeviceError> {
+        self.cpu.memory()
+    }
+
     fn queue(&self) -> Result<WatchedQueue, DeviceError> {
         let (counts, fails) = (Arc::clone(&self.counts), Arc::clone(&self.fails));
         Ok(WatchedQueue { queue: self.cpu.queue()?, counts, fails })
@@ -114,10 +132,6 @@ impl Backend for Watched {
 
     fn add_page(&self, pages: &cpu::Pages, page: PageId) -> Result<(), DeviceError> {
         self.allocate(self.cpu.add_page(pages, page))
-    }
-
-    fn page_bytes(&self, shape: PageShape) -> usize {
-        self.cpu.page_bytes(shape)
     }
 
     fn pack(&self, pages: &cpu::Pages, page: PageId, matrices: [MatrixView<'_>; 3]) {

@@ -81,7 +81,7 @@ impl Drop for Poisoner {
 /// right ones, which a member knows.
 fn poison(mut connection: Connection, asked: &AtomicU64) {
     let checkpoint = Checkpoint::open(&checkpoint()).unwrap();
-    let page = vec![0; kernels::cpu::page_bytes(expert_shape(&checkpoint))];
+    let page = vec![0; Cpu::page_bytes(expert_shape(&checkpoint))];
     let device = Arc::new(Cpu::new(1).with_fingerprint_seed(secret().fingerprint_seed()));
     let mut right = Arena::new(Arc::clone(&device), expert_shape(&checkpoint)).unwrap().take().unwrap();
     while let Ok(PageRequest { layer, expert, .. }) = connection.receive_up_to(64) {

@@ -29,7 +29,7 @@ pub(crate) fn page(arena: &Arc<Arena<Cpu>>, layer: LayerId, expert: ExpertId) ->
 }
 
 pub(crate) fn bytes(page: &Page<Cpu>) -> Vec<u8> {
-    let mut bytes = vec![0; page.arena().backend().page_bytes(page.arena().shape())];
+    let mut bytes = vec![0; Cpu::page_bytes(page.arena().shape())];
     page.read(0, &mut bytes);
     bytes
 }
