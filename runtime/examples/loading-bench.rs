@@ -72,8 +72,9 @@ fn load(folder: &Path) -> anyhow::Result<(Cost, Cost)> {
     let cache = CacheSize { blocks: 1, block_tokens: kernels::backend::CACHE_TILE };
     let (_model, shared) = costs(|| Ok(Model::load(Arc::clone(&backend), &checkpoint, cache)?))?;
     let config = checkpoint.config();
-    let experts: Vec<(usize, usize)> =
-        (0..config.sparse_layers()).flat_map(|layer| (0..config.experts).map(move |expert| (layer, expert))).collect();
+    let experts: Vec<(usize, usize)> = (0..config.sparse_layers())
+        .flat_map(|layer| (0..config.experts.count).map(move |expert| (layer, expert)))
+        .collect();
     let arena = Arena::new(backend, expert_shape(&checkpoint))?;
     let (_pages, experts) = costs(|| {
         let read = |&(layer, expert): &(usize, usize)| {

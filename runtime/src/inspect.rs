@@ -220,7 +220,7 @@ impl OnDevice for Foreseeing<'_> {
 fn each_rank<B: Backend>(sizes: &Sizes, spread: &Spread, memory: Memory) -> Result<EachRank, InspectError> {
     let &Spread { ranks, redundancy, block_tokens, .. } = spread;
     let config = &sizes.config;
-    let shape = MapShape::with_redundancy(config.sparse_layers(), config.experts, ranks, redundancy)?;
+    let shape = MapShape::with_redundancy(config.sparse_layers(), config.experts.count, ranks, redundancy)?;
     let slots = shape.slots_per_rank;
     let staging_pages = spread.staging_pages.unwrap_or_else(|| usual_staging_pages(slots * shape.layers));
     let (weights, staging) = (of_weights::<B>(sizes, slots), of_staging::<B>(sizes, staging_pages));

@@ -5,12 +5,11 @@ use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::path::Path;
 
-use kernels::backend::CacheShape;
 use kernels::{Backend, DeviceError, DeviceMemory};
 use rustix::process::{Resource, getrlimit};
 use thiserror::Error;
 
-use crate::model::config::Config;
+use crate::model::attention::cache_shape;
 use crate::model::forward::CacheSize;
 use crate::model::sizes::Sizes;
 
@@ -223,9 +222,8 @@ pub fn of_experts<B: Backend>(sizes: &Sizes, experts: usize) -> Need {
 /// What it takes for its KV cache, over all layers.
 #[must_use]
 pub fn of_cache<B: Backend>(sizes: &Sizes, cache: CacheSize) -> Need {
-    let Config { heads, layers, .. } = &sizes.config;
-    let shape = CacheShape { heads: *heads, blocks: cache.blocks, block_tokens: cache.block_tokens };
-    let bytes = B::cache_bytes(shape).saturating_mul(layers.len() as u64);
+    let shape = cache_shape(&sizes.config, cache);
+    let bytes = B::cache_bytes(shape).saturating_mul(sizes.config.layers.len() as u64);
     Need { user: MemoryUser::KvBlocks(cache.blocks as u64), bytes }
 }
 
@@ -332,8 +330,9 @@ mod tests {
         let sizes = checkpoint.sizes();
         let page = Cpu::page_bytes(sizes.expert) as u64;
         let layers = checkpoint.config().sparse_layers() as u64;
-        let [none, all] = [0, checkpoint.config().experts].map(|experts| of_weights::<Cpu>(&sizes, experts).bytes);
-        assert_eq!(all - none, page * layers * checkpoint.config().experts as u64);
+        let [none, all] =
+            [0, checkpoint.config().experts.count].map(|experts| of_weights::<Cpu>(&sizes, experts).bytes);
+        assert_eq!(all - none, page * layers * checkpoint.config().experts.count as u64);
         // All of its tensors are bfloat16, and as bytes of a file they are as many as in memory, but for norms, which are
         // twice as wide, and the ends of rows.
         let (least, most) = (checkpoint.bytes(), checkpoint.bytes() * 5 / 4);

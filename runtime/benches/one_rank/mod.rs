@@ -57,7 +57,7 @@ impl Engine {
             rank: 0,
             layers: shape.layers,
             slots: shape.slots_per_rank,
-            top_k: config.top_k,
+            top_k: config.router.top_k,
             tokens: sequences * MOST_TOKENS,
         };
         let workspace = Workspace::new(arena, config, cache, (group, routing.layers()))?;

@@ -171,7 +171,7 @@ impl CoordinatorSettings {
         let rebalancer =
             Rebalancer::new(rebalance::Settings { staging_pages, ..self.rebalance }, identity.clone(), map, 0)?;
         let (admin, api_keys) = (self.admin_access()?, self.api_keys()?);
-        let (vocabulary, top_k, static_map) = (config.vocabulary, config.top_k, self.map_path.is_some());
+        let (vocabulary, top_k, static_map) = (config.vocabulary, config.router.top_k, self.map_path.is_some());
         Ok(Prepared {
             identity,
             served,

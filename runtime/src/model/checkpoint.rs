@@ -130,7 +130,7 @@ impl Checkpoint {
             name: name.to_owned(),
             digest: self.digest.clone(),
             layers: self.config.sparse_layers(),
-            experts: self.config.experts,
+            experts: self.config.experts.count,
         }
     }
 
@@ -175,18 +175,17 @@ impl Checkpoint {
 
     fn shared(&self) -> impl Iterator<Item = (&String, &Place)> {
         let is_tied = |name: &str| self.config.tied_embeddings && name == self.config.names.head;
-        let is_left = move |name: &str| {
-            self.config.names.is_of_an_expert(name) || self.config.names.is_derived(name) || is_tied(name)
-        };
+        let is_left =
+            move |name: &str| self.config.is_of_an_expert(name) || self.config.names.is_derived(name) || is_tied(name);
         self.tensors.iter().filter(move |(name, _)| !is_left(name))
     }
 
     /// Bytes of the weights of one expert.
     #[must_use]
     pub fn expert_bytes(&self) -> u64 {
-        let of_experts = self.tensors.iter().filter(|(name, _)| self.config.names.is_of_an_expert(name));
+        let of_experts = self.tensors.iter().filter(|(name, _)| self.config.is_of_an_expert(name));
         let bytes: u64 = of_experts.map(|(_, place)| place.bytes()).sum();
-        bytes / (self.config.sparse_layers() * self.config.experts) as u64
+        bytes / (self.config.sparse_layers() * self.config.experts.count) as u64
     }
 
     /// Names of the files with weights.

@@ -12,19 +12,20 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kernels::backend::{Backend, CacheError, CacheShape, PageShape, Write};
+use kernels::backend::{Backend, CacheError, PageShape, Write};
 use kernels::batch::{Asked, MOST_BEST};
 use kernels::routing::LayerRouting;
 use kernels::{DeviceError, Page, Queue};
 use plan::ids::{ExpertId, LayerId};
 use thiserror::Error;
 
-use self::load::{load_layer, rope_angles};
-use self::pass::Pass;
+use self::load::load_layer;
+pub(in crate::model) use self::pass::Pass;
 pub use self::workspace::Workspace;
+use super::attention::{AttentionWeights, cache_shape};
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::config::Config;
-use super::{sampling, weights};
+use super::{rotary, sampling, weights};
 use crate::fabric::FabricError;
 use crate::fabric::exchange::Exchange;
 use crate::protocol::{SequenceOutput, SequenceStep};
@@ -51,12 +52,8 @@ pub struct Model<B: Backend> {
 }
 
 struct Layer<B: Backend> {
-    input_norm: B::Buffer<f32>,
-    /// Query, key and value projections, one below the other.
-    projections: B::Matrix,
-    query_norm: B::Buffer<f32>,
-    key_norm: B::Buffer<f32>,
-    output: B::Matrix,
+    attention_norm: B::Buffer<f32>,
+    attention: AttentionWeights<B>,
     feed_forward_norm: B::Buffer<f32>,
     feed_forward: FeedForward<B>,
 }
@@ -143,7 +140,7 @@ impl<B: Backend> Model<B> {
         };
         // A sequence never has more positions than the cache has places, whatever the configuration allows.
         let positions = config.max_positions.min(cache.blocks * cache.block_tokens);
-        let shape = CacheShape { heads: config.heads, blocks: cache.blocks, block_tokens: cache.block_tokens };
+        let shape = cache_shape(&config, cache);
         Ok(Self {
             block_tokens: cache.block_tokens,
             blocks: cache.blocks,
@@ -151,7 +148,7 @@ impl<B: Backend> Model<B> {
             head,
             embedding,
             norm: weights::vector(&*backend, checkpoint, names.norm)?,
-            angles: backend.filled(&rope_angles(&config, positions))?,
+            angles: backend.filled(&rotary::angles(config.rotary, positions))?,
             caches: layers.iter().map(|_| backend.cache(shape)).collect::<Result<_, _>>()?,
             queue: backend.queue()?,
             layers,
@@ -266,8 +263,9 @@ impl<B: Backend> Model<B> {
         let mut pass = Pass { queue, config, angles, exchange, timing: ForwardTiming::default() };
         queue.embed(embedding, &workspace.batch, &mut workspace.hidden);
         for (layer, cache) in layers.iter().zip(caches) {
-            pass.attention(layer, cache, workspace);
-            queue.rms_norm(&workspace.hidden, &layer.feed_forward_norm, config.rms_epsilon, &mut workspace.normed);
+            queue.rms_norm(&workspace.hidden, &layer.attention_norm, config.norm_epsilon, &mut workspace.normed);
+            layer.attention.enqueue(&pass, cache, workspace);
+            queue.rms_norm(&workspace.hidden, &layer.feed_forward_norm, config.norm_epsilon, &mut workspace.normed);
             match &layer.feed_forward {
                 FeedForward::Dense(page) => {
                     queue.feed_forward(page.weights(), &workspace.normed, &mut workspace.hidden);
@@ -289,7 +287,7 @@ impl<B: Backend> Model<B> {
         for first in (0..area.asked.len()).step_by(LOGIT_ROWS) {
             let asked = first..area.asked.len().min(first + LOGIT_ROWS);
             queue.gather(hidden, batch, asked.clone(), rows);
-            queue.rms_norm(rows, norm, config.rms_epsilon, normed);
+            queue.rms_norm(rows, norm, config.norm_epsilon, normed);
             queue.matmul(normed, head, Write::Replace, logits);
             take(queue, logits, asked, batch);
         }
@@ -371,6 +369,3 @@ pub enum ForwardError {
     #[error(transparent)]
     Device(#[from] DeviceError),
 }
-
-#[cfg(test)]
-mod tests;

@@ -30,8 +30,8 @@ pub struct Sizes {
 impl Sizes {
     /// Of a model whose experts are kept as `kind`, and whose other weights take `bytes`.
     pub(super) fn new(config: Config, kind: WeightKind, bytes: u64) -> Self {
-        let expert = PageShape { hidden: config.hidden, intermediate: config.expert_intermediate, kind };
-        let angles = (config.max_positions * config.heads.dimension * size_of::<f32>()) as u64;
+        let expert = PageShape { hidden: config.hidden, intermediate: config.experts.intermediate, kind };
+        let angles = (config.max_positions * config.rotary.dimension * size_of::<f32>()) as u64;
         Self { expert, shared: bytes.saturating_add(angles), config }
     }
 

@@ -9,8 +9,9 @@ use kernels::{Arena, Backend, Page};
 use plan::ids::{ExpertId, LayerId};
 use safetensors::Dtype;
 
+use super::attention;
 use super::checkpoint::{Checkpoint, CheckpointError, Loaded, Place};
-use super::config::{Config, LayerKind, TensorNames};
+use super::config::{Config, Experts, FeedForward, Linear, TensorNames};
 use super::forward::LoadModelError;
 
 /// How expert tensors are stored.
@@ -22,6 +23,9 @@ pub(super) enum ExpertLayout {
     Fused,
 }
 
+/// Is given the name and the shape of every tensor that the model must have, until it refuses one.
+pub(super) type Expect<'a> = dyn FnMut(String, &[usize]) -> Result<(), CheckpointError> + 'a;
+
 /// Checks that exactly the model's tensors are there. Returns how experts are stored and the kind that holds all of
 /// them exactly.
 pub(super) fn check(
@@ -29,7 +33,7 @@ pub(super) fn check(
     tensors: &BTreeMap<String, Place>,
 ) -> Result<(ExpertLayout, WeightKind), CheckpointError> {
     let names = config.names;
-    let fused = format!("{}.{}", names.experts, names.fused[0]);
+    let fused = format!("{}.{}", config.experts.name, config.experts.fused[0]);
     let fused = tensors.keys().any(|name| name.ends_with(&fused));
     let layout = if fused { ExpertLayout::Fused } else { ExpertLayout::Separate };
     let mut unseen: BTreeSet<&str> = tensors.keys().map(String::as_str).collect();
@@ -50,7 +54,7 @@ pub(super) fn check(
     if let Some(name) = unseen.into_iter().find(|name| !names.is_derived(name)) {
         return Err(CheckpointError::Extra { tensor: name.into() });
     }
-    let mut experts = tensors.iter().filter(|(name, _)| names.is_of_an_expert(name));
+    let mut experts = tensors.iter().filter(|(name, _)| config.is_of_an_expert(name));
     let bf16 = experts.all(|(_, place)| place.dtype == Dtype::BF16);
     Ok((layout, if bf16 { WeightKind::Bf16 } else { WeightKind::F32 }))
 }
@@ -60,7 +64,7 @@ pub(super) fn shared_elements(config: &Config) -> u64 {
     let mut elements = 0_u64;
     let mut add = |name: String, shape: &[usize]| {
         let times = if name == config.names.embedding && config.tied_embeddings { 2 } else { 1 };
-        if !config.names.is_of_an_expert(&name) {
+        if !config.is_of_an_expert(&name) {
             elements = elements.saturating_add(super::checkpoint::elements(shape).saturating_mul(times));
         }
         Ok(())
@@ -69,45 +73,63 @@ pub(super) fn shared_elements(config: &Config) -> u64 {
     elements
 }
 
-/// Gives `add` the name and the shape of every tensor that the model must have, until it refuses one.
-fn expect(
-    config: &Config,
-    layout: ExpertLayout,
-    add: &mut impl FnMut(String, &[usize]) -> Result<(), CheckpointError>,
-) -> Result<(), CheckpointError> {
-    let Config { hidden, vocabulary, experts, expert_intermediate, dense_intermediate, names, .. } = *config;
+fn expect(config: &Config, layout: ExpertLayout, add: &mut Expect<'_>) -> Result<(), CheckpointError> {
+    let Config { hidden, vocabulary, names, router, .. } = *config;
+    let Experts { count, intermediate, name, fused: [gate_up, down] } = config.experts;
     add(names.embedding.to_owned(), &[vocabulary, hidden])?;
     add(names.norm.to_owned(), &[hidden])?;
     if !config.tied_embeddings {
         add(names.head.to_owned(), &[vocabulary, hidden])?;
     }
-    for (layer, kind) in config.layers.iter().enumerate() {
-        let prefix = names.layer(layer);
-        expect_attention(config, &prefix, add)?;
-        add(format!("{prefix}.{}.weight", names.attention_norm), &[hidden])?;
-        add(format!("{prefix}.{}.weight", names.feed_forward_norm), &[hidden])?;
-        let network = network_names(names);
-        let mut expect_network = |prefix: &str, inside: usize| -> Result<(), CheckpointError> {
-            let [gate, up, down] = &network;
-            add(format!("{prefix}.{gate}"), &[inside, hidden])?;
-            add(format!("{prefix}.{up}"), &[inside, hidden])?;
-            add(format!("{prefix}.{down}"), &[hidden, inside])
-        };
-        match (kind, layout) {
-            (LayerKind::Dense, _) => expect_network(&format!("{prefix}.{}", names.dense), dense_intermediate)?,
-            (LayerKind::Sparse, ExpertLayout::Separate) => {
-                for expert in 0..experts {
-                    expect_network(&format!("{prefix}.{}.{expert}", names.experts), expert_intermediate)?;
+    for (number, feed_forward) in config.layers.iter().enumerate() {
+        let layer = names.layer(number);
+        attention::expect(config, &layer, add)?;
+        add(format!("{layer}.{}.weight", names.attention_norm), &[hidden])?;
+        add(format!("{layer}.{}.weight", names.feed_forward_norm), &[hidden])?;
+        match (*feed_forward, layout) {
+            (FeedForward::Dense { name, intermediate }, _) => {
+                expect_network(config, &format!("{layer}.{name}"), intermediate, add)?;
+            }
+            (FeedForward::Sparse, ExpertLayout::Separate) => {
+                for expert in 0..count {
+                    expect_network(config, &format!("{layer}.{name}.{expert}"), intermediate, add)?;
                 }
             }
-            (LayerKind::Sparse, ExpertLayout::Fused) => {
-                let (experts_name, [gate_up, down]) = (names.experts, names.fused);
-                add(format!("{prefix}.{experts_name}.{gate_up}"), &[experts, 2 * expert_intermediate, hidden])?;
-                add(format!("{prefix}.{experts_name}.{down}"), &[experts, hidden, expert_intermediate])?;
+            (FeedForward::Sparse, ExpertLayout::Fused) => {
+                add(format!("{layer}.{name}.{gate_up}"), &[count, 2 * intermediate, hidden])?;
+                add(format!("{layer}.{name}.{down}"), &[count, hidden, intermediate])?;
             }
         }
-        if *kind == LayerKind::Sparse {
-            add(format!("{prefix}.{}.weight", names.router), &[experts, hidden])?;
+        if *feed_forward == FeedForward::Sparse {
+            expect_linear(&layer, router.linear, (&[count], hidden), add)?;
+        }
+    }
+    Ok(())
+}
+
+fn expect_network(
+    config: &Config,
+    prefix: &str,
+    intermediate: usize,
+    add: &mut Expect<'_>,
+) -> Result<(), CheckpointError> {
+    let [gate, up, down] = network_names(config.names);
+    add(format!("{prefix}.{gate}"), &[intermediate, config.hidden])?;
+    add(format!("{prefix}.{up}"), &[intermediate, config.hidden])?;
+    add(format!("{prefix}.{down}"), &[config.hidden, intermediate])
+}
+
+/// Gives `add` the tensors of a linear layer, whose parts have so many rows each.
+pub(super) fn expect_linear(
+    layer: &str,
+    linear: Linear,
+    (rows, columns): (&[usize], usize),
+    add: &mut Expect<'_>,
+) -> Result<(), CheckpointError> {
+    for (name, &rows) in linear.names.iter().zip(rows) {
+        add(format!("{layer}.{name}.weight"), &[rows, columns])?;
+        if linear.bias {
+            add(format!("{layer}.{name}.bias"), &[rows])?;
         }
     }
     Ok(())
@@ -118,46 +140,25 @@ fn network_names(names: &TensorNames) -> [String; 3] {
     names.network.map(|name| format!("{name}.weight"))
 }
 
-fn expect_attention(
-    config: &Config,
-    prefix: &str,
-    add: &mut impl FnMut(String, &[usize]) -> Result<(), CheckpointError>,
-) -> Result<(), CheckpointError> {
-    let (hidden, names) = (config.hidden, config.names);
-    let (query, key_value) = (config.heads.query_width(), config.heads.key_value * config.heads.dimension);
-    let [q, k, v] = names.projections;
-    for (name, rows, columns) in
-        [(q, query, hidden), (k, key_value, hidden), (v, key_value, hidden), (names.output, hidden, query)]
-    {
-        add(format!("{prefix}.{name}.weight"), &[rows, columns])?;
-        if config.attention_bias {
-            add(format!("{prefix}.{name}.bias"), &[rows])?;
-        }
-    }
-    for name in names.head_norms {
-        add(format!("{prefix}.{name}.weight"), &[config.heads.dimension])?;
-    }
-    Ok(())
-}
-
-/// Linear layers of the same inputs as one, their outputs one after the other. No names of biases: no bias.
+/// A linear layer of a layer.
 pub(super) fn linear<B: Backend>(
     backend: &B,
     checkpoint: &Checkpoint,
-    names: &[String],
-    biases: &[String],
+    (layer, linear): (&str, Linear),
     columns: usize,
 ) -> Result<B::Matrix, LoadModelError> {
-    let bias = if biases.is_empty() { None } else { Some(joined(checkpoint, biases)?) };
+    let tensors = |kind: &str| linear.names.iter().map(|name| format!("{layer}.{name}.{kind}")).collect::<Vec<_>>();
+    let weights = &tensors("weight");
+    let bias = if linear.bias { Some(joined(checkpoint, &tensors("bias"))?) } else { None };
     let matrix = |values: Values<'_>| {
         let rows = values.len() / columns;
         backend.matrix(MatrixView::new(rows, columns, values), bias.as_deref())
     };
     // What is all bfloat16 stays so.
-    match checkpoint.tensors(names)? {
+    match checkpoint.tensors(weights)? {
         Some(loaded) if loaded.values().kind() == WeightKind::Bf16 => Ok(matrix(loaded.values())?),
         Some(loaded) => Ok(matrix(Values::F32(&widened(&loaded)))?),
-        None => Ok(matrix(Values::F32(&joined(checkpoint, names)?))?),
+        None => Ok(matrix(Values::F32(&joined(checkpoint, weights)?))?),
     }
 }
 
@@ -188,7 +189,7 @@ fn widened(loaded: &Loaded<'_>) -> Vec<f32> {
 #[must_use]
 pub(super) fn expert_shape(checkpoint: &Checkpoint) -> PageShape {
     let config = checkpoint.config();
-    PageShape { hidden: config.hidden, intermediate: config.expert_intermediate, kind: checkpoint.expert_kind() }
+    PageShape { hidden: config.hidden, intermediate: config.experts.intermediate, kind: checkpoint.expert_kind() }
 }
 
 /// Reads one expert into a page. `layer` counts MoE layers only.
@@ -199,16 +200,15 @@ pub(super) fn expert<B: Backend>(
     page: &mut Page<B>,
 ) -> Result<(), CheckpointError> {
     let config = checkpoint.config();
-    let sparse = |(_, kind): &(usize, &LayerKind)| **kind == LayerKind::Sparse;
+    let sparse = |(_, feed_forward): &(usize, &FeedForward)| **feed_forward == FeedForward::Sparse;
     let (layer, _) = config.layers.iter().enumerate().filter(sparse).nth(layer.index()).expect("an MoE layer");
-    let names = config.names;
-    let prefix = format!("{}.{}", names.layer(layer), names.experts);
+    let prefix = format!("{}.{}", config.names.layer(layer), config.experts.name);
     let shape = expert_shape(checkpoint);
     let (inside, size) = (shape.intermediate, shape.intermediate * shape.hidden);
     match checkpoint.expert_layout() {
         ExpertLayout::Separate => network(checkpoint, &format!("{prefix}.{}", expert.0), page),
         ExpertLayout::Fused => {
-            let [gate_up, down] = names.fused.map(|name| format!("{prefix}.{name}"));
+            let [gate_up, down] = config.experts.fused.map(|name| format!("{prefix}.{name}"));
             let gate = checkpoint.part(&gate_up, 2 * expert.index() * size, size)?;
             let up = checkpoint.part(&gate_up, (2 * expert.index() + 1) * size, size)?;
             let down = checkpoint.part(&down, expert.index() * size, size)?;
@@ -218,19 +218,18 @@ pub(super) fn expert<B: Backend>(
     }
 }
 
-/// Reads a dense layer's feed-forward.
+/// Reads a dense layer's network, which is called `name`.
 pub(super) fn dense<B: Backend>(
     backend: &Arc<B>,
     checkpoint: &Checkpoint,
-    layer: usize,
+    name: &str,
+    intermediate: usize,
 ) -> Result<Page<B>, LoadModelError> {
     let config = checkpoint.config();
-    let prefix = format!("{}.{}", config.names.layer(layer), config.names.dense);
-    let names = network_names(config.names).map(|name| format!("{prefix}.{name}"));
-    let kind = checkpoint.kind_of(&names)?;
-    let shape = PageShape { hidden: config.hidden, intermediate: config.dense_intermediate, kind };
+    let names = network_names(config.names).map(|matrix| format!("{name}.{matrix}"));
+    let shape = PageShape { hidden: config.hidden, intermediate, kind: checkpoint.kind_of(&names)? };
     let mut page = Arena::new(Arc::clone(backend), shape)?.take()?;
-    network(checkpoint, &prefix, &mut page)?;
+    network(checkpoint, name, &mut page)?;
     Ok(page)
 }
 

@@ -156,7 +156,7 @@ mod tests {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-moe");
         let checkpoint = Checkpoint::open(&model).unwrap();
         let config = checkpoint.config();
-        let experts = checkpoint.expert_bytes() * (config.sparse_layers() * config.experts) as u64;
+        let experts = checkpoint.expert_bytes() * (config.sparse_layers() * config.experts.count) as u64;
         assert_eq!(checkpoint.shared_bytes() + experts, checkpoint.bytes());
         let device = Arc::new(Cpu::new(1));
         let cache = CacheSize { blocks: 1, block_tokens: CACHE_TILE };

@@ -244,7 +244,7 @@ impl<B: Backend> Session<B> {
             rank: rank.index(),
             layers: map.shape().layers,
             slots: map.shape().slots_per_rank,
-            top_k: config.top_k,
+            top_k: config.router.top_k,
             tokens: plan.step_tokens as usize,
         };
         let workspace = Workspace::new(Arc::clone(&arena), config, cache, (shape, routing.layers()))?;
@@ -267,7 +267,7 @@ impl<B: Backend> Session<B> {
         let Loaded { plan, experts, shape, workspace, routing, slots, pages } = loaded;
         let Plan { group, secret, ranks, epoch, move_bytes_per_second, step_tokens } = plan;
         let (rank, config) = (worker.settings.rank, worker.checkpoint.config());
-        let largest = Largest::of_step(step_tokens as usize, config.top_k, config.hidden);
+        let largest = Largest::of_step(step_tokens as usize, config.router.top_k, config.hidden);
         let serving = Serving { group, secret: secret.clone(), rank, ranks: ranks.len(), pages: Arc::clone(&pages) };
         worker.server.set(Some(serving));
         let mesh = MeshSetup { group, secret: &secret, rank, ranks: &ranks, largest };

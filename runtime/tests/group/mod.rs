@@ -427,7 +427,7 @@ fn start_fleet(setup: &Setup, address: &str) -> (Fleet, Receiver<FleetEvent>) {
         secret: secret(),
         model: opened.identity("tiny-moe"),
         vocabulary: opened.config().vocabulary,
-        top_k: opened.config().top_k,
+        top_k: opened.config().router.top_k,
         // Every sequence of a rank may be at its prompt.
         step_tokens: (setup.sequences_per_rank * BLOCKS * BLOCK_TOKENS) as usize,
         staging_pages: setup.settings.staging_pages,

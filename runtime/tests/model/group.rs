@@ -164,7 +164,7 @@ impl Member {
             rank: rank.index(),
             layers: shape.layers,
             slots: shape.slots_per_rank,
-            top_k: config.top_k,
+            top_k: config.router.top_k,
             tokens: 2048,
         };
         let workspace = Workspace::new(arena, config, cache, (group, routing.layers())).unwrap();

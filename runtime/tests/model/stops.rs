@@ -58,7 +58,7 @@ impl Rank {
             rank: rank.index(),
             layers: size.layers,
             slots: size.slots_per_rank,
-            top_k: config.top_k,
+            top_k: config.router.top_k,
             tokens: 64,
         };
         let cache = CacheSize { blocks: 16, block_tokens: BLOCK_TOKENS };

@@ -22,8 +22,8 @@ pub(super) struct Family {
     pub describe: fn(&mut ConfigKeys) -> Result<Config, ConfigError>,
 }
 
-/// What the tensors of a family are called. Those of a layer come after its own name; but for the fused ones they are followed by
-/// `.weight` or `.bias`.
+/// What the tensors of a family are called that every model has. Those of a layer come after its own name and are followed by
+/// `.weight`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TensorNames {
     /// The vectors of tokens, whole.
@@ -36,24 +36,10 @@ pub struct TensorNames {
     pub layers: &'static str,
     /// The norm before attention.
     pub attention_norm: &'static str,
-    /// Projections to queries, keys and values.
-    pub projections: [&'static str; 3],
-    /// Projection of what was attended to.
-    pub output: &'static str,
-    /// Norms of each query and key head.
-    pub head_norms: [&'static str; 2],
     /// The norm before feed-forward.
     pub feed_forward_norm: &'static str,
-    /// A dense layer's network.
-    pub dense: &'static str,
-    /// The router.
-    pub router: &'static str,
-    /// Experts: each after its number, or all fused.
-    pub experts: &'static str,
-    /// A network's gate, up and down matrices.
+    /// Gate, up and down matrices of a network, be it a dense layer's or an expert's.
     pub network: [&'static str; 3],
-    /// Gate and up matrices of all experts, and their down matrices, where they are fused.
-    pub fused: [&'static str; 2],
     /// What is stored in old checkpoints and follows from the configuration.
     pub derived: &'static str,
 }
@@ -69,13 +55,6 @@ impl TensorNames {
     #[must_use]
     pub fn is_derived(&self, name: &str) -> bool {
         name.ends_with(self.derived)
-    }
-
-    /// Whether a tensor belongs to experts.
-    #[must_use]
-    pub fn is_of_an_expert(&self, name: &str) -> bool {
-        let after = |(place, _)| name[..place].ends_with('.') && name[place + self.experts.len()..].starts_with('.');
-        name.match_indices(self.experts).any(after)
     }
 }
 

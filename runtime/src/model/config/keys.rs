@@ -5,9 +5,9 @@ use kernels::backend::HeadShape;
 use plan::map::MAX_DIMENSION;
 use serde_json::{Map, Value, json};
 
+use super::ConfigError;
 use super::family::{FAMILIES, Family};
 use super::known::{FIXED, Fixed, HARMLESS};
-use super::{ConfigError, LayerKind};
 
 /// The largest width or vocabulary that is believed; far above any model, far below an overflow.
 pub(super) const MAX_WIDTH: usize = 1 << 24;
@@ -150,8 +150,8 @@ impl ConfigKeys {
         }
     }
 
-    /// Which layers have experts, where every so many do and some are listed that do not.
-    pub fn layer_kinds(&mut self, layers: usize) -> Result<Vec<LayerKind>, ConfigError> {
+    /// Whether each layer has experts, where every so many do and some are listed that do not.
+    pub fn layers_with_experts(&mut self, layers: usize) -> Result<Vec<bool>, ConfigError> {
         let step = self.optional_size("decoder_sparse_step", MAX_WIDTH)?.unwrap_or(1);
         let mut dense = vec![false; layers];
         if let Some(value) = self.take("mlp_only_layers") {
@@ -165,16 +165,14 @@ impl ConfigKeys {
                 *layer = true;
             }
         }
-        let kind = |layer: usize| {
-            if !dense[layer] && (layer + 1).is_multiple_of(step) { LayerKind::Sparse } else { LayerKind::Dense }
-        };
-        let kinds: Vec<LayerKind> = (0..layers).map(kind).collect();
-        if kinds.contains(&LayerKind::Sparse) { Ok(kinds) } else { Err(ConfigError::NoSparseLayer) }
+        let have = dense.iter().enumerate().map(|(layer, dense)| !dense && (layer + 1).is_multiple_of(step));
+        let have: Vec<bool> = have.collect();
+        if have.contains(&true) { Ok(have) } else { Err(ConfigError::NoSparseLayer) }
     }
 
     /// transformers 4 has `rope_theta` and `rope_scaling`, transformers 5 `rope_parameters`. Where both are given,
     /// versions differ in which of them counts.
-    pub fn rope(&mut self, usual: f64) -> Result<f64, ConfigError> {
+    pub fn rope_base(&mut self, usual: f64) -> Result<f64, ConfigError> {
         let mut theta = self.positive("rope_theta")?;
         self.whole_rotation("partial_rotary_factor")?;
         let mut given = |key| self.take(key).filter(|value| value.as_object().is_none_or(|object| !object.is_empty()));

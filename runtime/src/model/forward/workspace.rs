@@ -7,27 +7,28 @@ use kernels::routing::{GroupShape, LayerRouting};
 use kernels::{Arena, Backend, DeviceError, Queue, StepArea};
 
 use super::{CacheSize, LOGIT_ROWS};
+use crate::model::attention;
 use crate::model::config::Config;
 use crate::protocol::SequenceStep;
 
 /// The batch of a step, its routing, and its activations.
 pub struct Workspace<B: Backend> {
-    pub(super) limits: StepLimits,
+    pub(in crate::model) limits: StepLimits,
     /// The pages that slots point at.
-    pub(super) arena: Arc<Arena<B>>,
+    pub(in crate::model) arena: Arc<Arena<B>>,
     /// What goes to the device.
-    pub(super) area: StepArea,
-    pub(super) batch: B::Batch,
-    pub(super) slots: B::Slots,
-    pub(super) routing: B::Routing,
-    pub(super) hidden: B::Buffer<f32>,
-    pub(super) normed: B::Buffer<f32>,
-    pub(super) projected: B::Buffer<f32>,
-    pub(super) attended: B::Buffer<f32>,
-    pub(super) router: B::Buffer<f32>,
-    pub(super) results: B::Buffer<f32>,
-    pub(super) rows: B::Buffer<f32>,
-    pub(super) logits: B::Buffer<f32>,
+    pub(in crate::model) area: StepArea,
+    pub(in crate::model) batch: B::Batch,
+    pub(in crate::model) slots: B::Slots,
+    pub(in crate::model) routing: B::Routing,
+    pub(in crate::model) hidden: B::Buffer<f32>,
+    pub(in crate::model) normed: B::Buffer<f32>,
+    pub(in crate::model) projected: B::Buffer<f32>,
+    pub(in crate::model) attended: B::Buffer<f32>,
+    pub(in crate::model) router: B::Buffer<f32>,
+    pub(in crate::model) results: B::Buffer<f32>,
+    pub(in crate::model) rows: B::Buffer<f32>,
+    pub(in crate::model) logits: B::Buffer<f32>,
 }
 
 impl<B: Backend> Workspace<B> {
@@ -42,6 +43,7 @@ impl<B: Backend> Workspace<B> {
         (group, layers): (GroupShape, Vec<LayerRouting>),
     ) -> Result<Self, DeviceError> {
         let backend = Arc::clone(arena.backend());
+        let heads = attention::heads(config);
         let limits = StepLimits { tokens: group.tokens, blocks: cache.blocks };
         let logit_rows = LOGIT_ROWS.min(group.tokens);
         let activations = |rows: usize, width: usize| backend.buffer(rows.saturating_mul(width));
@@ -54,9 +56,9 @@ impl<B: Backend> Workspace<B> {
             routing: backend.routing(group)?,
             hidden: activations(group.tokens, config.hidden)?,
             normed: activations(group.rows(), config.hidden)?,
-            projected: activations(group.tokens, config.heads.projected_width())?,
-            attended: activations(group.tokens, config.heads.query_width())?,
-            router: activations(group.tokens, config.experts)?,
+            projected: activations(group.tokens, heads.projected_width())?,
+            attended: activations(group.tokens, heads.query_width())?,
+            router: activations(group.tokens, config.experts.count)?,
             results: activations(group.results(), config.hidden)?,
             rows: activations(logit_rows, config.hidden)?,
             logits: activations(logit_rows, config.vocabulary)?,

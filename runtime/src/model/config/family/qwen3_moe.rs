@@ -5,7 +5,9 @@ use plan::map::MAX_DIMENSION;
 
 use super::{Family, TensorNames};
 use crate::model::config::keys::{ConfigKeys, MAX_WIDTH};
-use crate::model::config::{Config, ConfigError, LayerKind};
+use crate::model::config::{
+    Attention, Config, ConfigError, Experts, FeedForward, Grouped, HeadNorm, Linear, Rotary, Router,
+};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "qwen3_moe",
@@ -21,15 +23,8 @@ const NAMES: TensorNames = TensorNames {
     norm: "model.norm.weight",
     layers: "model.layers",
     attention_norm: "input_layernorm",
-    projections: ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-    output: "self_attn.o_proj",
-    head_norms: ["self_attn.q_norm", "self_attn.k_norm"],
     feed_forward_norm: "post_attention_layernorm",
-    dense: "mlp",
-    router: "mlp.gate",
-    experts: "mlp.experts",
     network: ["gate_proj", "up_proj", "down_proj"],
-    fused: ["gate_up_proj", "down_proj"],
     derived: "rotary_emb.inv_freq",
 };
 
@@ -40,23 +35,38 @@ fn describe(keys: &mut ConfigKeys) -> Result<Config, ConfigError> {
     let layers = keys.size("num_hidden_layers", 24, MAX_DIMENSION)?;
     let heads = keys.heads(hidden, (32, 4))?;
     let (experts, top_k) = keys.experts((128, 8))?;
-    let layers = keys.layer_kinds(layers)?;
-    let dense_intermediate = keys.size("intermediate_size", 6144, MAX_WIDTH)?;
+    let have_experts = keys.layers_with_experts(layers)?;
+    let dense = FeedForward::Dense { name: "mlp", intermediate: keys.size("intermediate_size", 6144, MAX_WIDTH)? };
+    let vocabulary = keys.size("vocab_size", 151_936, MAX_WIDTH)?;
+    let bias = keys.flag("attention_bias")?.unwrap_or(false);
     Ok(Config {
-        vocabulary: keys.size("vocab_size", 151_936, MAX_WIDTH)?,
+        vocabulary,
         hidden,
-        heads,
-        attention_bias: keys.flag("attention_bias")?.unwrap_or(false),
-        rms_epsilon: keys.positive("rms_norm_eps")?.unwrap_or(1e-6) as f32,
-        rope_theta: keys.rope(10_000.0)?,
+        norm_epsilon: keys.positive("rms_norm_eps")?.unwrap_or(1e-6) as f32,
         max_positions: keys.size("max_position_embeddings", 32_768, MAX_WIDTH)?,
         tied_embeddings: keys.flag("tie_word_embeddings")?.unwrap_or(false),
-        dense_intermediate: if layers.contains(&LayerKind::Dense) { dense_intermediate } else { 0 },
-        layers,
-        experts,
-        top_k,
-        normalise_top_k: keys.flag("norm_topk_prob")?.unwrap_or(false),
-        expert_intermediate: keys.size("moe_intermediate_size", 768, MAX_WIDTH)?,
+        attention: Attention::Grouped(Grouped {
+            heads,
+            norm: HeadNorm::Each(["self_attn.q_norm", "self_attn.k_norm"]),
+            projections: Linear { names: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], bias },
+            output: Linear { names: &["self_attn.o_proj"], bias },
+        }),
+        rotary: Rotary { base: keys.rope_base(10_000.0)?, dimension: heads.dimension },
+        layers: have_experts.into_iter().map(|have| if have { FeedForward::Sparse } else { dense }).collect(),
+        router: Router {
+            linear: Linear { names: &["mlp.gate"], bias: false },
+            top_k,
+            normalise: keys.flag("norm_topk_prob")?.unwrap_or(false),
+        },
+        experts: Experts {
+            count: experts,
+            intermediate: keys.size("moe_intermediate_size", 768, MAX_WIDTH)?,
+            name: "mlp.experts",
+            fused: ["gate_up_proj", "down_proj"],
+        },
         names: &NAMES,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Config, ConfigError, LayerKind};
+use crate::model::config::{Attention, Config, ConfigError, FeedForward, Grouped};
 
 /// A small configuration in the style of transformers 4, with keys replaced or added.
 fn with(changes: Value) -> Result<Config, ConfigError> {
@@ -26,6 +26,11 @@ fn with(changes: Value) -> Result<Config, ConfigError> {
     Config::from_json(config.to_string().as_bytes())
 }
 
+fn grouped(config: &Config) -> Grouped {
+    let Attention::Grouped(grouped) = config.attention;
+    grouped
+}
+
 fn refusal(changes: &Value) -> String {
     with(changes.clone()).expect_err(&changes.to_string()).to_string()
 }
@@ -35,36 +40,40 @@ fn keys_that_are_missing_have_the_values_that_the_reference_gives_them() {
     let config = Config::from_json(br#"{"model_type": "qwen3_moe"}"#).unwrap();
     // Values of `Qwen3MoeConfig()` in transformers 5.23; a head is hidden_size / num_attention_heads wide.
     assert_eq!((config.vocabulary, config.hidden, config.layers.len()), (151_936, 2048, 24));
-    assert_eq!((config.heads.query, config.heads.key_value, config.heads.dimension), (32, 4, 64));
-    assert_eq!((config.experts, config.top_k, config.expert_intermediate), (128, 8, 768));
-    assert_eq!((config.max_positions, config.rope_theta, config.rms_epsilon), (32_768, 10_000.0, 1e-6));
-    assert!(!config.attention_bias && !config.tied_embeddings && !config.normalise_top_k);
-    assert!(config.layers.iter().all(|kind| *kind == LayerKind::Sparse));
+    let Grouped { heads, projections, output, .. } = grouped(&config);
+    assert_eq!((heads.query, heads.key_value, heads.dimension), (32, 4, 64));
+    assert!(!projections.bias && !output.bias);
+    assert_eq!((config.experts.count, config.router.top_k, config.experts.intermediate), (128, 8, 768));
+    assert_eq!((config.rotary.base, config.rotary.dimension), (10_000.0, 64));
+    assert_eq!((config.max_positions, config.norm_epsilon), (32_768, 1e-6));
+    assert!(!config.tied_embeddings && !config.router.normalise);
+    assert!(config.layers.iter().all(|layer| *layer == FeedForward::Sparse));
     let dense = Config::from_json(br#"{"model_type": "qwen3_moe", "mlp_only_layers": [0]}"#).unwrap();
-    assert_eq!((config.dense_intermediate, dense.dense_intermediate), (0, 6144));
+    assert_eq!(dense.layers[..2], [FeedForward::Dense { name: "mlp", intermediate: 6144 }, FeedForward::Sparse]);
 }
 
 #[test]
 fn the_width_of_a_head_is_rounded_down_when_heads_do_not_divide_the_hidden_size() {
     let config = with(json!({"head_dim": null, "hidden_size": 33, "num_attention_heads": 4})).unwrap();
-    assert_eq!(config.heads.dimension, 8);
+    assert_eq!((grouped(&config).heads.dimension, config.rotary.dimension), (8, 8));
 }
 
 #[test]
 fn a_layer_has_experts_if_the_step_says_so_and_it_is_not_listed_as_dense() {
-    use LayerKind::{Dense, Sparse};
+    use FeedForward::Sparse;
+    const DENSE: FeedForward = FeedForward::Dense { name: "mlp", intermediate: 48 };
     let layers = |changes| with(changes).unwrap().layers;
-    assert_eq!(layers(json!({"num_hidden_layers": 4, "decoder_sparse_step": 2})), [Dense, Sparse, Dense, Sparse]);
-    assert_eq!(layers(json!({"mlp_only_layers": [1, 1]})), [Sparse, Dense, Sparse]);
+    assert_eq!(layers(json!({"num_hidden_layers": 4, "decoder_sparse_step": 2})), [DENSE, Sparse, DENSE, Sparse]);
+    assert_eq!(layers(json!({"mlp_only_layers": [1, 1]})), [Sparse, DENSE, Sparse]);
     assert_eq!(
         layers(json!({"num_hidden_layers": 6, "decoder_sparse_step": 3, "mlp_only_layers": [2]})),
-        [Dense, Dense, Dense, Dense, Dense, Sparse]
+        [DENSE, DENSE, DENSE, DENSE, DENSE, Sparse]
     );
 }
 
 #[test]
 fn the_base_of_the_rotary_embedding_is_found_wherever_a_version_writes_it() {
-    let theta = |changes| with(changes).unwrap().rope_theta;
+    let theta = |changes| with(changes).unwrap().rotary.base;
     assert_eq!(theta(json!({"rope_theta": 1_000_000})), 1e6);
     assert_eq!(theta(json!({"rope_theta": 5e6, "rope_scaling": null})), 5e6);
     assert_eq!(theta(json!({"rope_theta": 5e6, "rope_scaling": {}})), 5e6);
@@ -210,13 +219,13 @@ fn numbers_that_only_python_writes_are_refused_by_their_key_or_are_harmless() {
 fn every_family_is_told_where_another_is_refused() {
     let message = Config::from_json(b"{}").unwrap_err().to_string();
     let told = "model_type none with architectures none is not supported; only ";
-    assert_eq!(message, format!("{told}{} is", super::family::all()));
+    assert_eq!(message, format!("{told}{} is", crate::model::config::family::all()));
     assert!(message.ends_with("only \"qwen3_moe\" with [\"Qwen3MoeForCausalLM\"] is"), "{message}");
 }
 
 #[test]
 fn a_tensor_belongs_to_experts_by_the_whole_of_their_name() {
-    let names = with(json!({})).unwrap().names;
+    let config = with(json!({})).unwrap();
     for (name, is_of_an_expert) in [
         ("model.layers.0.mlp.experts.3.up_proj.weight", true),
         ("model.layers.0.mlp.experts.gate_up_proj", true),
@@ -224,7 +233,7 @@ fn a_tensor_belongs_to_experts_by_the_whole_of_their_name() {
         ("model.layers.0.mlp.expertss.0", false),
         ("xmlp.experts.0", false),
     ] {
-        assert_eq!(names.is_of_an_expert(name), is_of_an_expert, "{name}");
+        assert_eq!(config.is_of_an_expert(name), is_of_an_expert, "{name}");
     }
-    assert_eq!(names.layer(12), "model.layers.12");
+    assert_eq!(config.names.layer(12), "model.layers.12");
 }
