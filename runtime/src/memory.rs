@@ -139,6 +139,12 @@ impl Memory {
         Self { shared: limit, own: limit, free: None }
     }
 
+    /// Bytes that one rank can have of it at most, if the system says so.
+    #[must_use]
+    pub fn most(self) -> Option<u64> {
+        Some(self.shared.bytes.min(self.own.bytes)).filter(|bytes| *bytes < u64::MAX)
+    }
+
     /// Whether other processes have their part of it.
     #[must_use]
     pub const fn is_shared(self) -> bool {
@@ -384,6 +390,6 @@ mod tests {
             limit_files("5:cpu,memory:/one\n4:pids:/one\nodd\n"),
             ["one/", ""].map(|group| format!("/sys/fs/cgroup/memory/{group}memory.limit_in_bytes"))
         );
-        assert!(Memory::of_this_process().shared.bytes > 1 << 20);
+        assert!(Memory::of_this_process().most().unwrap() > 1 << 20);
     }
 }

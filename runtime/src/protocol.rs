@@ -17,7 +17,7 @@ pub use self::sequences::{Batch, NotKnown, SequenceStep, SequenceWork, Sequences
 use crate::fabric::secret::Drawn;
 
 /// Version of this protocol; coordinator and ranks of one group must be of one version.
-pub const PROTOCOL: u16 = 7;
+pub const PROTOCOL: u16 = 8;
 
 /// The first version whose members prove themselves: what came before begins a connection otherwise.
 pub const FIRST_THAT_PROVES: u16 = 4;
@@ -60,6 +60,8 @@ pub enum FromRank {
         block_tokens: u32,
         /// Name of the node that it is on.
         node: String,
+        /// What it computes on.
+        device: Box<RankDevice>,
     },
     /// The first message of a rank that cannot serve, and could not if it tried again.
     Failed {
@@ -95,6 +97,24 @@ pub enum FromRank {
     Moved(MoveReport),
     /// The rank is alive; sent every second.
     Alive,
+}
+
+/// What a rank computes on, as it says when it registers. Those of a group are of one kind and keep experts in the same bytes: the
+/// same tokens come out wherever an expert is, and pages go from any rank to any.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RankDevice {
+    /// Devices of one kind give the same bits.
+    pub kind: String,
+    /// The product, for people.
+    pub name: String,
+    /// Which of its node's devices it is.
+    pub unit: String,
+    /// How the bytes of a page lie.
+    pub page_layout: String,
+    /// Bytes of an expert's page.
+    pub page_bytes: u64,
+    /// Bytes of memory that weights, pages and cache can have at most.
+    pub memory: u64,
 }
 
 /// What became of a transaction that a rank was told to stage. It goes as it is from the rank to whoever decides.
@@ -224,6 +244,8 @@ pub struct RankAddress {
     pub moves: String,
     /// Name of the node that it is on.
     pub node: String,
+    /// Which of its node's devices it computes on: ranks of one node that say the same share its memory.
+    pub unit: String,
 }
 
 /// One step, to one rank. Every rank runs every step, since every rank holds experts.

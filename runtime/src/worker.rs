@@ -39,8 +39,8 @@ use crate::fabric::mesh::StepPort;
 use crate::fabric::secret::{Secret, random};
 use crate::memory::{self, CacheUse, Memory, TooLarge, of_cache, of_staging, of_weights};
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
-use crate::model::forward::{CacheSize, LoadModelError, Model};
-use crate::protocol::{FromRank, ProcessId};
+use crate::model::forward::{CacheSize, LoadModelError, Model, expert_shape};
+use crate::protocol::{FromRank, ProcessId, RankDevice};
 use crate::threads::{ThreadEnded, VitalThreads};
 
 /// The first wait before a lost coordinator is tried again.
@@ -201,6 +201,8 @@ impl Stop {
 struct Worker<B: Backend> {
     settings: WorkerSettings,
     device: Arc<B>,
+    /// What it says of that.
+    said: RankDevice,
     checkpoint: Arc<Checkpoint>,
     /// Its KV cache, once it is known how large it is.
     cache: Option<CacheSize>,
@@ -314,13 +316,16 @@ impl<B: Backend> Worker<B> {
         device: Arc<B>,
         (process, metrics, threads): (ProcessId, WorkerMetrics, VitalThreads),
     ) -> Result<Self, WorkerError> {
-        let DeviceIdentity { kind, name, .. } = device.identity();
-        tracing::info!(name, "this rank computes on {kind}");
         let checkpoint = Arc::new(Checkpoint::open(&settings.model)?);
         let (sizes, block_tokens) = (checkpoint.sizes(), settings.block_tokens);
         let cache = settings.kv_blocks.map(|blocks| CacheSize { blocks, block_tokens });
+        let memory = Memory::of_device(&*device)?;
+        let DeviceIdentity { kind, name, unit } = device.identity();
+        tracing::info!(name, memory = memory.most(), "this rank computes on {kind}");
+        let (page_layout, page_bytes) = (B::PAGE_LAYOUT.to_owned(), B::page_bytes(expert_shape(&checkpoint)) as u64);
+        let said = RankDevice { kind, name, unit, page_layout, page_bytes, memory: memory.most().unwrap_or(0) };
         let needs = [of_weights::<B>(&sizes, 0)].into_iter().chain(cache.map(|cache| of_cache::<B>(&sizes, cache)));
-        Memory::of_device(&*device)?.check(&needs.collect::<Vec<_>>(), 1)?;
+        memory.check(&needs.collect::<Vec<_>>(), 1)?;
         let steps = StepPort::start(listen(settings.listen)?, &threads)?;
         let server = PageServer::start(listen(settings.move_listen)?, &threads)?;
         let (loading, observer, engine_threads) = (Arc::clone(&checkpoint), metrics.clone(), threads.clone());
@@ -330,7 +335,7 @@ impl<B: Backend> Worker<B> {
             Engine::start(Box::new(make), observer, &engine_threads)
         });
         let weights = Weights::new(Arc::clone(&checkpoint), start, metrics.clone(), settings.before_read.clone());
-        Ok(Self { settings, device, checkpoint, cache, weights, steps, server, threads, metrics, process })
+        Ok(Self { settings, device, said, checkpoint, cache, weights, steps, server, threads, metrics, process })
     }
 
     /// Keeps a place in the coordinator's group until it is stopped.
@@ -358,7 +363,7 @@ impl<B: Backend> Worker<B> {
     }
 
     /// Checks that there is memory for so many slots of each layer and staging pages, and for its KV cache, which is sized once: for
-    /// so many tokens at most, on a node that it shares with so many ranks, itself among them.
+    /// so many tokens at most, on a device that it shares with so many ranks, itself among them.
     fn room_for(
         &mut self,
         slots: usize,
@@ -405,6 +410,7 @@ impl<B: Backend> Worker<B> {
             move_address: reach(self.server.address()),
             block_tokens: self.settings.block_tokens as u32,
             node: self.settings.node.clone(),
+            device: self.said.clone().into(),
         }
     }
 

@@ -65,6 +65,12 @@ pub struct RankState {
     /// Name of the node that it is on; empty while it is not connected, and from releases that do not tell it.
     #[serde(default)]
     pub node: String,
+    /// What it computes on, kind and product; empty while it is not connected, and from releases that do not tell it.
+    #[serde(default)]
+    pub device: String,
+    /// Bytes of memory that its weights, pages and cache can have at most; 0 while that is not known, as of `device`.
+    #[serde(default)]
+    pub memory: u64,
 }
 
 /// `GET` [`super::path::STATE`].

@@ -22,7 +22,9 @@ use runtime::fabric::framing::Connection;
 use runtime::fabric::handshake::call;
 use runtime::fabric::purpose::{GroupId, Purpose};
 use runtime::fabric::secret::Secret;
-use runtime::protocol::{FromRank, ProcessId, SequenceOutput, Step, StepDone, StepTiming, ToRank, TokenScore};
+use runtime::protocol::{
+    FromRank, ProcessId, RankDevice, SequenceOutput, Step, StepDone, StepTiming, ToRank, TokenScore,
+};
 use runtime::scheduler::Limits;
 use runtime::threads::VitalThreads;
 
@@ -166,6 +168,14 @@ impl Rank {
             move_address: format!("moves:{}", self.number.0),
             block_tokens: 16,
             node: "here".to_owned(),
+            device: Box::new(RankDevice {
+                kind: "none".to_owned(),
+                name: "scripted".to_owned(),
+                unit: self.number.to_string(),
+                page_layout: "none".to_owned(),
+                page_bytes: 1,
+                memory: 0,
+            }),
         };
         control.send(&registration).unwrap();
         let ToRank::Form { generation, nonce, drawn, map, .. } = control.receive().unwrap() else { panic!("no group") };

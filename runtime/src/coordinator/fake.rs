@@ -196,7 +196,14 @@ impl Ranks for FakeRanks {
 
     fn states(&self) -> Vec<RankState> {
         (0..self.0.ranks as u32)
-            .map(|rank| RankState { rank, connected: true, address: format!("moves:{rank}"), node: "here".to_owned() })
+            .map(|rank| RankState {
+                rank,
+                connected: true,
+                address: format!("moves:{rank}"),
+                node: "here".to_owned(),
+                device: "cpu (fake)".to_owned(),
+                memory: 1 << 30,
+            })
             .collect()
     }
 

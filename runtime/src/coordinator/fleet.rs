@@ -9,6 +9,7 @@
 //! and the story starts anew under the next generation.
 
 mod agreement;
+mod alike;
 mod answer;
 mod group;
 mod latest;

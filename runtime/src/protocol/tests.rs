@@ -56,6 +56,18 @@ fn fuzz<T: Serialize + DeserializeOwned + Debug>(message: &T, random: &mut StdRn
     }
 }
 
+/// The same of every rank of a test.
+pub(crate) fn device() -> RankDevice {
+    RankDevice {
+        kind: "cpu".to_owned(),
+        name: "AVX2".to_owned(),
+        unit: "cpu".to_owned(),
+        page_layout: "lines".to_owned(),
+        page_bytes: 4096,
+        memory: 1 << 30,
+    }
+}
+
 fn transaction() -> Transaction {
     let change =
         SlotChange { rank: RankId(1), slot: SlotIndex(2), from: ExpertId(3), to: ExpertId(4), source: RankId(0) };
@@ -72,6 +84,7 @@ fn messages_that_are_changed_on_their_way_are_read_as_some_message_or_as_none() 
         step: "host:8003".to_owned(),
         moves: "host:8004".to_owned(),
         node: "node".to_owned(),
+        unit: "cpu".to_owned(),
     };
     for message in [
         ToRank::Form {
@@ -103,6 +116,7 @@ fn messages_that_are_changed_on_their_way_are_read_as_some_message_or_as_none() 
             move_address: "host:8004".to_owned(),
             block_tokens: 16,
             node: "node".to_owned(),
+            device: device().into(),
         },
         FromRank::Failed { process, rank: RankId(1), reason: "a reason".to_owned() },
         FromRank::Loading { read: 1 << 40, of: u64::MAX },

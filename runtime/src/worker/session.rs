@@ -228,7 +228,8 @@ impl<B: Backend> Session<B> {
         if ranks != map.shape().ranks || rank.index() >= ranks {
             return Err(SessionError::Shape { ranks, in_map: map.shape().ranks, rank });
         }
-        let neighbours = plan.ranks.iter().filter(|rank| rank.node == worker.settings.node).count();
+        let here = (&worker.settings.node, &worker.said.unit);
+        let neighbours = plan.ranks.iter().filter(|rank| (&rank.node, &rank.unit) == here).count();
         let cache = worker.room_for(map.shape().slots_per_rank, staging_pages, (kv_tokens, neighbours))?;
         let slots = slots_of(&map, rank);
         let loaded = worker.weights.load(&slots, cache, &link.gone)?;

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use plan::ids::RankId;
 use plan::wire::RankState;
-use plan::words::counted;
 
 use self::formation::Formation;
 use super::agreement::Agreement;
+use super::alike::{Traits, device};
 use super::{FleetEvent, FleetSettings, Latest};
 use crate::fabric::framing::Closer;
 use crate::protocol::{MoveReport, ProcessId, RankAddress, ToRank, TransactionId};
@@ -33,8 +33,8 @@ pub(super) struct Member {
     pub process: ProcessId,
     /// Where other ranks reach it.
     pub address: RankAddress,
-    /// Tokens of a block of its KV cache.
-    pub block_tokens: u32,
+    /// What must be the same of all ranks.
+    pub traits: Traits,
     /// To the thread that writes to it.
     pub outbox: Sender<ToRank>,
     /// Ends its control connection.
@@ -107,12 +107,14 @@ impl Members {
     /// Takes a rank in, if its place is free or gets free; see [`Self::free_place`].
     pub fn register(&self, mut member: Member) -> Result<(), String> {
         let rank = member.address.rank;
-        Self::check_blocks(&self.lock(), &member)?;
+        Self::check_alike(&self.lock(), &member)?;
         let mut state = self.free_place(rank, member.process, &member.address.moves)?;
-        Self::check_blocks(&state, &member)?;
+        Self::check_alike(&state, &member)?;
         // Its signs of life during the wait are still unread.
         member.heard = Instant::now();
-        tracing::info!(%rank, address = member.address.moves, node = member.address.node, "rank registered");
+        let (address, device) = (&member.address, device(&member.traits.device));
+        let memory = member.traits.device.memory;
+        tracing::info!(%rank, address = address.moves, node = address.node, device, memory, "rank registered");
         state.members[rank.index()] = Some(member);
         state.kept[rank.index()] = None;
         if state.failures.remove(&rank).is_some() {
@@ -178,19 +180,10 @@ impl Members {
         }
     }
 
-    fn check_blocks(state: &State, member: &Member) -> Result<(), String> {
-        let differs =
-            |other: &&Member| other.address.rank != member.address.rank && other.block_tokens != member.block_tokens;
-        match state.members.iter().flatten().find(differs) {
-            Some(other) => Err(format!(
-                "{} has KV blocks of {} and {} of {}; start all with the same --block-tokens",
-                member.address.rank,
-                counted(member.block_tokens as usize, "token"),
-                other.address.rank,
-                other.block_tokens
-            )),
-            None => Ok(()),
-        }
+    /// A rank that is there already stays: whoever comes later has to fit.
+    fn check_alike(state: &State, Member { address, traits, .. }: &Member) -> Result<(), String> {
+        let others = state.members.iter().flatten().filter(|other| other.address.rank != address.rank);
+        others.map(|other| (other.address.rank, &other.traits)).try_for_each(|other| traits.fit(address.rank, other))
     }
 
     pub fn heard(&self, rank: RankId, process: ProcessId, now: Instant) {
@@ -319,6 +312,8 @@ impl Members {
             connected: formed && member.is_some(),
             address: member.as_ref().map(|member| member.address.moves.clone()).unwrap_or_default(),
             node: member.as_ref().map(|member| member.address.node.clone()).unwrap_or_default(),
+            device: member.as_ref().map(|member| device(&member.traits.device)).unwrap_or_default(),
+            memory: member.as_ref().map(|member| member.traits.device.memory).unwrap_or_default(),
         };
         state.members.iter().enumerate().map(describe).collect()
     }

@@ -10,6 +10,7 @@ use plan::ids::RankId;
 use plan::wire::ModelIdentity;
 use plan::words::counted;
 
+use super::alike::Traits;
 use super::members::formation::Loaded;
 use super::members::{Member, Members};
 use crate::fabric::framing::{CUT_AFTER, Closer, Connection, ConnectionError};
@@ -36,9 +37,6 @@ const FINGERPRINT_BYTES: usize = 19;
 /// The longest name of a host or node, and the longest `host:port`.
 const MOST_NAME_BYTES: usize = 253;
 const MOST_ADDRESS_BYTES: usize = MOST_NAME_BYTES + 8;
-
-/// The most tokens of a block of a KV cache.
-const MOST_BLOCK_TOKENS: u32 = 1 << 16;
 
 /// The most bytes that one transaction brings a rank.
 const MOST_STAGED_BYTES: u64 = 1 << 44;
@@ -169,19 +167,17 @@ fn introduce(
         if rank.index() < ranks { Ok(rank) } else { Err(absent()) }
     };
     match message {
-        FromRank::Register { process, rank, model, step_address, move_address, block_tokens, node } => {
+        FromRank::Register { process, rank, model, step_address, move_address, block_tokens, node, device } => {
             let rank = exists(rank)?;
             check_model(rank, &model, &members.settings.model)?;
             check_names(rank, [&step_address, &move_address], &node)?;
-            if !(1..=MOST_BLOCK_TOKENS).contains(&block_tokens) {
-                return Err(format!(
-                    "{rank} has KV blocks of {block_tokens} tokens; there must be 1 to {MOST_BLOCK_TOKENS}"
-                ));
-            }
-            let address = RankAddress { rank, step: step_address, moves: move_address, node };
+            let unit = device.unit.clone();
+            let traits = Traits { block_tokens, device: *device };
+            traits.check(rank)?;
+            let address = RankAddress { rank, step: step_address, moves: move_address, node, unit };
             let heard = Instant::now();
             let owed = BTreeSet::new();
-            members.register(Member { process, address, block_tokens, outbox, closer, heard, owed })?;
+            members.register(Member { process, address, traits, outbox, closer, heard, owed })?;
             Ok((rank, process))
         }
         FromRank::Failed { process, rank, reason } => {

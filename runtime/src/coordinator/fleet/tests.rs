@@ -15,8 +15,10 @@ use crate::coordinator::ranks::RankGroup as _;
 use crate::fabric::framing::Connection;
 use crate::fabric::handshake::call;
 use crate::fabric::purpose::{GroupId, Purpose};
+use crate::protocol::tests::device;
 use crate::protocol::{
-    Batch, Commit, FromRank, MoveFailure, MoveReport, NotStaged, ProcessId, Step, StepDone, StepTiming, TransactionId,
+    Batch, Commit, FromRank, MoveFailure, MoveReport, NotStaged, ProcessId, RankDevice, Step, StepDone, StepTiming,
+    TransactionId,
 };
 use crate::scheduler::CacheSize;
 use crate::waiting::wait_until;
@@ -86,6 +88,7 @@ impl Rank {
             move_address: format!("moves:{rank}"),
             block_tokens: 16,
             node: format!("node-{rank}"),
+            device: device().into(),
         };
         change(&mut registration);
         control.send(&registration).unwrap();
@@ -192,6 +195,10 @@ fn a_rank_that_does_not_belong_here_is_refused_with_what_to_do() {
         }),
         refuse(|message| match message {
             FromRank::Register { node, .. } => *node = "a\u{1b}[2Jnode".to_owned(),
+            _ => unreachable!(),
+        }),
+        refuse(|message| match message {
+            FromRank::Register { device, .. } => device.kind = "a\u{1b}[2Jkind".to_owned(),
             _ => unreachable!(),
         }),
         refuse(|message| match message {

@@ -64,8 +64,13 @@ fn bench(options: &Options) -> Bench {
         write(page, layer, expert);
         if readable == Checkpoint::Unreadable { Err(hole) } else { Ok(()) }
     });
-    let address =
-        |rank: u32, moves: String| RankAddress { rank: RankId(rank), step: String::new(), moves, node: String::new() };
+    let address = |rank: u32, moves: String| RankAddress {
+        rank: RankId(rank),
+        step: String::new(),
+        moves,
+        node: String::new(),
+        unit: String::new(),
+    };
     let (reports, received) = unbounded();
     let setup = MoverSetup {
         group: GROUP,

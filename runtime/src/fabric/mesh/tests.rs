@@ -158,6 +158,7 @@ fn listening(ranks: usize) -> (Vec<StepPort>, Vec<RankAddress>) {
         step: port.address().to_string(),
         moves: String::new(),
         node: String::new(),
+        unit: String::new(),
     });
     let addresses = addresses.collect();
     (ports, addresses)

@@ -254,7 +254,7 @@ impl Members {
         state.agreement = forming.agreement.take();
         let cache = |(loaded, member): (&Loaded, &Member)| CacheSize {
             blocks: loaded.kv_blocks,
-            block_tokens: member.block_tokens,
+            block_tokens: member.traits.block_tokens,
         };
         let caches = forming.loaded.iter().flatten().zip(state.members.iter().flatten()).map(cache).collect();
         state.formation = Formation::Formed { id, steps };

@@ -30,17 +30,30 @@ fn a_group_forms_when_every_rank_is_there_and_runs_steps_on_all_of_them() {
 }
 
 #[test]
-fn ranks_with_different_blocks_are_refused() {
+fn ranks_that_are_not_alike_are_refused_before_any_is_told_to_load() {
     let (fleet, events) = fleet(2, PATIENCE);
     let _first = Rank::join(&fleet, 0);
     wait_until("the first is registered", || !fleet.states()[0].address.is_empty());
-    let other = Rank::register(&fleet, 1, 5, |message| match message {
-        FromRank::Register { block_tokens, .. } => *block_tokens = 32,
+    let refuse = |change: fn(&mut u32, &mut RankDevice)| {
+        let change = |message: &mut FromRank| match message {
+            FromRank::Register { block_tokens, device, .. } => change(block_tokens, device),
+            _ => unreachable!(),
+        };
+        let refusal = Rank::register(&fleet, 1, 5, change).refusal();
+        assert!(matches!(next(&events), FleetEvent::Refused(refused) if refused.take().as_ref() == Some(&refusal)));
+        assert!(events.try_recv().is_err());
+        refusal
+    };
+    assert!(refuse(|block_tokens, _| *block_tokens = 32).contains("--block-tokens"));
+    assert!(refuse(|_, device| device.kind = "gpu".to_owned()).contains("--backend"));
+    assert!(refuse(|_, device| device.page_bytes += 1).contains("4097 bytes"));
+    let _second = Rank::register(&fleet, 1, 5, |message| match message {
+        FromRank::Register { device, .. } => (device.name, device.memory) = ("AVX-512".to_owned(), 7),
         _ => unreachable!(),
     });
-    assert!(other.refusal().contains("--block-tokens"));
-    assert!(matches!(next(&events), FleetEvent::Refused(_)));
-    assert!(events.try_recv().is_err());
+    assert!(matches!(next(&events), FleetEvent::Complete));
+    let said = fleet.states().into_iter().map(|rank| (rank.device, rank.memory)).collect::<Vec<_>>();
+    assert_eq!(said, [("cpu (AVX2)".to_owned(), 1 << 30), ("cpu (AVX-512)".to_owned(), 7)]);
 }
 
 #[test]
