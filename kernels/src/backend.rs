@@ -17,7 +17,7 @@ use crate::routing::{GroupShape, LayerRouting};
 use crate::tensor::{MatrixView, WeightKind};
 
 /// Heads of an attention layer. A row of projections holds all query heads, then all key heads, then all value heads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HeadShape {
     /// Query heads; a multiple of `key_value`.
     pub query: usize,
@@ -150,21 +150,21 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// # Errors
     /// If there is no memory for it.
     fn filled<T: Pod + Send + Sync>(&self, values: &[T]) -> Result<Self::Buffer<T>, DeviceError>;
-    /// Memory for the steps of a model.
+    /// Memory for the steps of a model over these slots.
     ///
     /// # Errors
     /// If there is none.
-    fn batch(&self, limits: StepLimits) -> Result<Self::Batch, DeviceError>;
+    fn batch(&self, limits: StepLimits, slots: &Self::Slots) -> Result<Self::Batch, DeviceError>;
     /// The slots of a group, by the routing of each layer in order.
     ///
     /// # Errors
     /// If there is no memory for them.
     fn slots(&self, group: GroupShape, layers: Vec<LayerRouting>) -> Result<Self::Slots, DeviceError>;
-    /// Memory for the routing of a layer's tokens.
+    /// Memory for the routing of a layer's tokens, through pages of this shape.
     ///
     /// # Errors
     /// If there is none.
-    fn routing(&self, group: GroupShape) -> Result<Self::Routing, DeviceError>;
+    fn routing(&self, group: GroupShape, page: PageShape) -> Result<Self::Routing, DeviceError>;
 
     /// Prepares a linear layer; a bias has one element for each row of the matrix.
     ///

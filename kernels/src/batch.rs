@@ -2,18 +2,29 @@
 
 use std::borrow::Cow;
 
+use crate::backend::HeadShape;
 use crate::routing::LayerRouting;
 
 /// Best tokens that can be told beside one row of logits.
 pub const MOST_BEST: usize = 20;
 
 /// The most that a step has; memory for it is made before the first one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepLimits {
     /// Tokens of all its sequences together.
     pub tokens: usize,
     /// Cache blocks of all its sequences together.
     pub blocks: usize,
+    /// Rows of logits that are answered at once.
+    pub logit_rows: usize,
+    /// Length of a row of logits.
+    pub vocabulary: usize,
+    /// Length of a row of activations between layers.
+    pub hidden: usize,
+    /// Widest feed-forward network that every token goes through.
+    pub intermediate: usize,
+    /// Heads of attention.
+    pub heads: HeadShape,
 }
 
 /// Consecutive tokens of one sequence within a batch.

@@ -115,7 +115,7 @@ impl Backend for Cpu {
         Ok(buffer)
     }
 
-    fn batch(&self, limits: StepLimits) -> Result<Batch, DeviceError> {
+    fn batch(&self, limits: StepLimits, _: &Slots) -> Result<Batch, DeviceError> {
         Batch::new(limits)
     }
 
@@ -123,7 +123,7 @@ impl Backend for Cpu {
         Ok(Slots::new(group, layers))
     }
 
-    fn routing(&self, group: GroupShape) -> Result<Routing, DeviceError> {
+    fn routing(&self, group: GroupShape, _: PageShape) -> Result<Routing, DeviceError> {
         Routing::new(group)
     }
 

@@ -21,7 +21,7 @@ const PASSES: usize = 8;
 
 impl Batch {
     pub(crate) fn new(limits: StepLimits) -> Result<Self, DeviceError> {
-        let StepLimits { tokens, blocks } = limits;
+        let StepLimits { tokens, blocks, .. } = limits;
         let area = StepArea {
             ids: list(tokens)?,
             positions: list(tokens)?,
@@ -40,7 +40,7 @@ impl Batch {
     /// If it is larger than a step may be.
     pub(crate) fn begin(&mut self, area: &StepArea) {
         let StepArea { ids, positions, sequences, spans, blocks, asked, changes: _ } = area;
-        let StepLimits { tokens, blocks: most } = self.limits;
+        let StepLimits { tokens, blocks: most, .. } = self.limits;
         assert!(ids.len() <= tokens && asked.len() <= tokens && blocks.len() <= most, "a step within its limits");
         self.area.ids.clone_from(ids);
         self.area.positions.clone_from(positions);

@@ -68,8 +68,9 @@ fn batch(cpu: &Cpu, queue: &CpuQueue, sequences: &[(usize, usize, &[u32])]) -> B
 }
 
 fn uploaded(cpu: &Cpu, queue: &CpuQueue, area: &StepArea) -> Batch {
-    let mut batch = cpu.batch(StepLimits { tokens: 1000, blocks: 1000 }).unwrap();
-    queue.upload(area, &mut batch, &mut one_rank(cpu, 1, 1));
+    let (limits, mut slots) = (StepLimits { tokens: 1000, blocks: 1000, ..StepLimits::default() }, one_rank(cpu, 1, 1));
+    let mut batch = cpu.batch(limits, &slots).unwrap();
+    queue.upload(area, &mut batch, &mut slots);
     batch
 }
 
@@ -95,6 +96,11 @@ fn arena<'a>(cpu: &Cpu, shape: PageShape, networks: impl IntoIterator<Item = [&'
 
 fn group(slots: usize, top_k: usize) -> GroupShape {
     GroupShape { ranks: 1, rank: 0, layers: 1, slots, top_k, tokens: 1000 }
+}
+
+/// Memory for the routing of a layer; the CPU needs no page's shape for it.
+fn routing(cpu: &Cpu, group: GroupShape) -> Routing {
+    cpu.routing(group, PageShape { hidden: 0, intermediate: 0, kind: WeightKind::F32 }).unwrap()
 }
 
 fn close(found: &[f32], expected: &[f64], tolerance: f64) {
@@ -394,7 +400,7 @@ fn a_router_takes_the_best_experts_in_order_and_the_lower_of_equal_ones() {
     for normalise in [false, true] {
         let shape = RouterShape { experts: 6, top_k: 3, normalise };
         let weights = everywhere(|cpu, queue| {
-            let mut routing = cpu.routing(group(6, 3)).unwrap();
+            let mut routing = routing(cpu, group(6, 3));
             queue.route(&filled(&logits), shape, &mut routing);
             assert_eq!(routing.experts[..], [1, 3, 5, 0, 1, 2]);
             routing.weights.to_vec()
@@ -435,8 +441,7 @@ fn each_group_goes_through_its_page_and_no_row_through_two() {
             let found = everywhere(|cpu, queue| {
                 let shape = PageShape { hidden, intermediate, kind };
                 let pages = arena(cpu, shape, (0..3).map(|page| pages[one_kind(page)].each_ref()));
-                let (mut routing, mut slots, mut out) =
-                    (cpu.routing(group(3, 3)).unwrap(), one_rank(cpu, 3, 3), room());
+                let (mut routing, mut slots, mut out) = (routing(cpu, group(3, 3)), one_rank(cpu, 3, 3), room());
                 routing.arrive(0, &pairs);
                 queue.group(&mut slots, 0, &mut routing);
                 assert_eq!(slots.pairs(), [3, 0, 80]);
@@ -472,7 +477,7 @@ fn a_dense_network_is_the_one_of_a_group_of_all_rows_added_to_what_was_there() {
         out.to_vec()
     });
     let alone = everywhere(|cpu, queue| {
-        let (mut routing, mut slots) = (cpu.routing(group(1, 1)).unwrap(), one_rank(cpu, 1, 1));
+        let (mut routing, mut slots) = (routing(cpu, group(1, 1)), one_rank(cpu, 1, 1));
         let (mut results, mut out) = (room(), filled(&before));
         let ones = RouterShape { experts: 1, top_k: 1, normalise: true };
         queue.route(&filled(&vec![0.0; tokens]), ones, &mut routing);
@@ -494,7 +499,7 @@ fn outputs_of_experts_are_weighted_and_added_to_what_was_there() {
     let shape = RouterShape { experts: 3, top_k: 2, normalise: false };
     let (rows, weights) = ([2, 4, 0, 3, 5, 1], std::sync::Mutex::new(Vec::new()));
     let found = everywhere(|cpu, queue| {
-        let (mut routing, mut slots) = (cpu.routing(group(3, 2)).unwrap(), one_rank(cpu, 3, 2));
+        let (mut routing, mut slots) = (routing(cpu, group(3, 2)), one_rank(cpu, 3, 2));
         queue.route(&filled(&logits), shape, &mut routing);
         queue.choose(&batch(cpu, queue, &[(0, 3, &[])]), &slots, 0, &mut routing);
         queue.group(&mut slots, 0, &mut routing);
@@ -577,7 +582,7 @@ fn a_page_that_is_written_while_a_slot_points_at_it_fails_the_step_and_not_the_n
     let queue = cpu.queue().unwrap();
     let page = arena(&cpu, shape, [[&weights; 3]]).remove(0);
     let (batch, mut slots) = (batch(&cpu, &queue, &[(0, 1, &[])]), one_rank(&cpu, 1, 1));
-    let mut routing = cpu.routing(group(1, 1)).unwrap();
+    let mut routing = routing(&cpu, group(1, 1));
     routing.arrive(0, &[Pair { slot: 0, row: 0 }]);
     queue.group(&mut slots, 0, &mut routing);
     page.arena().memory().while_written(page.id(), || {

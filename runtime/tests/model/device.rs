@@ -106,16 +106,16 @@ impl Backend for Watched {
         self.allocate(self.cpu.filled(values))
     }
 
-    fn batch(&self, limits: StepLimits) -> Result<cpu::Batch, DeviceError> {
-        self.allocate(self.cpu.batch(limits))
+    fn batch(&self, limits: StepLimits, slots: &cpu::Slots) -> Result<cpu::Batch, DeviceError> {
+        self.allocate(self.cpu.batch(limits, slots))
     }
 
     fn slots(&self, group: GroupShape, layers: Vec<LayerRouting>) -> Result<cpu::Slots, DeviceError> {
         self.allocate(self.cpu.slots(group, layers))
     }
 
-    fn routing(&self, group: GroupShape) -> Result<cpu::Routing, DeviceError> {
-        self.allocate(self.cpu.routing(group))
+    fn routing(&self, group: GroupShape, page: PageShape) -> Result<cpu::Routing, DeviceError> {
+        self.allocate(self.cpu.routing(group, page))
     }
 
     fn matrix(&self, view: MatrixView<'_>, bias: Option<&[f32]>) -> Result<cpu::Matrix, DeviceError> {

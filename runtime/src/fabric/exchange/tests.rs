@@ -44,9 +44,9 @@ fn exchange(first: Frame, second: Frame) -> Result<u32, FabricError> {
     let mut slots = cpu
         .slots(group, vec![LayerRouting { layer: 0, copies, pages: (0..SLOTS as u32).map(PageId).collect() }])
         .unwrap();
-    let mut batch = cpu.batch(StepLimits { tokens: 1, blocks: 0 }).unwrap();
+    let mut batch = cpu.batch(StepLimits { tokens: 1, ..StepLimits::default() }, &slots).unwrap();
     queue.upload(&StepArea::default(), &mut batch, &mut slots);
-    let (mut routing, mut x) = (cpu.routing(group).unwrap(), cpu.buffer(group.rows() * WIDTH).unwrap());
+    let (mut routing, mut x) = (cpu.routing(group, page).unwrap(), cpu.buffer(group.rows() * WIDTH).unwrap());
     let mut results = cpu.buffer(group.results() * WIDTH).unwrap();
     queue.choose(&batch, &slots, 0, &mut routing);
     Exchange::<Cpu>::dispatch(&mut exchange, &queue, &mut routing, &mut x)?;

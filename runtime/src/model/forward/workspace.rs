@@ -8,7 +8,7 @@ use kernels::{Arena, Backend, DeviceError, Queue, StepArea};
 
 use super::{CacheSize, LOGIT_ROWS};
 use crate::model::attention;
-use crate::model::config::Config;
+use crate::model::config::{Config, FeedForward};
 use crate::protocol::SequenceStep;
 
 /// The batch of a step, its routing, and its activations.
@@ -44,16 +44,29 @@ impl<B: Backend> Workspace<B> {
     ) -> Result<Self, DeviceError> {
         let backend = Arc::clone(arena.backend());
         let heads = attention::heads(config);
-        let limits = StepLimits { tokens: group.tokens, blocks: cache.blocks };
         let logit_rows = LOGIT_ROWS.min(group.tokens);
+        let dense = config.layers.iter().map(|layer| match layer {
+            FeedForward::Dense { intermediate, .. } => *intermediate,
+            FeedForward::Sparse => 0,
+        });
+        let limits = StepLimits {
+            tokens: group.tokens,
+            blocks: cache.blocks,
+            logit_rows,
+            vocabulary: config.vocabulary,
+            hidden: config.hidden,
+            intermediate: dense.max().unwrap_or(0),
+            heads,
+        };
+        let slots = backend.slots(group, layers)?;
         let activations = |rows: usize, width: usize| backend.buffer(rows.saturating_mul(width));
         Ok(Self {
             limits,
-            arena,
             area: StepArea::default(),
-            batch: backend.batch(limits)?,
-            slots: backend.slots(group, layers)?,
-            routing: backend.routing(group)?,
+            batch: backend.batch(limits, &slots)?,
+            slots,
+            routing: backend.routing(group, arena.shape())?,
+            arena,
             hidden: activations(group.tokens, config.hidden)?,
             normed: activations(group.rows(), config.hidden)?,
             projected: activations(group.tokens, heads.projected_width())?,
