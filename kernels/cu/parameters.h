@@ -8,9 +8,9 @@
 
 // Rows that an operation computes: those from `first` on of `*count`, at most `most`. Without an address they are `most`.
 struct Rows {
-    const uint32_t* count;
-    uint32_t first;
-    uint32_t most;
+  const uint32_t* count;
+  uint32_t first;
+  uint32_t most;
 };
 
 // How weights, or keys and values, are kept.
@@ -18,67 +18,67 @@ enum : uint32_t { KIND_BF16 = 0, KIND_F32 = 1 };
 
 // ---- A step, as the host writes it and `begin` copies it: a header, then lists, where `StepLayout` says.
 struct StepHeader {
-    uint32_t tokens;
-    uint32_t spans;
-    uint32_t blocks;
-    uint32_t asked;
-    uint32_t changes;
-    uint32_t unused_0;
-    uint32_t unused_1;
-    uint32_t unused_2;
+  uint32_t tokens;
+  uint32_t spans;
+  uint32_t blocks;
+  uint32_t asked;
+  uint32_t changes;
+  uint32_t unused_0;
+  uint32_t unused_1;
+  uint32_t unused_2;
 };
 
 // Where the lists are, in words of 4 bytes from the header on; all multiples of 4.
 struct StepLayout {
-    uint32_t ids;
-    uint32_t positions;
-    uint32_t sequences;
-    uint32_t spans;
-    uint32_t blocks;
-    uint32_t asked;
-    uint32_t changes;
-    uint32_t words;
+  uint32_t ids;
+  uint32_t positions;
+  uint32_t sequences;
+  uint32_t spans;
+  uint32_t blocks;
+  uint32_t asked;
+  uint32_t changes;
+  uint32_t words;
 };
 
 struct StepSpan {
-    uint32_t tokens;
-    uint32_t position;
-    uint32_t first_block;
-    uint32_t unused;
+  uint32_t tokens;
+  uint32_t position;
+  uint32_t first_block;
+  uint32_t unused;
 };
 
 enum : uint32_t { ASKED_DRAW = 1, ASKED_SCORE = 2, ASKED_SUM = 4 };
 
 struct StepAsked {
-    double uniform;
-    float temperature;
-    float top_p;
-    uint32_t top_k;
-    uint32_t row;
-    uint32_t flags;
-    uint32_t score;
-    uint32_t best;
-    uint32_t unused;
+  double uniform;
+  float temperature;
+  float top_p;
+  uint32_t top_k;
+  uint32_t row;
+  uint32_t flags;
+  uint32_t score;
+  uint32_t best;
+  uint32_t unused;
 };
 
 // A changed layer is, in words: its number, then its starts, slots (rank and index of each), bounds and pages as `SlotTables` has them.
 
 struct StepScored {
-    uint32_t token;
-    float logit;
+  uint32_t token;
+  float logit;
 };
 
 // Best tokens that a row has places for.
 enum : uint32_t { MOST_BEST = 20 };
 
 struct StepSampled {
-    double log_sum;
-    float largest;
-    float score;
-    uint32_t drawn;
-    float drawn_logit;
-    uint32_t is_ordered;
-    uint32_t unused;
+  double log_sum;
+  float largest;
+  float score;
+  uint32_t drawn;
+  float drawn_logit;
+  uint32_t is_ordered;
+  uint32_t unused;
 };
 
 // What an error word says: the first of these that any kernel met.
@@ -86,54 +86,58 @@ enum : uint32_t { ERROR_TOKEN = 1, ERROR_POSITION = 2, ERROR_BLOCK = 3, ERROR_EX
 
 // ---- Routing.
 struct TableSlot {
-    uint32_t rank;
-    uint32_t index;
+  uint32_t rank;
+  uint32_t index;
 };
 
+enum : uint32_t { MOST_SLOTS = 1024 };
 // Of all layers: `starts` [layers, experts + 1], `slots` and `bounds` [layers, physical], `pages` and `pairs` [layers, slots_here].
+// At most MOST_SLOTS slots here.
 struct SlotTables {
-    uint32_t* starts;
-    TableSlot* slots;
-    uint32_t* bounds;
-    uint32_t* pages;
-    uint32_t* pairs;
-    uint32_t layers;
-    uint32_t experts;
-    uint32_t physical;
-    uint32_t slots_here;
+  uint32_t* starts;
+  TableSlot* slots;
+  uint32_t* bounds;
+  uint32_t* pages;
+  uint32_t* pairs;
+  uint32_t layers;
+  uint32_t experts;
+  uint32_t physical;
+  uint32_t slots_here;
 };
 
 struct PairDestination {
-    uint32_t rank;
-    uint32_t index;
-    uint32_t ordinal;
+  uint32_t rank;
+  uint32_t index;
+  uint32_t ordinal;
 };
 
 struct SlotPair {
-    uint32_t slot;
-    uint32_t row;
+  uint32_t slot;
+  uint32_t row;
 };
 
+// The most ranks, and experts of a token.
+enum : uint32_t { MOST_RANKS = 256, MOST_CHOSEN = 64 };
 // Words of `RoutingTables.counts`.
 enum : uint32_t { COUNT_OWN = 0, COUNT_PAIRS = 1, ROUTING_COUNTS = 4 };
 
 // Of one layer: `experts`, `weights` and `destinations` [tokens, top_k], `given` and `bases` [ranks], `pairs`, `places` and `rows`
 // [pairs], `starts` [slots_here + 1].
 struct RoutingTables {
-    uint32_t* experts;
-    float* weights;
-    PairDestination* destinations;
-    uint32_t* given;
-    SlotPair* pairs;
-    uint32_t* places;
-    uint32_t* starts;
-    uint32_t* rows;
-    uint32_t* bases;
-    uint32_t* counts;
-    uint32_t most_pairs;
-    uint32_t top_k;
-    uint32_t ranks;
-    uint32_t rank;
+  uint32_t* experts;
+  float* weights;
+  PairDestination* destinations;
+  uint32_t* given;
+  SlotPair* pairs;
+  uint32_t* places;
+  uint32_t* starts;
+  uint32_t* rows;
+  uint32_t* bases;
+  uint32_t* counts;
+  uint32_t most_pairs;
+  uint32_t top_k;
+  uint32_t ranks;
+  uint32_t rank;
 };
 
 // ---- Attention.
@@ -145,63 +149,63 @@ enum : uint32_t { ITEM_TOKENS = 16 };
 // Some tokens of one sequence with some splits of its keys. With all of them the result is whole; otherwise it is partial, and
 // that of split `s` is number `partial + s`.
 struct AttentionItem {
-    uint32_t row;
-    uint32_t tokens;
-    uint32_t position;
-    uint32_t first_block;
-    uint32_t first_split;
-    uint32_t splits;
-    uint32_t all_splits;
-    uint32_t partial;
+  uint32_t row;
+  uint32_t tokens;
+  uint32_t position;
+  uint32_t first_block;
+  uint32_t first_split;
+  uint32_t splits;
+  uint32_t all_splits;
+  uint32_t partial;
 };
 
 // `begin` (one block): copies the step, zeroes the counted pairs, changes layers, lists what attention has to do.
 // `items` has room for tokens and partials together; tokens whose splits have no room in `most_partials` are computed whole.
 struct BeginParameters {
-    const uint32_t* area;
-    uint32_t* batch;
-    AttentionItem* items;
-    uint32_t* item_count;
-    uint32_t* error;
-    SlotTables slots;
-    StepLayout layout;
-    uint32_t most_tokens;
-    uint32_t most_blocks;
-    uint32_t most_changes;
-    uint32_t most_partials;
+  const uint32_t* area;
+  uint32_t* batch;
+  AttentionItem* items;
+  uint32_t* item_count;
+  uint32_t* error;
+  SlotTables slots;
+  StepLayout layout;
+  uint32_t most_tokens;
+  uint32_t most_blocks;
+  uint32_t most_changes;
+  uint32_t most_partials;
 };
 
 // `embed`: rows of a table of `kind`, `[vocabulary, width]`.
 struct EmbedParameters {
-    Rows rows;
-    const void* table;
-    const uint32_t* ids;
-    float* out;
-    uint32_t* error;
-    uint32_t kind;
-    uint32_t width;
-    uint32_t vocabulary;
-    uint32_t unused;
+  Rows rows;
+  const void* table;
+  const uint32_t* ids;
+  float* out;
+  uint32_t* error;
+  uint32_t kind;
+  uint32_t width;
+  uint32_t vocabulary;
+  uint32_t unused;
 };
 
-// `norm`: `rounded` is the same in bf16, for the next product, or null.
+// `rms_norm`: `rounded` is the same in bf16, for the next product, or null.
 struct NormParameters {
-    Rows rows;
-    const float* x;
-    const float* weight;
-    float* out;
-    bf16* rounded;
-    uint32_t width;
-    float epsilon;
+  Rows rows;
+  const float* x;
+  const float* weight;
+  float* out;
+  bf16* rounded;
+  uint32_t width;
+  float epsilon;
 };
 
 // `round_rows`: the bf16 of rows.
 struct RoundParameters {
-    Rows rows;
-    const float* x;
-    bf16* rounded;
-    uint32_t width;
-    uint32_t unused;
+  Rows rows;
+  const float* x;
+  bf16* rounded;
+  uint32_t width;
+  uint32_t unused;
 };
 
 // Products: rows of `k` to rows of `n`, by weights `[n, k]`. Groups of rows, each with a page: group g has rows starts[g] to
@@ -211,214 +215,215 @@ struct RoundParameters {
 // and up, 8 by 8, and out is silu(gate) * up, `[rows, n / 2]`, of the kind of the weights.
 // `*_bf16` and `*_bf16_tall` take x in bf16, in tiles of 16 and 64 rows, which give the same bits; `*_f32` take f32.
 struct ProductParameters {
-    Rows rows;
-    const unsigned char* arena;
-    uint64_t page_bytes;
-    uint64_t offset;
-    const uint32_t* page_of;
-    const uint32_t* starts;
-    const uint32_t* list;
-    const void* x;
-    const float* bias;
-    void* out;
-    uint32_t* error;
-    uint32_t groups;
-    uint32_t page;
-    uint32_t pages;
-    uint32_t n;
-    uint32_t k;
-    uint32_t add;
+  Rows rows;
+  const unsigned char* arena;
+  uint64_t page_bytes;
+  uint64_t offset;
+  const uint32_t* page_of;
+  const uint32_t* starts;
+  const uint32_t* list;
+  const void* x;
+  const float* bias;
+  void* out;
+  uint32_t* error;
+  uint32_t groups;
+  uint32_t page;
+  uint32_t pages;
+  uint32_t n;
+  uint32_t k;
+  uint32_t add;
 };
 
 // `rotate`: norms the query and key heads of each row and rotates them, in place. angles [positions, dimension].
 struct RotateParameters {
-    Rows rows;
-    float* projected;
-    const uint32_t* row_positions;
-    const float* query_norm;
-    const float* key_norm;
-    const float* angles;
-    uint32_t* error;
-    uint32_t query;
-    uint32_t key_value;
-    uint32_t dimension;
-    uint32_t positions;
-    float epsilon;
-    uint32_t unused;
+  Rows rows;
+  float* projected;
+  const uint32_t* row_positions;
+  const float* query_norm;
+  const float* key_norm;
+  const float* angles;
+  uint32_t* error;
+  uint32_t query;
+  uint32_t key_value;
+  uint32_t dimension;
+  uint32_t positions;
+  float epsilon;
+  uint32_t unused;
 };
 
 // Keys and values of one layer: `[blocks][key-value heads][keys, values][block_tokens][dimension]` of `kind`.
 struct CacheTable {
-    void* values;
-    uint32_t kind;
-    uint32_t blocks;
-    uint32_t block_tokens;
-    uint32_t query;
-    uint32_t key_value;
-    uint32_t dimension;
+  void* values;
+  uint32_t kind;
+  uint32_t blocks;
+  uint32_t block_tokens;
+  uint32_t query;
+  uint32_t key_value;
+  uint32_t dimension;
 };
 
 // `store`: by the items of the step, of which each token is in one that begins with split 0.
 struct StoreParameters {
-    CacheTable cache;
-    const float* projected;
-    const AttentionItem* items;
-    const uint32_t* item_count;
-    const uint32_t* blocks;
-    uint32_t* error;
+  CacheTable cache;
+  const float* projected;
+  const AttentionItem* items;
+  const uint32_t* item_count;
+  const uint32_t* blocks;
+  uint32_t* error;
 };
 
 // `attend_f32` and `attend_bf16` by the kind of the cache, then `merge`: partials are `[partials][query heads][dimension + 2]`.
 // `out` `[tokens, query heads * dimension]`, `rounded` as in NormParameters.
 struct AttendParameters {
-    CacheTable cache;
-    const float* projected;
-    const AttentionItem* items;
-    const uint32_t* item_count;
-    const uint32_t* blocks;
-    float* partials;
-    float* out;
-    bf16* rounded;
-    uint32_t* error;
+  CacheTable cache;
+  const float* projected;
+  const AttentionItem* items;
+  const uint32_t* item_count;
+  const uint32_t* blocks;
+  float* partials;
+  float* out;
+  bf16* rounded;
+  uint32_t* error;
 };
 
 // `route`.
 struct RouteParameters {
-    Rows rows;
-    const float* logits;
-    RoutingTables routing;
-    uint32_t experts;
-    uint32_t normalise;
+  Rows rows;
+  const float* logits;
+  RoutingTables routing;
+  uint32_t experts;
+  uint32_t normalise;
 };
 
-// `choose` (one block): destinations, given, own pairs and their number.
+// `choose`: rank and index of each destination. Then `number`: their ordinals, given, the own pairs and how many those are.
 struct ChooseParameters {
-    Rows rows;
-    const uint32_t* sequences;
-    const uint32_t* positions;
-    SlotTables slots;
-    RoutingTables routing;
-    uint32_t* error;
-    uint32_t layer;
-    uint32_t unused;
+  Rows rows;
+  const uint32_t* sequences;
+  const uint32_t* positions;
+  SlotTables slots;
+  RoutingTables routing;
+  uint32_t* error;
+  uint32_t layer;
+  uint32_t unused;
 };
 
-// `group` (one block): starts, rows, places; counts the pairs.
+// `group`: starts, rows, places; counts the pairs.
 struct GroupParameters {
-    SlotTables slots;
-    RoutingTables routing;
-    uint32_t* error;
-    uint32_t layer;
-    uint32_t unused;
+  SlotTables slots;
+  RoutingTables routing;
+  uint32_t* error;
+  uint32_t layer;
+  uint32_t unused;
 };
 
 // `combine`: adds to rows of `out` the results of their experts, in the order of the router.
 struct CombineParameters {
-    Rows rows;
-    const float* results;
-    float* out;
-    RoutingTables routing;
-    uint32_t width;
-    uint32_t unused;
+  Rows rows;
+  const float* results;
+  float* out;
+  RoutingTables routing;
+  uint32_t width;
+  uint32_t unused;
 };
 
 // `gather`: rows of x that are asked for; `rows` are of what is asked.
 struct GatherParameters {
-    Rows rows;
-    const float* x;
-    const StepAsked* asked;
-    float* out;
-    uint32_t width;
-    uint32_t unused;
+  Rows rows;
+  const float* x;
+  const StepAsked* asked;
+  float* out;
+  uint32_t width;
+  uint32_t unused;
 };
 
 // Consecutive tokens of a row of logits that one block looks at before the row is put together.
 enum : uint32_t { PART_TOKENS = 4096 };
 
 struct SamplePart {
-    double exponentials;
-    uint64_t weight;
-    float largest;
-    uint32_t best;
-    uint32_t is_unordered;
-    uint32_t unused;
+  double exponentials;
+  uint64_t weight;
+  float largest;
+  uint32_t best;
+  uint32_t is_unordered;
+  uint32_t unused;
 };
 
 // `sample_parts`, `sample_weigh` (both over rows and parts), `sample_pick` (over rows): answers what is asked of rows of logits.
 // `parts` [most rows, parts of the vocabulary], `weights` [most rows, vocabulary], `sampled` and `best` of all that is asked.
 struct SampleParameters {
-    Rows rows;
-    const float* logits;
-    const StepAsked* asked;
-    SamplePart* parts;
-    float* weights;
-    StepSampled* sampled;
-    StepScored* best;
-    uint32_t vocabulary;
-    uint32_t unused;
+  Rows rows;
+  const float* logits;
+  const StepAsked* asked;
+  SamplePart* parts;
+  float* weights;
+  StepSampled* sampled;
+  StepScored* best;
+  uint32_t vocabulary;
+  uint32_t unused;
 };
 
 // `finish`: to mapped memory, what the host collects: `sampled` and `best` of what is asked, all counted pairs, the error word.
 struct FinishParameters {
-    const uint32_t* asked;
-    const StepSampled* sampled;
-    const StepScored* best;
-    const uint32_t* pairs;
-    uint32_t* error;
-    StepSampled* sampled_out;
-    StepScored* best_out;
-    uint32_t* pairs_out;
-    uint32_t* error_out;
-    uint32_t pair_count;
-    uint32_t unused;
+  const uint32_t* asked;
+  const StepSampled* sampled;
+  const StepScored* best;
+  const uint32_t* pairs;
+  uint32_t* error;
+  StepSampled* sampled_out;
+  StepScored* best_out;
+  uint32_t* pairs_out;
+  uint32_t* error_out;
+  uint32_t pair_count;
+  uint32_t unused;
 };
 
 // `arrive`: rows of other ranks' tokens behind those that are here, and their pairs behind those.
 struct ArriveParameters {
-    const float* values;
-    const SlotPair* pairs;
-    float* x;
-    bf16* rounded;
-    RoutingTables routing;
-    uint32_t* error;
-    uint32_t width;
-    uint32_t row_count;
-    uint32_t first_row;
-    uint32_t pair_count;
-    uint32_t first_pair;
-    uint32_t slots_here;
+  const float* values;
+  const SlotPair* pairs;
+  float* x;
+  bf16* rounded;
+  RoutingTables routing;
+  uint32_t* error;
+  uint32_t width;
+  uint32_t row_count;
+  uint32_t first_row;
+  uint32_t pair_count;
+  uint32_t first_pair;
+  uint32_t slots_here;
 };
 
 // `come_home`: results from rank `from` behind those that are here, from row `first_row` on.
 struct ComeHomeParameters {
-    const float* values;
-    float* results;
-    RoutingTables routing;
-    uint32_t width;
-    uint32_t row_count;
-    uint32_t first_row;
-    uint32_t from;
+  const float* values;
+  float* results;
+  RoutingTables routing;
+  uint32_t width;
+  uint32_t row_count;
+  uint32_t first_row;
+  uint32_t from;
 };
 
 // `copy`: bytes, both addresses and the number multiples of 4.
 struct CopyParameters {
-    const void* source;
-    void* target;
-    uint64_t bytes;
+  const void* source;
+  void* target;
+  uint64_t bytes;
 };
 
 // Bytes that have a fingerprint of their own.
 enum : uint32_t { CHUNK_BYTES = 65536 };
 
 struct ChunkFingerprint {
-    uint64_t low;
-    uint64_t high;
+  uint64_t low;
+  uint64_t high;
 };
 
-// `fingerprint`: XXH3 of 128 bits of each chunk of `bytes`, which has more than 240 in its last chunk. `secret`: the default one under a seed.
+// `fingerprint`: XXH3 of 128 bits of each chunk of `bytes`, whose `length` is a multiple of 128. `secret`: the default one under `seed`.
 struct FingerprintParameters {
-    const unsigned char* bytes;
-    ChunkFingerprint* chunks;
-    uint64_t length;
-    uint64_t secret[24];
+  const unsigned char* bytes;
+  ChunkFingerprint* chunks;
+  uint64_t length;
+  uint64_t seed;
+  uint64_t secret[24];
 };

@@ -120,7 +120,7 @@ mirror! {
         rows: Rows, table: Address, ids: Address, out: Address, error: Address,
         kind: u32, width: u32, vocabulary: u32, unused: u32,
     }
-    /// Of [`NORM`].
+    /// Of [`RMS_NORM`].
     NormParameters {
         rows: Rows, x: Address, weight: Address, out: Address, rounded: Address, width: u32, epsilon: f32,
     }
@@ -148,7 +148,7 @@ mirror! {
     }
     /// Of [`ROUTE`].
     RouteParameters { rows: Rows, logits: Address, routing: RoutingTables, experts: u32, normalise: u32, }
-    /// Of [`CHOOSE`].
+    /// Of [`CHOOSE`] and [`NUMBER`].
     ChooseParameters {
         rows: Rows, sequences: Address, positions: Address, slots: SlotTables, routing: RoutingTables, error: Address,
         layer: u32, unused: u32,
@@ -183,7 +183,10 @@ mirror! {
     /// Of [`COPY`].
     CopyParameters { source: Address, target: Address, bytes: u64, }
     /// Of [`FINGERPRINT`].
-    FingerprintParameters { bytes: Address, chunks: Address, length: u64, secret: [u64; SECRET_BYTES / 8], }
+    FingerprintParameters {
+        bytes: Address, chunks: Address, length: u64, seed: u64,
+        secret: [u64; SECRET_BYTES / 8],
+    }
 }
 
 macro_rules! kernels {
@@ -208,7 +211,7 @@ kernels! {
     /// Looks rows up.
     EMBED = "embed"(EmbedParameters), 128, Any;
     /// Root mean square norm.
-    NORM = "norm"(NormParameters), 256, Any;
+    RMS_NORM = "rms_norm"(NormParameters), 128, Any;
     /// Rounds rows to bf16.
     ROUND_ROWS = "round_rows"(RoundParameters), 256, Any;
     /// Product by bf16 weights, tiles of 16 rows.
@@ -236,9 +239,11 @@ kernels! {
     /// Softmax and the best experts.
     ROUTE = "route"(RouteParameters), 128, Any;
     /// The slot of each pair.
-    CHOOSE = "choose"(ChooseParameters), 256, One;
+    CHOOSE = "choose"(ChooseParameters), 256, Any;
+    /// Which of the pairs given to its rank each is.
+    NUMBER = "number"(ChooseParameters), 256, Any;
     /// Sorts pairs by slot.
-    GROUP = "group"(GroupParameters), 256, One;
+    GROUP = "group"(GroupParameters), 256, Any;
     /// Adds up results of experts.
     COMBINE = "combine"(CombineParameters), 128, Any;
     /// Rows that are asked for.
@@ -277,6 +282,12 @@ pub const ASKED_SUM: u32 = 4;
 pub const ROUTING_COUNTS: usize = 4;
 /// Which of them says how many pairs are computed here.
 pub const COUNT_PAIRS: usize = 1;
+/// The most slots of a layer that a rank has.
+pub const MOST_SLOTS: usize = 1024;
+/// The most ranks of a group.
+pub const MOST_RANKS: usize = 256;
+/// The most experts of a token.
+pub const MOST_CHOSEN: usize = 64;
 
 /// Keys of which attention makes one partial result.
 pub const SPLIT_KEYS: usize = 256;
@@ -314,9 +325,9 @@ impl StepLayout {
         let spans = sequences + words::<u32>(tokens);
         let list = spans + words::<StepSpan>(tokens);
         let asked = list + words::<u32>(blocks);
-        let changed = asked + words::<StepAsked>(tokens);
-        let all = changed + words::<u32>(changes * change_words);
-        Self { ids, positions, sequences, spans, blocks: list, asked, changes: changed, words: all }
+        let routing = asked + words::<StepAsked>(tokens);
+        let all = routing + words::<u32>(changes * change_words);
+        Self { ids, positions, sequences, spans, blocks: list, asked, changes: routing, words: all }
     }
 }
 

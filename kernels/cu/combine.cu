@@ -1,0 +1,31 @@
+// The results of a token's experts, added up at its own rank in the order in which the router chose.
+#include "rows.h"
+
+extern "C" KERNEL(128) combine(GRID_CONSTANT const CombineParameters p) {
+  SHARED(uint32_t, from, MOST_CHOSEN);
+  SHARED(float, weight, MOST_CHOSEN);
+  const RoutingTables& routing = p.routing;
+  const uint32_t rows = row_count(p.rows);
+  for (uint32_t row = blockIdx.x; row < rows; row += gridDim.x) {
+    block_barrier();
+    if (threadIdx.x < routing.top_k) {
+      const size_t pair = static_cast<size_t>(row) * routing.top_k + threadIdx.x;
+      const PairDestination to = routing.destinations[pair];
+      from[threadIdx.x] = to.rank == routing.rank ? routing.places[to.ordinal] : routing.bases[to.rank] + to.ordinal;
+      weight[threadIdx.x] = routing.weights[pair];
+    }
+    block_barrier();
+    float* out = p.out + static_cast<size_t>(row) * p.width;
+    for (uint32_t i = threadIdx.x * 4; i < p.width; i += blockDim.x * 4) {
+      float sum[4] = {}, there[4];
+      for (uint32_t j = 0; j < routing.top_k; ++j) {
+        float result[4];
+        load_floats(p.results + static_cast<size_t>(from[j]) * p.width + i, result);
+        for (int c = 0; c < 4; ++c) sum[c] = multiply_add(weight[j], result[c], sum[c]);
+      }
+      load_floats(out + i, there);
+      for (int c = 0; c < 4; ++c) there[c] += sum[c];
+      store_floats(out + i, there);
+    }
+  }
+}

@@ -1,0 +1,130 @@
+// The ends of a step: what the host says at its begin, and what it is told at its end, both through mapped memory.
+#include "rows.h"
+
+namespace {
+
+// By one block: `count` words, both addresses multiples of 16.
+DEVICE void copy_words(const uint32_t* from, uint32_t* to, uint32_t count) {
+  for (uint32_t i = threadIdx.x * 4; i < count; i += blockDim.x * 4) store16(to + i, load16(from + i));
+}
+
+// The sum of the values of the threads before this one, and of all; `scratch` is shared and holds a word for each warp.
+struct Before {
+  uint32_t here;
+  uint32_t all;
+};
+DEVICE Before sum_before(uint32_t value, uint32_t* scratch) {
+  uint32_t sum = value;
+  for (int distance = 1; distance < 32; distance *= 2) {
+    const uint32_t more = shuffle_up(sum, distance);
+    if (lane() >= static_cast<uint32_t>(distance)) sum += more;
+  }
+  if (lane() == 31) scratch[warp()] = sum;
+  block_barrier();
+  Before before{sum - value, 0};
+  for (uint32_t w = 0; w < blockDim.x / 32; ++w) {
+    if (w < warp()) before.here += scratch[w];
+    before.all += scratch[w];
+  }
+  block_barrier();
+  return before;
+}
+
+// One layer's routing, as the step says it.
+DEVICE void change_layer(const BeginParameters& p, const uint32_t* change) {
+  const SlotTables& slots = p.slots;
+  const uint32_t layer = change[0];
+  if (layer >= slots.layers) {
+    if (threadIdx.x == 0) report(p.error, ERROR_STEP);
+    return;
+  }
+  const uint32_t* from = change + 1;
+  const auto put = [&](uint32_t* table, uint32_t each) {
+    uint32_t* to = table + static_cast<size_t>(layer) * each;
+    for (uint32_t i = threadIdx.x; i < each; i += blockDim.x) to[i] = from[i];
+    from += each;
+  };
+  put(slots.starts, slots.experts + 1);
+  put(reinterpret_cast<uint32_t*>(slots.slots), 2 * slots.physical);
+  put(slots.bounds, slots.physical);
+  put(slots.pages, slots.slots_here);
+}
+
+// What attention has to do for one sequence.
+DEVICE void list_items(AttentionItem* item, const StepSpan& span, uint32_t row, bool is_spread, uint32_t partial) {
+  const uint32_t splits = (span.position + span.tokens - 1) / SPLIT_KEYS + 1;
+  if (is_spread) {
+    for (uint32_t split = 0; split < splits; ++split) item[split] = AttentionItem{row, 1, span.position, span.first_block, split, 1, splits, partial};
+    return;
+  }
+  for (uint32_t first = 0; first < span.tokens; first += ITEM_TOKENS) {
+    const uint32_t tokens = minimum(span.tokens - first, static_cast<uint32_t>(ITEM_TOKENS));
+    const uint32_t own = (span.position + first + tokens - 1) / SPLIT_KEYS + 1;
+    item[first / ITEM_TOKENS] = AttentionItem{row + first, tokens, span.position + first, span.first_block, 0, own, own, 0};
+  }
+}
+
+}  // namespace
+
+extern "C" KERNEL(256) begin(GRID_CONSTANT const BeginParameters p) {
+  SHARED(uint32_t, scratch, 8);
+  const StepLayout& layout = p.layout;
+  if (threadIdx.x == 0) *p.error = 0;
+  block_barrier();
+  StepHeader header = *reinterpret_cast<const StepHeader*>(p.area);
+  if (header.tokens > p.most_tokens || header.spans > header.tokens || header.blocks > p.most_blocks || header.asked > p.most_tokens || header.changes > p.most_changes) {
+    if (threadIdx.x == 0) report(p.error, ERROR_STEP);
+    header = StepHeader{};
+  }
+  if (threadIdx.x == 0) *reinterpret_cast<StepHeader*>(p.batch) = header;
+  copy_words(p.area + layout.ids, p.batch + layout.ids, header.tokens);
+  copy_words(p.area + layout.positions, p.batch + layout.positions, header.tokens);
+  copy_words(p.area + layout.sequences, p.batch + layout.sequences, header.tokens);
+  copy_words(p.area + layout.spans, p.batch + layout.spans, header.spans * (sizeof(StepSpan) / 4));
+  copy_words(p.area + layout.blocks, p.batch + layout.blocks, header.blocks);
+  copy_words(p.area + layout.asked, p.batch + layout.asked, header.asked * (sizeof(StepAsked) / 4));
+  for (uint32_t i = threadIdx.x; i < p.slots.layers * p.slots.slots_here; i += blockDim.x) p.slots.pairs[i] = 0;
+  const uint32_t change_words = 1 + p.slots.experts + 1 + 3 * p.slots.physical + p.slots.slots_here;
+  for (uint32_t change = 0; change < header.changes; ++change) {
+    // Two of them may be of one layer, and the later one holds.
+    block_barrier();
+    change_layer(p, p.area + layout.changes + static_cast<size_t>(change) * change_words);
+  }
+  const StepSpan* spans = reinterpret_cast<const StepSpan*>(p.batch + layout.spans);
+  block_barrier();
+  uint32_t row = 0, items = 0, partials = 0;
+  for (uint32_t first = 0; first < header.spans; first += blockDim.x) {
+    const uint32_t index = first + threadIdx.x;
+    const StepSpan span = index < header.spans ? spans[index] : StepSpan{};
+    const uint32_t splits = span.tokens == 1 ? span.position / SPLIT_KEYS + 1 : 0, wanted = splits > 1 ? splits : 0;
+    const Before rows = sum_before(span.tokens, scratch), wants = sum_before(wanted, scratch);
+    const bool is_spread = wanted > 0 && partials + wants.here + wanted <= p.most_partials;
+    const Before before = sum_before(is_spread ? splits : (span.tokens + ITEM_TOKENS - 1) / ITEM_TOKENS, scratch);
+    if (span.tokens > 0) list_items(p.items + items + before.here, span, row + rows.here, is_spread, partials + wants.here);
+    row += rows.all;
+    items += before.all;
+    partials += wants.all;
+  }
+  if (threadIdx.x == 0) *p.item_count = items;
+}
+
+extern "C" KERNEL(256) finish(GRID_CONSTANT const FinishParameters p) {
+  const uint32_t thread = blockIdx.x * blockDim.x + threadIdx.x, threads = gridDim.x * blockDim.x, asked = *p.asked;
+  const auto put = [&](const void* from, void* to, uint32_t words) {
+    for (uint32_t i = thread; i < words; i += threads) static_cast<uint32_t*>(to)[i] = static_cast<const uint32_t*>(from)[i];
+  };
+  put(p.sampled, p.sampled_out, asked * (sizeof(StepSampled) / 4));
+  put(p.best, p.best_out, asked * MOST_BEST * (sizeof(StepScored) / 4));
+  put(p.pairs, p.pairs_out, p.pair_count);
+  put(p.error, p.error_out, 1);
+}
+
+extern "C" KERNEL(256) copy(GRID_CONSTANT const CopyParameters p) {
+  const uint64_t thread = static_cast<uint64_t>(blockIdx.x) * blockDim.x + threadIdx.x, threads = static_cast<uint64_t>(gridDim.x) * blockDim.x;
+  const unsigned char* source = static_cast<const unsigned char*>(p.source);
+  unsigned char* target = static_cast<unsigned char*>(p.target);
+  const bool is_aligned = (reinterpret_cast<uint64_t>(source) | reinterpret_cast<uint64_t>(target)) % 16 == 0;
+  const uint64_t wide = is_aligned ? p.bytes / 16 * 16 : 0;
+  for (uint64_t i = thread * 16; i < wide; i += threads * 16) store16(target + i, load16(source + i));
+  for (uint64_t i = wide + thread * 4; i < p.bytes; i += threads * 4) *reinterpret_cast<uint32_t*>(target + i) = *reinterpret_cast<const uint32_t*>(source + i);
+}
