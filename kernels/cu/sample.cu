@@ -19,6 +19,13 @@ DEVICE uint32_t value_order(float value) {
   return (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
 }
 
+// The natural logarithm of a sum of exponentials: that of an f32, and what it is wrong by. It needs no more registers than there
+// are for what a block answers beside it, which a logarithm of 64 bits does.
+DEVICE double logarithm_of(double sum) {
+  const double near = static_cast<double>(logarithm(static_cast<float>(sum))), wrong = sum * exponential_wide(-near) - 1.0;
+  return near + (wrong - wrong * wrong * 0.5);
+}
+
 // What all parts of a row give together.
 struct Row {
   float largest;
@@ -264,17 +271,16 @@ extern "C" KERNEL(256) sample_pick(GRID_CONSTANT const SampleParameters p) {
     if (all.is_ordered) {
       answer.is_ordered = 1;
       answer.largest = all.largest;
-      if ((asked.flags & ASKED_SUM) != 0) {
-        double sum = 0.0;
-        for (uint32_t part = 0; part < part_count(p); ++part) sum += p.parts[static_cast<size_t>(row) * part_count(p) + part].exponentials;
-        answer.log_sum = logarithm_wide(sum);
-      }
+      if ((asked.flags & ASKED_SUM) != 0)
+        for (uint32_t part = 0; part < part_count(p); ++part) answer.log_sum += p.parts[static_cast<size_t>(row) * part_count(p) + part].exponentials;
       if ((asked.flags & ASKED_SCORE) != 0) answer.score = logits[minimum(asked.score, p.vocabulary - 1)];
       if ((asked.flags & ASKED_DRAW) != 0) {
         answer.drawn = draws_by_weight(asked) ? draw(p, row, asked, scratch) : all.best;
         answer.drawn_logit = logits[answer.drawn];
       }
     }
-    if (threadIdx.x == 0) p.sampled[index] = answer;
+    if (threadIdx.x != 0) continue;
+    if (answer.log_sum > 0.0) answer.log_sum = logarithm_of(answer.log_sum);
+    p.sampled[index] = answer;
   }
 }

@@ -2,6 +2,7 @@
 //! launched. Knows no driver.
 
 use bytemuck::{Pod, Zeroable};
+use xxhash_rust::const_xxh3::const_custom_default_secret;
 
 /// An address of device memory, or of mapped host memory as the device sees it; 0 is none.
 pub type Address = u64;
@@ -202,6 +203,8 @@ macro_rules! kernels {
         )*
         /// All kernels of the module.
         pub const KERNELS: &[Kernel] = &[$($constant,)*];
+        #[cfg(test)]
+        const PARAMETERS: &[&str] = &[$(stringify!($parameters),)*];
     };
 }
 
@@ -339,6 +342,14 @@ impl SlotTables {
     }
 }
 
+impl FingerprintParameters {
+    /// What XXH3 makes of a seed.
+    #[must_use]
+    pub fn secret(seed: u64) -> [u64; SECRET_BYTES / 8] {
+        bytemuck::pod_read_unaligned(&const_custom_default_secret(seed))
+    }
+}
+
 /// Bytes of dynamic shared memory of a product of so many groups.
 #[must_use]
 pub const fn product_shared(kernel: &Kernel, groups: usize) -> usize {
@@ -384,6 +395,32 @@ mod tests {
             }
         }
         found
+    }
+
+    /// `extern "C" KERNEL(threads) name(GRID_CONSTANT const Parameters p)` of all sources.
+    fn entries() -> BTreeMap<String, (String, u32)> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/cu");
+        let sources = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let kernels = sources.filter(|path| path.extension().is_some_and(|extension| extension == "cu"));
+        let text: String = kernels.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+        text.lines()
+            .filter_map(|line| line.strip_prefix("extern \"C\" KERNEL("))
+            .map(|line| {
+                let (threads, line) = line.split_once(") ").unwrap();
+                let (name, line) = line.split_once("(GRID_CONSTANT const ").unwrap();
+                (name.to_owned(), (line.split_once(' ').unwrap().0.to_owned(), threads.parse().unwrap()))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_kernel_of_the_sources_is_listed_with_its_parameters_and_threads() {
+        let mut sources = entries();
+        for (kernel, parameters) in KERNELS.iter().zip(PARAMETERS) {
+            let source = sources.remove(kernel.name);
+            assert_eq!(source, Some(((*parameters).to_owned(), kernel.threads)), "{}", kernel.name);
+        }
+        assert!(sources.is_empty(), "{sources:?} are not listed");
     }
 
     #[test]
