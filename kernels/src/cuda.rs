@@ -1,3 +1,223 @@
-//! The CUDA backend.
+//! The CUDA backend: NVIDIA GPUs through their driver, which is looked for when a device is opened. The kernels are ours, in
+//! `kernels/cu`; the device layer below is the one place of the project with `unsafe`.
+//!
+//! Two rules make it sound. Memory is freed only when all work of the device has ended, and only outside of steps. And memory
+//! that the device writes is never behind a Rust reference: what the host prepares or collects is copied, before a launch or after a
+//! wait.
 
+mod arena;
+mod batch;
+mod buffer;
+mod cache;
+mod compile;
+mod context;
+mod driver;
+mod error;
+mod failure;
+mod memory;
+mod module;
 pub mod parameters;
+mod queue;
+mod routing;
+mod stream;
+mod transfer;
+mod weights;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytemuck::Pod;
+
+use self::context::Context;
+use self::module::Kernels;
+use self::parameters::Rows;
+use self::stream::Events;
+use self::transfer::Transfers;
+use crate::arena::PageId;
+use crate::backend::{Backend, CacheError, CacheShape, PageShape};
+use crate::batch::StepLimits;
+use crate::device::{DeviceIdentity, DeviceMemory};
+use crate::error::DeviceError;
+use crate::fingerprint::{Fingerprinter, Fingerprints};
+use crate::routing::{GroupShape, LayerRouting};
+use crate::tensor::MatrixView;
+
+pub use self::arena::Pages;
+pub use self::batch::Batch;
+pub use self::buffer::Buffer;
+pub use self::cache::Cache;
+pub use self::driver::devices;
+pub use self::error::{CudaError, Version};
+pub use self::queue::CudaQueue;
+pub use self::routing::{Routing, Slots};
+pub use self::stream::Mark;
+pub use self::weights::Matrix;
+
+/// A rank's GPU.
+#[derive(Clone, Debug)]
+pub struct Cuda {
+    shared: Arc<Shared>,
+    /// Of fingerprints.
+    seed: u64,
+}
+
+/// What queues and pages use, of all threads.
+#[derive(Debug)]
+struct Shared {
+    // Modules, events and lanes end before their context does.
+    kernels: Kernels,
+    transfers: Transfers,
+    events: Arc<Events>,
+    context: Arc<Context>,
+    /// What went wrong first with bytes between host and device, until a step is collected.
+    failed: Mutex<Option<DeviceError>>,
+}
+
+impl Shared {
+    fn keep_failure(&self, error: DeviceError) {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
+    fn take_failure(&self) -> Option<DeviceError> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Cuda {
+    /// The GPU of this number among those that the driver shows, with the kernels loaded.
+    ///
+    /// # Errors
+    /// If there is none that can be used; in a sentence that says what to do.
+    pub fn new(device: usize) -> Result<Self, CudaError> {
+        let context = Context::new(device)?;
+        let kernels = Kernels::load(&context)?;
+        let events = Events::new(&context);
+        let transfers = Transfers::new(&context, &events);
+        let shared = Shared { kernels, transfers, events, context, failed: Mutex::default() };
+        Ok(Self { shared: Arc::new(shared), seed: 0 })
+    }
+
+    /// The same with fingerprints under another seed: who does not know it can prepare no pages that have the same one.
+    #[must_use]
+    pub fn with_fingerprint_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// Keeps what went wrong until a step is collected; what was asked for cannot say so.
+    fn kept(&self, done: Result<(), DeviceError>) {
+        if let Err(error) = done {
+            self.shared.keep_failure(error);
+        }
+    }
+}
+
+impl Backend for Cuda {
+    type Buffer<T: Pod + Send + Sync> = Buffer<T>;
+    type Matrix = Matrix;
+    type Lookup = Matrix;
+    type Pages = Pages;
+    type Cache = Cache;
+    type Batch = Batch;
+    type Slots = Slots;
+    type Routing = Routing;
+    type Queue = CudaQueue;
+    type Mark = Mark;
+
+    const PAGE_LAYOUT: &'static str = arena::LAYOUT;
+
+    fn page_bytes(shape: PageShape) -> usize {
+        arena::page_bytes(shape)
+    }
+
+    fn cache_bytes(shape: CacheShape) -> u64 {
+        Cache::bytes(shape)
+    }
+
+    fn identity(&self) -> DeviceIdentity {
+        let Context { name, capability, .. } = &*self.shared.context;
+        let kind = format!("cuda sm_{}{}", capability.major, capability.minor);
+        DeviceIdentity { kind, name: name.clone(), unit: self.shared.context.unit.clone() }
+    }
+
+    fn memory(&self) -> Result<Option<DeviceMemory>, DeviceError> {
+        let context = &self.shared.context;
+        Ok(Some(DeviceMemory { total: context.memory, free: context.free_memory()? }))
+    }
+
+    fn queue(&self) -> Result<CudaQueue, DeviceError> {
+        CudaQueue::new(&self.shared)
+    }
+
+    fn buffer<T: Pod + Send + Sync>(&self, capacity: usize) -> Result<Buffer<T>, DeviceError> {
+        Buffer::new(&self.shared.context, capacity)
+    }
+
+    fn filled<T: Pod + Send + Sync>(&self, values: &[T]) -> Result<Buffer<T>, DeviceError> {
+        let mut buffer = Buffer::new(&self.shared.context, values.len())?;
+        self.shared.transfers.put(buffer.address(), bytemuck::cast_slice(values))?;
+        buffer.set(Rows { count: 0, first: 0, most: values.len() as u32 }, 1);
+        Ok(buffer)
+    }
+
+    fn batch(&self, limits: StepLimits, slots: &Slots) -> Result<Batch, DeviceError> {
+        Batch::new(&self.shared.context, limits, slots)
+    }
+
+    fn slots(&self, group: GroupShape, layers: Vec<LayerRouting>) -> Result<Slots, DeviceError> {
+        Slots::new((&self.shared.context, &self.shared.transfers), group, &layers)
+    }
+
+    fn routing(&self, group: GroupShape, page: PageShape) -> Result<Routing, DeviceError> {
+        Routing::new(&self.shared.context, group, page)
+    }
+
+    fn matrix(&self, view: MatrixView<'_>, bias: Option<&[f32]>) -> Result<Matrix, DeviceError> {
+        Matrix::new((&self.shared.context, &self.shared.transfers), view, bias)
+    }
+
+    fn lookup(&self, view: MatrixView<'_>) -> Result<Matrix, DeviceError> {
+        Matrix::new((&self.shared.context, &self.shared.transfers), view, None)
+    }
+
+    fn pages(&self, shape: PageShape) -> Result<Pages, DeviceError> {
+        Pages::new(&self.shared.context, shape)
+    }
+
+    fn add_page(&self, pages: &Pages, page: PageId) -> Result<(), DeviceError> {
+        pages.add(page)
+    }
+
+    fn pack(&self, pages: &Pages, page: PageId, matrices: [MatrixView<'_>; 3]) {
+        self.kept(weights::pack(&self.shared.transfers, pages, page, matrices));
+    }
+
+    fn fill(&self, pages: &Pages, page: PageId, (start, bytes): (usize, &[u8])) {
+        assert!(start + bytes.len() <= pages.page_length(), "{} bytes at {start} of a page", bytes.len());
+        self.kept(self.shared.transfers.put(pages.page(page) + start as u64, bytes));
+    }
+
+    fn read_page(&self, pages: &Pages, page: PageId, (start, into): (usize, &mut [u8])) {
+        assert!(start + into.len() <= pages.page_length(), "{} bytes at {start} of a page", into.len());
+        self.kept(self.shared.transfers.get(pages.page(page) + start as u64, into));
+    }
+
+    fn fingerprinter(&self) -> Fingerprinter {
+        Fingerprinter::new(self.seed)
+    }
+
+    fn fingerprints(&self, pages: &Pages, page: PageId) -> Fingerprints {
+        let (Shared { transfers, kernels, .. }, bytes) = (&*self.shared, (pages.page(page), pages.page_length()));
+        let chunks = transfers.fingerprints(kernels, bytes, self.seed).unwrap_or_else(|error| {
+            self.shared.keep_failure(error);
+            Vec::new()
+        });
+        self.fingerprinter().page(chunks)
+    }
+
+    fn has_passed(&self, mark: &Mark) -> bool {
+        mark.has_passed()
+    }
+
+    fn cache(&self, shape: CacheShape) -> Result<Cache, CacheError> {
+        Cache::new(&self.shared.context, shape)
+    }
+}

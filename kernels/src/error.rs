@@ -19,6 +19,12 @@ pub enum DeviceError {
         /// What the system says.
         reason: String,
     },
+    /// It cannot be used at all, or not for this model.
+    #[error("{reason}")]
+    Unusable {
+        /// What was found, what is needed and what to do.
+        reason: String,
+    },
     /// Operations of a step failed; nothing that the step gave can be used.
     #[error("the device failed in a step: {reason}")]
     Failed {
@@ -35,6 +41,7 @@ impl DeviceError {
     pub const fn is_worth_a_retry(&self) -> bool {
         match self {
             Self::Memory { .. } | Self::Threads { .. } => true,
+            Self::Unusable { .. } => false,
             Self::Failed { usable, .. } => *usable,
         }
     }

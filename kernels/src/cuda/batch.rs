@@ -1,0 +1,319 @@
+//! A step on the device: what the host prepares in memory that the device reads in place, the device's own copy of it, what it
+//! leaves for the host, and room for what is between operations. All of it is made before the first step.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use super::context::Context;
+use super::memory::{Allocation, Mapped};
+use super::parameters::{
+    ASKED_DRAW, ASKED_SCORE, ASKED_SUM, Address, AttentionItem, PART_TOKENS, Rows, SamplePart, StepAsked, StepHeader,
+    StepLayout, StepSampled, StepScored, StepSpan,
+};
+use super::routing::Slots;
+use super::weights::check_width;
+use crate::batch::{Asked, MOST_BEST, Sampled, Scored, Span, StepArea, StepLimits};
+use crate::error::DeviceError;
+
+/// Partial results of attention that a step has room for, each of 256 keys of one token; tokens for which there is no room are
+/// computed whole. As many as keep a large GPU busy.
+pub(super) const MOST_PARTIALS: usize = 1024;
+
+/// Elements of a head at most.
+const MOST_DIMENSION: usize = 256;
+
+/// What a step computes, and what it leaves for the host.
+#[derive(Debug)]
+pub struct Batch {
+    limits: StepLimits,
+    layout: StepLayout,
+    change_words: usize,
+    /// What the host prepares.
+    area: Mapped,
+    /// The device's copy.
+    copy: Allocation,
+    items: Allocation,
+    /// The number of items, and the error word.
+    words: Allocation,
+    sampled: Allocation,
+    best: Allocation,
+    /// The answers, then best tokens, then the error word, for the host.
+    answers: Mapped,
+    scratch: Arc<Scratch>,
+    tokens: usize,
+    asked: usize,
+    /// Items of attention at most.
+    attention: usize,
+    /// Whether the device may not have read the area yet.
+    is_under_way: Cell<bool>,
+}
+
+/// Room for what is between operations.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    /// Rows rounded to bfloat16.
+    pub rounded: Allocation,
+    /// How many of their elements there is room for.
+    pub rounded_elements: usize,
+    /// What is between the layers of a feed-forward network.
+    pub between: Allocation,
+    /// Its elements.
+    pub between_elements: usize,
+    /// Of attention.
+    pub partials: Allocation,
+    /// Of rows of logits.
+    pub parts: Allocation,
+    /// Of tokens.
+    pub weights: Allocation,
+}
+
+impl Scratch {
+    fn new(context: &Arc<Context>, limits: &StepLimits, rows: usize) -> Result<Self, DeviceError> {
+        let StepLimits { tokens, logit_rows, vocabulary, hidden, intermediate, heads, .. } = *limits;
+        let memory = |elements: usize, bytes: usize| Allocation::new(context, elements.saturating_mul(bytes));
+        let rounded_elements = rows.saturating_mul(hidden).max(tokens.saturating_mul(heads.query_width()));
+        let between_elements = tokens.saturating_mul(intermediate);
+        Ok(Self {
+            rounded: memory(rounded_elements, size_of::<u16>())?,
+            rounded_elements,
+            between: memory(between_elements, size_of::<f32>())?,
+            between_elements,
+            partials: memory(MOST_PARTIALS * heads.query * (heads.dimension + 2), size_of::<f32>())?,
+            parts: memory(logit_rows * vocabulary.div_ceil(PART_TOKENS), size_of::<SamplePart>())?,
+            weights: memory(logit_rows.saturating_mul(vocabulary), size_of::<f32>())?,
+        })
+    }
+}
+
+impl Batch {
+    pub(super) fn new(context: &Arc<Context>, limits: StepLimits, slots: &Slots) -> Result<Self, DeviceError> {
+        let StepLimits { tokens, blocks, heads, .. } = limits;
+        check_width("an attention head", heads.dimension)?;
+        if heads.dimension > MOST_DIMENSION {
+            let reason = format!(
+                "the CUDA kernels take attention heads of {MOST_DIMENSION} elements at most, and this model has {}; use \
+                 --backend cpu",
+                heads.dimension
+            );
+            return Err(DeviceError::Unusable { reason });
+        }
+        let change_words = slots.change_words();
+        let layout = StepLayout::new(tokens, blocks, slots.group().layers, change_words);
+        let bytes = layout.words as usize * size_of::<u32>();
+        let memory = |count: usize, bytes: usize| Allocation::new(context, count.saturating_mul(bytes));
+        Ok(Self {
+            layout,
+            change_words,
+            area: Mapped::new(context, bytes)?,
+            copy: memory(1, bytes)?,
+            items: memory(tokens.saturating_add(MOST_PARTIALS), size_of::<AttentionItem>())?,
+            words: memory(2, size_of::<u32>())?,
+            sampled: memory(tokens, size_of::<StepSampled>())?,
+            best: memory(tokens.saturating_mul(MOST_BEST), size_of::<StepScored>())?,
+            answers: Mapped::new(context, error_at(tokens) + size_of::<u64>())?,
+            scratch: Arc::new(Scratch::new(context, &limits, slots.group().rows())?),
+            limits,
+            tokens: 0,
+            asked: 0,
+            attention: 0,
+            is_under_way: Cell::new(false),
+        })
+    }
+
+    /// Whether the device may still read what the host prepared last.
+    pub(super) const fn is_under_way(&self) -> bool {
+        self.is_under_way.get()
+    }
+
+    /// Says that all has been done that was put on a queue for it.
+    pub(super) fn has_ended(&self) {
+        self.is_under_way.set(false);
+    }
+
+    /// Prepares a step. The device reads none of the area meanwhile.
+    ///
+    /// # Panics
+    /// If it is larger than a step may be.
+    pub(super) fn begin(&mut self, area: &StepArea, slots: &Slots) {
+        let StepArea { ids, positions, sequences, spans, blocks, asked, changes } = area;
+        let limits = &self.limits;
+        assert!(
+            ids.len() <= limits.tokens && asked.len() <= limits.tokens && blocks.len() <= limits.blocks,
+            "a step within its limits"
+        );
+        assert!(changes.len() <= slots.group().layers, "each layer changes once at most");
+        let words = |count: usize| count as u32;
+        let header = StepHeader {
+            tokens: words(ids.len()),
+            spans: words(spans.len()),
+            blocks: words(blocks.len()),
+            asked: words(asked.len()),
+            changes: words(changes.len()),
+            unused_0: 0,
+            unused_1: 0,
+            unused_2: 0,
+        };
+        let spans: Vec<StepSpan> = spans.iter().map(step_span).collect();
+        self.attention = spans.iter().map(|span| items_of(span.tokens, span.position)).sum();
+        let questions: Vec<StepAsked> = asked.iter().map(step_asked).collect();
+        let at = |word: u32| word as usize * size_of::<u32>();
+        let Self { area, layout, change_words, .. } = self;
+        area.write(0, &[header]);
+        area.write(at(layout.ids), ids);
+        area.write(at(layout.positions), positions);
+        area.write(at(layout.sequences), sequences);
+        area.write(at(layout.spans), &spans);
+        area.write(at(layout.blocks), blocks);
+        area.write(at(layout.asked), &questions);
+        for (index, change) in changes.iter().enumerate() {
+            area.write(at(layout.changes) + index * *change_words * size_of::<u32>(), &slots.words_of(change));
+        }
+        (self.tokens, self.asked) = (ids.len(), asked.len());
+        self.is_under_way.set(true);
+    }
+
+    pub(super) const fn layout(&self) -> StepLayout {
+        self.layout
+    }
+
+    pub(super) const fn limits(&self) -> &StepLimits {
+        &self.limits
+    }
+
+    pub(super) const fn scratch(&self) -> &Arc<Scratch> {
+        &self.scratch
+    }
+
+    /// Where the device finds what the host prepared.
+    pub(super) const fn area(&self) -> Address {
+        self.area.address()
+    }
+
+    /// The device's copy.
+    pub(super) const fn copy(&self) -> Address {
+        self.copy.address()
+    }
+
+    pub(super) const fn items(&self) -> Address {
+        self.items.address()
+    }
+
+    pub(super) const fn item_count(&self) -> Address {
+        self.words.address()
+    }
+
+    pub(super) const fn error(&self) -> Address {
+        self.words.address() + size_of::<u32>() as u64
+    }
+
+    pub(super) const fn sampled(&self) -> Address {
+        self.sampled.address()
+    }
+
+    pub(super) const fn best(&self) -> Address {
+        self.best.address()
+    }
+
+    /// A list of the device's copy, by where it begins.
+    pub(super) const fn list(&self, word: u32) -> Address {
+        self.copy.address() + word as u64 * size_of::<u32>() as u64
+    }
+
+    /// Tokens of the step.
+    pub(super) const fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// How much is asked.
+    pub(super) const fn asked(&self) -> usize {
+        self.asked
+    }
+
+    /// Items of attention at most, each of all key heads.
+    pub(super) const fn attention(&self) -> usize {
+        self.attention
+    }
+
+    /// Rows of all tokens.
+    pub(super) const fn token_rows(&self) -> Rows {
+        Rows { count: self.copy.address(), first: 0, most: self.tokens as u32 }
+    }
+
+    /// Rows of some of what is asked.
+    pub(super) const fn asked_rows(&self, first: usize, count: usize) -> Rows {
+        Rows { count: self.asked_count(), first: first as u32, most: count as u32 }
+    }
+
+    /// Where the device has how much is asked.
+    pub(super) const fn asked_count(&self) -> Address {
+        self.copy.address() + std::mem::offset_of!(StepHeader, asked) as u64
+    }
+
+    /// Where answers, best tokens and the error word go for the host.
+    pub(super) const fn answers(&self) -> [Address; 3] {
+        let (address, tokens) = (self.answers.address(), self.limits.tokens);
+        [address, address + best_at(tokens) as u64, address + error_at(tokens) as u64]
+    }
+
+    /// The answers, once the device has left them.
+    pub(super) fn sampled_rows(&self) -> Vec<Sampled> {
+        let mut rows = vec![bytemuck::Zeroable::zeroed(); self.asked];
+        self.answers.read::<StepSampled>(0, &mut rows);
+        rows.iter().map(sampled).collect()
+    }
+
+    /// The best tokens, as above.
+    pub(super) fn best_tokens(&self) -> Vec<Scored> {
+        let mut tokens = vec![bytemuck::Zeroable::zeroed(); self.asked * MOST_BEST];
+        self.answers.read::<StepScored>(best_at(self.limits.tokens), &mut tokens);
+        tokens.iter().map(|&StepScored { token, logit }| Scored { token, logit }).collect()
+    }
+
+    /// The error word, as above.
+    pub(super) fn error_word(&self) -> u32 {
+        let mut word = [0];
+        self.answers.read(error_at(self.limits.tokens), &mut word);
+        word[0]
+    }
+}
+
+const fn best_at(tokens: usize) -> usize {
+    tokens * size_of::<StepSampled>()
+}
+
+const fn error_at(tokens: usize) -> usize {
+    best_at(tokens) + tokens * MOST_BEST * size_of::<StepScored>()
+}
+
+/// Items that attention makes of a span at most: each token with each split of its keys.
+fn items_of(tokens: u32, position: u32) -> usize {
+    let keys = (position + tokens) as usize;
+    tokens as usize * keys.div_ceil(super::parameters::SPLIT_KEYS).min(MOST_PARTIALS)
+}
+
+fn step_span(&Span { tokens, position, first_block }: &Span) -> StepSpan {
+    StepSpan { tokens, position, first_block, unused: 0 }
+}
+
+fn step_asked(asked: &Asked) -> StepAsked {
+    let &Asked { row, draw, score, best, sum } = asked;
+    let flag = |is_asked: bool, flag: u32| if is_asked { flag } else { 0 };
+    let flags = flag(draw.is_some(), ASKED_DRAW) | flag(score.is_some(), ASKED_SCORE) | flag(sum, ASKED_SUM);
+    StepAsked {
+        uniform: draw.map_or(0.0, |draw| draw.uniform),
+        temperature: draw.map_or(0.0, |draw| draw.temperature),
+        top_p: draw.map_or(1.0, |draw| draw.top_p),
+        top_k: draw.map_or(0, |draw| draw.top_k),
+        row,
+        flags,
+        score: score.unwrap_or(0),
+        best,
+        unused: 0,
+    }
+}
+
+fn sampled(row: &StepSampled) -> Sampled {
+    let &StepSampled { log_sum, largest, score, drawn, drawn_logit, is_ordered, unused: _ } = row;
+    let drawn = Scored { token: drawn, logit: drawn_logit };
+    Sampled { is_ordered: is_ordered != 0, largest, log_sum, drawn, score }
+}

@@ -1,0 +1,58 @@
+//! Keys and values of one layer, on the device.
+
+use std::sync::Arc;
+
+use super::context::Context;
+use super::memory::Allocation;
+use super::parameters::{CacheTable, KIND_F32};
+use crate::backend::{CACHE_TILE, CacheError, CacheShape, HeadShape};
+use crate::error::DeviceError;
+
+/// Keys and values of one layer, as f32: `[blocks][key-value heads][keys, values][block tokens][dimension]`.
+#[derive(Debug)]
+pub struct Cache {
+    shape: CacheShape,
+    memory: Allocation,
+}
+
+impl Cache {
+    /// # Panics
+    /// If a block does not hold whole tiles.
+    pub(super) fn new(context: &Arc<Context>, shape: CacheShape) -> Result<Self, CacheError> {
+        assert!(
+            shape.block_tokens > 0 && shape.block_tokens.is_multiple_of(CACHE_TILE),
+            "a block of {} tokens does not hold whole tiles of {CACHE_TILE}",
+            shape.block_tokens
+        );
+        let bytes = Self::bytes(shape);
+        let made = usize::try_from(bytes)
+            .map_err(|_| CacheError { bytes })
+            .and_then(|length| Allocation::new(context, length).map_err(|_: DeviceError| CacheError { bytes }));
+        Ok(Self { shape, memory: made? })
+    }
+
+    /// Bytes that one takes; more than there ever are where they cannot be counted.
+    pub(super) fn bytes(shape: CacheShape) -> u64 {
+        let CacheShape { heads, blocks, block_tokens } = shape;
+        [2 * heads.key_value, block_tokens, heads.dimension, size_of::<f32>()]
+            .into_iter()
+            .fold(blocks as u64, |bytes, times| bytes.saturating_mul(times as u64))
+    }
+
+    pub(super) const fn heads(&self) -> HeadShape {
+        self.shape.heads
+    }
+
+    pub(super) const fn table(&self) -> CacheTable {
+        let CacheShape { heads: HeadShape { query, key_value, dimension }, blocks, block_tokens } = self.shape;
+        CacheTable {
+            values: self.memory.address(),
+            kind: KIND_F32,
+            blocks: blocks as u32,
+            block_tokens: block_tokens as u32,
+            query: query as u32,
+            key_value: key_value as u32,
+            dimension: dimension as u32,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The kernels, loaded: compiled by the build where it had the compiler, by NVRTC otherwise.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, c_void};
+use std::sync::Arc;
+
+use cudarc::driver::sys::{self, CUfunction, CUfunction_attribute, CUmodule};
+
+use super::compile::{self, Source};
+use super::context::Context;
+use super::error::{CudaError, Version};
+use super::failure::{Failure, check};
+use super::parameters::{KERNELS, Kernel, MOST_SLOTS, Parameters, product_shared};
+use super::stream::Stream;
+
+/// Kernels as they come with this build.
+mod built {
+    include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+}
+
+/// The CUDA version whose compiler makes what is embedded: an older driver takes none of it.
+const COMPILER: Version = Version { major: 13, minor: 0 };
+
+/// What shared memory a kernel may have before it must ask for more.
+const USUAL_SHARED: u32 = 48 << 10;
+
+// A kernel whose parameters the host lays out otherwise than the compiler would read another's.
+const _: () = assert!(compile::agree(KERNELS, built::ENTRIES), "kernels/cu and cuda/parameters.rs differ");
+
+/// A kernel, in so many blocks, with so many bytes of shared memory beside its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Launch {
+    pub kernel: &'static Kernel,
+    pub blocks: u32,
+    pub shared: u32,
+}
+
+/// All kernels, ready on one device.
+#[derive(Debug)]
+pub(super) struct Kernels {
+    context: Arc<Context>,
+    modules: Vec<CUmodule>,
+    functions: BTreeMap<&'static str, CUfunction>,
+}
+
+// SAFETY: handles of modules and functions may be used by any thread.
+unsafe impl Send for Kernels {}
+// SAFETY: as above; nothing of it changes once it is made.
+unsafe impl Sync for Kernels {}
+
+impl Kernels {
+    /// Loads all of them.
+    ///
+    /// # Errors
+    /// If the device takes none of what was compiled, or there is nothing that compiles.
+    pub fn load(context: &Arc<Context>) -> Result<Self, CudaError> {
+        if !built::IMAGES.is_empty() && context.driver < COMPILER {
+            let found = context.driver;
+            return Err(CudaError::OldDriver { found, needs: "what is compiled into this runtime", needed: COMPILER });
+        }
+        context.bind().map_err(|failure| CudaError::refused(context.number(), failure))?;
+        let mut kernels = Self { context: Arc::clone(context), modules: Vec::new(), functions: BTreeMap::new() };
+        for &(file, image) in built::IMAGES {
+            kernels.add(file, image)?;
+        }
+        if built::IMAGES.is_empty() {
+            let capability = context.capability;
+            for &source in built::SOURCES {
+                let text = compile::compile(Source { headers: built::HEADERS, ..source }, capability)?;
+                kernels.add(source.file, &text)?;
+            }
+        }
+        for kernel in KERNELS {
+            let function = kernels.find(kernel)?;
+            kernels.functions.insert(kernel.name, function);
+        }
+        Ok(kernels)
+    }
+
+    fn not_loaded(&self, file: &'static str, reason: String) -> CudaError {
+        let Context { name, capability, .. } = &*self.context;
+        let (device, name, capability) = (self.context.number(), name.clone(), *capability);
+        CudaError::NotLoaded { device, name, capability, file, reason }
+    }
+
+    fn add(&mut self, file: &'static str, image: &[u8]) -> Result<(), CudaError> {
+        let mut module = std::ptr::null_mut();
+        // SAFETY: the pointer is to a local variable; the image says its own length, or ends with zero where it is text.
+        let loaded = unsafe { sys::cuModuleLoadData(&raw mut module, image.as_ptr().cast()) };
+        check("load them", loaded).map_err(|failure| self.not_loaded(file, failure.words()))?;
+        self.modules.push(module);
+        Ok(())
+    }
+
+    /// The function of a kernel, which has as many bytes of parameters as the table says.
+    fn find(&self, kernel: &Kernel) -> Result<CUfunction, CudaError> {
+        let name = CString::new(kernel.name).unwrap_or_default();
+        let mut function = std::ptr::null_mut();
+        let found = self.modules.iter().any(|module| {
+            // SAFETY: the first pointer is to a local variable, the name ends with zero, the module is loaded.
+            let found = unsafe { sys::cuModuleGetFunction(&raw mut function, *module, name.as_ptr()) };
+            check("find it", found).is_ok()
+        });
+        if !found {
+            return Err(self.not_loaded(kernel.name, "it is in none of the modules".to_owned()));
+        }
+        let shared = product_shared(kernel, MOST_SLOTS) as u32;
+        if shared > USUAL_SHARED {
+            let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the function was found above.
+            let set = unsafe { sys::cuFuncSetAttribute(function, attribute, shared as i32) };
+            check("give it shared memory", set).map_err(|failure| self.not_loaded(kernel.name, failure.words()))?;
+        }
+        Ok(function)
+    }
+
+    /// Puts a kernel on a stream.
+    ///
+    /// # Safety
+    /// Every address in the parameters is of memory of this device, or mapped for it, that has what the kernel reads there and
+    /// room for what it writes; all of it stays until the stream has done it, and nothing else uses what it writes.
+    pub unsafe fn launch<P: Parameters>(&self, stream: &Stream, launch: Launch, parameters: &P) -> Result<(), Failure> {
+        let Launch { kernel, blocks, shared } = launch;
+        assert_eq!(kernel.parameters, size_of::<P>(), "the parameters of {}", kernel.name);
+        let function = self.functions[kernel.name];
+        let mut bytes = size_of::<P>();
+        let mut extra: [*mut c_void; 5] = [
+            sys::CU_LAUNCH_PARAM_BUFFER_POINTER_AS_INT as usize as *mut c_void,
+            (&raw const *parameters).cast_mut().cast(),
+            sys::CU_LAUNCH_PARAM_BUFFER_SIZE_AS_INT as usize as *mut c_void,
+            (&raw mut bytes).cast(),
+            sys::CU_LAUNCH_PARAM_END_AS_INT as usize as *mut c_void,
+        ];
+        self.context.bind()?;
+        let (none, extra) = (std::ptr::null_mut(), extra.as_mut_ptr());
+        let (threads, stream) = (kernel.threads, stream.handle());
+        // SAFETY: the driver copies the parameters, whose size it is told and checks, before this returns; the caller vouches for
+        // what they point at; function and stream live.
+        let launched =
+            unsafe { sys::cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, shared, stream, none, extra) };
+        check(kernel.name, launched)
+    }
+}
+
+impl Drop for Kernels {
+    fn drop(&mut self) {
+        let _ = self.context.finish();
+        for module in self.modules.drain(..) {
+            // SAFETY: it was loaded by this, is unloaded once, and none of its kernels runs any more.
+            let _ = unsafe { sys::cuModuleUnload(module) };
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Operations as the GPU does them: each is a launch or two on one stream, in the order in which they are asked for. Between the
+//! upload of a step and its collection the host waits for nothing, makes no memory and copies nothing, unless an exchange through
+//! the host asks for rows.
+
+mod expert;
+mod host;
+mod layer;
+mod logits;
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytemuck::Pod;
+
+use super::batch::{Batch, MOST_PARTIALS, Scratch};
+use super::buffer::Buffer;
+use super::cache::Cache;
+use super::failure::Failure;
+use super::module::Launch;
+use super::parameters::{
+    Address, BEGIN, BeginParameters, Blocks, FINISH, FinishParameters, Kernel, Parameters, error_text,
+};
+use super::routing::{Routing, Slots};
+use super::stream::{Mark, Precedence, Stream};
+use super::weights::Matrix;
+use super::{Cuda, Pages, Shared};
+use crate::arena::PageId;
+use crate::backend::{RouterShape, Write};
+use crate::batch::{Collected, StepArea};
+use crate::error::DeviceError;
+use crate::queue::{Arrived, Home, Leaving, Queue, Returning, Rotation};
+
+/// Blocks that a multiprocessor has at once of most kernels; more wait, and find their work done.
+const BLOCKS_EACH: usize = 4;
+
+/// The stream of the thread that made it.
+#[derive(Debug)]
+pub struct CudaQueue {
+    device: Arc<Shared>,
+    stream: Stream,
+    /// What went wrong first since the last time that this was told.
+    failed: Cell<Option<Failure>>,
+    /// Of the step that was uploaded last.
+    scratch: RefCell<Option<Arc<Scratch>>>,
+    /// Where the rows are that the scratch has rounded; 0 if nowhere.
+    rounded: Cell<Address>,
+    /// Where kernels of that step say what they met.
+    error: Cell<Address>,
+}
+
+impl CudaQueue {
+    pub(super) fn new(device: &Arc<Shared>) -> Result<Self, DeviceError> {
+        let stream = Stream::new(&device.context, Precedence::First)?;
+        let (device, scratch) = (Arc::clone(device), RefCell::default());
+        Ok(Self { device, stream, failed: Cell::new(None), scratch, rounded: Cell::new(0), error: Cell::new(0) })
+    }
+
+    /// Keeps what went wrong until the step is collected.
+    fn keep(&self, done: Result<(), Failure>) {
+        if let Err(failure) = done {
+            self.failed.set(self.failed.get().or(Some(failure)));
+        }
+    }
+
+    /// Puts a kernel on the queue that is worth so many blocks at most; none of no work.
+    fn launch<P: Parameters>(&self, kernel: &'static Kernel, work: usize, parameters: &P) {
+        self.launch_with(kernel, work, 0, parameters);
+    }
+
+    /// The same with so many bytes of shared memory beside its own.
+    fn launch_with<P: Parameters>(&self, kernel: &'static Kernel, work: usize, shared: usize, parameters: &P) {
+        if work == 0 {
+            return;
+        }
+        let most = self.device.context.multiprocessors as usize * BLOCKS_EACH;
+        let blocks = if kernel.blocks == Blocks::One { 1 } else { work.min(most) as u32 };
+        let launch = Launch { kernel, blocks, shared: shared as u32 };
+        // SAFETY: addresses in parameters are of allocations of this backend and of memory mapped for it, which are freed only when
+        // all work of the device has ended. Their capacities are those that their operation needs by construction (batch, routing)
+        // or by the assertions of `Buffer::set` and of the operations; lists that the host filled are checked by the kernels
+        // against the sizes that they are given. What a kernel writes is borrowed as mutable by its operation, so nothing else is
+        // on this queue that uses it out of order, and other queues have their own.
+        let launched = unsafe { self.device.kernels.launch(&self.stream, launch, parameters) };
+        self.keep(launched);
+    }
+
+    /// Room for what is between operations.
+    ///
+    /// # Panics
+    /// If no step was uploaded.
+    fn scratch(&self) -> Arc<Scratch> {
+        Arc::clone(self.scratch.borrow().as_ref().expect("operations belong to a step that was uploaded"))
+    }
+
+    /// Says that a buffer has other rows now: what was rounded of it is not of these.
+    fn changed<T>(&self, buffer: &Buffer<T>) {
+        if self.rounded.get() == buffer.address() {
+            self.rounded.set(0);
+        }
+    }
+
+    /// Waits for all that is on the queue, which is so for exchanges through the host and for tests.
+    fn finish(&self) -> bool {
+        let finished = self.stream.finish();
+        self.keep(finished);
+        self.failed.get().is_none()
+    }
+
+    /// What went wrong since this was asked last.
+    fn told(&self, word: u32) -> Result<(), DeviceError> {
+        if let Some(failure) = self.failed.take() {
+            return Err(failure.into());
+        }
+        if let Some(error) = self.device.take_failure() {
+            return Err(error);
+        }
+        match word {
+            0 => Ok(()),
+            word => Err(DeviceError::Failed { reason: error_text(word).to_owned(), usable: true }),
+        }
+    }
+}
+
+impl Queue<Cuda> for CudaQueue {
+    fn upload(&self, area: &StepArea, batch: &mut Batch, slots: &mut Slots) {
+        if batch.is_under_way() {
+            self.finish();
+        }
+        batch.begin(area, slots);
+        *self.scratch.borrow_mut() = Some(Arc::clone(batch.scratch()));
+        self.rounded.set(0);
+        self.error.set(batch.error());
+        let limits = batch.limits();
+        let parameters = BeginParameters {
+            area: batch.area(),
+            batch: batch.copy(),
+            items: batch.items(),
+            item_count: batch.item_count(),
+            error: batch.error(),
+            slots: slots.tables(),
+            layout: batch.layout(),
+            most_tokens: limits.tokens as u32,
+            most_blocks: limits.blocks as u32,
+            most_changes: slots.group().layers as u32,
+            most_partials: MOST_PARTIALS as u32,
+        };
+        self.launch(&BEGIN, 1, &parameters);
+    }
+
+    fn collect<'a>(&self, batch: &'a Batch, slots: &'a Slots) -> Result<Collected<'a>, DeviceError> {
+        let ([sampled_out, best_out, error_out], (pairs_out, pairs)) = (batch.answers(), slots.pairs());
+        let parameters = FinishParameters {
+            asked: batch.asked_count(),
+            sampled: batch.sampled(),
+            best: batch.best(),
+            pairs: slots.tables().pairs,
+            error: batch.error(),
+            sampled_out,
+            best_out,
+            pairs_out,
+            error_out,
+            pair_count: pairs as u32,
+            unused: 0,
+        };
+        self.launch(&FINISH, 1 + (batch.asked() + pairs / 32) / 64, &parameters);
+        let waited = self.device.events.record(&self.stream).and_then(|mark| mark.wait());
+        self.keep(waited);
+        batch.has_ended();
+        let is_there = self.failed.get().is_none();
+        self.told(if is_there { batch.error_word() } else { 0 })?;
+        Ok(Collected {
+            sampled: Cow::Owned(batch.sampled_rows()),
+            best: Cow::Owned(batch.best_tokens()),
+            pairs: Cow::Owned(slots.counted()),
+        })
+    }
+
+    fn mark(&self) -> Mark {
+        self.device.events.record(&self.stream).unwrap_or_else(|failure| {
+            self.keep(Err(failure));
+            Mark::never()
+        })
+    }
+
+    fn read<'a, T: Pod + Send + Sync>(&self, buffer: &'a Buffer<T>) -> Cow<'a, [T]> {
+        Cow::Owned(self.fetch(buffer.address(), buffer.len()))
+    }
+
+    fn embed(&self, table: &Matrix, batch: &Batch, out: &mut Buffer<f32>) {
+        self.look_up(table, batch, out);
+    }
+
+    fn rms_norm(&self, x: &Buffer<f32>, weight: &Buffer<f32>, epsilon: f32, out: &mut Buffer<f32>) {
+        self.norm(x, weight, epsilon, out);
+    }
+
+    fn matmul(&self, x: &Buffer<f32>, weights: &Matrix, write: Write, out: &mut Buffer<f32>) {
+        self.multiply(x, weights, write, out);
+    }
+
+    fn rotate(&self, projected: &mut Buffer<f32>, batch: &Batch, rotation: &Rotation<'_, Cuda>) {
+        self.rotate_heads(projected, batch, rotation);
+    }
+
+    fn store(&self, cache: &mut Cache, projected: &Buffer<f32>, batch: &Batch) {
+        self.store_heads(cache, projected, batch);
+    }
+
+    fn attend(&self, cache: &Cache, projected: &Buffer<f32>, batch: &Batch, out: &mut Buffer<f32>) {
+        self.attend_heads(cache, projected, batch, out);
+    }
+
+    fn feed_forward(&self, (pages, page): (&Pages, PageId), x: &Buffer<f32>, out: &mut Buffer<f32>) {
+        self.dense(pages, page, x, out);
+    }
+
+    fn route(&self, logits: &Buffer<f32>, shape: RouterShape, routing: &mut Routing) {
+        self.route_rows(logits, shape, routing);
+    }
+
+    fn choose(&self, batch: &Batch, slots: &Slots, layer: usize, routing: &mut Routing) {
+        self.choose_slots(batch, slots, layer, routing);
+    }
+
+    fn group(&self, slots: &mut Slots, layer: usize, routing: &mut Routing) {
+        self.group_pairs(slots, layer, routing);
+    }
+
+    fn experts(&self, pages: &Pages, routing: &Routing, x: &Buffer<f32>, results: &mut Buffer<f32>) {
+        self.run_experts(pages, routing, x, results);
+    }
+
+    fn combine(&self, results: &Buffer<f32>, routing: &mut Routing, out: &mut Buffer<f32>) {
+        self.combine_results(results, routing, out);
+    }
+
+    fn gather(&self, x: &Buffer<f32>, batch: &Batch, asked: Range<usize>, out: &mut Buffer<f32>) {
+        self.gather_rows(x, batch, asked, out);
+    }
+
+    fn sample(&self, logits: &Buffer<f32>, asked: Range<usize>, batch: &mut Batch) {
+        self.sample_rows(logits, asked, batch);
+    }
+
+    fn leaving<'a>(&self, routing: &'a Routing, x: &'a Buffer<f32>) -> Leaving<'a> {
+        self.give_away(routing, x)
+    }
+
+    fn arrive(&self, routing: &mut Routing, arrived: Arrived<'_>, x: &mut Buffer<f32>) {
+        self.take_in(routing, arrived, x);
+    }
+
+    fn returning<'a>(&self, routing: &'a Routing, results: &'a Buffer<f32>) -> Returning<'a> {
+        self.give_back(routing, results)
+    }
+
+    fn come_home(&self, routing: &mut Routing, home: Home<'_>, results: &mut Buffer<f32>) {
+        self.take_home(routing, home, results);
+    }
+}

@@ -1,0 +1,101 @@
+//! Which experts compute what, and their arithmetic.
+
+use super::super::Pages;
+use super::super::batch::Batch;
+use super::super::buffer::Buffer;
+use super::super::parameters::{
+    CHOOSE, COMBINE, ChooseParameters, CombineParameters, GROUP, GroupParameters, NUMBER, ProductParameters, ROUTE,
+    RouteParameters, Rows,
+};
+use super::super::routing::{Routing, Slots};
+use super::CudaQueue;
+use super::layer::{GATED, PRODUCT, down, gated};
+use crate::backend::RouterShape;
+
+impl CudaQueue {
+    pub(super) fn route_rows(&self, logits: &Buffer<f32>, shape: RouterShape, routing: &mut Routing) {
+        let rows = logits.rows();
+        assert!(rows.most as usize <= routing.group().tokens, "rows of a step");
+        routing.begin(rows.most as usize);
+        let parameters = RouteParameters {
+            rows,
+            logits: logits.address(),
+            routing: routing.tables(),
+            experts: shape.experts as u32,
+            normalise: u32::from(shape.normalise),
+        };
+        // A warp for each row.
+        self.launch(&ROUTE, (rows.most as usize).div_ceil(4), &parameters);
+    }
+
+    pub(super) fn choose_slots(&self, batch: &Batch, slots: &Slots, layer: usize, routing: &mut Routing) {
+        routing.begin(batch.tokens());
+        let parameters = ChooseParameters {
+            rows: batch.token_rows(),
+            sequences: batch.list(batch.layout().sequences),
+            positions: batch.list(batch.layout().positions),
+            slots: slots.tables(),
+            routing: routing.tables(),
+            error: batch.error(),
+            layer: layer as u32,
+            unused: 0,
+        };
+        self.launch(&CHOOSE, 1 + routing.chosen() / 256, &parameters);
+        self.launch(&NUMBER, routing.group().ranks, &parameters);
+    }
+
+    pub(super) fn group_pairs(&self, slots: &Slots, layer: usize, routing: &mut Routing) {
+        let tables = slots.tables();
+        let layer = layer as u32;
+        routing.page_of = tables.pages + u64::from(layer * tables.slots_here) * size_of::<u32>() as u64;
+        let parameters =
+            GroupParameters { slots: tables, routing: routing.tables(), error: self.error.get(), layer, unused: 0 };
+        self.launch(&GROUP, routing.group().slots, &parameters);
+    }
+
+    pub(super) fn run_experts(&self, pages: &Pages, routing: &Routing, x: &Buffer<f32>, results: &mut Buffer<f32>) {
+        let (shape, tables) = (pages.shape(), routing.tables());
+        let rows = routing.result_rows();
+        results.set(rows, shape.hidden);
+        self.changed(results);
+        let groups = ProductParameters {
+            rows: Rows { first: 0, ..rows },
+            page_of: routing.page_of,
+            starts: tables.starts,
+            error: self.error.get(),
+            groups: routing.group().slots as u32,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        let of = |half: ProductParameters| ProductParameters {
+            arena: half.arena,
+            page_bytes: half.page_bytes,
+            offset: half.offset,
+            pages: half.pages,
+            n: half.n,
+            k: half.k,
+            ..groups
+        };
+        let operand = self.operand(x, shape.kind, shape.hidden);
+        let first = ProductParameters { list: tables.rows, x: operand, out: routing.between(), ..of(gated(pages)) };
+        self.product(GATED, shape.kind, rows.most as usize, &first);
+        let second = ProductParameters { x: routing.between(), out: results.address(), ..of(down(pages)) };
+        self.product(PRODUCT, shape.kind, rows.most as usize, &second);
+    }
+
+    pub(super) fn combine_results(&self, results: &Buffer<f32>, routing: &Routing, out: &Buffer<f32>) {
+        let rows = Rows { count: out.rows().count, first: 0, most: routing.tokens as u32 };
+        if routing.tokens == 0 {
+            return;
+        }
+        self.changed(out);
+        let parameters = CombineParameters {
+            rows,
+            results: results.address(),
+            out: out.address(),
+            routing: routing.tables(),
+            width: (out.len() / routing.tokens) as u32,
+            unused: 0,
+        };
+        self.launch(&COMBINE, routing.tokens, &parameters);
+    }
+}

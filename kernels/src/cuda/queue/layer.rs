@@ -1,0 +1,235 @@
+//! The parts of a layer that every token goes through on its own rank.
+
+use super::super::batch::Batch;
+use super::super::buffer::Buffer;
+use super::super::cache::Cache;
+use super::super::parameters::{
+    ATTEND_F32, Address, AttendParameters, EMBED, EmbedParameters, GATED_BF16, GATED_BF16_TALL, GATED_F32, Kernel,
+    MERGE, NormParameters, PRODUCT_BF16, PRODUCT_BF16_TALL, PRODUCT_F32, ProductParameters, RMS_NORM, ROTATE,
+    ROUND_ROWS, RotateParameters, RoundParameters, Rows, STORE, StoreParameters, product_shared,
+};
+use super::super::weights::{Matrix, kind_word};
+use super::super::{Cuda, Pages};
+use super::CudaQueue;
+use crate::arena::PageId;
+use crate::backend::Write;
+use crate::queue::Rotation;
+use crate::tensor::WeightKind;
+
+/// Outputs of a tile of a product, and rows of a low and of a tall one. Both give the same bits.
+const TILE_OUTPUTS: usize = 128;
+const TILE_ROWS: [usize; 2] = [16, 64];
+
+/// Kernels of a product, or of the first half of a feed-forward network.
+#[derive(Clone, Copy)]
+pub(super) struct Products {
+    bf16: [&'static Kernel; 2],
+    f32: &'static Kernel,
+}
+
+/// Rows to rows.
+pub(super) const PRODUCT: Products = Products { bf16: [&PRODUCT_BF16, &PRODUCT_BF16_TALL], f32: &PRODUCT_F32 };
+/// Rows to what is between the layers of a network.
+pub(super) const GATED: Products = Products { bf16: [&GATED_BF16, &GATED_BF16_TALL], f32: &GATED_F32 };
+
+impl CudaQueue {
+    /// Puts a product on the queue whose groups have so many rows together.
+    pub(super) fn product(&self, products: Products, kind: WeightKind, rows: usize, parameters: &ProductParameters) {
+        let groups = parameters.groups as usize;
+        let is_tall = rows > groups * TILE_ROWS[1] / 2;
+        let kernel = match kind {
+            WeightKind::Bf16 => products.bf16[usize::from(is_tall)],
+            WeightKind::F32 => products.f32,
+        };
+        // Groups end within tiles.
+        let tiles = rows / TILE_ROWS[usize::from(is_tall)] + groups.min(rows);
+        let work = tiles * (parameters.n as usize).div_ceil(TILE_OUTPUTS);
+        self.launch_with(kernel, work, product_shared(kernel, groups), parameters);
+    }
+
+    /// Rows as products by weights of this kind read them.
+    ///
+    /// # Panics
+    /// If there is no room for them.
+    pub(super) fn operand(&self, x: &Buffer<f32>, kind: WeightKind, width: usize) -> Address {
+        if kind == WeightKind::F32 {
+            return x.address();
+        }
+        let scratch = self.scratch();
+        let to = scratch.rounded.address();
+        if self.rounded.get() != x.address() {
+            assert!(x.len() <= scratch.rounded_elements, "{} elements to round", x.len());
+            // Rows that arrived are not among those that the device counts.
+            let rows = Rows { count: 0, first: 0, most: (x.len() / width) as u32 };
+            let parameters = RoundParameters { rows, x: x.address(), rounded: to, width: width as u32, unused: 0 };
+            self.launch(&ROUND_ROWS, x.len().div_ceil(4 * 256), &parameters);
+            self.rounded.set(x.address());
+        }
+        to
+    }
+
+    /// Where rows of a buffer are rounded to as they are written; nowhere if there is no room.
+    fn rounding(&self, out: &Buffer<f32>) -> Address {
+        let scratch = self.scratch.borrow();
+        let room = scratch.as_ref().filter(|scratch| out.len() <= scratch.rounded_elements);
+        let to = room.map_or(0, |scratch| scratch.rounded.address());
+        self.rounded.set(if to == 0 { self.rounded.get() } else { out.address() });
+        to
+    }
+
+    pub(super) fn look_up(&self, table: &Matrix, batch: &Batch, out: &mut Buffer<f32>) {
+        out.set(batch.token_rows(), table.columns);
+        self.changed(out);
+        let parameters = EmbedParameters {
+            rows: out.rows(),
+            table: table.address(),
+            ids: batch.list(batch.layout().ids),
+            out: out.address(),
+            error: batch.error(),
+            kind: kind_word(table.kind),
+            width: table.columns as u32,
+            vocabulary: table.rows as u32,
+            unused: 0,
+        };
+        self.launch(&EMBED, batch.tokens(), &parameters);
+    }
+
+    pub(super) fn norm(&self, x: &Buffer<f32>, weight: &Buffer<f32>, epsilon: f32, out: &mut Buffer<f32>) {
+        let width = weight.len();
+        out.set(x.rows(), width);
+        self.changed(out);
+        let parameters = NormParameters {
+            rows: x.rows(),
+            x: x.address(),
+            weight: weight.address(),
+            out: out.address(),
+            rounded: self.rounding(out),
+            width: width as u32,
+            epsilon,
+        };
+        self.launch(&RMS_NORM, x.rows().most as usize, &parameters);
+    }
+
+    pub(super) fn multiply(&self, x: &Buffer<f32>, weights: &Matrix, write: Write, out: &mut Buffer<f32>) {
+        let rows = x.rows();
+        let operand = self.operand(x, weights.kind, weights.columns);
+        out.set(rows, weights.rows);
+        self.changed(out);
+        let parameters = ProductParameters {
+            rows,
+            arena: weights.address(),
+            page_bytes: 0,
+            offset: 0,
+            page_of: 0,
+            starts: 0,
+            list: 0,
+            x: operand,
+            bias: weights.bias(),
+            out: out.address(),
+            error: 0,
+            groups: 1,
+            page: 0,
+            pages: 1,
+            n: weights.rows as u32,
+            k: weights.columns as u32,
+            add: u32::from(write == Write::Add),
+        };
+        self.product(PRODUCT, weights.kind, rows.most as usize, &parameters);
+    }
+
+    pub(super) fn rotate_heads(&self, projected: &mut Buffer<f32>, batch: &Batch, rotation: &Rotation<'_, Cuda>) {
+        let Rotation { heads, query_norm, key_norm, epsilon, angles } = *rotation;
+        self.changed(projected);
+        let parameters = RotateParameters {
+            rows: projected.rows(),
+            projected: projected.address(),
+            row_positions: batch.list(batch.layout().positions),
+            query_norm: query_norm.address(),
+            key_norm: key_norm.address(),
+            angles: angles.address(),
+            error: batch.error(),
+            query: heads.query as u32,
+            key_value: heads.key_value as u32,
+            dimension: heads.dimension as u32,
+            positions: (angles.len() / heads.dimension) as u32,
+            epsilon,
+            unused: 0,
+        };
+        // A warp for each head.
+        let work = (projected.rows().most as usize * (heads.query + heads.key_value)).div_ceil(8);
+        self.launch(&ROTATE, work, &parameters);
+    }
+
+    pub(super) fn store_heads(&self, cache: &Cache, projected: &Buffer<f32>, batch: &Batch) {
+        let parameters = StoreParameters {
+            cache: cache.table(),
+            projected: projected.address(),
+            items: batch.items(),
+            item_count: batch.item_count(),
+            blocks: batch.list(batch.layout().blocks),
+            error: batch.error(),
+        };
+        self.launch(&STORE, batch.tokens(), &parameters);
+    }
+
+    pub(super) fn attend_heads(&self, cache: &Cache, projected: &Buffer<f32>, batch: &Batch, out: &mut Buffer<f32>) {
+        out.set(batch.token_rows(), cache.heads().query_width());
+        self.changed(out);
+        let parameters = AttendParameters {
+            cache: cache.table(),
+            projected: projected.address(),
+            items: batch.items(),
+            item_count: batch.item_count(),
+            blocks: batch.list(batch.layout().blocks),
+            partials: self.scratch().partials.address(),
+            out: out.address(),
+            rounded: self.rounding(out),
+            error: batch.error(),
+        };
+        let work = batch.attention() * cache.heads().key_value;
+        self.launch(&ATTEND_F32, work, &parameters);
+        self.launch(&MERGE, batch.tokens() * cache.heads().query, &parameters);
+    }
+
+    /// A feed-forward network that every row goes through.
+    pub(super) fn dense(&self, pages: &Pages, page: PageId, x: &Buffer<f32>, out: &mut Buffer<f32>) {
+        let (shape, rows, scratch) = (pages.shape(), x.rows(), self.scratch());
+        let elements = rows.most as usize * shape.intermediate;
+        assert!(elements <= scratch.between_elements, "{elements} elements between the layers of a network");
+        let first = ProductParameters {
+            rows,
+            page: page.0,
+            x: self.operand(x, shape.kind, shape.hidden),
+            out: scratch.between.address(),
+            groups: 1,
+            ..gated(pages)
+        };
+        self.product(GATED, shape.kind, rows.most as usize, &first);
+        let x = scratch.between.address();
+        let second = ProductParameters { rows, page: page.0, x, out: out.address(), groups: 1, add: 1, ..down(pages) };
+        self.changed(out);
+        self.product(PRODUCT, shape.kind, rows.most as usize, &second);
+    }
+}
+
+/// The first half of networks in pages.
+pub(super) fn gated(pages: &Pages) -> ProductParameters {
+    let shape = pages.shape();
+    ProductParameters { n: 2 * shape.intermediate as u32, k: shape.hidden as u32, ..of_pages(pages) }
+}
+
+/// The second half.
+pub(super) fn down(pages: &Pages) -> ProductParameters {
+    let shape = pages.shape();
+    let offset = pages.down_offset() as u64;
+    ProductParameters { offset, n: shape.hidden as u32, k: shape.intermediate as u32, ..of_pages(pages) }
+}
+
+fn of_pages(pages: &Pages) -> ProductParameters {
+    ProductParameters {
+        arena: pages.address(),
+        page_bytes: pages.page_length() as u64,
+        pages: pages.count(),
+        ..bytemuck::Zeroable::zeroed()
+    }
+}
