@@ -1,7 +1,7 @@
 // Causal attention over the paged cache. Keys are taken in splits at fixed positions, whatever else a step has. Of each split a row
 // (a token and one of its query heads) has a partial result, and those are put together in order: by the block that has them all,
 // or, where a single token's splits are spread over blocks, by `merge`. So a row is the same bits in any batch and any chunking.
-#include "cache.h"
+#include "attention.h"
 
 namespace {
 
@@ -18,21 +18,6 @@ DEVICE void load_elements(const bf16* from, float (&to)[4]) {
 }
 DEVICE float load_element(const float* from) { return *from; }
 DEVICE float load_element(const bf16* from) { return to_float(*from); }
-
-// How what there is so far and a further split are weighted when they are put together.
-struct Fold {
-  float largest;
-  float before;
-  float more;
-};
-DEVICE Fold fold(float largest, float of_split) {
-  const float both = maximum(largest, of_split);
-  return Fold{both, exponential(largest - both), exponential(of_split - both)};
-}
-// What weighs nothing is left out, whatever it is: a row has the same bits where nobody looks at a split that it does not see.
-DEVICE float folded(const Fold& fold, float before, float more) {
-  return fold.more == 0.0f && fold.before == 1.0f ? before : multiply_add(more, fold.more, before * fold.before);
-}
 
 template <class Element> DEVICE void attend(const AttendParameters& p) {
   SHARED(float, queries, ROWS * MOST_DIMENSION);
@@ -171,7 +156,7 @@ template <class Element> DEVICE void attend(const AttendParameters& p) {
 }  // namespace
 
 extern "C" KERNEL(128) attend_f32(GRID_CONSTANT const AttendParameters p) { attend<float>(p); }
-extern "C" KERNEL(128) attend_bf16(GRID_CONSTANT const AttendParameters p) { attend<bf16>(p); }
+extern "C" KERNEL(128) attend_bf16_wide(GRID_CONSTANT const AttendParameters p) { attend<bf16>(p); }
 
 // A block for each single token and query head whose splits were spread.
 extern "C" KERNEL(128) merge(GRID_CONSTANT const AttendParameters p) {

@@ -272,7 +272,7 @@ struct StoreParameters {
   uint32_t* error;
 };
 
-// `attend_f32` and `attend_bf16` by the kind of the cache, then `merge`: partials are `[partials][query heads][dimension + 2]`.
+// `attend_f32` and `attend_bf16` by the kind of the cache, `attend_bf16_wide` for heads of more than 128, then `merge`: partials are `[partials][query heads][dimension + 2]`.
 // `out` `[tokens, query heads * dimension]`, `rounded` as in NormParameters.
 struct AttendParameters {
   CacheTable cache;

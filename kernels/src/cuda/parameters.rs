@@ -142,7 +142,7 @@ mirror! {
     StoreParameters {
         cache: CacheTable, projected: Address, items: Address, item_count: Address, blocks: Address, error: Address,
     }
-    /// Of [`ATTEND_F32`], [`ATTEND_BF16`] and [`MERGE`].
+    /// Of [`ATTEND_F32`], [`ATTEND_BF16`], [`ATTEND_BF16_WIDE`] and [`MERGE`].
     AttendParameters {
         cache: CacheTable, projected: Address, items: Address, item_count: Address, blocks: Address, partials: Address,
         out: Address, rounded: Address, error: Address,
@@ -235,8 +235,10 @@ kernels! {
     STORE = "store"(StoreParameters), 128, Any;
     /// Attention over a cache of f32.
     ATTEND_F32 = "attend_f32"(AttendParameters), 128, Any;
-    /// Attention over a cache of bf16.
+    /// Attention over a cache of bf16, heads of at most 128 elements. Its dynamic shared memory is [`attend_shared`].
     ATTEND_BF16 = "attend_bf16"(AttendParameters), 128, Any;
+    /// Attention over a cache of bf16, heads of at most 256 elements.
+    ATTEND_BF16_WIDE = "attend_bf16_wide"(AttendParameters), 128, Any;
     /// Puts partial results of attention together.
     MERGE = "merge"(AttendParameters), 128, Any;
     /// Softmax and the best experts.
@@ -363,6 +365,14 @@ pub const fn product_shared(kernel: &Kernel, groups: usize) -> usize {
         _ => 0,
     };
     tiles + 2 * (groups + 1) * size_of::<u32>()
+}
+
+/// Bytes of dynamic shared memory of [`ATTEND_BF16`]: keys and values of a split, 32 rows of queries and of weights of keys,
+/// and what four warps tell each other of each row.
+#[must_use]
+pub const fn attend_shared(dimension: usize) -> usize {
+    let padded = if dimension <= 64 { 64 } else { 128 };
+    2 * (2 * SPLIT_KEYS * padded + 32 * padded + 32 * (SPLIT_KEYS + 8)) + 2 * 4 * 32 * size_of::<f32>()
 }
 
 #[cfg(test)]
