@@ -6,6 +6,7 @@ pub mod admin;
 pub mod chart;
 pub mod cluster;
 pub mod demo;
+pub mod emulator;
 pub mod figures;
 pub mod image;
 pub mod namespace;

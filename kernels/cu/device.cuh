@@ -1,0 +1,228 @@
+// The only place where kernels meet the hardware. What the machine does is a wrapper here with two bodies: PTX for a GPU, and
+// a model of it (tests/emulator/model.h) for the emulated device. What can be said in plain arithmetic is said once, below, so
+// that both give the same bits. Nothing else is included, so a runtime compiler needs no path of headers.
+#pragma once
+
+#ifdef SWIFTBALANCER_MODEL
+#include "model.h"
+#else
+
+#ifdef __CUDACC_RTC__
+typedef signed char int8_t;
+typedef short int16_t;
+typedef int int32_t;
+typedef long long int64_t;
+typedef unsigned char uint8_t;
+typedef unsigned short uint16_t;
+typedef unsigned int uint32_t;
+typedef unsigned long long uint64_t;
+typedef unsigned long long uintptr_t;
+#else
+#include <cstdint>
+#endif
+
+#define KERNEL(threads) __global__ void __launch_bounds__(threads)
+#define GRID_CONSTANT __grid_constant__
+#define DEVICE __device__ __forceinline__
+// An array in the memory that the threads of a block share, and the part of it whose size the launch gives.
+#define SHARED(type, name, count) __shared__ type name[count]
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
+
+// ---- threads
+
+DEVICE unsigned lane() { return threadIdx.x % 32; }
+DEVICE unsigned warp() { return threadIdx.x / 32; }
+// Every thread of the block, every lane of the warp, or `threads` threads that name the same `id` of 1 to 15.
+DEVICE void block_barrier() { __syncthreads(); }
+DEVICE void warp_barrier() { __syncwarp(); }
+DEVICE void group_barrier(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+template <class T> DEVICE T shuffle(T value, int from) { return __shfl_sync(0xffffffffu, value, from); }
+template <class T> DEVICE T shuffle_xor(T value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
+template <class T> DEVICE T shuffle_down(T value, int lanes) { return __shfl_down_sync(0xffffffffu, value, lanes); }
+template <class T> DEVICE T shuffle_up(T value, int lanes) { return __shfl_up_sync(0xffffffffu, value, lanes); }
+DEVICE uint32_t vote(bool predicate) { return __ballot_sync(0xffffffffu, predicate); }
+
+// ---- memory
+
+DEVICE uint4 load16(const void* from) { return *static_cast<const uint4*>(from); }
+DEVICE void store16(void* to, uint4 value) { *static_cast<uint4*>(to) = value; }
+// Of memory that nothing writes while the kernel runs and that is read once, such as weights: it does not push out other lines.
+DEVICE uint4 load16_once(const void* from) {
+  uint4 value;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "l"(from));
+  return value;
+}
+// Seen by the host and by other devices: what was written before a release is seen after the acquire that reads its value.
+DEVICE uint32_t load_acquire(const uint32_t* from) {
+  uint32_t value;
+  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
+DEVICE uint64_t load_acquire(const uint64_t* from) {
+  uint64_t value;
+  asm volatile("ld.acquire.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(from) : "memory");
+  return value;
+}
+DEVICE void store_release(uint32_t* to, uint32_t value) {
+  asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
+DEVICE void store_release(uint64_t* to, uint64_t value) {
+  asm volatile("st.release.sys.global.u64 [%0], %1;" ::"l"(to), "l"(value) : "memory");
+}
+DEVICE void fence_system() { __threadfence_system(); }
+DEVICE void fence_device() { __threadfence(); }
+// Counts, never values: the order in which threads come must not change a result.
+DEVICE uint32_t add_count(uint32_t* count, uint32_t more) { return atomicAdd(count, more); }
+DEVICE uint64_t add_count(uint64_t* count, uint64_t more) {
+  return atomicAdd(reinterpret_cast<unsigned long long*>(count), static_cast<unsigned long long>(more));
+}
+DEVICE uint32_t max_count(uint32_t* count, uint32_t value) { return atomicMax(count, value); }
+DEVICE uint32_t or_bits(uint32_t* word, uint32_t bits) { return atomicOr(word, bits); }
+DEVICE uint32_t compare_exchange(uint32_t* word, uint32_t expected, uint32_t desired) { return atomicCAS(word, expected, desired); }
+
+// ---- waiting
+
+DEVICE void pause() { __nanosleep(64); }
+DEVICE uint64_t nanoseconds() {
+  uint64_t now;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+  return now;
+}
+DEVICE void trap() { __trap(); }
+
+// ---- numbers
+
+DEVICE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+DEVICE float square_root(float value) { return __fsqrt_rn(value); }
+DEVICE float sine(float value) { return sinf(value); }
+DEVICE float cosine(float value) { return cosf(value); }
+DEVICE float power(float base, float exponent) { return powf(base, exponent); }
+DEVICE double exponential_wide(double value) { return exp(value); }
+DEVICE double logarithm_wide(double value) { return log(value); }
+DEVICE int count_bits(uint32_t word) { return __popc(word); }
+DEVICE uint64_t multiply_high(uint64_t a, uint64_t b) { return __umul64hi(a, b); }
+DEVICE uint32_t float_bits(float value) { return __float_as_uint(value); }
+DEVICE float bits_float(uint32_t bits) { return __uint_as_float(bits); }
+// Two values rounded to the nearest bf16, ties to even: `low` in the lower half.
+DEVICE uint32_t pack_bf16(float low, float high) {
+  uint32_t packed;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+
+// ---- tensor cores, sm_80 and later
+
+DEVICE uint32_t shared_address(const void* at) { return static_cast<uint32_t>(__cvta_generic_to_shared(at)); }
+// 16 bytes into shared memory while the thread goes on; zeros where `there` is false.
+DEVICE void copy16_async(void* to, const void* from, bool there) {
+  const int bytes = there ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes) : "memory");
+}
+DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Until all but the last `LEFT` groups of this thread's copies have ended; others see them after a barrier.
+template <int LEFT> DEVICE void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }
+// Four 8 x 8 matrices of bf16; lanes 8 i to 8 i + 7 give the addresses of the rows of matrix i.
+DEVICE void load_matrices(uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+// The same, each matrix transposed.
+DEVICE void load_matrices_transposed(uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+// d += a * b of 16 x 8 x 16, bf16 in and float32 out.
+DEVICE void multiply_tile(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+#endif
+
+// ==== what both devices compute alike
+
+struct bf16 {
+  uint16_t bits;
+};
+
+DEVICE float low_float(uint32_t packed) { return bits_float(packed << 16); }
+DEVICE float high_float(uint32_t packed) { return bits_float(packed & 0xffff0000u); }
+DEVICE float to_float(bf16 value) { return bits_float(static_cast<uint32_t>(value.bits) << 16); }
+DEVICE bf16 to_bf16(float value) { return bf16{static_cast<uint16_t>(pack_bf16(value, 0.0f))}; }
+DEVICE float infinity() { return bits_float(0x7f800000u); }
+DEVICE float inverse_root(float value) { return 1.0f / square_root(value); }
+template <class T> DEVICE T minimum(T a, T b) { return b < a ? b : a; }
+template <class T> DEVICE T maximum(T a, T b) { return a < b ? b : a; }
+
+// e to the power of `value`, within 2 units in the last place; 0 below -104, infinite above 89.
+DEVICE float exponential(float value) {
+  if (!(value > -104.0f)) return value != value ? value : 0.0f;
+  if (value > 89.0f) return infinity();
+  const float shifted = multiply_add(value, 1.44269504f, 12582912.0f), whole = shifted - 12582912.0f;
+  const float rest = multiply_add(whole, -1.42860677e-6f, multiply_add(whole, -0.693145752f, value));
+  float sum = 1.98412698e-4f;
+  sum = multiply_add(sum, rest, 1.38888889e-3f);
+  sum = multiply_add(sum, rest, 8.33333333e-3f);
+  sum = multiply_add(sum, rest, 4.16666667e-2f);
+  sum = multiply_add(sum, rest, 0.166666667f);
+  sum = multiply_add(sum, rest, 0.5f);
+  sum = multiply_add(sum, rest, 1.0f);
+  sum = multiply_add(sum, rest, 1.0f);
+  // Twice half the power of two: the whole one may be out of range where the result is not.
+  const int power_of_two = static_cast<int>(whole), half = power_of_two / 2;
+  return sum * bits_float(static_cast<uint32_t>(half + 127) << 23) * bits_float(static_cast<uint32_t>(power_of_two - half + 127) << 23);
+}
+
+// The natural logarithm of a positive, normal `value`, within 4 units in the last place.
+DEVICE float logarithm(float value) {
+  if (!(value > 0.0f)) return value == 0.0f ? -infinity() : bits_float(0x7fc00000u);
+  if (value == infinity()) return value;
+  const uint32_t bits = float_bits(value), shift = bits - 0x3f3504f3u;
+  const int power_of_two = static_cast<int>(shift) >> 23;
+  const float mantissa = bits_float(bits - (static_cast<uint32_t>(power_of_two) << 23)) - 1.0f;
+  const float ratio = mantissa / (2.0f + mantissa), square = ratio * ratio;
+  float sum = 0.222221984f;
+  sum = multiply_add(sum, square, 0.285713917f);
+  sum = multiply_add(sum, square, 0.400000006f);
+  sum = multiply_add(sum, square, 0.666666687f);
+  const float scale = static_cast<float>(power_of_two);
+  return multiply_add(scale, 0.693147182f, multiply_add(ratio * square, sum, 2.0f * ratio));
+}
+
+DEVICE float silu(float value) { return value / (1.0f + exponential(-value)); }
+
+// Sums and maxima in an order that nothing changes; every lane or thread gets the same bits.
+template <class T> DEVICE T warp_sum(T value) {
+  for (int mask = 16; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
+  return value;
+}
+template <class T> DEVICE T warp_max(T value) {
+  for (int mask = 16; mask > 0; mask /= 2) value = maximum(value, shuffle_xor(value, mask));
+  return value;
+}
+// `scratch` is shared and holds 32 values; the block is whole warps, and every thread of it calls this.
+template <class T> DEVICE T block_sum(T value, T* scratch) {
+  const T sum = warp_sum(value);
+  if (lane() == 0) scratch[warp()] = sum;
+  block_barrier();
+  T all = scratch[0];
+  for (unsigned i = 1; i < blockDim.x / 32; ++i) all += scratch[i];
+  block_barrier();
+  return all;
+}
+template <class T> DEVICE T block_max(T value, T* scratch) {
+  const T most = warp_max(value);
+  if (lane() == 0) scratch[warp()] = most;
+  block_barrier();
+  T all = scratch[0];
+  for (unsigned i = 1; i < blockDim.x / 32; ++i) all = maximum(all, scratch[i]);
+  block_barrier();
+  return all;
+}

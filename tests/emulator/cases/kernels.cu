@@ -1,0 +1,154 @@
+// Kernels of the driver's own tests: some are right, the others have the mistake that their name says.
+#include "device.cuh"
+
+struct FillParameters {
+  uint32_t* out;
+  uint32_t value, count;
+};
+extern "C" KERNEL(256) case_fill(GRID_CONSTANT const FillParameters p) {
+  for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < p.count; i += gridDim.x * blockDim.x) p.out[i] = p.value + i;
+}
+
+struct SumParameters {
+  const float* values;
+  float* sums;
+  uint32_t count;
+};
+// The sum of each row, by every way in which threads tell each other something.
+extern "C" KERNEL(256) case_sum(GRID_CONSTANT const SumParameters p) {
+  SHARED(float, scratch, 32);
+  DYNAMIC_SHARED(raw);
+  float* staged = reinterpret_cast<float*>(raw);
+  const float* row = p.values + blockIdx.x * p.count;
+  for (unsigned i = threadIdx.x; i < p.count; i += blockDim.x) staged[i] = row[i];
+  block_barrier();
+  float sum = 0.0f;
+  for (unsigned i = threadIdx.x; i < p.count; i += blockDim.x) sum += staged[p.count - 1 - i];
+  const float all = block_sum(sum, scratch), most = block_max(sum, scratch);
+  if (threadIdx.x == 0) {
+    p.sums[blockIdx.x * 2] = all;
+    p.sums[blockIdx.x * 2 + 1] = most;
+  }
+}
+
+struct NumbersParameters {
+  const float* in;
+  float* out;
+  uint32_t count;
+};
+// What device.cuh computes in plain arithmetic.
+extern "C" KERNEL(32) case_numbers(GRID_CONSTANT const NumbersParameters p) {
+  for (unsigned i = threadIdx.x; i < p.count; i += blockDim.x) {
+    float* out = p.out + i * 6;
+    const float x = p.in[i];
+    out[0] = exponential(x);
+    out[1] = logarithm(x);
+    out[2] = inverse_root(x);
+    out[3] = silu(x);
+    out[4] = to_float(to_bf16(x));
+    out[5] = high_float(pack_bf16(0.0f, x));
+  }
+}
+
+struct WarpParameters {
+  uint32_t* out;
+};
+extern "C" KERNEL(64) case_warp(GRID_CONSTANT const WarpParameters p) {
+  const uint32_t mine = threadIdx.x * 10;
+  uint32_t* out = p.out + threadIdx.x * 6;
+  out[0] = shuffle(mine, 3);
+  out[1] = shuffle_xor(mine, 5);
+  out[2] = shuffle_down(mine, 4);
+  out[3] = shuffle_up(mine, 4);
+  out[4] = vote(lane() % 3 == 0);
+  out[5] = static_cast<uint32_t>(shuffle(static_cast<uint64_t>(mine) << 32, 7) >> 32);
+}
+
+struct CountParameters {
+  uint32_t* counts;
+  uint64_t* wide;
+};
+extern "C" KERNEL(128) case_count(GRID_CONSTANT const CountParameters p) {
+  SHARED(uint32_t, local, 1);
+  if (threadIdx.x == 0) local[0] = 0;
+  block_barrier();
+  add_count(&local[0], 1u);
+  block_barrier();
+  if (threadIdx.x == 0) add_count(&p.counts[0], local[0]);
+  max_count(&p.counts[1], blockIdx.x * 1000 + threadIdx.x);
+  or_bits(&p.counts[2], 1u << threadIdx.x % 32);
+  add_count(p.wide, static_cast<uint64_t>(1) << 33);
+  compare_exchange(&p.counts[3], 0u, 7u);
+}
+
+struct TileParameters {
+  const bf16* a;  // [16][16]
+  const bf16* b;  // [8][16]
+  float* out;     // [16][8]
+};
+extern "C" KERNEL(32) case_tile(GRID_CONSTANT const TileParameters p) {
+  SHARED(bf16, a, 256);
+  SHARED(bf16, b, 256);
+  copy16_async(&a[lane() * 8], p.a + lane() * 8, true);
+  copy_commit();
+  copy16_async(&b[lane() * 8], p.b + (lane() < 16 ? lane() : 0) * 8, lane() < 16);
+  copy_commit();
+  copy_wait<0>();
+  warp_barrier();
+  uint32_t left[4], right[4];
+  load_matrices(left, &a[lane() % 16 * 16 + lane() / 16 * 8]);
+  load_matrices(right, &b[lane() % 8 * 16 + lane() / 8 % 2 * 8]);
+  float d[4] = {};
+  multiply_tile(d, left, right[0], right[1]);
+  for (int i = 0; i < 4; ++i) p.out[(lane() / 4 + i / 2 * 8) * 8 + lane() % 4 * 2 + i % 2] = d[i];
+}
+
+struct FlagParameters {
+  uint32_t* flag;
+  uint32_t* data;
+  uint32_t send;
+};
+// One device writes, the other waits for it.
+extern "C" KERNEL(32) case_flag(GRID_CONSTANT const FlagParameters p) {
+  if (threadIdx.x != 0) return;
+  if (p.send) {
+    p.data[0] = 42;
+    store_release(p.flag, 1u);
+  } else {
+    while (load_acquire(p.flag) == 0) pause();
+    p.data[1] = p.data[0] + 1;
+  }
+}
+
+// ---- mistakes
+
+struct MistakeParameters {
+  uint32_t* memory;
+  uint32_t count;
+};
+extern "C" KERNEL(64) mistake_past_the_end(GRID_CONSTANT const MistakeParameters p) { p.memory[threadIdx.x + p.count - 63] = 1; }
+extern "C" KERNEL(64) mistake_before_the_begin(GRID_CONSTANT const MistakeParameters p) {
+  p.memory[0] = p.memory[static_cast<long>(threadIdx.x) - 1];
+}
+extern "C" KERNEL(32) mistake_misaligned(GRID_CONSTANT const MistakeParameters p) {
+  store16(reinterpret_cast<char*>(p.memory) + 8, load16(p.memory));
+}
+extern "C" KERNEL(64) mistake_shared_past_the_end(GRID_CONSTANT const MistakeParameters p) {
+  SHARED(uint32_t, local, 64);
+  local[threadIdx.x + 1] = p.count;
+  block_barrier();
+  p.memory[threadIdx.x] = local[threadIdx.x];
+}
+extern "C" KERNEL(64) mistake_divergent_barrier(GRID_CONSTANT const MistakeParameters p) {
+  if (threadIdx.x < p.count) block_barrier();
+}
+extern "C" KERNEL(64) mistake_divergent_shuffle(GRID_CONSTANT const MistakeParameters p) {
+  if (lane() < p.count) p.memory[threadIdx.x] = shuffle(threadIdx.x, 0);
+}
+extern "C" KERNEL(64) mistake_shuffle_meets_vote(GRID_CONSTANT const MistakeParameters p) {
+  p.memory[threadIdx.x] = lane() < p.count ? shuffle(threadIdx.x, 0) : vote(true);
+}
+extern "C" KERNEL(32) mistake_waits_for_ever(GRID_CONSTANT const MistakeParameters p) {
+  while (load_acquire(p.memory) != 12345) pause();
+}
+extern "C" KERNEL(32) mistake_trap(GRID_CONSTANT const MistakeParameters) { trap(); }

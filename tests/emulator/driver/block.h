@@ -1,0 +1,134 @@
+// One block of threads on a CPU. Threads are fibers that run until they wait; which warp runs next is drawn from the seed, and
+// one warp at a time is starved. What a kernel may rely on is thus only what it synchronises.
+#pragma once
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "asynchronous.h"
+#include "driver.h"
+#include "fiber.h"
+#include "interface.h"
+#include "random.h"
+
+namespace model {
+
+struct Launch {
+  const Kernel* kernel = nullptr;
+  std::vector<unsigned char> parameters;
+  Index grid{1, 1, 1}, block{1, 1, 1};
+  size_t dynamic_bytes = 0;
+};
+
+// Threads that wait for each other.
+struct Meeting {
+  std::vector<unsigned> waiting;
+  const char* what = nullptr;
+};
+
+struct Warp {
+  uint32_t ready = 0, lanes = 0;
+  Meeting meeting;
+  uint64_t given[32][6], taken[32][4];  // what each lane brings to an operation of the warp, and gets
+  const void* rows[32];
+};
+
+struct Lane {
+  void* stack = nullptr;
+  bool ended = false;
+  const Meeting* at = nullptr;
+  CopyGroups copies;
+};
+
+class Block {
+ public:
+  static constexpr unsigned most_threads = 1024;
+  static constexpr size_t most_shared = 227 << 10;
+
+  // The block whose threads run on this thread of the system, if there is one.
+  static Block* running();
+
+  Block();
+  ~Block();
+  Block(const Block&) = delete;
+  Block& operator=(const Block&) = delete;
+
+  // Runs every block of a launch, one after the other. False where a finding ended it; `failure` then says what the driver
+  // answers.
+  bool run(const Launch& launch, uint64_t seed);
+  Status failure() const { return failure_; }
+
+  // Called by the threads of the block.
+  unsigned current() const { return current_; }
+  Lane& lane() { return lanes_[current_]; }
+  Warp& warp() { return warps_[current_ / 32]; }
+  Random& random() { return random_; }
+  const Launch& launch() const { return *launch_; }
+  const Place& place() const { return *place_; }
+  // Waits for `expected` threads; true for the one that came last, before the others go on.
+  template <class Then> void meet(Meeting& meeting, size_t expected, const char* what, Then then) {
+    if (arrive(meeting, expected, what)) {
+      then();
+      wake(meeting);
+    }
+  }
+  void meet_warp(const char* what) {
+    meet(warp().meeting, static_cast<size_t>(__builtin_popcount(warp().lanes)), what, [] {});
+  }
+  template <class Then> void meet_warp(const char* what, Then then) {
+    meet(warp().meeting, static_cast<size_t>(__builtin_popcount(warp().lanes)), what, then);
+  }
+  Meeting& block_meeting() { return block_meeting_; }
+  Meeting& group_meeting(int id) { return group_meetings_[static_cast<size_t>(id)]; }
+  size_t threads() const { return lanes_.size(); }
+  void yield();
+  // Whether the launch has gone on for longer than the patience of the model.
+  bool waited_too_long() const;
+  // Ends the launch with a finding; does not come back.
+  [[noreturn]] void fail(Status status, const std::string& finding);
+  std::string whereabouts() const;
+
+  // Shared memory.
+  unsigned char* dynamic_shared() const { return shared_; }
+  void* shared_array(const void* key, size_t bytes, size_t alignment);
+  bool in_shared_region(const void* at) const;
+  bool shared_reachable(const void* at, size_t bytes) const;
+  // Stacks, parameters and indices: what every thread may touch.
+  bool in_stacks(const void* at) const { return stacks_.holds(at); }
+
+ private:
+  static void enter();
+  bool run_block();
+  void start_block();
+  bool pick(unsigned* warp);
+  void run_warp(unsigned warp);
+  bool arrive(Meeting& meeting, size_t expected, const char* what);
+  void wake(Meeting& meeting);
+  void report_deadlock();
+
+  Stacks stacks_;
+  unsigned char* shared_region_;
+  unsigned char* shared_;
+  Place* place_;
+  void* parameters_;
+  const Launch* launch_ = nullptr;
+  Random random_{0};
+  std::vector<Lane> lanes_;
+  std::vector<Warp> warps_;
+  Meeting block_meeting_, group_meetings_[16];
+  struct SharedArray {
+    const void* key;
+    size_t offset, bytes;
+  };
+  std::vector<SharedArray> arrays_;
+  void* scheduler_ = nullptr;
+  unsigned current_ = 0, left_ = 0, starved_ = 0;
+  std::chrono::steady_clock::time_point began_;
+  bool failed_ = false;
+  Status failure_ = Status::success;
+};
+
+}  // namespace model

@@ -1,0 +1,43 @@
+#include "settings.h"
+
+#include <cstdlib>
+
+namespace model {
+namespace {
+
+long long number(const char* name, long long otherwise) {
+  const char* text = std::getenv(name);
+  return text != nullptr && *text != 0 ? std::atoll(text) : otherwise;
+}
+
+std::string text(const char* name, const char* otherwise) {
+  const char* found = std::getenv(name);
+  return found != nullptr ? found : otherwise;
+}
+
+Settings read() {
+  Settings read{};
+  read.devices = static_cast<int>(number("CUDA_MODEL_DEVICES", 1));
+  read.memory = static_cast<size_t>(number("CUDA_MODEL_MEMORY_MB", 1024)) << 20;
+  read.multiprocessors = static_cast<int>(number("CUDA_MODEL_MULTIPROCESSORS", 4));
+  read.capability = static_cast<int>(number("CUDA_MODEL_CAPABILITY", 90));
+  read.product = text("CUDA_MODEL_PRODUCT", "CUDA model");
+  read.kernels = text("CUDA_MODEL_KERNELS", "");
+  read.seed = static_cast<uint64_t>(number("CUDA_MODEL_SEED", 1));
+  read.delay_microseconds = static_cast<int>(number("CUDA_MODEL_DELAY_US", 0));
+  read.patience_seconds = static_cast<int>(number("CUDA_MODEL_PATIENCE", 60));
+  read.races = number("CUDA_MODEL_RACES", 1) != 0;
+  read.faults = text("CUDA_MODEL_FAULTS", "");
+  read.report = text("CUDA_MODEL_REPORT", "");
+  read.counters = text("CUDA_MODEL_COUNTERS", "");
+  return read;
+}
+
+}  // namespace
+
+const Settings& settings() {
+  static const Settings* read_once = new Settings(read());
+  return *read_once;
+}
+
+}  // namespace model

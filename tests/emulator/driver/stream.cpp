@@ -1,0 +1,186 @@
+#include "stream.h"
+
+#include <algorithm>
+#include <cstring>
+#include <thread>
+
+#include "counters.h"
+#include "faults.h"
+#include "memory.h"
+#include "report.h"
+#include "settings.h"
+
+namespace model {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Of those that wait for a stream: a kernel that waits too long ends before them and says more.
+std::chrono::seconds patience() { return 2 * std::chrono::seconds(settings().patience_seconds); }
+
+unsigned next_number() {
+  static std::atomic<unsigned> last{0};
+  return ++last;
+}
+
+}  // namespace
+
+void Context::fail(Status status) {
+  Status none = Status::success;
+  error.compare_exchange_strong(none, status);
+}
+
+void Mark::reach() {
+  std::lock_guard lock(mutex_);
+  reached_ = true;
+  when_ = Clock::now();
+  changed_.notify_all();
+}
+
+bool Mark::reached() {
+  std::lock_guard lock(mutex_);
+  return reached_;
+}
+
+bool Mark::wait() {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, patience(), [&] { return reached_; });
+}
+
+Clock::time_point Mark::when() {
+  std::lock_guard lock(mutex_);
+  return when_;
+}
+
+Stream::Stream(Context* context)
+    : context_(context), number_(next_number()), random_(settings().seed * 0x10001 + number_) {}
+
+std::shared_ptr<Stream> Stream::start(Context* context) {
+  std::shared_ptr<Stream> stream(new Stream(context));
+  {
+    std::lock_guard lock(context->mutex);
+    context->streams.push_back(stream);
+  }
+  std::thread([stream] { stream->run(); }).detach();
+  return stream;
+}
+
+void Stream::run() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    changed_.wait(lock, [&] { return closing_ || !waiting_.empty(); });
+    if (waiting_.empty()) return;
+    Operation operation = std::move(waiting_.front());
+    waiting_.pop_front();
+    busy_ = true;
+    doing_ = operation.name;
+    lock.unlock();
+    delay();
+    operation.run(*this);
+    // What the operation holds ends before anyone sees it done.
+    operation = {};
+    lock.lock();
+    busy_ = false;
+    changed_.notify_all();
+  }
+}
+
+void Stream::delay() {
+  const int most = settings().delay_microseconds;
+  if (most > 0) std::this_thread::sleep_for(std::chrono::microseconds(random_.below(static_cast<unsigned>(most))));
+}
+
+void Stream::put(Operation operation) {
+  std::lock_guard lock(mutex_);
+  waiting_.push_back(std::move(operation));
+  changed_.notify_all();
+}
+
+void Stream::record(const std::shared_ptr<Mark>& mark) {
+  put({"the record of an event", [mark](Stream&) { mark->reach(); }});
+}
+
+void Stream::wait_for(const std::shared_ptr<Mark>& mark) {
+  put({"the wait for an event", [mark](Stream& stream) {
+         while (!mark->wait()) {
+           if (stream.context().error != Status::success) return;
+           found("deadlock: stream %u waits for an event for longer than %d s", stream.number(), static_cast<int>(patience().count()));
+           stream.context().fail(Status::launch_timeout);
+         }
+       }});
+}
+
+Status Stream::synchronize() {
+  count(Counter::synchronisations);
+  auto mark = std::make_shared<Mark>();
+  record(mark);
+  if (!mark->wait()) {
+    found("deadlock: the host waits for longer than %d s for stream %u, which is at %s", static_cast<int>(patience().count()), number_,
+          doing().c_str());
+    context_->fail(Status::launch_timeout);
+  }
+  return context_->error;
+}
+
+bool Stream::idle() {
+  std::lock_guard lock(mutex_);
+  return waiting_.empty() && !busy_;
+}
+
+void Stream::close() {
+  {
+    std::lock_guard lock(context_->mutex);
+    std::erase(context_->streams, shared_from_this());
+  }
+  std::lock_guard lock(mutex_);
+  closing_ = true;
+  changed_.notify_all();
+}
+
+std::string Stream::doing() {
+  std::lock_guard lock(mutex_);
+  return busy_ ? doing_ : "nothing";
+}
+
+void Stream::launch(const Launch& launch) {
+  if (context_->error != Status::success) return;
+  if (fails(Fault::stop)) stop();
+  if (fails(Fault::launch)) return context_->fail(Status::launch_failed);
+  count(Counter::kernels);
+  if (block_ == nullptr) block_ = std::make_unique<Block>();
+  if (!block_->run(launch, settings().seed * 0x9e3779b97f4a7c15u + number_ * 0x100000001u + ++launches_))
+    context_->fail(block_->failure());
+}
+
+void Stream::stop() {
+  std::mutex never;
+  std::unique_lock lock(never);
+  std::condition_variable().wait(lock, [] { return false; });
+}
+
+void Stream::copy(Address to, bool to_device, Address from, bool from_device, size_t bytes) {
+  if (context_->error != Status::success || bytes == 0) return;
+  if (fails(Fault::copy)) return context_->fail(Status::unknown);
+  count(Counter::copies);
+  count(Counter::copied_bytes, bytes);
+  if ((to_device && !reachable(to, bytes)) || (from_device && !reachable(from, bytes))) {
+    const bool wrong_to = to_device && !reachable(to, bytes);
+    found("stream %u: a copy %s %s", number_, wrong_to ? "writes" : "reads", describe(wrong_to ? to : from, bytes).c_str());
+    return context_->fail(Status::illegal_address);
+  }
+  std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), bytes);
+}
+
+void Stream::fill(Address to, unsigned value, size_t width, size_t values) {
+  if (context_->error != Status::success || values == 0) return;
+  if (fails(Fault::copy)) return context_->fail(Status::unknown);
+  count(Counter::copies);
+  count(Counter::copied_bytes, width * values);
+  if (!reachable(to, width * values)) {
+    found("stream %u: a fill writes %s", number_, describe(to, width * values).c_str());
+    return context_->fail(Status::illegal_address);
+  }
+  for (size_t i = 0; i < values; ++i) std::memcpy(reinterpret_cast<char*>(to) + i * width, &value, width);
+}
+
+}  // namespace model

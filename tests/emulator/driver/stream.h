@@ -1,0 +1,108 @@
+// Streams: each a thread of the system that carries out operations in their order. Nothing else is ordered, and before each
+// operation a stream may wait for a while drawn from the seed.
+#pragma once
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "block.h"
+#include "driver.h"
+
+namespace model {
+
+class Stream;
+struct Graph;
+struct Capture;
+
+// A device's context. The first error of a device stays: every later call of the context answers it.
+struct Context {
+  int device = 0;
+  int retained = 0;
+  std::atomic<Status> error{Status::success};
+  std::mutex mutex;
+  std::vector<std::shared_ptr<Stream>> streams;
+  std::atomic<bool> peers[16] = {};  // whose memory this context may use
+
+  void fail(Status status);
+};
+
+// A moment of a stream, for those who wait for it.
+class Mark {
+ public:
+  void reach();
+  bool reached();
+  // False where it took longer than the patience of the model.
+  bool wait();
+  std::chrono::steady_clock::time_point when();
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool reached_ = false;
+  std::chrono::steady_clock::time_point when_;
+};
+
+struct Event {
+  Context* context;
+  bool timed;
+  std::mutex mutex;
+  std::shared_ptr<Mark> mark;         // of its last record: a later record never changes an earlier wait
+  std::shared_ptr<Capture> capture;   // or the place in a graph that is captured
+  std::vector<size_t> captured_after;
+};
+
+struct Operation {
+  std::string name;
+  std::function<void(Stream&)> run;
+};
+
+class Stream : public std::enable_shared_from_this<Stream> {
+ public:
+  static std::shared_ptr<Stream> start(Context* context);
+  Context& context() const { return *context_; }
+  unsigned number() const { return number_; }
+
+  void put(Operation operation);
+  void record(const std::shared_ptr<Mark>& mark);
+  void wait_for(const std::shared_ptr<Mark>& mark);
+  // Waits until it has nothing left to do.
+  Status synchronize();
+  bool idle();
+  // Ends the thread once all has been carried out.
+  void close();
+  // What it does now, for a finding.
+  std::string doing();
+
+  // Run on the stream's own thread.
+  void launch(const Launch& launch);
+  void copy(Address to, bool to_device, Address from, bool from_device, size_t bytes);
+  void fill(Address to, unsigned value, size_t width, size_t count);
+  void stop();
+
+  std::shared_ptr<Capture> capture;
+  std::vector<size_t> captured_after;
+
+ private:
+  explicit Stream(Context* context);
+  void run();
+  void delay();
+
+  Context* context_;
+  unsigned number_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Operation> waiting_;
+  std::string doing_;
+  bool busy_ = false, closing_ = false;
+  Random random_;
+  std::unique_ptr<Block> block_;
+  uint64_t launches_ = 0;
+};
+
+}  // namespace model

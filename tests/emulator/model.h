@@ -1,0 +1,125 @@
+// What kernels/cu/device.cuh becomes on the emulated device: the bodies of its wrappers. Included by kernels alone.
+#pragma once
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+
+#include "interface.h"
+
+namespace model {
+
+template <class T> uint64_t widen(T value) {
+  static_assert(std::is_trivially_copyable_v<T> && (sizeof(T) == 4 || sizeof(T) == 8), "lanes exchange 4 or 8 bytes");
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof value);
+  return bits;
+}
+template <class T> T narrow(uint64_t bits) {
+  T value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+}  // namespace model
+
+#define MODEL_KERNEL(NAME, THREADS)                                    \
+  extern "C" MODEL_API const model::Kernel model_kernel_##NAME;        \
+  const model::Kernel model_kernel_##NAME = {#NAME, model::Entry<NAME>::bytes, THREADS, model::Entry<NAME>::run};
+
+#define KERNEL(threads) void
+#define GRID_CONSTANT
+#define DEVICE inline
+#define SHARED(type, name, count)                                                                            \
+  type(&name)[count] = *static_cast<type(*)[count]>(model::shared_array(                                     \
+      [] {                                                                                                   \
+        static const char key = 0;                                                                           \
+        return static_cast<const void*>(&key);                                                               \
+      }(),                                                                                                   \
+      sizeof(type) * (count), alignof(type)))
+#define DYNAMIC_SHARED(name) unsigned char* name = model::dynamic_shared()
+
+#define threadIdx (model::place()->thread)
+#define blockIdx (model::place()->block)
+#define blockDim (model::place()->block_size)
+#define gridDim (model::place()->grid)
+
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+
+inline unsigned lane() { return threadIdx.x % 32; }
+inline unsigned warp() { return threadIdx.x / 32; }
+inline void block_barrier() { model::block_meets(); }
+inline void warp_barrier() { model::warp_meets(); }
+inline void group_barrier(int id, int threads) { model::group_meets(id, threads); }
+template <class T> T shuffle(T value, int from) {
+  return model::narrow<T>(model::exchange(model::Exchange::from, model::widen(value), from));
+}
+template <class T> T shuffle_xor(T value, int mask) {
+  return model::narrow<T>(model::exchange(model::Exchange::exclusive_or, model::widen(value), mask));
+}
+template <class T> T shuffle_down(T value, int lanes) {
+  return model::narrow<T>(model::exchange(model::Exchange::down, model::widen(value), lanes));
+}
+template <class T> T shuffle_up(T value, int lanes) {
+  return model::narrow<T>(model::exchange(model::Exchange::up, model::widen(value), lanes));
+}
+inline uint32_t vote(bool predicate) { return model::vote(predicate); }
+
+// One access of 16 aligned bytes, which the compiler does not split.
+typedef unsigned Sixteen __attribute__((vector_size(16), may_alias));
+inline uint4 load16(const void* from) {
+  const Sixteen value = *static_cast<const Sixteen*>(from);
+  return {value[0], value[1], value[2], value[3]};
+}
+inline uint4 load16_once(const void* from) { return load16(from); }
+inline void store16(void* to, uint4 value) { *static_cast<Sixteen*>(to) = Sixteen{value.x, value.y, value.z, value.w}; }
+inline uint32_t load_acquire(const uint32_t* from) { return static_cast<uint32_t>(model::acquire(from, 4)); }
+inline uint64_t load_acquire(const uint64_t* from) { return model::acquire(from, 8); }
+inline void store_release(uint32_t* to, uint32_t value) { model::release(to, 4, value); }
+inline void store_release(uint64_t* to, uint64_t value) { model::release(to, 8, value); }
+inline void fence_system() { model::fence(); }
+inline void fence_device() { model::fence(); }
+inline uint32_t add_count(uint32_t* count, uint32_t more) {
+  return static_cast<uint32_t>(model::atomic(model::Atomic::add, count, 4, more, 0));
+}
+inline uint64_t add_count(uint64_t* count, uint64_t more) { return model::atomic(model::Atomic::add, count, 8, more, 0); }
+inline uint32_t max_count(uint32_t* count, uint32_t value) {
+  return static_cast<uint32_t>(model::atomic(model::Atomic::most, count, 4, value, 0));
+}
+inline uint32_t or_bits(uint32_t* word, uint32_t bits) {
+  return static_cast<uint32_t>(model::atomic(model::Atomic::bits_or, word, 4, bits, 0));
+}
+inline uint32_t compare_exchange(uint32_t* word, uint32_t expected, uint32_t desired) {
+  return static_cast<uint32_t>(model::atomic(model::Atomic::exchange_if, word, 4, desired, expected));
+}
+
+inline void pause() { model::pause(); }
+inline uint64_t nanoseconds() { return model::nanoseconds(); }
+inline void trap() { model::trap(); }
+
+inline float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
+inline float square_root(float value) { return std::sqrt(value); }
+inline float sine(float value) { return std::sin(value); }
+inline float cosine(float value) { return std::cos(value); }
+inline float power(float base, float exponent) { return std::pow(base, exponent); }
+inline double exponential_wide(double value) { return std::exp(value); }
+inline double logarithm_wide(double value) { return std::log(value); }
+inline int count_bits(uint32_t word) { return __builtin_popcount(word); }
+inline uint64_t multiply_high(uint64_t a, uint64_t b) {
+  return static_cast<uint64_t>(static_cast<unsigned __int128>(a) * b >> 64);
+}
+inline uint32_t float_bits(float value) { return static_cast<uint32_t>(model::widen(value)); }
+inline float bits_float(uint32_t bits) { return model::narrow<float>(bits); }
+inline uint32_t round_bf16(float value) {
+  const uint32_t bits = float_bits(value);
+  return value != value ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+}
+inline uint32_t pack_bf16(float low, float high) { return round_bf16(low) | round_bf16(high) << 16; }
+
+inline void copy16_async(void* to, const void* from, bool there) { model::copy16(to, from, there); }
+inline void copy_commit() { model::copy_commit(); }
+template <int LEFT> void copy_wait() { model::copy_wait(LEFT); }
+inline void load_matrices(uint32_t (&r)[4], const void* row) { model::load_matrices(r, row, false); }
+inline void load_matrices_transposed(uint32_t (&r)[4], const void* row) { model::load_matrices(r, row, true); }
+inline void multiply_tile(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { model::multiply_tile(d, a, b0, b1); }

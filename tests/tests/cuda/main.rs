@@ -1,0 +1,41 @@
+#![forbid(unsafe_code)]
+//! Tests on the emulated CUDA driver, which is built first. Each runs in a process of its own, once a seed, since a driver's
+//! state and what the model finds are a process's. Where there is no g++ every test is reported as ignored and the reason is
+//! printed, unless `SWIFTBALANCER_EMULATOR=required` makes that a failure.
+
+mod driver;
+mod suite;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use tests::emulator::Emulator;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let unavailable = Emulator::unavailable();
+    if let Some(reason) = &unavailable {
+        if std::env::var_os("SWIFTBALANCER_EMULATOR").is_some_and(|value| value == "required") {
+            eprintln!("the tests on the emulated GPU are required and cannot run: {reason}");
+            return ExitCode::FAILURE;
+        }
+        let ignored = Trial::test("emulated_gpu", || Ok(())).with_ignored_flag(true);
+        eprintln!("THE TESTS ON THE EMULATED GPU WERE NOT RUN. {reason}\n");
+        return libtest_mimic::run(&arguments, vec![ignored]).exit_code();
+    }
+    let emulator = match Emulator::build() {
+        Ok(emulator) => emulator,
+        Err(error) => {
+            eprintln!("the emulated GPU does not build: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let trials: Vec<Trial> = match driver::trials(&emulator) {
+        Ok(trials) => trials,
+        Err(error) => {
+            eprintln!("the driver's own tests cannot be listed: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
