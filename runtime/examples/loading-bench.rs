@@ -16,7 +16,7 @@ use kernels::cpu::Cpu;
 use plan::ids::{ExpertId, LayerId};
 use rayon::prelude::*;
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::forward::{CacheSize, Model, expert_shape, load_expert};
+use runtime::model::forward::{Model, expert_shape, load_expert};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 
@@ -69,8 +69,7 @@ fn costs<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(T, Cost
 fn load(folder: &Path) -> anyhow::Result<(Cost, Cost)> {
     let checkpoint = Checkpoint::open(folder)?;
     let backend = Arc::new(Cpu::new(1));
-    let cache = CacheSize { blocks: 1, block_tokens: kernels::backend::CACHE_TILE };
-    let (_model, shared) = costs(|| Ok(Model::load(Arc::clone(&backend), &checkpoint, cache)?))?;
+    let (_model, shared) = costs(|| Ok(Model::load(Arc::clone(&backend), &checkpoint)?))?;
     let config = checkpoint.config();
     let experts: Vec<(usize, usize)> = (0..config.sparse_layers())
         .flat_map(|layer| (0..config.experts.count).map(move |expert| (layer, expert)))

@@ -39,7 +39,7 @@ use crate::fabric::mesh::StepPort;
 use crate::fabric::secret::{Secret, random};
 use crate::memory::{self, CacheUse, Memory, TooLarge, of_cache, of_staging, of_weights};
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
-use crate::model::forward::{CacheSize, LoadModelError, Model, expert_shape};
+use crate::model::forward::{Angles, CacheSize, LoadModelError, Model, expert_shape};
 use crate::protocol::{FromRank, ProcessId, RankDevice};
 use crate::threads::{ThreadEnded, VitalThreads};
 
@@ -206,6 +206,8 @@ struct Worker<B: Backend> {
     checkpoint: Arc<Checkpoint>,
     /// Its KV cache, once it is known how large it is.
     cache: Option<CacheSize>,
+    /// The angles of its positions, once they were needed.
+    angles: Option<Angles<B>>,
     weights: Weights<B>,
     steps: StepPort,
     server: PageServer<B>,
@@ -330,18 +332,34 @@ impl<B: Backend> Worker<B> {
         let server = PageServer::start(listen(settings.move_listen)?, &threads)?;
         let (loading, observer, engine_threads) = (Arc::clone(&checkpoint), metrics.clone(), threads.clone());
         let engine_device = Arc::clone(&device);
-        let start = Box::new(move |cache| {
-            let make = move || Ok::<_, WorkerError>(Model::load(engine_device, &loading, cache)?);
+        let start = Box::new(move || {
+            let make = move || Ok::<_, WorkerError>(Model::load(engine_device, &loading)?);
             Engine::start(Box::new(make), observer, &engine_threads)
         });
-        let weights = Weights::new(Arc::clone(&checkpoint), start, metrics.clone(), settings.before_read.clone());
-        Ok(Self { settings, device, said, checkpoint, cache, weights, steps, server, threads, metrics, process })
+        let weights = Weights::begin(Arc::clone(&checkpoint), start, metrics.clone(), settings.before_read.clone())?;
+        Ok(Self {
+            settings,
+            device,
+            said,
+            checkpoint,
+            cache,
+            angles: None,
+            weights,
+            steps,
+            server,
+            threads,
+            metrics,
+            process,
+        })
     }
 
     /// Keeps a place in the coordinator's group until it is stopped.
     fn serve(mut self, stop: &Stop) -> Result<(), WorkerError> {
         let mut back_off = FIRST_BACK_OFF;
         while !stop.cancel.is_cancelled() {
+            if let Ok(started) = self.weights.told().try_recv() {
+                self.weights.heard(Ok(started))?;
+            }
             let mut session = Session::default();
             let Err(error) = session.run(&mut self, stop);
             if session.was_ready() {

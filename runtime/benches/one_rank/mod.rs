@@ -14,7 +14,7 @@ use runtime::experts::routing::Routing;
 use runtime::fabric::Solo;
 use runtime::fabric::exchange::HostExchange;
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::forward::{CacheSize, Model, Workspace, expert_shape, load_expert};
+use runtime::model::forward::{CacheSize, KvCache, Model, Workspace, expert_shape, load_expert};
 use runtime::protocol::{Sampling, SequenceId, SequenceStep};
 
 /// Tokens of the longest sequence.
@@ -60,9 +60,10 @@ impl Engine {
             top_k: config.router.top_k,
             tokens: sequences * MOST_TOKENS,
         };
-        let workspace = Workspace::new(arena, config, cache, (group, routing.layers()))?;
+        let workspace =
+            Workspace::new(arena, config, KvCache::new(&*backend, config, cache, None)?, (group, routing.layers()))?;
         let exchange = HostExchange::new(Solo, group, config.hidden);
-        Ok(Self { model: Model::load(backend, &checkpoint, cache)?, workspace, exchange, _pages: pages })
+        Ok(Self { model: Model::load(backend, &checkpoint)?, workspace, exchange, _pages: pages })
     }
 
     /// Runs the tokens of the sequences from number `first` on, each from `position` on, and gives the next token of each.

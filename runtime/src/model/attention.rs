@@ -5,7 +5,7 @@ use kernels::queue::{Queue, Rotation};
 
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::config::{Attention, Config, Grouped, HeadNorm};
-use super::forward::{CacheSize, LoadModelError, Pass, Workspace};
+use super::forward::{CacheSize, KvCache, LoadModelError, Pass, Workspace};
 use super::weights::{self, Expect};
 
 /// The weights of a layer's attention.
@@ -58,20 +58,17 @@ impl<B: Backend> AttentionWeights<B> {
     }
 
     /// Projections of what is normed, rotation, attention over the cache, output projection; added to `hidden`.
-    pub fn enqueue(
-        &self,
-        &Pass { queue, config, angles, .. }: &Pass<'_, B>,
-        cache: &mut B::Cache,
-        workspace: &mut Workspace<B>,
-    ) {
-        let Workspace { batch, hidden, normed, projected, attended, .. } = workspace;
+    pub fn enqueue(&self, &Pass { queue, config, .. }: &Pass<'_, B>, layer: usize, workspace: &mut Workspace<B>) {
+        let Workspace { batch, cache: KvCache { angles, layers, .. }, hidden, normed, projected, attended, .. } =
+            workspace;
+        let cache = &mut layers[layer];
         queue.matmul(normed, &self.projections, Write::Replace, projected);
         let rotation = Rotation {
             heads: heads(config),
             query_norm: &self.query_norm,
             key_norm: &self.key_norm,
             epsilon: config.norm_epsilon,
-            angles,
+            angles: &**angles,
         };
         queue.rotate(projected, batch, &rotation);
         queue.store(cache, projected, batch);

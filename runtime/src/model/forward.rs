@@ -4,6 +4,7 @@
 //! A step is three moves. [`Model::prepare`] brings it to the device, [`Model::enqueue`] puts the whole pass on the queue, and
 //! [`Model::collect`] waits for what it gave. Nothing in between is read by the host but what an exchange carries.
 
+mod cache;
 mod load;
 mod pass;
 mod workspace;
@@ -19,13 +20,14 @@ use kernels::{DeviceError, Page, Queue};
 use plan::ids::{ExpertId, LayerId};
 use thiserror::Error;
 
+pub use self::cache::{Angles, KvCache};
 use self::load::load_layer;
 pub(in crate::model) use self::pass::Pass;
 pub use self::workspace::Workspace;
-use super::attention::{AttentionWeights, cache_shape};
+use super::attention::AttentionWeights;
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::config::Config;
-use super::{rotary, sampling, weights};
+use super::{sampling, weights};
 use crate::fabric::FabricError;
 use crate::fabric::exchange::Exchange;
 use crate::protocol::{SequenceOutput, SequenceStep};
@@ -33,22 +35,15 @@ use crate::protocol::{SequenceOutput, SequenceStep};
 /// Rows of logits that are held at once; a scored prompt may want many.
 const LOGIT_ROWS: usize = 64;
 
-/// A model on one rank: everything but the experts, and the KV cache of the rank's sequences.
+/// A model on one rank: everything but the experts.
 pub struct Model<B: Backend> {
     backend: Arc<B>,
     queue: B::Queue,
     config: Config,
-    block_tokens: usize,
-    blocks: usize,
-    /// Most positions of a sequence.
-    positions: usize,
     embedding: B::Lookup,
     layers: Vec<Layer<B>>,
     norm: B::Buffer<f32>,
     head: B::Matrix,
-    angles: B::Buffer<f32>,
-    /// Of each layer.
-    caches: Vec<B::Cache>,
 }
 
 struct Layer<B: Backend> {
@@ -117,11 +112,8 @@ impl<B: Backend> Model<B> {
     /// Reads everything but the experts. What it gives belongs to the calling thread, as its queue does.
     ///
     /// # Errors
-    /// If a tensor cannot be read, or the device has no memory for the cache.
-    ///
-    /// # Panics
-    /// If a cache block does not hold whole tiles.
-    pub fn load(backend: Arc<B>, checkpoint: &Checkpoint, cache: CacheSize) -> Result<Self, LoadModelError> {
+    /// If a tensor cannot be read, or the device has no memory for it.
+    pub fn load(backend: Arc<B>, checkpoint: &Checkpoint) -> Result<Self, LoadModelError> {
         let config = checkpoint.config().clone();
         let mut sparse = 0;
         let mut layers = Vec::with_capacity(config.layers.len());
@@ -138,18 +130,10 @@ impl<B: Backend> Model<B> {
             Some(head) => head,
             None => backend.matrix(checkpoint.tensor(names.head)?.matrix(rows), None)?,
         };
-        // A sequence never has more positions than the cache has places, whatever the configuration allows.
-        let positions = config.max_positions.min(cache.blocks * cache.block_tokens);
-        let shape = cache_shape(&config, cache);
         Ok(Self {
-            block_tokens: cache.block_tokens,
-            blocks: cache.blocks,
-            positions,
             head,
             embedding,
             norm: weights::vector(&*backend, checkpoint, names.norm)?,
-            angles: backend.filled(&rotary::angles(config.rotary, positions))?,
-            caches: layers.iter().map(|_| backend.cache(shape)).collect::<Result<_, _>>()?,
             queue: backend.queue()?,
             layers,
             config,
@@ -259,12 +243,12 @@ impl<B: Backend> Model<B> {
         workspace: &mut Workspace<B>,
         exchange: &mut dyn Exchange<B>,
     ) -> Result<ForwardTiming, ForwardError> {
-        let Self { queue, config, layers, caches, embedding, angles, .. } = self;
-        let mut pass = Pass { queue, config, angles, exchange, timing: ForwardTiming::default() };
+        let Self { queue, config, layers, embedding, .. } = self;
+        let mut pass = Pass { queue, config, exchange, timing: ForwardTiming::default() };
         queue.embed(embedding, &workspace.batch, &mut workspace.hidden);
-        for (layer, cache) in layers.iter().zip(caches) {
+        for (number, layer) in layers.iter().enumerate() {
             queue.rms_norm(&workspace.hidden, &layer.attention_norm, config.norm_epsilon, &mut workspace.normed);
-            layer.attention.enqueue(&pass, cache, workspace);
+            layer.attention.enqueue(&pass, number, workspace);
             queue.rms_norm(&workspace.hidden, &layer.feed_forward_norm, config.norm_epsilon, &mut workspace.normed);
             match &layer.feed_forward {
                 FeedForward::Dense(page) => {
@@ -295,6 +279,7 @@ impl<B: Backend> Model<B> {
 
     fn check(&self, batch: &[SequenceStep], workspace: &Workspace<B>) -> Result<(), ForwardError> {
         let (mut tokens, mut blocks) = (0, 0);
+        let KvCache { positions, size: CacheSize { blocks: places, block_tokens }, .. } = workspace.cache;
         for step in batch {
             let end = step.position as usize + step.tokens.len();
             let wrong = |what, value: u64, limit: usize| {
@@ -313,14 +298,14 @@ impl<B: Backend> Model<B> {
             if let Some(token) = step.tokens.iter().find(|token| **token as usize >= self.config.vocabulary) {
                 return wrong("token", u64::from(*token), self.config.vocabulary);
             }
-            if end > self.positions {
-                return wrong("position", end as u64 - 1, self.positions);
+            if end > positions {
+                return wrong("position", end as u64 - 1, positions);
             }
-            if end > step.blocks.len() * self.block_tokens {
-                return wrong("position without a block", end as u64 - 1, step.blocks.len() * self.block_tokens);
+            if end > step.blocks.len() * block_tokens {
+                return wrong("position without a block", end as u64 - 1, step.blocks.len() * block_tokens);
             }
-            if let Some(block) = step.blocks.iter().find(|block| **block as usize >= self.blocks) {
-                return wrong("block", u64::from(*block), self.blocks);
+            if let Some(block) = step.blocks.iter().find(|block| **block as usize >= places) {
+                return wrong("block", u64::from(*block), places);
             }
             if !step.score.is_empty() && step.score.len() != step.tokens.len() {
                 return wrong("number of scores", step.score.len() as u64, step.tokens.len());

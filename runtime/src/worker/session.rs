@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender, select, unbounded};
 use kernels::routing::GroupShape;
 use kernels::{Backend, DeviceError, Page};
 use plan::moves::{SlotChange, Transaction};
@@ -29,7 +29,7 @@ use crate::fabric::mesh::{Dissolver, Largest, Mesh, MeshError, MeshSetup};
 use crate::fabric::purpose::{GroupId, Purpose};
 use crate::fabric::secret::Secret;
 use crate::memory::TooLarge;
-use crate::model::forward::Workspace;
+use crate::model::forward::{KvCache, Workspace};
 use crate::protocol::{FromRank, MOST_WORDS, RankAddress, ToRank};
 use crate::quoted::shortened;
 
@@ -164,8 +164,15 @@ impl<B: Backend> Session<B> {
         let gone = Arc::new(Cancel::default());
         let orders = spawn_reader(control, &gone)?;
         let link = Link { closer, reports, gone };
-        for order in orders {
-            match order? {
+        loop {
+            let order = select! {
+                recv(orders) -> order => order.map_err(|RecvError| SessionError::Closed)??,
+                recv(worker.weights.told()) -> started => {
+                    worker.weights.heard(started).map_err(SessionError::Start)?;
+                    continue;
+                }
+            };
+            match order {
                 ToRank::Form {
                     generation,
                     nonce,
@@ -204,7 +211,6 @@ impl<B: Backend> Session<B> {
                 }
             }
         }
-        Err(SessionError::Closed)
     }
 
     fn part_in(&self, generation: u64) -> Option<&Part<B>> {
@@ -232,7 +238,7 @@ impl<B: Backend> Session<B> {
         let neighbours = plan.ranks.iter().filter(|rank| (&rank.node, &rank.unit) == here).count();
         let cache = worker.room_for(map.shape().slots_per_rank, staging_pages, (kv_tokens, neighbours))?;
         let slots = slots_of(&map, rank);
-        let loaded = worker.weights.load(&slots, cache, &link.gone)?;
+        let loaded = worker.weights.load(&slots, &link.gone)?;
         let held: HeldPages<B> = slots.into_iter().zip(loaded.iter().cloned()).collect();
         let arena = worker.weights.arena()?;
         let fingerprints = loaded.iter().map(|page| page.fingerprints().page()).collect();
@@ -248,7 +254,10 @@ impl<B: Backend> Session<B> {
             top_k: config.router.top_k,
             tokens: plan.step_tokens as usize,
         };
-        let workspace = Workspace::new(Arc::clone(&arena), config, cache, (shape, routing.layers()))?;
+        let kept = KvCache::new(&*worker.device, config, cache, worker.angles.take());
+        let kept = kept.map_err(|error| SessionError::Start(error.into()))?;
+        worker.angles = Some(kept.angles());
+        let workspace = Workspace::new(Arc::clone(&arena), config, kept, (shape, routing.layers()))?;
         let pages = Pages::new(arena, map, held, staging_pages)?;
         let (generation, kv_blocks) = (plan.group.generation, cache.blocks as u32);
         self.loaded = Some(Loaded { plan, experts, shape, workspace, routing, slots: loaded, pages });

@@ -1,10 +1,11 @@
 //! What a rank has read of its checkpoint: all but the experts, which its engine has, and the experts that it holds. It is kept
 //! whatever groups the rank becomes part of, and loading that was cut off goes on where it was.
 
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, bounded, never};
 use kernels::{Arena, Backend, DeviceError, Page};
 use plan::ids::{ExpertId, LayerId};
 use plan::words::with_causes;
@@ -19,11 +20,14 @@ use crate::experts::load::{BeforeRead, LoadError, load_experts};
 use crate::experts::mover::{LoadPage, Unreadable};
 use crate::experts::pages::HeldPages;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::forward::{CacheSize, expert_shape, load_expert};
+use crate::model::forward::{expert_shape, load_expert};
 use crate::model::sizes::gigabytes;
 
 /// Reads all but the experts.
-pub(super) type StartEngine<B> = Box<dyn FnOnce(CacheSize) -> Result<Engine<B>, WorkerError> + Send>;
+pub(super) type StartEngine<B> = Box<dyn FnOnce() -> Result<Engine<B>, WorkerError> + Send>;
+
+/// What comes of that.
+pub(super) type Started<B> = Result<Engine<B>, WorkerError>;
 
 /// See the module's documentation.
 pub(super) struct Weights<B: Backend> {
@@ -34,48 +38,59 @@ pub(super) struct Weights<B: Backend> {
     arena: Option<Arc<Arena<B>>>,
     /// Experts that it holds while it is part of no group.
     pub held: HeldPages<B>,
+    /// The loading that is under way, while it is shown.
+    watch: Weak<LoadingWatch>,
     /// Bytes that the checkpoint had given when the loading began that is under way, or was cut off.
     before: Option<u64>,
 }
 
 /// All but the experts.
 enum Shared<B: Backend> {
-    Unread(StartEngine<B>),
-    /// On a thread of its own, whatever becomes of the session that began it.
-    Reading(Receiver<Result<Engine<B>, WorkerError>>),
+    /// On a thread of its own, whatever becomes of any session.
+    Reading(Receiver<Started<B>>),
     Read(Box<Engine<B>>),
     /// It could not be read; the process ends.
     Failed,
 }
 
 impl<B: Backend> Weights<B> {
-    /// Nothing is read yet.
-    pub fn new(
+    /// Begins to read what every rank has whole, whoever else is there.
+    ///
+    /// # Errors
+    /// If the system gives no thread for it.
+    pub fn begin(
         checkpoint: Arc<Checkpoint>,
         start: StartEngine<B>,
         metrics: WorkerMetrics,
         before_read: BeforeRead,
-    ) -> Self {
-        let (shared, held) = (Shared::Unread(start), HeldPages::<B>::new());
-        Self { checkpoint, metrics, before_read, shared, arena: None, held, before: None }
+    ) -> io::Result<Self> {
+        let before = checkpoint.bytes_read();
+        let watch = LoadingWatch::start(before, checkpoint.shared_bytes(), &checkpoint, &metrics);
+        let (tell, told) = bounded(1);
+        let (shown, memory) = (Arc::clone(&watch), Arc::clone(&checkpoint));
+        let read = move || {
+            let started = start();
+            memory.forget_memory();
+            drop(shown);
+            // Nobody waits for it any more when the process ends.
+            drop(tell.send(started));
+        };
+        std::thread::Builder::new().name("load".to_owned()).spawn(read)?;
+        let (shared, held, watch) = (Shared::Reading(told), HeldPages::<B>::new(), Arc::downgrade(&watch));
+        Ok(Self { checkpoint, metrics, before_read, shared, arena: None, held, watch, before: Some(before) })
     }
 
-    /// Reads what is not there: all but the experts, with a cache of this size, and the experts of `slots`, whose pages it gives
-    /// in their order. Keeps all of it and no other experts.
+    /// Reads what is not there: all but the experts, and the experts of `slots`, whose pages it gives in their order. Keeps all of it
+    /// and no other experts.
     ///
     /// # Errors
     /// If it cannot be read, or `cancel` ends it; what was read is kept.
-    pub fn load(
-        &mut self,
-        slots: &[(LayerId, ExpertId)],
-        cache: CacheSize,
-        cancel: &Cancel,
-    ) -> Result<Vec<Arc<Page<B>>>, SessionError> {
+    pub fn load(&mut self, slots: &[(LayerId, ExpertId)], cancel: &Cancel) -> Result<Vec<Arc<Page<B>>>, SessionError> {
         let (read, started) = (self.checkpoint.bytes_read(), Instant::now());
         let before = *self.before.get_or_insert(read);
         let bytes = read - before + self.missing(slots, read - before);
-        let watch = LoadingWatch::start(before, bytes, &self.checkpoint, &self.metrics);
-        self.read_shared(cache, cancel)?;
+        let watch = self.watch(before, bytes);
+        self.wait_for_shared(cancel)?;
         let load_page = self.load_page();
         let arena = self.arena()?;
         let loaded = load_experts::<B>(slots, &mut self.held, (&arena, &load_page), cancel);
@@ -87,10 +102,20 @@ impl<B: Backend> Weights<B> {
         Ok(loaded)
     }
 
+    /// Shows the loading of `bytes` bytes, which began when the checkpoint had given `before` bytes.
+    fn watch(&mut self, before: u64, bytes: u64) -> Arc<LoadingWatch> {
+        if let Some(watch) = self.watch.upgrade() {
+            watch.expect(bytes);
+            return watch;
+        }
+        let watch = LoadingWatch::start(before, bytes, &self.checkpoint, &self.metrics);
+        self.watch = Arc::downgrade(&watch);
+        watch
+    }
+
     /// Bytes that are still to be read, when this loading has read `read` bytes.
     fn missing(&self, slots: &[(LayerId, ExpertId)], read: u64) -> u64 {
         let shared = match self.shared {
-            Shared::Unread(_) => self.checkpoint.shared_bytes(),
             // No expert is read before all of it is.
             Shared::Reading(_) => self.checkpoint.shared_bytes().saturating_sub(read),
             Shared::Read(_) | Shared::Failed => 0,
@@ -99,29 +124,36 @@ impl<B: Backend> Weights<B> {
         shared + experts * self.checkpoint.expert_bytes()
     }
 
+    /// Where it is told what came of reading all but the experts, until that is [heard](Self::heard).
+    pub fn told(&self) -> Receiver<Started<B>> {
+        match &self.shared {
+            Shared::Reading(told) => told.clone(),
+            Shared::Read(_) | Shared::Failed => never(),
+        }
+    }
+
+    /// Takes what was told.
+    ///
+    /// # Errors
+    /// If all but the experts could not be read, or the thread that reads it has ended.
+    pub fn heard(&mut self, started: Result<Started<B>, RecvError>) -> Result<(), WorkerError> {
+        self.shared = Shared::Failed;
+        let ended = |RecvError| io::Error::other("the thread that loads the model has ended");
+        self.shared = Shared::Read(Box::new(started.map_err(ended)??));
+        Ok(())
+    }
+
     /// Waits until all but the experts is read.
-    fn read_shared(&mut self, cache: CacheSize, cancel: &Cancel) -> Result<(), SessionError> {
-        loop {
-            self.shared = match std::mem::replace(&mut self.shared, Shared::Failed) {
-                Shared::Unread(start) => Shared::Reading(spawn(start, cache)?),
-                Shared::Reading(told) => match told.recv_timeout(LOOK_INTERVAL) {
-                    Ok(engine) => Shared::Read(Box::new(engine.map_err(SessionError::Start)?)),
-                    Err(RecvTimeoutError::Timeout) => Shared::Reading(told),
-                    Err(RecvTimeoutError::Disconnected) => Shared::Failed,
-                },
-                Shared::Read(engine) => {
-                    self.shared = Shared::Read(engine);
-                    return Ok(());
-                }
-                Shared::Failed => {
-                    let ended = std::io::Error::other("the thread that loads the model has ended");
-                    return Err(SessionError::Start(WorkerError::System(ended)));
-                }
-            };
-            if cancel.is_cancelled() {
-                return Err(LoadError::Cancelled.into());
+    fn wait_for_shared(&mut self, cancel: &Cancel) -> Result<(), SessionError> {
+        while let Shared::Reading(told) = &self.shared {
+            match told.recv_timeout(LOOK_INTERVAL) {
+                Ok(started) => self.heard(Ok(started)).map_err(SessionError::Start)?,
+                Err(RecvTimeoutError::Disconnected) => self.heard(Err(RecvError)).map_err(SessionError::Start)?,
+                Err(RecvTimeoutError::Timeout) if cancel.is_cancelled() => return Err(LoadError::Cancelled.into()),
+                Err(RecvTimeoutError::Timeout) => {}
             }
         }
+        Ok(())
     }
 
     /// The engine.
@@ -157,16 +189,4 @@ impl<B: Backend> Weights<B> {
                 .map_err(|error| Unreadable { is_permanent: error.is_permanent(), reason: with_causes(&error) })
         })
     }
-}
-
-/// Reads on a thread of its own; what comes of it arrives.
-fn spawn<B: Backend>(
-    start: StartEngine<B>,
-    cache: CacheSize,
-) -> std::io::Result<Receiver<Result<Engine<B>, WorkerError>>> {
-    let (tell, told) = bounded(1);
-    // Nobody waits for it any more when the process ends.
-    let read = move || drop(tell.send(start(cache)));
-    std::thread::Builder::new().name("load".to_owned()).spawn(read)?;
-    Ok(told)
 }

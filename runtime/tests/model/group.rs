@@ -17,7 +17,7 @@ use runtime::fabric::exchange::HostExchange;
 use runtime::fabric::in_process::InProcess;
 use runtime::fabric::{Fabric as _, in_process};
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::forward::{CacheSize, Model, Workspace, expert_shape, load_expert};
+use runtime::model::forward::{CacheSize, KvCache, Model, Workspace, expert_shape, load_expert};
 use runtime::protocol::{SequenceId, SequenceStep};
 
 const BLOCK_TOKENS: usize = 16;
@@ -167,9 +167,10 @@ impl Member {
             top_k: config.router.top_k,
             tokens: 2048,
         };
+        let cache = KvCache::new(&*backend, config, cache, None).unwrap();
         let workspace = Workspace::new(arena, config, cache, (group, routing.layers())).unwrap();
         let exchange = HostExchange::new(fabric, group, config.hidden);
-        Self { model: Model::load(backend, &checkpoint, cache).unwrap(), workspace, exchange, _pages: pages, pairs: 0 }
+        Self { model: Model::load(backend, &checkpoint).unwrap(), workspace, exchange, _pages: pages, pairs: 0 }
     }
 
     fn step(&mut self, run: &Run, states: &mut [State]) {

@@ -17,7 +17,7 @@ use runtime::fabric::exchange::HostExchange;
 use runtime::fabric::in_process::InProcess;
 use runtime::fabric::{Fabric as _, in_process};
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::forward::{CacheSize, ForwardError, Model, Workspace, expert_shape, load_expert};
+use runtime::model::forward::{CacheSize, ForwardError, KvCache, Model, Workspace, expert_shape, load_expert};
 use runtime::protocol::{Commit, Sampling, SequenceId, SequenceStep, TransactionId};
 
 use crate::device::Watched;
@@ -62,9 +62,10 @@ impl Rank {
             tokens: 64,
         };
         let cache = CacheSize { blocks: 16, block_tokens: BLOCK_TOKENS };
+        let cache = KvCache::new(&*backend, config, cache, None).unwrap();
         let workspace = Workspace::new(Arc::clone(&arena), config, cache, (group, routing.layers())).unwrap();
         let exchange = HostExchange::new(fabric, group, config.hidden);
-        let model = Model::load(Arc::clone(&backend), &checkpoint, cache).unwrap();
+        let model = Model::load(Arc::clone(&backend), &checkpoint).unwrap();
         let tokens = (0..40).map(|at| (at * 31 + 7) % 256).collect();
         Self { backend, checkpoint, arena, model, workspace, exchange, routing, pages, tokens }
     }

@@ -13,7 +13,6 @@ use crate::model::config::Config;
 pub(in crate::model) struct Pass<'a, B: Backend> {
     pub queue: &'a B::Queue,
     pub config: &'a Config,
-    pub angles: &'a B::Buffer<f32>,
     pub exchange: &'a mut dyn Exchange<B>,
     pub timing: ForwardTiming,
 }

@@ -6,16 +6,17 @@ use kernels::batch::StepLimits;
 use kernels::routing::{GroupShape, LayerRouting};
 use kernels::{Arena, Backend, DeviceError, Queue, StepArea};
 
-use super::{CacheSize, LOGIT_ROWS};
+use super::{KvCache, LOGIT_ROWS};
 use crate::model::attention;
 use crate::model::config::{Config, FeedForward};
 use crate::protocol::SequenceStep;
 
-/// The batch of a step, its routing, and its activations.
+/// The batch of a step, its routing and activations, and what is kept from step to step.
 pub struct Workspace<B: Backend> {
     pub(in crate::model) limits: StepLimits,
     /// The pages that slots point at.
     pub(in crate::model) arena: Arc<Arena<B>>,
+    pub(in crate::model) cache: KvCache<B>,
     /// What goes to the device.
     pub(in crate::model) area: StepArea,
     pub(in crate::model) batch: B::Batch,
@@ -32,14 +33,14 @@ pub struct Workspace<B: Backend> {
 }
 
 impl<B: Backend> Workspace<B> {
-    /// For steps of a model with a cache of this size, as part of a group with this routing of each MoE layer in order.
+    /// For steps of a model with this cache, as part of a group with this routing of each MoE layer in order.
     ///
     /// # Errors
     /// If the device has no memory for it.
     pub fn new(
         arena: Arc<Arena<B>>,
         config: &Config,
-        cache: CacheSize,
+        cache: KvCache<B>,
         (group, layers): (GroupShape, Vec<LayerRouting>),
     ) -> Result<Self, DeviceError> {
         let backend = Arc::clone(arena.backend());
@@ -51,7 +52,7 @@ impl<B: Backend> Workspace<B> {
         });
         let limits = StepLimits {
             tokens: group.tokens,
-            blocks: cache.blocks,
+            blocks: cache.size.blocks,
             logit_rows,
             vocabulary: config.vocabulary,
             hidden: config.hidden,
@@ -62,6 +63,7 @@ impl<B: Backend> Workspace<B> {
         let activations = |rows: usize, width: usize| backend.buffer(rows.saturating_mul(width));
         Ok(Self {
             limits,
+            cache,
             area: StepArea::default(),
             batch: backend.batch(limits, &slots)?,
             slots,
