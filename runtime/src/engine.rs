@@ -52,7 +52,36 @@ pub enum EngineError {
     Forward(#[from] ForwardError),
 }
 
+/// What ended a rank's part in a group, as metrics count it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::EnumIter)]
+#[strum(serialize_all = "snake_case")]
+pub enum Departure {
+    /// The coordinator ended the group, as it does when any rank is lost, or is gone.
+    Coordinator,
+    /// Another rank gave no rows.
+    OtherRank,
+    /// This rank's device failed.
+    Device,
+    /// A step or a commit that cannot be.
+    Mistake,
+}
+
 impl EngineError {
+    /// What kind of end it is.
+    #[must_use]
+    pub const fn departure(&self) -> Departure {
+        match self {
+            Self::Coordinator(_) => Departure::Coordinator,
+            Self::Forward(ForwardError::Fabric(_)) => Departure::OtherRank,
+            Self::Forward(ForwardError::Device(_)) => Departure::Device,
+            Self::Generation { .. }
+            | Self::NotKnown(_)
+            | Self::NotStaged { .. }
+            | Self::Commit(_)
+            | Self::Forward(ForwardError::Batch { .. }) => Departure::Mistake,
+        }
+    }
+
     /// Whether the device is of no more use to this process.
     const fn is_of_a_lost_device(&self) -> bool {
         matches!(self, Self::Forward(ForwardError::Device(error)) if !error.is_worth_a_retry())

@@ -436,7 +436,7 @@ impl<B: Backend> Worker<B> {
     fn leave(&mut self, session: Session<B>, stop: &Stop) -> Result<(), WorkerError> {
         self.metrics.formed(false);
         self.server.set(None);
-        if let Some(held) = session.end(stop)? {
+        if let Some(held) = session.end(stop, &self.metrics)? {
             self.weights.held = held;
         }
         Ok(())

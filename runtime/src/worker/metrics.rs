@@ -8,7 +8,7 @@ use prometheus::{
 };
 use strum::IntoEnumIterator;
 
-use crate::engine::StepObserver;
+use crate::engine::{Departure, StepObserver};
 use crate::protocol::{FromRank, MoveFailure, MoveReport, NotStaged, StepTiming};
 
 /// A rank's counters. Clones are the same counters.
@@ -28,6 +28,7 @@ pub(super) struct WorkerMetrics {
     staged: IntCounter,
     staged_bytes: IntCounter,
     failures: IntCounterVec,
+    departures: IntCounterVec,
 }
 
 impl Default for WorkerMetrics {
@@ -41,6 +42,12 @@ impl Default for WorkerMetrics {
         let failures = register(&registry, IntCounterVec::new(failures, &["reason"]));
         for reason in MoveFailure::iter() {
             failures.with_label_values(&[<&str>::from(reason)]);
+        }
+        let departures =
+            Opts::new("swiftbalancer_rank_groups_left_total", "Groups left, by what ended its part in them");
+        let departures = register(&registry, IntCounterVec::new(departures, &["reason"]));
+        for reason in Departure::iter() {
+            departures.with_label_values(&[<&str>::from(reason)]);
         }
         let gauge = |name: &str, help: &str| register(&registry, IntGauge::new(name, help));
         Self {
@@ -57,6 +64,7 @@ impl Default for WorkerMetrics {
             staged: counter("swiftbalancer_rank_staged_transactions_total", "Transactions staged"),
             staged_bytes: counter("swiftbalancer_rank_received_page_bytes_total", "Bytes of pages received"),
             failures,
+            departures,
             registry,
         }
     }
@@ -71,6 +79,11 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: prom
 impl WorkerMetrics {
     pub fn formed(&self, formed: bool) {
         self.formed.set(formed.into());
+    }
+
+    /// Its part in a group has ended.
+    pub fn left(&self, departure: Departure) {
+        self.departures.with_label_values(&[<&str>::from(departure)]).inc();
     }
 
     /// Loading begins, or goes on: `done` bytes of `bytes` are read.
@@ -151,6 +164,7 @@ mod tests {
         let report = |staged| FromRank::Moved(MoveReport { generation: 1, transaction, staged });
         metrics.reported(&report(Ok(77)));
         metrics.reported(&report(Err(NotStaged { reason: MoveFailure::Corrupt, message: String::new() })));
+        metrics.left(Departure::Device);
         let text = metrics.text();
         for line in [
             "swiftbalancer_rank_steps_total 1",
@@ -159,6 +173,8 @@ mod tests {
             "swiftbalancer_rank_received_page_bytes_total 77",
             "swiftbalancer_rank_move_failures_total{reason=\"corrupt\"} 1",
             "swiftbalancer_rank_move_failures_total{reason=\"deadline\"} 0",
+            "swiftbalancer_rank_groups_left_total{reason=\"device\"} 1",
+            "swiftbalancer_rank_groups_left_total{reason=\"other_rank\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }

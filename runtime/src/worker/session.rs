@@ -316,13 +316,14 @@ impl<B: Backend> Session<B> {
     }
 
     /// Leaves the group; the experts that this rank held in it. If the engine does not, the process has nothing left to do.
-    pub fn end(self, stop: &Stop) -> Result<Option<HeldPages<B>>, EngineHangs> {
+    pub fn end(self, stop: &Stop, metrics: &WorkerMetrics) -> Result<Option<HeldPages<B>>, EngineHangs> {
         let Some(part) = self.part else { return Ok(None) };
         let Part { pages, mover, dissolver, steps, ended, .. } = part;
         drop(mover);
         dissolver.dissolve();
         steps.close();
         if let Some(reason) = left(&ended, stop, ENGINE_LEAVES_WITHIN)? {
+            metrics.left(reason.departure());
             tracing::info!(reason = &reason as &dyn std::error::Error, "the step path ended");
         }
         Ok(Some(pages.held()))

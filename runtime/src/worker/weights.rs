@@ -22,6 +22,7 @@ use crate::experts::pages::HeldPages;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::forward::{expert_shape, load_expert};
 use crate::model::sizes::gigabytes;
+use crate::threads::ThreadEnded;
 
 /// Reads all but the experts.
 pub(super) type StartEngine<B> = Box<dyn FnOnce() -> Result<Engine<B>, WorkerError> + Send>;
@@ -138,7 +139,7 @@ impl<B: Backend> Weights<B> {
     /// If all but the experts could not be read, or the thread that reads it has ended.
     pub fn heard(&mut self, started: Result<Started<B>, RecvError>) -> Result<(), WorkerError> {
         self.shared = Shared::Failed;
-        let ended = |RecvError| io::Error::other("the thread that loads the model has ended");
+        let ended = |RecvError| ThreadEnded { name: "load".to_owned(), reason: "it panicked".to_owned() };
         self.shared = Shared::Read(Box::new(started.map_err(ended)??));
         Ok(())
     }
@@ -188,5 +189,68 @@ impl<B: Backend> Weights<B> {
             load_expert(&reading, layer, expert, page)
                 .map_err(|error| Unreadable { is_permanent: error.is_permanent(), reason: with_causes(&error) })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use kernels::cpu::Cpu;
+
+    use super::*;
+    use crate::engine::StepObserver;
+    use crate::model::forward::Model;
+    use crate::protocol::StepTiming;
+    use crate::threads::VitalThreads;
+
+    struct Unobserved;
+
+    impl StepObserver for Unobserved {
+        fn step(&self, _: &StepTiming, _: usize) {}
+    }
+
+    fn begin(start: impl FnOnce(Arc<Checkpoint>) -> Started<Cpu> + Send + 'static) -> Weights<Cpu> {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-moe");
+        let checkpoint = Arc::new(Checkpoint::open(&model).unwrap());
+        let read = Arc::clone(&checkpoint);
+        let start = Box::new(move || start(read));
+        Weights::begin(checkpoint, start, WorkerMetrics::default(), BeforeRead::default()).unwrap()
+    }
+
+    #[test]
+    fn what_all_share_is_read_without_being_asked_for_and_experts_are_read_when_they_are_and_once() {
+        let mut weights = begin(|checkpoint| {
+            let make = move || Ok::<_, WorkerError>(Model::load(Arc::new(Cpu::new(1)), &checkpoint)?);
+            Engine::start(Box::new(make), Unobserved, &VitalThreads::new(drop))
+        });
+        let started = weights.told().recv();
+        weights.heard(started).unwrap();
+        let shared = weights.checkpoint.shared_bytes();
+        assert_eq!(weights.checkpoint.bytes_read(), shared);
+        let slots: Vec<_> = (0..4).map(|expert| (LayerId(1), ExpertId(expert))).collect();
+        let expert = weights.checkpoint.expert_bytes();
+        weights.load(&slots, &Cancel::default()).unwrap();
+        assert_eq!(weights.checkpoint.bytes_read(), shared + 4 * expert);
+        let text = weights.metrics.text();
+        assert!(text.contains(&format!("swiftbalancer_rank_load_bytes {}", shared + 4 * expert)), "{text}");
+        // Of a group that needs another, that one is read.
+        let slots: Vec<_> = (1..5).map(|expert| (LayerId(1), ExpertId(expert))).collect();
+        weights.load(&slots, &Cancel::default()).unwrap();
+        assert_eq!(weights.checkpoint.bytes_read(), shared + 5 * expert);
+    }
+
+    #[test]
+    fn what_goes_wrong_with_it_is_heard_whoever_waits() {
+        let broken = || begin(|_| Err(WorkerError::Refused { reason: "a hole".to_owned() }));
+        let mut weights = broken();
+        let started = weights.told().recv();
+        assert!(weights.heard(started).unwrap_err().to_string().contains("a hole"));
+        let error = broken().load(&[], &Cancel::default()).unwrap_err();
+        assert!(error.to_string().contains("a hole"), "{error}");
+        let mut weights = begin(|_| panic!("a hole"));
+        let started = weights.told().recv();
+        let error = weights.heard(started).unwrap_err().to_string();
+        assert_eq!(error, "the thread 'load' ended, which this process cannot do without: it panicked");
     }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod checkpoints;
+#[path = "../device/mod.rs"]
 mod device;
 mod fixtures;
 mod group;

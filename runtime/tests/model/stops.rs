@@ -172,7 +172,7 @@ fn a_step_is_one_upload_one_download_and_one_wait_and_makes_no_memory_while_expe
 #[test]
 fn what_the_device_reports_comes_when_the_step_is_collected_and_ends_that_step_alone() {
     on_ranks(1, |mut rank| {
-        rank.backend.fails.store(true, Ordering::Relaxed);
+        rank.backend.fault.after(0, true);
         let Err(ForwardError::Device(error)) = rank.step(0, Vec::new()) else { panic!("it was told to fail") };
         assert!(error.is_worth_a_retry());
         rank.step(0, Vec::new()).unwrap();

@@ -1,6 +1,12 @@
 //! Ranks that serve the tiny model over real sockets while experts move between them.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+#[path = "../device/mod.rs"]
+mod device;
+#[path = "../group/mod.rs"]
 mod group;
+mod lost_device;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -198,7 +204,10 @@ fn a_rank_that_loads_far_slower_than_the_others_joins_and_reads_nothing_twice_th
         // When the test has ended nothing waits.
         let _ = go.1.recv();
     });
-    let mut deployment = Deployment::begin(setup, |rank| if rank == 1 { slow.clone() } else { BeforeRead::default() });
+    let mut deployment = Deployment::begin(setup, |rank, coordinator| {
+        let before_read = if rank == 1 { slow.clone() } else { BeforeRead::default() };
+        Worker::start_watched(rank, coordinator, &setup, before_read)
+    });
     let delivered = Cell::new(0);
     let deliver = || {
         if waits.1.try_recv().is_ok() {

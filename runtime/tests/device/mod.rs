@@ -1,9 +1,12 @@
 //! A device that counts what is asked of it, and is late or fails when it is told to. The arithmetic is the CPU's.
 
+#![allow(dead_code, reason = "each test uses its own part of it")]
+#![allow(clippy::unwrap_used, reason = "what goes wrong ends the test")]
+
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytemuck::Pod;
 use kernels::backend::{CacheError, CacheShape, PageShape, RouterShape, Write};
@@ -48,13 +51,41 @@ pub struct Watched {
     pub counts: Arc<Counts>,
     /// Marks up to this one have passed.
     pub passed: AtomicU64,
-    /// Its next step fails.
-    pub fails: Arc<AtomicBool>,
+    pub fault: Fault,
+}
+
+/// What a device's steps fail with, after some more that do not: once. Clones are the same.
+#[derive(Clone, Default)]
+pub struct Fault(Arc<Mutex<Option<(u64, DeviceError)>>>);
+
+impl Fault {
+    /// After so many steps more, one fails, and the device can be used after that or not.
+    pub fn after(&self, steps: u64, usable: bool) {
+        let error = DeviceError::Failed { reason: "it was told to".to_owned(), usable };
+        *self.0.lock().unwrap() = Some((steps, error));
+    }
+
+    fn happen(&self) -> Result<(), DeviceError> {
+        let mut fault = self.0.lock().unwrap();
+        match &mut *fault {
+            Some((0, _)) => fault.take().map_or(Ok(()), |(_, error)| Err(error)),
+            Some((steps, _)) => {
+                *steps -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 impl Watched {
     pub fn new() -> Self {
-        Self { cpu: Cpu::new(1), counts: Arc::default(), passed: AtomicU64::new(u64::MAX), fails: Arc::default() }
+        Self::of(Cpu::new(1), Fault::default())
+    }
+
+    /// That fails as it is told to.
+    pub fn of(cpu: Cpu, fault: Fault) -> Self {
+        Self { cpu, counts: Arc::default(), passed: AtomicU64::new(u64::MAX), fault }
     }
 
     fn allocate<T>(&self, made: T) -> T {
@@ -94,8 +125,8 @@ impl Backend for Watched {
     }
 
     fn queue(&self) -> Result<WatchedQueue, DeviceError> {
-        let (counts, fails) = (Arc::clone(&self.counts), Arc::clone(&self.fails));
-        Ok(WatchedQueue { queue: self.cpu.queue()?, counts, fails })
+        let (counts, fault) = (Arc::clone(&self.counts), self.fault.clone());
+        Ok(WatchedQueue { queue: self.cpu.queue()?, counts, fault })
     }
 
     fn buffer<T: Pod + Send + Sync>(&self, capacity: usize) -> Result<cpu::Buffer<T>, DeviceError> {
@@ -167,7 +198,7 @@ impl Backend for Watched {
 pub struct WatchedQueue {
     queue: CpuQueue,
     counts: Arc<Counts>,
-    fails: Arc<AtomicBool>,
+    fault: Fault,
 }
 
 impl Queue<Watched> for WatchedQueue {
@@ -178,9 +209,7 @@ impl Queue<Watched> for WatchedQueue {
 
     fn collect<'a>(&self, batch: &'a cpu::Batch, slots: &'a cpu::Slots) -> Result<Collected<'a>, DeviceError> {
         count(&self.counts.collects);
-        if self.fails.swap(false, Ordering::Relaxed) {
-            return Err(DeviceError::Failed { reason: "it was told to".to_owned(), usable: true });
-        }
+        self.fault.happen()?;
         self.queue.collect(batch, slots)
     }
 

@@ -1,0 +1,309 @@
+//! A coordinator without its front end, and its ranks.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use plan::coverage::Coverage;
+use plan::map::{ExpertMap, MapShape};
+use plan::moves::random_transaction;
+use plan::policy::Terms;
+use plan::topology::Topology;
+use plan::wire;
+use runtime::coordinator::fleet::{Fleet, FleetEvent, FleetSettings, Group};
+use runtime::coordinator::ranks::{RankGroup as _, Ranks as _};
+use runtime::experts::planner::{Planned, Planner, Wanted};
+use runtime::experts::rebalance::{Effect, Event, Rebalancer, Report};
+use runtime::model::checkpoint::Checkpoint;
+use runtime::protocol::{Batch, Commit, StepDone};
+use runtime::threads::VitalThreads;
+
+use super::{BLOCK_TOKENS, BLOCKS, Moves, PATIENCE, Setup, Worker, secret};
+
+/// Fleet, rebalancer, planner and workers.
+pub struct Deployment {
+    pub setup: Setup,
+    pub fleet: Fleet,
+    events: Receiver<FleetEvent>,
+    pub group: Option<Group>,
+    pub rebalancer: Rebalancer,
+    planner: (Sender<Wanted>, Receiver<Planned>),
+    topology: Arc<Topology>,
+    pub workers: Vec<Option<Worker>>,
+    pub steps: u64,
+    started: Instant,
+    pub reports: Vec<Report>,
+    /// Why ranks were refused.
+    pub refusals: Vec<String>,
+    /// Slots changed by each step that committed anything.
+    pub committed: BTreeMap<u64, Vec<Commit>>,
+    /// Groups that were lost.
+    pub losses: usize,
+}
+
+impl Deployment {
+    pub fn start(setup: Setup) -> Self {
+        Self::start_with(setup, contiguous(&setup))
+    }
+
+    pub fn start_with(setup: Setup, map: ExpertMap) -> Self {
+        let mut deployment = Self::of(setup, map, |rank, coordinator| Worker::start(rank, coordinator, &setup));
+        deployment.wait_for_group();
+        deployment
+    }
+
+    /// Does not wait for the first group; each rank is started by `start`, with where the coordinator is.
+    pub fn begin(setup: Setup, start: impl Fn(usize, SocketAddr) -> Worker) -> Self {
+        Self::of(setup, contiguous(&setup), start)
+    }
+
+    fn of(setup: Setup, map: ExpertMap, start: impl Fn(usize, SocketAddr) -> Worker) -> Self {
+        let model = Checkpoint::open(setup.model).unwrap().identity("tiny-moe");
+        let (fleet, events) = start_fleet(&setup, "127.0.0.1:0");
+        let planner = Planner {
+            policy: setup.policy,
+            staging_pages: setup.settings.staging_pages,
+            min_coverage: Coverage::default(),
+            terms: Terms {
+                minimum_gain: 0.01,
+                bytes_per_second: (setup.move_bytes_per_second > 0).then_some(setup.move_bytes_per_second as f64),
+                ..Terms::usual(50_000, 0.0)
+            },
+        };
+        let topology = Arc::new(Topology::single_node(setup.ranks, map.shape().slots_per_rank));
+        let workers = (0..setup.ranks).map(|rank| Some(start(rank, fleet.address()))).collect();
+        Self {
+            rebalancer: Rebalancer::new(setup.settings, model, map, 0).unwrap(),
+            planner: planner.start(&VitalThreads::new(drop)).unwrap(),
+            topology,
+            setup,
+            fleet,
+            events,
+            group: None,
+            workers,
+            steps: 0,
+            started: Instant::now(),
+            reports: Vec::new(),
+            refusals: Vec::new(),
+            committed: BTreeMap::new(),
+            losses: 0,
+        }
+    }
+
+    /// Takes note of what happens until something holds.
+    pub fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds(self) {
+            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+            if let Ok(event) = self.events.recv_timeout(Duration::from_millis(10)) {
+                self.on_fleet(event);
+            }
+        }
+    }
+
+    pub fn wait_for_group(&mut self) {
+        self.until("a group", |deployment| deployment.group.is_some());
+    }
+
+    /// Waits for as many reports that a transaction is staged, whoever ordered it.
+    pub fn wait_for_staged(&mut self, count: usize) {
+        for _ in 0..count {
+            let event = self.events.recv_timeout(PATIENCE).unwrap();
+            assert!(matches!(&event, FleetEvent::Moved { report, .. } if report.staged.is_ok()), "{event:?}");
+        }
+    }
+
+    /// Takes note of everything that has happened.
+    pub fn pump(&mut self) {
+        while let Ok(event) = self.events.try_recv() {
+            self.on_fleet(event);
+        }
+        while let Ok((request, outcome)) = self.planner.1.try_recv() {
+            self.on(Event::Planned { request, outcome });
+        }
+    }
+
+    fn on_fleet(&mut self, event: FleetEvent) {
+        match event {
+            FleetEvent::Complete => {
+                // A rank that was lost meanwhile is announced next.
+                let _ = self.fleet.form(&self.rebalancer.map_document(), self.rebalancer.epoch());
+            }
+            FleetEvent::Loading(_) => {}
+            FleetEvent::Formed(group) => {
+                let generation = group.generation();
+                self.group = Some(group);
+                self.on(Event::GroupFormed { generation });
+            }
+            FleetEvent::Lost { .. } => {
+                self.losses += 1;
+                self.group = None;
+                self.on(Event::GroupLost);
+            }
+            FleetEvent::Failing(failing) => panic!("a rank has failed: {:?}", failing.take()),
+            FleetEvent::Refused(refused) => self.refusals.extend(refused.take()),
+            FleetEvent::Moved { rank, report } => self.on(Event::Moved { rank, report }),
+        }
+    }
+
+    /// Balance ratios of the windows that have closed.
+    pub fn ratios(&self) -> Vec<f64> {
+        let closed = self.reports.iter().filter_map(|report| match report {
+            Report::WindowClosed(window) => Some(window.ratio),
+            _ => None,
+        });
+        closed.collect()
+    }
+
+    pub fn on(&mut self, event: Event<'_>) {
+        let effects = self.rebalancer.on(event);
+        self.carry_out(effects);
+    }
+
+    /// Asks for a map as a user does.
+    pub fn apply_map(&mut self, map: ExpertMap) {
+        let effects = self.rebalancer.apply_map(map).unwrap();
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Plan(request) => self.planner.0.send((request, Arc::clone(&self.topology))).unwrap(),
+                Effect::Order { rank, order } => self.fleet.order(rank, order),
+                Effect::Record(_) => {}
+                Effect::Report(report) => self.reports.push(report),
+            }
+        }
+    }
+
+    /// Runs a step; `None` if the group is lost.
+    pub fn step(&mut self, batches: Vec<Batch>) -> Option<Vec<StepDone>> {
+        self.pump();
+        self.steps += 1;
+        if let Some(moves) = self.setup.moves {
+            self.keep_moving(moves);
+        }
+        let mut commits = self.rebalancer.commits_for(self.steps);
+        let patient = self.setup.moves.is_some_and(|moves| moves.patient);
+        while patient && commits.is_empty() && self.rebalancer.phase() == wire::Phase::Moving {
+            let Ok(event) = self.events.recv_timeout(Duration::from_millis(500)) else { break };
+            self.on_fleet(event);
+            commits = self.rebalancer.commits_for(self.steps);
+        }
+        let Ok(answers) = self.group.as_mut()?.run_step(self.steps, batches, &commits) else {
+            // The fleet tells the rest.
+            self.group = None;
+            return None;
+        };
+        let now = self.started.elapsed();
+        self.on(Event::StepDone { number: self.steps, now, answers: &answers });
+        if !commits.is_empty() {
+            self.committed.insert(self.steps, commits);
+        }
+        Some(answers)
+    }
+
+    /// Asks for the next map when it is time.
+    fn keep_moving(&mut self, Moves { every, seed, .. }: Moves) {
+        if self.steps.is_multiple_of(every) && self.rebalancer.pending_transactions() == 0 {
+            let map = self.rebalancer.map();
+            let seed = seed.wrapping_add(self.steps);
+            let layer = (seed % map.shape().layers as u64) as usize;
+            if let Some(work) = random_transaction(map, layer.into(), seed) {
+                let wanted = map.apply(&work).unwrap();
+                self.apply_map(wanted);
+                let (request, outcome) = self.planner.1.recv_timeout(PATIENCE).unwrap();
+                self.on(Event::Planned { request, outcome });
+            }
+        }
+    }
+
+    /// Runs empty steps until a map that is asked for is moved to at once: some have to pass since the group was formed.
+    pub fn run_in(&mut self) {
+        let steps = self.steps + self.setup.settings.wait_steps;
+        while self.steps < steps {
+            self.step(vec![Batch::default(); self.setup.ranks]).expect("no rank is lost");
+        }
+    }
+
+    /// Runs empty steps, as the coordinator does while experts move and nobody asks for anything, until `done`.
+    pub fn settle(&mut self, done: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !done(self) {
+            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {:?}", self.reports);
+            self.step(vec![Batch::default(); self.setup.ranks]).expect("no rank is lost");
+            if let Ok(event) = self.events.recv_timeout(Duration::from_millis(2)) {
+                self.on_fleet(event);
+            }
+        }
+    }
+
+    /// Ends the coordinator and starts another in its place, which knows nothing of the first.
+    pub fn restart_coordinator(&mut self) {
+        self.replace_coordinator();
+        self.wait_for_group();
+    }
+
+    /// As that, without waiting for its group.
+    pub fn replace_coordinator(&mut self) {
+        let address = self.fleet.address().to_string();
+        let map = self.rebalancer.map().clone();
+        let model = self.rebalancer.map_document().model;
+        // The first listener is closed by then, or the second could not listen.
+        let (nowhere, _) = start_fleet(&self.setup, "127.0.0.1:0");
+        drop(std::mem::replace(&mut self.fleet, nowhere));
+        self.group = None;
+        let deadline = Instant::now() + PATIENCE;
+        while TcpListener::bind(&address).is_err() {
+            assert!(Instant::now() < deadline, "the coordinator does not end");
+        }
+        (self.fleet, self.events) = start_fleet(&self.setup, &address);
+        self.rebalancer = Rebalancer::new(self.setup.settings, model, map, 0).unwrap();
+    }
+
+    /// Ends a rank's process and starts it anew, as a replaced pod would.
+    pub fn restart(&mut self, rank: usize) {
+        if let Some(worker) = self.workers[rank].take() {
+            worker.stop().unwrap();
+        }
+        self.workers[rank] = Some(Worker::start(rank, self.fleet.address(), &self.setup));
+    }
+}
+
+/// The map that a group starts from where none is given.
+fn contiguous(setup: &Setup) -> ExpertMap {
+    let model = Checkpoint::open(setup.model).unwrap().identity("tiny-moe");
+    let shape = MapShape::with_redundancy(model.layers, model.experts, setup.ranks, setup.redundancy).unwrap();
+    ExpertMap::contiguous(shape).unwrap()
+}
+
+fn start_fleet(setup: &Setup, address: &str) -> (Fleet, Receiver<FleetEvent>) {
+    let opened = Checkpoint::open(setup.model).unwrap();
+    let settings = FleetSettings {
+        ranks: setup.ranks,
+        secret: secret(),
+        model: opened.identity("tiny-moe"),
+        vocabulary: opened.config().vocabulary,
+        top_k: opened.config().router.top_k,
+        // Every sequence of a rank may be at its prompt.
+        step_tokens: (setup.sequences_per_rank * BLOCKS * BLOCK_TOKENS) as usize,
+        staging_pages: setup.settings.staging_pages,
+        kv_tokens: 1 << 20,
+        move_bytes_per_second: setup.move_bytes_per_second,
+        silence_limit: FleetSettings::SILENCE_LIMIT,
+        stall_limit: FleetSettings::STALL_LIMIT,
+        step_deadline: Duration::from_mins(5),
+    };
+    Fleet::start(settings, TcpListener::bind(address).unwrap(), &VitalThreads::new(drop)).unwrap()
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        for worker in self.workers.iter_mut().filter_map(Option::take) {
+            worker.end();
+        }
+    }
+}
