@@ -120,7 +120,81 @@ extern "C" KERNEL(32) case_flag(GRID_CONSTANT const FlagParameters p) {
   }
 }
 
+struct LastParameters {
+  const uint32_t* values;
+  uint32_t* parts;
+  uint32_t* done;
+  uint32_t* sum;
+};
+// The block that comes last adds up what the others wrote.
+extern "C" KERNEL(64) case_last_block(GRID_CONSTANT const LastParameters p) {
+  SHARED(uint32_t, last, 1);
+  if (threadIdx.x == 0) {
+    p.parts[blockIdx.x] = p.values[blockIdx.x];
+    fence_device();
+    last[0] = add_count(p.done, 1u) == gridDim.x - 1;
+    fence_device();
+  }
+  block_barrier();
+  if (last[0] == 0 || threadIdx.x != 0) return;
+  uint32_t sum = 0;
+  for (unsigned i = 0; i < gridDim.x; ++i) sum += p.parts[i];
+  p.sum[0] = sum;
+}
+// Two warps hand values to two others, and no one else waits.
+extern "C" KERNEL(192) case_group(GRID_CONSTANT const WarpParameters p) {
+  SHARED(uint32_t, handed, 64);
+  if (threadIdx.x >= 128) return;
+  if (threadIdx.x < 64) handed[threadIdx.x] = threadIdx.x * 3;
+  group_barrier(2, 128);
+  if (threadIdx.x >= 64) p.out[threadIdx.x - 64] = handed[127 - threadIdx.x];
+}
+
 // ---- mistakes
+
+extern "C" KERNEL(64) mistake_no_barrier(GRID_CONSTANT const WarpParameters p) {
+  SHARED(uint32_t, handed, 64);
+  handed[threadIdx.x] = threadIdx.x;
+  p.out[threadIdx.x] = handed[threadIdx.x ^ 32];
+}
+extern "C" KERNEL(32) mistake_no_warp_barrier(GRID_CONSTANT const WarpParameters p) {
+  SHARED(uint32_t, handed, 32);
+  handed[lane()] = lane();
+  p.out[lane()] = handed[lane() ^ 1];
+}
+// The barrier after the reads is missing: the next round's writes meet them.
+extern "C" KERNEL(64) mistake_no_barrier_after(GRID_CONSTANT const WarpParameters p) {
+  SHARED(uint32_t, handed, 64);
+  for (unsigned i = 0; i < 2; ++i) {
+    handed[threadIdx.x] = threadIdx.x + i;
+    block_barrier();
+    p.out[threadIdx.x] = handed[threadIdx.x ^ 32];
+  }
+}
+extern "C" KERNEL(32) mistake_blocks_meet(GRID_CONSTANT const WarpParameters p) { p.out[lane()] = blockIdx.x; }
+extern "C" KERNEL(64) mistake_no_fence(GRID_CONSTANT const LastParameters p) {
+  if (threadIdx.x != 0) return;
+  p.parts[blockIdx.x] = p.values[blockIdx.x];
+  if (add_count(p.done, 1u) != gridDim.x - 1) return;
+  for (unsigned i = 0; i < gridDim.x; ++i) p.sum[0] += p.parts[i];
+}
+extern "C" KERNEL(32) mistake_copy_wait_one_short(GRID_CONSTANT const TileParameters p) {
+  SHARED(bf16, a, 256);
+  for (int i = 0; i < 2; ++i) {
+    if (lane() < 16) copy16_async(&a[i * 128 + lane() * 8], p.a + lane() * 8, true);
+    copy_commit();
+  }
+  copy_wait<1>();
+  warp_barrier();
+  p.out[lane()] = to_float(a[128 + lane()]);
+}
+extern "C" KERNEL(32) mistake_no_barrier_after_copies(GRID_CONSTANT const TileParameters p) {
+  SHARED(bf16, a, 256);
+  copy16_async(&a[lane() * 8], p.a + lane() * 8, true);
+  copy_commit();
+  copy_wait<0>();
+  p.out[lane()] = to_float(a[(lane() * 8 + 8) % 256]);
+}
 
 struct MistakeParameters {
   uint32_t* memory;
@@ -128,7 +202,7 @@ struct MistakeParameters {
 };
 extern "C" KERNEL(64) mistake_past_the_end(GRID_CONSTANT const MistakeParameters p) { p.memory[threadIdx.x + p.count - 63] = 1; }
 extern "C" KERNEL(64) mistake_before_the_begin(GRID_CONSTANT const MistakeParameters p) {
-  p.memory[0] = p.memory[static_cast<long>(threadIdx.x) - 1];
+  if (threadIdx.x == 0) p.memory[0] = p.memory[static_cast<long>(threadIdx.x) - 1];
 }
 extern "C" KERNEL(32) mistake_misaligned(GRID_CONSTANT const MistakeParameters p) {
   store16(reinterpret_cast<char*>(p.memory) + 8, load16(p.memory));

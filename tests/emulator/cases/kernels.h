@@ -31,3 +31,6 @@ struct MistakeParameters {
   uint64_t memory;
   uint32_t count;
 };
+struct LastParameters {
+  uint64_t values, parts, done, sum;
+};

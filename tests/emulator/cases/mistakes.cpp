@@ -179,7 +179,7 @@ CASE(a_host_that_waits_for_ever_is_told) {
   Device device;
   OK(device.launch("case_fill", 1, 64, FillParameters{device.allocate(256), 1, 64}));
   EQUAL(device.synchronize(), launch_timeout);
-  expect_finding("which is at kernel case_fill");
+  expect_finding("which is at case_fill");
 }
 
 CASE(the_failures_that_are_asked_for_happen) {

@@ -1,58 +1,148 @@
 #include "access.h"
 
+#include <map>
+#include <mutex>
 #include <string>
 
 #include "block.h"
 #include "image.h"
 #include "memory.h"
+#include "settings.h"
 
 namespace model {
 namespace {
 
 [[noreturn]] void refuse(Block& block, const char* what, const void* at, size_t bytes) {
   const auto address = reinterpret_cast<Address>(at);
-  if (address % bytes != 0 && bytes <= 16 && (bytes & (bytes - 1)) == 0)
-    block.fail(Status::misaligned_address, std::string(what) + " a misaligned address: " + describe(address, bytes));
-  block.fail(Status::illegal_address, std::string(what) + ' ' +
-                                          (block.in_shared_region(at) ? std::to_string(bytes) + " bytes of shared memory out of bounds"
-                                                                      : describe(address, bytes)));
+  const std::string place =
+      block.in_shared_region(at) ? std::to_string(bytes) + " bytes of shared memory" : describe(address, bytes);
+  if (bytes <= 16 && (bytes & (bytes - 1)) == 0 && address % bytes != 0)
+    block.fail(Status::misaligned_address, std::string(what) + " a misaligned address: " + place);
+  block.fail(Status::illegal_address, std::string(what) + ' ' + place + (block.in_shared_region(at) ? " out of bounds" : ""));
 }
 
-void check(const char* what, const void* at, size_t bytes, bool aligned) {
+[[noreturn]] void report_race(Block& block, const void* at, size_t bytes, bool writes, const Access& with) {
+  std::string said = std::string("race: ") + (writes ? "writes " : "reads ");
+  const std::string thread = "thread " + std::to_string(with.who & 1023);
+  if (block.in_shared_region(at)) {
+    said += std::to_string(bytes) + " bytes of shared memory that " + thread;
+  } else {
+    said += describe(reinterpret_cast<Address>(at), bytes) + ", which ";
+    if (with.operation != block.operation()) said += performed(with.operation).name;
+    else said += "block " + std::to_string(with.who >> 10) + ' ' + thread;
+  }
+  block.fail(Status::launch_failed, said + (with.writes ? " wrote" : " read") + (with.time == unfinished ? " and had not finished" : "") +
+                                        "; nothing orders them");
+}
+
+void note(Block& block, const void* at, size_t bytes, bool writes, uint32_t time) {
+  Access access = block.access(writes, time), with{};
+  const auto address = reinterpret_cast<Address>(at);
+  const uint64_t chance = block.random().next();
+  bool raced = false;
+  if (block.in_shared_region(at)) {
+    access.operation = block.shared_run();
+    raced = race(block.shared_cells(at), address % 16, bytes, access, chance, &with,
+                 [&](const Access& before) { return block.is_before_shared(before); });
+  } else {
+    CellLock lock(address);
+    raced = race(cells_of(address), address % 16, bytes, access, chance, &with,
+                 [&](const Access& before) { return block.is_before(before); });
+  }
+  if (raced) report_race(block, at, bytes, writes, with);
+}
+
+void check(const char* what, const void* at, size_t bytes, bool aligned, bool writes, uint32_t time) {
   Block* block = Block::running();
   if (block == nullptr || block->in_stacks(at)) return;
   const auto address = reinterpret_cast<Address>(at);
   if (aligned && address % bytes != 0) refuse(*block, what, at, bytes);
   if (block->in_shared_region(at)) {
     if (!block->shared_reachable(at, bytes)) refuse(*block, what, at, bytes);
+  } else if (!reachable(address, bytes)) {
+    if (in_kernel_image(address)) return;
+    refuse(*block, what, at, bytes);
+  } else if (!in_arena(address)) {
     return;
   }
-  if (reachable(address, bytes) || in_kernel_image(address)) return;
-  refuse(*block, what, at, bytes);
+  if (settings().races) note(*block, at, bytes, writes, time);
+}
+
+uint32_t now() { return Block::running() == nullptr ? 0 : Block::running()->clock().now(); }
+
+// Who released a word within a launch, by its address.
+struct Words {
+  std::mutex mutex;
+  std::map<const void*, std::map<uint32_t, std::set<uint32_t>>> blocks;  // by operation
+};
+Words& words() {
+  static auto* made_once = new Words;
+  return *made_once;
 }
 
 }  // namespace
 
-void access_read(const void* at, size_t bytes) { check("reads", at, bytes, true); }
-void access_written(void* at, size_t bytes) { check("writes", at, bytes, true); }
-void access_atomic(const void* at, size_t bytes) { check("synchronises on", at, bytes, true); }
+void access_read(const void* at, size_t bytes) { check("reads", at, bytes, true, false, now()); }
+void access_written(void* at, size_t bytes) { check("writes", at, bytes, true, true, now()); }
+
+void access_atomic(const void* at, size_t bytes) {
+  Block& block = *Block::running();
+  const auto address = reinterpret_cast<Address>(at);
+  if (address % bytes != 0 || (block.in_shared_region(at) ? !block.shared_reachable(at, bytes) : !reachable(address, bytes)))
+    refuse(block, "synchronises on", at, bytes);
+}
+
+void synchronise_release(const void* at) {
+  Block& block = *Block::running();
+  released(at, block.operation_clock());
+  std::lock_guard lock(words().mutex);
+  auto& of_operation = words().blocks[at][block.operation()];
+  of_operation.insert(block.number());
+  of_operation.insert(block.seen_blocks().begin(), block.seen_blocks().end());
+}
+
+void synchronise_acquire(const void* at) {
+  Block& block = *Block::running();
+  if (!acquired(at, &block.operation_clock())) return;
+  std::lock_guard lock(words().mutex);
+  auto& of_word = words().blocks[at];
+  const auto found = of_word.find(block.operation());
+  if (found == of_word.end()) return;
+  block.seen_blocks().insert(found->second.begin(), found->second.end());
+  if (found->second.count(block.number()) != 0) block.clock().acquire_all(block.current());
+}
+
+void access_begun(const void* at, size_t bytes, bool writes) {
+  check(writes ? "writes" : "reads", at, bytes, false, writes, unfinished);
+}
+
+void access_finished(const void* at, size_t bytes, bool writes) {
+  Block& block = *Block::running();
+  if (!settings().races || !block.in_shared_region(at)) return;
+  const uint32_t who = block.access(writes, 0).who, time = block.clock().now();
+  Cell* cell = block.shared_cells(at);
+  for (Cell* end = cell + (reinterpret_cast<Address>(at) % 16 + bytes + 15) / 16; cell < end; ++cell)
+    for (Access& access : cell->accesses)
+      if (access.operation == block.shared_run() && access.who == who && access.writes == writes && access.time == unfinished)
+        access.time = time;
+}
 
 }  // namespace model
 
 // What the compiler calls before each access of instrumented code (-fsanitize=thread).
 #define HOOK extern "C" __attribute__((visibility("default"))) void
-#define HOOKS(BYTES)                                                                                                \
-  HOOK __tsan_read##BYTES(void* at) { model::access_read(at, BYTES); }                                              \
-  HOOK __tsan_write##BYTES(void* at) { model::access_written(at, BYTES); }                                          \
-  HOOK __tsan_unaligned_read##BYTES(void* at) { model::access_read(at, BYTES); }                                    \
+#define HOOKS(BYTES)                                                                   \
+  HOOK __tsan_read##BYTES(void* at) { model::access_read(at, BYTES); }                 \
+  HOOK __tsan_write##BYTES(void* at) { model::access_written(at, BYTES); }             \
+  HOOK __tsan_unaligned_read##BYTES(void* at) { model::access_read(at, BYTES); }       \
   HOOK __tsan_unaligned_write##BYTES(void* at) { model::access_written(at, BYTES); }
 HOOKS(1)
 HOOKS(2)
 HOOKS(4)
 HOOKS(8)
 HOOKS(16)
-HOOK __tsan_read_range(void* at, unsigned long bytes) { model::check("reads", at, bytes, false); }
-HOOK __tsan_write_range(void* at, unsigned long bytes) { model::check("writes", at, bytes, false); }
+HOOK __tsan_read_range(void* at, unsigned long bytes) { model::check("reads", at, bytes, false, false, model::now()); }
+HOOK __tsan_write_range(void* at, unsigned long bytes) { model::check("writes", at, bytes, false, true, model::now()); }
 HOOK __tsan_init() {}
 HOOK __tsan_func_entry(void*) {}
 HOOK __tsan_func_exit() {}

@@ -9,4 +9,12 @@ void access_written(void* at, size_t bytes);
 // Of a word on which threads, blocks or devices synchronise: its place is checked, not its order.
 void access_atomic(const void* at, size_t bytes);
 
+// A thread lets those that read the word know what it knows, or learns that.
+void synchronise_release(const void* at);
+void synchronise_acquire(const void* at);
+
+// Of an operation that goes on beside its thread: its accesses are ordered with nothing until they are finished.
+void access_begun(const void* at, size_t bytes, bool writes);
+void access_finished(const void* at, size_t bytes, bool writes);
+
 }  // namespace model

@@ -92,7 +92,9 @@ DRIVER cuGraphInstantiateWithFlags(void** executable, void* handle, uint64_t) {
   if (const Status status = model::ready(); status != Status::success) return status;
   auto graph = held(graphs, handle);
   if (graph == nullptr) return Status::invalid_value;
-  *executable = keep(executables, std::make_shared<Graph>(*graph));
+  auto instance = std::make_shared<Graph>(*graph);
+  instance->find_branches();
+  *executable = keep(executables, std::move(instance));
   return Status::success;
 }
 

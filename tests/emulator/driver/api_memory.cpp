@@ -124,7 +124,7 @@ DRIVER cuMemHostUnregister(void* at) {
 DRIVER cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, void* handle) {
   std::shared_ptr<Stream> stream;
   if (const Status status = find_stream(handle, &stream); status != Status::success) return status;
-  const std::string name = "a copy of " + std::to_string(bytes) + " bytes to the device";
+  const char* name = "a copy to the device";
   if (model::is_pinned(address(from)) || stream->capture != nullptr)
     return model::put(*stream, {name, [=](Stream& on) { on.copy(to, true, address(from), model::is_pinned(address(from)), bytes); }});
   // Memory that is not pinned is staged during the call.
@@ -137,7 +137,7 @@ DRIVER cuMemcpyDtoHAsync_v2(void* to, Address from, size_t bytes, void* handle) 
   std::shared_ptr<Stream> stream;
   if (const Status status = find_stream(handle, &stream); status != Status::success) return status;
   const bool pinned = model::is_pinned(address(to));
-  const Status status = model::put(*stream, {"a copy of " + std::to_string(bytes) + " bytes to the host",
+  const Status status = model::put(*stream, {"a copy to the host",
                                              [=](Stream& on) { on.copy(address(to), pinned, from, true, bytes); }});
   return pinned || status != Status::success || stream->capture != nullptr ? status : stream->synchronize();
 }
@@ -145,7 +145,7 @@ DRIVER cuMemcpyDtoHAsync_v2(void* to, Address from, size_t bytes, void* handle) 
 DRIVER cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void* handle) {
   std::shared_ptr<Stream> stream;
   if (const Status status = find_stream(handle, &stream); status != Status::success) return status;
-  return model::put(*stream, {"a copy of " + std::to_string(bytes) + " bytes on the device",
+  return model::put(*stream, {"a copy on the device",
                               [=](Stream& on) { on.copy(to, true, from, true, bytes); }});
 }
 
@@ -173,7 +173,7 @@ Status fill(Address to, unsigned value, size_t width, size_t values, void* handl
   std::shared_ptr<Stream> stream;
   if (const Status status = find_stream(handle, &stream); status != Status::success) return status;
   if (to % width != 0) return Status::invalid_value;
-  return model::put(*stream, {"a fill of " + std::to_string(width * values) + " bytes",
+  return model::put(*stream, {"a fill",
                               [=](Stream& on) { on.fill(to, value, width, values); }});
 }
 

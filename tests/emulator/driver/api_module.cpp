@@ -146,5 +146,5 @@ DRIVER cuLaunchKernel(void* handle, unsigned grid_x, unsigned grid_y, unsigned g
   launch->dynamic_bytes = dynamic_bytes;
   if (const Status status = read_parameters(kernel, addresses, extra, &launch->parameters); status != Status::success) return status;
   if (stream->capture == nullptr) model::count(model::Counter::launches);
-  return model::put(*stream, {std::string("kernel ") + kernel.name, [launch](Stream& on) { on.launch(*launch); }});
+  return model::put(*stream, {kernel.name, [launch](Stream& on) { on.launch(*launch); }});
 }

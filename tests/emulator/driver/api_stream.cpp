@@ -107,7 +107,10 @@ DRIVER cuEventQuery(void* handle) {
   auto event = model::event_of(handle);
   if (event == nullptr) return Status::invalid_handle;
   std::lock_guard lock(event->mutex);
-  return event->mark == nullptr || event->mark->reached() ? Status::success : Status::not_ready;
+  if (event->mark == nullptr) return Status::success;
+  if (!event->mark->reached()) return Status::not_ready;
+  model::host_waited(event->mark->clock);
+  return event->context->error;
 }
 
 DRIVER cuEventSynchronize(void* handle) {
@@ -124,6 +127,8 @@ DRIVER cuEventSynchronize(void* handle) {
   if (mark != nullptr && !mark->wait()) {
     model::found("deadlock: the host waits too long for an event");
     event->context->fail(Status::launch_timeout);
+  } else if (mark != nullptr) {
+    model::host_waited(mark->clock);
   }
   return event->context->error;
 }

@@ -10,6 +10,7 @@ struct Copy16 {
   void* to;
   const void* from;
   bool there;
+  bool done;  // already; what waits for it does not know
 };
 
 // Of one thread.

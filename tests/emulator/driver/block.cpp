@@ -29,11 +29,18 @@ Block::Block() : stacks_(most_threads) {
   }
   shared_region_ = static_cast<unsigned char*>(region);
   shared_ = shared_region_;
+  void* cells = mmap(nullptr, region_bytes / 16 * sizeof(Cell), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                     -1, 0);
+  if (cells == MAP_FAILED) std::abort();
+  cells_ = static_cast<Cell*>(cells);
   place_ = static_cast<Place*>(stacks_.front());
   parameters_ = static_cast<char*>(stacks_.front()) + 4096;
 }
 
-Block::~Block() { munmap(shared_region_, region_bytes + 4096); }
+Block::~Block() {
+  munmap(shared_region_, region_bytes + 4096);
+  munmap(cells_, region_bytes / 16 * sizeof(Cell));
+}
 
 bool Block::in_shared_region(const void* at) const {
   return static_cast<size_t>(static_cast<const unsigned char*>(at) - shared_region_) < region_bytes;
@@ -60,7 +67,9 @@ void* Block::shared_array(const void* key, size_t bytes, size_t alignment) {
   return shared_region_ + offset;
 }
 
-bool Block::run(const Launch& launch, uint64_t seed) {
+bool Block::run(const Launch& launch, uint64_t seed, uint32_t operation, Clock* clock) {
+  operation_ = operation;
+  operation_clock_ = clock;
   launch_ = &launch;
   began_ = std::chrono::steady_clock::now();
   random_ = Random(seed);
@@ -77,6 +86,7 @@ bool Block::run(const Launch& launch, uint64_t seed) {
   Block* before = block_of_thread;
   block_of_thread = this;
   for (unsigned number : order) {
+    number_ = number;
     place_->block = {number % launch.grid.x, number / launch.grid.x % launch.grid.y, number / launch.grid.x / launch.grid.y};
     if (!run_block()) break;
   }
@@ -101,6 +111,22 @@ void Block::start_block() {
   }
   left_ = threads;
   starved_ = random_.below(static_cast<unsigned>(warps_.size()));
+  clock_.start(threads);
+  ++runs_;
+  seen_blocks_.clear();
+}
+
+Access Block::access(bool writes, uint32_t time) const { return {operation_, number_ << 10 | current_, time, 0, writes}; }
+
+bool Block::is_before(const Access& before) const {
+  if (before.operation != operation_) return model::is_before(before.operation, *operation_clock_);
+  if (before.who >> 10 != number_) return seen_blocks_.count(before.who >> 10) != 0;
+  return clock_.is_before(before.who & 1023, before.time, current_);
+}
+
+// What an earlier block left there is nothing to this one.
+bool Block::is_before_shared(const Access& before) const {
+  return before.operation != runs_ || clock_.is_before(before.who & 1023, before.time, current_);
 }
 
 void Block::enter() {

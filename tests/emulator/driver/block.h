@@ -5,13 +5,16 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "asynchronous.h"
+#include "block_clock.h"
 #include "driver.h"
 #include "fiber.h"
 #include "interface.h"
+#include "order.h"
 #include "random.h"
 
 namespace model {
@@ -39,6 +42,7 @@ struct Warp {
 struct Lane {
   void* stack = nullptr;
   bool ended = false;
+  bool fenced = false;
   const Meeting* at = nullptr;
   CopyGroups copies;
 };
@@ -57,8 +61,8 @@ class Block {
   Block& operator=(const Block&) = delete;
 
   // Runs every block of a launch, one after the other. False where a finding ended it; `failure` then says what the driver
-  // answers.
-  bool run(const Launch& launch, uint64_t seed);
+  // answers. `clock` is what the operation knows, and what it learns.
+  bool run(const Launch& launch, uint64_t seed, uint32_t operation, Clock* clock);
   Status failure() const { return failure_; }
 
   // Called by the threads of the block.
@@ -75,11 +79,11 @@ class Block {
       wake(meeting);
     }
   }
-  void meet_warp(const char* what) {
-    meet(warp().meeting, static_cast<size_t>(__builtin_popcount(warp().lanes)), what, [] {});
-  }
   template <class Then> void meet_warp(const char* what, Then then) {
-    meet(warp().meeting, static_cast<size_t>(__builtin_popcount(warp().lanes)), what, then);
+    meet(warp().meeting, static_cast<size_t>(__builtin_popcount(warp().lanes)), what, [&] {
+      then();
+      clock_.warp_met(current_ / 32);
+    });
   }
   Meeting& block_meeting() { return block_meeting_; }
   Meeting& group_meeting(int id) { return group_meetings_[static_cast<size_t>(id)]; }
@@ -90,6 +94,19 @@ class Block {
   // Ends the launch with a finding; does not come back.
   [[noreturn]] void fail(Status status, const std::string& finding);
   std::string whereabouts() const;
+
+  // Order: of the threads of this block, of its launch among operations, and of its blocks among each other.
+  BlockClock& clock() { return clock_; }
+  Clock& operation_clock() { return *operation_clock_; }
+  Access access(bool writes, uint32_t time) const;
+  bool is_before(const Access& before) const;
+  bool is_before_shared(const Access& before) const;
+  Cell* shared_cells(const void* at) const { return cells_ + (static_cast<const unsigned char*>(at) - shared_region_) / 16; }
+  uint32_t shared_run() const { return runs_; }
+  // Blocks of this launch whose release this block has seen.
+  std::set<uint32_t>& seen_blocks() { return seen_blocks_; }
+  uint32_t operation() const { return operation_; }
+  uint32_t number() const { return number_; }
 
   // Shared memory.
   unsigned char* dynamic_shared() const { return shared_; }
@@ -124,6 +141,11 @@ class Block {
     size_t offset, bytes;
   };
   std::vector<SharedArray> arrays_;
+  BlockClock clock_;
+  Cell* cells_;
+  uint32_t operation_ = 0, number_ = 0, runs_ = 0;
+  Clock* operation_clock_ = nullptr;
+  std::set<uint32_t> seen_blocks_;
   void* scheduler_ = nullptr;
   unsigned current_ = 0, left_ = 0, starved_ = 0;
   std::chrono::steady_clock::time_point began_;

@@ -7,10 +7,14 @@ namespace model {
 struct Node {
   Operation operation;
   std::vector<size_t> after;  // nodes that have to be done before it
+  uint32_t timeline = 0;      // of its branch
 };
 
 struct Graph {
   std::vector<Node> nodes;
+
+  // A node goes on with the timeline of one before it that no other node goes on with.
+  void find_branches();
 };
 
 // A capture that is going on, shared by the streams that take part.

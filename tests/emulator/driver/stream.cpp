@@ -13,7 +13,7 @@
 namespace model {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using Time = std::chrono::steady_clock;
 
 // Of those that wait for a stream: a kernel that waits too long ends before them and says more.
 std::chrono::seconds patience() { return 2 * std::chrono::seconds(settings().patience_seconds); }
@@ -33,7 +33,7 @@ void Context::fail(Status status) {
 void Mark::reach() {
   std::lock_guard lock(mutex_);
   reached_ = true;
-  when_ = Clock::now();
+  when_ = Time::now();
   changed_.notify_all();
 }
 
@@ -47,13 +47,13 @@ bool Mark::wait() {
   return changed_.wait_for(lock, patience(), [&] { return reached_; });
 }
 
-Clock::time_point Mark::when() {
+Time::time_point Mark::when() {
   std::lock_guard lock(mutex_);
   return when_;
 }
 
 Stream::Stream(Context* context)
-    : context_(context), number_(next_number()), random_(settings().seed * 0x10001 + number_) {}
+    : context_(context), number_(next_number()), timeline_(new_timeline()), random_(settings().seed * 0x10001 + number_) {}
 
 std::shared_ptr<Stream> Stream::start(Context* context) {
   std::shared_ptr<Stream> stream(new Stream(context));
@@ -70,15 +70,16 @@ void Stream::run() {
   while (true) {
     changed_.wait(lock, [&] { return closing_ || !waiting_.empty(); });
     if (waiting_.empty()) return;
-    Operation operation = std::move(waiting_.front());
+    Waiting next = std::move(waiting_.front());
     waiting_.pop_front();
     busy_ = true;
-    doing_ = operation.name;
+    doing_ = next.operation.name;
     lock.unlock();
     delay();
-    operation.run(*this);
+    clock_.join(next.host);
+    next.operation.run(*this);
     // What the operation holds ends before anyone sees it done.
-    operation = {};
+    next = {};
     lock.lock();
     busy_ = false;
     changed_.notify_all();
@@ -92,21 +93,26 @@ void Stream::delay() {
 
 void Stream::put(Operation operation) {
   std::lock_guard lock(mutex_);
-  waiting_.push_back(std::move(operation));
+  waiting_.push_back({std::move(operation), host_clock()});
   changed_.notify_all();
 }
 
 void Stream::record(const std::shared_ptr<Mark>& mark) {
-  put({"the record of an event", [mark](Stream&) { mark->reach(); }});
+  put({"the record of an event", [mark](Stream& stream) {
+         mark->clock = stream.clock();
+         mark->reach();
+       }});
 }
 
 void Stream::wait_for(const std::shared_ptr<Mark>& mark) {
   put({"the wait for an event", [mark](Stream& stream) {
-         while (!mark->wait()) {
+         if (!mark->wait()) {
            if (stream.context().error != Status::success) return;
            found("deadlock: stream %u waits for an event for longer than %d s", stream.number(), static_cast<int>(patience().count()));
            stream.context().fail(Status::launch_timeout);
+           return;
          }
+         stream.clock().join(mark->clock);
        }});
 }
 
@@ -116,15 +122,19 @@ Status Stream::synchronize() {
   record(mark);
   if (!mark->wait()) {
     found("deadlock: the host waits for longer than %d s for stream %u, which is at %s", static_cast<int>(patience().count()), number_,
-          doing().c_str());
+          doing());
     context_->fail(Status::launch_timeout);
+  } else {
+    host_waited(mark->clock);
   }
   return context_->error;
 }
 
 bool Stream::idle() {
   std::lock_guard lock(mutex_);
-  return waiting_.empty() && !busy_;
+  if (!waiting_.empty() || busy_) return false;
+  host_waited(clock_);
+  return true;
 }
 
 void Stream::close() {
@@ -137,7 +147,7 @@ void Stream::close() {
   changed_.notify_all();
 }
 
-std::string Stream::doing() {
+const char* Stream::doing() {
   std::lock_guard lock(mutex_);
   return busy_ ? doing_ : "nothing";
 }
@@ -148,8 +158,41 @@ void Stream::launch(const Launch& launch) {
   if (fails(Fault::launch)) return context_->fail(Status::launch_failed);
   count(Counter::kernels);
   if (block_ == nullptr) block_ = std::make_unique<Block>();
-  if (!block_->run(launch, settings().seed * 0x9e3779b97f4a7c15u + number_ * 0x100000001u + ++launches_))
+  const uint32_t operation = begin(launch.kernel->name);
+  if (!block_->run(launch, settings().seed * 0x9e3779b97f4a7c15u + number_ * 0x100000001u + ++launches_, operation, &clock_))
     context_->fail(block_->failure());
+}
+
+uint32_t Stream::begin(const char* name) {
+  const uint32_t sequence = clock_.of(timeline_) + 1;
+  clock_.advance(timeline_, sequence);
+  return perform(name, timeline_, sequence);
+}
+
+void Stream::become(uint32_t timeline, Clock clock) {
+  timeline_ = timeline;
+  clock_ = std::move(clock);
+}
+
+// False where something else touches the range in no order with this.
+bool Stream::note_range(uint32_t operation, const char* name, Address at, size_t bytes, bool writes) {
+  if (!settings().races || !in_arena(at)) return true;
+  const Access access{operation, 0, 0, 0, writes};
+  for (size_t done = 0; done < bytes;) {
+    const Address next = at + done;
+    const size_t part = std::min<size_t>(bytes - done, 64 - next % 64);
+    CellLock lock(next);
+    Access with{};
+    if (race(cells_of(next), next % 16, part, access, random_.next(), &with,
+             [&](const Access& before) { return before.operation == operation || is_before(before.operation, clock_); })) {
+      found("race: %s of stream %u %s %s, which %s %s; nothing orders them", name, number_, writes ? "writes" : "reads",
+            describe(next, part).c_str(), performed(with.operation).name, with.writes ? "wrote" : "read");
+      context_->fail(Status::launch_failed);
+      return false;
+    }
+    done += part;
+  }
+  return true;
 }
 
 void Stream::stop() {
@@ -168,6 +211,10 @@ void Stream::copy(Address to, bool to_device, Address from, bool from_device, si
     found("stream %u: a copy %s %s", number_, wrong_to ? "writes" : "reads", describe(wrong_to ? to : from, bytes).c_str());
     return context_->fail(Status::illegal_address);
   }
+  const uint32_t operation = begin("a copy");
+  if ((from_device && !note_range(operation, "a copy", from, bytes, false)) ||
+      (to_device && !note_range(operation, "a copy", to, bytes, true)))
+    return;
   std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), bytes);
 }
 
@@ -180,6 +227,7 @@ void Stream::fill(Address to, unsigned value, size_t width, size_t values) {
     found("stream %u: a fill writes %s", number_, describe(to, width * values).c_str());
     return context_->fail(Status::illegal_address);
   }
+  if (!note_range(begin("a fill"), "a fill", to, width * values, true)) return;
   for (size_t i = 0; i < values; ++i) std::memcpy(reinterpret_cast<char*>(to) + i * width, &value, width);
 }
 

@@ -8,7 +8,6 @@
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <string>
 #include <vector>
 
 #include "block.h"
@@ -40,6 +39,8 @@ class Mark {
   // False where it took longer than the patience of the model.
   bool wait();
   std::chrono::steady_clock::time_point when();
+  // What is ordered before those that waited for it; set before it is reached.
+  Clock clock;
 
  private:
   std::mutex mutex_;
@@ -58,7 +59,7 @@ struct Event {
 };
 
 struct Operation {
-  std::string name;
+  const char* name;
   std::function<void(Stream&)> run;
 };
 
@@ -77,13 +78,17 @@ class Stream : public std::enable_shared_from_this<Stream> {
   // Ends the thread once all has been carried out.
   void close();
   // What it does now, for a finding.
-  std::string doing();
+  const char* doing();
 
   // Run on the stream's own thread.
   void launch(const Launch& launch);
   void copy(Address to, bool to_device, Address from, bool from_device, size_t bytes);
   void fill(Address to, unsigned value, size_t width, size_t count);
   void stop();
+  // Goes on as another timeline, with what that one knows, until the next call; a branch of a graph does.
+  void become(uint32_t timeline, Clock clock);
+  uint32_t timeline() const { return timeline_; }
+  Clock& clock() { return clock_; }
 
   std::shared_ptr<Capture> capture;
   std::vector<size_t> captured_after;
@@ -92,13 +97,22 @@ class Stream : public std::enable_shared_from_this<Stream> {
   explicit Stream(Context* context);
   void run();
   void delay();
+  // The next operation of this timeline.
+  uint32_t begin(const char* name);
+  bool note_range(uint32_t operation, const char* name, Address at, size_t bytes, bool writes);
 
   Context* context_;
   unsigned number_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Operation> waiting_;
-  std::string doing_;
+  struct Waiting {
+    Operation operation;
+    Clock host;
+  };
+  std::deque<Waiting> waiting_;
+  const char* doing_ = "nothing";
+  uint32_t timeline_;
+  Clock clock_;
   bool busy_ = false, closing_ = false;
   Random random_;
   std::unique_ptr<Block> block_;

@@ -25,11 +25,11 @@ float half_of(uint64_t word, int half) {
 
 void copy16(void* to, const void* from, bool there) {
   if (there) access_read(from, 16);
-  access_written(to, 16);
-  const Copy16 copy{to, from, there};
+  access_begun(to, 16, true);
   // At once, or not before it is waited for.
-  if (here().random().coin()) carry_out(copy);
-  else here().lane().copies.open.push_back(copy);
+  Copy16 kept{to, from, there, here().random().coin()};
+  if (kept.done) carry_out(kept);
+  here().lane().copies.open.push_back(kept);
 }
 
 void copy_commit() {
@@ -41,7 +41,10 @@ void copy_commit() {
 void copy_wait(int left) {
   CopyGroups& copies = here().lane().copies;
   while (copies.closed.size() > static_cast<size_t>(left)) {
-    for (const Copy16& copy : copies.closed.front()) carry_out(copy);
+    for (const Copy16& copy : copies.closed.front()) {
+      if (!copy.done) carry_out(copy);
+      access_finished(copy.to, 16, true);
+    }
     copies.closed.pop_front();
   }
 }

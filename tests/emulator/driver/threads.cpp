@@ -9,7 +9,7 @@
 namespace model {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using Time = std::chrono::steady_clock;
 
 Block& here() { return *Block::running(); }
 
@@ -52,18 +52,25 @@ uint32_t vote(bool predicate) {
   return static_cast<uint32_t>(warp.taken[lane][0]);
 }
 
-void warp_meets() { here().meet_warp("a barrier of its warp"); }
+void warp_meets() {
+  here().meet_warp("a barrier of its warp", [] {});
+}
 
 void block_meets() {
   Block& block = here();
-  block.meet(block.block_meeting(), block.threads(), "a barrier of the block", [] {});
+  block.meet(block.block_meeting(), block.threads(), "a barrier of the block", [&] { block.clock().block_met(); });
 }
 
 void group_meets(int id, int threads) {
   Block& block = here();
   if (id < 1 || id > 15 || threads < 32 || threads % 32 != 0 || static_cast<size_t>(threads) > block.threads())
     block.fail(Status::launch_failed, "names barrier " + std::to_string(id) + " of " + std::to_string(threads) + " threads; there are 1 to 15, of whole warps");
-  block.meet(block.group_meeting(id), static_cast<size_t>(threads), "a barrier of some warps", [] {});
+  Meeting& meeting = block.group_meeting(id);
+  block.meet(meeting, static_cast<size_t>(threads), "a barrier of some warps", [&] {
+    std::vector<unsigned> all = meeting.waiting;
+    all.push_back(block.current());
+    block.clock().group_met(all);
+  });
 }
 
 void* shared_array(const void* key, size_t bytes, size_t alignment) { return here().shared_array(key, bytes, alignment); }
@@ -71,6 +78,11 @@ unsigned char* dynamic_shared() { return here().dynamic_shared(); }
 
 uint64_t atomic(Atomic kind, void* at, size_t bytes, uint64_t operand, uint64_t expected) {
   access_atomic(at, bytes);
+  // With a fence, counts order what they count: the last block of a launch may read what the others wrote.
+  if (here().lane().fenced) {
+    synchronise_release(at);
+    synchronise_acquire(at);
+  }
   const auto change = [&](auto* word) -> uint64_t {
     using Word = std::remove_pointer_t<decltype(word)>;
     switch (kind) {
@@ -95,20 +107,26 @@ uint64_t atomic(Atomic kind, void* at, size_t bytes, uint64_t operand, uint64_t 
 
 uint64_t acquire(const void* at, size_t bytes) {
   access_atomic(at, bytes);
-  return bytes == 4 ? __atomic_load_n(static_cast<const uint32_t*>(at), __ATOMIC_ACQUIRE)
-                    : __atomic_load_n(static_cast<const uint64_t*>(at), __ATOMIC_ACQUIRE);
+  const uint64_t value = bytes == 4 ? __atomic_load_n(static_cast<const uint32_t*>(at), __ATOMIC_ACQUIRE)
+                                    : __atomic_load_n(static_cast<const uint64_t*>(at), __ATOMIC_ACQUIRE);
+  synchronise_acquire(at);
+  return value;
 }
 
 void release(void* at, size_t bytes, uint64_t value) {
   access_atomic(at, bytes);
+  synchronise_release(at);
   if (bytes == 4) __atomic_store_n(static_cast<uint32_t*>(at), static_cast<uint32_t>(value), __ATOMIC_RELEASE);
   else __atomic_store_n(static_cast<uint64_t*>(at), value, __ATOMIC_RELEASE);
 }
 
-void fence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+void fence() {
+  here().lane().fenced = true;
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
 
 uint64_t nanoseconds() {
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count());
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(Time::now().time_since_epoch()).count());
 }
 
 void pause() {

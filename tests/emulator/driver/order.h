@@ -1,0 +1,43 @@
+// What is ordered before what. A timeline is a stream, or a branch of a graph; each operation is the next of its timeline and
+// knows of every timeline how far it has come for sure: a vector clock.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace model {
+
+// How far each timeline has come, by its number.
+class Clock {
+ public:
+  void join(const Clock& other);
+  void advance(uint32_t timeline, uint32_t to);
+  uint32_t of(uint32_t timeline) const { return timeline < reached_.size() ? reached_[timeline] : 0; }
+
+ private:
+  std::vector<uint32_t> reached_;
+};
+
+uint32_t new_timeline();
+
+// An operation that runs or ran: what later ones ask of it.
+struct Performed {
+  uint32_t timeline, sequence;
+  const char* name;
+};
+// Enters the next operation of the timeline; its number is kept where memory notes who touched it.
+uint32_t perform(const char* name, uint32_t timeline, uint32_t sequence);
+const Performed& performed(uint32_t operation);
+// Whether it was done before what has this clock began.
+bool is_before(uint32_t operation, const Clock& clock);
+
+// What the host has waited for: everything it puts on a stream comes after that. Threads of the host are not told apart, since
+// how they synchronise is not seen.
+void host_waited(const Clock& clock);
+Clock host_clock();
+
+// Words by which kernels order themselves: a release lets those that acquire it know what the releaser knew.
+void released(const void* at, const Clock& clock);
+bool acquired(const void* at, Clock* clock);
+
+}  // namespace model
