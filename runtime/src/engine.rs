@@ -106,7 +106,7 @@ struct Job<B: Backend> {
     ended: Sender<EngineError>,
 }
 
-/// Device and model, made on the engine's own thread: a device's threads belong to whoever makes it.
+/// The model, made on the engine's own thread: a queue is used by the thread that made it.
 pub type MakeModel<B, E> = Box<dyn FnOnce() -> Result<Model<B>, E> + Send>;
 
 impl<B: Backend> Engine<B> {

@@ -145,6 +145,12 @@ impl Memory {
         Some(self.shared.bytes.min(self.own.bytes)).filter(|bytes| *bytes < u64::MAX)
     }
 
+    /// The same for one that has taken so many bytes already of what it needs.
+    #[must_use]
+    pub fn with_taken(self, bytes: u64) -> Self {
+        Self { free: self.free.map(|free| free.saturating_add(bytes)), ..self }
+    }
+
     /// Whether other processes have their part of it.
     #[must_use]
     pub const fn is_shared(self) -> bool {
@@ -373,7 +379,10 @@ mod tests {
         let memory = Memory { shared: limit(800), own: limit(u64::MAX), free: Some(300) };
         // Four that start, and one that starts again beside three that have theirs.
         assert_eq!((memory.of_each(4, 4), memory.of_each(4, 1), memory.of_each(2, 1)), (75, 200, 300));
+        // What one has taken already it need not find.
+        assert_eq!((memory.with_taken(100).of_each(1, 1), memory.with_taken(u64::MAX).of_each(4, 1)), (400, 200));
         let container = Memory { free: None, ..memory };
+        assert_eq!(container.with_taken(100), container);
         assert_eq!((container.of_each(1, 1), container.of_each(4, 4)), (800, 200));
         assert_eq!(Memory { own: limit(50), ..container }.of_each(1, 1), 50);
     }

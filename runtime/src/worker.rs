@@ -388,8 +388,8 @@ impl<B: Backend> Worker<B> {
         staging_pages: u32,
         (kv_tokens, neighbours): (u64, usize),
     ) -> Result<CacheSize, SessionError> {
-        let (sizes, memory, block_tokens) =
-            (self.checkpoint.sizes(), Memory::of_device(&*self.device)?, self.settings.block_tokens);
+        let (sizes, block_tokens) = (self.checkpoint.sizes(), self.settings.block_tokens);
+        let memory = Memory::of_device(&*self.device)?.with_taken(self.weights.taken(sizes.shared));
         let (weights, staging) = (of_weights::<B>(&sizes, slots), of_staging::<B>(&sizes, staging_pages));
         if let Some(cache) = self.cache {
             memory.check(&[weights, of_cache::<B>(&sizes, cache), staging], 1)?;

@@ -114,6 +114,15 @@ impl<B: Backend> Weights<B> {
         watch
     }
 
+    /// What is in memory by now of all but the experts, which takes `all` bytes.
+    pub fn taken(&self, all: u64) -> u64 {
+        match self.shared {
+            Shared::Reading(_) => self.checkpoint.bytes_read().min(all),
+            Shared::Read(_) => all,
+            Shared::Failed => 0,
+        }
+    }
+
     /// Bytes that are still to be read, when this loading has read `read` bytes.
     fn missing(&self, slots: &[(LayerId, ExpertId)], read: u64) -> u64 {
         let shared = match self.shared {
@@ -226,6 +235,7 @@ mod tests {
         });
         let started = weights.told().recv();
         weights.heard(started).unwrap();
+        assert_eq!(weights.taken(77), 77);
         let shared = weights.checkpoint.shared_bytes();
         assert_eq!(weights.checkpoint.bytes_read(), shared);
         let slots: Vec<_> = (0..4).map(|expert| (LayerId(1), ExpertId(expert))).collect();

@@ -52,6 +52,8 @@ pub struct Watched {
     /// Marks up to this one have passed.
     pub passed: AtomicU64,
     pub fault: Fault,
+    /// What it has to itself, and which device of its machine it is, if it is not the machine's.
+    pub own: Option<(DeviceMemory, &'static str)>,
 }
 
 /// What a device's steps fail with, after some more that do not: once. Clones are the same.
@@ -85,7 +87,7 @@ impl Watched {
 
     /// That fails as it is told to.
     pub fn of(cpu: Cpu, fault: Fault) -> Self {
-        Self { cpu, counts: Arc::default(), passed: AtomicU64::new(u64::MAX), fault }
+        Self { cpu, counts: Arc::default(), passed: AtomicU64::new(u64::MAX), fault, own: None }
     }
 
     fn allocate<T>(&self, made: T) -> T {
@@ -117,11 +119,15 @@ impl Backend for Watched {
     }
 
     fn identity(&self) -> DeviceIdentity {
-        self.cpu.identity()
+        let identity = self.cpu.identity();
+        match self.own {
+            Some((_, unit)) => DeviceIdentity { unit: unit.to_owned(), ..identity },
+            None => identity,
+        }
     }
 
     fn memory(&self) -> Result<Option<DeviceMemory>, DeviceError> {
-        self.cpu.memory()
+        Ok(self.own.map(|(memory, _)| memory))
     }
 
     fn queue(&self) -> Result<WatchedQueue, DeviceError> {

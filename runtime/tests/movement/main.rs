@@ -4,6 +4,7 @@
 
 #[path = "../device/mod.rs"]
 mod device;
+mod device_memory;
 #[path = "../group/mod.rs"]
 mod group;
 mod lost_device;

@@ -1,0 +1,53 @@
+//! Ranks whose devices have memory of their own: what they keep has to fit there, whatever their machine has.
+
+use std::net::SocketAddr;
+
+use kernels::DeviceMemory;
+use kernels::cpu::Cpu;
+use runtime::coordinator::ranks::RankGroup as _;
+use runtime::device::DeviceOptions;
+use runtime::worker::WorkerSettings;
+
+use crate::device::{Fault, Watched};
+use crate::group::{Deployment, Setup, Worker, settings};
+
+/// What a block of the small model's cache takes, over all layers.
+const BLOCK_BYTES: u64 = 32 << 10;
+
+/// A rank on the device `unit`, which has `bytes` bytes; its cache takes what is there.
+fn rank(number: usize, coordinator: SocketAddr, setup: &Setup, (bytes, unit): (u64, &'static str)) -> Worker {
+    let settings = WorkerSettings { kv_blocks: None, ..settings(number, coordinator, setup) };
+    Worker::on(settings, move |DeviceOptions { threads, fingerprint_seed }| {
+        let cpu = Cpu::new(threads).with_fingerprint_seed(fingerprint_seed);
+        let mut device = Watched::of(cpu, Fault::default());
+        device.own = Some((DeviceMemory { total: bytes, free: bytes }, unit));
+        Ok(device)
+    })
+}
+
+/// Bytes of each rank's cache.
+fn caches(units: [&'static str; 2], bytes: u64) -> Vec<u64> {
+    let setup = Setup { ranks: 2, redundancy: 0, ..Setup::default() };
+    let mut deployment =
+        Deployment::begin(setup, |number, coordinator| rank(number, coordinator, &setup, (bytes, units[number])));
+    deployment.wait_for_group();
+    let Some(group) = &deployment.group else { panic!("it has formed") };
+    group.caches().iter().map(|cache| cache.blocks as u64 * BLOCK_BYTES).collect()
+}
+
+#[test]
+fn a_cache_takes_its_share_of_the_device_and_of_one_that_is_shared_its_part() {
+    let bytes = 64 << 20;
+    let apart = caches(["first", "second"], bytes);
+    assert!(apart.iter().all(|cache| (bytes / 2..bytes).contains(cache)), "{apart:?}");
+    let together = caches(["first", "first"], bytes);
+    assert!(together.iter().all(|cache| (bytes / 8..bytes / 2).contains(cache)), "{together:?}");
+}
+
+#[test]
+fn weights_that_a_device_does_not_hold_are_refused_though_its_machine_would_hold_them() {
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+    let error = rank(0, nobody, &Setup::default(), (1 << 20, "first")).stop().unwrap_err().to_string();
+    assert!(error.starts_with("the weights of the model take "), "{error}");
+    assert!(error.ends_with("and its device has 1.0 MiB; serve a smaller model, or give it more memory"), "{error}");
+}
