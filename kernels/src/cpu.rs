@@ -14,6 +14,7 @@ mod queue;
 mod router;
 mod routing;
 mod sample;
+mod scratch;
 mod simd;
 mod threads;
 mod untouched;

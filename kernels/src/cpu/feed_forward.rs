@@ -2,12 +2,13 @@
 
 use super::page::Network;
 use super::product::{Packed, Product, Rows};
+use super::scratch;
 use super::simd::{Instructions, Kernel, LANES, Vector};
 use crate::arena::PageId;
 use crate::backend::Write;
 
 /// Rows that go through a page together; what is between its layers then stays in the first-level cache.
-pub(crate) const BLOCK_ROWS: usize = 32;
+const BLOCK_ROWS: usize = 32;
 
 /// Where the rows of a grouped feed-forward come from: group `g` is `rows[starts[g]..starts[g + 1]]`.
 #[derive(Clone, Copy, Debug)]
@@ -25,17 +26,19 @@ pub(crate) struct FeedForward<'a> {
     pub page: Network<'a>,
     pub x: Rows<'a>,
     pub out: &'a mut [f32],
-    /// At least `2 * BLOCK_ROWS * intermediate` elements.
-    pub scratch: &'a mut [f32],
     pub write: Write,
 }
 
 impl FeedForward<'_> {
     /// Does it.
     pub fn run(self, instructions: Instructions) {
+        scratch::lend(2 * BLOCK_ROWS * self.page.shape.intermediate, |scratch| self.run_in(scratch, instructions));
+    }
+
+    fn run_in(self, scratch: &mut [f32], instructions: Instructions) {
         let shape = self.page.shape;
         let packed = |rows, columns, lines| Packed { rows, columns, kind: shape.kind, lines, bias: None };
-        let (gate_scratch, up_scratch) = self.scratch.split_at_mut(BLOCK_ROWS * shape.intermediate);
+        let (gate_scratch, up_scratch) = scratch.split_at_mut(BLOCK_ROWS * shape.intermediate);
         for (block, out) in self.out.chunks_mut(BLOCK_ROWS * shape.hidden).enumerate() {
             let rows = out.len() / shape.hidden;
             let x = Rows { first: self.x.first + block * BLOCK_ROWS, ..self.x };

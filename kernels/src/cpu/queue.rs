@@ -8,7 +8,7 @@ use bytemuck::Pod;
 
 use super::attention::{Attend, Span, scratch_len, spans};
 use super::buffer::Buffer;
-use super::feed_forward::{BLOCK_ROWS, FeedForward};
+use super::feed_forward::FeedForward;
 use super::matrix::{Lookup, Matrix};
 use super::norm::{RmsNorm, Rotate};
 use super::page::{Network, Open, Pages};
@@ -16,6 +16,7 @@ use super::product::{Product, Rows};
 use super::router::{Combine, Route};
 use super::routing::{Routing, Slots};
 use super::sample::Batch;
+use super::scratch;
 use super::simd::Instructions;
 use super::threads::Threads;
 use super::{Cache, Cpu};
@@ -40,9 +41,8 @@ impl CpuQueue {
     }
 
     /// Rows through the network of a page.
-    fn through(&self, pages: &Open<'_>, page: PageId, rows: (Rows<'_>, &mut [f32], Write), scratch: &mut [f32]) {
-        let (x, out, write) = rows;
-        let run = |page: Network<'_>| FeedForward { page, x, out, scratch, write }.run(self.instructions);
+    fn through(&self, pages: &Open<'_>, page: PageId, (x, out, write): (Rows<'_>, &mut [f32], Write)) {
+        let run = |page: Network<'_>| FeedForward { page, x, out, write }.run(self.instructions);
         if pages.look(page, run).is_none() {
             self.failed.store(true, Ordering::Relaxed);
         }
@@ -127,8 +127,7 @@ impl Queue<Cpu> for CpuQueue {
         let pages = pages.open();
         self.threads.each_rows(out, shape.hidden, piece, |first, out| {
             let x = Rows { values: x, width: shape.hidden, first, list: None };
-            let mut scratch = vec![0.0; 2 * BLOCK_ROWS * shape.intermediate];
-            self.through(&pages, page, (x, out, Write::Add), &mut scratch);
+            self.through(&pages, page, (x, out, Write::Add));
         });
     }
 
@@ -166,19 +165,10 @@ impl Queue<Cpu> for CpuQueue {
                 row += rows;
             }
         }
-        let run = |(page, first, out): (PageId, usize, &mut [f32]), scratch: &mut [f32]| {
+        self.threads.each(work, |(page, first, out)| {
             let x = Rows { values: x, width: shape.hidden, first, list: Some(groups.rows) };
-            self.through(&pages, page, (x, out, Write::Replace), scratch);
-        };
-        let scratch_len = 2 * BLOCK_ROWS * shape.intermediate;
-        if pieces == 1 {
-            let mut scratch = vec![0.0; scratch_len];
-            for piece in work {
-                run(piece, &mut scratch);
-            }
-        } else {
-            self.threads.each(work, |piece| run(piece, &mut vec![0.0; scratch_len]));
-        }
+            self.through(&pages, page, (x, out, Write::Replace));
+        });
     }
 
     fn combine(&self, results: &Buffer<f32>, routing: &mut Routing, out: &mut Buffer<f32>) {
@@ -258,7 +248,8 @@ fn attend(queue: &CpuQueue, cache: &Cache, projected: &[f32], area: &StepArea, o
         }
     }
     queue.threads.each(work, |(span, projected, out)| {
-        let mut scratch = vec![0.0; scratch_len(span.position + span.tokens - 1)];
-        queue.instructions.run(Attend { cache, projected, span, scratch: &mut scratch, out });
+        scratch::lend(scratch_len(span.position + span.tokens - 1), |scratch| {
+            queue.instructions.run(Attend { cache, projected, span, scratch, out });
+        });
     });
 }

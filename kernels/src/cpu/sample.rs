@@ -92,16 +92,16 @@ impl<'a> Row<'a> {
     pub fn of(logits: &'a [f32]) -> Option<Self> {
         const LANES: usize = 16;
         let (parts, rest) = logits.as_chunks::<LANES>();
-        // Lanes of one width, so that both are one instruction for several of them.
-        let (mut largest, mut unordered) = ([f32::NEG_INFINITY; LANES], [0_u32; LANES]);
+        // NaN is no larger than anything, but a sum that it is in is no number; so is one of infinities, and then each is looked at.
+        let (mut largest, mut sum) = ([f32::NEG_INFINITY; LANES], [0.0_f32; LANES]);
         for part in parts {
-            for ((largest, unordered), logit) in largest.iter_mut().zip(&mut unordered).zip(part) {
+            for ((largest, sum), logit) in largest.iter_mut().zip(&mut sum).zip(part) {
                 *largest = if *logit > *largest { *logit } else { *largest };
-                *unordered |= u32::from(logit.is_nan());
+                *sum += *logit;
             }
         }
         let largest = largest.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
-        let ordered = unordered.iter().all(|lane| *lane == 0) && !rest.iter().any(|logit| logit.is_nan());
+        let ordered = sum.iter().chain(rest).all(|sum| sum.is_finite()) || !logits.iter().any(|logit| logit.is_nan());
         (ordered && largest.is_finite()).then_some(Self { logits, largest })
     }
 
