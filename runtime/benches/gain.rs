@@ -35,7 +35,7 @@ const STEPS_TO_BALANCE: u64 = 200;
 const LEAST_SKEW: f64 = 1.4;
 const LEAST_EXPERTS: f64 = 0.7;
 /// Of what the load allows.
-const LEAST_GAIN: f64 = 0.9;
+const LEAST_GAIN: f64 = 0.95;
 
 fn main() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;

@@ -37,7 +37,10 @@ pub fn write(folder: &Path) -> anyhow::Result<()> {
         add(name, &[rows, columns], &mut |element| scale(element / columns) * random.random_range(-most..most));
     };
     let even = |_: usize| 1.0;
-    matrix(VOCABULARY as usize, HIDDEN, "model.embed_tokens.weight".to_owned(), &even);
+    // Of unit variance too: then a token is more than what attention adds to it, and tokens of one prompt choose apart. If they chose
+    // alike every step's load would be another, which nobody foresees.
+    let embedding = (HIDDEN as f32).sqrt();
+    matrix(VOCABULARY as usize, HIDDEN, "model.embed_tokens.weight".to_owned(), &|_| embedding);
     matrix(VOCABULARY as usize, HIDDEN, "lm_head.weight".to_owned(), &even);
     for layer in 0..LAYERS {
         let name = |part: &str| format!("model.layers.{layer}.{part}.weight");

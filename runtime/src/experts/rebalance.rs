@@ -164,6 +164,7 @@ impl Rebalancer {
         self.moment = Moment { steps: self.moment.steps + 1, now };
         if let Phase::Moving { moves, .. } = &mut self.phase {
             for (transaction, done) in moves.committed(number) {
+                self.windows.ran_under(self.in_force.map());
                 self.in_force.apply(&done.work);
                 let (pages, bytes) = (page_count(&done.work), done.bytes);
                 self.moved = (self.moved.0 + pages, self.moved.1 + bytes);
@@ -174,7 +175,7 @@ impl Rebalancer {
                 self.effects.push(Effect::Report(Report::Committed { transaction, layer, epoch, pages, bytes }));
             }
         }
-        self.windows.count(self.in_force.map(), answers);
+        self.windows.count(answers);
     }
 
     fn moved(&mut self, rank: plan::ids::RankId, report: MoveReport) {
@@ -230,7 +231,7 @@ impl Rebalancer {
     }
 
     fn close_window(&mut self) {
-        let report = self.windows.close(self.in_force.epoch(), self.moment.now);
+        let report = self.windows.close(self.in_force.map(), self.in_force.epoch(), self.moment.now);
         self.report(Report::WindowClosed(report));
     }
 

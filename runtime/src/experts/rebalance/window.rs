@@ -36,7 +36,7 @@ impl Windows {
 
     /// Pairs that were counted in it.
     pub fn pairs(&self) -> u64 {
-        self.open.load.total()
+        self.open.pairs()
     }
 
     /// How many have closed.
@@ -56,14 +56,20 @@ impl Windows {
         self.last.clone()
     }
 
-    /// Adds a step that ran under `map`; `answers` are every rank's.
-    pub fn count(&mut self, map: &ExpertMap, answers: &[StepDone]) {
-        self.open.count(map, answers);
+    /// Adds a step; `answers` are every rank's.
+    pub fn count(&mut self, answers: &[StepDone]) {
+        self.open.count(answers);
     }
 
-    /// Closes the one that is open and opens the next.
-    pub fn close(&mut self, epoch: u64, now: Duration) -> WindowReport {
+    /// Says that the steps counted up to now ran under `map`, which is about to change.
+    pub fn ran_under(&mut self, map: &ExpertMap) {
+        self.open.ran_under(map);
+    }
+
+    /// Closes the one that is open, whose last steps ran under `map`, and opens the next.
+    pub fn close(&mut self, map: &ExpertMap, epoch: u64, now: Duration) -> WindowReport {
         self.closed += 1;
+        self.open.ran_under(map);
         let closed = self.open.close(self.closed, now);
         let report = closed.report.clone();
         self.first.get_or_insert_with(|| Arc::new(report.clone()));
@@ -106,8 +112,12 @@ struct Window {
     epoch: u64,
     steps: u64,
     started: Duration,
+    /// Pairs that each rank's slots computed since the map last changed, `[ranks][layers * slots]`. What they hold is looked up when
+    /// it changes or the window closes, not in every step.
+    slot_pairs: Vec<Vec<u64>>,
+    /// What was counted before.
     load: ExpertLoad,
-    /// Pairs that each rank computed, `[layers][ranks]`.
+    /// Of that, the pairs that each rank computed, `[layers][ranks]`.
     computed: Vec<Vec<f64>>,
 }
 
@@ -124,23 +134,34 @@ pub struct ClosedWindow {
 
 impl Window {
     fn open(shape: MapShape, epoch: u64, now: Duration) -> Self {
+        let slot_pairs = vec![vec![0; shape.layers * shape.slots_per_rank]; shape.ranks];
         let computed = vec![vec![0.0; shape.ranks]; shape.layers];
-        Self { epoch, steps: 0, started: now, load: ExpertLoad::zero(shape.layers, shape.experts), computed }
+        let load = ExpertLoad::zero(shape.layers, shape.experts);
+        Self { epoch, steps: 0, started: now, slot_pairs, load, computed }
     }
 
-    /// Adds a step that ran under `map`; `answers` are every rank's.
-    fn count(&mut self, map: &ExpertMap, answers: &[StepDone]) {
+    fn pairs(&self) -> u64 {
+        self.load.total() + self.slot_pairs.iter().flatten().sum::<u64>()
+    }
+
+    fn count(&mut self, answers: &[StepDone]) {
         self.steps += 1;
+        for (sums, answer) in self.slot_pairs.iter_mut().zip(answers) {
+            for (sum, &pairs) in sums.iter_mut().zip(&answer.slot_pairs) {
+                *sum += u64::from(pairs);
+            }
+        }
+    }
+
+    fn ran_under(&mut self, map: &ExpertMap) {
         let per_rank = map.shape().slots_per_rank;
-        for (rank, answer) in answers.iter().enumerate() {
-            let counted = map.layers().zip(answer.slot_pairs.chunks(per_rank)).flat_map(|(layer, pairs)| {
+        for (rank, sums) in self.slot_pairs.iter_mut().enumerate() {
+            let counted = map.layers().zip(sums.chunks(per_rank)).flat_map(|(layer, pairs)| {
                 map.rank(layer, rank.into()).iter().zip(pairs).map(move |(&expert, &pairs)| (layer, expert, pairs))
             });
             let computed = &mut self.computed;
-            self.load.add_all(counted.map(|(layer, expert, pairs)| {
-                computed[layer.index()][rank] += f64::from(pairs);
-                (layer, expert, u64::from(pairs))
-            }));
+            self.load.add_all(counted.inspect(|(layer, _, pairs)| computed[layer.index()][rank] += *pairs as f64));
+            sums.fill(0);
         }
     }
 
