@@ -4,15 +4,19 @@ use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
 use kernels::cpu::Cpu;
+#[cfg(feature = "cuda")]
+use kernels::cuda::{self, Cuda};
 use kernels::{Backend, DeviceError};
 use thiserror::Error;
 
 /// A kind of device that this build can compute on, as `--backend` names it. The default is the best that the machine has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
     /// The processors of the machine.
-    #[default]
     Cpu,
+    /// A GPU of NVIDIA's.
+    #[cfg(feature = "cuda")]
+    Cuda,
 }
 
 /// How a device is opened.
@@ -22,6 +26,8 @@ pub struct DeviceOptions {
     pub threads: usize,
     /// Of the fingerprints that it takes.
     pub fingerprint_seed: u64,
+    /// Who opens it, counted among all: where a machine has several devices they are taken in turn.
+    pub rank: usize,
 }
 
 /// What is done on a device, whichever it is.
@@ -35,15 +41,47 @@ pub trait OnDevice {
 
 /// A name that this build has no device of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("this build has the device {}: leave --backend out, or start a build that has the other", Device::Cpu)]
+#[error("this build computes on {}: leave --backend out, or start a build that has the other", names())]
 pub struct UnknownDevice;
 
+/// The devices of this build, for people.
+fn names() -> String {
+    Device::ALL.map(|device| device.to_string()).join(" or ")
+}
+
+impl Default for Device {
+    fn default() -> Self {
+        Self::ALL.into_iter().rev().find(|device| device.is_here()).unwrap_or(Self::Cpu)
+    }
+}
+
 impl Device {
+    /// Those of this build, the best last.
+    #[cfg(not(feature = "cuda"))]
+    pub const ALL: [Self; 1] = [Self::Cpu];
+    /// Those of this build, the best last.
+    #[cfg(feature = "cuda")]
+    pub const ALL: [Self; 2] = [Self::Cpu, Self::Cuda];
+
+    /// Whether this machine has one. One that cannot be used is one nevertheless, and says why when it is opened.
+    fn is_here(self) -> bool {
+        match self {
+            Self::Cpu => true,
+            #[cfg(feature = "cuda")]
+            Self::Cuda => cuda::devices().is_ok_and(|count| count > 0),
+        }
+    }
+
     /// Does something on a device of this kind.
     pub fn with<W: OnDevice>(self, work: W) -> W::Done {
         match self {
-            Self::Cpu => work.on(|DeviceOptions { threads, fingerprint_seed }| {
+            Self::Cpu => work.on(|DeviceOptions { threads, fingerprint_seed, rank: _ }| {
                 Ok(Cpu::new(threads).with_fingerprint_seed(fingerprint_seed))
+            }),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => work.on(|DeviceOptions { threads: _, fingerprint_seed, rank }| {
+                let device = rank % cuda::devices()?.max(1);
+                Ok(Cuda::new(device)?.with_fingerprint_seed(fingerprint_seed))
             }),
         }
     }
@@ -53,6 +91,8 @@ impl Display for Device {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Cpu => "cpu",
+            #[cfg(feature = "cuda")]
+            Self::Cuda => "cuda",
         })
     }
 }
@@ -61,10 +101,7 @@ impl FromStr for Device {
     type Err = UnknownDevice;
 
     fn from_str(name: &str) -> Result<Self, UnknownDevice> {
-        match name {
-            "cpu" => Ok(Self::Cpu),
-            _ => Err(UnknownDevice),
-        }
+        Self::ALL.into_iter().find(|device| device.to_string() == name).ok_or(UnknownDevice)
     }
 }
 
@@ -78,14 +115,19 @@ mod tests {
         type Done = String;
 
         fn on<B: Backend>(self, open: impl FnOnce(DeviceOptions) -> Result<B, DeviceError>) -> String {
-            open(DeviceOptions { threads: 1, fingerprint_seed: 7 }).unwrap().identity().kind
+            open(DeviceOptions { threads: 1, fingerprint_seed: 7, rank: 3 }).unwrap().identity().kind
         }
     }
 
     #[test]
     fn a_device_is_what_its_name_says_and_one_that_was_not_built_in_is_refused_with_what_there_is() {
         assert_eq!("cpu".parse::<Device>().unwrap().with(Kind), Device::Cpu.to_string());
-        let said = "cuda".parse::<Device>().unwrap_err().to_string();
-        assert_eq!(said, "this build has the device cpu: leave --backend out, or start a build that has the other");
+        for device in Device::ALL {
+            assert_eq!(device.to_string().parse::<Device>(), Ok(device));
+        }
+        let said = "tpu".parse::<Device>().unwrap_err().to_string();
+        let end = "leave --backend out, or start a build that has the other";
+        let built = if Device::ALL.len() == 1 { "cpu" } else { "cpu or cuda" };
+        assert_eq!(said, format!("this build computes on {built}: {end}"));
     }
 }

@@ -292,7 +292,7 @@ pub fn run_on<B: Backend>(
     let metrics = WorkerMetrics::default();
     let health = HealthServer::start(listen(settings.health_listen)?, &metrics, &threads)?;
     let fingerprint_seed = settings.secret.fingerprint_seed();
-    let options = DeviceOptions { threads: settings.threads, fingerprint_seed };
+    let options = DeviceOptions { threads: settings.threads, fingerprint_seed, rank: settings.rank.index() };
     let ended = open(options)
         .map_err(WorkerError::Device)
         .and_then(|device| Worker::start(settings, Arc::new(device), (process, metrics, threads)))

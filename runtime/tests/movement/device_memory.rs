@@ -17,7 +17,7 @@ const BLOCK_BYTES: u64 = 32 << 10;
 /// A rank on the device `unit`, which has `bytes` bytes; its cache takes what is there.
 fn rank(number: usize, coordinator: SocketAddr, setup: &Setup, (bytes, unit): (u64, &'static str)) -> Worker {
     let settings = WorkerSettings { kv_blocks: None, ..settings(number, coordinator, setup) };
-    Worker::on(settings, move |DeviceOptions { threads, fingerprint_seed }| {
+    Worker::on(settings, move |DeviceOptions { threads, fingerprint_seed, .. }| {
         let cpu = Cpu::new(threads).with_fingerprint_seed(fingerprint_seed);
         let mut device = Watched::of(cpu, Fault::default());
         device.own = Some((DeviceMemory { total: bytes, free: bytes }, unit));

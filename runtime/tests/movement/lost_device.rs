@@ -26,7 +26,7 @@ struct Group {
 fn second(coordinator: SocketAddr, setup: &Setup, (fault, metrics): (&Fault, SocketAddr)) -> Worker {
     let fault = fault.clone();
     let settings = WorkerSettings { health_listen: metrics, ..settings(1, coordinator, setup) };
-    Worker::on(settings, move |DeviceOptions { threads, fingerprint_seed }| {
+    Worker::on(settings, move |DeviceOptions { threads, fingerprint_seed, .. }| {
         Ok(Watched::of(Cpu::new(threads).with_fingerprint_seed(fingerprint_seed), fault))
     })
 }
