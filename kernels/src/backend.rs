@@ -125,6 +125,9 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn page_bytes(shape: PageShape) -> usize;
     /// Bytes that a cache takes.
     fn cache_bytes(shape: CacheShape) -> u64;
+    /// Bytes of its memory that the batch, the slots and the routing of a group take together, in a model with so many experts in each
+    /// layer and pages of this shape.
+    fn step_bytes(limits: StepLimits, group: GroupShape, experts: (usize, PageShape)) -> u64;
 
     /// What it is.
     fn identity(&self) -> DeviceIdentity;

@@ -91,6 +91,11 @@ impl Backend for Cpu {
         Cache::bytes(shape)
     }
 
+    fn step_bytes(limits: StepLimits, group: GroupShape, (experts, _): (usize, PageShape)) -> u64 {
+        let parts = [Batch::bytes(limits), Slots::bytes(group, experts), Routing::bytes(group)];
+        parts.into_iter().fold(0, u64::saturating_add)
+    }
+
     fn identity(&self) -> DeviceIdentity {
         // All instructions give the same bits, and all threads of a machine share its memory.
         DeviceIdentity { kind: "cpu".to_owned(), name: self.instructions.to_string(), unit: "cpu".to_owned() }

@@ -132,6 +132,11 @@ impl Backend for Cuda {
         Cache::bytes(shape)
     }
 
+    fn step_bytes(limits: StepLimits, group: GroupShape, (experts, page): (usize, PageShape)) -> u64 {
+        let parts = [Batch::bytes(&limits, group, experts), Slots::bytes(group, experts), Routing::bytes(group, page)];
+        parts.into_iter().fold(0, usize::saturating_add) as u64
+    }
+
     fn identity(&self) -> DeviceIdentity {
         let Context { name, capability, .. } = &*self.shared.context;
         let kind = format!("cuda sm_{}{}", capability.major, capability.minor);

@@ -67,6 +67,9 @@ pub enum Command {
     },
 }
 
+/// Tokens that a rank computes in one step where nobody says how many.
+const STEP_TOKENS: usize = 512;
+
 /// How a model is to be spread over ranks.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "What each rank takes of its memory")]
@@ -80,12 +83,15 @@ pub struct SpreadArguments {
     /// Pages that each rank can receive before they are in use; one for each hundred that it holds, 2 to 16, if it is not given
     #[arg(long, value_name = "PAGES", requires = "ranks", allow_hyphen_values = true, value_parser = bounds::STAGING.parser::<u32>())]
     staging_pages: Option<u32>,
-    /// Blocks of each rank's KV cache; 80 % of what memory its weights and staging pages leave it, if it is not given
+    /// Blocks of each rank's KV cache; 80 % of what memory all else leaves it, if it is not given
     #[arg(long, value_name = "B", requires = "ranks", allow_hyphen_values = true, value_parser = bounds::KV_BLOCKS.parser::<usize>())]
     kv_blocks: Option<usize>,
     /// Tokens of a block, a multiple of 16
     #[arg(long, value_name = "N", requires = "ranks", default_value_t = 16, allow_hyphen_values = true, value_parser = worker::block_tokens)]
     block_tokens: u32,
+    /// Tokens that each rank computes in one step
+    #[arg(long, value_name = "T", requires = "ranks", default_value_t = STEP_TOKENS, allow_hyphen_values = true, value_parser = bounds::STEP_TOKENS.parser::<usize>())]
+    max_step_tokens: usize,
     /// Bytes that each rank may have; its part of what this machine has, if it is not given
     #[arg(long, value_name = "BYTES", requires = "ranks", allow_hyphen_values = true, value_parser = bounds::MEMORY.parser::<u64>())]
     memory: Option<u64>,
@@ -97,9 +103,10 @@ pub struct SpreadArguments {
 impl From<SpreadArguments> for Spread {
     fn from(arguments: SpreadArguments) -> Self {
         let SpreadArguments { ranks, init_redundancy_expert, staging_pages, kv_blocks, block_tokens, .. } = arguments;
-        let SpreadArguments { memory, backend, .. } = arguments;
+        let SpreadArguments { max_step_tokens: step_tokens, memory, backend, .. } = arguments;
         let (redundancy, block_tokens) = (init_redundancy_expert, block_tokens as usize);
-        Self { ranks, redundancy, staging_pages, kv_blocks, block_tokens, memory, device: backend.unwrap_or_default() }
+        let device = backend.unwrap_or_default();
+        Self { ranks, redundancy, staging_pages, kv_blocks, block_tokens, step_tokens, memory, device }
     }
 }
 
@@ -160,7 +167,7 @@ struct ServingArguments {
     #[arg(long, value_name = "N", default_value_t = 256, allow_hyphen_values = true, value_parser = bounds::RUNNING.parser::<usize>())]
     max_running_sequences: usize,
     /// Tokens that each rank computes in one step
-    #[arg(long, value_name = "T", default_value_t = 512, allow_hyphen_values = true, value_parser = bounds::STEP_TOKENS.parser::<usize>())]
+    #[arg(long, value_name = "T", default_value_t = STEP_TOKENS, allow_hyphen_values = true, value_parser = bounds::STEP_TOKENS.parser::<usize>())]
     max_step_tokens: usize,
     /// Seconds in which every rank answers a step, or is lost: far more than the longest step takes, since one that hangs is all
     /// that this finds

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::coordinator::settings::{SettingsError, folder_name, load_texts, open_checkpoint};
 use crate::device::{Device, DeviceOptions, OnDevice};
-use crate::memory::{CacheUse, Memory, TooLarge, of_cache, of_experts, of_staging, of_weights, usual_blocks};
+use crate::memory::{CacheUse, Memory, Needs, RankPart, TooLarge, of_cache, of_experts, usual_blocks};
 use crate::model::forward::CacheSize;
 use crate::model::sizes::Sizes;
 use crate::quoted::Quoted;
@@ -73,6 +73,8 @@ pub struct Spread {
     pub kv_blocks: Option<usize>,
     /// Tokens of a block.
     pub block_tokens: usize,
+    /// Tokens that each rank computes in a step at most.
+    pub step_tokens: usize,
     /// Bytes that each rank may have; its part of this machine's if there is none.
     pub memory: Option<u64>,
     /// What the ranks are to compute on.
@@ -87,8 +89,10 @@ pub struct EachRank {
     pub slots_per_layer: usize,
     /// The experts in them.
     pub experts: u64,
-    /// All weights but those, and the angles of all positions.
+    /// All weights but those, and the angles of all positions that are served.
     pub other_weights: u64,
+    /// What the largest step is computed in.
+    pub activations: u64,
     /// Pages that it can receive before they are in use.
     pub staging_pages: u32,
     /// What these take.
@@ -195,7 +199,10 @@ pub fn inspect(folder: &Path, reads_weights: bool, spread: Option<&Spread>) -> R
 
 impl EachRank {
     /// What each rank of a model takes.
-    fn of(sizes: &Sizes, spread: &Spread) -> Result<Self, InspectError> {
+    ///
+    /// # Errors
+    /// If it cannot be spread so, or the ranks have not the memory.
+    pub fn of(sizes: &Sizes, spread: &Spread) -> Result<Self, InspectError> {
         spread.device.with(Foreseeing { sizes, spread })
     }
 }
@@ -218,36 +225,38 @@ impl OnDevice for Foreseeing<'_> {
 }
 
 fn each_rank<B: Backend>(sizes: &Sizes, spread: &Spread, memory: Memory) -> Result<EachRank, InspectError> {
-    let &Spread { ranks, redundancy, block_tokens, .. } = spread;
+    let &Spread { ranks, redundancy, block_tokens, step_tokens, .. } = spread;
     let config = &sizes.config;
     let shape = MapShape::with_redundancy(config.sparse_layers(), config.experts.count, ranks, redundancy)?;
     let slots = shape.slots_per_rank;
     let staging_pages = spread.staging_pages.unwrap_or_else(|| usual_staging_pages(slots * shape.layers));
-    let (weights, staging) = (of_weights::<B>(sizes, slots), of_staging::<B>(sizes, staging_pages));
-    let (sharing, needs) = (if spread.memory.is_some() { 1 } else { ranks }, [weights, staging]);
+    let part = RankPart { ranks, slots, staging_pages, step_tokens };
+    let needs = |blocks| Needs::of::<B>(sizes, part, CacheSize { blocks, block_tokens });
+    let sharing = if spread.memory.is_some() { 1 } else { ranks };
     let room = memory.of_each(sharing, sharing);
-    let cache = |blocks| CacheSize { blocks, block_tokens };
     let kv_blocks = if let Some(blocks) = spread.kv_blocks {
         blocks
     } else {
-        memory.check(&needs, sharing)?;
-        usual_blocks::<B>(sizes, &needs, room, CacheUse { block_tokens, most: u64::MAX })?
+        memory.check(&needs(0).all(), sharing)?;
+        usual_blocks::<B>(sizes, part, room, CacheUse { block_tokens, most: u64::MAX })?
     };
-    let (kv, one) = (of_cache::<B>(sizes, cache(kv_blocks)), of_cache::<B>(sizes, cache(1)));
-    memory.check(&[weights, kv, staging], sharing)?;
-    let (experts, kv_tokens) = (of_experts::<B>(sizes, slots).bytes, kv_blocks.saturating_mul(block_tokens));
+    let all = needs(kv_blocks);
+    memory.check(&all.all(), sharing)?;
+    let (experts, kv_tokens) = (of_experts::<B>(sizes, slots), kv_blocks.saturating_mul(block_tokens));
+    let block = of_cache::<B>(sizes, CacheSize { blocks: 1, block_tokens });
     Ok(EachRank {
         slots_per_layer: slots,
         experts,
-        other_weights: weights.bytes - experts,
+        other_weights: all.weights.bytes - experts,
+        activations: all.steps.bytes,
         staging_pages,
-        staging: staging.bytes,
+        staging: all.staging.bytes,
         kv_blocks,
         kv_tokens,
-        kv_bytes_of_a_token: one.bytes / block_tokens as u64,
-        kv: kv.bytes,
+        kv_bytes_of_a_token: block / block_tokens as u64,
+        kv: all.cache.bytes,
         context_tokens: kv_tokens.min(config.max_positions),
-        total: weights.bytes + staging.bytes + kv.bytes,
+        total: all.bytes(),
         memory: room,
     })
 }

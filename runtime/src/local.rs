@@ -18,7 +18,7 @@ use crate::coordinator::settings::{CoordinatorSettings, RankNeeds};
 use crate::coordinator::start::{Coordinator, StartError};
 use crate::device::{DeviceOptions, OnDevice};
 use crate::fabric::secret::Secret;
-use crate::memory::{CacheUse, Memory, TooLarge, of_cache, of_staging, of_weights, usual_blocks};
+use crate::memory::{CacheUse, Memory, Needs, RankPart, TooLarge, usual_blocks};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::forward::CacheSize;
 use crate::model::sizes::Sizes;
@@ -96,7 +96,8 @@ pub async fn run(settings: LocalSettings, stop: impl Future<Output = ()>) -> Res
     // Of a map that is given nobody knows yet how many slots it has; there are no fewer.
     let slots = (experts + coordinator.redundancy.unwrap_or(0)) / ranks.max(1);
     let staging_pages = coordinator.staging_pages.unwrap_or_else(|| usual_staging_pages(0));
-    kv_blocks(RankNeeds { slots, staging_pages, kv_tokens: u64::MAX })?;
+    let part = RankPart { ranks, slots, staging_pages, step_tokens: coordinator.limits.step_tokens };
+    kv_blocks(RankNeeds { part, kv_tokens: u64::MAX })?;
     let coordinator = Coordinator::start(&coordinator)?;
     let device = DeviceArguments { kv_blocks: kv_blocks(coordinator.rank())?, backend: Some(kind), ..device };
     let (failures, mut failed) = mpsc::channel(1);
@@ -149,18 +150,19 @@ impl OnDevice for Sharing<'_> {
 
 impl Sharing<'_> {
     fn kv_blocks<B: Backend>(self, memory: Memory) -> Result<u32, TooLarge> {
-        let Self { sizes, rank, device, ranks } = self;
-        let (weights, staging) = (of_weights::<B>(sizes, rank.slots), of_staging::<B>(sizes, rank.staging_pages));
+        let Self { sizes, rank: RankNeeds { part, kv_tokens }, device, ranks } = self;
         let block_tokens = device.block_tokens as usize;
+        let check = |blocks: u32| {
+            let cache = CacheSize { blocks: blocks as usize, block_tokens };
+            memory.check(&Needs::of::<B>(sizes, part, cache).all(), ranks)
+        };
         if let Some(blocks) = device.kv_blocks {
-            let cache = of_cache::<B>(sizes, CacheSize { blocks: blocks as usize, block_tokens });
-            memory.check(&[weights, cache, staging], ranks)?;
+            check(blocks)?;
             return Ok(blocks);
         }
-        let needs = [weights, staging];
-        memory.check(&needs, ranks)?;
-        let cache = CacheUse { block_tokens, most: rank.kv_tokens };
-        Ok(usual_blocks::<B>(sizes, &needs, memory.of_each(ranks, ranks), cache)? as u32)
+        check(0)?;
+        let cache = CacheUse { block_tokens, most: kv_tokens };
+        Ok(usual_blocks::<B>(sizes, part, memory.of_each(ranks, ranks), cache)? as u32)
     }
 }
 

@@ -1,6 +1,8 @@
 //! How much memory a rank can have at most, of its device or its machine, so that what never fits is refused before any of it is
 //! taken. Weights, pages and the KV cache are the device's; where that has none of its own, they are the process's.
 
+mod needs;
+
 use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::path::Path;
@@ -9,13 +11,9 @@ use kernels::{Backend, DeviceError, DeviceMemory};
 use rustix::process::{Resource, getrlimit};
 use thiserror::Error;
 
-use crate::model::attention::cache_shape;
-use crate::model::forward::CacheSize;
-use crate::model::sizes::Sizes;
-
-/// What of the memory that weights, experts and staging pages leave to a rank its KV cache takes where nobody says how much; the
-/// rest is for activations and messages.
-const CACHE_SHARE: f64 = 0.8;
+pub use self::needs::{
+    CacheUse, MOST_BLOCKS, MemoryUser, Need, Needs, RankPart, of_cache, of_experts, of_shared, usual_blocks,
+};
 
 /// The most memory that there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,66 +33,47 @@ struct Limit {
     of: &'static str,
 }
 
-/// What takes memory for as long as a rank serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemoryUser {
-    /// The weights of the model.
-    Weights,
-    /// The KV cache, of so many blocks.
-    KvBlocks(u64),
-    /// The pages that moves are received into, so many.
-    StagingPages(u64),
-}
-
-impl Display for MemoryUser {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Weights => formatter.write_str("the weights of the model"),
-            Self::KvBlocks(blocks) => write!(formatter, "kv-blocks {blocks}"),
-            Self::StagingPages(pages) => write!(formatter, "staging-pages {pages}"),
-        }
-    }
-}
-
-/// What of its memory a rank needs for something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Need {
-    /// For what.
-    pub user: MemoryUser,
-    /// Bytes of it.
-    pub bytes: u64,
-}
-
-/// What there is beside what is refused.
-const WEIGHTS: &str = "of weights";
-
 /// More memory is asked for than there is. Nothing but another setting or another machine helps.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub struct TooLarge {
     need: Need,
-    /// Bytes of each rank that are asked for already, with which this has to fit.
-    beside: u64,
-    /// For what.
-    what: &'static str,
+    /// What each rank is asked for already, with which this has to fit.
+    beside: Vec<Need>,
     ranks: usize,
     limit: Limit,
 }
 
 impl Display for TooLarge {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let &Self { need: Need { user, bytes }, beside, what, ranks, limit: Limit { bytes: most, of } } = self;
+        let &Self { need: Need { user, bytes }, ref beside, ranks, limit: Limit { bytes: most, of } } = self;
+        let has_cache = beside.iter().any(|need| matches!(need.user, MemoryUser::KvBlocks(_)));
         let advice = match user {
             MemoryUser::Weights | MemoryUser::KvBlocks(1) => "serve a smaller model, or give it more memory",
-            MemoryUser::StagingPages(_) if what != WEIGHTS => "lower it, or kv-blocks",
-            MemoryUser::KvBlocks(_) | MemoryUser::StagingPages(_) => "lower it",
+            MemoryUser::Steps(_) | MemoryUser::StagingPages(_) if has_cache => "lower it, or kv-blocks",
+            MemoryUser::KvBlocks(_) | MemoryUser::Steps(_) | MemoryUser::StagingPages(_) => "lower it",
         };
         let verb = if user == MemoryUser::Weights { "take" } else { "takes" };
         write!(formatter, "{user} {verb} {} on {ranks} rank(s)", amount(bytes, ranks))?;
-        if beside > 0 {
-            write!(formatter, ", beside {} {what}", amount(beside, ranks))?;
+        let all = total(beside);
+        let names: Vec<&str> = beside.iter().map(|need| need.user.in_a_list()).collect();
+        match &names[..] {
+            [] => {}
+            [one] => write!(formatter, ", beside {} of {one}", amount(all, ranks))?,
+            [several @ .., last] => {
+                write!(formatter, ", beside {} of {} and {last}", amount(all, ranks), several.join(", "))?;
+            }
         }
         write!(formatter, ", and {of} has {}; {advice}", amount(most, 1))
     }
+}
+
+fn total(needs: &[Need]) -> u64 {
+    needs.iter().map(|need| need.bytes).fold(0, u64::saturating_add)
+}
+
+/// Those that take anything.
+fn taken(needs: &[Need]) -> Vec<Need> {
+    needs.iter().filter(|need| need.bytes > 0).copied().collect()
 }
 
 fn amount(bytes: u64, times: usize) -> String {
@@ -171,82 +150,16 @@ impl Memory {
     /// # Errors
     /// If they cannot.
     pub fn check(self, needs: &[Need], ranks: usize) -> Result<(), TooLarge> {
-        let (mut beside, mut what) = (0_u64, WEIGHTS);
-        for &need in needs {
-            let each = beside.saturating_add(need.bytes);
+        for (index, &need) in needs.iter().enumerate() {
+            let (beside, each) = (&needs[..index], total(&needs[..=index]));
             for (ranks, limit) in [(ranks, self.shared), (1, self.own)] {
                 if u128::from(each).saturating_mul(ranks as u128) > limit.bytes.into() {
-                    return Err(TooLarge { need, beside, what, ranks, limit });
+                    return Err(TooLarge { need, beside: taken(beside), ranks, limit });
                 }
-            }
-            beside = each;
-            if matches!(need.user, MemoryUser::KvBlocks(_)) {
-                what = "of weights and KV cache";
             }
         }
         Ok(())
     }
-}
-
-/// What a KV cache is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CacheUse {
-    /// Tokens of a block.
-    pub block_tokens: usize,
-    /// Tokens of all sequences that a rank may ever have; more are of no use.
-    pub most: u64,
-}
-
-/// The most blocks of a KV cache: the coordinator keeps a list of them.
-pub const MOST_BLOCKS: u32 = 1 << 24;
-
-/// What a rank takes for weights that has so many experts of each MoE layer, and for the angles of all positions.
-#[must_use]
-pub fn of_weights<B: Backend>(sizes: &Sizes, experts: usize) -> Need {
-    let Need { bytes, .. } = of_experts::<B>(sizes, experts);
-    Need { user: MemoryUser::Weights, bytes: sizes.shared.saturating_add(bytes) }
-}
-
-/// The blocks of a KV cache that takes its share of what `needs` leave of `room` bytes, and no more tokens than are of use.
-///
-/// # Errors
-/// If that is not even one block.
-pub fn usual_blocks<B: Backend>(sizes: &Sizes, needs: &[Need], room: u64, cache: CacheUse) -> Result<usize, TooLarge> {
-    let CacheUse { block_tokens, most } = cache;
-    let taken = needs.iter().map(|need| need.bytes).fold(0, u64::saturating_add);
-    let one = of_cache::<B>(sizes, CacheSize { blocks: 1, block_tokens });
-    let share = room.saturating_sub(taken) as f64 * CACHE_SHARE;
-    let blocks = (share as u64 / one.bytes.max(1)).min(most.div_ceil(block_tokens as u64)).min(MOST_BLOCKS.into());
-    if blocks == 0 {
-        let limit = Limit { bytes: room, of: "it" };
-        return Err(TooLarge { need: one, beside: taken, what: "of weights and staging pages", ranks: 1, limit });
-    }
-    Ok(blocks as usize)
-}
-
-/// What of a rank's weights the experts take.
-#[must_use]
-pub fn of_experts<B: Backend>(sizes: &Sizes, experts: usize) -> Need {
-    let pages = (sizes.config.sparse_layers() * experts) as u64;
-    Need { user: MemoryUser::Weights, bytes: page_bytes::<B>(sizes).saturating_mul(pages) }
-}
-
-/// What it takes for its KV cache, over all layers.
-#[must_use]
-pub fn of_cache<B: Backend>(sizes: &Sizes, cache: CacheSize) -> Need {
-    let shape = cache_shape(&sizes.config, cache);
-    let bytes = B::cache_bytes(shape).saturating_mul(sizes.config.layers.len() as u64);
-    Need { user: MemoryUser::KvBlocks(cache.blocks as u64), bytes }
-}
-
-/// What it takes for staging pages.
-#[must_use]
-pub fn of_staging<B: Backend>(sizes: &Sizes, pages: u32) -> Need {
-    Need { user: MemoryUser::StagingPages(pages.into()), bytes: page_bytes::<B>(sizes).saturating_mul(pages.into()) }
-}
-
-fn page_bytes<B: Backend>(sizes: &Sizes) -> u64 {
-    B::page_bytes(sizes.expert) as u64
 }
 
 /// Bytes of a line of `/proc/meminfo`.
@@ -280,10 +193,7 @@ fn limit_files(groups: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use kernels::cpu::Cpu;
-
     use super::*;
-    use crate::model::checkpoint::Checkpoint;
 
     #[test]
     fn what_fits_is_taken_and_what_does_not_is_refused_with_what_there_is() {
@@ -293,6 +203,7 @@ mod tests {
         let weights = |bytes| Need { user: MemoryUser::Weights, bytes };
         let cache = |blocks, bytes| Need { user: MemoryUser::KvBlocks(blocks), bytes };
         let staging = |pages, bytes| Need { user: MemoryUser::StagingPages(pages), bytes };
+        let steps = |tokens, bytes| Need { user: MemoryUser::Steps(tokens), bytes };
         let (gib, mib) = (1 << 30, 1 << 20);
         assert_eq!(memory.check(&[], 2), Ok(()));
         assert_eq!(memory.check(&[weights(gib), cache(2048, 3 * gib)], 2), Ok(()));
@@ -327,50 +238,24 @@ mod tests {
                 "staging-pages 9 takes 4.0 GiB on 2 rank(s), beside 6.0 GiB of weights and KV cache, and this container \
                  has 8.0 GiB; lower it, or kv-blocks",
             ),
+            (
+                &[weights(gib), cache(0, 0), steps(512, 4 * gib)],
+                2,
+                "max-step-tokens 512 takes 8.0 GiB on 2 rank(s), beside 2.0 GiB of weights, and this container has 8.0 GiB; \
+                 lower it",
+            ),
+            (
+                &[weights(gib), cache(9, gib), steps(512, gib), staging(9, 2 * gib)],
+                2,
+                "staging-pages 9 takes 4.0 GiB on 2 rank(s), beside 6.0 GiB of weights, KV cache and activations, and this \
+                 container has 8.0 GiB; lower it, or kv-blocks",
+            ),
         ] {
             assert_eq!(memory.check(needs, ranks).unwrap_err().to_string(), said);
         }
-        let most = [weights(1), cache(1, 1), staging(u64::MAX, u64::MAX)];
+        let most = [weights(1), cache(1, 1), steps(1, 1), staging(u64::MAX, u64::MAX)];
         let said = memory.check(&most, usize::MAX).unwrap_err().to_string();
         assert!(said.len() <= 300, "{said}");
-    }
-
-    #[test]
-    fn what_a_rank_takes_is_what_its_process_then_has() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/models/tiny-moe");
-        let checkpoint = Checkpoint::open(Path::new(folder)).unwrap();
-        let sizes = checkpoint.sizes();
-        let page = Cpu::page_bytes(sizes.expert) as u64;
-        let layers = checkpoint.config().sparse_layers() as u64;
-        let [none, all] =
-            [0, checkpoint.config().experts.count].map(|experts| of_weights::<Cpu>(&sizes, experts).bytes);
-        assert_eq!(all - none, page * layers * checkpoint.config().experts.count as u64);
-        // All of its tensors are bfloat16, and as bytes of a file they are as many as in memory, but for norms, which are
-        // twice as wide, and the ends of rows.
-        let (least, most) = (checkpoint.bytes(), checkpoint.bytes() * 5 / 4);
-        let twice = if checkpoint.config().tied_embeddings { none } else { 0 };
-        assert!((least..most + twice).contains(&all), "{least} {all} {most}");
-        assert_eq!(of_staging::<Cpu>(&sizes, 3).bytes, 3 * page);
-    }
-
-    #[test]
-    fn a_cache_takes_its_share_of_what_the_rest_leaves_and_no_more_than_it_can_use() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/models/tiny-moe");
-        let sizes = Checkpoint::open(Path::new(folder)).unwrap().sizes();
-        let needs = [of_weights::<Cpu>(&sizes, 8), of_staging::<Cpu>(&sizes, 2)];
-        let (taken, block_tokens) = (needs[0].bytes + needs[1].bytes, 16);
-        let one = of_cache::<Cpu>(&sizes, CacheSize { blocks: 1, block_tokens }).bytes;
-        let blocks = |room, most| usual_blocks::<Cpu>(&sizes, &needs, room, CacheUse { block_tokens, most });
-        assert_eq!(blocks(taken + 100 * one, u64::MAX), Ok(80));
-        assert_eq!(blocks(taken + 100 * one, 17), Ok(2));
-        assert_eq!(blocks(u64::MAX, u64::MAX), Ok(MOST_BLOCKS as usize));
-        for room in [0, taken, taken + one] {
-            let said = blocks(room, u64::MAX).unwrap_err().to_string();
-            assert!(
-                said.starts_with("kv-blocks 1 takes ") && said.contains(" of weights and staging pages, and it has ")
-            );
-            assert!(said.ends_with("; serve a smaller model, or give it more memory"), "{said}");
-        }
     }
 
     #[test]

@@ -37,7 +37,7 @@ use crate::experts::mover::{Faults, PageServer};
 use crate::fabric::framing::Closer;
 use crate::fabric::mesh::StepPort;
 use crate::fabric::secret::{Secret, random};
-use crate::memory::{self, CacheUse, Memory, TooLarge, of_cache, of_staging, of_weights};
+use crate::memory::{self, CacheUse, Memory, Needs, RankPart, TooLarge, of_cache, of_shared};
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::forward::{Angles, CacheSize, LoadModelError, Model, expert_shape};
 use crate::protocol::{FromRank, ProcessId, RankDevice};
@@ -326,8 +326,9 @@ impl<B: Backend> Worker<B> {
         tracing::info!(name, memory = memory.most(), "this rank computes on {kind}");
         let (page_layout, page_bytes) = (B::PAGE_LAYOUT.to_owned(), B::page_bytes(expert_shape(&checkpoint)) as u64);
         let said = RankDevice { kind, name, unit, page_layout, page_bytes, memory: memory.most().unwrap_or(0) };
-        let needs = [of_weights::<B>(&sizes, 0)].into_iter().chain(cache.map(|cache| of_cache::<B>(&sizes, cache)));
-        memory.check(&needs.collect::<Vec<_>>(), 1)?;
+        // Of its part in a group it knows nothing yet.
+        let needs = Needs::of::<B>(&sizes, RankPart::default(), cache.unwrap_or(CacheSize { blocks: 0, block_tokens }));
+        memory.check(&needs.all(), 1)?;
         let steps = StepPort::start(listen(settings.listen)?, &threads)?;
         let server = PageServer::start(listen(settings.move_listen)?, &threads)?;
         let (loading, observer, engine_threads) = (Arc::clone(&checkpoint), metrics.clone(), threads.clone());
@@ -380,28 +381,22 @@ impl<B: Backend> Worker<B> {
         Ok(())
     }
 
-    /// Checks that there is memory for so many slots of each layer and staging pages, and for its KV cache, which is sized once: for
-    /// so many tokens at most, on a device that it shares with so many ranks, itself among them.
-    fn room_for(
-        &mut self,
-        slots: usize,
-        staging_pages: u32,
-        (kv_tokens, neighbours): (u64, usize),
-    ) -> Result<CacheSize, SessionError> {
+    /// Checks that there is memory for its part in a group, and for its KV cache, which is sized once: for so many tokens at most, on
+    /// a device that it shares with so many ranks, itself among them.
+    fn room_for(&mut self, part: RankPart, kv_tokens: u64, neighbours: usize) -> Result<CacheSize, SessionError> {
         let (sizes, block_tokens) = (self.checkpoint.sizes(), self.settings.block_tokens);
-        let memory = Memory::of_device(&*self.device)?.with_taken(self.weights.taken(sizes.shared));
-        let (weights, staging) = (of_weights::<B>(&sizes, slots), of_staging::<B>(&sizes, staging_pages));
+        let memory = Memory::of_device(&*self.device)?.with_taken(self.weights.taken(of_shared::<B>(&sizes)));
+        let check = |cache| memory.check(&Needs::of::<B>(&sizes, part, cache).all(), 1);
         if let Some(cache) = self.cache {
-            memory.check(&[weights, of_cache::<B>(&sizes, cache), staging], 1)?;
+            check(cache)?;
             return Ok(cache);
         }
-        let needs = [weights, staging];
-        memory.check(&needs, 1)?;
+        check(CacheSize { blocks: 0, block_tokens })?;
         let room = memory.of_each(if memory.is_shared() { neighbours } else { 1 }, 1);
-        let blocks = memory::usual_blocks::<B>(&sizes, &needs, room, CacheUse { block_tokens, most: kv_tokens })?;
+        let blocks = memory::usual_blocks::<B>(&sizes, part, room, CacheUse { block_tokens, most: kv_tokens })?;
         let cache = CacheSize { blocks, block_tokens };
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-        let (bytes, tokens) = (gib(of_cache::<B>(&sizes, cache).bytes), blocks * block_tokens);
+        let (bytes, tokens) = (gib(of_cache::<B>(&sizes, cache)), blocks * block_tokens);
         tracing::info!(
             "the KV cache holds {tokens} tokens in {bytes:.2} GiB, of the {:.2} GiB that this rank has",
             gib(room)

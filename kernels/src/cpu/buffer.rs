@@ -17,8 +17,8 @@ pub struct Buffer<T> {
 
 impl<T: Zeroable> Buffer<T> {
     pub(crate) fn new(capacity: usize) -> Result<Self, DeviceError> {
-        let bytes = (capacity as u64).saturating_mul(size_of::<T>() as u64);
-        let values = try_zeroed_slice_box(capacity).map_err(|()| DeviceError::Memory { bytes })?;
+        let values =
+            try_zeroed_slice_box(capacity).map_err(|()| DeviceError::Memory { bytes: bytes_of::<T>(capacity) })?;
         Ok(Self { values, len: 0 })
     }
 
@@ -29,6 +29,14 @@ impl<T: Zeroable> Buffer<T> {
     pub(crate) fn set_len(&mut self, len: usize) {
         assert!(len <= self.values.len(), "{len} elements in a buffer of {}", self.values.len());
         self.len = len;
+    }
+}
+
+#[cfg(test)]
+impl<T> Buffer<T> {
+    /// All that it has room for.
+    pub(crate) fn whole(&self) -> &[T] {
+        &self.values
     }
 }
 
@@ -55,11 +63,15 @@ impl<T> DerefMut for Buffer<T> {
     }
 }
 
+/// Bytes of so many items.
+pub(crate) const fn bytes_of<T>(items: usize) -> u64 {
+    (items as u64).saturating_mul(size_of::<T>() as u64)
+}
+
 /// An empty list with room for this many items.
 pub(crate) fn list<T>(capacity: usize) -> Result<Vec<T>, DeviceError> {
     let mut list = Vec::new();
-    let bytes = (capacity as u64).saturating_mul(size_of::<T>() as u64);
-    list.try_reserve_exact(capacity).map_err(|_| DeviceError::Memory { bytes })?;
+    list.try_reserve_exact(capacity).map_err(|_| DeviceError::Memory { bytes: bytes_of::<T>(capacity) })?;
     Ok(list)
 }
 

@@ -89,7 +89,9 @@ impl Pages {
         Self { shape, pages: RwLock::new(Vec::new()) }
     }
 
-    pub(crate) const fn shape(&self) -> PageShape {
+    /// What they hold.
+    #[must_use]
+    pub const fn shape(&self) -> PageShape {
         self.shape
     }
 

@@ -1,7 +1,7 @@
 //! Which rows go through which slots of this rank in one layer, and where their results are. Bookkeeping in lists; the
 //! arithmetic is elsewhere.
 
-use super::buffer::{Buffer, list};
+use super::buffer::{Buffer, bytes_of, list};
 use super::feed_forward::Groups;
 use crate::arena::PageId;
 use crate::error::DeviceError;
@@ -21,6 +21,16 @@ impl Slots {
     pub(crate) fn new(group: GroupShape, layers: Vec<LayerRouting>) -> Self {
         assert!(layers.iter().map(|layer| layer.layer).eq(0..group.layers), "every layer in order");
         Self { layers, pairs: vec![0; group.layers * group.slots] }
+    }
+
+    /// What those of a group take, with so many experts in each layer.
+    pub(crate) const fn bytes(group: GroupShape, experts: usize) -> u64 {
+        let GroupShape { ranks, layers, slots, .. } = group;
+        let physical = ranks.saturating_mul(slots);
+        let copies = bytes_of::<u32>(experts + 1).saturating_add(bytes_of::<(Slot, u32)>(physical));
+        let pages = bytes_of::<(PageId, u32)>(slots);
+        let layer = copies.saturating_add(pages).saturating_add(bytes_of::<LayerRouting>(1));
+        layer.saturating_mul(layers as u64)
     }
 
     /// A step begins.
@@ -85,6 +95,15 @@ impl Routing {
             bases: vec![0; group.ranks],
             results: list(chosen)?,
         })
+    }
+
+    /// What that of a group takes.
+    pub(crate) const fn bytes(group: GroupShape) -> u64 {
+        let GroupShape { ranks, slots, top_k, tokens, .. } = group;
+        let chosen = bytes_of::<(u32, f32, Destination, u32)>(tokens.saturating_mul(top_k));
+        let pairs = bytes_of::<(Pair, u32, u32)>(group.pairs());
+        let of_slots = bytes_of::<(u32, u32)>(slots + 1).saturating_add(bytes_of::<PageId>(slots));
+        chosen.saturating_add(pairs).saturating_add(of_slots).saturating_add(bytes_of::<(u32, u32)>(ranks))
     }
 
     /// Chooses a slot for each of the experts of tokens that are called so in their sequences.
@@ -175,3 +194,6 @@ impl Routing {
         (&self.results, &self.weights)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::buffer::list;
+use super::buffer::{bytes_of, list};
 use super::threads::Threads;
-use crate::batch::{Asked, Draw, MOST_BEST, Sampled, Scored, StepArea, StepLimits};
+use crate::batch::{Asked, Draw, MOST_BEST, Sampled, Scored, Span, StepArea, StepLimits};
 use crate::error::DeviceError;
 
 /// What a step computes, and what it left.
@@ -32,6 +32,14 @@ impl Batch {
             changes: Vec::new(),
         };
         Ok(Self { limits, area, sampled: list(tokens)?, best: list(tokens.saturating_mul(MOST_BEST))? })
+    }
+
+    /// What one of these limits takes.
+    pub(crate) const fn bytes(limits: StepLimits) -> u64 {
+        let StepLimits { tokens, blocks, .. } = limits;
+        let each = 3 * size_of::<u32>() + size_of::<Span>() + size_of::<Asked>() + size_of::<Sampled>();
+        let each = each + MOST_BEST * size_of::<Scored>();
+        bytes_of::<u8>(tokens.saturating_mul(each)).saturating_add(bytes_of::<u32>(blocks))
     }
 
     /// A step begins.

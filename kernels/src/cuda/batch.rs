@@ -7,13 +7,14 @@ use std::sync::Arc;
 use super::context::Context;
 use super::memory::{Allocation, Mapped};
 use super::parameters::{
-    ASKED_DRAW, ASKED_SCORE, ASKED_SUM, Address, AttentionItem, PART_TOKENS, Rows, SamplePart, StepAsked, StepHeader,
-    StepLayout, StepSampled, StepScored, StepSpan,
+    ASKED_DRAW, ASKED_SCORE, ASKED_SUM, Address, AttentionItem, PART_TOKENS, Rows, SamplePart, SlotTables, StepAsked,
+    StepHeader, StepLayout, StepSampled, StepScored, StepSpan,
 };
 use super::routing::Slots;
 use super::weights::check_width;
 use crate::batch::{Asked, MOST_BEST, Sampled, Scored, Span, StepArea, StepLimits};
 use crate::error::DeviceError;
+use crate::routing::GroupShape;
 
 /// Partial results of attention that a step has room for, each of 256 keys of one token; tokens for which there is no room are
 /// computed whole. As many as keep a large GPU busy.
@@ -69,19 +70,37 @@ pub(super) struct Scratch {
 
 impl Scratch {
     fn new(context: &Arc<Context>, limits: &StepLimits, rows: usize) -> Result<Self, DeviceError> {
-        let StepLimits { tokens, logit_rows, vocabulary, hidden, intermediate, heads, .. } = *limits;
-        let memory = |elements: usize, bytes: usize| Allocation::new(context, elements.saturating_mul(bytes));
-        let rounded_elements = rows.saturating_mul(hidden).max(tokens.saturating_mul(heads.query_width()));
-        let between_elements = tokens.saturating_mul(intermediate);
+        let elements @ [rounded_elements, between_elements, ..] = Self::elements(limits, rows);
+        let [rounded, between, partials, parts, weights] =
+            Self::lists(elements).map(|bytes| Allocation::new(context, bytes));
         Ok(Self {
-            rounded: memory(rounded_elements, size_of::<u16>())?,
+            rounded: rounded?,
             rounded_elements,
-            between: memory(between_elements, size_of::<f32>())?,
+            between: between?,
             between_elements,
-            partials: memory(MOST_PARTIALS * heads.query * (heads.dimension + 2), size_of::<f32>())?,
-            parts: memory(logit_rows * vocabulary.div_ceil(PART_TOKENS), size_of::<SamplePart>())?,
-            weights: memory(logit_rows.saturating_mul(vocabulary), size_of::<f32>())?,
+            partials: partials?,
+            parts: parts?,
+            weights: weights?,
         })
+    }
+
+    /// Elements of each, in the order of the fields.
+    fn elements(limits: &StepLimits, rows: usize) -> [usize; 5] {
+        let StepLimits { tokens, logit_rows, vocabulary, hidden, intermediate, heads, .. } = *limits;
+        [
+            rows.saturating_mul(hidden).max(tokens.saturating_mul(heads.query_width())),
+            tokens.saturating_mul(intermediate),
+            MOST_PARTIALS * heads.query * (heads.dimension + 2),
+            logit_rows * vocabulary.div_ceil(PART_TOKENS),
+            logit_rows.saturating_mul(vocabulary),
+        ]
+    }
+
+    /// Bytes of as many elements.
+    fn lists(elements: [usize; 5]) -> [usize; 5] {
+        let float = size_of::<f32>();
+        let widths = [size_of::<u16>(), float, float, size_of::<SamplePart>(), float];
+        std::array::from_fn(|index| elements[index].saturating_mul(widths[index]))
     }
 }
 
@@ -100,16 +119,17 @@ impl Batch {
         let change_words = slots.change_words();
         let layout = StepLayout::new(tokens, blocks, slots.group().layers, change_words);
         let bytes = layout.words as usize * size_of::<u32>();
-        let memory = |count: usize, bytes: usize| Allocation::new(context, count.saturating_mul(bytes));
+        let [copy, items, words, sampled, best] =
+            Self::lists(tokens, bytes).map(|bytes| Allocation::new(context, bytes));
         Ok(Self {
             layout,
             change_words,
             area: Mapped::new(context, bytes)?,
-            copy: memory(1, bytes)?,
-            items: memory(tokens.saturating_add(MOST_PARTIALS), size_of::<AttentionItem>())?,
-            words: memory(2, size_of::<u32>())?,
-            sampled: memory(tokens, size_of::<StepSampled>())?,
-            best: memory(tokens.saturating_mul(MOST_BEST), size_of::<StepScored>())?,
+            copy: copy?,
+            items: items?,
+            words: words?,
+            sampled: sampled?,
+            best: best?,
             answers: Mapped::new(context, error_at(tokens) + size_of::<u64>())?,
             scratch: Arc::new(Scratch::new(context, &limits, slots.group().rows())?),
             limits,
@@ -118,6 +138,28 @@ impl Batch {
             attention: 0,
             is_under_way: Cell::new(false),
         })
+    }
+
+    /// Bytes of the copy, the items, the words and the answers of a step of so many tokens, whose area has so many bytes.
+    fn lists(tokens: usize, area: usize) -> [usize; 5] {
+        let lists = [
+            (1, area),
+            (tokens.saturating_add(MOST_PARTIALS), size_of::<AttentionItem>()),
+            (2, size_of::<u32>()),
+            (tokens, size_of::<StepSampled>()),
+            (tokens.saturating_mul(MOST_BEST), size_of::<StepScored>()),
+        ];
+        lists.map(|(elements, bytes)| elements.saturating_mul(bytes))
+    }
+
+    /// What one takes of the device's memory, for a group of a model with so many experts in each layer.
+    pub(super) fn bytes(limits: &StepLimits, group: GroupShape, experts: usize) -> usize {
+        let GroupShape { ranks, layers, slots, .. } = group;
+        let change_words = SlotTables::change_words(experts, ranks.saturating_mul(slots), slots);
+        let area = StepLayout::new(limits.tokens, limits.blocks, layers, change_words).words as usize;
+        let own = Self::lists(limits.tokens, area.saturating_mul(size_of::<u32>()));
+        let scratch = Scratch::lists(Scratch::elements(limits, group.rows()));
+        own.into_iter().chain(scratch).fold(0, usize::saturating_add)
     }
 
     /// Whether the device may still read what the host prepared last.

@@ -40,19 +40,20 @@ impl Slots {
         let experts = layers.first().map_or(0, |layer| layer.copies.starts.len().saturating_sub(1));
         let physical = group.ranks * group.slots;
         let mut memory = Vec::new();
-        let mut list = |elements: usize, bytes: usize| -> Result<Address, DeviceError> {
-            let made = Allocation::new(context, group.layers * elements * bytes)?;
+        let mut list = |bytes: usize| -> Result<Address, DeviceError> {
+            let made = Allocation::new(context, bytes)?;
             let address = made.address();
-            transfers.zero(address, group.layers * elements * bytes)?;
+            transfers.zero(address, bytes)?;
             memory.push(made);
             Ok(address)
         };
+        let [starts, slots, bounds, pages, pairs] = Self::lists(group, experts);
         let tables = SlotTables {
-            starts: list(experts + 1, size_of::<u32>())?,
-            slots: list(physical, size_of::<TableSlot>())?,
-            bounds: list(physical, size_of::<u32>())?,
-            pages: list(group.slots, size_of::<PageId>())?,
-            pairs: list(group.slots, size_of::<u32>())?,
+            starts: list(starts)?,
+            slots: list(slots)?,
+            bounds: list(bounds)?,
+            pages: list(pages)?,
+            pairs: list(pairs)?,
             layers: group.layers as u32,
             experts: experts as u32,
             physical: physical as u32,
@@ -70,6 +71,24 @@ impl Slots {
             transfers.put(address, bytemuck::cast_slice(&part))?;
         }
         Ok(slots)
+    }
+
+    /// Bytes of starts, slots, bounds, pages and pairs of all layers, with so many experts in each.
+    fn lists(group: GroupShape, experts: usize) -> [usize; 5] {
+        let (physical, word) = (group.ranks.saturating_mul(group.slots), size_of::<u32>());
+        let of_layer = [
+            (experts + 1, word),
+            (physical, size_of::<TableSlot>()),
+            (physical, word),
+            (group.slots, size_of::<PageId>()),
+            (group.slots, word),
+        ];
+        of_layer.map(|(elements, bytes)| group.layers.saturating_mul(elements).saturating_mul(bytes))
+    }
+
+    /// What those of a group take of the device's memory.
+    pub(super) fn bytes(group: GroupShape, experts: usize) -> usize {
+        Self::lists(group, experts).into_iter().fold(0, usize::saturating_add)
     }
 
     pub(super) const fn group(&self) -> GroupShape {
@@ -178,44 +197,68 @@ pub struct Routing {
 
 impl Routing {
     pub(super) fn new(context: &Arc<Context>, group: GroupShape, page: PageShape) -> Result<Self, DeviceError> {
-        let (chosen, pairs) = (group.tokens.saturating_mul(group.top_k), group.pairs());
         let mut memory = Vec::new();
-        let mut list = |elements: usize, bytes: usize| -> Result<Address, DeviceError> {
-            let made = Allocation::new(context, elements.saturating_mul(bytes))?;
+        let mut list = |bytes: usize| -> Result<Address, DeviceError> {
+            let made = Allocation::new(context, bytes)?;
             let address = made.address();
             memory.push(made);
             Ok(address)
         };
-        let word = size_of::<u32>();
+        let [experts, weights, destinations, given, pairs, places, starts, rows, bases, counts, between] =
+            Self::lists(group, page);
         let tables = RoutingTables {
-            experts: list(chosen, word)?,
-            weights: list(chosen, size_of::<f32>())?,
-            destinations: list(chosen, size_of::<PairDestination>())?,
-            given: list(group.ranks, word)?,
-            pairs: list(pairs, size_of::<SlotPair>())?,
-            places: list(pairs, word)?,
-            starts: list(group.slots + 1, word)?,
-            rows: list(pairs, word)?,
-            bases: list(group.ranks, word)?,
-            counts: list(ROUTING_COUNTS, word)?,
-            most_pairs: pairs as u32,
+            experts: list(experts)?,
+            weights: list(weights)?,
+            destinations: list(destinations)?,
+            given: list(given)?,
+            pairs: list(pairs)?,
+            places: list(places)?,
+            starts: list(starts)?,
+            rows: list(rows)?,
+            bases: list(bases)?,
+            counts: list(counts)?,
+            most_pairs: group.pairs() as u32,
             top_k: group.top_k as u32,
             ranks: group.ranks as u32,
             rank: group.rank as u32,
         };
-        let bytes = pairs.saturating_mul(page.intermediate).saturating_mul(element_bytes(page.kind));
-        let arriving = if group.ranks > 1 { pairs.saturating_mul(size_of::<SlotPair>()) } else { 0 };
+        let arriving = if group.ranks > 1 { pairs } else { 0 };
         Ok(Self {
             group,
             tables,
             _memory: memory,
-            between: Allocation::new(context, bytes)?,
+            between: Allocation::new(context, between)?,
             arriving: Mapped::new(context, arriving)?,
             tokens: 0,
             own: Cell::new(None),
             arrived: 0,
             page_of: 0,
         })
+    }
+
+    /// Bytes of each of the tables, in their order, and of what is between the layers of the experts.
+    fn lists(group: GroupShape, page: PageShape) -> [usize; 11] {
+        let (chosen, pairs) = (group.tokens.saturating_mul(group.top_k), group.pairs());
+        let word = size_of::<u32>();
+        let lists = [
+            (chosen, word),
+            (chosen, size_of::<f32>()),
+            (chosen, size_of::<PairDestination>()),
+            (group.ranks, word),
+            (pairs, size_of::<SlotPair>()),
+            (pairs, word),
+            (group.slots + 1, word),
+            (pairs, word),
+            (group.ranks, word),
+            (ROUTING_COUNTS, word),
+            (pairs.saturating_mul(page.intermediate), element_bytes(page.kind)),
+        ];
+        lists.map(|(elements, bytes)| elements.saturating_mul(bytes))
+    }
+
+    /// What that of a group takes of the device's memory.
+    pub(super) fn bytes(group: GroupShape, page: PageShape) -> usize {
+        Self::lists(group, page).into_iter().fold(0, usize::saturating_add)
     }
 
     pub(super) const fn tables(&self) -> RoutingTables {

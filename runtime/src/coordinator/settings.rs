@@ -27,6 +27,7 @@ use crate::experts::planner::Planner;
 use crate::experts::rebalance::{self, Rebalancer};
 use crate::experts::record;
 use crate::fabric::secret::Secret;
+use crate::memory::RankPart;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::folder;
 use crate::model::forward::expert_shape;
@@ -107,7 +108,7 @@ pub struct Prepared {
     pub rebalancer: Rebalancer,
     /// How plans are made.
     pub planner: Planner,
-    /// What a rank needs memory for beside its weights.
+    /// What a rank needs memory for.
     pub rank: RankNeeds,
     /// Tokens that the model has.
     pub vocabulary: usize,
@@ -119,13 +120,11 @@ pub struct Prepared {
     pub recorded_at: Option<PathBuf>,
 }
 
-/// What a rank needs memory for beside its weights, and how many experts of each layer it has.
+/// What a rank needs memory for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RankNeeds {
-    /// Slots of each layer.
-    pub slots: usize,
-    /// Staging pages.
-    pub staging_pages: u32,
+    /// Its part in the group.
+    pub part: RankPart,
     /// Tokens of all the sequences that it may have at a time.
     pub kv_tokens: u64,
 }
@@ -155,7 +154,8 @@ impl CoordinatorSettings {
         let slots = map.shape().slots_per_rank;
         let staging_pages = self.staging_pages.unwrap_or_else(|| usual_staging_pages(slots * identity.layers));
         let kv_tokens = (self.limits.running_per_rank as u64).saturating_mul(limits.max_model_len as u64);
-        let rank = RankNeeds { slots, staging_pages, kv_tokens };
+        let part = RankPart { ranks: self.ranks, slots, staging_pages, step_tokens: self.limits.step_tokens };
+        let rank = RankNeeds { part, kv_tokens };
         let planner = Planner {
             policy: self.policy,
             staging_pages,

@@ -115,7 +115,7 @@ impl Coordinator {
             vocabulary,
             top_k,
             step_tokens: settings.limits.step_tokens,
-            staging_pages: rank.staging_pages,
+            staging_pages: rank.part.staging_pages,
             kv_tokens: rank.kv_tokens,
             move_bytes_per_second: settings.move_bytes_per_second,
             silence_limit: FleetSettings::SILENCE_LIMIT,
@@ -318,6 +318,7 @@ mod tests {
 
     use super::*;
     use crate::coordinator::fake::Fake;
+    use crate::memory::RankPart;
     use crate::server::fixture;
 
     /// A coordinator whose ranks are a script.
@@ -332,7 +333,7 @@ mod tests {
             admin: listen(any, "the admin API").unwrap(),
             control: any,
             driver: std::thread::spawn(|| ()),
-            rank: RankNeeds { slots: 2, staging_pages: 2, kv_tokens: 64 },
+            rank: RankNeeds { part: RankPart::default(), kv_tokens: 64 },
             threads,
             ended,
             access: AdminAccess::Loopback,

@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use kernels::backend::PageShape;
 use kernels::tensor::WeightKind;
 use plan::wire::ModelIdentity;
 use rayon::prelude::*;
@@ -158,19 +159,23 @@ impl Checkpoint {
         self.shared().map(|(_, place)| place.bytes()).sum()
     }
 
-    /// Bytes that a rank takes for the same weights: what is no bfloat16 is widened to f32, and a tied matrix is there twice,
-    /// as a table and as a matrix.
-    #[must_use]
-    pub fn shared_memory(&self) -> u64 {
-        let held = |(_, place): (_, &Place)| elements(&place.shape) * if place.dtype == Dtype::BF16 { 2 } else { 4 };
-        let tied = self.tensors.get_key_value(self.config.names.embedding).filter(|_| self.config.tied_embeddings);
-        self.shared().chain(tied).map(held).sum()
-    }
-
-    /// What its parts take in memory.
+    /// What its parts take in memory: vectors and what is no bfloat16 are widened to f32, and a tied matrix is there twice, as a
+    /// table and as a matrix.
     #[must_use]
     pub fn sizes(&self) -> Sizes {
-        Sizes::new(self.config.clone(), self.expert_kind, self.shared_memory())
+        let config = &self.config;
+        let is_narrow = |place: &Place| place.dtype == Dtype::BF16 && place.shape.len() > 1;
+        let held = |(_, place): (_, &Place)| elements(&place.shape) * if is_narrow(place) { 2 } else { 4 };
+        let (tied, of_networks) = (self.tensors.get_key_value(config.names.embedding), weights::dense_tensors(config));
+        let alone = self.shared().filter(|(name, _)| !of_networks.contains(*name));
+        let bytes = alone.chain(tied.filter(|_| config.tied_embeddings)).map(held).sum();
+        let network = |(names, intermediate): ([String; 3], usize)| {
+            let is_bf16 = |name: &String| self.tensors.get(name).is_some_and(|place| place.dtype == Dtype::BF16);
+            let kind = if names.iter().all(is_bf16) { WeightKind::Bf16 } else { WeightKind::F32 };
+            PageShape { hidden: config.hidden, intermediate, kind }
+        };
+        let dense = weights::dense_networks(config).map(network).collect();
+        Sizes { config: config.clone(), expert: weights::expert_shape(self), dense, shared: bytes }
     }
 
     fn shared(&self) -> impl Iterator<Item = (&String, &Place)> {

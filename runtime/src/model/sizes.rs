@@ -23,16 +23,18 @@ pub struct Sizes {
     pub config: Config,
     /// An expert's page.
     pub expert: PageShape,
-    /// Bytes of all but the experts, with the angles of all positions.
+    /// The page of each dense layer's network.
+    pub dense: Vec<PageShape>,
+    /// Bytes of all weights that are in no page.
     pub shared: u64,
 }
 
 impl Sizes {
-    /// Of a model whose experts are kept as `kind`, and whose other weights take `bytes`.
-    pub(super) fn new(config: Config, kind: WeightKind, bytes: u64) -> Self {
-        let expert = PageShape { hidden: config.hidden, intermediate: config.experts.intermediate, kind };
-        let angles = (config.max_positions * config.rotary.dimension * size_of::<f32>()) as u64;
-        Self { expert, shared: bytes.saturating_add(angles), config }
+    /// Bytes of the angles by which positions turn queries and keys, with a cache of so many tokens.
+    #[must_use]
+    pub fn angles(&self, tokens: usize) -> u64 {
+        let positions = self.config.max_positions.min(tokens);
+        (positions * self.config.rotary.dimension * size_of::<f32>()) as u64
     }
 
     /// Of the model whose `config.json` is in a folder, with its weights stored as that says.
@@ -51,8 +53,10 @@ impl Sizes {
             WeightKind::Bf16 => 2,
             WeightKind::F32 => 4,
         };
-        let bytes = weights::shared_elements(&config).saturating_mul(width);
-        Self::new(config, kind, bytes)
+        let page = |intermediate| PageShape { hidden: config.hidden, intermediate, kind };
+        let dense = weights::dense_networks(&config).map(|(_, intermediate)| page(intermediate)).collect();
+        let (expert, shared) = (page(config.experts.intermediate), weights::shared_bytes(&config, width));
+        Self { config, expert, dense, shared }
     }
 }
 

@@ -59,18 +59,36 @@ pub(super) fn check(
     Ok((layout, if bf16 { WeightKind::Bf16 } else { WeightKind::F32 }))
 }
 
-/// Weights of all but the experts, as they are in memory: a tied matrix is there twice, as a table and as a matrix.
-pub(super) fn shared_elements(config: &Config) -> u64 {
-    let mut elements = 0_u64;
+/// Bytes in memory of all that is no network, where each element of a matrix takes `width`: vectors are f32, and a tied matrix is
+/// there twice, as a table and as a matrix.
+pub(super) fn shared_bytes(config: &Config, width: u64) -> u64 {
+    let (mut bytes, of_networks) = (0_u64, dense_tensors(config));
     let mut add = |name: String, shape: &[usize]| {
         let times = if name == config.names.embedding && config.tied_embeddings { 2 } else { 1 };
-        if !config.is_of_an_expert(&name) {
-            elements = elements.saturating_add(super::checkpoint::elements(shape).saturating_mul(times));
+        let width = if shape.len() == 1 { size_of::<f32>() as u64 } else { width };
+        if !config.is_of_an_expert(&name) && !of_networks.contains(&name) {
+            bytes = bytes.saturating_add(super::checkpoint::elements(shape).saturating_mul(times * width));
         }
         Ok(())
     };
     expect(config, ExpertLayout::Fused, &mut add).expect("nothing is refused");
-    elements
+    bytes
+}
+
+/// The matrices of each dense layer's network, with its width within.
+pub(super) fn dense_networks(config: &Config) -> impl Iterator<Item = ([String; 3], usize)> {
+    config.layers.iter().enumerate().filter_map(|(layer, feed_forward)| match *feed_forward {
+        FeedForward::Dense { name, intermediate } => {
+            let layer = config.names.layer(layer);
+            Some((network_names(config.names).map(|matrix| format!("{layer}.{name}.{matrix}")), intermediate))
+        }
+        FeedForward::Sparse => None,
+    })
+}
+
+/// The matrices of all dense layers' networks.
+pub(super) fn dense_tensors(config: &Config) -> BTreeSet<String> {
+    dense_networks(config).flat_map(|(names, _)| names).collect()
 }
 
 fn expect(config: &Config, layout: ExpertLayout, add: &mut Expect<'_>) -> Result<(), CheckpointError> {

@@ -63,7 +63,7 @@ pub struct DeviceArguments {
     /// Compute threads of each rank
     #[arg(long, value_name = "T", default_value_t = 1, allow_hyphen_values = true, value_parser = bounds::THREADS.parser::<u16>())]
     pub threads: u16,
-    /// Blocks of each rank's KV cache; 80 % of what memory its weights and staging pages leave it, if it is not given
+    /// Blocks of each rank's KV cache; 80 % of what memory all else leaves it, if it is not given
     #[arg(long, value_name = "B", allow_hyphen_values = true, value_parser = bounds::KV_BLOCKS.parser::<u32>())]
     pub kv_blocks: Option<u32>,
     /// Tokens of a block, a multiple of 16

@@ -28,7 +28,7 @@ use crate::fabric::handshake::call;
 use crate::fabric::mesh::{Dissolver, Largest, Mesh, MeshError, MeshSetup};
 use crate::fabric::purpose::{GroupId, Purpose};
 use crate::fabric::secret::Secret;
-use crate::memory::TooLarge;
+use crate::memory::{RankPart, TooLarge};
 use crate::model::forward::{KvCache, Workspace};
 use crate::protocol::{FromRank, MOST_WORDS, RankAddress, ToRank};
 use crate::quoted::shortened;
@@ -236,7 +236,8 @@ impl<B: Backend> Session<B> {
         }
         let here = (&worker.settings.node, &worker.said.unit);
         let neighbours = plan.ranks.iter().filter(|rank| (&rank.node, &rank.unit) == here).count();
-        let cache = worker.room_for(map.shape().slots_per_rank, staging_pages, (kv_tokens, neighbours))?;
+        let (slots, step_tokens) = (map.shape().slots_per_rank, plan.step_tokens as usize);
+        let cache = worker.room_for(RankPart { ranks, slots, staging_pages, step_tokens }, kv_tokens, neighbours)?;
         let slots = slots_of(&map, rank);
         let loaded = worker.weights.load(&slots, &link.gone)?;
         let held: HeldPages<B> = slots.into_iter().zip(loaded.iter().cloned()).collect();

@@ -15,7 +15,7 @@ use kernels::cpu::{self, Cpu, CpuQueue};
 use kernels::fingerprint::{Fingerprinter, Fingerprints};
 use kernels::queue::{Arrived, Home, Leaving, Returning, Rotation};
 use kernels::routing::{GroupShape, LayerRouting};
-use kernels::tensor::MatrixView;
+use kernels::tensor::{MatrixView, WeightKind};
 use kernels::{Backend, DeviceError, DeviceIdentity, DeviceMemory, PageId, Queue, StepArea};
 
 /// What was asked of a device.
@@ -45,6 +45,15 @@ fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
+/// What a device keeps of a matrix.
+fn bytes_of(view: MatrixView<'_>) -> usize {
+    let width = match view.values().kind() {
+        WeightKind::Bf16 => 2,
+        WeightKind::F32 => 4,
+    };
+    view.values().len() * width
+}
+
 /// The device.
 pub struct Watched {
     cpu: Cpu,
@@ -54,6 +63,8 @@ pub struct Watched {
     pub fault: Fault,
     /// What it has to itself, and which device of its machine it is, if it is not the machine's.
     pub own: Option<(DeviceMemory, &'static str)>,
+    /// Bytes of all memory that was made, but for batches, slots and routing.
+    pub bytes: AtomicU64,
 }
 
 /// What a device's steps fail with, after some more that do not: once. Clones are the same.
@@ -87,12 +98,18 @@ impl Watched {
 
     /// That fails as it is told to.
     pub fn of(cpu: Cpu, fault: Fault) -> Self {
-        Self { cpu, counts: Arc::default(), passed: AtomicU64::new(u64::MAX), fault, own: None }
+        let (counts, passed) = (Arc::default(), AtomicU64::new(u64::MAX));
+        Self { cpu, counts, passed, fault, own: None, bytes: AtomicU64::new(0) }
     }
 
     fn allocate<T>(&self, made: T) -> T {
         count(&self.counts.allocations);
         made
+    }
+
+    fn allocate_bytes<T>(&self, bytes: usize, made: T) -> T {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.allocate(made)
     }
 }
 
@@ -118,6 +135,10 @@ impl Backend for Watched {
         Cpu::cache_bytes(shape)
     }
 
+    fn step_bytes(limits: StepLimits, group: GroupShape, experts: (usize, PageShape)) -> u64 {
+        Cpu::step_bytes(limits, group, experts)
+    }
+
     fn identity(&self) -> DeviceIdentity {
         let identity = self.cpu.identity();
         match self.own {
@@ -136,11 +157,11 @@ impl Backend for Watched {
     }
 
     fn buffer<T: Pod + Send + Sync>(&self, capacity: usize) -> Result<cpu::Buffer<T>, DeviceError> {
-        self.allocate(self.cpu.buffer(capacity))
+        self.allocate_bytes(capacity * size_of::<T>(), self.cpu.buffer(capacity))
     }
 
     fn filled<T: Pod + Send + Sync>(&self, values: &[T]) -> Result<cpu::Buffer<T>, DeviceError> {
-        self.allocate(self.cpu.filled(values))
+        self.allocate_bytes(size_of_val(values), self.cpu.filled(values))
     }
 
     fn batch(&self, limits: StepLimits, slots: &cpu::Slots) -> Result<cpu::Batch, DeviceError> {
@@ -156,11 +177,11 @@ impl Backend for Watched {
     }
 
     fn matrix(&self, view: MatrixView<'_>, bias: Option<&[f32]>) -> Result<cpu::Matrix, DeviceError> {
-        self.allocate(self.cpu.matrix(view, bias))
+        self.allocate_bytes(bytes_of(view) + bias.map_or(0, size_of_val), self.cpu.matrix(view, bias))
     }
 
     fn lookup(&self, view: MatrixView<'_>) -> Result<cpu::Lookup, DeviceError> {
-        self.allocate(self.cpu.lookup(view))
+        self.allocate_bytes(bytes_of(view), self.cpu.lookup(view))
     }
 
     fn pages(&self, shape: PageShape) -> Result<cpu::Pages, DeviceError> {
@@ -168,7 +189,7 @@ impl Backend for Watched {
     }
 
     fn add_page(&self, pages: &cpu::Pages, page: PageId) -> Result<(), DeviceError> {
-        self.allocate(self.cpu.add_page(pages, page))
+        self.allocate_bytes(Cpu::page_bytes(pages.shape()), self.cpu.add_page(pages, page))
     }
 
     fn pack(&self, pages: &cpu::Pages, page: PageId, matrices: [MatrixView<'_>; 3]) {
@@ -196,7 +217,7 @@ impl Backend for Watched {
     }
 
     fn cache(&self, shape: CacheShape) -> Result<cpu::Cache, CacheError> {
-        self.allocate(self.cpu.cache(shape))
+        self.allocate_bytes(Cpu::cache_bytes(shape) as usize, self.cpu.cache(shape))
     }
 }
 

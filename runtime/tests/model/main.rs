@@ -9,5 +9,6 @@ mod device;
 mod fixtures;
 mod group;
 mod invariance;
+mod memory;
 mod parity;
 mod stops;

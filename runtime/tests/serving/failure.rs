@@ -213,7 +213,7 @@ async fn a_rank_that_has_not_the_memory_for_its_part_of_a_group_says_what_to_low
     let (mut rank, _) = group.rank_by(limited_program("-v 3145728"), Path::new(MODEL));
     let reason = group.until("failed").await["reason"].as_str().unwrap().to_owned();
     let start = "rank 0 cannot serve: staging-pages 65536 takes 3.0 GiB on 1 rank(s), beside ";
-    let end = " MiB of weights, and a process (ulimit -v) has 3.0 GiB; lower it";
+    let end = " MiB of weights and activations, and a process (ulimit -v) has 3.0 GiB; lower it";
     assert!(reason.starts_with(start) && reason.ends_with(end), "{reason}");
     assert!(rank.0.try_wait().unwrap().is_none(), "a rank that ended would be started again, for ever");
 }

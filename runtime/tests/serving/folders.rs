@@ -158,12 +158,21 @@ fn what_each_rank_takes_is_foreseen_with_or_without_the_weights() {
     assert_eq!(without["weights"], json!("absent"));
     insta::assert_json_snapshot!(with["eachRank"]);
     let rank = |name: &str| with["eachRank"][name].as_u64().unwrap();
-    assert_eq!(rank("total"), rank("experts") + rank("otherWeights") + rank("staging") + rank("kv"));
+    let parts = ["experts", "otherWeights", "activations", "staging", "kv"];
+    assert_eq!(rank("total"), parts.map(rank).iter().sum::<u64>());
     assert!(rank("total") < 100_000_000);
     let small = report(bare.path(), &[&options[..2], &["--kv-blocks", "6", "--staging-pages", "3"]].concat());
     let of_rank = |name: &str| small["eachRank"][name].as_u64().unwrap();
     assert_eq!((of_rank("kvTokens"), of_rank("contextTokens"), of_rank("stagingPages")), (96, 96, 3));
+    let step = |tokens: &str| report(bare.path(), &[&options[..], &["--max-step-tokens", tokens]].concat());
+    let [few, usual, many] = ["64", "512", "1024"].map(|tokens| step(tokens)["eachRank"].clone());
+    assert_eq!(usual, with["eachRank"]);
+    let takes = |rank: &Value, name: &str| rank[name].as_u64().unwrap();
+    assert!(takes(&few, "activations") * 10 < takes(&many, "activations"));
+    assert!(takes(&few, "kvTokens") > takes(&many, "kvTokens"));
     for (options, said) in [
+        (&["--max-step-tokens", "8"][..], "--ranks"),
+        (&["--ranks", "2", "--max-step-tokens", "65536", "--memory", "100000000"], "max-step-tokens 65536 takes "),
         (&["--ranks", "3"][..], "3"),
         (&["--memory", "1000"], "--ranks"),
         (&["--ranks", "2", "--memory", "1000000"], "the weights of the model take"),

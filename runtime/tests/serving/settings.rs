@@ -144,7 +144,7 @@ fn a_cache_that_no_machine_has_is_refused_before_anything_is_started() {
 #[test]
 fn a_cache_that_fits_alone_and_not_beside_the_weights_is_refused() {
     let (limit, checkpoint) = (2_u64 << 30, Checkpoint::open(Path::new(MODEL)).unwrap());
-    let most = limit / of_cache::<Cpu>(&checkpoint.sizes(), CacheSize { blocks: 1, block_tokens: 16 }).bytes;
+    let most = limit / of_cache::<Cpu>(&checkpoint.sizes(), CacheSize { blocks: 1, block_tokens: 16 });
     let blocks = most.to_string();
     let options = ["--model", MODEL, "--ranks", "1", "--block-tokens", "16", "--kv-blocks", &blocks];
     let refused = refusal_by(limited_program(&format!("-v {}", limit >> 10)), &options);

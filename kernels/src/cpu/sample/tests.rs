@@ -156,3 +156,18 @@ fn rows_are_answered_alike_by_any_number_of_threads() {
     let tokens: std::collections::BTreeSet<u32> = sampled.iter().map(|row| row.drawn.token).collect();
     assert!(tokens.len() > ROWS / 2, "{tokens:?}");
 }
+
+#[test]
+fn what_a_step_takes_is_what_its_lists_have_room_for() {
+    fn room<T>(list: &Vec<T>) -> usize {
+        list.capacity() * size_of::<T>()
+    }
+    for (tokens, blocks) in [(1, 1), (512, 100), (17, 3)] {
+        let limits = StepLimits { tokens, blocks, ..StepLimits::default() };
+        let Batch { limits: _, area, sampled, best } = &Batch::new(limits).unwrap();
+        let StepArea { ids, positions, sequences, spans, blocks, asked, changes } = area;
+        let mut held = [ids, positions, sequences, blocks].map(room).iter().sum::<usize>();
+        held += room(spans) + room(asked) + room(changes) + room(sampled) + room(best);
+        assert_eq!(Batch::bytes(limits), held as u64, "{limits:?}");
+    }
+}

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use kernels::backend::PageShape;
 use kernels::batch::StepLimits;
 use kernels::routing::{GroupShape, LayerRouting};
 use kernels::{Arena, Backend, DeviceError, Queue, StepArea};
 
-use super::{KvCache, LOGIT_ROWS};
+use super::{CacheSize, KvCache, LOGIT_ROWS};
 use crate::model::attention;
 use crate::model::config::{Config, FeedForward};
 use crate::protocol::SequenceStep;
@@ -32,6 +33,34 @@ pub struct Workspace<B: Backend> {
     pub(in crate::model) logits: B::Buffer<f32>,
 }
 
+/// Elements of each of a workspace's buffers.
+struct Elements {
+    hidden: usize,
+    normed: usize,
+    projected: usize,
+    attended: usize,
+    router: usize,
+    results: usize,
+    rows: usize,
+    logits: usize,
+}
+
+impl Elements {
+    fn of(config: &Config, group: GroupShape) -> Self {
+        let (heads, logit_rows) = (attention::heads(config), LOGIT_ROWS.min(group.tokens));
+        Self {
+            hidden: group.tokens.saturating_mul(config.hidden),
+            normed: group.rows().saturating_mul(config.hidden),
+            projected: group.tokens.saturating_mul(heads.projected_width()),
+            attended: group.tokens.saturating_mul(heads.query_width()),
+            router: group.tokens.saturating_mul(config.experts.count),
+            results: group.results().saturating_mul(config.hidden),
+            rows: logit_rows.saturating_mul(config.hidden),
+            logits: logit_rows.saturating_mul(config.vocabulary),
+        }
+    }
+}
+
 impl<B: Backend> Workspace<B> {
     /// For steps of a model with this cache, as part of a group with this routing of each MoE layer in order.
     ///
@@ -44,23 +73,8 @@ impl<B: Backend> Workspace<B> {
         (group, layers): (GroupShape, Vec<LayerRouting>),
     ) -> Result<Self, DeviceError> {
         let backend = Arc::clone(arena.backend());
-        let heads = attention::heads(config);
-        let logit_rows = LOGIT_ROWS.min(group.tokens);
-        let dense = config.layers.iter().map(|layer| match layer {
-            FeedForward::Dense { intermediate, .. } => *intermediate,
-            FeedForward::Sparse => 0,
-        });
-        let limits = StepLimits {
-            tokens: group.tokens,
-            blocks: cache.size.blocks,
-            logit_rows,
-            vocabulary: config.vocabulary,
-            hidden: config.hidden,
-            intermediate: dense.max().unwrap_or(0),
-            heads,
-        };
+        let (limits, elements) = (limits(config, group, cache.size), Elements::of(config, group));
         let slots = backend.slots(group, layers)?;
-        let activations = |rows: usize, width: usize| backend.buffer(rows.saturating_mul(width));
         Ok(Self {
             limits,
             cache,
@@ -69,15 +83,26 @@ impl<B: Backend> Workspace<B> {
             slots,
             routing: backend.routing(group, arena.shape())?,
             arena,
-            hidden: activations(group.tokens, config.hidden)?,
-            normed: activations(group.rows(), config.hidden)?,
-            projected: activations(group.tokens, heads.projected_width())?,
-            attended: activations(group.tokens, heads.query_width())?,
-            router: activations(group.tokens, config.experts.count)?,
-            results: activations(group.results(), config.hidden)?,
-            rows: activations(logit_rows, config.hidden)?,
-            logits: activations(logit_rows, config.vocabulary)?,
+            hidden: backend.buffer(elements.hidden)?,
+            normed: backend.buffer(elements.normed)?,
+            projected: backend.buffer(elements.projected)?,
+            attended: backend.buffer(elements.attended)?,
+            router: backend.buffer(elements.router)?,
+            results: backend.buffer(elements.results)?,
+            rows: backend.buffer(elements.rows)?,
+            logits: backend.buffer(elements.logits)?,
         })
+    }
+
+    /// Bytes that one takes of the device's memory, with experts in pages of this shape.
+    #[must_use]
+    pub fn bytes(config: &Config, cache: CacheSize, group: GroupShape, page: PageShape) -> u64 {
+        let Elements { hidden, normed, projected, attended, router, results, rows, logits } =
+            Elements::of(config, group);
+        let buffers = [hidden, normed, projected, attended, router, results, rows, logits].into_iter();
+        let elements = buffers.fold(0, |sum: u64, elements| sum.saturating_add(elements as u64));
+        let of_step = B::step_bytes(limits(config, group, cache), group, (config.experts.count, page));
+        elements.saturating_mul(size_of::<f32>() as u64).saturating_add(of_step)
     }
 
     /// Puts a batch and changes of routing where the device gets them from, and asks nothing yet.
@@ -92,5 +117,22 @@ impl<B: Backend> Workspace<B> {
     /// The one upload of a step.
     pub(super) fn upload(&mut self, queue: &B::Queue) {
         queue.upload(&self.area, &mut self.batch, &mut self.slots);
+    }
+}
+
+/// The largest step of a group.
+fn limits(config: &Config, group: GroupShape, cache: CacheSize) -> StepLimits {
+    let dense = config.layers.iter().map(|layer| match layer {
+        FeedForward::Dense { intermediate, .. } => *intermediate,
+        FeedForward::Sparse => 0,
+    });
+    StepLimits {
+        tokens: group.tokens,
+        blocks: cache.blocks,
+        logit_rows: LOGIT_ROWS.min(group.tokens),
+        vocabulary: config.vocabulary,
+        hidden: config.hidden,
+        intermediate: dense.max().unwrap_or(0),
+        heads: attention::heads(config),
     }
 }
