@@ -41,6 +41,15 @@ MODEL_API void copy_wait(int left);
 MODEL_API void load_matrices(uint32_t (&r)[4], const void* row, bool transposed);
 MODEL_API void multiply_tile(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 
+MODEL_API void barrier_init(void* barrier, int arrivals);
+MODEL_API void barrier_arrive(void* barrier, int bytes);
+MODEL_API void barrier_wait(void* barrier, int parity);
+MODEL_API void tile(void* to, const void* map, void* barrier, const int* at, unsigned rank);
+MODEL_API uint64_t group_operand(const void* tile);
+MODEL_API void group_multiply(float* d, int values, uint64_t a, uint64_t b);
+MODEL_API void group_commit();
+MODEL_API void group_wait(int left);
+
 // One for each kernel of the library, under the name "model_kernel_" and its own.
 struct Kernel {
   const char* name;

@@ -123,3 +123,31 @@ template <int LEFT> void copy_wait() { model::copy_wait(LEFT); }
 inline void load_matrices(uint32_t (&r)[4], const void* row) { model::load_matrices(r, row, false); }
 inline void load_matrices_transposed(uint32_t (&r)[4], const void* row) { model::load_matrices(r, row, true); }
 inline void multiply_tile(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { model::multiply_tile(d, a, b0, b1); }
+
+struct alignas(64) TensorMap {
+  uint64_t words[16];
+};
+struct Barrier {
+  uint64_t word;
+};
+inline void barrier_init(Barrier* barrier, int arrivals) { model::barrier_init(barrier, arrivals); }
+inline void barrier_fence() {}
+inline void barrier_arrive(Barrier* barrier) { model::barrier_arrive(barrier, 0); }
+inline void barrier_expect(Barrier* barrier, int bytes) { model::barrier_arrive(barrier, bytes); }
+inline void barrier_wait(Barrier* barrier, int parity) { model::barrier_wait(barrier, parity); }
+inline void tile_2d(void* to, const TensorMap* map, Barrier* barrier, int x, int y) {
+  const int at[] = {x, y};
+  model::tile(to, map, barrier, at, 2);
+}
+inline void tile_3d(void* to, const TensorMap* map, Barrier* barrier, int x, int y, int z) {
+  const int at[] = {x, y, z};
+  model::tile(to, map, barrier, at, 3);
+}
+inline uint64_t group_operand(const void* tile) { return model::group_operand(tile); }
+inline void group_fence() {}
+inline void group_commit() { model::group_commit(); }
+template <int LEFT> void group_wait() { model::group_wait(LEFT); }
+template <int VALUES> void group_multiply(float (&d)[VALUES], uint64_t a, uint64_t b) {
+  static_assert(VALUES == 32 || VALUES == 64 || VALUES == 128);
+  model::group_multiply(d, VALUES, a, b);
+}

@@ -34,3 +34,11 @@ struct MistakeParameters {
 struct LastParameters {
   uint64_t values, parts, done, sum;
 };
+struct alignas(64) TensorMap {
+  uint64_t words[16];
+};
+struct PipelineParameters {
+  TensorMap x_map, arena_map;
+  uint64_t x, arena, page_of, out;
+  uint32_t k, groups;
+};

@@ -116,10 +116,10 @@ void access_begun(const void* at, size_t bytes, bool writes) {
   check(writes ? "writes" : "reads", at, bytes, false, writes, unfinished);
 }
 
-void access_finished(const void* at, size_t bytes, bool writes) {
+void access_finished(const void* at, size_t bytes, bool writes, unsigned thread) {
   Block& block = *Block::running();
   if (!settings().races || !block.in_shared_region(at)) return;
-  const uint32_t who = block.access(writes, 0).who, time = block.clock().now();
+  const uint32_t who = block.number() << 10 | thread, time = block.clock().now();
   Cell* cell = block.shared_cells(at);
   for (Cell* end = cell + (reinterpret_cast<Address>(at) % 16 + bytes + 15) / 16; cell < end; ++cell)
     for (Access& access : cell->accesses)

@@ -15,6 +15,6 @@ void synchronise_acquire(const void* at);
 
 // Of an operation that goes on beside its thread: its accesses are ordered with nothing until they are finished.
 void access_begun(const void* at, size_t bytes, bool writes);
-void access_finished(const void* at, size_t bytes, bool writes);
+void access_finished(const void* at, size_t bytes, bool writes, unsigned thread);
 
 }  // namespace model

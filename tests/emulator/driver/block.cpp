@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "memory.h"
+#include "phases.h"
 #include "report.h"
 #include "settings.h"
 
@@ -111,6 +112,8 @@ void Block::start_block() {
   }
   left_ = threads;
   starved_ = random_.below(static_cast<unsigned>(warps_.size()));
+  barriers_.clear();
+  tiles_.clear();
   clock_.start(threads);
   ++runs_;
   seen_blocks_.clear();
@@ -174,8 +177,10 @@ bool Block::run_block() {
   start_block();
   while (left_ > 0 && !failed_) {
     unsigned warp = 0;
-    if (pick(&warp)) run_warp(warp);
-    else report_deadlock();
+    const bool any = pick(&warp);
+    if (any) run_warp(warp);
+    else if (tiles_.empty()) report_deadlock();
+    if (!failed_) move_tiles(!any);
   }
   return !failed_;
 }
@@ -194,10 +199,27 @@ bool Block::arrive(Meeting& meeting, size_t expected, const char* what) {
     fail(Status::launch_failed, std::string("comes to ") + what + " where others of its warp or block came to " + meeting.what);
   meeting.what = what;
   if (meeting.waiting.size() + 1 == expected) return true;
+  wait_in(meeting, what);
+  return false;
+}
+
+void Block::wait_in(Meeting& meeting, const char* what) {
+  meeting.what = what;
   meeting.waiting.push_back(current_);
   lane().at = &meeting;
   model_switch(&lane().stack, scheduler_);
-  return false;
+}
+
+void Block::move_tiles(bool all) {
+  for (size_t i = 0; i < tiles_.size() && !failed_;) {
+    if (!all && tiles_[i].delay-- > 0) {
+      ++i;
+      continue;
+    }
+    const Tile tile = std::move(tiles_[i]);
+    tiles_.erase(tiles_.begin() + static_cast<std::ptrdiff_t>(i));
+    bring_in(*this, tile);
+  }
 }
 
 void Block::wake(Meeting& meeting) {

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -26,12 +27,6 @@ struct Launch {
   size_t dynamic_bytes = 0;
 };
 
-// Threads that wait for each other.
-struct Meeting {
-  std::vector<unsigned> waiting;
-  const char* what = nullptr;
-};
-
 struct Warp {
   uint32_t ready = 0, lanes = 0;
   Meeting meeting;
@@ -45,6 +40,7 @@ struct Lane {
   bool fenced = false;
   const Meeting* at = nullptr;
   CopyGroups copies;
+  GroupProducts products;
 };
 
 class Block {
@@ -85,6 +81,11 @@ class Block {
       clock_.warp_met(current_ / 32);
     });
   }
+  // Waits in the meeting until someone wakes it.
+  void wait_in(Meeting& meeting, const char* what);
+  void wake(Meeting& meeting);
+  std::map<const void*, PhaseBarrier>& barriers() { return barriers_; }
+  std::vector<Tile>& tiles() { return tiles_; }
   Meeting& block_meeting() { return block_meeting_; }
   Meeting& group_meeting(int id) { return group_meetings_[static_cast<size_t>(id)]; }
   size_t threads() const { return lanes_.size(); }
@@ -123,7 +124,8 @@ class Block {
   bool pick(unsigned* warp);
   void run_warp(unsigned warp);
   bool arrive(Meeting& meeting, size_t expected, const char* what);
-  void wake(Meeting& meeting);
+  // Lets some tiles come in; all that are on their way if nothing else goes on.
+  void move_tiles(bool all);
   void report_deadlock();
 
   Stacks stacks_;
@@ -141,6 +143,8 @@ class Block {
     size_t offset, bytes;
   };
   std::vector<SharedArray> arrays_;
+  std::map<const void*, PhaseBarrier> barriers_;
+  std::vector<Tile> tiles_;
   BlockClock clock_;
   Cell* cells_;
   uint32_t operation_ = 0, number_ = 0, runs_ = 0;

@@ -69,7 +69,11 @@ inline bool note_access(Cell& cell, Access access, uint64_t chance, Access* with
     }
     if ((before.bytes & ~access.bytes) == 0 && (access.writes || !before.writes)) place = &before;
   }
-  if (place == nullptr) place = &cell.accesses[chance % Cell::remembered];
+  // Too many: a read is forgotten, for a write is what every later access has to be ordered with.
+  for (unsigned i = 0; place == nullptr && i < Cell::remembered; ++i) {
+    Access& candidate = cell.accesses[(chance + i) % Cell::remembered];
+    if (!candidate.writes || i + 1 == Cell::remembered) place = &candidate;
+  }
   *place = access;
   return false;
 }

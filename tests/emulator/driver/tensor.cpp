@@ -43,7 +43,7 @@ void copy_wait(int left) {
   while (copies.closed.size() > static_cast<size_t>(left)) {
     for (const Copy16& copy : copies.closed.front()) {
       if (!copy.done) carry_out(copy);
-      access_finished(copy.to, 16, true);
+      access_finished(copy.to, 16, true, here().current());
     }
     copies.closed.pop_front();
   }
