@@ -100,7 +100,6 @@ DEVICE float sine(float value) { return sinf(value); }
 DEVICE float cosine(float value) { return cosf(value); }
 DEVICE float power(float base, float exponent) { return powf(base, exponent); }
 DEVICE double exponential_wide(double value) { return exp(value); }
-DEVICE double logarithm_wide(double value) { return log(value); }
 DEVICE int count_bits(uint32_t word) { return __popc(word); }
 DEVICE uint64_t multiply_high(uint64_t a, uint64_t b) { return __umul64hi(a, b); }
 DEVICE uint32_t float_bits(float value) { return __float_as_uint(value); }

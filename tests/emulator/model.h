@@ -104,7 +104,6 @@ inline float sine(float value) { return std::sin(value); }
 inline float cosine(float value) { return std::cos(value); }
 inline float power(float base, float exponent) { return std::pow(base, exponent); }
 inline double exponential_wide(double value) { return std::exp(value); }
-inline double logarithm_wide(double value) { return std::log(value); }
 inline int count_bits(uint32_t word) { return __builtin_popcount(word); }
 inline uint64_t multiply_high(uint64_t a, uint64_t b) {
   return static_cast<uint64_t>(static_cast<unsigned __int128>(a) * b >> 64);

@@ -269,7 +269,41 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::kernels_of;
+    use std::fs;
+
+    use super::{kernels_of, with_extension};
+    use crate::workspace;
+
+    #[test]
+    fn kernels_meet_the_hardware_in_the_header_of_wrappers_alone() {
+        let mut seen = 0;
+        for folder in ["kernels/cu", "tests/emulator/cases"] {
+            for extension in ["cu", "h", "cuh"] {
+                for path in with_extension(&workspace::root().join(folder), extension).unwrap() {
+                    if path.ends_with("kernels/cu/device.cuh") || path.ends_with("cases/driver.h") {
+                        continue;
+                    }
+                    seen += 1;
+                    for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
+                        let code = line.split("//").next().unwrap();
+                        let words = code.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+                        for word in words {
+                            let meets = word == "asm" || word.starts_with("__") || word.starts_with("atomic");
+                            // What a compiler says of itself is no feature of the machine.
+                            let allowed = word.starts_with("__CUDA_ARCH");
+                            assert!(
+                                !meets || allowed,
+                                "{}:{}: {word} belongs in device.cuh",
+                                path.display(),
+                                number + 1
+                            );
+                        }
+                    }
+                }
+            }
+        }
+        assert!(seen > 10, "{seen} sources were found");
+    }
 
     #[test]
     fn kernels_are_found_with_their_threads() {
