@@ -37,7 +37,7 @@ fn caches(units: [&'static str; 2], bytes: u64) -> Vec<u64> {
 
 #[test]
 fn a_cache_takes_its_share_of_the_device_and_of_one_that_is_shared_its_part() {
-    let bytes = 64 << 20;
+    let bytes = 512 << 20;
     let apart = caches(["first", "second"], bytes);
     assert!(apart.iter().all(|cache| (bytes / 2..bytes).contains(cache)), "{apart:?}");
     let together = caches(["first", "first"], bytes);
