@@ -2,46 +2,47 @@
 //! checkpoint cannot be served. What it has loaded survives every loss but its own.
 
 mod arguments;
+mod control;
+mod error;
 mod failure;
 mod health;
 mod loading;
 mod metrics;
 mod session;
+mod stop;
 mod weights;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use kernels::backend::CacheError;
 use kernels::{Backend, DeviceError, DeviceIdentity};
 use plan::ids::RankId;
 use plan::words::with_causes;
-use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub(crate) use self::arguments::block_tokens;
 pub use self::arguments::{DeviceArguments, WorkerArguments};
+pub use self::error::WorkerError;
 use self::failure::Failure;
 use self::health::HealthServer;
 use self::metrics::WorkerMetrics;
-use self::session::{EngineHangs, Session, SessionError};
+use self::session::{Session, SessionError};
+pub use self::stop::Stop;
 use self::weights::Weights;
-use crate::cancel::Cancel;
 use crate::device::{Device, DeviceOptions, OnDevice};
 use crate::engine::Engine;
-use crate::experts::load::{BeforeRead, LoadError};
+use crate::experts::load::BeforeRead;
 use crate::experts::mover::{Faults, PageServer};
-use crate::fabric::framing::Closer;
 use crate::fabric::mesh::StepPort;
 use crate::fabric::secret::{Secret, random};
-use crate::memory::{self, CacheUse, Memory, Needs, RankPart, TooLarge, of_cache, of_shared};
-use crate::model::checkpoint::{Checkpoint, CheckpointError};
-use crate::model::forward::{Angles, CacheSize, LoadModelError, Model, expert_shape};
+use crate::memory::{self, CacheUse, Memory, Needs, RankPart, of_cache, of_shared};
+use crate::model::checkpoint::Checkpoint;
+use crate::model::forward::{Angles, CacheSize, Model, expert_shape};
 use crate::protocol::{FromRank, ProcessId, RankDevice};
-use crate::threads::{ThreadEnded, VitalThreads};
+use crate::threads::VitalThreads;
 
 /// The first wait before a lost coordinator is tried again.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
@@ -83,118 +84,6 @@ pub struct WorkerSettings {
     pub before_read: BeforeRead,
     /// The process that started it, if it shall end with that.
     pub parent: Option<u32>,
-}
-
-/// Why a rank's process ends other than by being told to.
-#[derive(Debug, Error)]
-pub enum WorkerError {
-    /// Its model cannot be served.
-    #[error("the checkpoint cannot be served")]
-    Checkpoint(#[from] CheckpointError),
-    /// It would take more memory than there is.
-    #[error(transparent)]
-    Memory(#[from] TooLarge),
-    /// There is no memory for its KV cache now.
-    #[error("{0}; lower kv-blocks, or leave it more memory")]
-    Cache(CacheError),
-    /// Its experts cannot be loaded.
-    #[error("the experts cannot be loaded")]
-    Experts(#[source] LoadError),
-    /// Its device cannot be used.
-    #[error("the device cannot be used")]
-    Device(#[from] DeviceError),
-    /// An address cannot be used.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// The address that was to be listened on.
-        address: SocketAddr,
-        /// What the system says of it.
-        source: io::Error,
-    },
-    /// The system gives no threads.
-    #[error("the system gives no threads")]
-    System(#[from] io::Error),
-    /// A thread that it cannot do without has ended.
-    #[error(transparent)]
-    Thread(#[from] ThreadEnded),
-    /// Its engine does not come back from a step.
-    #[error(transparent)]
-    Engine(#[from] EngineHangs),
-    /// The coordinator does not want it.
-    #[error("the coordinator refused this rank: {reason}")]
-    Refused {
-        /// Why, and what to do.
-        reason: String,
-    },
-}
-
-impl WorkerError {
-    /// Whether starting again is of no use until somebody changes the checkpoint.
-    fn is_permanent(&self) -> bool {
-        match self {
-            Self::Checkpoint(error) => error.is_permanent(),
-            Self::Experts(error) => error.is_permanent(),
-            Self::Memory(_) => true,
-            Self::Cache(_)
-            | Self::Device(_)
-            | Self::Listen { .. }
-            | Self::System(_)
-            | Self::Thread(_)
-            | Self::Engine(_)
-            | Self::Refused { .. } => false,
-        }
-    }
-}
-
-impl From<LoadModelError> for WorkerError {
-    fn from(error: LoadModelError) -> Self {
-        match error {
-            LoadModelError::Checkpoint(error) => Self::Checkpoint(error),
-            LoadModelError::Cache(error) => Self::Cache(error),
-            LoadModelError::Device(error) => Self::Device(error),
-        }
-    }
-}
-
-/// Ends a worker from elsewhere.
-#[derive(Debug, Default)]
-pub struct Stop {
-    cancel: Cancel,
-    control: Mutex<Option<Closer>>,
-    /// The thread whose end ends it.
-    ended: OnceLock<ThreadEnded>,
-}
-
-impl Stop {
-    /// Ends it: the coordinator is left, and [`run`] returns.
-    ///
-    /// # Panics
-    /// Never: no thread panics while it holds the connection.
-    pub fn stop(&self) {
-        self.cancel.cancel();
-        if let Some(control) = &*self.control.lock().expect("no thread panics while it holds the connection") {
-            control.close();
-        }
-    }
-
-    /// Threads whose end stops it.
-    fn threads(self: &Arc<Self>) -> VitalThreads {
-        let stop = Arc::clone(self);
-        VitalThreads::new(move |thread| {
-            // The first is the cause.
-            let _ = stop.ended.set(thread);
-            stop.stop();
-        })
-    }
-
-    /// Has `control` closed by [`Self::stop`], at once if that was before.
-    fn guard(&self, control: Closer) {
-        let mut guarded = self.control.lock().expect("no thread panics while it holds the connection");
-        if self.cancel.is_cancelled() {
-            control.close();
-        }
-        *guarded = Some(control);
-    }
 }
 
 /// What a rank has whether or not it is part of a group.
@@ -305,7 +194,7 @@ pub fn run_on<B: Backend>(
         health.failed(&reason);
         Failure { coordinator, secret, rank, process, reason }.tell_until(stop);
     }
-    stop.ended.get().map_or(ended, |thread| Err(thread.clone().into()))
+    stop.ended().map_or(ended, |thread| Err(thread.clone().into()))
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, WorkerError> {

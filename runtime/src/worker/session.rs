@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender, select, unbounded};
+use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, select};
 use kernels::routing::GroupShape;
 use kernels::{Backend, DeviceError, Page};
 use plan::moves::{SlotChange, Transaction};
@@ -14,16 +14,16 @@ use plan::wire::{MapDocument, WireError};
 use plan::words::counted;
 use thiserror::Error;
 
+use super::control::Link;
 use super::metrics::WorkerMetrics;
 use super::{Stop, Worker, WorkerError};
-use crate::cancel::Cancel;
 use crate::engine::{EngineError, Membership, StepPath};
 use crate::experts::load::{LoadError, slots_of};
 use crate::experts::mover::{Mover, MoverSetup, Serving};
 use crate::experts::pages::{HeldPages, Pages};
 use crate::experts::routing::Routing;
 use crate::fabric::exchange::HostExchange;
-use crate::fabric::framing::{CONNECT_TIMEOUT, Closer, Connection, ConnectionError};
+use crate::fabric::framing::{CONNECT_TIMEOUT, Closer, ConnectionError};
 use crate::fabric::handshake::call;
 use crate::fabric::mesh::{Dissolver, Largest, Mesh, MeshError, MeshSetup};
 use crate::fabric::purpose::{GroupId, Purpose};
@@ -32,9 +32,6 @@ use crate::memory::{RankPart, TooLarge};
 use crate::model::forward::{KvCache, Workspace};
 use crate::protocol::{FromRank, MOST_WORDS, RankAddress, ToRank};
 use crate::quoted::shortened;
-
-/// How often a rank says that it is alive.
-const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the other ranks may take to connect when all are loaded.
 const MESH_TIMEOUT: Duration = Duration::from_mins(2);
@@ -110,14 +107,6 @@ struct Part<B: Backend> {
     ended: Receiver<EngineError>,
 }
 
-/// The control connection, beside the orders that arrive on it.
-struct Link {
-    closer: Closer,
-    reports: Sender<FromRank>,
-    /// Cancelled when the connection is gone.
-    gone: Arc<Cancel>,
-}
-
 /// The group that this rank is to be part of.
 struct Plan {
     group: GroupId,
@@ -158,12 +147,7 @@ impl<B: Backend> Session<B> {
         let mut control = call(address, "the coordinator", purpose, CONNECT_TIMEOUT)?;
         control.send(&worker.registration())?;
         stop.guard(control.closer()?);
-        let closer = control.closer()?;
-        let (reports, outbox) = unbounded();
-        spawn_writer(control.share()?, outbox, worker.metrics.clone())?;
-        let gone = Arc::new(Cancel::default());
-        let orders = spawn_reader(control, &gone)?;
-        let link = Link { closer, reports, gone };
+        let (link, orders) = Link::of(control, &worker.metrics)?;
         loop {
             let order = select! {
                 recv(orders) -> order => order.map_err(|RecvError| SessionError::Closed)??,
@@ -363,55 +347,10 @@ impl<B: Backend> Part<B> {
     }
 }
 
-/// Sends reports, and a sign of life every second whatever else this process does.
-fn spawn_writer(mut control: Connection, outbox: Receiver<FromRank>, metrics: WorkerMetrics) -> io::Result<()> {
-    let write = move || {
-        let mut alive = Instant::now();
-        loop {
-            let message = match outbox.recv_deadline(alive + ALIVE_INTERVAL) {
-                Ok(report) => {
-                    metrics.reported(&report);
-                    report
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    alive = Instant::now();
-                    let loading = metrics.load_progress().map(|(read, of)| FromRank::Loading { read, of });
-                    loading.unwrap_or(FromRank::Alive)
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            // The thread that reads reports the loss.
-            if control.send(&message).is_err() {
-                return;
-            }
-        }
-    };
-    std::thread::Builder::new().name("control-write".to_owned()).spawn(write)?;
-    Ok(())
-}
-
-/// Reads orders ahead, so that the loss of the coordinator is noticed while an order is carried out.
-fn spawn_reader(mut control: Connection, gone: &Arc<Cancel>) -> io::Result<Receiver<Result<ToRank, ConnectionError>>> {
-    let (orders, received) = unbounded();
-    let gone = Arc::clone(gone);
-    let read = move || {
-        loop {
-            let order = control.receive();
-            let ended = order.is_err();
-            if ended {
-                gone.cancel();
-            }
-            if orders.send(order).is_err() || ended {
-                return;
-            }
-        }
-    };
-    std::thread::Builder::new().name("control-read".to_owned()).spawn(read)?;
-    Ok(received)
-}
-
 #[cfg(test)]
 mod tests {
+    use crossbeam_channel::unbounded;
+
     use super::*;
 
     #[test]

@@ -1,0 +1,86 @@
+//! Why a rank's process ends other than by being told to.
+
+use std::io;
+use std::net::SocketAddr;
+
+use kernels::DeviceError;
+use kernels::backend::CacheError;
+use thiserror::Error;
+
+use super::session::EngineHangs;
+use crate::experts::load::LoadError;
+use crate::memory::TooLarge;
+use crate::model::checkpoint::CheckpointError;
+use crate::model::forward::LoadModelError;
+use crate::threads::ThreadEnded;
+
+/// See the module's documentation.
+#[derive(Debug, Error)]
+pub enum WorkerError {
+    /// Its model cannot be served.
+    #[error("the checkpoint cannot be served")]
+    Checkpoint(#[from] CheckpointError),
+    /// It would take more memory than there is.
+    #[error(transparent)]
+    Memory(#[from] TooLarge),
+    /// There is no memory for its KV cache now.
+    #[error("{0}; lower kv-blocks, or leave it more memory")]
+    Cache(CacheError),
+    /// Its experts cannot be loaded.
+    #[error("the experts cannot be loaded")]
+    Experts(#[source] LoadError),
+    /// Its device cannot be used.
+    #[error("the device cannot be used")]
+    Device(#[from] DeviceError),
+    /// An address cannot be used.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address that was to be listened on.
+        address: SocketAddr,
+        /// What the system says of it.
+        source: io::Error,
+    },
+    /// The system gives no threads.
+    #[error("the system gives no threads")]
+    System(#[from] io::Error),
+    /// A thread that it cannot do without has ended.
+    #[error(transparent)]
+    Thread(#[from] ThreadEnded),
+    /// Its engine does not come back from a step.
+    #[error(transparent)]
+    Engine(#[from] EngineHangs),
+    /// The coordinator does not want it.
+    #[error("the coordinator refused this rank: {reason}")]
+    Refused {
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+impl WorkerError {
+    /// Whether starting again is of no use until somebody changes the checkpoint.
+    pub(super) fn is_permanent(&self) -> bool {
+        match self {
+            Self::Checkpoint(error) => error.is_permanent(),
+            Self::Experts(error) => error.is_permanent(),
+            Self::Memory(_) => true,
+            Self::Cache(_)
+            | Self::Device(_)
+            | Self::Listen { .. }
+            | Self::System(_)
+            | Self::Thread(_)
+            | Self::Engine(_)
+            | Self::Refused { .. } => false,
+        }
+    }
+}
+
+impl From<LoadModelError> for WorkerError {
+    fn from(error: LoadModelError) -> Self {
+        match error {
+            LoadModelError::Checkpoint(error) => Self::Checkpoint(error),
+            LoadModelError::Cache(error) => Self::Cache(error),
+            LoadModelError::Device(error) => Self::Device(error),
+        }
+    }
+}
