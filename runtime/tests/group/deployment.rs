@@ -104,6 +104,16 @@ impl Deployment {
         }
     }
 
+    /// Waits until a rank says that it can never serve, and why.
+    pub fn wait_for_failure(&mut self) -> String {
+        loop {
+            match self.events.recv_timeout(PATIENCE).unwrap() {
+                FleetEvent::Failing(failing) => break failing.take().flatten().unwrap(),
+                event => self.on_fleet(event),
+            }
+        }
+    }
+
     pub fn wait_for_group(&mut self) {
         self.until("a group", |deployment| deployment.group.is_some());
     }
