@@ -10,7 +10,7 @@ mod logits;
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytemuck::Pod;
 
@@ -42,8 +42,8 @@ pub struct CudaQueue {
     stream: Stream,
     /// What went wrong first since the last time that this was told.
     failed: Cell<Option<Failure>>,
-    /// Of the step that was uploaded last.
-    scratch: RefCell<Option<Arc<Scratch>>>,
+    /// Of the step that was uploaded last, while its memory is there.
+    scratch: RefCell<Weak<Scratch>>,
     /// Where the rows are that the scratch has rounded; 0 if nowhere.
     rounded: Cell<Address>,
     /// Where kernels of that step say what they met.
@@ -91,7 +91,7 @@ impl CudaQueue {
     /// # Panics
     /// If no step was uploaded.
     fn scratch(&self) -> Arc<Scratch> {
-        Arc::clone(self.scratch.borrow().as_ref().expect("operations belong to a step that was uploaded"))
+        self.scratch.borrow().upgrade().expect("operations belong to a step that was uploaded")
     }
 
     /// Says that a buffer has other rows now: what was rounded of it is not of these.
@@ -129,7 +129,7 @@ impl Queue<Cuda> for CudaQueue {
             self.finish();
         }
         batch.begin(area, slots);
-        *self.scratch.borrow_mut() = Some(Arc::clone(batch.scratch()));
+        *self.scratch.borrow_mut() = Arc::downgrade(batch.scratch());
         self.rounded.set(0);
         self.error.set(batch.error());
         let limits = batch.limits();

@@ -127,7 +127,6 @@ impl WorkerMetrics {
             | FromRank::Loading { .. }
             | FromRank::Loaded { .. }
             | FromRank::Ready { .. }
-            | FromRank::Leaves { .. }
             | FromRank::Alive => {}
         }
     }

@@ -69,7 +69,10 @@ void Stream::run() {
   std::unique_lock lock(mutex_);
   while (true) {
     changed_.wait(lock, [&] { return closing_ || !waiting_.empty(); });
-    if (waiting_.empty()) return;
+    if (waiting_.empty()) {
+      ended_ = true;
+      return;
+    }
     Waiting next = std::move(waiting_.front());
     waiting_.pop_front();
     busy_ = true;
@@ -92,9 +95,16 @@ void Stream::delay() {
 }
 
 void Stream::put(Operation operation) {
-  std::lock_guard lock(mutex_);
-  waiting_.push_back({std::move(operation), host_clock()});
-  changed_.notify_all();
+  {
+    std::lock_guard lock(mutex_);
+    if (!ended_) {
+      waiting_.push_back({std::move(operation), host_clock()});
+      changed_.notify_all();
+      return;
+    }
+  }
+  // Who waits for all streams of a context may have this one from before it was closed: it has done everything.
+  operation.run(*this);
 }
 
 void Stream::record(const std::shared_ptr<Mark>& mark) {
@@ -172,16 +182,6 @@ uint32_t Stream::begin(const char* name) {
 void Stream::become(uint32_t timeline, Clock clock) {
   timeline_ = timeline;
   clock_ = std::move(clock);
-}
-
-bool Stream::touch(const char* name, Address at, size_t bytes, bool writes) {
-  if (bytes == 0) return true;
-  if (!reachable(at, bytes)) {
-    found("stream %u: %s %s %s", number_, name, writes ? "writes" : "reads", describe(at, bytes).c_str());
-    context_->fail(Status::illegal_address);
-    return false;
-  }
-  return note_range(begin(name), name, at, bytes, writes);
 }
 
 // False where something else touches the range in no order with this.

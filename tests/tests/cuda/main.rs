@@ -3,15 +3,23 @@
 //! state and what the model finds are a process's. Where there is no g++ every test is reported as ignored and the reason is
 //! printed, unless `SWIFTBALANCER_EMULATOR=required` makes that a failure.
 
+mod cases;
+mod counters;
 mod driver;
+mod model;
+mod process;
 mod suite;
 
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 use tests::emulator::Emulator;
+use tests::workspace;
 
 fn main() -> ExitCode {
+    if let Some(ended) = cases::run_the_one_asked_for() {
+        return ended;
+    }
     let arguments = Arguments::from_args();
     let unavailable = Emulator::unavailable();
     if let Some(reason) = &unavailable {
@@ -30,12 +38,14 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let trials: Vec<Trial> = match driver::trials(&emulator) {
+    let mut trials: Vec<Trial> = match driver::trials(&emulator) {
         Ok(trials) => trials,
         Err(error) => {
             eprintln!("the driver's own tests cannot be listed: {error:#}");
             return ExitCode::FAILURE;
         }
     };
+    trials.extend(cases::trials(&emulator));
+    trials.extend(process::trials(&emulator));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

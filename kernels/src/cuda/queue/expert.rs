@@ -12,6 +12,9 @@ use super::CudaQueue;
 use super::layer::{GATED, PRODUCT, down, gated};
 use crate::backend::RouterShape;
 
+/// Pairs that are worth a block of their own where each block goes through all that come before.
+const PAIRS_EACH: usize = 1024;
+
 impl CudaQueue {
     pub(super) fn route_rows(&self, logits: &Buffer<f32>, shape: RouterShape, routing: &mut Routing) {
         let rows = logits.rows();
@@ -41,7 +44,8 @@ impl CudaQueue {
             unused: 0,
         };
         self.launch(&CHOOSE, 1 + routing.chosen() / 256, &parameters);
-        self.launch(&NUMBER, routing.group().ranks, &parameters);
+        // Each block counts what comes before its part.
+        self.launch(&NUMBER, 1 + routing.chosen() / PAIRS_EACH, &parameters);
     }
 
     pub(super) fn group_pairs(&self, slots: &Slots, layer: usize, routing: &mut Routing) {
@@ -50,7 +54,8 @@ impl CudaQueue {
         routing.page_of = tables.pages + u64::from(layer * tables.slots_here) * size_of::<u32>() as u64;
         let parameters =
             GroupParameters { slots: tables, routing: routing.tables(), error: self.error.get(), layer, unused: 0 };
-        self.launch(&GROUP, routing.group().slots, &parameters);
+        let pairs = routing.result_rows().most as usize;
+        self.launch(&GROUP, 1 + pairs / PAIRS_EACH, &parameters);
     }
 
     pub(super) fn run_experts(&self, pages: &Pages, routing: &Routing, x: &Buffer<f32>, results: &mut Buffer<f32>) {

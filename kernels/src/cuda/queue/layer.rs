@@ -70,8 +70,7 @@ impl CudaQueue {
 
     /// Where rows of a buffer are rounded to as they are written; nowhere if there is no room.
     fn rounding(&self, out: &Buffer<f32>) -> Address {
-        let scratch = self.scratch.borrow();
-        let room = scratch.as_ref().filter(|scratch| out.len() <= scratch.rounded_elements);
+        let room = self.scratch.borrow().upgrade().filter(|scratch| out.len() <= scratch.rounded_elements);
         let to = room.map_or(0, |scratch| scratch.rounded.address());
         self.rounded.set(if to == 0 { self.rounded.get() } else { out.address() });
         to

@@ -1,0 +1,62 @@
+//! Tests that are functions of this program: each runs in a process of its own, started again with the emulated driver and the
+//! name of its test, once a seed.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use libtest_mimic::Trial;
+use tests::emulator::Emulator;
+
+use crate::model;
+use crate::suite::{self, run_with_seeds};
+
+/// Names the test that a process is to run.
+const CASE: &str = "SWIFTBALANCER_CUDA_CASE";
+
+/// A test: its name, and with how many seeds it runs.
+struct Case {
+    name: &'static str,
+    seeds: u64,
+    run: fn() -> Result<()>,
+}
+
+fn cases() -> impl Iterator<Item = Case> {
+    model::CASES.iter().map(|&(name, run)| Case { name, seeds: 1, run })
+}
+
+/// Runs the test for which this process was started, if it was.
+pub fn run_the_one_asked_for() -> Option<ExitCode> {
+    let name = std::env::var(CASE).ok()?;
+    let done = cases()
+        .find(|case| case.name == name)
+        .with_context(|| format!("there is no test {name}"))
+        .and_then(|case| (case.run)());
+    Some(match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// One for each, under its own name.
+pub fn trials(emulator: &Emulator) -> Vec<Trial> {
+    cases().map(|case| trial(emulator.clone(), case)).collect()
+}
+
+fn trial(emulator: Emulator, Case { name, seeds, .. }: Case) -> Trial {
+    Trial::test(format!("cuda::{name}"), move || {
+        let run = || -> Result<()> {
+            let (program, folder) = (std::env::current_exe()?, tempfile::tempdir()?);
+            let start = || {
+                let mut command = Command::new(&program);
+                command.env(CASE, name).envs(emulator.environment());
+                command.env("CUDA_MODEL_COUNTERS", folder.path().join("counters"));
+                command
+            };
+            run_with_seeds(suite::seeds(seeds), start)
+        };
+        run().map_err(|error| format!("{error:#}").into())
+    })
+}

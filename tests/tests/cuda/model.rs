@@ -1,0 +1,362 @@
+//! The model on the GPU's backend: its logits against those of transformers, and itself to the bit on any number of ranks, in any
+//! chunks, under maps that change while it runs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use kernels::cuda::Cuda;
+use kernels::routing::{GroupShape, LayerRouting};
+use kernels::{Arena, Page};
+use plan::ids::{ExpertId, RankId};
+use plan::map::{ExpertMap, MapShape};
+use plan::topology::Topology;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use runtime::experts::routing::Routing;
+use runtime::fabric::Fabric as _;
+use runtime::fabric::exchange::HostExchange;
+use runtime::fabric::in_process::{self, InProcess};
+use runtime::model::checkpoint::Checkpoint;
+use runtime::model::forward::{CacheSize, KvCache, Model, Workspace, expert_shape, load_expert};
+use runtime::protocol::{Sampling, SequenceId, SequenceOutput, SequenceStep};
+use safetensors::SafeTensors;
+use serde::Deserialize;
+
+use crate::counters::Counters;
+use crate::workspace;
+
+const BLOCK_TOKENS: usize = 16;
+/// Blocks of each sequence: as many tokens as any test has of one.
+const BLOCKS_EACH: usize = 4;
+/// Most tokens of a step.
+const STEP_TOKENS: usize = 96;
+/// Best tokens that are compared beside the chosen one.
+const COMPARED: u32 = 8;
+
+/// How far logits of bfloat16 weights are from the reference's, which multiplies in f32: each product rounds what it multiplies.
+const ROUNDED: f32 = 4e-2;
+
+/// A test by its name.
+pub type Test = (&'static str, fn() -> Result<()>);
+
+/// The tests of this file.
+pub const CASES: &[Test] = &[
+    ("small_models_of_every_kind_have_the_references_logits", small_models_of_every_kind_have_the_references_logits),
+    ("the_trained_model_has_the_references_logits", the_trained_model_has_the_references_logits),
+    ("ranks_chunks_and_moves_change_no_bit", ranks_chunks_and_moves_change_no_bit),
+    (
+        "a_decode_step_waits_once_and_neither_allocates_nor_copies",
+        a_decode_step_waits_once_and_neither_allocates_nor_copies,
+    ),
+];
+
+#[derive(Deserialize)]
+struct Oracle {
+    prompts: Vec<Prompt>,
+}
+
+/// A prompt and what the reference makes of it.
+#[derive(Deserialize)]
+struct Prompt {
+    name: String,
+    ids: Vec<u32>,
+    /// Logits of its last positions, of all for some prompts.
+    #[serde(skip)]
+    logits: Vec<f32>,
+}
+
+fn prompts(folder: &Path) -> Result<Vec<Prompt>> {
+    let mut oracle: Oracle = serde_json::from_slice(&std::fs::read(folder.join("oracle.json"))?)?;
+    let bytes = std::fs::read(folder.join("oracle.safetensors"))?;
+    let tensors = SafeTensors::deserialize(&bytes)?;
+    for prompt in &mut oracle.prompts {
+        let all = tensors.tensor(&format!("{}.logits", prompt.name));
+        let tensor = all.or_else(|_| tensors.tensor(&format!("{}.last", prompt.name)))?;
+        let (words, _) = tensor.data().as_chunks::<4>();
+        prompt.logits = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
+    }
+    Ok(oracle.prompts)
+}
+
+fn variant(name: &str) -> PathBuf {
+    workspace::root().join("tests/models/variants").join(name)
+}
+
+/// One rank of a group, with a GPU.
+struct Member {
+    checkpoint: Checkpoint,
+    model: Model<Cuda>,
+    workspace: Workspace<Cuda>,
+    arena: Arc<Arena<Cuda>>,
+    /// What the slots point at.
+    pages: Vec<Page<Cuda>>,
+    exchange: HostExchange<InProcess>,
+    rank: RankId,
+}
+
+impl Member {
+    fn new(folder: &Path, map: &ExpertMap, fabric: InProcess) -> Result<Self> {
+        let (checkpoint, backend, rank) = (Checkpoint::open(folder)?, Arc::new(Cuda::new(0)?), fabric.rank());
+        let arena = Arena::new(Arc::clone(&backend), expert_shape(&checkpoint))?;
+        let (layers, pages) = held(&checkpoint, &arena, map, rank)?;
+        let (config, shape) = (checkpoint.config(), map.shape());
+        let group = GroupShape {
+            ranks: shape.ranks,
+            rank: rank.index(),
+            layers: shape.layers,
+            slots: shape.slots_per_rank,
+            top_k: config.router.top_k,
+            tokens: STEP_TOKENS,
+        };
+        let size = CacheSize { blocks: 8 * BLOCKS_EACH, block_tokens: BLOCK_TOKENS };
+        let cache = KvCache::new(&*backend, config, size, None)?;
+        let workspace = Workspace::new(Arc::clone(&arena), config, cache, (group, layers))?;
+        let exchange = HostExchange::new(fabric, group, config.hidden);
+        Ok(Self { model: Model::load(backend, &checkpoint)?, checkpoint, workspace, arena, pages, exchange, rank })
+    }
+
+    /// A step, under another map from its begin on if there is one.
+    fn step(&mut self, batch: &[SequenceStep], map: Option<&ExpertMap>) -> Result<Vec<SequenceOutput>> {
+        let Self { checkpoint, model, workspace, arena, pages, exchange, rank } = self;
+        let next = map.map(|map| held(checkpoint, arena, map, *rank)).transpose()?;
+        let (routing, now) = next.map_or((Vec::new(), None), |(routing, now)| (routing, Some(now)));
+        model.prepare(batch, routing, workspace)?;
+        model.enqueue(workspace, exchange)?;
+        let outcome = model.collect(batch, workspace)?;
+        // What slots pointed at is used again only now that no step can read it.
+        if let Some(now) = now {
+            *pages = now;
+        }
+        Ok(outcome.outputs)
+    }
+}
+
+/// The experts that a rank holds under a map, read into pages, and the routing that points at those.
+fn held(
+    checkpoint: &Checkpoint,
+    arena: &Arc<Arena<Cuda>>,
+    map: &ExpertMap,
+    rank: RankId,
+) -> Result<(Vec<LayerRouting>, Vec<Page<Cuda>>)> {
+    let experts = map.layers().flat_map(|layer| map.rank(layer, rank).iter().map(move |expert| (layer, *expert)));
+    let load = |(layer, expert)| {
+        let mut page = arena.take()?;
+        load_expert(checkpoint, layer, expert, &mut page)?;
+        Ok(page)
+    };
+    let pages: Vec<Page<Cuda>> = experts.map(load).collect::<Result<_>>()?;
+    let shape = map.shape();
+    let topology = Topology::even(1, shape.ranks, shape.slots_per_rank).map_err(|error| anyhow!("{error:?}"))?;
+    let numbers = pages.iter().map(Page::id).collect();
+    Ok((Routing::new(map, &topology, rank, 0, numbers).layers(), pages))
+}
+
+fn alone(folder: &Path) -> Result<(ExpertMap, Member)> {
+    let map = ExpertMap::contiguous(shape(folder, 1, 0)?)?;
+    let fabric = in_process::connect(1).into_iter().next().context("one rank")?;
+    let member = Member::new(folder, &map, fabric)?;
+    Ok((map, member))
+}
+
+fn shape(folder: &Path, ranks: usize, redundancy: usize) -> Result<MapShape> {
+    let model = Checkpoint::open(folder)?.identity("test");
+    Ok(MapShape::with_redundancy(model.layers, model.experts, ranks, redundancy)?)
+}
+
+/// The step of a sequence: some of its tokens, and the next token if they are the last.
+fn part(sequence: usize, place: usize, tokens: &[u32], first: usize, is_last: bool) -> SequenceStep {
+    let blocks = (first + tokens.len()).div_ceil(BLOCK_TOKENS);
+    SequenceStep {
+        sequence: SequenceId(sequence as u64),
+        position: first as u32,
+        tokens: tokens.to_vec(),
+        blocks: (0..blocks).map(|block| (place * BLOCKS_EACH + block) as u32).collect(),
+        sample: is_last.then_some(Sampling::GREEDY),
+        score: Vec::new(),
+        top_logprobs: if is_last { COMPARED } else { 0 },
+    }
+}
+
+/// Logits within `tolerance` of the reference's, of one or of the logit where that is more; and the best token its best wherever
+/// that is ahead by 0.05.
+fn check(folder: &Path, oracle: &Path, names: Option<&[&str]>, tolerance: f32) -> Result<()> {
+    let (_, mut member) = alone(folder)?;
+    let wanted = |prompt: &&Prompt| names.is_none_or(|names| names.contains(&prompt.name.as_str()));
+    let prompts = prompts(oracle)?;
+    let mut compared = 0;
+    for prompt in prompts.iter().filter(wanted) {
+        let batch = [part(0, 0, &prompt.ids, 0, false)];
+        let Member { model, workspace, exchange, .. } = &mut member;
+        let (logits, _) = model.all_logits(&batch, workspace, exchange)?;
+        let vocabulary = logits.len() / prompt.ids.len();
+        let found = &logits[logits.len() - prompt.logits.len()..];
+        for (expected, found) in prompt.logits.chunks(vocabulary).zip(found.chunks(vocabulary)) {
+            let difference = |(a, b): (&f32, &f32)| (a - b).abs() / a.abs().max(1.0);
+            let worst = expected.iter().zip(found).map(difference).fold(0.0, f32::max);
+            ensure!(worst <= tolerance, "{}, {}: logits differ by {worst}", folder.display(), prompt.name);
+            let best = |logits: &[f32]| (0..vocabulary).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
+            let (first, ours) = (best(expected).context("a vocabulary")?, best(found).context("a vocabulary")?);
+            let rest = expected.iter().enumerate().filter(|(token, _)| *token != first).map(|(_, logit)| *logit);
+            let gap = expected[first] - rest.fold(f32::NEG_INFINITY, f32::max);
+            ensure!(ours == first || gap <= 0.05, "{}, {}: {ours} instead of {first}", folder.display(), prompt.name);
+            compared += 1;
+        }
+    }
+    ensure!(compared > 0, "nothing was compared");
+    Ok(())
+}
+
+fn small_models_of_every_kind_have_the_references_logits() -> Result<()> {
+    for (name, tolerance) in [
+        ("base", ROUNDED),
+        ("attention_bias", ROUNDED),
+        ("dense_layers", ROUNDED),
+        ("sharded_v5", ROUNDED),
+        ("norm_topk_false_f16", 1e-3),
+        ("tied_f32", 1e-3),
+    ] {
+        check(&variant(name), &variant(name), Some(&["trace", "scripture", "chat_capital", "chat_sum"]), tolerance)?;
+    }
+    Ok(())
+}
+
+fn the_trained_model_has_the_references_logits() -> Result<()> {
+    let root = workspace::root();
+    let (model, oracle) = (root.join("examples/models/tiny-moe"), root.join("tests/models/tiny-moe-oracle"));
+    check(&model, &oracle, Some(&["trace", "scripture", "one_token"]), ROUNDED)
+}
+
+/// A random placement.
+fn random_map(shape: MapShape, random: &mut StdRng) -> Result<ExpertMap> {
+    let mut slots = Vec::new();
+    while slots.len() < shape.layers * shape.ranks * shape.slots_per_rank {
+        let mut layer: Vec<u32> = (0..shape.experts as u32).collect();
+        layer.extend((0..shape.redundancy()).map(|_| random.random_range(0..shape.experts as u32)).collect::<Vec<_>>());
+        layer.shuffle(random);
+        let twice = layer.chunks(shape.slots_per_rank).any(|rank| {
+            let mut rank = rank.to_vec();
+            rank.sort_unstable();
+            rank.windows(2).any(|pair| pair[0] == pair[1])
+        });
+        if !twice {
+            slots.extend(layer.into_iter().map(ExpertId));
+        }
+    }
+    Ok(ExpertMap::new(shape, slots)?)
+}
+
+/// How sequences are run.
+struct Run<'a> {
+    folder: &'a Path,
+    /// One after the other, every few steps.
+    maps: &'a [ExpertMap],
+    /// Most tokens of a sequence in one step.
+    chunk: usize,
+    /// Tokens that are chosen of each.
+    new: usize,
+}
+
+/// What each sequence gave at each token that was chosen, and how many slots were changed.
+fn run(run: &Run<'_>, prompts: &[Vec<u32>]) -> Result<(Vec<Vec<SequenceOutput>>, usize)> {
+    let ranks = run.maps[0].shape().ranks;
+    let steps = prompts.iter().map(|prompt| prompt.len().div_ceil(run.chunk) + run.new - 1).max().unwrap_or(0);
+    let of_rank = |fabric: InProcess| -> Result<(Vec<Vec<SequenceOutput>>, usize)> {
+        let rank = fabric.rank().index();
+        let mut member = Member::new(run.folder, &run.maps[0], fabric)?;
+        let own: Vec<usize> = (0..prompts.len()).filter(|index| index % ranks == rank).collect();
+        let mut tokens: Vec<Vec<u32>> = own.iter().map(|&index| prompts[index].clone()).collect();
+        let (mut done, mut outputs) = (vec![0; own.len()], vec![Vec::new(); own.len()]);
+        let (mut index, mut moved) = (0, 0);
+        for step in 0..steps {
+            let mut batch = Vec::new();
+            for place in (0..own.len()).filter(|&place| outputs[place].len() < run.new) {
+                let (first, all) = (done[place], &tokens[place]);
+                let end = all.len().min(first + run.chunk);
+                batch.push(part(own[place], place, &all[first..end], first, end == all.len()));
+            }
+            let next = (step > 0).then(|| (index + 1) % run.maps.len()).filter(|next| *next != index);
+            let map = next.map(|next| &run.maps[next]);
+            moved += map.map_or(0, |map| map.shape().layers * map.shape().slots_per_rank);
+            index = next.unwrap_or(index);
+            let given = member.step(&batch, map)?;
+            for (part, output) in batch.iter().zip(given) {
+                let place = own.iter().position(|&index| index as u64 == part.sequence.0).context("a sequence")?;
+                done[place] += part.tokens.len();
+                if let Some(token) = &output.token {
+                    tokens[place].push(token.token);
+                    outputs[place].push(output);
+                }
+            }
+        }
+        Ok((outputs, moved))
+    };
+    let results: Vec<(Vec<Vec<SequenceOutput>>, usize)> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            in_process::connect(ranks).into_iter().map(|fabric| scope.spawn(|| of_rank(fabric))).collect();
+        threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a rank panicked"))?).collect::<Result<_>>()
+    })?;
+    let moved = results.iter().map(|(_, moved)| moved).sum();
+    let mut by_rank: Vec<_> = results.into_iter().map(|(outputs, _)| outputs.into_iter()).collect();
+    let in_order = (0..prompts.len()).map(|index| by_rank[index % ranks].next().context("a sequence"));
+    Ok((in_order.collect::<Result<_>>()?, moved))
+}
+
+fn ranks_chunks_and_moves_change_no_bit() -> Result<()> {
+    let mut random = StdRng::seed_from_u64(1);
+    let mut total = 0;
+    for name in ["base", "tied_f32", "dense_layers"] {
+        let folder = variant(name);
+        let prompts: Vec<Vec<u32>> = prompts(&folder)?.into_iter().take(5).map(|prompt| prompt.ids).collect();
+        let plain = ExpertMap::contiguous(shape(&folder, 1, 0)?)?;
+        let (expected, _) = run(&Run { folder: &folder, maps: &[plain], chunk: 64, new: 6 }, &prompts)?;
+        for (ranks, redundancy, chunk) in [(1, 0, 5), (2, 2, 64), (4, 4, 7)] {
+            let shape = shape(&folder, ranks, redundancy)?;
+            let maps: Vec<ExpertMap> = (0..3).map(|_| random_map(shape, &mut random)).collect::<Result<_>>()?;
+            let (found, moved) = run(&Run { folder: &folder, maps: &maps, chunk, new: 6 }, &prompts)?;
+            for (sequence, (expected, found)) in expected.iter().zip(&found).enumerate() {
+                ensure!(
+                    expected == found,
+                    "{name}, {ranks} ranks, sequence {sequence}: {found:?} instead of {expected:?}"
+                );
+            }
+            total += moved;
+        }
+    }
+    ensure!(total >= 500, "{total} forced moves");
+    Ok(())
+}
+
+fn a_decode_step_waits_once_and_neither_allocates_nor_copies() -> Result<()> {
+    let folder = variant("base");
+    let (map, mut member) = alone(&folder)?;
+    let ids: Vec<u32> = (1..9).collect();
+    member.step(&[part(0, 0, &ids, 0, true), part(1, 1, &ids, 0, true)], None)?;
+    for (position, changes) in [(8, false), (9, true), (10, false)] {
+        // What a commit brings was received and checked long before.
+        let new = changes.then(|| held(&member.checkpoint, &member.arena, &map, member.rank)).transpose()?;
+        let (changes, now) = new.map_or((Vec::new(), Vec::new()), |(changes, now)| (changes, now));
+        let batch = [part(0, 0, &[7], position, true), part(1, 1, &[5], position, true)];
+        let Member { model, workspace, exchange, pages, .. } = &mut member;
+        let before = Counters::now()?;
+        model.prepare(&batch, changes, workspace)?;
+        model.enqueue(workspace, exchange)?;
+        let enqueued = Counters::now()?;
+        let outcome = model.collect(&batch, workspace)?;
+        let collected = Counters::now()?;
+        ensure!(outcome.outputs.iter().all(|output| output.token.is_some()), "every sequence goes on");
+        let until = enqueued.since(&before);
+        ensure!(until.launches > 0, "the step is launched, not computed by the host");
+        ensure!(until.synchronisations == 0, "{} waits before the result", until.synchronisations);
+        let all = collected.since(&before);
+        ensure!(all.synchronisations == 1, "{} waits of a step", all.synchronisations);
+        ensure!((all.allocations, all.frees) == (0, 0), "{} allocations, {} frees", all.allocations, all.frees);
+        ensure!(all.copies == 0, "{} copies by copy engines", all.copies);
+        println!("a decode step of 2 layers: {} launches", all.launches);
+        if !now.is_empty() {
+            *pages = now;
+        }
+    }
+    Ok(())
+}
