@@ -18,7 +18,8 @@ pub use self::membership::{Membership, StepPath};
 use crate::experts::routing::CommitError;
 use crate::fabric::framing::{Closer, ConnectionError};
 use crate::model::forward::{ForwardError, ForwardTiming, Model, StepOutcome};
-use crate::protocol::{NotKnown, StepDone, StepTiming, TransactionId};
+use crate::protocol::{FromRank, MOST_WORDS, NotKnown, StepDone, StepTiming, TransactionId};
+use crate::quoted::shortened;
 use crate::threads::VitalThreads;
 
 /// Why a rank stopped running steps. Its group is lost; all help is to form another.
@@ -100,9 +101,17 @@ pub struct Engine<B: Backend> {
     groups: Sender<Job<B>>,
 }
 
+/// A rank's session with the coordinator, as far as its engine needs it.
+pub struct Session {
+    /// Ends it.
+    pub closer: Closer,
+    /// What is to be said in it.
+    pub reports: Sender<FromRank>,
+}
+
 struct Job<B: Backend> {
     membership: Membership<B>,
-    session: Closer,
+    session: Session,
     ended: Sender<EngineError>,
 }
 
@@ -146,13 +155,13 @@ impl<B: Backend> Engine<B> {
         &self.backend
     }
 
-    /// Joins a group and runs its steps; when that ends it closes `session`, and the reason arrives. Waits until the
+    /// Joins a group and runs its steps; when that ends it says why where it is its own fault, closes `session`, and the reason arrives. Waits until the
     /// group before has ended. An engine whose thread has ended joins none: the session is closed, and no reason arrives.
     #[must_use]
-    pub fn join(&self, membership: Membership<B>, session: Closer) -> Receiver<EngineError> {
+    pub fn join(&self, membership: Membership<B>, session: Session) -> Receiver<EngineError> {
         let (ended, reason) = bounded(1);
         if let Err(SendError(Job { session, .. })) = self.groups.send(Job { membership, session, ended }) {
-            session.close();
+            session.closer.close();
         }
         reason
     }
@@ -166,8 +175,15 @@ fn serve_groups<B: Backend>(
 ) -> Result<(), String> {
     for Job { mut membership, session, ended } in jobs {
         let Err(reason) = run_steps(model, &mut membership, observer);
+        if matches!(reason.departure(), Departure::Device | Departure::Mistake) {
+            // Otherwise the coordinator would name whoever it notices first to be gone, which may be a rank that waits for this one.
+            let reason = shortened(&with_causes(&reason), MOST_WORDS);
+            if session.reports.send(FromRank::Leaves { reason }).is_ok() {
+                membership.wait_until_let_go();
+            }
+        }
         drop(membership);
-        session.close();
+        session.closer.close();
         let lost = reason.is_of_a_lost_device().then(|| with_causes(&reason));
         // Whoever asked may be gone.
         let _ = ended.send(reason);

@@ -218,13 +218,22 @@ impl OnDevice for Foreseeing<'_> {
 
     fn on<B: Backend>(self, open: impl FnOnce(DeviceOptions) -> Result<B, DeviceError>) -> Self::Done {
         let Self { sizes, spread } = self;
-        let of_device = || Memory::of_device(&open(DeviceOptions::default())?);
-        let memory = spread.memory.map(Memory::of_bytes).map_or_else(of_device, Ok)?;
-        each_rank::<B>(sizes, spread, memory)
+        if let Some(bytes) = spread.memory {
+            return each_rank::<B>(sizes, spread, (Memory::of_bytes(bytes), 1));
+        }
+        let device = open(DeviceOptions::default())?;
+        // A machine's memory is all ranks'. A device with its own is one rank's: whoever has fewer devices says how much each has.
+        let sharing = if device.memory()?.is_some() { 1 } else { spread.ranks };
+        each_rank::<B>(sizes, spread, (Memory::of_device(&device)?, sharing))
     }
 }
 
-fn each_rank<B: Backend>(sizes: &Sizes, spread: &Spread, memory: Memory) -> Result<EachRank, InspectError> {
+/// What each rank takes, of memory that so many ranks share.
+fn each_rank<B: Backend>(
+    sizes: &Sizes,
+    spread: &Spread,
+    (memory, sharing): (Memory, usize),
+) -> Result<EachRank, InspectError> {
     let &Spread { ranks, redundancy, block_tokens, step_tokens, .. } = spread;
     let config = &sizes.config;
     let shape = MapShape::with_redundancy(config.sparse_layers(), config.experts.count, ranks, redundancy)?;
@@ -232,7 +241,6 @@ fn each_rank<B: Backend>(sizes: &Sizes, spread: &Spread, memory: Memory) -> Resu
     let staging_pages = spread.staging_pages.unwrap_or_else(|| usual_staging_pages(slots * shape.layers));
     let part = RankPart { ranks, slots, staging_pages, step_tokens };
     let needs = |blocks| Needs::of::<B>(sizes, part, CacheSize { blocks, block_tokens });
-    let sharing = if spread.memory.is_some() { 1 } else { ranks };
     let room = memory.of_each(sharing, sharing);
     let kv_blocks = if let Some(blocks) = spread.kv_blocks {
         blocks

@@ -95,6 +95,11 @@ pub enum FromRank {
     },
     /// What became of a transaction that this rank was told to stage.
     Moved(MoveReport),
+    /// It answers no more steps of its group, through no fault of another rank. It registers again, if it can.
+    Leaves {
+        /// The reason, in words for people.
+        reason: String,
+    },
     /// The rank is alive; sent every second.
     Alive,
 }

@@ -270,18 +270,20 @@ impl<B: Backend> Worker<B> {
         Ok(())
     }
 
-    /// Checks that there is memory for its part in a group, and for its KV cache, which is sized once: for so many tokens at most, on
-    /// a device that it shares with so many ranks, itself among them.
+    /// Checks that there is memory for its part in a group, and for its KV cache, which is sized once: for so many tokens at most. Its
+    /// device has room for as many such ranks as share it, itself among them.
     fn room_for(&mut self, part: RankPart, kv_tokens: u64, neighbours: usize) -> Result<CacheSize, SessionError> {
         let (sizes, block_tokens) = (self.checkpoint.sizes(), self.settings.block_tokens);
         let memory = Memory::of_device(&*self.device)?.with_taken(self.weights.taken(of_shared::<B>(&sizes)));
-        let check = |cache| memory.check(&Needs::of::<B>(&sizes, part, cache).all(), 1);
+        // All ranks of a group need as much.
+        let sharing = if memory.is_shared() { neighbours } else { 1 };
+        let check = |cache| memory.check(&Needs::of::<B>(&sizes, part, cache).all(), sharing);
         if let Some(cache) = self.cache {
             check(cache)?;
             return Ok(cache);
         }
         check(CacheSize { blocks: 0, block_tokens })?;
-        let room = memory.of_each(if memory.is_shared() { neighbours } else { 1 }, 1);
+        let room = memory.of_each(sharing, 1);
         let blocks = memory::usual_blocks::<B>(&sizes, part, room, CacheUse { block_tokens, most: kv_tokens })?;
         let cache = CacheSize { blocks, block_tokens };
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);

@@ -13,6 +13,8 @@ use sha2::{Digest, Sha256};
 
 use crate::workspace;
 
+pub mod counters;
+
 const WARNINGS: &[&str] = &["-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers"];
 const ALWAYS: &[&str] = &["-std=c++20", "-O2", "-g1", "-fPIC", "-pthread", "-fvisibility=hidden"];
 /// Of kernels: each access calls the driver, which checks it, and no product and sum become one operation unless the source says so.
@@ -58,6 +60,8 @@ impl Emulator {
         build.driver()?;
         build.library("libnvrtc.so", &["nvrtc"], &["-ldl"])?;
         build.library("libnvidia-ml.so.1", &["nvml"], &[])?;
+        let driver = format!("-L{}", build.folder.display());
+        build.library("libnccl.so", &["nccl"], &[&driver, "-l:libcuda.so.1", "-Wl,--no-undefined"])?;
         build.kernels("product.so", &workspace::root().join("kernels/cu"))?;
         build.kernels("cases.so", &build.sources.join("cases"))?;
         build.cases()?;
@@ -205,7 +209,8 @@ impl Build {
     fn headers(&self) -> Result<Vec<u8>> {
         let mut all = Vec::new();
         let kernels = workspace::root().join("kernels/cu");
-        for folder in [&self.sources, &self.sources.join("driver"), &self.sources.join("cases"), &kernels] {
+        let folders = ["driver", "nccl", "cases"].map(|folder| self.sources.join(folder));
+        for folder in folders.iter().chain([&self.sources, &kernels]) {
             for extension in ["h", "cuh"] {
                 for header in with_extension(folder, extension)? {
                     all.extend(fs::read(header)?);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use kernels::routing::LayerRouting;
@@ -17,6 +18,9 @@ use crate::fabric::framing::Connection;
 use crate::fabric::mesh::Mesh;
 use crate::model::forward::Workspace;
 use crate::protocol::{Commit, SequenceStep, Sequences, Step, StepDone, TransactionId};
+
+/// How long a rank that has said why it leaves waits for the coordinator to hear it.
+const LET_GO_WITHIN: Duration = Duration::from_secs(1);
 
 /// A rank's part in one group.
 pub struct Membership<B: Backend> {
@@ -77,6 +81,14 @@ impl<B: Backend> Membership<B> {
         self.steps.send(done)?;
         self.sequences.computed(batch, &done.outputs);
         Ok(())
+    }
+
+    /// Waits until the coordinator has ended the group, for a moment at most. Steps that it sent ahead are not run.
+    pub(super) fn wait_until_let_go(&mut self) {
+        let started = Instant::now();
+        if self.steps.set_timeout(Some(LET_GO_WITHIN)).is_ok() {
+            while started.elapsed() < LET_GO_WITHIN && self.steps.receive::<Step<'_>>().is_ok() {}
+        }
     }
 
     /// Another step is on the queue, up to this mark.

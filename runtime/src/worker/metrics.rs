@@ -127,6 +127,7 @@ impl WorkerMetrics {
             | FromRank::Loading { .. }
             | FromRank::Loaded { .. }
             | FromRank::Ready { .. }
+            | FromRank::Leaves { .. }
             | FromRank::Alive => {}
         }
     }

@@ -17,7 +17,7 @@ use thiserror::Error;
 use super::control::Link;
 use super::metrics::WorkerMetrics;
 use super::{Stop, Worker, WorkerError};
-use crate::engine::{EngineError, Membership, StepPath};
+use crate::engine::{self, EngineError, Membership, StepPath};
 use crate::experts::load::{LoadError, slots_of};
 use crate::experts::mover::{Mover, MoverSetup, Serving};
 use crate::experts::pages::{HeldPages, Pages};
@@ -286,7 +286,7 @@ impl<B: Backend> Session<B> {
         let (mover, incoming) = Mover::start(setup)?;
         let generation = group.generation;
         let path = StepPath { exchange, steps };
-        let session = link.closer.share()?;
+        let session = engine::Session { closer: link.closer.share()?, reports: link.reports.clone() };
         let membership = Membership::new(generation, (workspace, routing, slots), path, Arc::clone(&pages), incoming);
         let ended = worker.weights.engine().join(membership, session);
         // From now on the group's pages know what is held; what is kept here would never become staging memory.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use plan::coverage::Coverage;
+use plan::ids::RankId;
 use plan::map::{ExpertMap, MapShape};
 use plan::moves::random_transaction;
 use plan::policy::Terms;
@@ -39,8 +40,8 @@ pub struct Deployment {
     pub refusals: Vec<String>,
     /// Slots changed by each step that committed anything.
     pub committed: BTreeMap<u64, Vec<Commit>>,
-    /// Groups that were lost.
-    pub losses: usize,
+    /// Groups that were lost: with which rank, and why.
+    pub losses: Vec<(RankId, String)>,
 }
 
 impl Deployment {
@@ -88,7 +89,7 @@ impl Deployment {
             reports: Vec::new(),
             refusals: Vec::new(),
             committed: BTreeMap::new(),
-            losses: 0,
+            losses: Vec::new(),
         }
     }
 
@@ -99,6 +100,16 @@ impl Deployment {
             assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
             if let Ok(event) = self.events.recv_timeout(Duration::from_millis(10)) {
                 self.on_fleet(event);
+            }
+        }
+    }
+
+    /// Waits until a rank says that it can never serve, and why.
+    pub fn wait_for_failure(&mut self) -> String {
+        loop {
+            match self.events.recv_timeout(PATIENCE).unwrap() {
+                FleetEvent::Failing(failing) => break failing.take().flatten().unwrap(),
+                event => self.on_fleet(event),
             }
         }
     }
@@ -137,8 +148,8 @@ impl Deployment {
                 self.group = Some(group);
                 self.on(Event::GroupFormed { generation });
             }
-            FleetEvent::Lost { .. } => {
-                self.losses += 1;
+            FleetEvent::Lost { rank, reason, .. } => {
+                self.losses.push((rank, reason));
                 self.group = None;
                 self.on(Event::GroupLost);
             }

@@ -15,8 +15,11 @@ use crate::group::{Deployment, Setup, Worker, settings};
 const BLOCK_BYTES: u64 = 32 << 10;
 
 /// A rank on the device `unit`, which has `bytes` bytes; its cache takes what is there.
-fn rank(number: usize, coordinator: SocketAddr, setup: &Setup, (bytes, unit): (u64, &'static str)) -> Worker {
-    let settings = WorkerSettings { kv_blocks: None, ..settings(number, coordinator, setup) };
+fn rank(number: usize, coordinator: SocketAddr, setup: &Setup, device: (u64, &'static str)) -> Worker {
+    on(WorkerSettings { kv_blocks: None, ..settings(number, coordinator, setup) }, device)
+}
+
+fn on(settings: WorkerSettings, (bytes, unit): (u64, &'static str)) -> Worker {
     Worker::on(settings, move |DeviceOptions { threads, fingerprint_seed, .. }| {
         let cpu = Cpu::new(threads).with_fingerprint_seed(fingerprint_seed);
         let mut device = Watched::of(cpu, Fault::default());
@@ -42,6 +45,22 @@ fn a_cache_takes_its_share_of_the_device_and_of_one_that_is_shared_its_part() {
     assert!(apart.iter().all(|cache| (bytes / 2..bytes).contains(cache)), "{apart:?}");
     let together = caches(["first", "first"], bytes);
     assert!(together.iter().all(|cache| (bytes / 8..bytes / 2).contains(cache)), "{together:?}");
+}
+
+#[test]
+fn ranks_that_fit_a_device_alone_and_not_together_are_refused_before_they_load_their_part() {
+    let (setup, bytes) = (Setup { ranks: 2, redundancy: 0, ..Setup::default() }, 512 << 20);
+    let blocks = (bytes * 6 / 10 / BLOCK_BYTES) as usize;
+    let start = |units: [&'static str; 2]| {
+        Deployment::begin(setup, move |number, coordinator| {
+            let settings = WorkerSettings { kv_blocks: Some(blocks), ..settings(number, coordinator, &setup) };
+            on(settings, (bytes, units[number]))
+        })
+    };
+    start(["first", "second"]).wait_for_group();
+    let said = start(["first", "first"]).wait_for_failure();
+    let kv = format!(" cannot serve: kv-blocks {blocks} takes 614.4 MiB on 2 rank(s), beside ");
+    assert!(said.contains(&kv) && said.ends_with(", and its device has 512.0 MiB; lower it"), "{said}");
 }
 
 #[test]

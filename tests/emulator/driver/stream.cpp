@@ -184,6 +184,16 @@ void Stream::become(uint32_t timeline, Clock clock) {
   clock_ = std::move(clock);
 }
 
+bool Stream::touch(const char* name, Address at, size_t bytes, bool writes) {
+  if (bytes == 0) return true;
+  if (!reachable(at, bytes)) {
+    found("stream %u: %s %s %s", number_, name, writes ? "writes" : "reads", describe(at, bytes).c_str());
+    context_->fail(Status::illegal_address);
+    return false;
+  }
+  return note_range(begin(name), name, at, bytes, writes);
+}
+
 // False where something else touches the range in no order with this.
 bool Stream::note_range(uint32_t operation, const char* name, Address at, size_t bytes, bool writes) {
   if (!settings().races || !in_arena(at)) return true;

@@ -84,6 +84,8 @@ class Stream : public std::enable_shared_from_this<Stream> {
   void launch(const Launch& launch);
   void copy(Address to, bool to_device, Address from, bool from_device, size_t bytes);
   void fill(Address to, unsigned value, size_t width, size_t count);
+  // An operation of its own that reads or writes a range. False, and a broken context, where it may not.
+  bool touch(const char* name, Address at, size_t bytes, bool writes);
   void stop();
   // Goes on as another timeline, with what that one knows, until the next call; a branch of a graph does.
   void become(uint32_t timeline, Clock clock);

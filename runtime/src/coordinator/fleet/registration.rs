@@ -255,6 +255,7 @@ fn hear(members: &Arc<Members>, (rank, process): (RankId, ProcessId), message: F
             }
             return members.moved((rank, process), report);
         }
+        FromRank::Leaves { reason } => return Err(shortened(&reason, MOST_WORDS)),
         FromRank::Alive => {}
         FromRank::Register { .. } | FromRank::Failed { .. } => {
             return Err("it introduced itself again on the same connection".to_owned());

@@ -145,3 +145,19 @@ fn whatever_a_member_says_the_next_group_forms() {
     let (group, _steps) = formed(&fleet, &events, &mut ranks);
     assert!(group.generation() > 40, "seed {seed}");
 }
+
+#[test]
+fn a_rank_that_leaves_its_group_is_lost_with_what_it_says_of_it() {
+    let (fleet, events) = fleet(2, PATIENCE);
+    let mut ranks = vec![Rank::join(&fleet, 0), Rank::join(&fleet, 1)];
+    let (mut group, steps) = formed(&fleet, &events, &mut ranks);
+    ranks[1].control.send(&FromRank::Leaves { reason: "its device failed".to_owned() }).unwrap();
+    // Neither has answered, and the first waits for the second.
+    assert!(group.run_step(1, vec![Batch::default(); 2], &[]).is_err());
+    match next(&events) {
+        FleetEvent::Lost { generation: 1, rank: RankId(1), reason } => assert_eq!(reason, "its device failed"),
+        other => panic!("a loss was expected, not {other:?}"),
+    }
+    drop(steps);
+    assert!(fleet.states().iter().all(|rank| rank.address.is_empty()));
+}
