@@ -22,19 +22,19 @@ template <class T> T narrow(uint64_t bits) {
 
 }  // namespace model
 
-#define MODEL_KERNEL(NAME, THREADS)                                    \
-  extern "C" MODEL_API const model::Kernel model_kernel_##NAME;        \
+#define MODEL_KERNEL(NAME, THREADS)                             \
+  extern "C" MODEL_API const model::Kernel model_kernel_##NAME; \
   const model::Kernel model_kernel_##NAME = {#NAME, model::Entry<NAME>::bytes, THREADS, model::Entry<NAME>::run};
 
 #define KERNEL(threads) void
 #define GRID_CONSTANT
 #define DEVICE inline
-#define SHARED(type, name, count)                                                                            \
-  type(&name)[count] = *static_cast<type(*)[count]>(model::shared_array(                                     \
-      [] {                                                                                                   \
-        static const char key = 0;                                                                           \
-        return static_cast<const void*>(&key);                                                               \
-      }(),                                                                                                   \
+#define SHARED(type, name, count)                                        \
+  type(&name)[count] = *static_cast<type(*)[count]>(model::shared_array( \
+      [] {                                                               \
+        static const char key = 0;                                       \
+        return static_cast<const void*>(&key);                           \
+      }(),                                                               \
       sizeof(type) * (count), alignof(type)))
 #define DYNAMIC_SHARED(name) unsigned char* name = model::dynamic_shared()
 

@@ -1,8 +1,9 @@
 // Collectives between ranks that are threads, and between ranks that are processes.
-#include <functional>
 #include <sys/wait.h>
-#include <thread>
 #include <unistd.h>
+
+#include <functional>
+#include <thread>
 
 #include "driver.h"
 #include "kernels.h"

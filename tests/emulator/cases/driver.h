@@ -1,10 +1,11 @@
 // The driver as a program of cudarc's kind meets it: opened by name, each function looked up at its first call.
 #pragma once
+#include <dlfcn.h>
+
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <dlfcn.h>
 #include <map>
 #include <string>
 #include <utility>
@@ -41,8 +42,8 @@ enum : int {
 template <class T, class U> std::pair<T, T> alike(T got, U wanted) { return {got, static_cast<T>(wanted)}; }
 #define CHECK(condition) \
   if (!(condition)) fail(__FILE__, __LINE__, #condition)
-#define EQUAL(got, wanted)                                                                              \
-  if (const auto [value_got, value_wanted] = alike((got), (wanted)); value_got != value_wanted)         \
+#define EQUAL(got, wanted)                                                                      \
+  if (const auto [value_got, value_wanted] = alike((got), (wanted)); value_got != value_wanted) \
   fail(__FILE__, __LINE__, std::string(#got " is ") + std::to_string(value_got) + ", not " + std::to_string(value_wanted))
 #define OK(call) EQUAL(call, success)
 
@@ -58,7 +59,19 @@ template <class... Arguments> int cu(const char* name, Arguments... arguments) {
 }
 
 // The order of tests/emulator/driver/counters.h.
-enum CounterOf { synchronisations, launches, kernels, allocations, frees, copies, copied_bytes, captures, graph_launches, tensor_maps, findings };
+enum CounterOf {
+  synchronisations,
+  launches,
+  kernels,
+  allocations,
+  frees,
+  copies,
+  copied_bytes,
+  captures,
+  graph_launches,
+  tensor_maps,
+  findings
+};
 inline uint64_t counter(CounterOf which) {
   return reinterpret_cast<uint64_t (*)(int)>(symbol("libcuda.so.1", "cudaModelCounter"))(which);
 }
@@ -87,7 +100,9 @@ struct Device {
     OK(cu("cuInit", 0u));
     OK(cu("cuDevicePrimaryCtxRetain", &context, ordinal));
     OK(cu("cuCtxSetCurrent", context));
-    const char* image = "\x7f" "ELF";
+    const char* image =
+        "\x7f"
+        "ELF";
     OK(cu("cuModuleLoadData", &module, static_cast<const void*>(image)));
     stream = new_stream();
   }
@@ -126,10 +141,10 @@ struct Device {
     OK(cu("cuModuleGetFunction", &found, module, name));
     return found;
   }
-  template <class Parameters>
-  int launch(const char* name, unsigned blocks, unsigned threads, const Parameters& parameters, Handle on = nullptr, unsigned shared = 0,
-             size_t bytes = sizeof(Parameters)) const {
-    void* extra[] = {reinterpret_cast<void*>(1), const_cast<Parameters*>(&parameters), reinterpret_cast<void*>(2), &bytes, nullptr};
+  template <class Parameters> int launch(const char* name, unsigned blocks, unsigned threads, const Parameters& parameters,
+                                         Handle on = nullptr, unsigned shared = 0, size_t bytes = sizeof(Parameters)) const {
+    void* extra[] = {reinterpret_cast<void*>(1), const_cast<Parameters*>(&parameters), reinterpret_cast<void*>(2), &bytes,
+                     nullptr};
     return cu("cuLaunchKernel", function(name), blocks, 1u, 1u, threads, 1u, 1u, shared, on == nullptr ? stream : on,
               static_cast<void**>(nullptr), static_cast<void**>(extra));
   }
@@ -147,7 +162,7 @@ inline std::vector<Case>& cases() {
 struct Registered {
   Registered(const char* name, void (*run)()) { cases().push_back({name, run}); }
 };
-#define CASE(name)                                    \
-  static void name();                                 \
+#define CASE(name)                                        \
+  static void name();                                     \
   static const Registered registered_##name(#name, name); \
   static void name()

@@ -19,13 +19,25 @@ void breaks(const char* kernel, uint32_t count, int error, const char* said, uns
 
 }  // namespace
 
-CASE(a_write_past_the_end_is_found) { breaks("mistake_past_the_end", 64, illegal_address, "writes 4 bytes at byte 256 of device allocation 1 (256 bytes, past its end)"); }
+CASE(a_write_past_the_end_is_found) {
+  breaks("mistake_past_the_end", 64, illegal_address,
+         "writes 4 bytes at byte 256 of device allocation 1 (256 bytes, past its end)");
+}
 CASE(a_read_before_the_begin_is_found) { breaks("mistake_before_the_begin", 0, illegal_address, "reads 4 bytes at byte -4 of"); }
 CASE(a_misaligned_access_is_found) { breaks("mistake_misaligned", 0, misaligned_address, "misaligned", 32); }
-CASE(shared_memory_past_its_end_is_found) { breaks("mistake_shared_past_the_end", 1, illegal_address, "4 bytes of shared memory out of bounds"); }
-CASE(a_barrier_that_some_threads_never_reach_is_found) { breaks("mistake_divergent_barrier", 40, launch_timeout, "deadlock: waits for ever at a barrier of the block; 40 threads wait and 24 have ended"); }
-CASE(a_shuffle_that_some_lanes_never_reach_is_found) { breaks("mistake_divergent_shuffle", 20, launch_timeout, "deadlock: waits for ever at a shuffle"); }
-CASE(lanes_that_meet_at_different_operations_are_found) { breaks("mistake_shuffle_meets_vote", 20, launch_failed, "where others of its warp or block came to"); }
+CASE(shared_memory_past_its_end_is_found) {
+  breaks("mistake_shared_past_the_end", 1, illegal_address, "4 bytes of shared memory out of bounds");
+}
+CASE(a_barrier_that_some_threads_never_reach_is_found) {
+  breaks("mistake_divergent_barrier", 40, launch_timeout,
+         "deadlock: waits for ever at a barrier of the block; 40 threads wait and 24 have ended");
+}
+CASE(a_shuffle_that_some_lanes_never_reach_is_found) {
+  breaks("mistake_divergent_shuffle", 20, launch_timeout, "deadlock: waits for ever at a shuffle");
+}
+CASE(lanes_that_meet_at_different_operations_are_found) {
+  breaks("mistake_shuffle_meets_vote", 20, launch_failed, "where others of its warp or block came to");
+}
 CASE(a_trap_breaks_the_context) { breaks("mistake_trap", 0, launch_failed, "trap", 32); }
 
 CASE(an_address_that_no_allocation_holds_is_found) {
@@ -135,7 +147,8 @@ CASE(handles_that_are_gone_are_refused) {
 
 CASE(a_default_stream_is_refused) {
   Device device;
-  EQUAL(cu("cuMemsetD8Async", device.allocate(16), static_cast<unsigned char>(0), size_t{16}, static_cast<Handle>(nullptr)), not_supported);
+  EQUAL(cu("cuMemsetD8Async", device.allocate(16), static_cast<unsigned char>(0), size_t{16}, static_cast<Handle>(nullptr)),
+        not_supported);
   expect_finding("a default stream is used");
 }
 

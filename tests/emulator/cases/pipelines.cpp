@@ -24,7 +24,8 @@ TensorMap encode(Address at, uint32_t rank, std::vector<uint64_t> sizes, std::ve
   TensorMap map{};
   const std::vector<uint32_t> box{64, 64, 1}, steps{1, 1, 1};
   EQUAL(cu("cuTensorMapEncodeTiled", static_cast<void*>(&map), 9, rank, reinterpret_cast<void*>(at),
-           static_cast<const uint64_t*>(sizes.data()), static_cast<const uint64_t*>(strides.data()), box.data(), steps.data(), 0, 3, 2, 0),
+           static_cast<const uint64_t*>(sizes.data()), static_cast<const uint64_t*>(strides.data()), box.data(), steps.data(), 0,
+           3, 2, 0),
         expected);
   return map;
 }
@@ -35,7 +36,8 @@ struct Problem {
   int run(const char* kernel) {
     const Address x = device.upload(halves(64 * k, 0)), arena = device.upload(halves(pages * 64 * k, 99999));
     const Address table = device.upload(std::vector<uint32_t>{2, 0, 3}), out = device.allocate(groups * 64 * 64 * 4);
-    parameters = {encode(x, 2, {k, 64}, {k * 2}), encode(arena, 3, {k, 64, pages}, {k * 2, 64 * k * 2}), x, arena, table, out, k, groups};
+    parameters = {
+        encode(x, 2, {k, 64}, {k * 2}), encode(arena, 3, {k, 64, pages}, {k * 2, 64 * k * 2}), x, arena, table, out, k, groups};
     const bool tiles = std::strstr(kernel, "tiles") != nullptr;
     OK(cu("cuFuncSetAttribute", device.function(kernel), 8, 64 << 10));
     OK(device.launch(kernel, 2, tiles ? 160 : 128, parameters, nullptr, 3 * 2 * 8192 + 64));
@@ -53,7 +55,8 @@ void is_right(const char* kernel) {
       for (uint32_t column = 0; column < 64; ++column) {
         double sum = 0;
         for (uint32_t i = 0; i < k; ++i)
-          sum += static_cast<double>(value(row * k + i)) * static_cast<double>(value(99999 + (table[group] * 64 + column) * k + i));
+          sum +=
+              static_cast<double>(value(row * k + i)) * static_cast<double>(value(99999 + (table[group] * 64 + column) * k + i));
         CHECK(std::fabs(static_cast<double>(out[(group * 64 + row) * 64 + column]) - sum) < 1e-3);
       }
 }

@@ -2,7 +2,16 @@
 // warps. Each once right and with the mistakes that such pipelines have.
 #include "device.cuh"
 
-enum Mistake { none, wait_one_short, no_barrier, no_full, no_empty, no_product_wait, released_by_one_warp, released_by_two_warps };
+enum Mistake {
+  none,
+  wait_one_short,
+  no_barrier,
+  no_full,
+  no_empty,
+  no_product_wait,
+  released_by_one_warp,
+  released_by_two_warps
+};
 
 struct PipelineParameters {
   TensorMap x_map, arena_map;
@@ -54,7 +63,8 @@ template <Mistake MISTAKE> DEVICE void pipeline_copies(const PipelineParameters&
     for (unsigned m = 0; m < 4; ++m)
       for (unsigned n = 0; n < 2; ++n)
         for (unsigned i = 0; i < 4; ++i)
-          p.out[(group * 64 + m * 16 + lane() / 4 + i / 2 * 8) * 64 + warp() * 16 + n * 8 + lane() % 4 * 2 + i % 2] = sums[m][n][i];
+          p.out[(group * 64 + m * 16 + lane() / 4 + i / 2 * 8) * 64 + warp() * 16 + n * 8 + lane() % 4 * 2 + i % 2] =
+              sums[m][n][i];
   }
 }
 
@@ -109,11 +119,19 @@ template <Mistake MISTAKE> DEVICE void pipeline_tiles(const PipelineParameters& 
 }
 
 extern "C" KERNEL(128) case_pipeline_of_copies(GRID_CONSTANT const PipelineParameters p) { pipeline_copies<none>(p); }
-extern "C" KERNEL(128) mistake_copies_wait_one_short(GRID_CONSTANT const PipelineParameters p) { pipeline_copies<wait_one_short>(p); }
+extern "C" KERNEL(128) mistake_copies_wait_one_short(GRID_CONSTANT const PipelineParameters p) {
+  pipeline_copies<wait_one_short>(p);
+}
 extern "C" KERNEL(128) mistake_copies_no_barrier(GRID_CONSTANT const PipelineParameters p) { pipeline_copies<no_barrier>(p); }
 extern "C" KERNEL(160) case_pipeline_of_tiles(GRID_CONSTANT const PipelineParameters p) { pipeline_tiles<none>(p); }
 extern "C" KERNEL(160) mistake_tiles_no_full(GRID_CONSTANT const PipelineParameters p) { pipeline_tiles<no_full>(p); }
 extern "C" KERNEL(160) mistake_tiles_no_empty(GRID_CONSTANT const PipelineParameters p) { pipeline_tiles<no_empty>(p); }
-extern "C" KERNEL(160) mistake_tiles_no_product_wait(GRID_CONSTANT const PipelineParameters p) { pipeline_tiles<no_product_wait>(p); }
-extern "C" KERNEL(160) mistake_tiles_released_by_one_warp(GRID_CONSTANT const PipelineParameters p) { pipeline_tiles<released_by_one_warp>(p); }
-extern "C" KERNEL(160) mistake_tiles_released_by_two_warps(GRID_CONSTANT const PipelineParameters p) { pipeline_tiles<released_by_two_warps>(p); }
+extern "C" KERNEL(160) mistake_tiles_no_product_wait(GRID_CONSTANT const PipelineParameters p) {
+  pipeline_tiles<no_product_wait>(p);
+}
+extern "C" KERNEL(160) mistake_tiles_released_by_one_warp(GRID_CONSTANT const PipelineParameters p) {
+  pipeline_tiles<released_by_one_warp>(p);
+}
+extern "C" KERNEL(160) mistake_tiles_released_by_two_warps(GRID_CONSTANT const PipelineParameters p) {
+  pipeline_tiles<released_by_two_warps>(p);
+}

@@ -22,16 +22,25 @@ void copies_race(const char* kernel, const char* said) {
 
 }  // namespace
 
-CASE(threads_that_read_what_no_barrier_handed_over_are_found) { races("mistake_no_barrier", 1, 64, "of shared memory that thread"); }
-CASE(lanes_that_read_what_no_barrier_handed_over_are_found) { races("mistake_no_warp_barrier", 1, 32, "of shared memory that thread"); }
-CASE(threads_that_write_what_others_still_read_are_found) { races("mistake_no_barrier_after", 1, 64, "of shared memory that thread"); }
+CASE(threads_that_read_what_no_barrier_handed_over_are_found) {
+  races("mistake_no_barrier", 1, 64, "of shared memory that thread");
+}
+CASE(lanes_that_read_what_no_barrier_handed_over_are_found) {
+  races("mistake_no_warp_barrier", 1, 32, "of shared memory that thread");
+}
+CASE(threads_that_write_what_others_still_read_are_found) {
+  races("mistake_no_barrier_after", 1, 64, "of shared memory that thread");
+}
 CASE(blocks_that_write_the_same_are_found) { races("mistake_blocks_meet", 3, 32, "which block"); }
 CASE(a_wait_for_one_copy_too_few_is_found) { copies_race("mistake_copy_wait_one_short", "wrote and had not finished"); }
-CASE(a_copy_that_only_its_own_thread_waited_for_is_found) { copies_race("mistake_no_barrier_after_copies", "of shared memory that thread"); }
+CASE(a_copy_that_only_its_own_thread_waited_for_is_found) {
+  copies_race("mistake_no_barrier_after_copies", "of shared memory that thread");
+}
 
 CASE(a_last_block_without_a_fence_is_found) {
   Device device;
-  const Address values = device.upload(std::vector<uint32_t>{1, 2, 3}), parts = device.allocate(16), words = device.upload(std::vector<uint32_t>(2));
+  const Address values = device.upload(std::vector<uint32_t>{1, 2, 3}), parts = device.allocate(16),
+                words = device.upload(std::vector<uint32_t>(2));
   OK(device.launch("mistake_no_fence", 3, 64, LastParameters{values, parts, words, words + 4}));
   EQUAL(device.synchronize(), launch_failed);
   expect_finding("which block");
@@ -39,7 +48,8 @@ CASE(a_last_block_without_a_fence_is_found) {
 
 CASE(a_last_block_with_its_fences_is_right) {
   Device device;
-  const Address values = device.upload(std::vector<uint32_t>{1, 2, 3, 4, 5}), parts = device.allocate(20), words = device.upload(std::vector<uint32_t>(2));
+  const Address values = device.upload(std::vector<uint32_t>{1, 2, 3, 4, 5}), parts = device.allocate(20),
+                words = device.upload(std::vector<uint32_t>(2));
   OK(device.launch("case_last_block", 5, 64, LastParameters{values, parts, words, words + 4}));
   EQUAL(device.download<uint32_t>(words, 2)[1], 15);
 }

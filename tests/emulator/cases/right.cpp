@@ -46,16 +46,19 @@ CASE(numbers_are_as_near_as_the_header_says) {
     if (std::isnan(wanted)) return std::isnan(value) ? 0.0 : INFINITY;
     if (std::isinf(static_cast<float>(wanted))) return value == static_cast<float>(wanted) ? 0.0 : INFINITY;
     const float near = static_cast<float>(wanted);
-    return std::fabs(static_cast<double>(value) - wanted) / (static_cast<double>(std::nextafterf(std::fabs(near), INFINITY)) - std::fabs(static_cast<double>(near)));
+    return std::fabs(static_cast<double>(value) - wanted) /
+           (static_cast<double>(std::nextafterf(std::fabs(near), INFINITY)) - std::fabs(static_cast<double>(near)));
   };
   double exponential = 0, logarithm = 0, root = 0;
   for (size_t i = 0; i < values.size(); ++i) {
     const double x = static_cast<double>(values[i]);
     exponential = std::max(exponential, apart(got[i * 6], std::exp(x)));
-    if (!(x > 0 && x < 1.2e-38) && apart(got[i * 6 + 1], std::log(x)) > 4) std::printf("log(%g) = %g, not %g\n", x, static_cast<double>(got[i * 6 + 1]), std::log(x));
+    if (!(x > 0 && x < 1.2e-38) && apart(got[i * 6 + 1], std::log(x)) > 4)
+      std::printf("log(%g) = %g, not %g\n", x, static_cast<double>(got[i * 6 + 1]), std::log(x));
     if (!(x > 0 && x < 1.2e-38)) logarithm = std::max(logarithm, apart(got[i * 6 + 1], std::log(x)));
     if (x > 0) root = std::max(root, apart(got[i * 6 + 2], 1 / std::sqrt(x)));
-    if (std::isfinite(x)) CHECK(std::fabs(static_cast<double>(got[i * 6 + 3]) - x / (1 + std::exp(-x))) <= 1e-6 * std::fabs(x) + 1e-30);
+    if (std::isfinite(x))
+      CHECK(std::fabs(static_cast<double>(got[i * 6 + 3]) - x / (1 + std::exp(-x))) <= 1e-6 * std::fabs(x) + 1e-30);
     if (std::isfinite(x)) CHECK(std::fabs(static_cast<double>(got[i * 6 + 4]) - x) <= std::fabs(x) / 256);
     CHECK(got[i * 6 + 4] == got[i * 6 + 5] || std::isnan(x));
   }
@@ -93,7 +96,12 @@ CASE(counts_of_all_threads_add_up) {
 
 CASE(tensor_cores_multiply_tiles) {
   Device device;
-  const auto half = [](int value) { float f = static_cast<float>(value) / 8; uint32_t bits; std::memcpy(&bits, &f, 4); return static_cast<uint16_t>(bits >> 16); };
+  const auto half = [](int value) {
+    float f = static_cast<float>(value) / 8;
+    uint32_t bits;
+    std::memcpy(&bits, &f, 4);
+    return static_cast<uint16_t>(bits >> 16);
+  };
   std::vector<uint16_t> a, b;
   for (int i = 0; i < 256; ++i) a.push_back(half(i * 7 % 31 - 15));
   for (int i = 0; i < 128; ++i) b.push_back(half(i * 5 % 23 - 11));
@@ -103,7 +111,8 @@ CASE(tensor_cores_multiply_tiles) {
   for (int row = 0; row < 16; ++row)
     for (int column = 0; column < 8; ++column) {
       float sum = 0;
-      for (int k = 0; k < 16; ++k) sum += static_cast<float>((row * 16 + k) * 7 % 31 - 15) / 8 * static_cast<float>((column * 16 + k) * 5 % 23 - 11) / 8;
+      for (int k = 0; k < 16; ++k)
+        sum += static_cast<float>((row * 16 + k) * 7 % 31 - 15) / 8 * static_cast<float>((column * 16 + k) * 5 % 23 - 11) / 8;
       CHECK(got[static_cast<size_t>(row * 8 + column)] == sum);
     }
 }
@@ -220,7 +229,8 @@ CASE(the_runtime_compiler_names_the_kernels_it_knows) {
       return reinterpret_cast<int (*)(decltype(arguments)...)>(symbol("libnvrtc.so", name))(arguments...);
     };
     Handle program = nullptr;
-    OK(call("nvrtcCreateProgram", &program, source, "x.cu", 0, static_cast<const char**>(nullptr), static_cast<const char**>(nullptr)));
+    OK(call("nvrtcCreateProgram", &program, source, "x.cu", 0, static_cast<const char**>(nullptr),
+            static_cast<const char**>(nullptr)));
     const char* options[] = {"--gpu-architecture=compute_90"};
     const int result = call("nvrtcCompileProgram", program, 1, static_cast<const char**>(options));
     size_t bytes = 0;

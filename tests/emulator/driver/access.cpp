@@ -28,11 +28,13 @@ namespace {
     said += std::to_string(bytes) + " bytes of shared memory that " + thread;
   } else {
     said += describe(reinterpret_cast<Address>(at), bytes) + ", which ";
-    if (with.operation != block.operation()) said += performed(with.operation).name;
-    else said += "block " + std::to_string(with.who >> 10) + ' ' + thread;
+    if (with.operation != block.operation())
+      said += performed(with.operation).name;
+    else
+      said += "block " + std::to_string(with.who >> 10) + ' ' + thread;
   }
-  block.fail(Status::launch_failed, said + (with.writes ? " wrote" : " read") + (with.time == unfinished ? " and had not finished" : "") +
-                                        "; nothing orders them");
+  block.fail(Status::launch_failed, said + (with.writes ? " wrote" : " read") +
+                                        (with.time == unfinished ? " and had not finished" : "") + "; nothing orders them");
 }
 
 void note(Block& block, const void* at, size_t bytes, bool writes, uint32_t time) {
@@ -131,10 +133,10 @@ void access_finished(const void* at, size_t bytes, bool writes, unsigned thread)
 
 // What the compiler calls before each access of instrumented code (-fsanitize=thread).
 #define HOOK extern "C" __attribute__((visibility("default"))) void
-#define HOOKS(BYTES)                                                                   \
-  HOOK __tsan_read##BYTES(void* at) { model::access_read(at, BYTES); }                 \
-  HOOK __tsan_write##BYTES(void* at) { model::access_written(at, BYTES); }             \
-  HOOK __tsan_unaligned_read##BYTES(void* at) { model::access_read(at, BYTES); }       \
+#define HOOKS(BYTES)                                                             \
+  HOOK __tsan_read##BYTES(void* at) { model::access_read(at, BYTES); }           \
+  HOOK __tsan_write##BYTES(void* at) { model::access_written(at, BYTES); }       \
+  HOOK __tsan_unaligned_read##BYTES(void* at) { model::access_read(at, BYTES); } \
   HOOK __tsan_unaligned_write##BYTES(void* at) { model::access_written(at, BYTES); }
 HOOKS(1)
 HOOKS(2)

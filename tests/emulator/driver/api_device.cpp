@@ -14,28 +14,37 @@ bool is_device(int device) { return device >= 0 && static_cast<size_t>(device) <
 
 int attribute(int which, int device) {
   switch (which) {
-    case 1: return 1024;                                  // threads of a block
-    case 2: case 3: return 1024;
+    case 1: return 1024;  // threads of a block
+    case 2:
+    case 3: return 1024;
     case 4: return 64;
-    case 5: return 2147483647;                            // blocks of a grid
-    case 6: case 7: return 65535;
-    case 8: return 48 << 10;                              // shared memory of a block
-    case 10: return 32;                                   // lanes of a warp
-    case 12: case 82: return 65536;                       // registers of a block, of a multiprocessor
-    case 13: return 1980000;                              // kHz
+    case 5: return 2147483647;  // blocks of a grid
+    case 6:
+    case 7: return 65535;
+    case 8: return 48 << 10;  // shared memory of a block
+    case 10: return 32;       // lanes of a warp
+    case 12:
+    case 82: return 65536;    // registers of a block, of a multiprocessor
+    case 13: return 1980000;  // kHz
     case 16: return model::settings().multiprocessors;
-    case 19: case 31: case 41: case 78: return 1;         // mapped host memory, concurrent kernels, one address space, priorities
-    case 32: return 1;                                    // ECC
-    case 33: return device + 1;                           // bus
-    case 36: return 3201000;                              // kHz of the memory
-    case 37: return 6144;                                 // bits of its bus
-    case 38: return 50 << 20;                             // second-level cache
-    case 39: return 2048;                                 // threads of a multiprocessor
-    case 40: return 3;                                    // copy engines
+    case 19:
+    case 31:
+    case 41:
+    case 78: return 1;           // mapped host memory, concurrent kernels, one address space, priorities
+    case 32: return 1;           // ECC
+    case 33: return device + 1;  // bus
+    case 36: return 3201000;     // kHz of the memory
+    case 37: return 6144;        // bits of its bus
+    case 38: return 50 << 20;    // second-level cache
+    case 39: return 2048;        // threads of a multiprocessor
+    case 40: return 3;           // copy engines
     case 75: return model::settings().capability / 10;
     case 76: return model::settings().capability % 10;
-    case 81: return 228 << 10;                            // shared memory of a multiprocessor
-    case 95: case 102: case 103: case 115: return 1;      // cooperative launch, virtual memory, its file descriptors, pools
+    case 81: return 228 << 10;  // shared memory of a multiprocessor
+    case 95:
+    case 102:
+    case 103:
+    case 115: return 1;  // cooperative launch, virtual memory, its file descriptors, pools
     case 97: return static_cast<int>(model::Block::most_shared);
     case 106: return 32;                                  // blocks of a multiprocessor
     case 127: return model::settings().capability >= 90;  // tensor maps

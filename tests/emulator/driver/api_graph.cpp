@@ -1,12 +1,11 @@
 // Graphs: capture from a stream, instantiation, launch.
-#include "graph.h"
-
 #include <algorithm>
 #include <map>
 #include <mutex>
 #include <set>
 
 #include "counters.h"
+#include "graph.h"
 #include "machine.h"
 #include "report.h"
 #include "settings.h"
@@ -111,7 +110,9 @@ DRIVER cuGraphLaunch(void* executable, void* handle) {
   return model::put(*stream, {"a graph", [graph, seed](Stream& on) { model::run_graph(on, *graph, seed); }});
 }
 
-DRIVER cuGraphUpload(void* executable, void*) { return held(executables, executable) == nullptr ? Status::invalid_value : Status::success; }
+DRIVER cuGraphUpload(void* executable, void*) {
+  return held(executables, executable) == nullptr ? Status::invalid_value : Status::success;
+}
 
 DRIVER cuGraphExecDestroy(void* executable) {
   std::lock_guard lock(mutex);

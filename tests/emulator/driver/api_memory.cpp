@@ -126,7 +126,8 @@ DRIVER cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, void* ha
   if (const Status status = find_stream(handle, &stream); status != Status::success) return status;
   const char* name = "a copy to the device";
   if (model::is_pinned(address(from)) || stream->capture != nullptr)
-    return model::put(*stream, {name, [=](Stream& on) { on.copy(to, true, address(from), model::is_pinned(address(from)), bytes); }});
+    return model::put(*stream,
+                      {name, [=](Stream& on) { on.copy(to, true, address(from), model::is_pinned(address(from)), bytes); }});
   // Memory that is not pinned is staged during the call.
   const auto* begin = static_cast<const unsigned char*>(from);
   auto staged = std::make_shared<std::vector<unsigned char>>(begin, begin + bytes);
@@ -137,20 +138,20 @@ DRIVER cuMemcpyDtoHAsync_v2(void* to, Address from, size_t bytes, void* handle) 
   std::shared_ptr<Stream> stream;
   if (const Status status = find_stream(handle, &stream); status != Status::success) return status;
   const bool pinned = model::is_pinned(address(to));
-  const Status status = model::put(*stream, {"a copy to the host",
-                                             [=](Stream& on) { on.copy(address(to), pinned, from, true, bytes); }});
+  const Status status =
+      model::put(*stream, {"a copy to the host", [=](Stream& on) { on.copy(address(to), pinned, from, true, bytes); }});
   return pinned || status != Status::success || stream->capture != nullptr ? status : stream->synchronize();
 }
 
 DRIVER cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void* handle) {
   std::shared_ptr<Stream> stream;
   if (const Status status = find_stream(handle, &stream); status != Status::success) return status;
-  return model::put(*stream, {"a copy on the device",
-                              [=](Stream& on) { on.copy(to, true, from, true, bytes); }});
+  return model::put(*stream, {"a copy on the device", [=](Stream& on) { on.copy(to, true, from, true, bytes); }});
 }
 
 DRIVER cuMemcpyPeerAsync(Address to, void* to_context, Address from, void* from_context, size_t bytes, void* handle) {
-  if (!model::is_context(static_cast<model::Context*>(to_context)) || !model::is_context(static_cast<model::Context*>(from_context)))
+  if (!model::is_context(static_cast<model::Context*>(to_context)) ||
+      !model::is_context(static_cast<model::Context*>(from_context)))
     return Status::invalid_context;
   return cuMemcpyDtoDAsync_v2(to, from, bytes, handle);
 }
@@ -173,14 +174,17 @@ Status fill(Address to, unsigned value, size_t width, size_t values, void* handl
   std::shared_ptr<Stream> stream;
   if (const Status status = find_stream(handle, &stream); status != Status::success) return status;
   if (to % width != 0) return Status::invalid_value;
-  return model::put(*stream, {"a fill",
-                              [=](Stream& on) { on.fill(to, value, width, values); }});
+  return model::put(*stream, {"a fill", [=](Stream& on) { on.fill(to, value, width, values); }});
 }
 
 }  // namespace
 
-DRIVER cuMemsetD8Async(Address to, unsigned char value, size_t values, void* handle) { return fill(to, value, 1, values, handle); }
-DRIVER cuMemsetD16Async(Address to, unsigned short value, size_t values, void* handle) { return fill(to, value, 2, values, handle); }
+DRIVER cuMemsetD8Async(Address to, unsigned char value, size_t values, void* handle) {
+  return fill(to, value, 1, values, handle);
+}
+DRIVER cuMemsetD16Async(Address to, unsigned short value, size_t values, void* handle) {
+  return fill(to, value, 2, values, handle);
+}
 DRIVER cuMemsetD32Async(Address to, unsigned value, size_t values, void* handle) { return fill(to, value, 4, values, handle); }
 DRIVER cuMemsetD8_v2(Address to, unsigned char value, size_t values) {
   return at_once([=](Stream& on) { on.fill(to, value, 1, values); });

@@ -64,7 +64,8 @@ DRIVER cuFuncGetAttribute(int* value, int which, void* handle) {
   switch (which) {
     case 0: *value = static_cast<int>(function->kernel->most_threads); break;
     case 4: *value = 32; break;  // registers
-    case 5: case 6: *value = model::settings().capability; break;
+    case 5:
+    case 6: *value = model::settings().capability; break;
     case 8: *value = static_cast<int>(function->dynamic_limit); break;
     default: *value = 0;
   }
@@ -76,7 +77,8 @@ DRIVER cuFuncSetAttribute(void* handle, int which, int value) {
   auto* function = static_cast<Function*>(handle);
   if (!model::is_function(function)) return Status::invalid_handle;
   if (which == preferred_carveout) return Status::success;
-  if (which != most_dynamic_shared || value < 0 || static_cast<size_t>(value) > model::Block::most_shared) return Status::invalid_value;
+  if (which != most_dynamic_shared || value < 0 || static_cast<size_t>(value) > model::Block::most_shared)
+    return Status::invalid_value;
   function->dynamic_limit = static_cast<size_t>(value);
   return Status::success;
 }
@@ -93,15 +95,19 @@ namespace {
 
 // What the driver reads of the parameters: a buffer that says its size, or the address of each parameter.
 Status read_parameters(const model::Kernel& kernel, void** addresses, void** extra, std::vector<unsigned char>* parameters) {
-  const void *const end = nullptr, *const buffer_follows = reinterpret_cast<void*>(1), *const size_follows = reinterpret_cast<void*>(2);
+  const void *const end = nullptr, *const buffer_follows = reinterpret_cast<void*>(1),
+                    *const size_follows = reinterpret_cast<void*>(2);
   const void* buffer = nullptr;
   size_t bytes = kernel.parameter_bytes;
   if (extra != nullptr) {
     if (addresses != nullptr) return Status::invalid_value;
     for (; *extra != end; extra += 2) {
-      if (*extra == buffer_follows) buffer = extra[1];
-      else if (*extra == size_follows) bytes = *static_cast<size_t*>(extra[1]);
-      else return Status::invalid_value;
+      if (*extra == buffer_follows)
+        buffer = extra[1];
+      else if (*extra == size_follows)
+        bytes = *static_cast<size_t*>(extra[1]);
+      else
+        return Status::invalid_value;
     }
   } else if (addresses != nullptr) {
     buffer = addresses[0];
@@ -130,8 +136,8 @@ DRIVER cuLaunchKernel(void* handle, unsigned grid_x, unsigned grid_y, unsigned g
   const model::Kernel& kernel = *function->kernel;
   const uint64_t threads = uint64_t{block_x} * block_y * block_z, blocks = uint64_t{grid_x} * grid_y * grid_z;
   if (threads == 0 || blocks == 0 || blocks > 2147483647 || grid_y > 65535 || grid_z > 65535 || block_z > 64 || threads > 1024) {
-    model::found("kernel %s is launched with a grid of (%u, %u, %u) and blocks of (%u, %u, %u)", kernel.name, grid_x, grid_y, grid_z,
-                 block_x, block_y, block_z);
+    model::found("kernel %s is launched with a grid of (%u, %u, %u) and blocks of (%u, %u, %u)", kernel.name, grid_x, grid_y,
+                 grid_z, block_x, block_y, block_z);
     return Status::invalid_value;
   }
   if (threads > kernel.most_threads || dynamic_bytes > function->dynamic_limit) {
@@ -144,7 +150,8 @@ DRIVER cuLaunchKernel(void* handle, unsigned grid_x, unsigned grid_y, unsigned g
   launch->grid = {grid_x, grid_y, grid_z};
   launch->block = {block_x, block_y, block_z};
   launch->dynamic_bytes = dynamic_bytes;
-  if (const Status status = read_parameters(kernel, addresses, extra, &launch->parameters); status != Status::success) return status;
+  if (const Status status = read_parameters(kernel, addresses, extra, &launch->parameters); status != Status::success)
+    return status;
   if (stream->capture == nullptr) model::count(model::Counter::launches);
   return model::put(*stream, {kernel.name, [launch](Stream& on) { on.launch(*launch); }});
 }

@@ -17,7 +17,8 @@ DRIVER cuTensorMapEncodeTiled(void* map, int type, uint32_t rank, void* base, co
     return Status::invalid_value;
   };
   if (type != bf16 || interleave != 0 || fill != 0 || (swizzle != swizzle_none && swizzle != swizzle_128)) {
-    model::found("a tensor map is not of bf16, or is interleaved, filled with NaN or swizzled by other than 128 bytes: not modelled");
+    model::found(
+        "a tensor map is not of bf16, or is interleaved, filled with NaN or swizzled by other than 128 bytes: not modelled");
     return Status::not_supported;
   }
   const auto address = reinterpret_cast<uint64_t>(base);
@@ -36,7 +37,8 @@ DRIVER cuTensorMapEncodeTiled(void* map, int type, uint32_t rank, void* base, co
     encoded.sizes[i] = static_cast<uint32_t>(sizes[i]);
     encoded.box[i] = box[i];
     if (i == 0) continue;
-    if (strides[i - 1] % 16 != 0 || strides[i - 1] >= uint64_t{1} << 40) return refuse("a stride is no multiple of 16 below 2^40");
+    if (strides[i - 1] % 16 != 0 || strides[i - 1] >= uint64_t{1} << 40)
+      return refuse("a stride is no multiple of 16 below 2^40");
     const uint64_t inner = i == 1 ? sizes[0] * element : strides[i - 2];
     if (strides[i - 1] < inner) return refuse("a stride is smaller than what it strides over");
     encoded.strides[i - 1] = strides[i - 1];

@@ -1,8 +1,9 @@
 // Virtual memory: addresses reserved apart from the memory behind them, which a file descriptor carries to other processes.
-#include <map>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <map>
 
 #include "counters.h"
 #include "faults.h"

@@ -1,10 +1,11 @@
 #include "block.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstdio>
 #include <cstring>
-#include <sys/mman.h>
 
 #include "memory.h"
 #include "phases.h"
@@ -30,8 +31,8 @@ Block::Block() : stacks_(most_threads) {
   }
   shared_region_ = static_cast<unsigned char*>(region);
   shared_ = shared_region_;
-  void* cells = mmap(nullptr, region_bytes / 16 * sizeof(Cell), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                     -1, 0);
+  void* cells =
+      mmap(nullptr, region_bytes / 16 * sizeof(Cell), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (cells == MAP_FAILED) std::abort();
   cells_ = static_cast<Cell*>(cells);
   place_ = static_cast<Place*>(stacks_.front());
@@ -50,8 +51,9 @@ bool Block::in_shared_region(const void* at) const {
 bool Block::shared_reachable(const void* at, size_t bytes) const {
   const size_t offset = static_cast<size_t>(static_cast<const unsigned char*>(at) - shared_region_);
   if (offset + bytes <= launch_->dynamic_bytes) return true;
-  return std::any_of(arrays_.begin(), arrays_.end(),
-                     [&](const SharedArray& array) { return offset >= array.offset && offset + bytes <= array.offset + array.bytes; });
+  return std::any_of(arrays_.begin(), arrays_.end(), [&](const SharedArray& array) {
+    return offset >= array.offset && offset + bytes <= array.offset + array.bytes;
+  });
 }
 
 void* Block::shared_array(const void* key, size_t bytes, size_t alignment) {
@@ -178,8 +180,10 @@ bool Block::run_block() {
   while (left_ > 0 && !failed_) {
     unsigned warp = 0;
     const bool any = pick(&warp);
-    if (any) run_warp(warp);
-    else if (tiles_.empty()) report_deadlock();
+    if (any)
+      run_warp(warp);
+    else if (tiles_.empty())
+      report_deadlock();
     if (!failed_) move_tiles(!any);
   }
   return !failed_;
@@ -238,7 +242,8 @@ std::string Block::whereabouts() const {
 }
 
 void Block::report_deadlock() {
-  const auto ended = static_cast<size_t>(std::count_if(lanes_.begin(), lanes_.end(), [](const Lane& lane) { return lane.ended; }));
+  const auto ended =
+      static_cast<size_t>(std::count_if(lanes_.begin(), lanes_.end(), [](const Lane& lane) { return lane.ended; }));
   const auto waits = std::find_if(lanes_.begin(), lanes_.end(), [](const Lane& lane) { return lane.at != nullptr; });
   const char* what = waits == lanes_.end() ? "something" : waits->at->what;
   current_ = static_cast<unsigned>(waits == lanes_.end() ? 0 : waits - lanes_.begin());

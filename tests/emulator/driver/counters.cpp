@@ -1,10 +1,11 @@
 #include "counters.h"
 
-#include <atomic>
-#include <cstring>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include <atomic>
+#include <cstring>
 
 #include "settings.h"
 
@@ -41,5 +42,6 @@ uint64_t counted(Counter counter) { return values()[static_cast<int>(counter)]; 
 
 // The same for programs that find it with dlsym.
 extern "C" __attribute__((visibility("default"))) uint64_t cudaModelCounter(int counter) {
-  return counter >= 0 && counter < static_cast<int>(model::Counter::last) ? model::counted(static_cast<model::Counter>(counter)) : 0;
+  return counter >= 0 && counter < static_cast<int>(model::Counter::last) ? model::counted(static_cast<model::Counter>(counter))
+                                                                          : 0;
 }

@@ -11,11 +11,11 @@ enum class Counter {
   kernels,           // kernels that ran, those of graphs too
   allocations,       // of device and of pinned memory
   frees,
-  copies,            // by copy engines, memset too
+  copies,  // by copy engines, memset too
   copied_bytes,
-  captures,          // graphs captured from a stream
+  captures,  // graphs captured from a stream
   graph_launches,
-  tensor_maps,       // encoded
+  tensor_maps,  // encoded
   findings,
   last,
 };

@@ -1,9 +1,10 @@
 #include "fiber.h"
 
+#include <sys/mman.h>
+
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <sys/mman.h>
 
 asm(R"(
 .text

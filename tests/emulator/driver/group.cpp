@@ -76,7 +76,8 @@ template <class Note> void for_operands(Block& block, const GroupProduct& produc
 uint64_t group_operand(const void* tile) {
   Block& block = here();
   const auto offset = static_cast<const unsigned char*>(tile) - block.dynamic_shared();
-  if (!block.in_shared_region(tile) || offset % 16 != 0) block.fail(Status::misaligned_address, "multiplies what is no tile in shared memory");
+  if (!block.in_shared_region(tile) || offset % 16 != 0)
+    block.fail(Status::misaligned_address, "multiplies what is no tile in shared memory");
   return static_cast<uint64_t>(offset) / 16;
 }
 

@@ -1,9 +1,10 @@
 #include "image.h"
 
-#include <atomic>
-#include <cstring>
 #include <dlfcn.h>
 #include <link.h>
+
+#include <atomic>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>

@@ -1,12 +1,13 @@
 #include "memory.h"
 
+#include <sys/mman.h>
+
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
-#include <sys/mman.h>
 
 #include "settings.h"
 
@@ -193,7 +194,8 @@ bool reachable(Address at, size_t bytes) {
   Address begin = held->begin, end = held->begin + held->bytes;
   // Mapped parts that touch are one range.
   if (held->home == Home::mapped)
-    for (auto next = all.allocations.find(end); next != all.allocations.end() && next->second.alive && next->second.home == Home::mapped;
+    for (auto next = all.allocations.find(end);
+         next != all.allocations.end() && next->second.alive && next->second.home == Home::mapped;
          next = all.allocations.find(end))
       end += next->second.bytes;
   place = {now, begin, end};
@@ -228,13 +230,16 @@ std::string describe(Address at, size_t bytes) {
     if (next != all.allocations.end() && next->first - at < page_bytes) held = &next->second;
   }
   if (held == nullptr) {
-    std::snprintf(text, sizeof text, "%zu bytes at 0x%llx, which no allocation holds", bytes, static_cast<unsigned long long>(at));
+    std::snprintf(text, sizeof text, "%zu bytes at 0x%llx, which no allocation holds", bytes,
+                  static_cast<unsigned long long>(at));
   } else {
     const char* kind = held->home == Home::device ? "device" : held->home == Home::pinned ? "pinned" : "mapped";
     const Address end = held->begin + held->bytes;
     std::snprintf(text, sizeof text, "%zu bytes at byte %lld of %s allocation %llu (%zu bytes%s)", bytes,
                   static_cast<long long>(at - held->begin), kind, static_cast<unsigned long long>(held->number), held->bytes,
-                  !held->alive ? ", freed" : at + bytes > end ? ", past its end" : "");
+                  !held->alive       ? ", freed"
+                  : at + bytes > end ? ", past its end"
+                                     : "");
   }
   return text;
 }

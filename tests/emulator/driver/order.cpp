@@ -1,12 +1,13 @@
 #include "order.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <mutex>
-#include <sys/mman.h>
 
 namespace model {
 namespace {

@@ -45,7 +45,8 @@ void barrier_arrive(void* at, int bytes) {
 
 void barrier_wait(void* at, int parity) {
   Block& block = here();
-  while (barrier_at(block, at).phase == parity) block.wait_in(barrier_at(block, at).meeting, "a barrier that counts arrivals and bytes");
+  while (barrier_at(block, at).phase == parity)
+    block.wait_in(barrier_at(block, at).meeting, "a barrier that counts arrivals and bytes");
   block.clock().acquire(block.current(), barrier_at(block, at).known);
 }
 
@@ -54,7 +55,8 @@ void tile(void* to, const void* map_at, void* barrier, const int* at, unsigned r
   EncodedMap map;
   std::memcpy(&map, map_at, sizeof map);
   if (map.marked != EncodedMap::mark || map.rank != rank)
-    block.fail(Status::illegal_address, "copies a tile of rank " + std::to_string(rank) + " through what is no tensor map of that rank");
+    block.fail(Status::illegal_address,
+               "copies a tile of rank " + std::to_string(rank) + " through what is no tensor map of that rank");
   barrier_at(block, barrier);
   Tile tile{to, {}, barrier, block.current(), 2, block.random().below(8)};
   for (unsigned i = 0; i < rank; ++i) tile.bytes *= map.box[i];
@@ -67,13 +69,15 @@ void tile(void* to, const void* map_at, void* barrier, const int* at, unsigned r
   for (uint32_t row = 0; row < rows; ++row) {
     const int y = rank > 1 ? at[1] + static_cast<int>(row % map.box[1]) : 0;
     const int z = rank > 2 ? at[2] + static_cast<int>(row / map.box[1]) : 0;
-    const bool row_is_in = (rank < 2 || static_cast<uint32_t>(y) < map.sizes[1]) && (rank < 3 || static_cast<uint32_t>(z) < map.sizes[2]);
+    const bool row_is_in =
+        (rank < 2 || static_cast<uint32_t>(y) < map.sizes[1]) && (rank < 3 || static_cast<uint32_t>(z) < map.sizes[2]);
     if (rank > 2 && !row_is_in && static_cast<uint32_t>(z) >= map.sizes[2])
       block.fail(Status::illegal_address, "copies a tile of page " + std::to_string(z) + " of " + std::to_string(map.sizes[2]));
     for (size_t byte = 0; byte < row_bytes; byte += 16) {
       const int x = at[0] + static_cast<int>(byte / 2);
-      const Address from = map.base + static_cast<Address>(static_cast<int64_t>(x) * 2 + y * static_cast<int64_t>(map.strides[0]) +
-                                                           z * static_cast<int64_t>(map.strides[1]));
+      const Address from =
+          map.base + static_cast<Address>(static_cast<int64_t>(x) * 2 + y * static_cast<int64_t>(map.strides[0]) +
+                                          z * static_cast<int64_t>(map.strides[1]));
       const bool is_in = row_is_in && static_cast<uint32_t>(x) < map.sizes[0];
       if (is_in) access_read(reinterpret_cast<const void*>(from), 16);
       const size_t straight = row * row_bytes + byte;
@@ -87,8 +91,10 @@ void tile(void* to, const void* map_at, void* barrier, const int* at, unsigned r
 void bring_in(Block& block, const Tile& tile) {
   for (const Tile::Part& part : tile.parts) {
     char* to = static_cast<char*>(tile.to) + part.offset;
-    if (part.from != nullptr) std::memcpy(to, part.from, 16);
-    else std::memset(to, 0, 16);
+    if (part.from != nullptr)
+      std::memcpy(to, part.from, 16);
+    else
+      std::memset(to, 0, 16);
   }
   PhaseBarrier& barrier = block.barriers().at(tile.barrier);
   access_finished(tile.to, tile.bytes, true, tile.thread);

@@ -1,9 +1,10 @@
 #include "races.h"
 
+#include <sys/mman.h>
+
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
-#include <sys/mman.h>
 
 #include "memory.h"
 
@@ -14,7 +15,8 @@ constexpr unsigned lock_count = 4096;
 std::atomic_flag locks[lock_count];
 
 Cell* reserve_cells() {
-  void* at = mmap(nullptr, arena_bytes / 16 * sizeof(Cell), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* at =
+      mmap(nullptr, arena_bytes / 16 * sizeof(Cell), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (at == MAP_FAILED) {
     std::fputs("cuda model: the system gives no addresses to remember accesses; CUDA_MODEL_RACES=0 does without\n", stderr);
     std::abort();
@@ -30,8 +32,7 @@ Cell* cells_of(Address at) {
 }
 
 CellLock::CellLock(Address at) : which_(static_cast<unsigned>(at / 64 % lock_count)) {
-  while (locks[which_].test_and_set(std::memory_order_acquire)) {
-  }
+  while (locks[which_].test_and_set(std::memory_order_acquire)) {}
 }
 
 CellLock::~CellLock() { locks[which_].clear(std::memory_order_release); }

@@ -26,8 +26,8 @@ struct Cell {
 
 // Remembers an access of `count` bytes at `at` and finds one that it is not ordered with. `is_ordered` says whether a remembered
 // access is before the new one for sure; `chance` draws which is forgotten if there are too many.
-template <class IsOrdered>
-bool race(Cell* cells, size_t first_byte, size_t count, const Access& access, uint64_t chance, Access* with, IsOrdered is_ordered);
+template <class IsOrdered> bool race(Cell* cells, size_t first_byte, size_t count, const Access& access, uint64_t chance,
+                                     Access* with, IsOrdered is_ordered);
 
 // The cells of an address in the arena.
 Cell* cells_of(Address at);
@@ -78,8 +78,8 @@ inline bool note_access(Cell& cell, Access access, uint64_t chance, Access* with
   return false;
 }
 
-template <class IsOrdered>
-bool race(Cell* cells, size_t first_byte, size_t count, const Access& access, uint64_t chance, Access* with, IsOrdered is_ordered) {
+template <class IsOrdered> bool race(Cell* cells, size_t first_byte, size_t count, const Access& access, uint64_t chance,
+                                     Access* with, IsOrdered is_ordered) {
   for (size_t left = count; left > 0;) {
     const size_t here = left < 16 - first_byte ? left : 16 - first_byte;
     Access part = access;

@@ -1,12 +1,13 @@
 #include "report.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <cstdarg>
 #include <cstdio>
 #include <mutex>
 #include <string>
-#include <fcntl.h>
-#include <unistd.h>
 
 #include "counters.h"
 #include "settings.h"

@@ -7,19 +7,19 @@
 namespace model {
 
 struct Settings {
-  int devices;              // CUDA_MODEL_DEVICES, 1
-  size_t memory;            // CUDA_MODEL_MEMORY_MB of each device, 1024
-  int multiprocessors;      // CUDA_MODEL_MULTIPROCESSORS, 4
-  int capability;           // CUDA_MODEL_CAPABILITY, 90 for compute capability 9.0
-  std::string product;      // CUDA_MODEL_PRODUCT, the device's name
-  std::string kernels;      // CUDA_MODEL_KERNELS, the library of kernels
-  uint64_t seed;            // CUDA_MODEL_SEED, 1: of every order that a GPU leaves open
-  int delay_microseconds;   // CUDA_MODEL_DELAY_US, 0: most that a stream waits before an operation
-  int patience_seconds;     // CUDA_MODEL_PATIENCE, 60: a kernel that waits longer is in a deadlock, the host after twice that
-  bool races;               // CUDA_MODEL_RACES, 1: unordered accesses are looked for
-  std::string faults;       // CUDA_MODEL_FAULTS, see faults.h
-  std::string report;       // CUDA_MODEL_REPORT, a file to which findings are appended
-  std::string counters;     // CUDA_MODEL_COUNTERS, a file that holds the counters
+  int devices;             // CUDA_MODEL_DEVICES, 1
+  size_t memory;           // CUDA_MODEL_MEMORY_MB of each device, 1024
+  int multiprocessors;     // CUDA_MODEL_MULTIPROCESSORS, 4
+  int capability;          // CUDA_MODEL_CAPABILITY, 90 for compute capability 9.0
+  std::string product;     // CUDA_MODEL_PRODUCT, the device's name
+  std::string kernels;     // CUDA_MODEL_KERNELS, the library of kernels
+  uint64_t seed;           // CUDA_MODEL_SEED, 1: of every order that a GPU leaves open
+  int delay_microseconds;  // CUDA_MODEL_DELAY_US, 0: most that a stream waits before an operation
+  int patience_seconds;    // CUDA_MODEL_PATIENCE, 60: a kernel that waits longer is in a deadlock, the host after twice that
+  bool races;              // CUDA_MODEL_RACES, 1: unordered accesses are looked for
+  std::string faults;      // CUDA_MODEL_FAULTS, see faults.h
+  std::string report;      // CUDA_MODEL_REPORT, a file to which findings are appended
+  std::string counters;    // CUDA_MODEL_COUNTERS, a file that holds the counters
 };
 
 const Settings& settings();

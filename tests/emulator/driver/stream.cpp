@@ -118,7 +118,8 @@ void Stream::wait_for(const std::shared_ptr<Mark>& mark) {
   put({"the wait for an event", [mark](Stream& stream) {
          if (!mark->wait()) {
            if (stream.context().error != Status::success) return;
-           found("deadlock: stream %u waits for an event for longer than %d s", stream.number(), static_cast<int>(patience().count()));
+           found("deadlock: stream %u waits for an event for longer than %d s", stream.number(),
+                 static_cast<int>(patience().count()));
            stream.context().fail(Status::launch_timeout);
            return;
          }
@@ -131,8 +132,8 @@ Status Stream::synchronize() {
   auto mark = std::make_shared<Mark>();
   record(mark);
   if (!mark->wait()) {
-    found("deadlock: the host waits for longer than %d s for stream %u, which is at %s", static_cast<int>(patience().count()), number_,
-          doing());
+    found("deadlock: the host waits for longer than %d s for stream %u, which is at %s", static_cast<int>(patience().count()),
+          number_, doing());
     context_->fail(Status::launch_timeout);
   } else {
     host_waited(mark->clock);

@@ -53,8 +53,8 @@ struct Event {
   Context* context;
   bool timed;
   std::mutex mutex;
-  std::shared_ptr<Mark> mark;         // of its last record: a later record never changes an earlier wait
-  std::shared_ptr<Capture> capture;   // or the place in a graph that is captured
+  std::shared_ptr<Mark> mark;        // of its last record: a later record never changes an earlier wait
+  std::shared_ptr<Capture> capture;  // or the place in a graph that is captured
   std::vector<size_t> captured_after;
 };
 

@@ -10,8 +10,10 @@ namespace {
 Block& here() { return *Block::running(); }
 
 void carry_out(const Copy16& copy) {
-  if (copy.there) std::memcpy(copy.to, copy.from, 16);
-  else std::memset(copy.to, 0, 16);
+  if (copy.there)
+    std::memcpy(copy.to, copy.from, 16);
+  else
+    std::memset(copy.to, 0, 16);
 }
 
 float half_of(uint64_t word, int half) {
@@ -86,7 +88,8 @@ void multiply_tile(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t 
         for (int half = 0; half < 2; ++half) {
           const unsigned k = word / 2 * 8 + from % 4 * 2 + static_cast<unsigned>(half);
           left[from / 4 + word % 2 * 8][k] = half_of(warp.given[from][word], half);
-          if (word < 2) right[from / 4][word * 8 + from % 4 * 2 + static_cast<unsigned>(half)] = half_of(warp.given[from][4 + word], half);
+          if (word < 2)
+            right[from / 4][word * 8 + from % 4 * 2 + static_cast<unsigned>(half)] = half_of(warp.given[from][4 + word], half);
         }
     for (unsigned to = 0; to < 32; ++to)
       for (unsigned i = 0; i < 4; ++i) {

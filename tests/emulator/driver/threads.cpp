@@ -64,7 +64,8 @@ void block_meets() {
 void group_meets(int id, int threads) {
   Block& block = here();
   if (id < 1 || id > 15 || threads < 32 || threads % 32 != 0 || static_cast<size_t>(threads) > block.threads())
-    block.fail(Status::launch_failed, "names barrier " + std::to_string(id) + " of " + std::to_string(threads) + " threads; there are 1 to 15, of whole warps");
+    block.fail(Status::launch_failed, "names barrier " + std::to_string(id) + " of " + std::to_string(threads) +
+                                          " threads; there are 1 to 15, of whole warps");
   Meeting& meeting = block.group_meeting(id);
   block.meet(meeting, static_cast<size_t>(threads), "a barrier of some warps", [&] {
     std::vector<unsigned> all = meeting.waiting;
@@ -90,8 +91,8 @@ uint64_t atomic(Atomic kind, void* at, size_t bytes, uint64_t operand, uint64_t 
       case Atomic::bits_or: return __atomic_fetch_or(word, static_cast<Word>(operand), __ATOMIC_SEQ_CST);
       case Atomic::most: {
         Word old = __atomic_load_n(word, __ATOMIC_SEQ_CST);
-        while (old < operand && !__atomic_compare_exchange_n(word, &old, static_cast<Word>(operand), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
-        }
+        while (old < operand &&
+               !__atomic_compare_exchange_n(word, &old, static_cast<Word>(operand), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {}
         return old;
       }
       case Atomic::exchange_if: {
@@ -116,8 +117,10 @@ uint64_t acquire(const void* at, size_t bytes) {
 void release(void* at, size_t bytes, uint64_t value) {
   access_atomic(at, bytes);
   synchronise_release(at);
-  if (bytes == 4) __atomic_store_n(static_cast<uint32_t*>(at), static_cast<uint32_t>(value), __ATOMIC_RELEASE);
-  else __atomic_store_n(static_cast<uint64_t*>(at), value, __ATOMIC_RELEASE);
+  if (bytes == 4)
+    __atomic_store_n(static_cast<uint32_t*>(at), static_cast<uint32_t>(value), __ATOMIC_RELEASE);
+  else
+    __atomic_store_n(static_cast<uint64_t*>(at), value, __ATOMIC_RELEASE);
 }
 
 void fence() {
@@ -133,7 +136,9 @@ void pause() {
   Block& block = here();
   // Something outside of this block is waited for: other streams need the processor.
   std::this_thread::yield();
-  if (block.waited_too_long()) block.fail(Status::launch_timeout, "deadlock: waits for longer than " + std::to_string(settings().patience_seconds) + " s in a loop");
+  if (block.waited_too_long())
+    block.fail(Status::launch_timeout,
+               "deadlock: waits for longer than " + std::to_string(settings().patience_seconds) + " s in a loop");
   block.yield();
 }
 

@@ -1,12 +1,13 @@
 #include "communicator.h"
 
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
 #include <chrono>
 #include <cstddef>
 #include <cstdio>
 #include <cstring>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include "collective.h"
 
@@ -137,9 +138,12 @@ void Communicator::read_all(int socket) {
     }
     std::lock_guard lock(mutex_);
     Peer& peer = peers_[static_cast<size_t>(frame.from)];
-    if (frame.kind == hello) ++met_;
-    else if (frame.kind == posted) ++peer.posted;
-    else peer.arrived.push_back(std::move(data));
+    if (frame.kind == hello)
+      ++met_;
+    else if (frame.kind == posted)
+      ++peer.posted;
+    else
+      peer.arrived.push_back(std::move(data));
     changed_.notify_all();
   }
   // The peer is gone. What waits for it goes on waiting, as on a GPU: a watchdog has to see the state and abort.

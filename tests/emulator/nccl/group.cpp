@@ -49,8 +49,8 @@ void run(void* data, void* stream) {
     }
     if (arrived.size() != part.bytes) {
       char text[200];
-      std::snprintf(text, sizeof text, "rank %d receives %zu bytes from rank %d, which sent %zu", part.communicator->rank(), part.bytes,
-                    part.peer, arrived.size());
+      std::snprintf(text, sizeof text, "rank %d receives %zu bytes from rank %d, which sent %zu", part.communicator->rank(),
+                    part.bytes, part.peer, arrived.size());
       model::collective_fails(stream, text);
       part.communicator->set_state(Result::invalid_usage);
       return;

@@ -1,9 +1,10 @@
 // The functions of NCCL: groups of ranks, sends and receives, and the collectives that are made of those.
+#include <unistd.h>
+
 #include <atomic>
 #include <cstdio>
 #include <cstring>
 #include <map>
-#include <unistd.h>
 
 #include "collective.h"
 #include "group.h"
@@ -105,7 +106,9 @@ NCCL Result ncclGetUniqueId(UniqueId* id) {
   return Result::success;
 }
 
-NCCL Result ncclCommInitRank(void** handle, int ranks, UniqueId id, int rank) { return initialise(handle, ranks, id, rank, true); }
+NCCL Result ncclCommInitRank(void** handle, int ranks, UniqueId id, int rank) {
+  return initialise(handle, ranks, id, rank, true);
+}
 
 NCCL Result ncclCommInitRankConfig(void** handle, int ranks, UniqueId id, int rank, const Config* config) {
   return initialise(handle, ranks, id, rank, config == nullptr || config->blocking != 0);
@@ -153,7 +156,8 @@ NCCL Result ncclRecv(void* at, size_t count, int type, int peer, void* handle, v
 namespace {
 
 // To and from every rank, `from_step` and `to_step` elements apart.
-Result exchange(const char* from, size_t from_step, char* to, size_t to_step, size_t count, int type, void* handle, void* stream) {
+Result exchange(const char* from, size_t from_step, char* to, size_t to_step, size_t count, int type, void* handle,
+                void* stream) {
   auto communicator = held(handle);
   if (communicator == nullptr) return Result::invalid_argument;
   nccl::start_group();
@@ -179,5 +183,6 @@ NCCL Result ncclAlltoAll(const void* from, void* to, size_t count, int type, voi
 
 NCCL Result ncclAllGather(const void* from, void* to, size_t count, int type, void* handle, void* stream) {
   if (type < 0 || type > 11) return Result::invalid_argument;
-  return exchange(static_cast<const char*>(from), 0, static_cast<char*>(to), count * element_bytes[type], count, type, handle, stream);
+  return exchange(static_cast<const char*>(from), 0, static_cast<char*>(to), count * element_bytes[type], count, type, handle,
+                  stream);
 }
