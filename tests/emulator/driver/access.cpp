@@ -8,6 +8,7 @@
 #include "image.h"
 #include "memory.h"
 #include "settings.h"
+#include "stream.h"
 
 namespace model {
 namespace {
@@ -54,18 +55,32 @@ void note(Block& block, const void* at, size_t bytes, bool writes, uint32_t time
   if (raced) report_race(block, at, bytes, writes, with);
 }
 
+// Another device's memory: after the context was let use all of it, or where access to this was given.
+bool may_use(const Block& block, Address at, int device) {
+  return block.context().peers[device] || is_allowed(at, block.context().device);
+}
+
+[[noreturn]] void refuse_device(Block& block, const char* what, const void* at, size_t bytes, int device) {
+  block.fail(Status::illegal_address, std::string(what) + ' ' + describe(reinterpret_cast<Address>(at), bytes) + " of device " +
+                                          std::to_string(device) + " on device " + std::to_string(block.context().device) +
+                                          ", which was given no access to it");
+}
+
 void check(const char* what, const void* at, size_t bytes, bool aligned, bool writes, uint32_t time) {
   Block* block = Block::running();
   if (block == nullptr || block->in_stacks(at)) return;
   const auto address = reinterpret_cast<Address>(at);
   if (aligned && address % bytes != 0) refuse(*block, what, at, bytes);
+  int device = -1;
   if (block->in_shared_region(at)) {
     if (!block->shared_reachable(at, bytes)) refuse(*block, what, at, bytes);
-  } else if (!reachable(address, bytes)) {
+  } else if (!reachable(address, bytes, &device)) {
     if (in_kernel_image(address)) return;
     refuse(*block, what, at, bytes);
-  } else if (!in_arena(address)) {
-    return;
+  } else {
+    if (device >= 0 && device != block->context().device && !may_use(*block, address, device))
+      refuse_device(*block, what, at, bytes, device);
+    if (!in_arena(address)) return;
   }
   if (settings().races) note(*block, at, bytes, writes, time);
 }

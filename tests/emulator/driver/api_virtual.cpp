@@ -152,6 +152,7 @@ DRIVER cuMemSetAccess(Address at, size_t bytes, const Access* access, size_t cou
     next += found->second.bytes;
   }
   model::set_reachable(at, bytes);
+  for (size_t i = 0; i < count; ++i) model::allow(at, bytes, access[i].location.id);
   return Status::success;
 }
 

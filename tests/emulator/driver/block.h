@@ -43,6 +43,8 @@ struct Lane {
   GroupProducts products;
 };
 
+struct Context;
+
 class Block {
  public:
   static constexpr unsigned most_threads = 1024;
@@ -60,6 +62,9 @@ class Block {
   // answers. `clock` is what the operation knows, and what it learns.
   bool run(const Launch& launch, uint64_t seed, uint32_t operation, Clock* clock);
   Status failure() const { return failure_; }
+  // Whose memory besides the host's a kernel here may use.
+  void set_context(const Context* context) { context_ = context; }
+  const Context& context() const { return *context_; }
 
   // Called by the threads of the block.
   unsigned current() const { return current_; }
@@ -134,6 +139,7 @@ class Block {
   Place* place_;
   void* parameters_;
   const Launch* launch_ = nullptr;
+  const Context* context_ = nullptr;
   Random random_{0};
   std::vector<Lane> lanes_;
   std::vector<Warp> warps_;

@@ -1,6 +1,7 @@
 #include "memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdio>
@@ -60,7 +61,7 @@ bool charge_locked(State& all, int device, size_t bytes) {
 }
 
 Allocation& enter(State& all, Home home, int device, Address begin, size_t bytes) {
-  return all.allocations[begin] = Allocation{begin, bytes, home, device, ++all.numbers, true};
+  return all.allocations[begin] = Allocation{begin, bytes, home, device, ++all.numbers, true, 0};
 }
 
 }  // namespace
@@ -80,7 +81,15 @@ Address allocate(Home home, int device, size_t bytes) {
   const size_t before = home == Home::device ? 256 : 0, whole = pages(before + (bytes == 0 ? 1 : bytes));
   const Address page = all.next, begin = page + before;
   if (page + whole + page_bytes > arena_begin + arena_bytes) return 0;
-  if (mprotect(reinterpret_cast<void*>(page), whole, PROT_READ | PROT_WRITE) != 0) return 0;
+  void* place = reinterpret_cast<void*>(page);
+  if (home == Home::device) {
+    const int file = device_file();
+    if (file < 0 || mmap(place, whole, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file,
+                         static_cast<off_t>(page - arena_begin)) == MAP_FAILED)
+      return 0;
+  } else if (mprotect(place, whole, PROT_READ | PROT_WRITE) != 0) {
+    return 0;
+  }
   all.next = page + whole + page_bytes;
   poison(reinterpret_cast<void*>(begin), bytes);
   enter(all, home, device, begin, bytes);
@@ -97,9 +106,45 @@ bool release(Home home, Address begin) {
   if (home == Home::device) all.used[found->second.device] -= found->second.bytes;
   const Address page = begin / page_bytes * page_bytes;
   const size_t whole = pages(begin - page + (found->second.bytes == 0 ? 1 : found->second.bytes));
-  madvise(reinterpret_cast<void*>(page), whole, MADV_DONTNEED);
+  madvise(reinterpret_cast<void*>(page), whole, home == Home::device ? MADV_REMOVE : MADV_DONTNEED);
   mprotect(reinterpret_cast<void*>(page), whole, PROT_NONE);
   return true;
+}
+
+int device_file() {
+  static const int opened = [] {
+    const int file = memfd_create("cuda-model-device", MFD_CLOEXEC);
+    return file >= 0 && ftruncate(file, static_cast<off_t>(arena_bytes)) == 0 ? file : -1;
+  }();
+  return opened;
+}
+
+size_t file_offset(Address at) { return at - arena_begin; }
+
+Address open_shared(int file, size_t offset, size_t bytes, int device) {
+  State& all = state();
+  std::lock_guard lock(all.mutex);
+  const size_t before = offset % page_bytes, whole = pages(before + bytes);
+  const Address page = all.next;
+  if (page + whole + page_bytes > arena_begin + arena_bytes) return 0;
+  if (mmap(reinterpret_cast<void*>(page), whole, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file,
+           static_cast<off_t>(offset - before)) == MAP_FAILED)
+    return 0;
+  all.next = page + whole + page_bytes;
+  enter(all, Home::opened, device, page + before, bytes);
+  return page + before;
+}
+
+bool close_shared(Address at) {
+  State& all = state();
+  std::lock_guard lock(all.mutex);
+  auto found = all.allocations.find(at);
+  if (found == all.allocations.end() || !found->second.alive || found->second.home != Home::opened) return false;
+  found->second.alive = false;
+  ++generation;
+  const Address page = at / page_bytes * page_bytes;
+  return mmap(reinterpret_cast<void*>(page), pages(at - page + found->second.bytes), PROT_NONE,
+              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
 }
 
 bool register_host(Address begin, size_t bytes) {
@@ -175,22 +220,42 @@ void discharge(int device, size_t bytes) {
   all.used[device] -= bytes;
 }
 
-bool reachable(Address at, size_t bytes) {
+void allow(Address at, size_t bytes, int device) {
+  State& all = state();
+  std::lock_guard lock(all.mutex);
+  for (auto part = all.allocations.lower_bound(at); part != all.allocations.end() && part->first < at + bytes; ++part)
+    part->second.allowed |= 1u << device;
+}
+
+bool is_allowed(Address at, int device) {
+  State& all = state();
+  std::lock_guard lock(all.mutex);
+  const Allocation* held = holder(all, at);
+  return held != nullptr && held->home == Home::mapped && (held->allowed >> device & 1) != 0;
+}
+
+bool reachable(Address at, size_t bytes, int* device) {
   // What this thread found last in each of a few places.
   struct Remembered {
     uint64_t generation;
     Address begin, end;
+    int device;
   };
   constexpr size_t places = 64;
   static thread_local Remembered remembered[places];
   Remembered& place = remembered[at / page_bytes % places];
   const uint64_t now = generation.load(std::memory_order_acquire);
-  if (place.generation == now && at >= place.begin && at + bytes <= place.end) return true;
+  if (place.generation == now && at >= place.begin && at + bytes <= place.end) {
+    if (device != nullptr) *device = place.device;
+    return true;
+  }
   State& all = state();
   std::lock_guard lock(all.mutex);
+  if (device != nullptr) *device = -1;
   if (!in_arena(at)) return in_registered(all, at, bytes);
   const Allocation* held = holder(all, at);
   if (held == nullptr || !held->alive) return false;
+  if (device != nullptr) *device = held->device;
   Address begin = held->begin, end = held->begin + held->bytes;
   // Mapped parts that touch are one range.
   if (held->home == Home::mapped)
@@ -198,7 +263,7 @@ bool reachable(Address at, size_t bytes) {
          next != all.allocations.end() && next->second.alive && next->second.home == Home::mapped;
          next = all.allocations.find(end))
       end += next->second.bytes;
-  place = {now, begin, end};
+  place = {now, begin, end, held->device};
   return at + bytes <= end;
 }
 
@@ -233,7 +298,10 @@ std::string describe(Address at, size_t bytes) {
     std::snprintf(text, sizeof text, "%zu bytes at 0x%llx, which no allocation holds", bytes,
                   static_cast<unsigned long long>(at));
   } else {
-    const char* kind = held->home == Home::device ? "device" : held->home == Home::pinned ? "pinned" : "mapped";
+    const char* kind = held->home == Home::device   ? "device"
+                       : held->home == Home::pinned ? "pinned"
+                       : held->home == Home::mapped ? "mapped"
+                                                    : "opened";
     const Address end = held->begin + held->bytes;
     std::snprintf(text, sizeof text, "%zu bytes at byte %lld of %s allocation %llu (%zu bytes%s)", bytes,
                   static_cast<long long>(at - held->begin), kind, static_cast<unsigned long long>(held->number), held->bytes,

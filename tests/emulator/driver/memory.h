@@ -8,7 +8,8 @@
 
 namespace model {
 
-enum class Home { device, pinned, mapped };
+// Of a device, of the host, behind addresses reserved before, or of another process.
+enum class Home { device, pinned, mapped, opened };
 
 struct Allocation {
   Address begin = 0;
@@ -17,6 +18,7 @@ struct Allocation {
   int device = 0;
   uint64_t number = 0;  // the n-th of the process
   bool alive = false;
+  uint32_t allowed = 0;  // of mapped memory, a bit for each device
 };
 
 constexpr size_t page_bytes = 4096;
@@ -44,8 +46,19 @@ size_t used(int device);
 bool charge(int device, size_t bytes);
 void discharge(int device, size_t bytes);
 
-// Whether all of it lies in one live allocation. Fast: kernels ask at every access.
-bool reachable(Address at, size_t bytes);
+// Device memory lies in a file of this process, so that others can open it: which file, and from where on.
+int device_file();
+size_t file_offset(Address at);
+// Maps such a part of another process's file for a device; 0 where that cannot be.
+Address open_shared(int file, size_t offset, size_t bytes, int device);
+bool close_shared(Address at);
+
+// Whether all of it lies in one live allocation, and on which device; -1 for memory of the host. Fast: kernels ask at every
+// access.
+bool reachable(Address at, size_t bytes, int* device = nullptr);
+// Of mapped memory: the devices that access was given to.
+void allow(Address at, size_t bytes, int device);
+bool is_allowed(Address at, int device);
 bool is_pinned(Address at);
 // Fills memory with what reads as NaN, and as an index that no table has.
 void poison(void* at, size_t bytes);

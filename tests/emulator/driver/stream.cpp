@@ -168,7 +168,10 @@ void Stream::launch(const Launch& launch) {
   if (fails(Fault::stop)) stop();
   if (fails(Fault::launch)) return context_->fail(Status::launch_failed);
   count(Counter::kernels);
-  if (block_ == nullptr) block_ = std::make_unique<Block>();
+  if (block_ == nullptr) {
+    block_ = std::make_unique<Block>();
+    block_->set_context(context_);
+  }
   const uint32_t operation = begin(launch.kernel->name);
   if (!block_->run(launch, settings().seed * 0x9e3779b97f4a7c15u + number_ * 0x100000001u + ++launches_, operation, &clock_))
     context_->fail(block_->failure());
