@@ -201,8 +201,19 @@ DEVICE uint64_t group_operand(const void* tile) {
 }
 DEVICE void group_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 DEVICE void group_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+// What threads wrote to shared memory is seen by tiles and products that start after a barrier that follows this.
+DEVICE void async_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+// Keeps the compiler from moving sums across: to it they are plain registers, which products write beside the thread.
+template <int VALUES> DEVICE void group_hold(float (&d)[VALUES]) {
+#pragma unroll
+  for (int i = 0; i < VALUES; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
 // Until all but the last `LEFT` committed groups of products have ended; until then `d` belongs to them.
-template <int LEFT> DEVICE void group_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory"); }
+template <int LEFT, int VALUES> DEVICE void group_wait(float (&d)[VALUES]) {
+  group_hold(d);
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
+  group_hold(d);
+}
 // d += a * b, 64 rows of a by 64, 128 or 256 rows of b, 16 deep.
 DEVICE void group_multiply(float (&d)[32], uint64_t a, uint64_t b) {
   asm volatile(

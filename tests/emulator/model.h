@@ -145,7 +145,9 @@ inline void tile_3d(void* to, const TensorMap* map, Barrier* barrier, int x, int
 inline uint64_t group_operand(const void* tile) { return model::group_operand(tile); }
 inline void group_fence() {}
 inline void group_commit() { model::group_commit(); }
-template <int LEFT> void group_wait() { model::group_wait(LEFT); }
+inline void async_fence() {}
+template <int VALUES> void group_hold(float (&)[VALUES]) {}
+template <int LEFT, int VALUES> void group_wait(float (&)[VALUES]) { model::group_wait(LEFT); }
 template <int VALUES> void group_multiply(float (&d)[VALUES], uint64_t a, uint64_t b) {
   static_assert(VALUES == 32 || VALUES == 64 || VALUES == 128);
   model::group_multiply(d, VALUES, a, b);

@@ -165,16 +165,7 @@ impl Build {
 
     /// Compiles what is new, two at a time, and links it if anything is.
     fn link(&self, name: &str, units: &[Unit], flags: &[String]) -> Result<()> {
-        let headers = self.headers()?;
-        let mut objects = BTreeMap::new();
-        for unit in units {
-            let mut hash = Sha256::new();
-            hash.update(&headers);
-            hash.update(fs::read(&unit.source)?);
-            hash.update(format!("{:?} {ALWAYS:?} {WARNINGS:?} {:?}", unit.flags, unit.text));
-            let stem = unit.source.file_stem().and_then(|stem| stem.to_str()).context("a source without a name")?;
-            objects.insert(self.objects.join(format!("{stem}-{}.o", hex(&hash.finalize()[..8]))), unit);
-        }
+        let objects = self.objects_of(units)?;
         let waiting: Mutex<Vec<(&PathBuf, &&Unit)>> =
             Mutex::new(objects.iter().filter(|(object, _)| !object.exists()).collect());
         std::thread::scope(|scope| {
@@ -189,6 +180,14 @@ impl Build {
             compile_all()?;
             other.join().expect("no compiler panics")
         })?;
+        // Whoever edits a source while it compiles must not find the result under the name of what it was.
+        let after = self.objects_of(units)?;
+        if !after.keys().eq(objects.keys()) {
+            for object in objects.keys().filter(|object| !after.contains_key(*object)) {
+                fs::remove_file(object)?;
+            }
+            bail!("sources of {name} changed while they were compiled: run it again");
+        }
         let made_of = format!("{:?} {flags:?}", objects.keys());
         let out = self.folder.join(name);
         let note = self.folder.join(format!("{name}.made-of"));
@@ -203,6 +202,21 @@ impl Build {
         fs::rename(&fresh, &out)?;
         fs::write(note, made_of)?;
         Ok(())
+    }
+
+    /// Where each unit's object lies, by the hash of all that it is made from.
+    fn objects_of<'units>(&self, units: &'units [Unit]) -> Result<BTreeMap<PathBuf, &'units Unit>> {
+        let headers = self.headers()?;
+        let mut objects = BTreeMap::new();
+        for unit in units {
+            let mut hash = Sha256::new();
+            hash.update(&headers);
+            hash.update(fs::read(&unit.source)?);
+            hash.update(format!("{:?} {ALWAYS:?} {WARNINGS:?} {:?}", unit.flags, unit.text));
+            let stem = unit.source.file_stem().and_then(|stem| stem.to_str()).context("a source without a name")?;
+            objects.insert(self.objects.join(format!("{stem}-{}.o", hex(&hash.finalize()[..8]))), unit);
+        }
+        Ok(objects)
     }
 
     /// Everything that a source may include.

@@ -104,14 +104,15 @@ template <Mistake MISTAKE> DEVICE void pipeline_tiles(const PipelineParameters& 
     for (unsigned step = 0; step < steps; ++step, ++turn) {
       const unsigned stage = turn % STAGES;
       if (MISTAKE != no_full) barrier_wait(full + stage, static_cast<int>(turn / STAGES % 2));
+      group_hold(sums);
       group_fence();
       const uint64_t left = group_operand(a + stage * TILE), right = group_operand(b + stage * TILE);
       for (unsigned part = 0; part < 4; ++part) group_multiply(sums, left + part * 2, right + part * 2);
       group_commit();
-      if (MISTAKE != no_product_wait) group_wait<0>();
+      if (MISTAKE != no_product_wait) group_wait<0>(sums);
       if (thread % (128 / RELEASED) == 0) barrier_arrive(empty + stage);
     }
-    group_wait<0>();
+    group_wait<0>(sums);
     for (unsigned i = 0; i < 32; ++i)
       p.out[(group * 64 + thread / 32 * 16 + lane() / 4 + i / 2 % 2 * 8) * 64 + i / 4 * 8 + lane() % 4 * 2 + i % 2] = sums[i];
   }
