@@ -4,7 +4,6 @@
 //! printed, unless `SWIFTBALANCER_EMULATOR=required` makes that a failure.
 
 mod cases;
-mod counters;
 mod driver;
 mod model;
 mod process;
@@ -14,7 +13,6 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 use tests::emulator::Emulator;
-use tests::workspace;
 
 fn main() -> ExitCode {
     if let Some(ended) = cases::run_the_one_asked_for() {
