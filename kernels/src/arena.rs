@@ -106,15 +106,23 @@ impl<B: Backend> Page<B> {
     }
 
     /// Makes it a network's: `gate` and `up` are `[intermediate, hidden]`, `down` is `[hidden, intermediate]`.
-    pub fn pack(&mut self, gate: MatrixView<'_>, up: MatrixView<'_>, down: MatrixView<'_>) {
+    ///
+    /// # Errors
+    /// If the device fails; then it is not whole.
+    pub fn pack(&mut self, gate: MatrixView<'_>, up: MatrixView<'_>, down: MatrixView<'_>) -> Result<(), DeviceError> {
         let Arena { backend, memory, .. } = &*self.arena;
-        backend.pack(memory, self.id, [gate, up, down]);
-        self.fingerprints = Some(backend.fingerprints(memory, self.id));
+        self.fingerprints = None;
+        backend.pack(memory, self.id, [gate, up, down])?;
+        self.fingerprints = Some(backend.fingerprints(memory, self.id)?);
+        Ok(())
     }
 
     /// Overwrites bytes from `start` on.
-    pub fn fill(&mut self, start: usize, bytes: &[u8]) {
-        self.arena.backend.fill(&self.arena.memory, self.id, (start, bytes));
+    ///
+    /// # Errors
+    /// If the device fails; then they are not there.
+    pub fn fill(&mut self, start: usize, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.arena.backend.fill(&self.arena.memory, self.id, (start, bytes))
     }
 
     /// Says that what was written is whole. It is not gone through again: these are the fingerprints that its chunks were found to
@@ -133,8 +141,11 @@ impl<B: Backend> Page<B> {
     }
 
     /// Its bytes from `start` on, for another rank with the same backend.
-    pub fn read(&self, start: usize, into: &mut [u8]) {
-        self.arena.backend.read_page(&self.arena.memory, self.id, (start, into));
+    ///
+    /// # Errors
+    /// If the device fails; then `into` holds anything.
+    pub fn read(&self, start: usize, into: &mut [u8]) -> Result<(), DeviceError> {
+        self.arena.backend.read_page(&self.arena.memory, self.id, (start, into))
     }
 }
 

@@ -189,16 +189,29 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// # Errors
     /// If there is none.
     fn add_page(&self, pages: &Self::Pages, page: PageId) -> Result<(), DeviceError>;
-    /// Makes a page a network's: `gate` and `up` are `[intermediate, hidden]`, `down` is `[hidden, intermediate]`.
-    fn pack(&self, pages: &Self::Pages, page: PageId, matrices: [MatrixView<'_>; 3]);
-    /// Overwrites bytes of a page from a place on.
-    fn fill(&self, pages: &Self::Pages, page: PageId, bytes: (usize, &[u8]));
+    /// Makes a page a network's: `gate` and `up` are `[intermediate, hidden]`, `down` is `[hidden, intermediate]`. All of it is
+    /// there when this returns.
+    ///
+    /// # Errors
+    /// If the device does not take it; then the page holds anything.
+    fn pack(&self, pages: &Self::Pages, page: PageId, matrices: [MatrixView<'_>; 3]) -> Result<(), DeviceError>;
+    /// Overwrites bytes of a page from a place on. They are there when this returns.
+    ///
+    /// # Errors
+    /// If the device does not take them; then those bytes are anything.
+    fn fill(&self, pages: &Self::Pages, page: PageId, bytes: (usize, &[u8])) -> Result<(), DeviceError>;
     /// Bytes of a page from a place on, for another rank with the same backend.
-    fn read_page(&self, pages: &Self::Pages, page: PageId, into: (usize, &mut [u8]));
+    ///
+    /// # Errors
+    /// If the device does not give them; then `into` holds anything.
+    fn read_page(&self, pages: &Self::Pages, page: PageId, into: (usize, &mut [u8])) -> Result<(), DeviceError>;
     /// What takes the fingerprints of its pages, under its seed.
     fn fingerprinter(&self) -> Fingerprinter;
     /// The fingerprints of a page's bytes.
-    fn fingerprints(&self, pages: &Self::Pages, page: PageId) -> Fingerprints;
+    ///
+    /// # Errors
+    /// If the device does not say.
+    fn fingerprints(&self, pages: &Self::Pages, page: PageId) -> Result<Fingerprints, DeviceError>;
     /// Whether everything has been done that was on the queue when the mark was made. Does not wait.
     fn has_passed(&self, mark: &Self::Mark) -> bool;
     /// An empty cache.

@@ -149,24 +149,27 @@ impl Backend for Cpu {
         pages.add(page)
     }
 
-    fn pack(&self, pages: &Pages, page: PageId, matrices: [MatrixView<'_>; 3]) {
+    fn pack(&self, pages: &Pages, page: PageId, matrices: [MatrixView<'_>; 3]) -> Result<(), DeviceError> {
         pages.pack(page, matrices);
+        Ok(())
     }
 
-    fn fill(&self, pages: &Pages, page: PageId, (start, bytes): (usize, &[u8])) {
+    fn fill(&self, pages: &Pages, page: PageId, (start, bytes): (usize, &[u8])) -> Result<(), DeviceError> {
         pages.fill(page, start, bytes);
+        Ok(())
     }
 
-    fn read_page(&self, pages: &Pages, page: PageId, (start, into): (usize, &mut [u8])) {
+    fn read_page(&self, pages: &Pages, page: PageId, (start, into): (usize, &mut [u8])) -> Result<(), DeviceError> {
         pages.read(page, start, into);
+        Ok(())
     }
 
     fn fingerprinter(&self) -> Fingerprinter {
         Fingerprinter::new(self.seed)
     }
 
-    fn fingerprints(&self, pages: &Pages, page: PageId) -> Fingerprints {
-        pages.fingerprints(page, self.fingerprinter())
+    fn fingerprints(&self, pages: &Pages, page: PageId) -> Result<Fingerprints, DeviceError> {
+        Ok(pages.fingerprints(page, self.fingerprinter()))
     }
 
     fn has_passed(&self, (): &()) -> bool {

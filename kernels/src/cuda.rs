@@ -23,7 +23,7 @@ mod stream;
 mod transfer;
 mod weights;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytemuck::Pod;
 
@@ -68,18 +68,6 @@ struct Shared {
     transfers: Transfers,
     events: Arc<Events>,
     context: Arc<Context>,
-    /// What went wrong first with bytes between host and device, until a step is collected.
-    failed: Mutex<Option<DeviceError>>,
-}
-
-impl Shared {
-    fn keep_failure(&self, error: DeviceError) {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-    }
-
-    fn take_failure(&self) -> Option<DeviceError> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
 }
 
 impl Cuda {
@@ -92,7 +80,7 @@ impl Cuda {
         let kernels = Kernels::load(&context)?;
         let events = Events::new(&context);
         let transfers = Transfers::new(&context, &events);
-        let shared = Shared { kernels, transfers, events, context, failed: Mutex::default() };
+        let shared = Shared { kernels, transfers, events, context };
         Ok(Self { shared: Arc::new(shared), seed: 0 })
     }
 
@@ -100,13 +88,6 @@ impl Cuda {
     #[must_use]
     pub fn with_fingerprint_seed(self, seed: u64) -> Self {
         Self { seed, ..self }
-    }
-
-    /// Keeps what went wrong until a step is collected; what was asked for cannot say so.
-    fn kept(&self, done: Result<(), DeviceError>) {
-        if let Err(error) = done {
-            self.shared.keep_failure(error);
-        }
     }
 }
 
@@ -191,31 +172,27 @@ impl Backend for Cuda {
         pages.add(page)
     }
 
-    fn pack(&self, pages: &Pages, page: PageId, matrices: [MatrixView<'_>; 3]) {
-        self.kept(weights::pack(&self.shared.transfers, pages, page, matrices));
+    fn pack(&self, pages: &Pages, page: PageId, matrices: [MatrixView<'_>; 3]) -> Result<(), DeviceError> {
+        weights::pack(&self.shared.transfers, pages, page, matrices)
     }
 
-    fn fill(&self, pages: &Pages, page: PageId, (start, bytes): (usize, &[u8])) {
+    fn fill(&self, pages: &Pages, page: PageId, (start, bytes): (usize, &[u8])) -> Result<(), DeviceError> {
         assert!(start + bytes.len() <= pages.page_length(), "{} bytes at {start} of a page", bytes.len());
-        self.kept(self.shared.transfers.put(pages.page(page) + start as u64, bytes));
+        self.shared.transfers.put(pages.page(page) + start as u64, bytes)
     }
 
-    fn read_page(&self, pages: &Pages, page: PageId, (start, into): (usize, &mut [u8])) {
+    fn read_page(&self, pages: &Pages, page: PageId, (start, into): (usize, &mut [u8])) -> Result<(), DeviceError> {
         assert!(start + into.len() <= pages.page_length(), "{} bytes at {start} of a page", into.len());
-        self.kept(self.shared.transfers.get(pages.page(page) + start as u64, into));
+        self.shared.transfers.get(pages.page(page) + start as u64, into)
     }
 
     fn fingerprinter(&self) -> Fingerprinter {
         Fingerprinter::new(self.seed)
     }
 
-    fn fingerprints(&self, pages: &Pages, page: PageId) -> Fingerprints {
+    fn fingerprints(&self, pages: &Pages, page: PageId) -> Result<Fingerprints, DeviceError> {
         let (Shared { transfers, kernels, .. }, bytes) = (&*self.shared, (pages.page(page), pages.page_length()));
-        let chunks = transfers.fingerprints(kernels, bytes, self.seed).unwrap_or_else(|error| {
-            self.shared.keep_failure(error);
-            Vec::new()
-        });
-        self.fingerprinter().page(chunks)
+        Ok(self.fingerprinter().page(transfers.fingerprints(kernels, bytes, self.seed)?))
     }
 
     fn has_passed(&self, mark: &Mark) -> bool {

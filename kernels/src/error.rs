@@ -25,8 +25,8 @@ pub enum DeviceError {
         /// What was found, what is needed and what to do.
         reason: String,
     },
-    /// Operations of a step failed; nothing that the step gave can be used.
-    #[error("the device failed in a step: {reason}")]
+    /// Operations failed; nothing that they gave can be used.
+    #[error("the device failed: {reason}")]
     Failed {
         /// What it says.
         reason: String,
@@ -36,13 +36,24 @@ pub enum DeviceError {
 }
 
 impl DeviceError {
-    /// Whether the same may succeed when it is tried again by this process.
+    /// Whether the same may succeed when it is tried again by this process. Where it may not, see
+    /// [`Self::is_permanent`].
     #[must_use]
     pub const fn is_worth_a_retry(&self) -> bool {
         match self {
             Self::Memory { .. } | Self::Threads { .. } => true,
             Self::Unusable { .. } => false,
             Self::Failed { usable, .. } => *usable,
+        }
+    }
+
+    /// Whether starting the process again is of no use either, until somebody changes the device, the model or the settings. A
+    /// device that was lost is another's for another process; one that cannot be used is as useless to the next.
+    #[must_use]
+    pub const fn is_permanent(&self) -> bool {
+        match self {
+            Self::Memory { .. } | Self::Threads { .. } | Self::Failed { .. } => false,
+            Self::Unusable { .. } => true,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! What a step costs the coordinator: processor time of the driver's thread with ranks that answer at once over real sockets,
-//! and how long ranks wait for their next step. Prints one JSON object.
+//! and how long ranks wait for their next step. Prints one JSON object and fails if a limit is missed.
 //!
 //! `cargo bench -p runtime --bench coordinator`
 
@@ -29,15 +29,58 @@ const IDLE_RANKS: usize = 4;
 const IDLE_SEQUENCES: usize = 32;
 const IDLE_STEPS: u64 = 400;
 
+/// Ranks that answer at once, of whose driver the most is asked.
+const MOST_RANKS: usize = RANKS[RANKS.len() - 1];
+/// Microseconds of the driver's thread for each of those and step: 2 ms a step of 256 ranks.
+const MOST_A_RANK_AND_STEP: f64 = 8.0;
+/// Of a step, that ranks wait for the coordinator.
+const MOST_IDLE: f64 = 0.05;
+
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let cases = RANKS.into_iter().flat_map(|ranks| [Duration::ZERO, COMPUTES].map(|computes| (ranks, computes)));
-    let driver: Vec<Value> = cases.map(|(ranks, computes)| runtime.block_on(cost(ranks, computes))).collect();
+    let driver: Vec<Cost> = cases.map(|(ranks, computes)| runtime.block_on(cost(ranks, computes))).collect();
     let idle = runtime.block_on(idle());
-    println!("{:#}", json!({"sequences": SEQUENCES, "steps": STEPS, "driver": driver, "idle": idle}));
+    let most = driver.iter().find(|cost| (cost.ranks, cost.computes) == (MOST_RANKS, Duration::ZERO));
+    let a_rank_and_step = most.unwrap().a_rank_and_step();
+    let limits = [
+        ("microseconds_a_rank_and_step", MOST_A_RANK_AND_STEP, a_rank_and_step),
+        ("idle_share_of_a_step", MOST_IDLE, idle.share),
+    ];
+    let met = limits.iter().all(|(_, most, figure)| figure <= most);
+    let figures: serde_json::Map<_, _> =
+        limits.iter().map(|&(name, most, figure)| (name.to_owned(), json!({"figure": figure, "most": most}))).collect();
+    let driver: Vec<Value> = driver.iter().map(Cost::told).collect();
+    let report = json!({
+        "sequences": SEQUENCES, "steps": STEPS, "driver": driver, "idle": idle.told(), "limits": figures, "met": met,
+    });
+    println!("{report:#}");
+    assert!(met, "a limit is missed");
 }
 
-async fn cost(ranks: usize, computes: Duration) -> Value {
+/// What steps cost a driver with so many ranks that compute for so long; microseconds a step.
+struct Cost {
+    ranks: usize,
+    computes: Duration,
+    driver: f64,
+    wall: f64,
+}
+
+impl Cost {
+    fn a_rank_and_step(&self) -> f64 {
+        round(self.driver / self.ranks as f64)
+    }
+
+    fn told(&self) -> Value {
+        json!({
+            "ranks": self.ranks, "computes_microseconds": self.computes.as_micros() as u64,
+            "microseconds_a_step": round(self.driver), "microseconds_a_rank_and_step": self.a_rank_and_step(),
+            "wall_microseconds_a_step": round(self.wall),
+        })
+    }
+}
+
+async fn cost(ranks: usize, computes: Duration) -> Cost {
     let deployment = Deployment::start(ranks, computes);
     serve(&deployment, SEQUENCES, 200).await;
     let (mut least, mut wall) = (f64::MAX, f64::MAX);
@@ -50,22 +93,31 @@ async fn cost(ranks: usize, computes: Duration) -> Value {
         least = least.min(driver * 1e6 / steps as f64);
         wall = wall.min(seconds * 1e6 / steps as f64);
     }
-    json!({
-        "ranks": ranks, "computes_microseconds": computes.as_micros() as u64, "microseconds_a_step": round(least), "microseconds_a_rank_and_step": round(least / ranks as f64),
-        "wall_microseconds_a_step": round(wall),
-    })
+    Cost { ranks, computes, driver: least, wall }
 }
 
-async fn idle() -> Value {
+/// How long ranks wait for their next step.
+struct Idle {
+    steps: u64,
+    share: f64,
+}
+
+impl Idle {
+    fn told(&self) -> Value {
+        json!({
+            "ranks": IDLE_RANKS, "sequences": IDLE_SEQUENCES, "computes_microseconds": COMPUTES.as_micros() as u64,
+            "steps": self.steps, "idle_share_of_a_step": self.share,
+        })
+    }
+}
+
+async fn idle() -> Idle {
     let deployment = Deployment::start(IDLE_RANKS, COMPUTES);
     serve(&deployment, IDLE_SEQUENCES, 50).await;
     let before = deployment.totals();
     serve(&deployment, IDLE_SEQUENCES, IDLE_STEPS).await;
     let Totals { steps, waited, whole } = deployment.totals() - before;
-    json!({
-        "ranks": IDLE_RANKS, "sequences": IDLE_SEQUENCES, "computes_microseconds": COMPUTES.as_micros() as u64, "steps": steps,
-        "idle_share_of_a_step": (waited.as_secs_f64() / whole.as_secs_f64() * 1e4).round() / 1e4,
-    })
+    Idle { steps, share: (waited.as_secs_f64() / whole.as_secs_f64() * 1e4).round() / 1e4 }
 }
 
 /// Reads so many sequences of so many tokens to their ends.

@@ -8,12 +8,10 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Error, Parser, Subcommand, ValueEnum};
 use plan::balance::Policy;
 use plan::coverage::Coverage;
-use plan::moves::usual_staging_pages;
 use plan::wire::process::port;
 
 use crate::coordinator::settings::{CoordinatorSettings, MinimumGain};
 use crate::device::Device;
-use crate::experts::rebalance;
 use crate::fabric::secret::{Secret, SecretError};
 use crate::inspect::Spread;
 use crate::local::LocalSettings;
@@ -260,21 +258,6 @@ pub fn shortened(mut error: Error) -> Error {
     error
 }
 
-impl EplbArguments {
-    fn settings(&self) -> rebalance::Settings {
-        rebalance::Settings {
-            dynamic: self.dynamic_eplb,
-            window_steps: self.num_iterations_eplb_update,
-            wait_steps: self.num_wait_worker_iterations,
-            // The map says how many pages a rank holds.
-            staging_pages: self.staging_pages.unwrap_or_else(|| usual_staging_pages(0)),
-            deadline: Duration::from_secs(self.move_deadline_seconds),
-            max_failures: 5,
-            back_off_steps: 10,
-        }
-    }
-}
-
 /// An address that everybody reaches.
 pub(crate) fn everywhere(port: u16) -> SocketAddr {
     (Ipv4Addr::UNSPECIFIED, port).into()
@@ -303,7 +286,10 @@ impl ServingArguments {
             admin_listen,
             control_listen,
             secret,
-            rebalance: self.eplb.settings(),
+            dynamic: self.eplb.dynamic_eplb,
+            window_steps: self.eplb.num_iterations_eplb_update,
+            wait_steps: self.eplb.num_wait_worker_iterations,
+            move_deadline: Duration::from_secs(self.eplb.move_deadline_seconds),
             staging_pages: self.eplb.staging_pages,
             policy: self.eplb.eplb_policy,
             minimum_gain: self.eplb.minimum_gain,

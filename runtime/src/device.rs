@@ -9,6 +9,8 @@ use kernels::cuda::{self, Cuda};
 use kernels::{Backend, DeviceError};
 use thiserror::Error;
 
+use crate::quoted::Quoted;
+
 /// A kind of device that this build can compute on, as `--backend` names it. The default is the best that the machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
@@ -40,9 +42,15 @@ pub trait OnDevice {
 }
 
 /// A name that this build has no device of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("this build computes on {}: leave --backend out, or start a build that has the other", names())]
-pub struct UnknownDevice;
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "this build computes on {}, not on '{given}': leave --backend out, or start a build that has the other",
+    names()
+)]
+pub struct UnknownDevice {
+    /// The name.
+    given: Quoted,
+}
 
 /// The devices of this build, for people.
 fn names() -> String {
@@ -101,7 +109,10 @@ impl FromStr for Device {
     type Err = UnknownDevice;
 
     fn from_str(name: &str) -> Result<Self, UnknownDevice> {
-        Self::ALL.into_iter().find(|device| device.to_string() == name).ok_or(UnknownDevice)
+        Self::ALL
+            .into_iter()
+            .find(|device| device.to_string() == name)
+            .ok_or_else(|| UnknownDevice { given: name.into() })
     }
 }
 
@@ -128,6 +139,8 @@ mod tests {
         let said = "tpu".parse::<Device>().unwrap_err().to_string();
         let end = "leave --backend out, or start a build that has the other";
         let built = if Device::ALL.len() == 1 { "cpu" } else { "cpu or cuda" };
-        assert_eq!(said, format!("this build computes on {built}: {end}"));
+        assert_eq!(said, format!("this build computes on {built}, not on 'tpu': {end}"));
+        let long = "t".repeat(1000).parse::<Device>().unwrap_err().to_string();
+        assert!(long.len() < 300, "{long}");
     }
 }

@@ -92,10 +92,11 @@ pub async fn run(settings: LocalSettings, stop: impl Future<Output = ()>) -> Res
         Some(sizes) => kind.with(Sharing { sizes, rank, device: &device, ranks }),
         None => Ok(device.kv_blocks),
     };
-    let experts = sizes.as_ref().map_or(0, |sizes| sizes.config.experts.count);
+    let (experts, layers) =
+        sizes.as_ref().map_or((0, 0), |sizes| (sizes.config.experts.count, sizes.config.sparse_layers()));
     // Of a map that is given nobody knows yet how many slots it has; there are no fewer.
     let slots = (experts + coordinator.redundancy.unwrap_or(0)) / ranks.max(1);
-    let staging_pages = coordinator.staging_pages.unwrap_or_else(|| usual_staging_pages(0));
+    let staging_pages = coordinator.staging_pages.unwrap_or_else(|| usual_staging_pages(slots * layers));
     let part = RankPart { ranks, slots, staging_pages, step_tokens: coordinator.limits.step_tokens };
     kv_blocks(RankNeeds { part, kv_tokens: u64::MAX })?;
     let coordinator = Coordinator::start(&coordinator)?;

@@ -17,7 +17,7 @@ pub use self::sequences::{Batch, NotKnown, SequenceStep, SequenceWork, Sequences
 use crate::fabric::secret::Drawn;
 
 /// Version of this protocol; coordinator and ranks of one group must be of one version.
-pub const PROTOCOL: u16 = 8;
+pub const PROTOCOL: u16 = 9;
 
 /// The first version whose members prove themselves: what came before begins a connection otherwise.
 pub const FIRST_THAT_PROVES: u16 = 4;
@@ -159,6 +159,27 @@ pub enum MoveFailure {
     Aborted,
     /// The rank's own fault.
     Internal,
+    /// The rank's device did not take it, and may take it another time.
+    Device,
+    /// The rank's device did not take it, and never will in this process.
+    DeviceLost,
+}
+
+impl MoveFailure {
+    /// Whether the same may succeed when it is tried again.
+    #[must_use]
+    pub const fn is_worth_a_retry(self) -> bool {
+        match self {
+            Self::NoStagingPage
+            | Self::SourceUnreachable
+            | Self::Corrupt
+            | Self::Deadline
+            | Self::Aborted
+            | Self::Internal
+            | Self::Device => true,
+            Self::DeviceLost => false,
+        }
+    }
 }
 
 /// To a rank, on the control connection.

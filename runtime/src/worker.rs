@@ -260,7 +260,8 @@ impl<B: Backend> Worker<B> {
                 SessionError::Refused { reason } => return Err(WorkerError::Refused { reason }),
                 SessionError::Memory(error) => return Err(WorkerError::Memory(error)),
                 SessionError::Start(error) => return Err(error),
-                SessionError::Load(error) if error.is_permanent() => return Err(WorkerError::Experts(error)),
+                SessionError::Load(error) if !error.is_worth_a_retry() => return Err(WorkerError::Experts(error)),
+                SessionError::Device(error) if !error.is_worth_a_retry() => return Err(WorkerError::Device(error)),
                 error if stop.cancel.is_cancelled() => tracing::info!(%error, "stopped"),
                 error => tracing::warn!(error = &error as &dyn std::error::Error, "not part of a group"),
             }

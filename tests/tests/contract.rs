@@ -163,10 +163,9 @@ fn coordinator_agrees(checked: &Checked, container: &Container, settings: &Coord
     assert_eq!(settings.served_name.as_ref(), Some(&spec.model.name));
     assert_eq!((settings.ranks, settings.redundancy), (shape.ranks, Some(shape.redundancy)));
     assert_eq!(settings.expect_experts, Some(shape.experts));
-    let rebalance = &settings.rebalance;
-    assert_eq!(rebalance.dynamic, eplb.dynamic_eplb);
-    assert_eq!(rebalance.window_steps, number(eplb.num_iterations_eplb_update));
-    assert_eq!(rebalance.wait_steps, number(eplb.num_wait_worker_iterations));
+    assert_eq!(settings.dynamic, eplb.dynamic_eplb);
+    assert_eq!(settings.window_steps, number(eplb.num_iterations_eplb_update));
+    assert_eq!(settings.wait_steps, number(eplb.num_wait_worker_iterations));
     let policy = match eplb.policy {
         Policy::Swift => plan::balance::Policy::Swift,
         Policy::DeepSeek => plan::balance::Policy::DeepSeek,

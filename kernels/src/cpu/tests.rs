@@ -88,7 +88,7 @@ fn arena<'a>(cpu: &Cpu, shape: PageShape, networks: impl IntoIterator<Item = [&'
     let arena = Arena::new(Arc::new(*cpu), shape).unwrap();
     let network = |[gate, up, down]: [&Weights; 3]| {
         let mut page = arena.take().unwrap();
-        page.pack(gate.view(shape.intermediate), up.view(shape.intermediate), down.view(shape.hidden));
+        page.pack(gate.view(shape.intermediate), up.view(shape.intermediate), down.view(shape.hidden)).unwrap();
         page
     };
     networks.into_iter().map(network).collect()
@@ -530,7 +530,7 @@ fn a_page_survives_the_way_to_another_rank_and_a_changed_bit_does_not_go_unseen(
         let read = |page: &Page<Cpu>| {
             let mut bytes = vec![0; Cpu::page_bytes(shape)];
             for (index, part) in bytes.chunks_mut(700).enumerate() {
-                page.read(700 * index, part);
+                page.read(700 * index, part).unwrap();
             }
             bytes
         };
@@ -538,7 +538,7 @@ fn a_page_survives_the_way_to_another_rank_and_a_changed_bit_does_not_go_unseen(
         let receive = |bytes: &[u8]| {
             let mut copy = page.arena().take().unwrap();
             for (index, part) in bytes.chunks(1000).enumerate() {
-                copy.fill(1000 * index, part);
+                copy.fill(1000 * index, part).unwrap();
             }
             copy.seal(cpu.fingerprinter().of(bytes));
             copy
@@ -550,7 +550,7 @@ fn a_page_survives_the_way_to_another_rank_and_a_changed_bit_does_not_go_unseen(
         changed[bytes.len() / 2] ^= 1;
         let mut again = receive(&changed);
         assert_ne!(again.fingerprints(), page.fingerprints());
-        again.pack(weights.view(40), weights.view(40), weights.view(24));
+        again.pack(weights.view(40), weights.view(40), weights.view(24)).unwrap();
         assert_eq!(again.fingerprints(), page.fingerprints(), "nothing of what it held shines through");
         let others = arena(&Cpu::new(1).with_fingerprint_seed(7), shape, [[weights; 3]]).remove(0);
         assert_eq!(read(&others), bytes);

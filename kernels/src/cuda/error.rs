@@ -118,6 +118,17 @@ impl CudaError {
 
 impl From<CudaError> for DeviceError {
     fn from(error: CudaError) -> Self {
-        Self::Unusable { reason: error.to_string() }
+        let reason = error.to_string();
+        match error {
+            // What the driver refuses one process, such as memory that another is about to free, it may give the next.
+            CudaError::Refused { .. } => Self::Failed { reason, usable: false },
+            CudaError::NoDriver { .. }
+            | CudaError::OldDriver { .. }
+            | CudaError::NoDevice { .. }
+            | CudaError::OldChip { .. }
+            | CudaError::NoCompiler { .. }
+            | CudaError::NotCompiled { .. }
+            | CudaError::NotLoaded { .. } => Self::Unusable { reason },
+        }
     }
 }

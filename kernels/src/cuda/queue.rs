@@ -17,7 +17,6 @@ use bytemuck::Pod;
 use super::batch::{Batch, MOST_PARTIALS, Scratch};
 use super::buffer::Buffer;
 use super::cache::Cache;
-use super::failure::Failure;
 use super::module::Launch;
 use super::parameters::{
     Address, BEGIN, BeginParameters, Blocks, FINISH, FinishParameters, Kernel, Parameters, error_text,
@@ -41,7 +40,7 @@ pub struct CudaQueue {
     device: Arc<Shared>,
     stream: Stream,
     /// What went wrong first since the last time that this was told.
-    failed: Cell<Option<Failure>>,
+    failed: RefCell<Option<DeviceError>>,
     /// Of the step that was uploaded last, while its memory is there.
     scratch: RefCell<Weak<Scratch>>,
     /// Where the rows are that the scratch has rounded; 0 if nowhere.
@@ -54,13 +53,13 @@ impl CudaQueue {
     pub(super) fn new(device: &Arc<Shared>) -> Result<Self, DeviceError> {
         let stream = Stream::new(&device.context, Precedence::First)?;
         let (device, scratch) = (Arc::clone(device), RefCell::default());
-        Ok(Self { device, stream, failed: Cell::new(None), scratch, rounded: Cell::new(0), error: Cell::new(0) })
+        Ok(Self { device, stream, failed: RefCell::default(), scratch, rounded: Cell::new(0), error: Cell::new(0) })
     }
 
     /// Keeps what went wrong until the step is collected.
-    fn keep(&self, done: Result<(), Failure>) {
+    fn keep(&self, done: Result<(), impl Into<DeviceError>>) {
         if let Err(failure) = done {
-            self.failed.set(self.failed.get().or(Some(failure)));
+            self.failed.borrow_mut().get_or_insert(failure.into());
         }
     }
 
@@ -105,15 +104,12 @@ impl CudaQueue {
     fn finish(&self) -> bool {
         let finished = self.stream.finish();
         self.keep(finished);
-        self.failed.get().is_none()
+        self.failed.borrow().is_none()
     }
 
     /// What went wrong since this was asked last.
     fn told(&self, word: u32) -> Result<(), DeviceError> {
-        if let Some(failure) = self.failed.take() {
-            return Err(failure.into());
-        }
-        if let Some(error) = self.device.take_failure() {
+        if let Some(error) = self.failed.take() {
             return Err(error);
         }
         match word {
@@ -168,7 +164,7 @@ impl Queue<Cuda> for CudaQueue {
         let waited = self.device.events.record(&self.stream).and_then(|mark| mark.wait());
         self.keep(waited);
         batch.has_ended();
-        let is_there = self.failed.get().is_none();
+        let is_there = self.failed.borrow().is_none();
         self.told(if is_there { batch.error_word() } else { 0 })?;
         Ok(Collected {
             sampled: Cow::Owned(batch.sampled_rows()),

@@ -96,8 +96,6 @@ impl Deployment {
             wait_steps: 30,
             staging_pages: 2,
             deadline: Duration::from_secs(10),
-            max_failures: 3,
-            back_off_steps: 10,
         };
         let planner = Planner {
             policy: Policy::default(),

@@ -121,8 +121,6 @@ impl Default for Fake {
                 wait_steps: 30,
                 staging_pages: 2,
                 deadline: Duration::from_secs(10),
-                max_failures: 3,
-                back_off_steps: 10,
             },
             threads: VitalThreads::new(drop),
         }

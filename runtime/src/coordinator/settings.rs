@@ -52,8 +52,14 @@ pub struct CoordinatorSettings {
     pub control_listen: SocketAddr,
     /// What ranks prove by that they belong to the deployment, and have the coordinator prove.
     pub secret: Secret,
-    /// When experts move.
-    pub rebalance: rebalance::Settings,
+    /// Whether a plan is made after each window of load.
+    pub dynamic: bool,
+    /// Steps of a window.
+    pub window_steps: u64,
+    /// Steps after the start, and after a window has closed, before a plan is applied.
+    pub wait_steps: u64,
+    /// How long a rank may take to receive the pages of one transaction.
+    pub move_deadline: Duration,
     /// Pages that each rank can receive before they are in use; as many as its part of the map suggests if there is none.
     pub staging_pages: Option<u32>,
     /// How a target map is found.
@@ -168,8 +174,9 @@ impl CoordinatorSettings {
                 ..Terms::usual(page_bytes(&checkpoint), 0.0)
             },
         };
-        let rebalancer =
-            Rebalancer::new(rebalance::Settings { staging_pages, ..self.rebalance }, identity.clone(), map, 0)?;
+        let &Self { dynamic, window_steps, wait_steps, move_deadline: deadline, .. } = self;
+        let rebalance = rebalance::Settings { dynamic, window_steps, wait_steps, staging_pages, deadline };
+        let rebalancer = Rebalancer::new(rebalance, identity.clone(), map, 0)?;
         let (admin, api_keys) = (self.admin_access()?, self.api_keys()?);
         let (vocabulary, top_k, static_map) = (config.vocabulary, config.router.top_k, self.map_path.is_some());
         Ok(Prepared {
@@ -213,7 +220,9 @@ impl CoordinatorSettings {
             return Err(SettingsError::StepTooSmall { tokens: step_tokens, sequences: running_per_rank });
         }
         bounds::STAGING.check(self.staging_pages.unwrap_or(1).into())?;
-        self.rebalance.check()?;
+        bounds::WINDOW.check(self.window_steps)?;
+        bounds::WAIT.check(self.wait_steps)?;
+        bounds::MOVE_DEADLINE.check(self.move_deadline.as_secs())?;
         Ok(())
     }
 

@@ -199,8 +199,9 @@ impl Coordinator {
     /// whatever ranks do, it ends within the times of the settings and 2 s.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), StartError> {
         if let (Ok(requests), Ok(admin)) = (self.address(), self.admin_address()) {
-            let context_tokens = self.app.model.max_model_len;
-            tracing::info!(%requests, %admin, ranks = %self.control, context_tokens, "listening");
+            // What is offered is the smaller of this and of what the caches of the ranks hold, which is told when they serve.
+            let max_model_len = self.app.model.max_model_len;
+            tracing::info!(%requests, %admin, ranks = %self.control, max_model_len, "listening");
         }
         let Self { app, public, admin, driver, threads, mut ended, access, api_keys, places, leave, grace, .. } = self;
         let handle = app.driver.clone();

@@ -10,22 +10,22 @@ use plan::map::ExpertMap;
 use rayon::prelude::*;
 use thiserror::Error;
 
-use super::mover::{LoadPage, Unreadable};
+use super::mover::{LoadPage, NotRead};
 use super::pages::HeldPages;
 use crate::cancel::Cancel;
 
 /// Why a rank's experts are not loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LoadError {
-    /// The checkpoint cannot be read.
+    /// An expert was not read.
     #[error("{layer}, {expert}")]
-    Unreadable {
+    NotRead {
         /// The MoE layer that it is about.
         layer: LayerId,
         /// The expert that was to be loaded, as the checkpoint numbers it.
         expert: ExpertId,
-        /// What is wrong with its tensors or their files.
-        source: Unreadable,
+        /// What is wrong with its tensors, their files or the device.
+        source: NotRead,
     },
     /// The device has no memory for them.
     #[error(transparent)]
@@ -36,12 +36,23 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// Whether trying again is of no use until somebody changes the checkpoint.
+    /// Whether the same may succeed when it is tried again by this process.
+    #[must_use]
+    pub const fn is_worth_a_retry(&self) -> bool {
+        match self {
+            Self::NotRead { source: NotRead::Unreadable { is_permanent, .. }, .. } => !*is_permanent,
+            Self::NotRead { source: NotRead::Device(error), .. } | Self::Device(error) => error.is_worth_a_retry(),
+            Self::Cancelled => true,
+        }
+    }
+
+    /// Whether starting again is of no use until somebody changes the checkpoint or the device.
     #[must_use]
     pub const fn is_permanent(&self) -> bool {
         match self {
-            Self::Unreadable { source, .. } => source.is_permanent,
-            Self::Device(_) | Self::Cancelled => false,
+            Self::NotRead { source: NotRead::Unreadable { is_permanent, .. }, .. } => *is_permanent,
+            Self::NotRead { source: NotRead::Device(error), .. } | Self::Device(error) => error.is_permanent(),
+            Self::Cancelled => false,
         }
     }
 }
@@ -80,7 +91,7 @@ impl Debug for BeforeRead {
 /// fails, those of them that were there or were read until then.
 ///
 /// # Errors
-/// If an expert cannot be read, or `cancel` ends it.
+/// If an expert cannot be read, the device does not take it, or `cancel` ends it.
 pub fn load_experts<B: Backend>(
     slots: &[(LayerId, ExpertId)],
     held: &mut HeldPages<B>,
@@ -96,7 +107,7 @@ pub fn load_experts<B: Backend>(
             return Err(LoadError::Cancelled);
         }
         let mut page = arena.take()?;
-        load_page(layer, expert, &mut page).map_err(|source| LoadError::Unreadable { layer, expert, source })?;
+        load_page(layer, expert, &mut page).map_err(|source| LoadError::NotRead { layer, expert, source })?;
         // It is whole, whoever has panicked.
         kept.lock().unwrap_or_else(PoisonError::into_inner).insert((layer, expert), Arc::new(page));
         Ok(())
@@ -123,7 +134,7 @@ mod tests {
         let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert, page| {
             counted.fetch_add(1, Ordering::Relaxed);
             write(page, layer, expert);
-            let hole = Unreadable { reason: "a hole in the file".to_owned(), is_permanent: true };
+            let hole = NotRead::Unreadable { reason: "a hole in the file".to_owned(), is_permanent: true };
             if expert == ExpertId(3) { Err(hole) } else { Ok(()) }
         });
         let slots = slots_of(&map(), RankId(rank));
@@ -170,5 +181,26 @@ mod tests {
         let error = loaded.unwrap_err();
         assert!(error.to_string().ends_with("expert 3"), "{error}");
         assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "a hole in the file");
+    }
+
+    #[test]
+    fn what_is_tried_again_and_what_stays_so_is_what_the_checkpoint_and_the_device_say() {
+        let not_read = |source| LoadError::NotRead { layer: LayerId(0), expert: ExpertId(3), source };
+        let file = |is_permanent| not_read(NotRead::Unreadable { reason: "a hole".to_owned(), is_permanent });
+        let failed = |usable| DeviceError::Failed { reason: "a hole".to_owned(), usable };
+        let unusable = || DeviceError::Unusable { reason: "heads are too wide".to_owned() };
+        for (error, retry, permanent) in [
+            (file(true), false, true),
+            (file(false), true, false),
+            (LoadError::Device(DeviceError::Memory { bytes: 7 }), true, false),
+            (not_read(failed(true).into()), true, false),
+            // Another process may have it again.
+            (not_read(failed(false).into()), false, false),
+            (not_read(unusable().into()), false, true),
+            (LoadError::Device(unusable()), false, true),
+            (LoadError::Cancelled, true, false),
+        ] {
+            assert_eq!((error.is_worth_a_retry(), error.is_permanent()), (retry, permanent), "{error:?}");
+        }
     }
 }

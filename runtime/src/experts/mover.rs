@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use kernels::{Backend, Page};
+use kernels::{Backend, DeviceError, Page};
 use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use plan::moves::Transaction;
 use thiserror::Error;
@@ -35,16 +35,22 @@ use crate::threads::{VitalThreads, survive};
 const FETCHERS: usize = 2;
 
 /// Reads an expert from the checkpoint into a page.
-pub type LoadPage<B> = Arc<dyn Fn(LayerId, ExpertId, &mut Page<B>) -> Result<(), Unreadable> + Send + Sync>;
+pub type LoadPage<B> = Arc<dyn Fn(LayerId, ExpertId, &mut Page<B>) -> Result<(), NotRead> + Send + Sync>;
 
-/// Why an expert cannot be read from the checkpoint.
+/// Why an expert was not read from the checkpoint into a page.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{reason}")]
-pub struct Unreadable {
-    /// What the checkpoint says.
-    pub reason: String,
-    /// Whether trying again is of no use.
-    pub is_permanent: bool,
+pub enum NotRead {
+    /// The checkpoint does not give it.
+    #[error("{reason}")]
+    Unreadable {
+        /// What the checkpoint says.
+        reason: String,
+        /// Whether trying again is of no use.
+        is_permanent: bool,
+    },
+    /// The device does not take it.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 /// A slot's new page.
@@ -130,6 +136,12 @@ struct Order {
 /// A rank has not given a page.
 fn unreachable(message: impl Into<String>) -> NotStaged {
     NotStaged { reason: MoveFailure::SourceUnreachable, message: message.into() }
+}
+
+/// This rank's device has not taken a page. Whoever asks for the page next gets no further with a device that is lost.
+fn not_taken(error: &DeviceError) -> NotStaged {
+    let reason = if error.is_worth_a_retry() { MoveFailure::Device } else { MoveFailure::DeviceLost };
+    NotStaged { reason, message: error.to_string() }
 }
 
 impl<B: Backend> Mover<B> {

@@ -223,8 +223,11 @@ impl<B: Backend> Reserved<B> {
     }
 
     /// Overwrites bytes of it from `start` on.
-    pub fn fill(&mut self, start: usize, bytes: &[u8]) {
-        self.page().fill(start, bytes);
+    ///
+    /// # Errors
+    /// If the device fails; then they are not there.
+    pub fn fill(&mut self, start: usize, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.page().fill(start, bytes)
     }
 
     /// Length of the page in bytes.

@@ -25,14 +25,13 @@ use plan::moves::Transaction;
 use plan::policy::{Decision, History};
 use plan::wire::{ModelIdentity, MoveTotals, Provenance, RecordedMap};
 
-pub use self::contract::{
-    AbortReason, Effect, Event, Goal, PlanOutcome, PlanRequest, Refusal, Report, Settings, SettingsError,
-};
+pub use self::contract::{AbortReason, Effect, Event, Goal, PlanOutcome, PlanRequest, Refusal, Report, Settings};
 use self::in_force::{Hashed, InForce};
 use self::moves::{InFlight, Moment, Moves, page_count, receivers};
 pub use self::seen::{Seen, Serving};
 pub use self::window::ClosedWindow;
 use self::window::Windows;
+use crate::bounds::OutOfBounds;
 use crate::protocol::{Commit, MoveFailure, MoveReport, NotStaged, StepDone, ToRank, TransactionId};
 
 #[derive(Clone, Debug)]
@@ -81,7 +80,7 @@ impl Rebalancer {
     ///
     /// # Errors
     /// If a setting is out of range.
-    pub fn new(settings: Settings, model: ModelIdentity, map: ExpertMap, epoch: u64) -> Result<Self, SettingsError> {
+    pub fn new(settings: Settings, model: ModelIdentity, map: ExpertMap, epoch: u64) -> Result<Self, OutOfBounds> {
         settings.check()?;
         Ok(Self {
             settings,

@@ -3,6 +3,7 @@
 use kernels::backend::Backend;
 use kernels::queue::{Arrived, Home, Leaving, Queue, Returning};
 use kernels::routing::{GroupShape, Pair};
+use plan::words::counted;
 
 use super::{Fabric, FabricError, Frame};
 
@@ -117,29 +118,45 @@ impl<F: Fabric> HostExchange<F> {
     /// Leaves the pairs of a rank's frame in `pairs`.
     fn take(&mut self, rank: usize) -> Result<(), FabricError> {
         let Frame { indices, values } = &self.incoming[rank];
-        let broken = |reason: &str| FabricError::Protocol { rank: rank.into(), reason: reason.to_owned() };
+        let broken = |reason: String| FabricError::Protocol { rank: rank.into(), reason };
+        let (tokens, slots, width) = (self.group.tokens, self.group.slots, self.width);
         let mut indices = indices.iter().copied();
         let rows = indices.next().unwrap_or(0);
-        if rows as usize > self.group.tokens {
-            return Err(broken("a frame has more rows than a step has tokens"));
+        if rows as usize > tokens {
+            let most = counted(tokens, "token");
+            return Err(broken(format!("a frame has more rows, {rows}, than a step, which has {most} at most")));
         }
-        if values.len() != rows as usize * self.width {
-            return Err(broken("a frame's rows are not as many as it says"));
+        if values.len() != rows as usize * width {
+            let (rows, found) = (counted(rows as usize, "row"), counted(values.len(), "value"));
+            return Err(broken(format!(
+                "a frame says that it has {rows} of {}, and has {found}",
+                counted(width, "value")
+            )));
         }
+        let ends = |row: u32| {
+            broken(format!("a frame of {} ends in row {row}, counted from 0", counted(rows as usize, "row")))
+        };
         self.pairs.clear();
         for row in 0..rows {
-            for _ in 0..indices.next().ok_or_else(|| broken("a frame ends before its rows do"))? {
-                match indices.next() {
-                    Some(slot) if (slot as usize) < self.group.slots => self.pairs.push(Pair { slot, row }),
-                    _ => return Err(broken("a frame names a slot that does not exist")),
+            for _ in 0..indices.next().ok_or_else(|| ends(row))? {
+                let slot = indices.next().ok_or_else(|| ends(row))?;
+                if slot as usize >= slots {
+                    return Err(broken(format!(
+                        "a frame names slot {slot} for row {row}, and the last is {}",
+                        slots - 1
+                    )));
                 }
+                self.pairs.push(Pair { slot, row });
             }
         }
-        if indices.next().is_some() {
-            return Err(broken("a frame goes on after its rows"));
+        let left = indices.count();
+        if left > 0 {
+            let (rows, left) = (counted(rows as usize, "row"), counted(left, "number"));
+            return Err(broken(format!("a frame of {rows} goes on with {left}")));
         }
-        if self.pairs.len() > self.group.pairs_between() {
-            return Err(broken("a frame has more pairs than a step"));
+        let (pairs, most) = (self.pairs.len(), self.group.pairs_between());
+        if pairs > most {
+            return Err(broken(format!("a frame has more pairs, {pairs}, than a step has at most, {most}")));
         }
         self.peers[rank].received = self.pairs.len();
         Ok(())
@@ -189,8 +206,11 @@ impl<B: Backend, F: Fabric> Exchange<B> for HostExchange<F> {
         self.fabric.all_to_all(&self.outgoing, &mut self.incoming)?;
         for from in self.others() {
             let values = &self.incoming[from].values;
-            if values.len() != self.peers[from].sent * self.width {
-                let reason = "it computed another number of rows than it was sent".to_owned();
+            let (sent, width, found) = (self.peers[from].sent, self.width, values.len());
+            if found != sent * width {
+                let [sent, width, found] =
+                    [(sent, "pair"), (width, "value"), (found, "value")].map(|(n, of)| counted(n, of));
+                let reason = format!("it was sent {sent}, each worth {width}, and gave back {found}");
                 return Err(FabricError::Protocol { rank: from.into(), reason });
             }
             queue.come_home(routing, Home { from, width: self.width, values }, results);

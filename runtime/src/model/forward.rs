@@ -95,7 +95,7 @@ pub fn expert_shape(checkpoint: &Checkpoint) -> PageShape {
 /// Reads one expert from a checkpoint into a page.
 ///
 /// # Errors
-/// If it cannot be read.
+/// If it cannot be read, or the device does not take it.
 ///
 /// # Panics
 /// If the model has no such layer.
@@ -104,7 +104,7 @@ pub fn load_expert<B: Backend>(
     layer: LayerId,
     expert: ExpertId,
     page: &mut Page<B>,
-) -> Result<(), CheckpointError> {
+) -> Result<(), LoadPageError> {
     weights::expert(checkpoint, layer, expert, page)
 }
 
@@ -315,6 +315,26 @@ impl<B: Backend> Model<B> {
             }
         }
         Ok(())
+    }
+}
+
+/// Why a network could not be loaded into a page.
+#[derive(Debug, Error)]
+pub enum LoadPageError {
+    /// Its tensors cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The device does not take them.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+impl From<LoadPageError> for LoadModelError {
+    fn from(error: LoadPageError) -> Self {
+        match error {
+            LoadPageError::Checkpoint(error) => Self::Checkpoint(error),
+            LoadPageError::Device(error) => Self::Device(error),
+        }
     }
 }
 

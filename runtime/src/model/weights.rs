@@ -12,7 +12,7 @@ use safetensors::Dtype;
 use super::attention;
 use super::checkpoint::{Checkpoint, CheckpointError, Loaded, Place};
 use super::config::{Config, Experts, FeedForward, Linear, TensorNames};
-use super::forward::LoadModelError;
+use super::forward::{LoadModelError, LoadPageError};
 
 /// How expert tensors are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,7 +216,7 @@ pub(super) fn expert<B: Backend>(
     layer: LayerId,
     expert: ExpertId,
     page: &mut Page<B>,
-) -> Result<(), CheckpointError> {
+) -> Result<(), LoadPageError> {
     let config = checkpoint.config();
     let sparse = |(_, feed_forward): &(usize, &FeedForward)| **feed_forward == FeedForward::Sparse;
     let (layer, _) = config.layers.iter().enumerate().filter(sparse).nth(layer.index()).expect("an MoE layer");
@@ -230,8 +230,7 @@ pub(super) fn expert<B: Backend>(
             let gate = checkpoint.part(&gate_up, 2 * expert.index() * size, size)?;
             let up = checkpoint.part(&gate_up, (2 * expert.index() + 1) * size, size)?;
             let down = checkpoint.part(&down, expert.index() * size, size)?;
-            page.pack(gate.matrix(inside), up.matrix(inside), down.matrix(shape.hidden));
-            Ok(())
+            Ok(page.pack(gate.matrix(inside), up.matrix(inside), down.matrix(shape.hidden))?)
         }
     }
 }
@@ -251,10 +250,9 @@ pub(super) fn dense<B: Backend>(
     Ok(page)
 }
 
-fn network<B: Backend>(checkpoint: &Checkpoint, prefix: &str, page: &mut Page<B>) -> Result<(), CheckpointError> {
+fn network<B: Backend>(checkpoint: &Checkpoint, prefix: &str, page: &mut Page<B>) -> Result<(), LoadPageError> {
     let PageShape { hidden, intermediate, .. } = page.arena().shape();
     let [gate, up, down] = network_names(checkpoint.config().names).map(|name| format!("{prefix}.{name}"));
     let (gate, up, down) = (checkpoint.tensor(&gate)?, checkpoint.tensor(&up)?, checkpoint.tensor(&down)?);
-    page.pack(gate.matrix(intermediate), up.matrix(intermediate), down.matrix(hidden));
-    Ok(())
+    Ok(page.pack(gate.matrix(intermediate), up.matrix(intermediate), down.matrix(hidden))?)
 }

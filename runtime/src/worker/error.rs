@@ -58,14 +58,14 @@ pub enum WorkerError {
 }
 
 impl WorkerError {
-    /// Whether starting again is of no use until somebody changes the checkpoint.
+    /// Whether starting again is of no use until somebody changes the checkpoint or the device.
     pub(super) fn is_permanent(&self) -> bool {
         match self {
             Self::Checkpoint(error) => error.is_permanent(),
             Self::Experts(error) => error.is_permanent(),
             Self::Memory(_) => true,
+            Self::Device(error) => error.is_permanent(),
             Self::Cache(_)
-            | Self::Device(_)
             | Self::Listen { .. }
             | Self::System(_)
             | Self::Thread(_)

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, select};
 use kernels::routing::GroupShape;
 use kernels::{Backend, DeviceError, Page};
+use plan::ids::{ExpertId, LayerId, RankId};
 use plan::moves::{SlotChange, Transaction};
 use plan::topology::Topology;
 use plan::wire::{MapDocument, WireError};
@@ -30,7 +31,7 @@ use crate::fabric::purpose::{GroupId, Purpose};
 use crate::fabric::secret::Secret;
 use crate::memory::{RankPart, TooLarge};
 use crate::model::forward::{KvCache, Workspace};
-use crate::protocol::{FromRank, MOST_WORDS, RankAddress, ToRank};
+use crate::protocol::{FromRank, MOST_WORDS, RankAddress, ToRank, TransactionId};
 use crate::quoted::shortened;
 
 /// How long the other ranks may take to connect when all are loaded.
@@ -65,17 +66,17 @@ pub(super) enum SessionError {
     #[error("the map cannot be served")]
     Map(#[from] WireError),
     #[error("the group has {} and its map {in_map}, this is {rank}", counted(*ranks, "rank"))]
-    Shape { ranks: usize, in_map: usize, rank: plan::ids::RankId },
-    #[error("the map is for ranks with unequal numbers of slots")]
-    UnequalRanks,
+    Shape { ranks: usize, in_map: usize, rank: RankId },
+    #[error("the map is for ranks with unequal numbers of slots: one has {least}, another {most}")]
+    UnequalRanks { least: usize, most: usize },
     #[error(transparent)]
     Memory(#[from] TooLarge),
     #[error(transparent)]
     Start(WorkerError),
     #[error("the experts cannot be loaded")]
     Load(#[from] LoadError),
-    #[error("the coordinator orders a move of pages that nobody has agreed upon")]
-    NotAgreed,
+    #[error("the coordinator orders transaction {} of {layer}, to {expert}, whose page nobody has agreed upon", transaction.0)]
+    NotAgreed { transaction: TransactionId, layer: LayerId, expert: ExpertId },
     #[error("the coordinator orders to connect in generation {generation}, for which nothing is loaded")]
     NotLoaded { generation: u64 },
     #[error("the other ranks cannot be reached")]
@@ -181,7 +182,9 @@ impl<B: Backend> Session<B> {
                 }
                 ToRank::Stage { generation, transaction, work, deadline_ms } => {
                     if let Some(part) = self.part_in(generation) {
-                        let expected = part.expected(&work).ok_or(SessionError::NotAgreed)?;
+                        let layer = work.layer;
+                        let not_agreed = |expert| SessionError::NotAgreed { transaction, layer, expert };
+                        let expected = part.expected(&work).map_err(not_agreed)?;
                         part.mover.stage(transaction, (work, expected), Duration::from_millis(deadline_ms));
                     }
                 }
@@ -211,12 +214,14 @@ impl<B: Backend> Session<B> {
     ) -> Result<(), SessionError> {
         let rank = worker.settings.rank;
         let map = map.to_map(&worker.checkpoint.identity(""))?;
-        if map.slots_of_ranks().per_rank().is_none() {
-            return Err(SessionError::UnequalRanks);
-        }
         let ranks = plan.ranks.len();
         if ranks != map.shape().ranks || rank.index() >= ranks {
             return Err(SessionError::Shape { ranks, in_map: map.shape().ranks, rank });
+        }
+        let counts = map.slots_of_ranks();
+        if counts.per_rank().is_none() {
+            let (least, most) = (counts.counts().min().unwrap_or(0), counts.most());
+            return Err(SessionError::UnequalRanks { least, most });
         }
         let here = (&worker.settings.node, &worker.said.unit);
         let neighbours = plan.ranks.iter().filter(|rank| (&rank.node, &rank.unit) == here).count();
@@ -336,12 +341,12 @@ fn left(ended: &Receiver<EngineError>, stop: &Stop, most: Duration) -> Result<Op
 }
 
 impl<B: Backend> Part<B> {
-    /// The fingerprint of the page that each change of a transaction brings, if they are agreed upon.
-    fn expected(&self, work: &Transaction) -> Option<Vec<u128>> {
+    /// The fingerprint of the page that each change of a transaction brings; or an expert whose page nobody has agreed upon.
+    fn expected(&self, work: &Transaction) -> Result<Vec<u128>, ExpertId> {
         let of = |change: &SlotChange| {
             let expert = change.to.index();
             let place = work.layer.index() * self.experts + expert;
-            self.fingerprints.get(place).copied().flatten().filter(|_| expert < self.experts)
+            self.fingerprints.get(place).copied().flatten().filter(|_| expert < self.experts).ok_or(change.to)
         };
         work.changes.iter().map(of).collect()
     }

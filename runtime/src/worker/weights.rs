@@ -17,10 +17,10 @@ use super::session::{LOOK_INTERVAL, SessionError};
 use crate::cancel::Cancel;
 use crate::engine::Engine;
 use crate::experts::load::{BeforeRead, LoadError, load_experts};
-use crate::experts::mover::{LoadPage, Unreadable};
+use crate::experts::mover::{LoadPage, NotRead};
 use crate::experts::pages::HeldPages;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::forward::{expert_shape, load_expert};
+use crate::model::forward::{LoadPageError, expert_shape, load_expert};
 use crate::model::sizes::gigabytes;
 use crate::threads::ThreadEnded;
 
@@ -195,8 +195,12 @@ impl<B: Backend> Weights<B> {
         let (reading, before_read) = (Arc::clone(&self.checkpoint), self.before_read.clone());
         Arc::new(move |layer, expert, page| {
             before_read.happen(layer, expert);
-            load_expert(&reading, layer, expert, page)
-                .map_err(|error| Unreadable { is_permanent: error.is_permanent(), reason: with_causes(&error) })
+            load_expert(&reading, layer, expert, page).map_err(|error| match error {
+                LoadPageError::Device(error) => NotRead::Device(error),
+                LoadPageError::Checkpoint(error) => {
+                    NotRead::Unreadable { is_permanent: error.is_permanent(), reason: with_causes(&error) }
+                }
+            })
         })
     }
 }

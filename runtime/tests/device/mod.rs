@@ -61,21 +61,38 @@ pub struct Watched {
     /// Marks up to this one have passed.
     pub passed: AtomicU64,
     pub fault: Fault,
+    /// What its pages fail with when they are filled.
+    pub filling: Fault,
+    /// When they are read.
+    pub reading: Fault,
+    /// When their fingerprints are taken.
+    pub fingerprinting: Fault,
+    /// What it fails with when memory for steps is asked of it.
+    pub batches: Fault,
     /// What it has to itself, and which device of its machine it is, if it is not the machine's.
     pub own: Option<(DeviceMemory, &'static str)>,
     /// Bytes of all memory that was made, but for batches, slots and routing.
     pub bytes: AtomicU64,
 }
 
-/// What a device's steps fail with, after some more that do not: once. Clones are the same.
+/// What a device's steps, or whatever else it is for, fail with, after some more that do not: once. Clones are the same.
 #[derive(Clone, Default)]
 pub struct Fault(Arc<Mutex<Option<(u64, DeviceError)>>>);
 
 impl Fault {
     /// After so many steps more, one fails, and the device can be used after that or not.
     pub fn after(&self, steps: u64, usable: bool) {
-        let error = DeviceError::Failed { reason: "it was told to".to_owned(), usable };
-        *self.0.lock().unwrap() = Some((steps, error));
+        self.with(steps, DeviceError::Failed { reason: "it was told to".to_owned(), usable });
+    }
+
+    /// After so many times more, it fails with this.
+    pub fn with(&self, times: u64, error: DeviceError) {
+        *self.0.lock().unwrap() = Some((times, error));
+    }
+
+    /// Whether it is still to come.
+    pub fn is_due(&self) -> bool {
+        self.0.lock().unwrap().is_some()
     }
 
     fn happen(&self) -> Result<(), DeviceError> {
@@ -99,7 +116,9 @@ impl Watched {
     /// That fails as it is told to.
     pub fn of(cpu: Cpu, fault: Fault) -> Self {
         let (counts, passed) = (Arc::default(), AtomicU64::new(u64::MAX));
-        Self { cpu, counts, passed, fault, own: None, bytes: AtomicU64::new(0) }
+        let (filling, reading, fingerprinting, batches) = Default::default();
+        let bytes = AtomicU64::new(0);
+        Self { cpu, counts, passed, fault, filling, reading, fingerprinting, batches, own: None, bytes }
     }
 
     fn allocate<T>(&self, made: T) -> T {
@@ -165,6 +184,7 @@ impl Backend for Watched {
     }
 
     fn batch(&self, limits: StepLimits, slots: &cpu::Slots) -> Result<cpu::Batch, DeviceError> {
+        self.batches.happen()?;
         self.allocate(self.cpu.batch(limits, slots))
     }
 
@@ -192,23 +212,26 @@ impl Backend for Watched {
         self.allocate_bytes(Cpu::page_bytes(pages.shape()), self.cpu.add_page(pages, page))
     }
 
-    fn pack(&self, pages: &cpu::Pages, page: PageId, matrices: [MatrixView<'_>; 3]) {
-        self.cpu.pack(pages, page, matrices);
+    fn pack(&self, pages: &cpu::Pages, page: PageId, matrices: [MatrixView<'_>; 3]) -> Result<(), DeviceError> {
+        self.cpu.pack(pages, page, matrices)
     }
 
-    fn fill(&self, pages: &cpu::Pages, page: PageId, bytes: (usize, &[u8])) {
-        self.cpu.fill(pages, page, bytes);
+    fn fill(&self, pages: &cpu::Pages, page: PageId, bytes: (usize, &[u8])) -> Result<(), DeviceError> {
+        self.filling.happen()?;
+        self.cpu.fill(pages, page, bytes)
     }
 
-    fn read_page(&self, pages: &cpu::Pages, page: PageId, into: (usize, &mut [u8])) {
-        self.cpu.read_page(pages, page, into);
+    fn read_page(&self, pages: &cpu::Pages, page: PageId, into: (usize, &mut [u8])) -> Result<(), DeviceError> {
+        self.reading.happen()?;
+        self.cpu.read_page(pages, page, into)
     }
 
     fn fingerprinter(&self) -> Fingerprinter {
         self.cpu.fingerprinter()
     }
 
-    fn fingerprints(&self, pages: &cpu::Pages, page: PageId) -> Fingerprints {
+    fn fingerprints(&self, pages: &cpu::Pages, page: PageId) -> Result<Fingerprints, DeviceError> {
+        self.fingerprinting.happen()?;
         self.cpu.fingerprints(pages, page)
     }
 

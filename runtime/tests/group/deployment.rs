@@ -199,7 +199,8 @@ impl Deployment {
         }
         let mut commits = self.rebalancer.commits_for(self.steps);
         let patient = self.setup.moves.is_some_and(|moves| moves.patient);
-        while patient && commits.is_empty() && self.rebalancer.phase() == wire::Phase::Moving {
+        while patient && commits.is_empty() && self.rebalancer.phase() == wire::Phase::Moving && !self.has_just_failed()
+        {
             let Ok(event) = self.events.recv_timeout(Duration::from_millis(500)) else { break };
             self.on_fleet(event);
             commits = self.rebalancer.commits_for(self.steps);
@@ -215,6 +216,11 @@ impl Deployment {
             self.committed.insert(self.steps, commits);
         }
         Some(answers)
+    }
+
+    /// Whether a move has failed, and is tried again some steps later.
+    fn has_just_failed(&self) -> bool {
+        matches!(self.reports.last(), Some(Report::Aborted { .. }))
     }
 
     /// Asks for the next map when it is time.

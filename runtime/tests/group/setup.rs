@@ -44,8 +44,6 @@ impl Default for Setup {
             wait_steps: 30,
             staging_pages: 4,
             deadline: Duration::from_secs(10),
-            max_failures: 3,
-            back_off_steps: 8,
         };
         Self {
             model: tiny_model(),

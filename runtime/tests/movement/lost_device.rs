@@ -16,7 +16,7 @@ use crate::group::{Deployment, Moves, PATIENCE, Sequence, Setup, Worker, advance
 use crate::{STEPS, seed, sequences, serve};
 
 /// What is said of such a device.
-const WHY: &str = "a step failed: the device failed in a step: it was told to";
+const WHY: &str = "a step failed: the device failed: it was told to";
 
 /// A group of two whose second rank has a device that fails as it is told to, and where that rank's metrics are.
 struct Group {
@@ -81,12 +81,19 @@ fn serve_through(group: &mut Group, seed: u64, usable: bool, mut lost: impl FnMu
     sequences.iter().map(|sequence| sequence.output().to_vec()).collect()
 }
 
-/// What a rank says of a metric.
-fn metric(address: SocketAddr, name: &str) -> String {
+/// What a rank answers, with its head.
+pub fn answer(address: SocketAddr, path: &str) -> String {
     let mut connection = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
-    connection.write_all(b"GET /metrics HTTP/1.1\r\nhost: rank\r\nconnection: close\r\n\r\n").unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: rank\r\nconnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).unwrap();
     let mut text = String::new();
     connection.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// What a rank says of a metric.
+fn metric(address: SocketAddr, name: &str) -> String {
+    let text = answer(address, "/metrics");
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.unwrap_or_else(|| panic!("no {name} in\n{text}")).trim().to_owned()
 }

@@ -5,6 +5,7 @@
 #[path = "../device/mod.rs"]
 mod device;
 mod device_memory;
+mod failed_device;
 #[path = "../group/mod.rs"]
 mod group;
 mod lost_device;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use plan::ids::RankId;
 use plan::wire::process::{LastWord, exit, variable};
-use runtime::device::UnknownDevice;
+use runtime::device::Device;
 use runtime::fabric::handshake::call;
 use runtime::fabric::purpose::Purpose;
 use runtime::fabric::secret::Secret;
@@ -59,7 +59,8 @@ fn a_process_that_does_not_take_its_command_line_says_which_part_and_ends_with_a
     assert_eq!((code, words(&left).as_str()), (Some(i32::from(exit::USAGE)), said));
     // Whatever a later release has.
     let (code, left) = ended(local(Path::new(MODEL)).args(["--backend", "abacus"]));
-    let said = format!("invalid value 'abacus' for '--backend <DEVICE>': {UnknownDevice}");
+    let unknown = "abacus".parse::<Device>().unwrap_err();
+    let said = format!("invalid value 'abacus' for '--backend <DEVICE>': {unknown}");
     assert_eq!((code, words(&left)), (Some(i32::from(exit::USAGE)), said));
 }
 

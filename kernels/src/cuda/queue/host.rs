@@ -8,7 +8,6 @@ use super::super::buffer::Buffer;
 use super::super::parameters::{ARRIVE, Address, ArriveParameters, COME_HOME, ComeHomeParameters, PairDestination};
 use super::super::routing::{Routing, destination};
 use super::CudaQueue;
-use crate::error::DeviceError;
 use crate::queue::{Arrived, Home, Leaving, Returning};
 use crate::routing::Destination;
 
@@ -17,22 +16,15 @@ impl CudaQueue {
     pub(super) fn fetch<T: Pod>(&self, address: Address, count: usize) -> Vec<T> {
         let mut values = vec![T::zeroed(); count];
         if count > 0 && self.finish() {
-            self.moved(self.device.transfers.get(address, bytemuck::cast_slice_mut(&mut values)));
+            self.keep(self.device.transfers.get(address, bytemuck::cast_slice_mut(&mut values)));
         }
         values
-    }
-
-    /// Keeps what went wrong with bytes between host and device.
-    fn moved(&self, done: Result<(), DeviceError>) {
-        if let Err(error) = done {
-            self.device.keep_failure(error);
-        }
     }
 
     /// Brings elements to the device, once all is done that is on the queue.
     fn bring<T: Pod>(&self, address: Address, values: &[T]) {
         if !values.is_empty() && self.finish() {
-            self.moved(self.device.transfers.put(address, bytemuck::cast_slice(values)));
+            self.keep(self.device.transfers.put(address, bytemuck::cast_slice(values)));
         }
     }
 

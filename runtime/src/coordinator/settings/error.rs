@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use thiserror::Error;
 
 use crate::bounds::OutOfBounds;
-use crate::experts::rebalance;
 use crate::experts::record::RecordPathError;
 use crate::model::checkpoint::CheckpointError;
 use crate::quoted::Quoted;
@@ -36,9 +35,6 @@ pub enum SettingsError {
     /// The keys of callers are refused.
     #[error(transparent)]
     Keys(#[from] KeysError),
-    /// The rebalancer refuses.
-    #[error(transparent)]
-    Rebalance(#[from] rebalance::SettingsError),
     /// No map can be recorded.
     #[error("no map can be written to the expert-map-record-path {path}: {reason}")]
     RecordPath {

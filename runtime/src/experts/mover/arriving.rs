@@ -115,7 +115,7 @@ mod tests {
         let mut page = arena.take().unwrap();
         let values: Vec<f32> = (0..SHAPE.hidden * SHAPE.intermediate).map(|value| value as f32 + 0.5).collect();
         let view = |rows| MatrixView::new(rows, values.len() / rows, Values::F32(&values));
-        page.pack(view(SHAPE.intermediate), view(SHAPE.intermediate), view(SHAPE.hidden));
+        page.pack(view(SHAPE.intermediate), view(SHAPE.intermediate), view(SHAPE.hidden)).unwrap();
         page
     }
 
@@ -132,7 +132,7 @@ mod tests {
             let (place, into) = arriving.next().unwrap();
             let mut chunk = whole[place.clone()].to_vec();
             *chunk.last_mut().unwrap() ^= change;
-            into.fill(place.start, &chunk);
+            into.fill(place.start, &chunk).unwrap();
             let found = into.fingerprinter().chunk(&chunk);
             arriving.put(found)
         };

@@ -9,10 +9,10 @@ use plan::ids::{ExpertId, LayerId, RankId};
 use plan::moves::SlotChange;
 
 use super::arriving::{Arriving, Corrupt};
-use super::links::{Link, connect};
+use super::links::{Link, NotReceived, connect};
 use super::serve::IDLE_LIMIT;
 use super::sources::{Next, Sources};
-use super::{Order, Shared, unreachable};
+use super::{NotRead, Order, Shared, not_taken, unreachable};
 use crate::experts::pages::{Reserved, StagedPage};
 use crate::protocol::{MoveFailure, NotStaged, PageRequest};
 
@@ -90,7 +90,10 @@ impl<'a, B: Backend> Fetcher<'a, B> {
             if order.cancel.wait(wait) {
                 return Err(NotStaged { reason: MoveFailure::Aborted, message: "aborted".to_owned() });
             }
-            let found = link.receive(into, place, patience()?).map_err(|error| lost(&error))?;
+            let found = link.receive(into, place, patience()?).map_err(|error| match error {
+                NotReceived::Connection(error) => lost(&error),
+                NotReceived::Device(error) => not_taken(&error),
+            })?;
             arriving.put(found).map_err(corrupt)?;
         }
         self.links.insert(source, (link, Instant::now()));
@@ -111,7 +114,8 @@ impl<'a, B: Backend> Fetcher<'a, B> {
                 reason: MoveFailure::Corrupt,
                 message: format!("{message}; the checkpoint holds other weights than the group"),
             }),
-            Err(unreadable) => {
+            Err(NotRead::Device(error)) => Err(not_taken(&error)),
+            Err(unreadable @ NotRead::Unreadable { .. }) => {
                 Err(NotStaged { reason, message: format!("{message}; nor from the checkpoint: {unreadable}") })
             }
         }

@@ -6,8 +6,9 @@ mod tcp;
 use std::ops::Range;
 use std::time::Duration;
 
-use kernels::Backend;
+use kernels::{Backend, DeviceError};
 use plan::ids::RankId;
+use thiserror::Error;
 
 pub use self::faulty::Faults;
 use self::faulty::Faulty;
@@ -25,13 +26,20 @@ pub(super) trait Link<B: Backend> {
     /// is not held there.
     fn ask(&mut self, request: &PageRequest, patience: Duration) -> Result<Vec<u128>, ConnectionError>;
 
-    /// Puts the next chunk in its place and gives the fingerprint that it has there.
-    fn receive(
-        &mut self,
-        into: &mut Reserved<B>,
-        place: Range<usize>,
-        patience: Duration,
-    ) -> Result<u128, ConnectionError>;
+    /// Puts the next chunk in its place, and gives the fingerprint of what is there then.
+    fn receive(&mut self, into: &mut Reserved<B>, place: Range<usize>, patience: Duration)
+    -> Result<u128, NotReceived>;
+}
+
+/// Why a chunk is not in its place.
+#[derive(Debug, Error)]
+pub(super) enum NotReceived {
+    /// It did not come.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// This rank's device did not take it.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 /// A new way to a rank, with what goes wrong on it on purpose.

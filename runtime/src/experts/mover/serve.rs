@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use kernels::fingerprint::CHUNK_BYTES;
-use kernels::{Backend, Page};
+use kernels::{Backend, DeviceError, Page};
 use plan::ids::RankId;
+use thiserror::Error;
 
 use super::FETCHERS;
 use crate::experts::Yield;
@@ -130,8 +131,12 @@ impl<B: Backend> Shared<B> {
             let shared = Arc::clone(self);
             let serve = move || {
                 Yield::Moving.apply();
-                if let Err(error) = serve(&serving, connection) {
-                    tracing::debug!(%error, "a connection of the move path ended");
+                match serve(&serving, connection) {
+                    Ok(()) => {}
+                    Err(NotServed::Connection(error)) => tracing::debug!(%error, "a connection of the move path ended"),
+                    Err(NotServed::Device(error)) => {
+                        tracing::warn!(%error, rank = %from, "a page could not be given; the connection is closed");
+                    }
                 }
                 shared.open().retain(|(other, _, _)| *other != number);
             };
@@ -146,13 +151,24 @@ impl<B: Backend> Shared<B> {
     }
 }
 
-fn serve<B: Backend>(serving: &Serving<B>, mut connection: Connection) -> Result<(), ConnectionError> {
+/// Why pages are given on a connection no more.
+#[derive(Debug, Error)]
+enum NotServed {
+    /// It ended, or what came on it makes no sense.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// This rank's device does not give the page.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+fn serve<B: Backend>(serving: &Serving<B>, mut connection: Connection) -> Result<(), NotServed> {
     connection.set_timeout(Some(IDLE_LIMIT))?;
     loop {
         let request: PageRequest = connection.receive_up_to(MOST_REQUEST_BYTES)?;
         if request.generation != serving.group.generation {
             // It asks for another group's page on this group's connection.
-            return Err(ConnectionError::NotExpected { peer: connection.peer().to_owned() });
+            return Err(ConnectionError::NotExpected { peer: connection.peer().to_owned() }.into());
         }
         match serving.pages.page(request.layer, request.expert) {
             Some(page) => send(&mut connection, (&page, serving.pages.page_bytes()), request.from as usize)?,
@@ -166,12 +182,12 @@ fn send<B: Backend>(
     connection: &mut Connection,
     (page, bytes): (&Page<B>, usize),
     from: usize,
-) -> Result<(), ConnectionError> {
+) -> Result<(), NotServed> {
     connection.send(&PageHead { chunks: page.fingerprints().chunks().to_vec() })?;
     let mut chunk = vec![0; CHUNK_BYTES.min(bytes)];
     for start in (0..bytes).step_by(CHUNK_BYTES).skip(from) {
         let chunk = &mut chunk[..CHUNK_BYTES.min(bytes - start)];
-        page.read(start, chunk);
+        page.read(start, chunk)?;
         connection.send_bytes(chunk)?;
     }
     Ok(())

@@ -38,7 +38,14 @@ impl Sources {
 
     /// What comes next.
     pub fn next(&mut self, now: Instant) -> Next {
-        let given_up = |last: &NotStaged| matches!(last.reason, MoveFailure::Deadline | MoveFailure::Aborted);
+        // No other source mends what is this rank's own.
+        let given_up = |last: &NotStaged| match last.reason {
+            MoveFailure::Deadline | MoveFailure::Aborted | MoveFailure::Device | MoveFailure::DeviceLost => true,
+            MoveFailure::NoStagingPage
+            | MoveFailure::SourceUnreachable
+            | MoveFailure::Corrupt
+            | MoveFailure::Internal => false,
+        };
         if let Some(last) = self.last.take_if(|last| given_up(last)) {
             return Next::GiveUp(last);
         }
@@ -106,10 +113,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_asked_after_the_deadline_or_an_abort() {
+    fn nobody_is_asked_after_the_deadline_an_abort_or_a_failure_of_the_own_device() {
         let start = Instant::now();
         for (reason, after, told, message) in [
             (MoveFailure::Aborted, Duration::ZERO, MoveFailure::Aborted, "why"),
+            (MoveFailure::Device, Duration::ZERO, MoveFailure::Device, "why"),
+            (MoveFailure::DeviceLost, Duration::ZERO, MoveFailure::DeviceLost, "why"),
             (MoveFailure::SourceUnreachable, SECOND, MoveFailure::Deadline, "the deadline has passed; why"),
             (MoveFailure::Corrupt, SECOND, MoveFailure::Corrupt, "the deadline has passed; why"),
         ] {

@@ -60,7 +60,7 @@ fn bench(options: &Options) -> Bench {
     let load_page: LoadPage<Cpu> = Arc::new(move |layer, expert, page| {
         let before = loaded.fetch_add(1, Ordering::Relaxed);
         assert!(readable != Checkpoint::Panics || before > 0, "a hole");
-        let hole = Unreadable { reason: "no checkpoint".to_owned(), is_permanent: true };
+        let hole = NotRead::Unreadable { reason: "no checkpoint".to_owned(), is_permanent: true };
         write(page, layer, expert);
         if readable == Checkpoint::Unreadable { Err(hole) } else { Ok(()) }
     });

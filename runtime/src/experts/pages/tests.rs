@@ -14,7 +14,7 @@ pub(crate) const SHAPE: PageShape = PageShape { hidden: 16, intermediate: 24, ki
 pub(crate) fn write(page: &mut Page<Cpu>, layer: LayerId, expert: ExpertId) {
     let values = vec![(layer.0 * 100 + expert.0) as f32 + 0.5; SHAPE.hidden * SHAPE.intermediate];
     let view = |rows| MatrixView::new(rows, values.len() / rows, Values::F32(&values));
-    page.pack(view(SHAPE.intermediate), view(SHAPE.intermediate), view(SHAPE.hidden));
+    page.pack(view(SHAPE.intermediate), view(SHAPE.intermediate), view(SHAPE.hidden)).unwrap();
 }
 
 pub(crate) fn arena() -> Arc<Arena<Cpu>> {
@@ -30,7 +30,7 @@ pub(crate) fn page(arena: &Arc<Arena<Cpu>>, layer: LayerId, expert: ExpertId) ->
 
 pub(crate) fn bytes(page: &Page<Cpu>) -> Vec<u8> {
     let mut bytes = vec![0; Cpu::page_bytes(page.arena().shape())];
-    page.read(0, &mut bytes);
+    page.read(0, &mut bytes).unwrap();
     bytes
 }
 
@@ -59,7 +59,7 @@ fn reserve(pages: &Arc<Pages<Cpu>>, count: usize) -> Result<Vec<Reserved<Cpu>>, 
 fn receive(pages: &Arc<Pages<Cpu>>, layer: u32, expert: u32) -> StagedPage<Cpu> {
     let sent = page(&arena(), LayerId(layer), ExpertId(expert));
     let mut reserved = reserve(pages, 1).unwrap().remove(0);
-    reserved.fill(0, &bytes(&sent));
+    reserved.fill(0, &bytes(&sent)).unwrap();
     reserved.seal(sent.fingerprints().clone())
 }
 

@@ -28,36 +28,17 @@ pub struct Settings {
     pub staging_pages: u32,
     /// How long a rank may take to stage a transaction.
     pub deadline: Duration,
-    /// Failures of one transaction after which the rest of its plan is dropped.
-    pub max_failures: u32,
-    /// Steps until a transaction that failed is tried again; doubles with each failure.
-    pub back_off_steps: u64,
 }
 
 impl Settings {
     /// Whether every number is within its bounds.
-    pub(crate) fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), OutOfBounds> {
         bounds::WAIT.check(self.wait_steps)?;
         bounds::WINDOW.check(self.window_steps)?;
         bounds::STAGING.check(self.staging_pages.into())?;
         // Tests are less patient than a whole second.
-        bounds::MOVE_DEADLINE.check(self.deadline.as_secs().max(1))?;
-        if self.max_failures == 0 {
-            return Err(SettingsError::NoAttempt);
-        }
-        Ok(())
+        bounds::MOVE_DEADLINE.check(self.deadline.as_secs().max(1))
     }
-}
-
-/// Why the rebalancer cannot be set up so.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum SettingsError {
-    /// A number is out of bounds.
-    #[error(transparent)]
-    Bounds(#[from] OutOfBounds),
-    /// No transaction would ever be tried.
-    #[error("failures of a transaction must be at least 1")]
-    NoAttempt,
 }
 
 /// What happened.

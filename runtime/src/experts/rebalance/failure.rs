@@ -7,6 +7,15 @@ use super::moves::Moves;
 use super::{AbortReason, Effect, Origin, Phase, Rebalancer, Report};
 use crate::protocol::{MoveFailure, ToRank, TransactionId};
 
+/// Failures of one transaction after which the rest of its plan is dropped. With the steps between them, a rank that is busy or
+/// is replaced has some 150 steps to come back, seconds to a minute; what still fails then fails by what the plan wants, and the
+/// next window makes another plan. No operator knows a better number for a deployment, so it is none of the settings.
+pub(super) const MOST_FAILURES: u32 = 5;
+
+/// Steps until a transaction that failed is tried again, doubled with each failure: a hiccup is over by then, and a source that
+/// is overloaded by moves is soon left alone.
+pub(super) const BACK_OFF_STEPS: u64 = 10;
+
 impl Rebalancer {
     /// Takes a transaction back, and tries it again later or gives its plan up.
     pub(super) fn failed(
@@ -22,12 +31,13 @@ impl Rebalancer {
             self.effects.push(Effect::Order { rank, order: ToRank::Abort { generation, transaction } });
         }
         let (abort, failures, layer) = (AbortReason::Move(reason), failed.failures + 1, failed.work.layer);
-        let steps = self.settings.back_off_steps.saturating_mul(1 << failed.failures.min(20));
+        let steps = BACK_OFF_STEPS << failed.failures.min(MOST_FAILURES);
         moves.retry(failed, self.moment.steps + steps);
         self.effects.push(Effect::Report(Report::Aborted { transaction, reason: abort, message: message.clone() }));
-        if failures >= self.settings.max_failures {
-            let reason = format!("a transaction of {layer} failed {failures} times, last on {message}");
-            self.drop_plan(reason);
+        if !reason.is_worth_a_retry() {
+            self.drop_plan(format!("a transaction of {layer} failed and is not tried again: {message}"));
+        } else if failures >= MOST_FAILURES {
+            self.drop_plan(format!("a transaction of {layer} failed {failures} times, last on {message}"));
         }
     }
 

@@ -34,15 +34,7 @@ fn one_node() -> Topology {
 }
 
 fn settings() -> Settings {
-    Settings {
-        dynamic: true,
-        window_steps: 40,
-        wait_steps: 30,
-        staging_pages: 2,
-        deadline: Duration::from_secs(10),
-        max_failures: 3,
-        back_off_steps: 4,
-    }
+    Settings { dynamic: true, window_steps: 40, wait_steps: 30, staging_pages: 2, deadline: Duration::from_secs(10) }
 }
 
 fn decision(reason: Reason) -> Decision {
@@ -191,7 +183,11 @@ impl Driven {
     }
 
     fn failed(&mut self, transaction: TransactionId, rank: u32) {
-        let (reason, message) = (MoveFailure::Corrupt, "page is corrupt".to_owned());
+        self.failed_for(MoveFailure::Corrupt, transaction, rank);
+    }
+
+    fn failed_for(&mut self, reason: MoveFailure, transaction: TransactionId, rank: u32) {
+        let message = "page is corrupt".to_owned();
         self.on(moved(1, rank, transaction, Err(NotStaged { reason, message })));
     }
 
@@ -221,7 +217,6 @@ fn settings_out_of_range_are_refused() {
         refuse(Settings { wait_steps: 29, ..settings() }),
         refuse(Settings { window_steps: 0, ..settings() }),
         refuse(Settings { staging_pages: 0, ..settings() }),
-        refuse(Settings { max_failures: 0, ..settings() }),
         refuse(Settings { deadline: Duration::MAX, ..settings() }),
     ];
     insta::assert_yaml_snapshot!(errors);

@@ -56,7 +56,7 @@ fn exchange(first: Frame, second: Frame) -> Result<u32, FabricError> {
     let arena = Arena::new(Arc::new(cpu), page).unwrap();
     let mut pages: Vec<_> = (0..SLOTS).map(|_| arena.take().unwrap()).collect();
     for page in &mut pages {
-        page.pack(wide, wide, high);
+        page.pack(wide, wide, high).unwrap();
     }
     queue.experts(arena.memory(), &routing, &x, &mut results);
     Exchange::<Cpu>::combine(&mut exchange, &queue, &mut routing, &mut results)?;
@@ -72,22 +72,23 @@ fn a_frame_that_does_not_say_what_it_holds_is_a_broken_peer() {
     assert_eq!(exchange(frame(&[2, 1, 0, 2, 1, 2], 2), Frame::default()).unwrap(), 3);
     assert_eq!(exchange(Frame::default(), Frame::default()).unwrap(), 0);
     for (indices, rows, expected) in [
-        (&[2, 1, 0, 1, 1][..], 1, "rows are not as many"),
-        (&[], 1, "rows are not as many"),
-        (&[1], 1, "ends before its rows do"),
-        (&[2, 1, 0], 2, "ends before its rows do"),
-        (&[1, 2, 0], 1, "a slot that does not exist"),
-        (&[1, 1, 3], 1, "a slot that does not exist"),
-        (&[1, u32::MAX, 0], 1, "a slot that does not exist"),
-        (&[1, 1, 0, 5], 1, "goes on after its rows"),
-        (&[4, 0, 0, 0, 0], 4, "more rows than a step"),
-        (&[1, 7, 0, 0, 0, 0, 0, 0, 0], 1, "more pairs than a step"),
+        (&[2, 1, 0, 1, 1][..], 1, "a frame says that it has 2 rows of 2 values, and has 2 values"),
+        (&[], 1, "a frame says that it has 0 rows of 2 values, and has 2 values"),
+        (&[1], 1, "a frame of 1 row ends in row 0, counted from 0"),
+        (&[2, 1, 0], 2, "a frame of 2 rows ends in row 1, counted from 0"),
+        (&[1, 2, 0], 1, "a frame of 1 row ends in row 0, counted from 0"),
+        (&[1, u32::MAX, 0], 1, "a frame of 1 row ends in row 0, counted from 0"),
+        (&[1, 1, 3], 1, "a frame names slot 3 for row 0, and the last is 2"),
+        (&[1, 1, u32::MAX], 1, "a frame names slot 4294967295 for row 0, and the last is 2"),
+        (&[1, 1, 0, 5], 1, "a frame of 1 row goes on with 1 number"),
+        (&[4, 0, 0, 0, 0], 4, "a frame has more rows, 4, than a step, which has 3 tokens at most"),
+        (&[1, 7, 0, 0, 0, 0, 0, 0, 0], 1, "a frame has more pairs, 7, than a step has at most, 6"),
     ] {
         let error = exchange(frame(indices, rows), Frame::default()).unwrap_err();
         assert!(error.to_string().contains(expected), "{indices:?}: {error}");
     }
     let error = exchange(Frame::default(), frame(&[], 1)).unwrap_err();
-    assert!(error.to_string().contains("another number of rows"), "{error}");
+    assert!(error.to_string().contains("it was sent 0 pairs, each worth 2 values, and gave back 2 values"), "{error}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kernels::Backend;
 
-use super::Link;
+use super::{Link, NotReceived};
 use crate::cancel::Cancel;
 use crate::experts::pages::Reserved;
 use crate::fabric::framing::ConnectionError;
@@ -69,15 +69,15 @@ impl<B: Backend, L: Link<B>> Link<B> for Faulty<L> {
         into: &mut Reserved<B>,
         place: Range<usize>,
         patience: Duration,
-    ) -> Result<u128, ConnectionError> {
+    ) -> Result<u128, NotReceived> {
         let (start, begins) = (place.start, std::mem::take(&mut self.begins));
         let found = self.link.receive(into, place.clone(), patience)?;
         if begins && Faults::hits(self.faults.cut, self.page) {
-            return Err(ConnectionError::Closed { peer: PEER.to_owned() });
+            return Err(ConnectionError::Closed { peer: PEER.to_owned() }.into());
         }
         if begins && Faults::hits(self.faults.corrupt, self.page) {
             let other = vec![!(found as u8); place.len()];
-            into.fill(start, &other);
+            into.fill(start, &other)?;
             return Ok(into.fingerprinter().chunk(&other));
         }
         Ok(found)

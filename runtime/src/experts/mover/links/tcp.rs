@@ -6,7 +6,7 @@ use std::time::Duration;
 use kernels::Backend;
 use kernels::fingerprint::{CHUNK_BYTES, chunks_of};
 
-use super::Link;
+use super::{Link, NotReceived};
 use crate::experts::pages::Reserved;
 use crate::fabric::framing::{Connection, ConnectionError};
 use crate::protocol::{PageHead, PageRequest};
@@ -40,11 +40,12 @@ impl<B: Backend> Link<B> for TcpLink {
         into: &mut Reserved<B>,
         place: Range<usize>,
         patience: Duration,
-    ) -> Result<u128, ConnectionError> {
+    ) -> Result<u128, NotReceived> {
         self.connection.set_timeout(Some(patience))?;
         let chunk = &mut self.chunk[..place.len()];
         self.connection.receive_bytes(chunk)?;
-        into.fill(place.start, chunk);
+        // What the device has taken is there: its fingerprint is that of what it was given.
+        into.fill(place.start, chunk)?;
         Ok(into.fingerprinter().chunk(chunk))
     }
 }

@@ -20,7 +20,7 @@ fn large() -> Page<Cpu> {
     let mut page = large_arena().take().unwrap();
     let values: Vec<f32> = (0..SHAPE.hidden * SHAPE.intermediate).map(|value| value as f32 + 0.5).collect();
     let view = |rows| MatrixView::new(rows, values.len() / rows, Values::F32(&values));
-    page.pack(view(SHAPE.intermediate), view(SHAPE.intermediate), view(SHAPE.hidden));
+    page.pack(view(SHAPE.intermediate), view(SHAPE.intermediate), view(SHAPE.hidden)).unwrap();
     page
 }
 
@@ -98,7 +98,9 @@ fn stage(secret: &Secret, sources: [SocketAddr; 2], faults: Faults) -> (Result<u
         rank: RankId(0),
         ranks: vec![address(0, String::new()), address(1, sources[0].to_string()), address(2, sources[1].to_string())],
         pages: Arc::clone(&pages),
-        load_page: Arc::new(|_, _, _| Err(Unreadable { reason: "no checkpoint".to_owned(), is_permanent: true })),
+        load_page: Arc::new(|_, _, _| {
+            Err(NotRead::Unreadable { reason: "no checkpoint".to_owned(), is_permanent: true })
+        }),
         bytes_per_second: 0,
         reports,
         threads: VitalThreads::new(drop),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::experts::pages::tests::change;
+use crate::experts::rebalance::failure::{BACK_OFF_STEPS, MOST_FAILURES};
 
 #[test]
 fn a_failed_transaction_is_aborted_everywhere_and_tried_again_after_a_growing_number_of_steps() {
@@ -10,7 +11,7 @@ fn a_failed_transaction_is_aborted_everywhere_and_tried_again_after_a_growing_nu
     driven.failed(started[0], 1);
     assert_eq!(driven.aborts(), [(RankId(0), started[0])], "the rank that failed has freed its pages itself");
     driven.orders.clear();
-    driven.steps(3);
+    driven.steps(BACK_OFF_STEPS - 1);
     assert!(driven.started().is_empty());
     driven.steps(1);
     let [second] = driven.started()[..] else { panic!("{:?}", driven.orders) };
@@ -20,7 +21,7 @@ fn a_failed_transaction_is_aborted_everywhere_and_tried_again_after_a_growing_nu
     assert_eq!(driven.step(), [], "a report of the first attempt means nothing now");
     driven.failed(second, 0);
     driven.orders.clear();
-    driven.steps(7);
+    driven.steps(2 * BACK_OFF_STEPS - 1);
     assert!(driven.started().is_empty());
     driven.steps(1);
     let third = driven.started();
@@ -36,14 +37,14 @@ fn a_transaction_that_keeps_failing_ends_its_plan_and_the_map_in_force_serves_on
     let (mut driven, started) = Driven::moving(settings());
     driven.stage_all(&started[1..]);
     driven.step();
-    for _ in 0..3 {
+    for failures in 1..=MOST_FAILURES {
         let last = *driven.started().last().unwrap();
         let transaction = last.max(started[0]);
         let transaction = if driven.totals().aborted == 0 { started[0] } else { transaction };
         driven.failed(transaction, 1);
-        driven.steps(20);
+        driven.steps(if failures < MOST_FAILURES { BACK_OFF_STEPS << (failures - 1) } else { 20 });
     }
-    assert_eq!(driven.dropped(), Some("a transaction of layer 0 failed 3 times, last on rank 1: page is corrupt"));
+    assert_eq!(driven.dropped(), Some("a transaction of layer 0 failed 5 times, last on rank 1: page is corrupt"));
     assert_eq!(driven.rebalancer.degraded.as_deref(), driven.dropped());
     assert_eq!(driven.rebalancer.phase(), wire::Phase::Collecting);
     assert_eq!(driven.rebalancer.map().layer(LayerId(0)), start().layer(LayerId(0)));
@@ -54,14 +55,17 @@ fn a_transaction_that_keeps_failing_ends_its_plan_and_the_map_in_force_serves_on
 }
 
 #[test]
-fn a_dropped_plan_frees_the_staging_pages_of_its_other_transactions() {
-    let (mut driven, started) = Driven::moving(Settings { max_failures: 1, ..settings() });
+fn a_transaction_that_a_lost_device_fails_is_not_tried_again_and_its_plan_frees_the_staging_pages_of_the_others() {
+    let (mut driven, started) = Driven::moving(settings());
     driven.staged(started[1], 0);
-    driven.failed(started[0], 1);
+    driven.failed_for(MoveFailure::DeviceLost, started[0], 1);
     let expected = [(RankId(0), started[0]), (RankId(0), started[1]), (RankId(1), started[1])];
     assert_eq!(driven.aborts(), expected);
     assert_eq!(driven.totals().aborted, 2);
     assert_eq!(driven.rebalancer.pending_transactions(), 0);
+    driven.step();
+    let why = "a transaction of layer 0 failed and is not tried again: rank 1: page is corrupt";
+    assert_eq!(driven.dropped(), Some(why));
 }
 
 #[test]
