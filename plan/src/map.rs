@@ -50,6 +50,12 @@ impl MapShape {
         self.ranks * self.slots_per_rank
     }
 
+    /// Pages that each rank holds: one for each slot of all layers.
+    #[must_use]
+    pub const fn pages_per_rank(&self) -> usize {
+        self.layers * self.slots_per_rank
+    }
+
     /// Physical experts beyond one copy of each, `R = P - E`.
     #[must_use]
     pub const fn redundancy(&self) -> usize {

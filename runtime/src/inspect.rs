@@ -238,7 +238,7 @@ fn each_rank<B: Backend>(
     let config = &sizes.config;
     let shape = MapShape::with_redundancy(config.sparse_layers(), config.experts.count, ranks, redundancy)?;
     let slots = shape.slots_per_rank;
-    let staging_pages = spread.staging_pages.unwrap_or_else(|| usual_staging_pages(slots * shape.layers));
+    let staging_pages = spread.staging_pages.unwrap_or_else(|| usual_staging_pages(shape.pages_per_rank()));
     let part = RankPart { ranks, slots, staging_pages, step_tokens };
     let needs = |blocks| Needs::of::<B>(sizes, part, CacheSize { blocks, block_tokens });
     let room = memory.of_each(sharing, sharing);

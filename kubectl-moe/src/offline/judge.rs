@@ -1,5 +1,7 @@
 //! What decisions to move are judged by, and decisions in words.
 
+use ::plan::map::MapShape;
+use ::plan::moves::usual_staging_pages;
 use ::plan::policy::{Decision, MINIMUM_GAIN, Reason, Terms};
 use clap::Args;
 
@@ -20,9 +22,9 @@ pub(super) struct JudgeOptions {
     /// Bytes that one rebalance may move, those first that pay most; 0 is no limit
     #[arg(long, value_name = "B", default_value_t = 0)]
     max_rebalance_bytes: u64,
-    /// Pages that each rank can receive before they are in use
-    #[arg(long, value_name = "PAGES", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
-    staging_pages: u32,
+    /// Pages that each rank can receive before they are in use; one for each hundred that it holds, 2 to 16, if it is not given
+    #[arg(long, value_name = "PAGES", value_parser = clap::value_parser!(u32).range(1..))]
+    staging_pages: Option<u32>,
     /// Seconds that a window lasts: what a plan saves in that time must be more than what its moves cost
     #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = positive)]
     window_seconds: f64,
@@ -44,8 +46,9 @@ impl JudgeOptions {
         })
     }
 
-    pub const fn staging_pages(&self) -> usize {
-        self.staging_pages as usize
+    /// The staging pages of each rank of a group that serves a model of this shape.
+    pub fn staging_pages(&self, shape: MapShape) -> usize {
+        self.staging_pages.unwrap_or_else(|| usual_staging_pages(shape.pages_per_rank())) as usize
     }
 }
 

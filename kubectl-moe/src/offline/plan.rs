@@ -156,7 +156,7 @@ pub fn run(arguments: &PlanArguments, terminal: &mut Terminal<'_>) -> Result<Str
             let rules = Rules {
                 policy: arguments.policy,
                 min_coverage: arguments.load.coverage(),
-                staging_pages: arguments.judge.staging_pages(),
+                staging_pages: arguments.judge.staging_pages(MapShape { layers: busy.len(), ..shape }),
                 terms,
             };
             let (current, history) = (&current, History::default());

@@ -97,7 +97,7 @@ pub fn run(arguments: &SimulateArguments, terminal: &mut Terminal<'_>) -> Result
     let topology = input.topology(shape.slots_per_rank)?;
     let terms = Terms { cool_down: arguments.cool_down_windows, ..arguments.judge.terms(input.expert_bytes)? };
     let (min_coverage, remembered) = (arguments.load.coverage(), usize::from(arguments.history));
-    let staging_pages = arguments.judge.staging_pages();
+    let staging_pages = arguments.judge.staging_pages(shape);
     let outcome = |&policy: &Policy| -> Result<Outcome, OfflineError> {
         terminal.progress.doing(&format!("replaying {} windows under {policy}", windows.len()));
         let rules = Rules { policy, min_coverage, staging_pages, terms };

@@ -77,7 +77,6 @@ const NEVER_ONE: &[(&str, &str)] = &[
     ("{found} bytes, less than {LEAST_BYTES}", "a secret that is no secret"),
     ("{indices} indices and {values} values", "a frame that is refused is long"),
     ("a message of {bytes} bytes, more than", "more than may be"),
-    ("more than {pages} staging pages", "there are two at least"),
     ("{rank} of {} ranks", "what cannot be"),
     ("has more than {most} bytes", "a bound of this program"),
     ("{total} of {total} replicas", "one of so many, as kubectl says it"),

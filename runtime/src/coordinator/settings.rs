@@ -157,8 +157,9 @@ impl CoordinatorSettings {
         }
         let map = self.map(&identity)?;
         let served = load_texts(&self.model, name, &limits, now)?;
-        let slots = map.shape().slots_per_rank;
-        let staging_pages = self.staging_pages.unwrap_or_else(|| usual_staging_pages(slots * identity.layers));
+        let shape = map.shape();
+        let (slots, usual) = (shape.slots_per_rank, usual_staging_pages(shape.pages_per_rank()));
+        let staging_pages = self.staging_pages.unwrap_or(usual);
         let kv_tokens = (self.limits.running_per_rank as u64).saturating_mul(limits.max_model_len as u64);
         let part = RankPart { ranks: self.ranks, slots, staging_pages, step_tokens: self.limits.step_tokens };
         let rank = RankNeeds { part, kv_tokens };

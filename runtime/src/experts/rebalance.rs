@@ -24,6 +24,7 @@ use plan::map::ExpertMap;
 use plan::moves::Transaction;
 use plan::policy::{Decision, History};
 use plan::wire::{ModelIdentity, MoveTotals, Provenance, RecordedMap};
+use plan::words::counted;
 
 pub use self::contract::{AbortReason, Effect, Event, Goal, PlanOutcome, PlanRequest, Refusal, Report, Settings};
 use self::in_force::{Hashed, InForce};
@@ -304,8 +305,8 @@ impl Rebalancer {
         self.moved = (0, 0);
         self.phase = Phase::Moving { moves, origin, since: self.moment.steps, dropped: None };
         if let Some(layer) = too_large {
-            let pages = self.settings.staging_pages;
-            self.drop_plan(format!("a transaction of {layer} needs more than {pages} staging pages"));
+            let pages = counted(self.settings.staging_pages as usize, "staging page");
+            self.drop_plan(format!("a transaction of {layer} needs more than {pages}"));
         }
         self.advance();
     }

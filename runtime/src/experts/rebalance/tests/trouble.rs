@@ -89,7 +89,7 @@ fn a_transaction_that_no_rank_could_stage_is_refused_at_once() {
     let outcome = PlanOutcome::Move { transactions, decision: None };
     driven.on(Event::Planned { request: 1, outcome });
     driven.steps(30);
-    assert_eq!(driven.dropped(), Some("a transaction of layer 0 needs more than 1 staging pages"));
+    assert_eq!(driven.dropped(), Some("a transaction of layer 0 needs more than 1 staging page"));
     assert!(driven.orders.is_empty());
 }
 
