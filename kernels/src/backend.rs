@@ -5,7 +5,6 @@
 //! is a mistake of the model code, never of its input.
 
 use bytemuck::Pod;
-use thiserror::Error;
 
 use crate::arena::PageId;
 use crate::batch::StepLimits;
@@ -50,14 +49,6 @@ pub struct CacheShape {
     pub blocks: usize,
     /// Tokens of a block; a multiple of [`CACHE_TILE`].
     pub block_tokens: usize,
-}
-
-/// The system gives no memory for the KV cache of a layer. It may give some for fewer blocks, or later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the system does not give the {bytes} bytes that the KV cache of a layer takes")]
-pub struct CacheError {
-    /// What was asked for.
-    pub bytes: u64,
 }
 
 /// Keys that attention takes at a time; a block of the cache holds a multiple of it.
@@ -217,6 +208,6 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// An empty cache.
     ///
     /// # Errors
-    /// If the system has no memory for it.
-    fn cache(&self, shape: CacheShape) -> Result<Self::Cache, CacheError>;
+    /// If there is no memory for it.
+    fn cache(&self, shape: CacheShape) -> Result<Self::Cache, DeviceError>;
 }

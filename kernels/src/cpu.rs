@@ -23,7 +23,7 @@ use bytemuck::Pod;
 
 use self::threads::Threads;
 use crate::arena::PageId;
-use crate::backend::{Backend, CacheError, CacheShape, PageShape};
+use crate::backend::{Backend, CacheShape, PageShape};
 use crate::batch::StepLimits;
 use crate::device::{DeviceIdentity, DeviceMemory};
 use crate::error::DeviceError;
@@ -176,7 +176,7 @@ impl Backend for Cpu {
         true
     }
 
-    fn cache(&self, shape: CacheShape) -> Result<Cache, CacheError> {
+    fn cache(&self, shape: CacheShape) -> Result<Cache, DeviceError> {
         Cache::new(shape)
     }
 }

@@ -33,7 +33,7 @@ use self::parameters::Rows;
 use self::stream::Events;
 use self::transfer::Transfers;
 use crate::arena::PageId;
-use crate::backend::{Backend, CacheError, CacheShape, PageShape};
+use crate::backend::{Backend, CacheShape, PageShape};
 use crate::batch::StepLimits;
 use crate::device::{DeviceIdentity, DeviceMemory};
 use crate::error::DeviceError;
@@ -199,7 +199,7 @@ impl Backend for Cuda {
         mark.has_passed()
     }
 
-    fn cache(&self, shape: CacheShape) -> Result<Cache, CacheError> {
+    fn cache(&self, shape: CacheShape) -> Result<Cache, DeviceError> {
         Cache::new(&self.shared.context, shape)
     }
 }

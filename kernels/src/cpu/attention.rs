@@ -10,8 +10,9 @@ use super::matrix::F32;
 use super::product::accumulate;
 use super::simd::{Kernel, LANES, Line, Vector};
 use super::untouched::Untouched;
-use crate::backend::{CACHE_TILE, CacheError, CacheShape, HeadShape};
+use crate::backend::{CACHE_TILE, CacheShape, HeadShape};
 use crate::batch::StepArea;
+use crate::error::DeviceError;
 
 /// Query rows that are taken together.
 pub(crate) const QUERY_ROWS: usize = 8;
@@ -50,15 +51,15 @@ impl Cache {
     ///
     /// # Panics
     /// If a block does not hold whole tiles.
-    pub(crate) fn new(shape: CacheShape) -> Result<Self, CacheError> {
+    pub(crate) fn new(shape: CacheShape) -> Result<Self, DeviceError> {
         assert!(
             shape.block_tokens > 0 && shape.block_tokens.is_multiple_of(CACHE_TILE),
             "a block of {} tokens does not hold whole tiles of {CACHE_TILE}",
             shape.block_tokens
         );
         let bytes = Self::bytes(shape);
-        let count = usize::try_from(bytes).map_err(|_| CacheError { bytes })? / size_of::<Line>();
-        let lines = Untouched::zeroed(count).map_err(|_| CacheError { bytes })?;
+        let count = usize::try_from(bytes).map_err(|_| DeviceError::Memory { bytes })? / size_of::<Line>();
+        let lines = Untouched::zeroed(count).map_err(|_| DeviceError::Memory { bytes })?;
         Ok(Self { shape, lines })
     }
 

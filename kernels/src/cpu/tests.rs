@@ -325,7 +325,7 @@ fn a_cache_that_the_system_has_no_memory_for_is_an_error_and_no_end() {
     assert_eq!(Cpu::cache_bytes(CacheShape { heads, blocks: 3, block_tokens: 32 }), 3 * 2 * tile);
     for (blocks, bytes) in [(1 << 44, tile << 44), (usize::MAX, u64::MAX)] {
         let error = cpu.cache(CacheShape { heads, blocks, block_tokens: 16 }).unwrap_err();
-        assert_eq!(error, CacheError { bytes });
+        assert_eq!(error, DeviceError::Memory { bytes });
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::context::Context;
 use super::memory::Allocation;
 use super::parameters::{CacheTable, KIND_F32};
-use crate::backend::{CACHE_TILE, CacheError, CacheShape, HeadShape};
+use crate::backend::{CACHE_TILE, CacheShape, HeadShape};
 use crate::error::DeviceError;
 
 /// Keys and values of one layer, as f32: `[blocks][key-value heads][keys, values][block tokens][dimension]`.
@@ -18,17 +18,15 @@ pub struct Cache {
 impl Cache {
     /// # Panics
     /// If a block does not hold whole tiles.
-    pub(super) fn new(context: &Arc<Context>, shape: CacheShape) -> Result<Self, CacheError> {
+    pub(super) fn new(context: &Arc<Context>, shape: CacheShape) -> Result<Self, DeviceError> {
         assert!(
             shape.block_tokens > 0 && shape.block_tokens.is_multiple_of(CACHE_TILE),
             "a block of {} tokens does not hold whole tiles of {CACHE_TILE}",
             shape.block_tokens
         );
         let bytes = Self::bytes(shape);
-        let made = usize::try_from(bytes)
-            .map_err(|_| CacheError { bytes })
-            .and_then(|length| Allocation::new(context, length).map_err(|_: DeviceError| CacheError { bytes }));
-        Ok(Self { shape, memory: made? })
+        let length = usize::try_from(bytes).map_err(|_| DeviceError::Memory { bytes })?;
+        Ok(Self { shape, memory: Allocation::new(context, length)? })
     }
 
     /// Bytes that one takes; more than there ever are where they cannot be counted.

@@ -120,6 +120,23 @@ mod tests {
     }
 
     #[test]
+    fn staging_pages_are_as_many_as_the_runtime_takes_unless_they_are_given() {
+        let judge = |staging_pages| JudgeOptions {
+            minimum_gain: MINIMUM_GAIN,
+            move_bytes_per_second: 0,
+            max_rebalance_bytes: 0,
+            staging_pages,
+            window_seconds: 60.0,
+        };
+        let of_rank = |layers, given| {
+            let shape = MapShape { layers, experts: 8, ranks: 2, slots_per_rank: 5 };
+            judge(given).staging_pages(shape)
+        };
+        assert_eq!([2, 80, 1000].map(|layers| of_rank(layers, None)), [2, 4, 16]);
+        assert_eq!([2, 1000].map(|layers| of_rank(layers, Some(7))), [7, 7]);
+    }
+
+    #[test]
     fn gains_and_times_are_within_their_ranges() {
         assert_eq!([share("0"), share("0.5")], [Ok(0.0), Ok(0.5)]);
         for wrong in ["1", "-0.1", "NaN"] {

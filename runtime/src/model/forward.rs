@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kernels::backend::{Backend, CacheError, PageShape, Write};
+use kernels::backend::{Backend, PageShape, Write};
 use kernels::batch::{Asked, MOST_BEST};
 use kernels::routing::LayerRouting;
 use kernels::{DeviceError, Page, Queue};
@@ -344,9 +344,6 @@ pub enum LoadModelError {
     /// Its checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// Its cache.
-    #[error(transparent)]
-    Cache(#[from] CacheError),
     /// The device that it is to be on.
     #[error(transparent)]
     Device(#[from] DeviceError),

@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 
 use kernels::DeviceError;
-use kernels::backend::CacheError;
 use thiserror::Error;
 
 use super::session::EngineHangs;
@@ -24,8 +23,8 @@ pub enum WorkerError {
     #[error(transparent)]
     Memory(#[from] TooLarge),
     /// There is no memory for its KV cache now.
-    #[error("{0}; lower kv-blocks, or leave it more memory")]
-    Cache(CacheError),
+    #[error("{0} for its KV cache; lower kv-blocks, or leave it more memory")]
+    Cache(DeviceError),
     /// Its experts cannot be loaded.
     #[error("the experts cannot be loaded")]
     Experts(#[source] LoadError),
@@ -73,13 +72,17 @@ impl WorkerError {
             | Self::Refused { .. } => false,
         }
     }
+
+    /// Why there is no KV cache.
+    pub(super) fn of_cache(error: DeviceError) -> Self {
+        if matches!(error, DeviceError::Memory { .. }) { Self::Cache(error) } else { Self::Device(error) }
+    }
 }
 
 impl From<LoadModelError> for WorkerError {
     fn from(error: LoadModelError) -> Self {
         match error {
             LoadModelError::Checkpoint(error) => Self::Checkpoint(error),
-            LoadModelError::Cache(error) => Self::Cache(error),
             LoadModelError::Device(error) => Self::Device(error),
         }
     }

@@ -245,7 +245,7 @@ impl<B: Backend> Session<B> {
             tokens: plan.step_tokens as usize,
         };
         let kept = KvCache::new(&*worker.device, config, cache, worker.angles.take());
-        let kept = kept.map_err(|error| SessionError::Start(error.into()))?;
+        let kept = kept.map_err(|error| SessionError::Start(WorkerError::of_cache(error)))?;
         worker.angles = Some(kept.angles());
         let workspace = Workspace::new(Arc::clone(&arena), config, kept, (shape, routing.layers()))?;
         let pages = Pages::new(arena, map, held, staging_pages)?;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytemuck::Pod;
-use kernels::backend::{CacheError, CacheShape, PageShape, RouterShape, Write};
+use kernels::backend::{CacheShape, PageShape, RouterShape, Write};
 use kernels::batch::{Collected, StepLimits};
 use kernels::cpu::{self, Cpu, CpuQueue};
 use kernels::fingerprint::{Fingerprinter, Fingerprints};
@@ -239,7 +239,7 @@ impl Backend for Watched {
         *mark <= self.passed.load(Ordering::Relaxed)
     }
 
-    fn cache(&self, shape: CacheShape) -> Result<cpu::Cache, CacheError> {
+    fn cache(&self, shape: CacheShape) -> Result<cpu::Cache, DeviceError> {
         self.allocate_bytes(Cpu::cache_bytes(shape) as usize, self.cpu.cache(shape))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kernels::{Backend, DeviceError};
 
-use super::{CacheSize, LoadModelError};
+use super::CacheSize;
 use crate::model::attention::cache_shape;
 use crate::model::config::Config;
 use crate::model::rotary;
@@ -30,15 +30,10 @@ impl<B: Backend> KvCache<B> {
     ///
     /// # Panics
     /// If a block does not hold whole tiles.
-    pub fn new(
-        backend: &B,
-        config: &Config,
-        size: CacheSize,
-        angles: Option<Angles<B>>,
-    ) -> Result<Self, LoadModelError> {
+    pub fn new(backend: &B, config: &Config, size: CacheSize, angles: Option<Angles<B>>) -> Result<Self, DeviceError> {
         // A sequence never has more positions than the cache has places, whatever the configuration allows.
         let positions = config.max_positions.min(size.blocks * size.block_tokens);
-        let made = || Ok::<_, DeviceError>(Arc::new(backend.filled(&rotary::angles(config.rotary, positions))?));
+        let made = || backend.filled(&rotary::angles(config.rotary, positions)).map(Arc::new);
         let angles = angles.map_or_else(made, Ok)?;
         let layers = config.layers.iter().map(|_| backend.cache(cache_shape(config, size)));
         Ok(Self { size, positions, angles, layers: layers.collect::<Result<_, _>>()? })
