@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 
 use crate::backend::HeadShape;
+use crate::error::DeviceError;
+use crate::host::list;
 use crate::routing::LayerRouting;
 
 /// Best tokens that can be told beside one row of logits.
@@ -127,6 +129,23 @@ pub struct StepArea {
 }
 
 impl StepArea {
+    /// An empty one with room for the largest step.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub fn with_room(limits: &StepLimits) -> Result<Self, DeviceError> {
+        let &StepLimits { tokens, blocks, .. } = limits;
+        Ok(Self {
+            ids: list(tokens)?,
+            positions: list(tokens)?,
+            sequences: list(tokens)?,
+            spans: list(tokens)?,
+            blocks: list(blocks)?,
+            asked: list(tokens)?,
+            changes: Vec::new(),
+        })
+    }
+
     /// Empties it and keeps its memory.
     pub fn clear(&mut self) {
         let Self { ids, positions, sequences, spans, blocks, asked, changes } = self;

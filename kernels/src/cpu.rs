@@ -19,8 +19,11 @@ mod simd;
 mod threads;
 mod untouched;
 
+use std::sync::Arc;
+
 use bytemuck::Pod;
 
+use self::scratch::Scratch;
 use self::threads::Threads;
 use crate::arena::PageId;
 use crate::backend::{Backend, CacheShape, PageShape};
@@ -40,11 +43,13 @@ pub use self::routing::{Routing, Slots};
 pub use self::sample::Batch;
 pub use self::simd::Instructions;
 
-/// A rank's share of a CPU.
-#[derive(Clone, Copy, Debug)]
+/// A rank's share of a CPU. Clones are the same.
+#[derive(Clone, Debug)]
 pub struct Cpu {
     instructions: Instructions,
     threads: usize,
+    /// Of the threads of its queue, as large as what was made on it needs.
+    scratch: Arc<Scratch>,
     /// Of fingerprints.
     seed: u64,
 }
@@ -58,13 +63,14 @@ impl Cpu {
 
     /// With given instructions.
     #[must_use]
-    pub const fn with_instructions(instructions: Instructions, threads: usize) -> Self {
-        Self { instructions, threads, seed: 0 }
+    pub fn with_instructions(instructions: Instructions, threads: usize) -> Self {
+        let threads = threads.max(1);
+        Self { instructions, threads, scratch: Arc::new(Scratch::new(threads)), seed: 0 }
     }
 
     /// The same with fingerprints under another seed: who does not know it can prepare no pages that have the same one.
     #[must_use]
-    pub const fn with_fingerprint_seed(self, seed: u64) -> Self {
+    pub fn with_fingerprint_seed(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
 }
@@ -106,9 +112,9 @@ impl Backend for Cpu {
     }
 
     fn queue(&self) -> Result<CpuQueue, DeviceError> {
-        let threads = self.threads.max(1);
+        let threads = self.threads;
         let error = |error: rayon::ThreadPoolBuildError| DeviceError::Threads { threads, reason: error.to_string() };
-        Ok(CpuQueue::new(self.instructions, Threads::new(threads).map_err(error)?))
+        Ok(CpuQueue::new(self.instructions, Threads::new(threads, Arc::clone(&self.scratch)).map_err(error)?))
     }
 
     fn buffer<T: Pod + Send + Sync>(&self, capacity: usize) -> Result<Buffer<T>, DeviceError> {
@@ -122,6 +128,7 @@ impl Backend for Cpu {
     }
 
     fn batch(&self, limits: StepLimits, _: &Slots) -> Result<Batch, DeviceError> {
+        self.scratch.fit_tokens(limits.vocabulary)?;
         Batch::new(limits)
     }
 
@@ -142,6 +149,7 @@ impl Backend for Cpu {
     }
 
     fn pages(&self, shape: PageShape) -> Result<Pages, DeviceError> {
+        self.scratch.fit_numbers(feed_forward::scratch_len(shape))?;
         Ok(Pages::new(shape))
     }
 
@@ -177,7 +185,9 @@ impl Backend for Cpu {
     }
 
     fn cache(&self, shape: CacheShape) -> Result<Cache, DeviceError> {
-        Cache::new(shape)
+        let (cache, positions) = (Cache::new(shape)?, shape.blocks.saturating_mul(shape.block_tokens));
+        self.scratch.fit_numbers(attention::scratch_len(positions.saturating_sub(1)))?;
+        Ok(cache)
     }
 }
 

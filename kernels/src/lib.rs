@@ -19,6 +19,7 @@ pub mod cuda;
 pub mod device;
 pub mod error;
 pub mod fingerprint;
+mod host;
 pub mod queue;
 pub mod routing;
 pub mod tensor;

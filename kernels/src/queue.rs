@@ -52,7 +52,7 @@ pub trait Queue<B: Backend> {
     /// Sends each pair's row through the page of its slot. `x` has the rows of this rank's tokens, then those that arrived.
     fn experts(&self, pages: &B::Pages, routing: &B::Routing, x: &B::Buffer<f32>, results: &mut B::Buffer<f32>);
     /// `out[i] += sum over j of weight[i, j] * result[i, j]`, in the order of `j`: the order in which the router chose.
-    fn combine(&self, results: &B::Buffer<f32>, routing: &mut B::Routing, out: &mut B::Buffer<f32>);
+    fn combine(&self, results: &B::Buffer<f32>, routing: &B::Routing, out: &mut B::Buffer<f32>);
 
     /// `out[i] = x[row of what is asked i]` for some of what is asked, rows of `width`.
     fn gather(&self, x: &B::Buffer<f32>, batch: &B::Batch, asked: Range<usize>, out: &mut B::Buffer<f32>);
@@ -65,7 +65,8 @@ pub trait Queue<B: Backend> {
     fn arrive(&self, routing: &mut B::Routing, arrived: Arrived<'_>, x: &mut B::Buffer<f32>);
     /// For an exchange through the host: the results of pairs that arrived, in the order in which they did. Waits.
     fn returning<'a>(&self, routing: &'a B::Routing, results: &'a B::Buffer<f32>) -> Returning<'a>;
-    /// Results of this rank's tokens that another rank computed; they go behind those that are here.
+    /// Results of this rank's tokens that another rank computed; they go behind those that are here. All other ranks come home, in
+    /// their order.
     fn come_home(&self, routing: &mut B::Routing, home: Home<'_>, results: &mut B::Buffer<f32>);
 }
 

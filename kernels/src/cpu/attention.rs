@@ -6,6 +6,8 @@
 //! an output element one chain over the keys from position 0 on. So a token's output depends on nothing but its own
 //! query and its sequence's keys and values up to its position.
 
+mod tokens;
+
 use super::matrix::F32;
 use super::product::accumulate;
 use super::simd::{Kernel, LANES, Line, Vector};
@@ -13,6 +15,8 @@ use super::untouched::Untouched;
 use crate::backend::{CACHE_TILE, CacheShape, HeadShape};
 use crate::batch::StepArea;
 use crate::error::DeviceError;
+
+pub(crate) use self::tokens::Tokens;
 
 /// Query rows that are taken together.
 pub(crate) const QUERY_ROWS: usize = 8;
@@ -137,7 +141,7 @@ pub(crate) struct Attend<'a> {
 
 /// Scratch that [`Attend`] needs when its last token has position `last`.
 pub(crate) const fn scratch_len(last: usize) -> usize {
-    QUERY_ROWS * (last / CACHE_TILE + 1) * CACHE_TILE
+    (last / CACHE_TILE + 1).saturating_mul(QUERY_ROWS * CACHE_TILE)
 }
 
 impl Kernel for Attend<'_> {

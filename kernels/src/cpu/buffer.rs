@@ -6,6 +6,7 @@ use bytemuck::Zeroable;
 use bytemuck::allocation::try_zeroed_slice_box;
 
 use crate::error::DeviceError;
+use crate::host::bytes_of;
 
 /// An array of fixed capacity. The system gives its memory when it is first written, so what a step could need and never does
 /// costs nothing.
@@ -61,23 +62,4 @@ impl<T> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         &mut self.values[..self.len]
     }
-}
-
-/// Bytes of so many items.
-pub(crate) const fn bytes_of<T>(items: usize) -> u64 {
-    (items as u64).saturating_mul(size_of::<T>() as u64)
-}
-
-/// An empty list with room for this many items.
-pub(crate) fn list<T>(capacity: usize) -> Result<Vec<T>, DeviceError> {
-    let mut list = Vec::new();
-    list.try_reserve_exact(capacity).map_err(|_| DeviceError::Memory { bytes: bytes_of::<T>(capacity) })?;
-    Ok(list)
-}
-
-/// A list of these items.
-pub(crate) fn listed<T>(items: impl ExactSizeIterator<Item = T>) -> Result<Vec<T>, DeviceError> {
-    let mut list = list(items.len())?;
-    list.extend(items);
-    Ok(list)
 }

@@ -6,10 +6,10 @@
 
 use half::bf16;
 
-use super::buffer::listed;
 use super::simd::{LANES, Line, Vector};
 use super::untouched::Untouched;
 use crate::error::DeviceError;
+use crate::host::listed;
 use crate::tensor::{MatrixView, Values, WeightKind};
 
 /// Outputs of a panel.

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytemuck::Pod;
 
-use super::attention::{Attend, Span, scratch_len, spans};
+use super::attention::{Attend, Tokens, scratch_len, spans};
 use super::buffer::Buffer;
-use super::feed_forward::FeedForward;
+use super::feed_forward::{FeedForward, GroupedRows};
 use super::matrix::{Lookup, Matrix};
 use super::norm::{RmsNorm, Rotate};
 use super::page::{Network, Open, Pages};
@@ -16,7 +16,7 @@ use super::product::{Product, Rows};
 use super::router::{Combine, Route};
 use super::routing::{Routing, Slots};
 use super::sample::Batch;
-use super::scratch;
+use super::scratch::Lent;
 use super::simd::Instructions;
 use super::threads::Threads;
 use super::{Cache, Cpu};
@@ -41,8 +41,13 @@ impl CpuQueue {
     }
 
     /// Rows through the network of a page.
-    fn through(&self, pages: &Open<'_>, page: PageId, (x, out, write): (Rows<'_>, &mut [f32], Write)) {
-        let run = |page: Network<'_>| FeedForward { page, x, out, write }.run(self.instructions);
+    fn through(
+        &self,
+        (pages, page): (&Open<'_>, PageId),
+        (x, out, write): (Rows<'_>, &mut [f32], Write),
+        scratch: &mut Lent,
+    ) {
+        let run = |page: Network<'_>| FeedForward { page, x, out, write }.run(&mut scratch.numbers, self.instructions);
         if pages.look(page, run).is_none() {
             self.failed.store(true, Ordering::Relaxed);
         }
@@ -116,8 +121,21 @@ impl Queue<Cpu> for CpuQueue {
     }
 
     fn attend(&self, cache: &Cache, projected: &Buffer<f32>, batch: &Batch, out: &mut Buffer<f32>) {
-        out.set_len(batch.area.ids.len() * cache.heads().query_width());
-        attend(self, cache, projected, &batch.area, out);
+        let heads = cache.heads();
+        out.set_len(batch.area.ids.len() * heads.query_width());
+        let tokens = Tokens::of(&batch.area, heads, projected, out);
+        let keys = tokens.keys();
+        let most = keys.div_ceil(self.threads.pieces(2 * keys * heads.query_width()));
+        self.threads.each(
+            tokens,
+            |tokens| tokens.halve(most),
+            |tokens, scratch| {
+                tokens.each(|span, projected, out| {
+                    let scratch = &mut scratch.numbers[..scratch_len(span.position + span.tokens - 1)];
+                    self.instructions.run(Attend { cache, projected, span, scratch, out });
+                });
+            },
+        );
     }
 
     fn feed_forward(&self, (pages, page): (&Pages, PageId), x: &Buffer<f32>, out: &mut Buffer<f32>) {
@@ -127,15 +145,13 @@ impl Queue<Cpu> for CpuQueue {
         let pages = pages.open();
         self.threads.each_rows(out, shape.hidden, piece, |first, out| {
             let x = Rows { values: x, width: shape.hidden, first, list: None };
-            self.through(&pages, page, (x, out, Write::Add));
+            self.threads.lend(|scratch| self.through((&pages, page), (x, out, Write::Add), scratch));
         });
     }
 
     fn route(&self, logits: &Buffer<f32>, shape: RouterShape, routing: &mut Routing) {
         let rows = logits.len() / shape.experts;
-        let Routing { experts, weights, .. } = routing;
-        experts.set_len(rows * shape.top_k);
-        weights.set_len(rows * shape.top_k);
+        let (experts, weights) = routing.routed(rows);
         self.instructions.run(Route { logits, shape, experts, weights });
     }
 
@@ -152,26 +168,19 @@ impl Queue<Cpu> for CpuQueue {
         results.set_len(groups.rows.len() * shape.hidden);
         let pieces = self.threads.pieces(groups.rows.len() * 3 * shape.hidden * shape.intermediate);
         let most = if pieces == 1 { usize::MAX } else { groups.rows.len().div_ceil(pieces).next_multiple_of(8) };
-        // Pieces of about equal work.
-        let mut work = Vec::with_capacity(groups.pages.len() + pieces);
-        let mut rest = &mut results[..];
-        for (group, page) in groups.pages.iter().enumerate() {
-            let (mut row, end) = (groups.starts[group] as usize, groups.starts[group + 1] as usize);
-            while row < end {
-                let rows = most.min(end - row);
-                let (piece, left) = std::mem::take(&mut rest).split_at_mut(rows * shape.hidden);
-                work.push((*page, row, piece));
-                rest = left;
-                row += rows;
-            }
-        }
-        self.threads.each(work, |(page, first, out)| {
-            let x = Rows { values: x, width: shape.hidden, first, list: Some(groups.rows) };
-            self.through(&pages, page, (x, out, Write::Replace));
-        });
+        self.threads.each(
+            GroupedRows { groups, width: shape.hidden, first: 0, out: results },
+            |rows| rows.halve(most),
+            |rows, scratch| {
+                rows.each(|page, first, out| {
+                    let x = Rows { values: x, width: shape.hidden, first, list: Some(groups.rows) };
+                    self.through((&pages, page), (x, out, Write::Replace), scratch);
+                });
+            },
+        );
     }
 
-    fn combine(&self, results: &Buffer<f32>, routing: &mut Routing, out: &mut Buffer<f32>) {
+    fn combine(&self, results: &Buffer<f32>, routing: &Routing, out: &mut Buffer<f32>) {
         let top_k = routing.top_k();
         let (rows, weights) = routing.results();
         if rows.is_empty() {
@@ -216,40 +225,7 @@ impl Queue<Cpu> for CpuQueue {
 
     fn come_home(&self, routing: &mut Routing, home: Home<'_>, results: &mut Buffer<f32>) {
         let Home { from, width, values } = home;
-        routing.come_home(from, results.len() / width);
+        assert_eq!(results.len() / width, routing.home(from), "ranks come home in their order");
         results.append(values);
     }
-}
-
-/// Splits the spans into pieces of about equal work.
-fn attend(queue: &CpuQueue, cache: &Cache, projected: &[f32], area: &StepArea, out: &mut [f32]) {
-    let heads = cache.heads();
-    let (width, projected_width) = (heads.query_width(), heads.projected_width());
-    // Keys that all tokens look at; each costs two multiply-adds for each element of the query heads.
-    let keys = |span: Span<'_>| span.tokens * span.position + span.tokens * (span.tokens + 1) / 2;
-    let total: usize = spans(area).map(keys).sum();
-    let pieces = queue.threads.pieces(2 * total * width);
-    let share = total.div_ceil(pieces);
-    let mut work = Vec::with_capacity(area.spans.len() + pieces);
-    let (mut rest, mut projected) = (out, projected);
-    for span in spans(area) {
-        let mut first = 0;
-        while first < span.tokens {
-            let (mut count, mut cost) = (0, 0);
-            while first + count < span.tokens && (cost < share || count % 8 != 0) {
-                cost += span.position + first + count + 1;
-                count += 1;
-            }
-            let (piece, left) = rest.split_at_mut(count * width);
-            let (rows, projected_left) = projected.split_at(count * projected_width);
-            work.push((Span { tokens: count, position: span.position + first, ..span }, rows, piece));
-            (rest, projected) = (left, projected_left);
-            first += count;
-        }
-    }
-    queue.threads.each(work, |(span, projected, out)| {
-        scratch::lend(scratch_len(span.position + span.tokens - 1), |scratch| {
-            queue.instructions.run(Attend { cache, projected, span, scratch, out });
-        });
-    });
 }

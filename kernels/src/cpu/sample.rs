@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::buffer::{bytes_of, list};
 use super::threads::Threads;
 use crate::batch::{Asked, Draw, MOST_BEST, Sampled, Scored, Span, StepArea, StepLimits};
 use crate::error::DeviceError;
+use crate::host::{bytes_of, list};
 
 /// What a step computes, and what it left.
 #[derive(Debug)]
@@ -21,16 +21,7 @@ const PASSES: usize = 8;
 
 impl Batch {
     pub(crate) fn new(limits: StepLimits) -> Result<Self, DeviceError> {
-        let StepLimits { tokens, blocks, .. } = limits;
-        let area = StepArea {
-            ids: list(tokens)?,
-            positions: list(tokens)?,
-            sequences: list(tokens)?,
-            spans: list(tokens)?,
-            blocks: list(blocks)?,
-            asked: list(tokens)?,
-            changes: Vec::new(),
-        };
+        let (area, tokens) = (StepArea::with_room(&limits)?, limits.tokens);
         Ok(Self { limits, area, sampled: list(tokens)?, best: list(tokens.saturating_mul(MOST_BEST))? })
     }
 
@@ -66,26 +57,66 @@ impl Batch {
     }
 
     /// Answers some of what is asked, one row of `logits` for each.
+    ///
+    /// # Panics
+    /// If they are longer than a row may be.
     pub(crate) fn sample(&mut self, threads: &Threads, logits: &[f32], asked: Range<usize>) {
         let (first, rows) = (asked.start, asked.len());
         if rows == 0 {
             return;
         }
         let vocabulary = logits.len() / rows;
-        let piece = threads.rows(rows, PASSES * vocabulary);
-        let asked = self.area.asked[first..first + rows].chunks(piece);
-        let sampled = self.sampled[first..first + rows].chunks_mut(piece);
-        let best = self.best[first * MOST_BEST..][..rows * MOST_BEST].chunks_mut(piece * MOST_BEST);
-        let pieces = asked.zip(sampled).zip(best).zip(logits.chunks(piece * vocabulary)).collect();
-        threads.each(pieces, |(((asked, sampled), best), logits)| {
-            let mut scratch = Vec::new();
-            let answers = sampled.iter_mut().zip(best.chunks_exact_mut(MOST_BEST));
-            for ((asked, (sampled, best)), logits) in asked.iter().zip(answers).zip(logits.chunks_exact(vocabulary)) {
-                if let Some(row) = Row::of(logits) {
-                    *sampled = row.answer(asked, best, &mut scratch);
-                }
+        assert!(vocabulary <= self.limits.vocabulary, "a row of {vocabulary} logits");
+        let most = rows.div_ceil(threads.pieces(rows * PASSES * vocabulary));
+        let questions = Questions {
+            asked: &self.area.asked[first..first + rows],
+            sampled: &mut self.sampled[first..first + rows],
+            best: &mut self.best[first * MOST_BEST..][..rows * MOST_BEST],
+            logits,
+            vocabulary,
+        };
+        threads.each(
+            questions,
+            |questions| questions.halve(most),
+            |questions, scratch| questions.answer(&mut scratch.tokens),
+        );
+    }
+}
+
+/// Questions with the rows of logits that they are about, and where their answers go.
+struct Questions<'a> {
+    asked: &'a [Asked],
+    sampled: &'a mut [Sampled],
+    best: &'a mut [Scored],
+    logits: &'a [f32],
+    vocabulary: usize,
+}
+
+impl Questions<'_> {
+    /// Two parts of them, if they are more than so many.
+    fn halve(self, most: usize) -> (Self, Option<Self>) {
+        let count = self.asked.len();
+        if count <= most {
+            return (self, None);
+        }
+        let (vocabulary, half) = (self.vocabulary, count / 2);
+        let (asked, asked_rest) = self.asked.split_at(half);
+        let (sampled, sampled_rest) = self.sampled.split_at_mut(half);
+        let (best, best_rest) = self.best.split_at_mut(half * MOST_BEST);
+        let (logits, logits_rest) = self.logits.split_at(half * vocabulary);
+        let first = Self { asked, sampled, best, logits, vocabulary };
+        let rest = Self { asked: asked_rest, sampled: sampled_rest, best: best_rest, logits: logits_rest, vocabulary };
+        (first, Some(rest))
+    }
+
+    fn answer(self, scratch: &mut Vec<Scored>) {
+        let answers = self.sampled.iter_mut().zip(self.best.chunks_exact_mut(MOST_BEST));
+        let rows = self.logits.chunks_exact(self.vocabulary);
+        for ((asked, (sampled, best)), logits) in self.asked.iter().zip(answers).zip(rows) {
+            if let Some(row) = Row::of(logits) {
+                *sampled = row.answer(asked, best, scratch);
             }
-        });
+        }
     }
 }
 

@@ -1,7 +1,11 @@
 //! Work split over the rank's threads. How it is split never changes a result.
 
+use std::sync::Arc;
+
 use rayon::ThreadPool;
 use rayon::prelude::*;
+
+use super::scratch::{Lent, Scratch};
 
 /// Multiply-adds below which a second thread costs more than it saves: waking it takes some ten microseconds.
 const SPLIT_WORK: usize = 400_000;
@@ -13,11 +17,12 @@ const PIECES: usize = 4;
 pub(crate) struct Threads {
     count: usize,
     pool: Option<ThreadPool>,
+    scratch: Arc<Scratch>,
 }
 
 impl Threads {
-    /// Starts `count - 1` threads.
-    pub fn new(count: usize) -> Result<Self, rayon::ThreadPoolBuildError> {
+    /// Starts `count - 1` threads, that use this scratch.
+    pub fn new(count: usize, scratch: Arc<Scratch>) -> Result<Self, rayon::ThreadPoolBuildError> {
         let build = || {
             rayon::ThreadPoolBuilder::new()
                 .num_threads(count)
@@ -26,7 +31,11 @@ impl Threads {
                 .build()
         };
         let pool = (count > 1).then(build).transpose()?;
-        Ok(Self { count, pool })
+        if let Some(pool) = &pool {
+            // Each has then started, and what the pool keeps for a thread is not made in the first step.
+            pool.broadcast(|_| ());
+        }
+        Ok(Self { count, pool, scratch })
     }
 
     /// In how many pieces to split `work` multiply-adds.
@@ -42,11 +51,33 @@ impl Threads {
         }
     }
 
-    /// Does every piece.
-    pub fn each<T: Send>(&self, pieces: Vec<T>, work: impl Fn(T) + Send + Sync) {
-        match &self.pool {
-            Some(pool) if pieces.len() > 1 => pool.install(|| pieces.into_par_iter().with_max_len(1).for_each(work)),
-            _ => pieces.into_iter().for_each(work),
+    /// Does `work` for all parts of something, which `halve` splits in two as long as there is a point to it.
+    pub fn each<T: Send>(
+        &self,
+        whole: T,
+        halve: impl Fn(T) -> (T, Option<T>) + Sync,
+        work: impl Fn(T, &mut Lent) + Sync,
+    ) {
+        let Some(pool) = &self.pool else { return self.lend(|scratch| work(whole, scratch)) };
+        match halve(whole) {
+            (whole, None) => self.lend(|scratch| work(whole, scratch)),
+            (first, Some(second)) => pool.install(|| {
+                rayon::join(|| self.parts(first, &halve, &work), || self.parts(second, &halve, &work));
+            }),
+        }
+    }
+
+    fn parts<T: Send>(
+        &self,
+        part: T,
+        halve: &(impl Fn(T) -> (T, Option<T>) + Sync),
+        work: &(impl Fn(T, &mut Lent) + Sync),
+    ) {
+        match halve(part) {
+            (part, None) => self.lend(|scratch| work(part, scratch)),
+            (first, Some(second)) => {
+                rayon::join(|| self.parts(first, halve, work), || self.parts(second, halve, work));
+            }
         }
     }
 
@@ -67,5 +98,11 @@ impl Threads {
             }),
             _ => work(0, out),
         }
+    }
+
+    /// Lends the calling thread its scratch. Whoever has it asks for no other, and puts off no work of his to other threads.
+    pub fn lend<T>(&self, work: impl FnOnce(&mut Lent) -> T) -> T {
+        let thread = self.pool.as_ref().and_then(ThreadPool::current_thread_index).unwrap_or(0);
+        work(&mut self.scratch.of(thread))
     }
 }

@@ -228,7 +228,7 @@ impl Queue<Cuda> for CudaQueue {
         self.run_experts(pages, routing, x, results);
     }
 
-    fn combine(&self, results: &Buffer<f32>, routing: &mut Routing, out: &mut Buffer<f32>) {
+    fn combine(&self, results: &Buffer<f32>, routing: &Routing, out: &mut Buffer<f32>) {
         self.combine_results(results, routing, out);
     }
 

@@ -324,7 +324,7 @@ impl Queue<Watched> for WatchedQueue {
         self.queue.experts(pages, routing, x, results);
     }
 
-    fn combine(&self, results: &cpu::Buffer<f32>, routing: &mut cpu::Routing, out: &mut cpu::Buffer<f32>) {
+    fn combine(&self, results: &cpu::Buffer<f32>, routing: &cpu::Routing, out: &mut cpu::Buffer<f32>) {
         self.queue.combine(results, routing, out);
     }
 

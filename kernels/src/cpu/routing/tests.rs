@@ -1,5 +1,4 @@
 use super::*;
-use crate::routing::Copies;
 
 /// Bytes that a list has room for.
 fn room<T>(list: &Vec<T>) -> usize {
@@ -28,10 +27,11 @@ fn what_a_group_takes_is_what_its_lists_have_room_for() {
         assert_eq!(Slots::bytes(group, experts), held as u64, "{group:?}");
 
         let routing = Routing::new(group).unwrap();
-        let Routing { group: _, experts: chosen, weights, destinations, given, pairs, own: _, .. } = &routing;
-        let Routing { places, starts, next, pages, rows, bases, results, .. } = &routing;
+        let Routing { group: _, chosen, here: Here { pairs, own: _ }, grouped } = &routing;
+        let Chosen { experts: chosen, weights, destinations, given } = chosen;
+        let Grouped { pages, counts, starts, next, rows, places, bases, results } = grouped;
         let mut held = size_of_val(chosen.whole()) + size_of_val(weights.whole()) + room(destinations);
-        held += [given, places, starts, next, rows, bases, results].map(room).iter().sum::<usize>();
+        held += [given, counts, starts, next, rows, places, bases, results].map(room).iter().sum::<usize>();
         held += room(pairs) + room(pages);
         assert_eq!(Routing::bytes(group), held as u64, "{group:?}");
     }

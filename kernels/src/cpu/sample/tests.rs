@@ -112,7 +112,9 @@ fn answers(threads: usize, asked: &[Asked], logits: &[f32]) -> (Vec<Sampled>, Ve
         let queue = cpu.queue().unwrap();
         let mut area = StepArea { asked: asked.to_vec(), ..StepArea::default() };
         area.push(0, 0, &vec![0; asked.len()], &[]);
-        let mut batch = Batch::new(StepLimits { tokens: asked.len(), ..StepLimits::default() }).unwrap();
+        let limits = StepLimits { tokens: asked.len(), vocabulary: logits.len(), ..StepLimits::default() };
+        let mut batch = Batch::new(limits).unwrap();
+        cpu.scratch.fit_tokens(limits.vocabulary).unwrap();
         batch.begin(&area);
         let mut rows: Buffer<f32> = Buffer::new(logits.len()).unwrap();
         rows.append(logits);

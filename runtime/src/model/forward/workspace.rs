@@ -78,7 +78,7 @@ impl<B: Backend> Workspace<B> {
         Ok(Self {
             limits,
             cache,
-            area: StepArea::default(),
+            area: StepArea::with_room(&limits)?,
             batch: backend.batch(limits, &slots)?,
             slots,
             routing: backend.routing(group, arena.shape())?,

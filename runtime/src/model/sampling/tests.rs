@@ -24,7 +24,7 @@ fn run(batch: &[SequenceStep], rows: &[Vec<f32>]) -> Vec<SequenceOutput> {
     assert_eq!(area.asked.len(), rows.len());
     let group = GroupShape { ranks: 1, rank: 0, layers: 1, slots: 1, top_k: 1, tokens: 1 };
     let mut slots = cpu.slots(group, vec![LayerRouting::default()]).unwrap();
-    let limits = StepLimits { tokens: area.ids.len(), ..StepLimits::default() };
+    let limits = StepLimits { tokens: area.ids.len(), vocabulary: rows[0].len(), ..StepLimits::default() };
     let mut device = cpu.batch(limits, &slots).unwrap();
     queue.upload(&area, &mut device, &mut slots);
     queue.sample(&cpu.filled(&rows.concat()).unwrap(), 0..rows.len(), &mut device);
