@@ -84,7 +84,7 @@ impl Layer {
             let (wide, high) = (weights(intermediate, hidden), weights(hidden, intermediate));
             let wide = MatrixView::new(intermediate, hidden, Values::Bf16(&wide));
             let mut page = arena.take().unwrap();
-            page.pack(wide, wide, MatrixView::new(hidden, intermediate, Values::Bf16(&high)));
+            page.pack(wide, wide, MatrixView::new(hidden, intermediate, Values::Bf16(&high))).unwrap();
             page
         };
         let [arena, dense] = [EXPERT, DENSE].map(|shape| Arena::new(Arc::clone(&cpu), shape).unwrap());
@@ -97,7 +97,7 @@ impl Layer {
         Self {
             embedding: cpu.lookup(MatrixView::new(VOCABULARY, HIDDEN, Values::Bf16(&table))).unwrap(),
             norm: cpu.filled(&[0.5; HIDDEN]).unwrap(),
-            head_norm: cpu.filled(&vec![0.5; HEADS.dimension]).unwrap(),
+            head_norm: cpu.filled(&[0.5; HEADS.dimension]).unwrap(),
             angles: cpu.filled(&vec![0.6; BLOCKS * BLOCK_TOKENS * HEADS.dimension]).unwrap(),
             projection: matrix(HEADS.projected_width(), HIDDEN),
             output: matrix(HIDDEN, HEADS.query_width()),

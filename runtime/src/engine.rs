@@ -204,11 +204,10 @@ fn run_steps<B: Backend>(
         let (started, committed) = (Instant::now(), commits.len());
         let changes = member.apply(commits)?;
         let commit = started.elapsed();
-        model.prepare(&batch, changes, &mut member.workspace)?;
-        let forward = model.enqueue(&mut member.workspace, &mut member.exchange)?;
-        member.enqueued(model.mark());
-        let StepOutcome { outputs, slot_pairs } =
-            model.collect(&batch, &member.workspace).map_err(ForwardError::Device)?;
+        let Membership { workspace, exchange, mark, .. } = &mut *member;
+        let enqueued = |place| *mark = Some(place);
+        let (outcome, forward) = model.step((&batch, changes), workspace, exchange, enqueued)?;
+        let StepOutcome { outputs, slot_pairs } = outcome;
         let timing = timing(started.elapsed(), commit, forward);
         let generation = member.generation();
         member.answer(batch, &StepDone { generation, number, outputs, slot_pairs, timing })?;

@@ -84,7 +84,7 @@ impl Engine {
             }
         };
         let batch: Vec<SequenceStep> = tokens.iter().enumerate().map(step).collect();
-        let outcome = self.model.step(&batch, &mut self.workspace, &mut self.exchange)?;
+        let (outcome, _) = self.model.step((&batch, Vec::new()), &mut self.workspace, &mut self.exchange, drop)?;
         outcome.outputs.into_iter().map(|output| Ok(output.token.context("a token was asked for")?.token)).collect()
     }
 }

@@ -29,7 +29,7 @@ pub struct Membership<B: Backend> {
     /// The page of each slot of this rank, in the order of `routing`.
     slots: Vec<Arc<Page<B>>>,
     /// The last step that was put on the queue.
-    mark: Option<B::Mark>,
+    pub(super) mark: Option<B::Mark>,
     pub(super) exchange: HostExchange<Mesh>,
     generation: u64,
     steps: Connection,
@@ -89,11 +89,6 @@ impl<B: Backend> Membership<B> {
         if self.steps.set_timeout(Some(LET_GO_WITHIN)).is_ok() {
             while started.elapsed() < LET_GO_WITHIN && self.steps.receive::<Step<'_>>().is_ok() {}
         }
-    }
-
-    /// Another step is on the queue, up to this mark.
-    pub(super) fn enqueued(&mut self, mark: B::Mark) {
-        self.mark = Some(mark);
     }
 
     /// The group's number.

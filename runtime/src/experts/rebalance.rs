@@ -163,8 +163,11 @@ impl Rebalancer {
     fn step_done(&mut self, number: u64, now: Duration, answers: &[StepDone]) {
         self.moment = Moment { steps: self.moment.steps + 1, now };
         if let Phase::Moving { moves, .. } = &mut self.phase {
-            for (transaction, done) in moves.committed(number) {
+            let committed = moves.committed(number);
+            if !committed.is_empty() {
                 self.windows.ran_under(self.in_force.map());
+            }
+            for (transaction, done) in committed {
                 self.in_force.apply(&done.work);
                 let (pages, bytes) = (page_count(&done.work), done.bytes);
                 self.moved = (self.moved.0 + pages, self.moved.1 + bytes);

@@ -1,8 +1,8 @@
 //! The one execution order, of every family: embedding, then for each layer attention and feed-forward, then the output matrix.
 //! Attention runs on this rank's own tokens; experts run where the routing says.
 //!
-//! A step is three moves. [`Model::prepare`] brings it to the device, [`Model::enqueue`] puts the whole pass on the queue, and
-//! [`Model::collect`] waits for what it gave. Nothing in between is read by the host but what an exchange carries.
+//! A step is three moves, all in [`Model::step`]: it is brought to the device (`prepare`), the whole pass is put on the queue
+//! (`enqueue`), and what it gave is waited for (`collect`). Nothing in between is read by the host but what an exchange carries.
 
 mod cache;
 mod load;
@@ -186,11 +186,6 @@ impl<B: Backend> Model<B> {
         Ok(timing)
     }
 
-    /// Marks the steps that are on the queue by now.
-    pub fn mark(&self) -> B::Mark {
-        self.queue.mark()
-    }
-
     /// Waits for what a step gave, of the batch that was prepared.
     ///
     /// # Errors
@@ -201,22 +196,25 @@ impl<B: Backend> Model<B> {
         Ok(StepOutcome { outputs, slot_pairs: collected.pairs.into_owned() })
     }
 
-    /// A whole step in which no routing changes.
+    /// A whole step, over a batch and with the routing of the layers where that changes. `enqueued` gets its place on the queue before it
+    /// is waited for.
     ///
     /// # Errors
-    /// As its parts.
+    /// If the batch cannot be, when nothing has been done; if an exchange fails; or if the device did.
     pub fn step(
         &mut self,
-        batch: &[SequenceStep],
+        (batch, changes): (&[SequenceStep], Vec<LayerRouting>),
         workspace: &mut Workspace<B>,
         exchange: &mut dyn Exchange<B>,
-    ) -> Result<StepOutcome, ForwardError> {
-        self.prepare(batch, Vec::new(), workspace)?;
-        self.enqueue(workspace, exchange)?;
-        Ok(self.collect(batch, workspace)?)
+        enqueued: impl FnOnce(B::Mark),
+    ) -> Result<(StepOutcome, ForwardTiming), ForwardError> {
+        self.prepare(batch, changes, workspace)?;
+        let timing = self.enqueue(workspace, exchange)?;
+        enqueued(self.queue.mark());
+        Ok((self.collect(batch, workspace)?, timing))
     }
 
-    /// As [`Self::step`], but gives the logits of every token, `[tokens, vocabulary]`, and the pairs of every slot.
+    /// As [`Self::step`] of no changes, but gives the logits of every token, `[tokens, vocabulary]`, and the pairs of every slot.
     ///
     /// # Errors
     /// As [`Self::step`].

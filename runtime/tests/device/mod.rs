@@ -31,13 +31,15 @@ pub struct Counts {
     /// Times that an exchange through the host waited for the device.
     pub stops: AtomicU64,
     pub marks: AtomicU64,
+    /// Times that operations asked the system for memory, as [`Watched::asked`] says.
+    pub in_operations: AtomicU64,
 }
 
 impl Counts {
     /// All of them, in the order of the fields.
-    pub fn all(&self) -> [u64; 6] {
-        let Self { uploads, collects, reads, allocations, stops, marks } = self;
-        [uploads, collects, reads, allocations, stops, marks].map(|count| count.load(Ordering::Relaxed))
+    pub fn all(&self) -> [u64; 7] {
+        let Self { uploads, collects, reads, allocations, stops, marks, in_operations } = self;
+        [uploads, collects, reads, allocations, stops, marks, in_operations].map(|count| count.load(Ordering::Relaxed))
     }
 }
 
@@ -73,6 +75,8 @@ pub struct Watched {
     pub own: Option<(DeviceMemory, &'static str)>,
     /// Bytes of all memory that was made, but for batches, slots and routing.
     pub bytes: AtomicU64,
+    /// How often the calling thread asked the system for memory so far.
+    pub asked: fn() -> u64,
 }
 
 /// What a device's steps, or whatever else it is for, fail with, after some more that do not: once. Clones are the same.
@@ -117,8 +121,8 @@ impl Watched {
     pub fn of(cpu: Cpu, fault: Fault) -> Self {
         let (counts, passed) = (Arc::default(), AtomicU64::new(u64::MAX));
         let (filling, reading, fingerprinting, batches) = Default::default();
-        let bytes = AtomicU64::new(0);
-        Self { cpu, counts, passed, fault, filling, reading, fingerprinting, batches, own: None, bytes }
+        let (bytes, asked) = (AtomicU64::new(0), || 0);
+        Self { cpu, counts, passed, fault, filling, reading, fingerprinting, batches, own: None, bytes, asked }
     }
 
     fn allocate<T>(&self, made: T) -> T {
@@ -172,7 +176,7 @@ impl Backend for Watched {
 
     fn queue(&self) -> Result<WatchedQueue, DeviceError> {
         let (counts, fault) = (Arc::clone(&self.counts), self.fault.clone());
-        Ok(WatchedQueue { queue: self.cpu.queue()?, counts, fault })
+        Ok(WatchedQueue { queue: self.cpu.queue()?, counts, fault, asked: self.asked })
     }
 
     fn buffer<T: Pod + Send + Sync>(&self, capacity: usize) -> Result<cpu::Buffer<T>, DeviceError> {
@@ -249,18 +253,28 @@ pub struct WatchedQueue {
     queue: CpuQueue,
     counts: Arc<Counts>,
     fault: Fault,
+    asked: fn() -> u64,
+}
+
+impl WatchedQueue {
+    fn counted<T>(&self, operation: impl FnOnce(&CpuQueue) -> T) -> T {
+        let before = (self.asked)();
+        let done = operation(&self.queue);
+        self.counts.in_operations.fetch_add((self.asked)() - before, Ordering::Relaxed);
+        done
+    }
 }
 
 impl Queue<Watched> for WatchedQueue {
     fn upload(&self, area: &StepArea, batch: &mut cpu::Batch, slots: &mut cpu::Slots) {
         count(&self.counts.uploads);
-        self.queue.upload(area, batch, slots);
+        self.counted(|queue| queue.upload(area, batch, slots));
     }
 
     fn collect<'a>(&self, batch: &'a cpu::Batch, slots: &'a cpu::Slots) -> Result<Collected<'a>, DeviceError> {
         count(&self.counts.collects);
         self.fault.happen()?;
-        self.queue.collect(batch, slots)
+        self.counted(|queue| queue.collect(batch, slots))
     }
 
     fn mark(&self) -> u64 {
@@ -270,48 +284,50 @@ impl Queue<Watched> for WatchedQueue {
 
     fn read<'a, T: Pod + Send + Sync>(&self, buffer: &'a cpu::Buffer<T>) -> Cow<'a, [T]> {
         count(&self.counts.reads);
-        self.queue.read(buffer)
+        self.counted(|queue| queue.read(buffer))
     }
 
     fn embed(&self, table: &cpu::Lookup, batch: &cpu::Batch, out: &mut cpu::Buffer<f32>) {
-        self.queue.embed(table, batch, out);
+        self.counted(|queue| queue.embed(table, batch, out));
     }
 
     fn rms_norm(&self, x: &cpu::Buffer<f32>, weight: &cpu::Buffer<f32>, epsilon: f32, out: &mut cpu::Buffer<f32>) {
-        self.queue.rms_norm(x, weight, epsilon, out);
+        self.counted(|queue| queue.rms_norm(x, weight, epsilon, out));
     }
 
     fn matmul(&self, x: &cpu::Buffer<f32>, weights: &cpu::Matrix, write: Write, out: &mut cpu::Buffer<f32>) {
-        self.queue.matmul(x, weights, write, out);
+        self.counted(|queue| queue.matmul(x, weights, write, out));
     }
 
     fn rotate(&self, projected: &mut cpu::Buffer<f32>, batch: &cpu::Batch, rotation: &Rotation<'_, Watched>) {
         let Rotation { heads, query_norm, key_norm, epsilon, angles } = *rotation;
-        self.queue.rotate(projected, batch, &Rotation { heads, query_norm, key_norm, epsilon, angles });
+        self.counted(|queue| {
+            queue.rotate(projected, batch, &Rotation { heads, query_norm, key_norm, epsilon, angles });
+        });
     }
 
     fn store(&self, cache: &mut cpu::Cache, projected: &cpu::Buffer<f32>, batch: &cpu::Batch) {
-        self.queue.store(cache, projected, batch);
+        self.counted(|queue| queue.store(cache, projected, batch));
     }
 
     fn attend(&self, cache: &cpu::Cache, projected: &cpu::Buffer<f32>, batch: &cpu::Batch, out: &mut cpu::Buffer<f32>) {
-        self.queue.attend(cache, projected, batch, out);
+        self.counted(|queue| queue.attend(cache, projected, batch, out));
     }
 
     fn feed_forward(&self, page: (&cpu::Pages, PageId), x: &cpu::Buffer<f32>, out: &mut cpu::Buffer<f32>) {
-        self.queue.feed_forward(page, x, out);
+        self.counted(|queue| queue.feed_forward(page, x, out));
     }
 
     fn route(&self, logits: &cpu::Buffer<f32>, shape: RouterShape, routing: &mut cpu::Routing) {
-        self.queue.route(logits, shape, routing);
+        self.counted(|queue| queue.route(logits, shape, routing));
     }
 
     fn choose(&self, batch: &cpu::Batch, slots: &cpu::Slots, layer: usize, routing: &mut cpu::Routing) {
-        self.queue.choose(batch, slots, layer, routing);
+        self.counted(|queue| queue.choose(batch, slots, layer, routing));
     }
 
     fn group(&self, slots: &mut cpu::Slots, layer: usize, routing: &mut cpu::Routing) {
-        self.queue.group(slots, layer, routing);
+        self.counted(|queue| queue.group(slots, layer, routing));
     }
 
     fn experts(
@@ -321,36 +337,36 @@ impl Queue<Watched> for WatchedQueue {
         x: &cpu::Buffer<f32>,
         results: &mut cpu::Buffer<f32>,
     ) {
-        self.queue.experts(pages, routing, x, results);
+        self.counted(|queue| queue.experts(pages, routing, x, results));
     }
 
     fn combine(&self, results: &cpu::Buffer<f32>, routing: &cpu::Routing, out: &mut cpu::Buffer<f32>) {
-        self.queue.combine(results, routing, out);
+        self.counted(|queue| queue.combine(results, routing, out));
     }
 
     fn gather(&self, x: &cpu::Buffer<f32>, batch: &cpu::Batch, asked: Range<usize>, out: &mut cpu::Buffer<f32>) {
-        self.queue.gather(x, batch, asked, out);
+        self.counted(|queue| queue.gather(x, batch, asked, out));
     }
 
     fn sample(&self, logits: &cpu::Buffer<f32>, asked: Range<usize>, batch: &mut cpu::Batch) {
-        self.queue.sample(logits, asked, batch);
+        self.counted(|queue| queue.sample(logits, asked, batch));
     }
 
     fn leaving<'a>(&self, routing: &'a cpu::Routing, x: &'a cpu::Buffer<f32>) -> Leaving<'a> {
         count(&self.counts.stops);
-        self.queue.leaving(routing, x)
+        self.counted(|queue| queue.leaving(routing, x))
     }
 
     fn arrive(&self, routing: &mut cpu::Routing, arrived: Arrived<'_>, x: &mut cpu::Buffer<f32>) {
-        self.queue.arrive(routing, arrived, x);
+        self.counted(|queue| queue.arrive(routing, arrived, x));
     }
 
     fn returning<'a>(&self, routing: &'a cpu::Routing, results: &'a cpu::Buffer<f32>) -> Returning<'a> {
         count(&self.counts.stops);
-        self.queue.returning(routing, results)
+        self.counted(|queue| queue.returning(routing, results))
     }
 
     fn come_home(&self, routing: &mut cpu::Routing, home: Home<'_>, results: &mut cpu::Buffer<f32>) {
-        self.queue.come_home(routing, home, results);
+        self.counted(|queue| queue.come_home(routing, home, results));
     }
 }

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod checkpoints;
+#[path = "../../../kernels/tests/counting/mod.rs"]
+mod counting;
 #[path = "../device/mod.rs"]
 mod device;
 mod fixtures;

@@ -20,9 +20,16 @@ use runtime::model::checkpoint::Checkpoint;
 use runtime::model::forward::{CacheSize, ForwardError, KvCache, Model, Workspace, expert_shape, load_expert};
 use runtime::protocol::{Commit, Sampling, SequenceId, SequenceStep, TransactionId};
 
+use crate::counting;
 use crate::device::Watched;
 use crate::fixtures::tiny_moe;
 use crate::group::shape;
+
+/// What the host asks the system for in a step of one sequence beside the operations of the device: the list of answers, that of the
+/// likely tokens of its one, and the pairs of each slot.
+const BY_HOST: u64 = 3;
+/// And for a frame to another rank of the same process: its indices, its rows, and the list of who waits for it.
+const FOR_FRAME: u64 = 3;
 
 const STEPS: usize = 24;
 const BLOCK_TOKENS: usize = 16;
@@ -39,12 +46,16 @@ struct Rank {
     /// The page of each slot.
     pages: Vec<Page<Watched>>,
     tokens: Vec<u32>,
+    /// Most times that a step after the first asked the system for memory.
+    asked: u64,
 }
 
 impl Rank {
     fn new(fabric: InProcess, map: &ExpertMap) -> Self {
         let (checkpoint, rank) = (Checkpoint::open(&tiny_moe()).unwrap(), fabric.rank());
-        let backend = Arc::new(Watched::new());
+        let mut backend = Watched::new();
+        backend.asked = counting::of_this_thread;
+        let backend = Arc::new(backend);
         let arena = Arena::new(Arc::clone(&backend), expert_shape(&checkpoint)).unwrap();
         let slots = map.layers().flat_map(|layer| map.rank(layer, rank).iter().map(move |expert| (layer, *expert)));
         let load = |(layer, expert)| page(&arena, &checkpoint, layer, expert);
@@ -67,7 +78,7 @@ impl Rank {
         let exchange = HostExchange::new(fabric, group, config.hidden);
         let model = Model::load(Arc::clone(&backend), &checkpoint).unwrap();
         let tokens = (0..40).map(|at| (at * 31 + 7) % 256).collect();
-        Self { backend, checkpoint, arena, model, workspace, exchange, routing, pages, tokens }
+        Self { backend, checkpoint, arena, model, workspace, exchange, routing, pages, tokens, asked: 0 }
     }
 
     /// Two slots of a layer exchange their experts, on two ranks if there are as many.
@@ -112,10 +123,14 @@ impl Rank {
 
     /// Computes what is not computed, and adds a token.
     fn step(&mut self, done: usize, changes: Vec<LayerRouting>) -> Result<(), ForwardError> {
-        let batch = self.batch(done);
-        self.model.prepare(&batch, changes, &mut self.workspace)?;
-        self.model.enqueue(&mut self.workspace, &mut self.exchange)?;
-        let outcome = self.model.collect(&batch, &self.workspace)?;
+        let (batch, mut mark) = (self.batch(done), None);
+        let before = counting::of_this_thread();
+        let enqueued = |place| mark = Some(place);
+        let (outcome, _) = self.model.step((&batch, changes), &mut self.workspace, &mut self.exchange, enqueued)?;
+        if done > 0 {
+            self.asked = self.asked.max(counting::of_this_thread() - before);
+        }
+        assert_eq!(mark, Some(self.backend.counts.marks.load(Ordering::Relaxed)), "the one of this step");
         self.tokens.push(outcome.outputs[0].token.as_ref().unwrap().token);
         Ok(())
     }
@@ -150,13 +165,17 @@ fn run(ranks: usize, moving: bool) -> Vec<Vec<u32>> {
             rank.step(rank.tokens.len() - 1, changes).unwrap();
         }
         let after = rank.backend.counts.all();
-        let [uploads, collects, reads, allocations, stops, marks] =
+        let [uploads, collects, reads, allocations, stops, marks, _] =
             std::array::from_fn(|count| after[count] - before[count]);
         let all = STEPS as u64;
-        assert_eq!((uploads, collects, reads, allocations, marks), (all, all, 0, 0, 0), "{ranks} ranks");
+        assert_eq!((uploads, collects, reads, allocations, marks), (all, all, 0, 0, all), "{ranks} ranks");
+        assert_eq!(after[6], 0, "no operation asks for memory, in the first step neither");
         // What the exchange through the host carries: the rows of a layer, and their results.
         let layers = rank.routing.shape().layers as u64;
         assert_eq!(stops, if ranks == 1 { 0 } else { 2 * layers * all }, "{ranks} ranks");
+        let frames = 2 * layers * (ranks as u64 - 1);
+        let allowed = BY_HOST + frames * FOR_FRAME;
+        assert!((BY_HOST..=allowed).contains(&rank.asked), "{} of {allowed} with {ranks} ranks", rank.asked);
         rank.tokens
     })
 }
