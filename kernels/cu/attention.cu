@@ -160,11 +160,11 @@ extern "C" KERNEL(128) attend_bf16_wide(GRID_CONSTANT const AttendParameters p) 
 
 // A block for each single token and query head whose splits were spread.
 extern "C" KERNEL(128) merge(GRID_CONSTANT const AttendParameters p) {
-  const uint32_t query = p.cache.query, dimension = p.cache.dimension, work_count = *p.item_count * query;
+  const uint32_t query = p.cache.query, dimension = p.cache.dimension, work_count = p.item_count[1] * query;
   const size_t each = static_cast<size_t>(query) * (dimension + 2);
   for (uint32_t work = blockIdx.x; work < work_count; work += gridDim.x) {
     const AttentionItem item = p.items[work / query];
-    if (item.splits == item.all_splits || item.first_split != 0) continue;
+    if (item.splits == item.all_splits) continue;
     const float* first = p.partials + item.partial * each + static_cast<size_t>(work % query) * (dimension + 2);
     for (uint32_t column = threadIdx.x; column < dimension; column += blockDim.x) {
       float value = first[column], largest = first[dimension], sum = first[dimension + 1];

@@ -11,7 +11,8 @@ extern "C" KERNEL(128) combine(GRID_CONSTANT const CombineParameters p) {
     if (threadIdx.x < routing.top_k) {
       const size_t pair = static_cast<size_t>(row) * routing.top_k + threadIdx.x;
       const PairDestination to = routing.destinations[pair];
-      from[threadIdx.x] = to.rank == routing.rank ? routing.places[to.ordinal] : routing.bases[to.rank] + to.ordinal;
+      // A rank that is not there was reported where it was chosen.
+      from[threadIdx.x] = to.rank == routing.rank ? routing.places[to.ordinal] : to.rank < routing.ranks ? routing.bases[to.rank] + to.ordinal : 0;
       weight[threadIdx.x] = routing.weights[pair];
     }
     block_barrier();

@@ -161,6 +161,7 @@ struct AttentionItem {
 
 // `begin` (one block): copies the step, zeroes the counted pairs, changes layers, lists what attention has to do.
 // `items` has room for tokens and partials together; tokens whose splits have no room in `most_partials` are computed whole.
+// `item_count` are two words: how many items there are, and how many of them, which come first, are the first of their tokens.
 struct BeginParameters {
   const uint32_t* area;
   uint32_t* batch;
@@ -262,7 +263,7 @@ struct CacheTable {
   uint32_t dimension;
 };
 
-// `store`: by the items of the step, of which each token is in one that begins with split 0.
+// `store`: by the first items of the step, of which each token is in one.
 struct StoreParameters {
   CacheTable cache;
   const float* projected;

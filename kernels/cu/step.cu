@@ -50,17 +50,56 @@ DEVICE void change_layer(const BeginParameters& p, const uint32_t* change) {
   put(slots.pages, slots.slots_here);
 }
 
-// What attention has to do for one sequence.
-DEVICE void list_items(AttentionItem* item, const StepSpan& span, uint32_t row, bool is_spread, uint32_t partial) {
+// What attention has to do for one sequence, and the items that it makes beyond the first of each of its tokens.
+struct Wanted {
+  uint32_t splits;
+  uint32_t firsts;
+  uint32_t rests;
+  // A single token whose splits are many may be spread over blocks.
+  uint32_t partials;
+};
+DEVICE Wanted wanted_by(const StepSpan& span) {
+  if (span.tokens == 0) return Wanted{};
   const uint32_t splits = (span.position + span.tokens - 1) / SPLIT_KEYS + 1;
-  if (is_spread) {
-    for (uint32_t split = 0; split < splits; ++split) item[split] = AttentionItem{row, 1, span.position, span.first_block, split, 1, splits, partial};
+  if (span.tokens > 1 || splits == 1) return Wanted{splits, (span.tokens + ITEM_TOKENS - 1) / ITEM_TOKENS, 0, 0};
+  return Wanted{splits, 1, splits - 1, splits};
+}
+
+DEVICE void list_items(AttentionItem* first_item, AttentionItem* rest, const StepSpan& span, uint32_t row, const Wanted& wanted, uint32_t partial) {
+  if (wanted.partials > 0) {
+    for (uint32_t split = 0; split < wanted.splits; ++split)
+      *(split == 0 ? first_item : rest + split - 1) = AttentionItem{row, 1, span.position, span.first_block, split, 1, wanted.splits, partial};
     return;
   }
   for (uint32_t first = 0; first < span.tokens; first += ITEM_TOKENS) {
     const uint32_t tokens = minimum(span.tokens - first, static_cast<uint32_t>(ITEM_TOKENS));
     const uint32_t own = (span.position + first + tokens - 1) / SPLIT_KEYS + 1;
-    item[first / ITEM_TOKENS] = AttentionItem{row + first, tokens, span.position + first, span.first_block, 0, own, own, 0};
+    first_item[first / ITEM_TOKENS] = AttentionItem{row + first, tokens, span.position + first, span.first_block, 0, own, own, 0};
+  }
+}
+
+// Lists the first items of all tokens, then the rest of those that are spread.
+DEVICE void list_attention(const BeginParameters& p, const StepSpan* spans, uint32_t count, uint32_t* scratch) {
+  uint32_t firsts = 0;
+  for (uint32_t index = threadIdx.x; index < count; index += blockDim.x) firsts += wanted_by(spans[index]).firsts;
+  const uint32_t all_firsts = sum_before(firsts, scratch).all;
+  uint32_t row = 0, first = 0, rest = 0, partials = 0;
+  for (uint32_t begin = 0; begin < count; begin += blockDim.x) {
+    const StepSpan span = begin + threadIdx.x < count ? spans[begin + threadIdx.x] : StepSpan{};
+    Wanted wanted = wanted_by(span);
+    const Before rows = sum_before(span.tokens, scratch), firsts_here = sum_before(wanted.firsts, scratch), wants = sum_before(wanted.partials, scratch);
+    // Whose partial results have no room is computed whole.
+    if (partials + wants.here + wanted.partials > p.most_partials) wanted.partials = wanted.rests = 0;
+    const Before rests = sum_before(wanted.rests, scratch);
+    if (span.tokens > 0) list_items(p.items + first + firsts_here.here, p.items + all_firsts + rest + rests.here, span, row + rows.here, wanted, partials + wants.here);
+    row += rows.all;
+    first += firsts_here.all;
+    rest += rests.all;
+    partials += wants.all;
+  }
+  if (threadIdx.x == 0) {
+    p.item_count[0] = all_firsts + rest;
+    p.item_count[1] = all_firsts;
   }
 }
 
@@ -92,20 +131,7 @@ extern "C" KERNEL(256) begin(GRID_CONSTANT const BeginParameters p) {
   }
   const StepSpan* spans = reinterpret_cast<const StepSpan*>(p.batch + layout.spans);
   block_barrier();
-  uint32_t row = 0, items = 0, partials = 0;
-  for (uint32_t first = 0; first < header.spans; first += blockDim.x) {
-    const uint32_t index = first + threadIdx.x;
-    const StepSpan span = index < header.spans ? spans[index] : StepSpan{};
-    const uint32_t splits = span.tokens == 1 ? span.position / SPLIT_KEYS + 1 : 0, wanted = splits > 1 ? splits : 0;
-    const Before rows = sum_before(span.tokens, scratch), wants = sum_before(wanted, scratch);
-    const bool is_spread = wanted > 0 && partials + wants.here + wanted <= p.most_partials;
-    const Before before = sum_before(is_spread ? splits : (span.tokens + ITEM_TOKENS - 1) / ITEM_TOKENS, scratch);
-    if (span.tokens > 0) list_items(p.items + items + before.here, span, row + rows.here, is_spread, partials + wants.here);
-    row += rows.all;
-    items += before.all;
-    partials += wants.all;
-  }
-  if (threadIdx.x == 0) *p.item_count = items;
+  list_attention(p, spans, header.spans, scratch);
 }
 
 extern "C" KERNEL(256) finish(GRID_CONSTANT const FinishParameters p) {

@@ -3,11 +3,10 @@
 
 extern "C" KERNEL(128) store(GRID_CONSTANT const StoreParameters p) {
   const CacheTable& cache = p.cache;
-  const uint32_t items = *p.item_count, groups = cache.dimension / 4, each = cache.key_value * 2 * groups;
+  const uint32_t items = p.item_count[1], groups = cache.dimension / 4, each = cache.key_value * 2 * groups;
   const size_t width = static_cast<size_t>(cache.query + 2 * cache.key_value) * cache.dimension;
   for (uint32_t index = blockIdx.x; index < items; index += gridDim.x) {
     const AttentionItem item = p.items[index];
-    if (item.first_split != 0) continue;
     for (uint32_t work = threadIdx.x; work < item.tokens * each; work += blockDim.x) {
       const uint32_t token = work / each, rest = work % each;
       // Heads of a row of projections: the keys', then the values'.

@@ -34,7 +34,7 @@ pub struct Batch {
     /// The device's copy.
     copy: Allocation,
     items: Allocation,
-    /// The number of items, and the error word.
+    /// The numbers of items, and the error word.
     words: Allocation,
     sampled: Allocation,
     best: Allocation,
@@ -145,7 +145,7 @@ impl Batch {
         let lists = [
             (1, area),
             (tokens.saturating_add(MOST_PARTIALS), size_of::<AttentionItem>()),
-            (2, size_of::<u32>()),
+            (3, size_of::<u32>()),
             (tokens, size_of::<StepSampled>()),
             (tokens.saturating_mul(MOST_BEST), size_of::<StepScored>()),
         ];
@@ -245,7 +245,7 @@ impl Batch {
     }
 
     pub(super) const fn error(&self) -> Address {
-        self.words.address() + size_of::<u32>() as u64
+        self.words.address() + 2 * size_of::<u32>() as u64
     }
 
     pub(super) const fn sampled(&self) -> Address {

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use libtest_mimic::Trial;
 use tests::emulator::Emulator;
 
-use crate::model;
 use crate::suite::{self, run_with_seeds};
+use crate::{attention, exchange, experts, logits, model, operations, pages};
 
 /// Names the test that a process is to run.
 const CASE: &str = "SWIFTBALANCER_CUDA_CASE";
@@ -21,7 +21,9 @@ struct Case {
 }
 
 fn cases() -> impl Iterator<Item = Case> {
-    model::CASES.iter().map(|&(name, run)| Case { name, seeds: 1, run })
+    let parts = [operations::CASES, attention::CASES, experts::CASES, exchange::CASES, logits::CASES, pages::CASES];
+    let operations = parts.into_iter().flatten().map(|&(name, run)| Case { name, seeds: 2, run });
+    operations.chain(model::CASES.iter().map(|&(name, run)| Case { name, seeds: 1, run }))
 }
 
 /// Runs the test for which this process was started, if it was.

@@ -3,10 +3,17 @@
 //! state and what the model finds are a process's. Where there is no g++ every test is reported as ignored and the reason is
 //! printed, unless `SWIFTBALANCER_EMULATOR=required` makes that a failure.
 
+mod attention;
 mod cases;
 mod driver;
+mod exchange;
+mod experts;
+mod logits;
 mod model;
+mod operations;
+mod pages;
 mod process;
+mod steps;
 mod suite;
 
 use std::process::ExitCode;
