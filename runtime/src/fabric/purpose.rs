@@ -175,8 +175,9 @@ mod tests {
     #[test]
     fn another_version_is_told_from_something_else() {
         let mut bytes = Hello { purpose: Purpose::Control, challenge: [0; 32] }.to_bytes();
-        bytes[4] = 9;
-        assert_eq!(Hello::from_bytes(&bytes), Err(NoHello::OtherVersion(9)));
+        let other = PROTOCOL + 1;
+        bytes[4..6].copy_from_slice(&other.to_le_bytes());
+        assert_eq!(Hello::from_bytes(&bytes), Err(NoHello::OtherVersion(other)));
         bytes[0] = b'G';
         assert_eq!(Hello::from_bytes(&bytes), Err(NoHello::NotOurs));
         assert_eq!(check_head(b"SwB"), Err(NoHello::NotOurs));

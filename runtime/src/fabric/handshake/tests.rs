@@ -58,14 +58,14 @@ fn a_listener_s_own_proof_is_no_caller_s() {
 
 #[test]
 fn another_version_and_what_is_not_expected_are_answered_and_nonsense_is_not() {
-    let mut other = hello(1);
-    other[4] = 9;
+    let (version, mut other) = (PROTOCOL + 1, hello(1));
+    other[4..6].copy_from_slice(&version.to_le_bytes());
     let (bytes, reason) = answer(&other, [2; 32], |_| panic!("nobody asks for its secret")).unwrap_err();
-    assert_eq!(reason, TurnedAway::OtherVersion(9));
+    assert_eq!(reason, TurnedAway::OtherVersion(version));
     let mut from_other = bytes.unwrap();
     assert_eq!(prove(&hello(1), &from_other, &secret()), Err(Refused::NotOurs), "our own version proceeds");
-    from_other[4] = 9;
-    assert_eq!(prove(&hello(1), &from_other, &secret()), Err(Refused::OtherVersion(9)));
+    from_other[4..6].copy_from_slice(&version.to_le_bytes());
+    assert_eq!(prove(&hello(1), &from_other, &secret()), Err(Refused::OtherVersion(version)));
     let (bytes, reason) = answer(&hello(1), [2; 32], |_| None).unwrap_err();
     assert_eq!(reason, TurnedAway::NotExpected);
     assert_eq!(prove(&hello(1), &bytes.unwrap(), &secret()), Err(Refused::NotExpected));
