@@ -51,6 +51,12 @@ fn with_a_failed_page(of: fn(&mut Watched) -> &mut Fault, usable: bool, seed: u6
         assert!(advance(&mut deployment, &mut sequences), "no rank is lost, seed {seed}");
     }
     assert!(!fault.is_due(), "pages have moved, seed {seed}");
+    // A move that failed in the last of these steps is tried again after them.
+    deployment.settle(|Deployment { reports, .. }| {
+        let failed = reports.iter().position(|report| matches!(report, Report::Aborted { .. }));
+        let ended = |report: &Report| matches!(report, Report::Committed { .. } | Report::Dropped { .. });
+        failed.is_none_or(|failed| reports[failed..].iter().any(ended))
+    });
     assert_eq!((deployment.fleet.generation(), &*deployment.losses), (1, &[][..]), "seed {seed}");
     let tokens = sequences.iter().map(|sequence| sequence.output().to_vec()).collect();
     (std::mem::take(&mut deployment.reports), tokens)
