@@ -89,8 +89,9 @@ fn what_is_missing_is_said_in_one_sentence(emulator: &Emulator) -> Result<()> {
             command.env_remove("LD_LIBRARY_PATH");
         }
         command.envs(environment.iter().copied()).stderr(Stdio::piped());
-        let output = command.output();
-        Ok(runtime.block_on(async { tokio::time::timeout(PATIENCE, output).await }).context("it does not end")??)
+        // A process is started, and waited for, within the runtime alone.
+        let ended = runtime.block_on(async { tokio::time::timeout(PATIENCE, command.output()).await });
+        Ok(ended.context("it does not end")??)
     };
     let no_driver = "there is no CUDA driver: neither libcuda.so nor libcuda.so.1 is in the system's library folders";
     for (environment, has_driver, said) in [

@@ -64,7 +64,9 @@ impl Traits {
                 device(its)
             ));
         }
-        let layout = |device: &RankDevice| format!("{} bytes in {}", device.page_bytes, short(&device.page_layout));
+        let layout = |device: &RankDevice| {
+            format!("{} in {}", counted(device.page_bytes as usize, "byte"), short(&device.page_layout))
+        };
         if layout(mine) != layout(its) {
             return Err(format!(
                 "{rank} keeps an expert as {} and {other} as {}; run the same version everywhere",
