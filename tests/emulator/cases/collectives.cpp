@@ -135,14 +135,21 @@ CASE(ranks_that_wait_for_each_other_are_found) {
 
 CASE(a_rank_that_is_lost_is_seen_and_an_abort_ends_the_wait) {
   const Id id = make_id();
+  // The child ends when this is closed: not before it is waited for.
+  int end[2];
+  CHECK(pipe(end) == 0);
   const pid_t child = fork();
   if (child == 0) {
+    close(end[1]);
     Rank rank(id, 2, 1);
-    _exit(0);
+    char none;
+    _exit(read(end[0], &none, 1) == 0 ? 0 : 1);
   }
+  close(end[0]);
   Rank rank(id, 2, 0);
   const Address memory = rank.numbers(0, 16);
   OK(nccl("ncclRecv", at(memory), size_t{8}, u32, 1, rank.communicator, rank.device.stream));
+  close(end[1]);
   int state = success;
   while (state == success) OK(nccl("ncclCommGetAsyncError", rank.communicator, &state));
   EQUAL(state, 6);
@@ -150,7 +157,7 @@ CASE(a_rank_that_is_lost_is_seen_and_an_abort_ends_the_wait) {
   OK(nccl("ncclCommAbort", rank.communicator));
   OK(rank.device.synchronize());
   int status = 0;
-  CHECK(waitpid(child, &status, 0) == child);
+  CHECK(waitpid(child, &status, 0) == child && status == 0);
 }
 
 CASE(a_collective_on_memory_that_a_kernel_still_writes_is_found) {
