@@ -21,7 +21,7 @@ const RANKS: [usize; 4] = [1, 4, 16, 32];
 const SEQUENCES: usize = 64;
 const STEPS: u64 = 600;
 /// Rounds of each number of ranks; the least is told, since whatever disturbs only adds.
-const ROUNDS: usize = 2;
+const ROUNDS: usize = 10;
 
 /// How long ranks take for a step where they do not answer at once: a decode of a small model.
 const COMPUTES: Duration = Duration::from_millis(4);
@@ -32,7 +32,7 @@ const IDLE_STEPS: u64 = 400;
 /// Ranks that answer at once, of whose driver the most is asked.
 const MOST_RANKS: usize = RANKS[RANKS.len() - 1];
 /// Microseconds of the driver's thread for each of those and step: 2 ms a step of 256 ranks.
-const MOST_A_RANK_AND_STEP: f64 = 8.0;
+const MOST_A_RANK_AND_STEP: f64 = 10.0;
 /// Of a step, that ranks wait for the coordinator.
 const MOST_IDLE: f64 = 0.05;
 
