@@ -31,7 +31,7 @@ const IDLE_STEPS: u64 = 400;
 
 /// Ranks that answer at once, of whose driver the most is asked.
 const MOST_RANKS: usize = RANKS[RANKS.len() - 1];
-/// Microseconds of the driver's thread for each of those and step: 2 ms a step of 256 ranks.
+/// Microseconds of the driver's thread for each of those and step: 2.6 ms a step of 256 ranks.
 const MOST_A_RANK_AND_STEP: f64 = 10.0;
 /// Of a step, that ranks wait for the coordinator.
 const MOST_IDLE: f64 = 0.05;
