@@ -125,7 +125,9 @@ impl Queue<Cpu> for CpuQueue {
         out.set_len(batch.area.ids.len() * heads.query_width());
         let tokens = Tokens::of(&batch.area, heads, projected, out);
         let keys = tokens.keys();
-        let most = keys.div_ceil(self.threads.pieces(2 * keys * heads.query_width()));
+        // Each sequence is worth a thread, however few keys it has: the product before has woken them.
+        let pieces = self.threads.pieces(2 * keys * heads.query_width()).max(batch.area.spans.len());
+        let most = keys.div_ceil(pieces.max(1));
         self.threads.each(
             tokens,
             |tokens| tokens.halve(most),

@@ -67,7 +67,7 @@ impl Batch {
         }
         let vocabulary = logits.len() / rows;
         assert!(vocabulary <= self.limits.vocabulary, "a row of {vocabulary} logits");
-        let most = rows.div_ceil(threads.pieces(rows * PASSES * vocabulary));
+        let most = threads.rows(rows, PASSES * vocabulary);
         let questions = Questions {
             asked: &self.area.asked[first..first + rows],
             sampled: &mut self.sampled[first..first + rows],
