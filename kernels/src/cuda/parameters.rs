@@ -23,7 +23,7 @@ pub struct Kernel {
 /// How many blocks a kernel has. No result depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocks {
-    /// One.
+    /// A single one, since its threads hand over to each other.
     One,
     /// As many as the device runs at once; more than there is work is a waste.
     Any,

@@ -10,9 +10,9 @@ use super::failure::{Failure, check};
 /// What of the device's time a stream gets where several have work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Precedence {
-    /// Steps.
+    /// What steps get, since somebody waits for their tokens.
     First,
-    /// Everything else.
+    /// What page copies get, which nobody waits for.
     Last,
 }
 
