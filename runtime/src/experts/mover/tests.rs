@@ -64,13 +64,6 @@ fn bench(options: &Options) -> Bench {
         write(page, layer, expert);
         if readable == Checkpoint::Unreadable { Err(hole) } else { Ok(()) }
     });
-    let address = |rank: u32, moves: String| RankAddress {
-        rank: RankId(rank),
-        step: String::new(),
-        moves,
-        node: String::new(),
-        unit: String::new(),
-    };
     let (reports, received) = unbounded();
     let setup = MoverSetup {
         group: GROUP,
@@ -86,6 +79,11 @@ fn bench(options: &Options) -> Bench {
     };
     let (mover, staged) = Mover::start(setup).unwrap();
     Bench { secret, mover, pages, staged, reports: received, from_checkpoint, server }
+}
+
+/// A rank whose pages are there.
+fn address(rank: u32, moves: String) -> RankAddress {
+    RankAddress { rank: RankId(rank), step: String::new(), moves, node: String::new(), unit: String::new() }
 }
 
 fn serving(group: GroupId, secret: &Secret) -> Serving<Cpu> {

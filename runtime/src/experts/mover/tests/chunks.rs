@@ -85,13 +85,6 @@ fn stage(secret: &Secret, sources: [SocketAddr; 2], faults: Faults) -> (Result<u
     let expected = large().fingerprints().page();
     let pages = Pages::new(large_arena(), map(), HeldPages::<Cpu>::new(), 1).unwrap();
     let (reports, received) = unbounded();
-    let address = |rank: u32, moves: String| RankAddress {
-        rank: RankId(rank),
-        step: String::new(),
-        moves,
-        node: String::new(),
-        unit: String::new(),
-    };
     let setup = MoverSetup {
         group: GROUP,
         secret: secret.clone(),
