@@ -301,7 +301,7 @@ impl<R: Ranks> Driver<R> {
             self.end(id, SequenceError::OutgrowsCache { capacity });
         }
         self.group = Some(group);
-        let states = self.ranks.states();
+        let states = self.ranks.roll().states();
         let slots_per_rank = self.settings.rebalancer.map().shape().slots_per_rank;
         self.topology = Arc::new(Topology::named(states.iter().map(|rank| rank.node.as_str()), slots_per_rank));
         self.tell_rebalancer(Event::GroupFormed { generation });

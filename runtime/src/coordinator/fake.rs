@@ -17,7 +17,7 @@ use super::driver::{Driver, DriverSettings};
 use super::fleet::{FleetEvent, FormError, RankLost};
 use super::handle::DriverHandle;
 use super::metrics::DriverMetrics;
-use super::ranks::{RankGroup, Ranks};
+use super::ranks::{RankGroup, Ranks, Roll};
 use crate::experts::planner::Planner;
 use crate::experts::rebalance::{Rebalancer, Settings};
 use crate::protocol::{
@@ -192,17 +192,16 @@ impl Ranks for FakeRanks {
         }
     }
 
-    fn states(&self) -> Vec<RankState> {
-        (0..self.0.ranks as u32)
-            .map(|rank| RankState {
-                rank,
-                connected: true,
-                address: format!("moves:{rank}"),
-                node: "here".to_owned(),
-                device: "cpu (fake)".to_owned(),
-                memory: 1 << 30,
-            })
-            .collect()
+    fn roll(&self) -> Roll {
+        let member = |rank| RankState {
+            rank,
+            connected: true,
+            address: format!("moves:{rank}"),
+            node: "here".to_owned(),
+            device: "cpu (fake)".to_owned(),
+            memory: 1 << 30,
+        };
+        Roll { formed: true, members: (0..self.0.ranks as u32).map(|rank| Some(Arc::new(member(rank)))).collect() }
     }
 
     fn generation(&self) -> u64 {

@@ -23,13 +23,13 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use plan::ids::RankId;
-use plan::wire::{MapDocument, ModelIdentity, RankState};
+use plan::wire::{MapDocument, ModelIdentity};
 use thiserror::Error;
 
 pub use self::group::{Group, RankLost};
 pub use self::latest::Latest;
 use self::members::Members;
-use super::ranks::Ranks;
+use super::ranks::{Ranks, Roll};
 use crate::fabric::greeter::{Greeter, Stopper};
 use crate::fabric::secret::Secret;
 use crate::protocol::{MoveReport, ToRank};
@@ -175,8 +175,8 @@ impl Ranks for Fleet {
         self.members.order(rank, order);
     }
 
-    fn states(&self) -> Vec<RankState> {
-        self.members.states()
+    fn roll(&self) -> Roll {
+        self.members.roll()
     }
 
     fn generation(&self) -> u64 {

@@ -7,8 +7,9 @@ use plan::wire::{MapDocument, State};
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
+use super::ranks::Roll;
 use super::unread::{Postman, Unread, UpdateSender, Updates, updates};
-use crate::experts::rebalance::{Refusal, Seen, Serving};
+use crate::experts::rebalance::{Refusal, Seen, Service};
 use crate::protocol::TokenScore;
 use crate::room::Room;
 use crate::scheduler::{Finish, LOSSES_IN_A_ROW, LOSSES_IN_ALL, NewSequence, SubmitError};
@@ -115,14 +116,16 @@ pub struct Look {
     /// The rebalancer.
     pub seen: Seen,
     /// What is beside it.
-    pub serving: Serving,
+    pub service: Service,
+    /// The ranks.
+    pub roll: Roll,
 }
 
 impl Look {
     /// The state as the admin API tells it.
     #[must_use]
     pub fn state(self) -> State {
-        self.seen.state(self.serving)
+        self.seen.state(self.service, self.roll.states())
     }
 }
 

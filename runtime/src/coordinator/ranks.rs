@@ -1,5 +1,7 @@
 //! The ranks as the driver sees them. [`Fleet`](super::fleet::Fleet) is the real thing; tests script their own.
 
+use std::sync::Arc;
+
 use plan::ids::RankId;
 use plan::wire::{MapDocument, RankState};
 
@@ -24,11 +26,40 @@ pub trait Ranks: Send + 'static {
     /// Sends an order of the move path; one for a rank that is gone is dropped, and its group is lost anyway.
     fn order(&self, rank: RankId, order: ToRank);
 
-    /// Every rank, in order.
-    fn states(&self) -> Vec<RankState>;
+    /// Who is registered now.
+    fn roll(&self) -> Roll;
 
     /// The number of the last group, formed, being formed or lost; 0 before the first.
     fn generation(&self) -> u64;
+}
+
+/// Who was registered at one moment. It shares what is known of each rank, so that the thread that runs steps only gives it:
+/// whoever asks makes the document.
+#[derive(Clone, Debug)]
+pub struct Roll {
+    /// Whether they are a group.
+    pub formed: bool,
+    /// What is known of each, `[ranks]`.
+    pub members: Vec<Option<Arc<RankState>>>,
+}
+
+impl Roll {
+    /// Every rank, in order.
+    #[must_use]
+    pub fn states(&self) -> Vec<RankState> {
+        let state = |(rank, member): (usize, &Option<Arc<RankState>>)| match member {
+            Some(member) => RankState { connected: self.formed, ..RankState::clone(member) },
+            None => RankState {
+                rank: rank as u32,
+                connected: false,
+                address: String::new(),
+                node: String::new(),
+                device: String::new(),
+                memory: 0,
+            },
+        };
+        self.members.iter().enumerate().map(state).collect()
+    }
 }
 
 /// A group of ranks.

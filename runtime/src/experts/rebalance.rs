@@ -29,7 +29,7 @@ use plan::words::counted;
 pub use self::contract::{AbortReason, Effect, Event, Goal, PlanOutcome, PlanRequest, Refusal, Report, Settings};
 use self::in_force::{Hashed, InForce};
 use self::moves::{InFlight, Moment, Moves, page_count, receivers};
-pub use self::seen::{Seen, Serving};
+pub use self::seen::{Seen, Service};
 pub use self::window::ClosedWindow;
 use self::window::Windows;
 use crate::bounds::OutOfBounds;

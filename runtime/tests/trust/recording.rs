@@ -114,7 +114,7 @@ fn no_page_is_given_to_who_has_recorded_how_a_group_came_together_or_knows_the_d
     let (deployment, recorder) = recorded(&two_ranks());
     let group = recorder.recordings.lock().unwrap().iter().find_map(|said| group_of(said)).unwrap();
     let drawn = recorder.heard.lock().unwrap().iter().find_map(|heard| drawn_for(heard)).unwrap();
-    for (number, rank) in deployment.fleet.states().iter().enumerate() {
+    for (number, rank) in deployment.fleet.roll().states().iter().enumerate() {
         let (from, to) = (RankId(1 - number as u32), RankId(number as u32));
         let ask =
             |group, secret: &Secret| call(&rank.address, "it", (Purpose::Moves { group, from, to }, secret), PATIENCE);

@@ -4,7 +4,7 @@ use plan::wire::MapDocument;
 
 use super::{Driver, Ranks};
 use crate::coordinator::handle::{AdminCommand, AdminError, Look};
-use crate::experts::rebalance::{Rebalancer, Serving};
+use crate::experts::rebalance::{Rebalancer, Service};
 use crate::experts::recorder::Recorder;
 
 impl<R: Ranks> Driver<R> {
@@ -12,7 +12,8 @@ impl<R: Ranks> Driver<R> {
     pub(super) fn administer(&mut self, command: AdminCommand) {
         match command {
             AdminCommand::Look(reply) => {
-                let _ = reply.send(Look { seen: self.settings.rebalancer.seen(), serving: self.serving() });
+                let (seen, roll) = (self.settings.rebalancer.seen(), self.ranks.roll());
+                let _ = reply.send(Look { seen, service: self.service(), roll });
             }
             AdminCommand::ApplyMap(map, reply) => {
                 let _ = reply.send(self.apply_map(&map));
@@ -23,11 +24,10 @@ impl<R: Ranks> Driver<R> {
         }
     }
 
-    fn serving(&self) -> Serving {
-        Serving {
+    fn service(&self) -> Service {
+        Service {
             ready: self.group.is_some(),
             generation: self.ranks.generation(),
-            ranks: self.ranks.states(),
             static_map: self.settings.static_map,
             failure: self.failure.clone(),
             trouble: self.settings.recorder.as_ref().and_then(Recorder::trouble),

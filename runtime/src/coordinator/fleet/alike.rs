@@ -60,8 +60,8 @@ impl Traits {
         if mine.kind != its.kind {
             return Err(format!(
                 "{rank} computes on {} and {other} on {}; give all ranks devices of one kind, with the same --backend",
-                device(mine),
-                device(its)
+                device_name(mine),
+                device_name(its)
             ));
         }
         let layout = |device: &RankDevice| {
@@ -86,7 +86,7 @@ impl Traits {
 }
 
 /// A device as people are told of it.
-pub(super) fn device(RankDevice { kind, name, .. }: &RankDevice) -> String {
+pub(super) fn device_name(RankDevice { kind, name, .. }: &RankDevice) -> String {
     format!("{} ({})", short(kind), short(name))
 }
 

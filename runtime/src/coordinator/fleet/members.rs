@@ -4,7 +4,7 @@
 pub(super) mod formation;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -13,8 +13,9 @@ use plan::wire::RankState;
 
 use self::formation::Formation;
 use super::agreement::Agreement;
-use super::alike::{Traits, device};
+use super::alike::Traits;
 use super::{FleetEvent, FleetSettings, Latest};
+use crate::coordinator::ranks::Roll;
 use crate::fabric::framing::Closer;
 use crate::protocol::{MoveReport, ProcessId, RankAddress, ToRank, TransactionId};
 
@@ -41,6 +42,8 @@ pub(super) struct Member {
     pub closer: Closer,
     /// When it last said something.
     pub heard: Instant,
+    /// What is told of it, but for whether it is in a group.
+    pub shown: Arc<RankState>,
     /// The transactions of which it has been told to stage and has not reported: one report of each is heard.
     pub owed: BTreeSet<TransactionId>,
 }
@@ -112,9 +115,8 @@ impl Members {
         Self::check_alike(&state, &member)?;
         // Its signs of life during the wait are still unread.
         member.heard = Instant::now();
-        let (address, device) = (&member.address, device(&member.traits.device));
-        let memory = member.traits.device.memory;
-        tracing::info!(%rank, address = address.moves, node = address.node, device, memory, "rank registered");
+        let RankState { rank: _, connected: _, address, node, device, memory } = &*member.shown;
+        tracing::info!(%rank, address, node, device, memory, "rank registered");
         state.members[rank.index()] = Some(member);
         state.kept[rank.index()] = None;
         if state.failures.remove(&rank).is_some() {
@@ -304,18 +306,11 @@ impl Members {
         }
     }
 
-    pub fn states(&self) -> Vec<RankState> {
+    pub fn roll(&self) -> Roll {
         let state = self.lock();
         let formed = matches!(state.formation, Formation::Formed { .. });
-        let describe = |(rank, member): (usize, &Option<Member>)| RankState {
-            rank: rank as u32,
-            connected: formed && member.is_some(),
-            address: member.as_ref().map(|member| member.address.moves.clone()).unwrap_or_default(),
-            node: member.as_ref().map(|member| member.address.node.clone()).unwrap_or_default(),
-            device: member.as_ref().map(|member| device(&member.traits.device)).unwrap_or_default(),
-            memory: member.as_ref().map(|member| member.traits.device.memory).unwrap_or_default(),
-        };
-        state.members.iter().enumerate().map(describe).collect()
+        let shown = |member: &Option<Member>| member.as_ref().map(|member| Arc::clone(&member.shown));
+        Roll { formed, members: state.members.iter().map(shown).collect() }
     }
 
     pub fn generation(&self) -> u64 {

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use plan::ids::RankId;
-use plan::wire::ModelIdentity;
+use plan::wire::{ModelIdentity, RankState};
 use plan::words::counted;
 
-use super::alike::Traits;
+use super::alike::{Traits, device_name};
 use super::members::formation::Loaded;
 use super::members::{Member, Members};
 use crate::fabric::framing::{CUT_AFTER, Closer, Connection, ConnectionError};
@@ -174,10 +174,18 @@ fn introduce(
             let unit = device.unit.clone();
             let traits = Traits { block_tokens, device: *device };
             traits.check(rank)?;
+            let shown = Arc::new(RankState {
+                rank: rank.0,
+                connected: false,
+                address: move_address.clone(),
+                node: node.clone(),
+                device: device_name(&traits.device),
+                memory: traits.device.memory,
+            });
             let address = RankAddress { rank, step: step_address, moves: move_address, node, unit };
             let heard = Instant::now();
             let owed = BTreeSet::new();
-            members.register(Member { process, address, traits, outbox, closer, heard, owed })?;
+            members.register(Member { process, address, traits, shown, outbox, closer, heard, owed })?;
             Ok((rank, process))
         }
         FromRank::Failed { process, rank, reason } => {

@@ -10,15 +10,13 @@ use plan::wire::{self, MapDocument, ModelIdentity, MoveTotals, RecordedMap, Wind
 use super::in_force::Hashed;
 use super::{ClosedWindow, Phase, Rebalancer, documents};
 
-/// What the coordinator knows beside the rebalancer and [`wire::State`] tells too.
+/// How the coordinator serves, beside what the rebalancer does, as [`wire::State`] tells it.
 #[derive(Clone, Debug)]
-pub struct Serving {
+pub struct Service {
     /// [`wire::State::ready`].
     pub ready: bool,
     /// [`wire::State::generation`].
     pub generation: u64,
-    /// [`wire::State::ranks`].
-    pub ranks: Vec<wire::RankState>,
     /// [`wire::State::static_map`].
     pub static_map: bool,
     /// [`wire::State::failure`].
@@ -145,8 +143,8 @@ impl Seen {
 
     /// Everything, as the admin API tells it.
     #[must_use]
-    pub fn state(&self, serving: Serving) -> wire::State {
-        let Serving { ready, generation, ranks, static_map, failure, trouble } = serving;
+    pub fn state(&self, service: Service, ranks: Vec<wire::RankState>) -> wire::State {
+        let Service { ready, generation, static_map, failure, trouble } = service;
         let degraded = [self.degraded.as_deref(), trouble.as_deref()].into_iter().flatten().collect::<Vec<_>>();
         let recorded_hash = |recorded: &Hashed<RecordedMap>| recorded.hash(|recorded| recorded.map.content_hash());
         wire::State {

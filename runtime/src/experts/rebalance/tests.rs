@@ -225,9 +225,8 @@ fn settings_out_of_range_are_refused() {
 #[test]
 fn the_state_tells_what_the_admin_api_promises() {
     let (driven, _) = Driven::moving(settings());
-    let serving =
-        Serving { ready: true, generation: 1, ranks: Vec::new(), static_map: false, failure: None, trouble: None };
-    insta::assert_yaml_snapshot!(driven.rebalancer.seen().state(serving.clone()));
-    let troubled = Serving { trouble: Some("maps cannot be recorded".to_owned()), ..serving };
-    assert_eq!(driven.rebalancer.seen().state(troubled).degraded.as_deref(), Some("maps cannot be recorded"));
+    let service = Service { ready: true, generation: 1, static_map: false, failure: None, trouble: None };
+    insta::assert_yaml_snapshot!(driven.rebalancer.seen().state(service.clone(), Vec::new()));
+    let troubled = Service { trouble: Some("maps cannot be recorded".to_owned()), ..service };
+    assert_eq!(driven.rebalancer.seen().state(troubled, Vec::new()).degraded.as_deref(), Some("maps cannot be recorded"));
 }

@@ -10,8 +10,8 @@ fn a_group_forms_when_every_rank_is_there_and_runs_steps_on_all_of_them() {
     ranks.insert(0, Rank::join(&fleet, 0));
     let (mut group, steps) = formed(&fleet, &events, &mut ranks);
     assert_eq!((group.generation(), group.caches()), (1, vec![CacheSize { blocks: 8, block_tokens: 16 }; 2]));
-    assert!(fleet.states().iter().all(|rank| rank.connected));
-    assert_eq!(fleet.states().iter().map(|rank| rank.node.as_str()).collect::<Vec<_>>(), ["node-0", "node-1"]);
+    assert!(fleet.roll().states().iter().all(|rank| rank.connected));
+    assert_eq!(fleet.roll().states().iter().map(|rank| rank.node.as_str()).collect::<Vec<_>>(), ["node-0", "node-1"]);
     let workers = steps.into_iter().map(|mut steps| {
         std::thread::spawn(move || {
             let step: Step = steps.receive().unwrap();
@@ -33,7 +33,7 @@ fn a_group_forms_when_every_rank_is_there_and_runs_steps_on_all_of_them() {
 fn ranks_that_are_not_alike_are_refused_before_any_is_told_to_load() {
     let (fleet, events) = fleet(2, PATIENCE);
     let _first = Rank::join(&fleet, 0);
-    wait_until("the first is registered", || !fleet.states()[0].address.is_empty());
+    wait_until("the first is registered", || !fleet.roll().states()[0].address.is_empty());
     let refuse = |change: fn(&mut u32, &mut RankDevice)| {
         let change = |message: &mut FromRank| match message {
             FromRank::Register { block_tokens, device, .. } => change(block_tokens, device),
@@ -52,7 +52,7 @@ fn ranks_that_are_not_alike_are_refused_before_any_is_told_to_load() {
         _ => unreachable!(),
     });
     assert!(matches!(next(&events), FleetEvent::Complete));
-    let said = fleet.states().into_iter().map(|rank| (rank.device, rank.memory)).collect::<Vec<_>>();
+    let said = fleet.roll().states().into_iter().map(|rank| (rank.device, rank.memory)).collect::<Vec<_>>();
     assert_eq!(said, [("cpu (AVX2)".to_owned(), 1 << 30), ("cpu (AVX-512)".to_owned(), 7)]);
 }
 

@@ -40,7 +40,7 @@ fn a_process_takes_over_a_rank_whose_old_process_is_dead() {
     let mut second = Rank::register(&fleet, 0, 99, |_| {});
     assert!(matches!(next(&events), FleetEvent::Complete));
     fleet.members.lose_silent(Instant::now());
-    assert_eq!(fleet.states()[0].address, "moves:0", "its silence begins when it is taken in");
+    assert_eq!(fleet.roll().states()[0].address, "moves:0", "its silence begins when it is taken in");
     fleet.form(&map(1), 0).unwrap();
     second.form();
     assert!(matches!(next(&events), FleetEvent::Formed(_)));

@@ -159,5 +159,5 @@ fn a_rank_that_leaves_its_group_is_lost_with_what_it_says_of_it() {
         other => panic!("a loss was expected, not {other:?}"),
     }
     drop(steps);
-    assert!(fleet.states().iter().all(|rank| rank.address.is_empty()));
+    assert!(fleet.roll().states().iter().all(|rank| rank.address.is_empty()));
 }

@@ -120,8 +120,7 @@ fn a_step_that_is_sent_while_another_commits_goes_on_from_its_epoch() {
 
 #[test]
 fn who_looks_at_a_map_sees_it_as_it_was_and_the_next_has_a_hash_of_its_own() {
-    let serving =
-        Serving { ready: true, generation: 1, ranks: Vec::new(), static_map: false, failure: None, trouble: None };
+    let service = Service { ready: true, generation: 1, static_map: false, failure: None, trouble: None };
     let (mut driven, started) = Driven::moving(settings());
     let hash = |map: &ExpertMap| MapDocument::new(model(), map).content_hash();
     let before = driven.rebalancer.seen();
@@ -129,7 +128,7 @@ fn who_looks_at_a_map_sees_it_as_it_was_and_the_next_has_a_hash_of_its_own() {
     driven.step();
     let after = driven.rebalancer.seen();
     assert_eq!(before.map_document(), MapDocument::new(model(), &start()));
-    let states = [before, after].map(|seen| seen.state(serving.clone()));
+    let states = [before, after].map(|seen| seen.state(service.clone(), Vec::new()));
     assert_eq!(states.map(|state| (state.epoch, state.map_hash)), [(0, hash(&start())), (2, hash(&exchanged()))]);
     // A map that nobody else holds is changed where it is, and its hash with it.
     driven.apply_map(start());
@@ -137,5 +136,5 @@ fn who_looks_at_a_map_sees_it_as_it_was_and_the_next_has_a_hash_of_its_own() {
     let back = driven.started();
     driven.stage_all(&back[started.len()..]);
     driven.step();
-    assert_eq!(driven.rebalancer.seen().state(serving).map_hash, hash(&start()));
+    assert_eq!(driven.rebalancer.seen().state(service, Vec::new()).map_hash, hash(&start()));
 }
