@@ -125,7 +125,7 @@ fn run(deployment: &mut Deployment, steps: usize) -> Cost {
         let answers: Vec<StepDone> = deployment.step(batches).expect("no rank is lost");
         for (rank, answer) in answers.iter().enumerate() {
             experts[rank] += f64::from(answer.timing.experts) / 1e6;
-            pairs[rank] += answer.slot_pairs.iter().copied().map(f64::from).sum::<f64>();
+            pairs[rank] += answer.slot_pairs.sum() as f64;
         }
     }
     let (most, mean) = (

@@ -5,6 +5,7 @@
 //! ([`ToRank`], [`FromRank`]), so nothing on it can delay one.
 
 mod sequences;
+mod slot_pairs;
 
 use std::borrow::Cow;
 
@@ -14,10 +15,11 @@ use plan::wire::{MapDocument, ModelIdentity};
 use serde::{Deserialize, Serialize};
 
 pub use self::sequences::{Batch, NotKnown, SequenceStep, SequenceWork, Sequences, Tokens};
+pub use self::slot_pairs::SlotPairs;
 use crate::fabric::secret::Drawn;
 
 /// Version of this protocol; coordinator and ranks of one group must be of one version.
-pub const PROTOCOL: u16 = 9;
+pub const PROTOCOL: u16 = 10;
 
 /// The first version whose members prove themselves: what came before begins a connection otherwise.
 pub const FIRST_THAT_PROVES: u16 = 4;
@@ -327,8 +329,8 @@ pub struct StepDone {
     pub number: u64,
     /// One entry for each sequence of the batch, in its order.
     pub outputs: Vec<SequenceOutput>,
-    /// (token, expert) pairs that this rank computed in each of its slots, `[layers, slots_per_rank]`.
-    pub slot_pairs: Vec<u32>,
+    /// What this rank computed in each of its slots.
+    pub slot_pairs: SlotPairs,
     /// Where the step's time went, microseconds.
     pub timing: StepTiming,
 }

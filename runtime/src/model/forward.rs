@@ -30,7 +30,7 @@ use super::config::Config;
 use super::{sampling, weights};
 use crate::fabric::FabricError;
 use crate::fabric::exchange::Exchange;
-use crate::protocol::{SequenceOutput, SequenceStep};
+use crate::protocol::{SequenceOutput, SequenceStep, SlotPairs};
 
 /// Rows of logits that are held at once; a scored prompt may want many.
 const LOGIT_ROWS: usize = 64;
@@ -64,8 +64,8 @@ enum FeedForward<B: Backend> {
 pub struct StepOutcome {
     /// One for each sequence of the batch, in its order.
     pub outputs: Vec<SequenceOutput>,
-    /// (token, expert) pairs that this rank computed in each of its slots, `[layers, slots_per_rank]`.
-    pub slot_pairs: Vec<u32>,
+    /// What this rank computed in each of its slots.
+    pub slot_pairs: SlotPairs,
 }
 
 /// Where a forward pass spent time beside attention.
@@ -193,7 +193,7 @@ impl<B: Backend> Model<B> {
     pub fn collect(&self, batch: &[SequenceStep], workspace: &Workspace<B>) -> Result<StepOutcome, DeviceError> {
         let collected = self.queue.collect(&workspace.batch, &workspace.slots)?;
         let outputs = sampling::outputs(batch, self.config.vocabulary, &collected);
-        Ok(StepOutcome { outputs, slot_pairs: collected.pairs.into_owned() })
+        Ok(StepOutcome { outputs, slot_pairs: SlotPairs::from(&*collected.pairs) })
     }
 
     /// A whole step, over a batch and with the routing of the layers where that changes. `enqueued` gets its place on the queue before it

@@ -151,7 +151,13 @@ fn messages_that_are_changed_on_their_way_are_read_as_some_message_or_as_none() 
         no_numbers: false,
     };
     let timing = StepTiming { total: 900, commit: 10, exchange: 300, experts: 400 };
-    let done = StepDone { generation: 3, number: 70, outputs: vec![output; 2], slot_pairs: vec![9; 16], timing };
+    let done = StepDone {
+        generation: 3,
+        number: 70,
+        outputs: vec![output; 2],
+        slot_pairs: SlotPairs::from(&[9; 16][..]),
+        timing,
+    };
     fuzz(&done, &mut random);
     fuzz(&PageRequest { generation: 3, layer: LayerId(1), expert: ExpertId(4), from: 7 }, &mut random);
     fuzz(&PageHead { chunks: vec![1, u128::MAX] }, &mut random);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use plan::words::counted;
 
-use crate::protocol::{SequenceOutput, SequenceWork, StepDone, StepTiming, TokenScore};
+use crate::protocol::{SequenceOutput, SequenceWork, SlotPairs, StepDone, StepTiming, TokenScore};
 
 /// By how much a log-probability may be above 0: the sum of many roundings.
 const ROUNDING: f32 = 1e-3;
@@ -39,7 +39,7 @@ impl Expected {
             2 * NUMBER + (step.score.len() + 1) * score
         };
         let sequences: usize = work.iter().map(of_sequence).sum();
-        8 * NUMBER + sequences + self.layers * self.slots_per_rank * NUMBER
+        9 * NUMBER + sequences + self.layers * self.slots_per_rank * size_of::<u32>()
     }
 
     /// Why an answer cannot be right, if it cannot. `tokens` is how many all ranks together had; `elapsed` how long ago the
@@ -89,32 +89,28 @@ impl Expected {
         (score.top.len() != top).then(|| format!("{} best tokens instead of {top}", score.top.len()))
     }
 
-    fn wrong_pairs(&self, pairs: &[u32], tokens: usize) -> Option<String> {
-        let slots = self.layers * self.slots_per_rank;
-        if pairs.len() != slots {
-            return Some(format!("pairs of {} instead of {slots}", counted(pairs.len(), "slot")));
+    fn wrong_pairs(&self, pairs: &SlotPairs, tokens: usize) -> Option<String> {
+        let (found, slots) = (pairs.slots(), self.layers * self.slots_per_rank);
+        if found != slots {
+            return Some(format!("pairs of {} instead of {slots}", counted(found, "slot")));
         }
         // A slot computes a token once.
-        let too_many = |&&pairs: &&u32| pairs as usize > tokens;
-        let (most, pairs) = (counted(tokens, "token"), pairs.iter().find(too_many)?);
-        Some(format!("{} in a slot of a step of {most}", counted(*pairs as usize, "pair")))
+        let most = pairs.most() as usize;
+        let words = || format!("{} in a slot of a step of {}", counted(most, "pair"), counted(tokens, "token"));
+        (most > tokens).then(words)
     }
 
     /// Why the answers of all ranks do not fit together, if they do not: every token goes to its experts in every layer.
     pub fn wrong_sum(&self, answers: &[StepDone], tokens: usize) -> Option<String> {
         let expected = (tokens * self.top_k) as u64;
-        (0..self.layers).find_map(|layer| {
-            let of_rank = |done: &StepDone| -> u64 {
-                let slots = &done.slot_pairs[layer * self.slots_per_rank..][..self.slots_per_rank];
-                slots.iter().map(|&pairs| u64::from(pairs)).sum()
-            };
-            let found: u64 = answers.iter().map(of_rank).sum();
-            let words = || {
-                let found = counted(found as usize, "pair");
-                format!("the ranks together computed {found} in layer {layer} instead of {expected}")
-            };
-            (found != expected).then(words)
-        })
+        let mut sums = vec![0; self.layers * self.slots_per_rank];
+        for done in answers {
+            done.slot_pairs.add_to(&mut sums);
+        }
+        let of_layers = sums.chunks(self.slots_per_rank).map(|slots| slots.iter().sum::<u64>());
+        let (layer, found) = of_layers.enumerate().find(|&(_, found)| found != expected)?;
+        let found = counted(found as usize, "pair");
+        Some(format!("the ranks together computed {found} in layer {layer} instead of {expected}"))
     }
 }
 
@@ -165,7 +161,7 @@ mod tests {
         };
         let second = SequenceOutput { sequence: SequenceId(9), token: None, scores: Vec::new(), no_numbers: false };
         let timing = StepTiming { total: 100, commit: 1, exchange: 50, experts: 40 };
-        let slot_pairs = vec![4, 0, 4, 2, 2, 4];
+        let slot_pairs = SlotPairs::from(&[4, 0, 4, 2, 2, 4][..]);
         StepDone { generation: 1, number: 1, outputs: vec![first, second], slot_pairs, timing }
     }
 
@@ -211,8 +207,8 @@ mod tests {
                 done.outputs[0].token = Some(TokenScore { top: vec![(7, 0.0), (u32::MAX, -1.0)], ..score(7) });
             }),
             wrong(|done| done.outputs[0].token = Some(TokenScore { top: vec![(7, 0.0)], ..score(7) })),
-            wrong(|done| done.slot_pairs.truncate(5)),
-            wrong(|done| done.slot_pairs[3] = 5),
+            wrong(|done| done.slot_pairs = SlotPairs::from(&[4, 0, 4, 2, 2][..])),
+            wrong(|done| done.slot_pairs = SlotPairs::from(&[4, 0, 4, 5, 2, 4][..])),
             wrong(|done| done.timing.total = 10_000_000),
             wrong(|done| done.timing.commit = u32::MAX),
         ];
@@ -222,7 +218,7 @@ mod tests {
     #[test]
     fn every_token_goes_to_its_experts_in_every_layer() {
         let mut other = done();
-        other.slot_pairs[4] = 1;
+        other.slot_pairs = SlotPairs::from(&[4, 0, 4, 2, 1, 4][..]);
         let reason = EXPECTED.wrong_sum(&[other], TOKENS).unwrap();
         assert_eq!(reason, "the ranks together computed 7 pairs in layer 1 instead of 8");
     }

@@ -185,7 +185,7 @@ fn introduce(
             let address = RankAddress { rank, step: step_address, moves: move_address, node, unit };
             let heard = Instant::now();
             let owed = BTreeSet::new();
-            members.register(Member { process, address, traits, shown, outbox, closer, heard, owed })?;
+            members.register(Member { process, address, traits, outbox, closer, heard, shown, owed })?;
             Ok((rank, process))
         }
         FromRank::Failed { process, rank, reason } => {

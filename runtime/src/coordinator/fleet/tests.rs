@@ -171,7 +171,7 @@ fn formed(fleet: &Fleet, events: &Receiver<FleetEvent>, ranks: &mut [Rank]) -> (
 /// To a step of no sequences, on a rank of `slots` slots.
 fn answer(step: &Step, slots: usize) -> StepDone {
     let (generation, number) = (step.generation, step.number);
-    let slot_pairs = vec![0; slots];
+    let slot_pairs = std::iter::repeat_n(0, slots).collect();
     StepDone { generation, number, outputs: Vec::new(), slot_pairs, timing: StepTiming::default() }
 }
 

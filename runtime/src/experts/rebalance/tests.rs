@@ -16,7 +16,7 @@ use plan::topology::Topology;
 use plan::wire::{self, MapDocument};
 
 use super::*;
-use crate::protocol::StepTiming;
+use crate::protocol::{SlotPairs, StepTiming};
 
 /// Two layers of 4 experts on 2 ranks of 2 slots: `[0 1 | 2 3]` in both.
 fn start() -> ExpertMap {
@@ -129,7 +129,7 @@ impl Driven {
             generation: 1,
             number: self.step,
             outputs: Vec::new(),
-            slot_pairs: pairs.clone(),
+            slot_pairs: SlotPairs::from(pairs.as_slice()),
             timing: StepTiming::default(),
         };
         let answers: Vec<StepDone> = self.pairs.iter().map(answer).collect();
@@ -228,5 +228,8 @@ fn the_state_tells_what_the_admin_api_promises() {
     let service = Service { ready: true, generation: 1, static_map: false, failure: None, trouble: None };
     insta::assert_yaml_snapshot!(driven.rebalancer.seen().state(service.clone(), Vec::new()));
     let troubled = Service { trouble: Some("maps cannot be recorded".to_owned()), ..service };
-    assert_eq!(driven.rebalancer.seen().state(troubled, Vec::new()).degraded.as_deref(), Some("maps cannot be recorded"));
+    assert_eq!(
+        driven.rebalancer.seen().state(troubled, Vec::new()).degraded.as_deref(),
+        Some("maps cannot be recorded")
+    );
 }

@@ -147,9 +147,7 @@ impl Window {
     fn count(&mut self, answers: &[StepDone]) {
         self.steps += 1;
         for (sums, answer) in self.slot_pairs.iter_mut().zip(answers) {
-            for (sum, &pairs) in sums.iter_mut().zip(&answer.slot_pairs) {
-                *sum += u64::from(pairs);
-            }
+            answer.slot_pairs.add_to(sums);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Steps, and groups that are lost in them.
 
 use super::*;
+use crate::protocol::SlotPairs;
 
 #[test]
 fn a_lost_rank_ends_its_group_and_the_next_has_a_higher_generation() {
@@ -65,8 +66,8 @@ fn a_rank_that_is_there_and_never_answers_a_step_is_lost_and_the_next_group_form
 fn a_rank_that_answers_wrongly_is_lost_with_the_reason() {
     type Wrong = (fn(&mut StepDone), &'static str);
     let wrong: [Wrong; 3] = [
-        (|done| done.slot_pairs.push(0), "pairs of 3 slots instead of 2"),
-        (|done| done.slot_pairs[0] = 7, "7 pairs in a slot of a step of 0 tokens"),
+        (|done| done.slot_pairs = SlotPairs::from(&[0; 5][..]), "pairs of 5 slots instead of 4"),
+        (|done| done.slot_pairs = SlotPairs::from(&[7, 0, 0, 0][..]), "7 pairs in a slot of a step of 0 tokens"),
         (|done| done.number += 1, "it answered step 2 of generation 1 instead"),
     ];
     for (change, expected) in wrong {
@@ -76,14 +77,12 @@ fn a_rank_that_answers_wrongly_is_lost_with_the_reason() {
         let worker = std::thread::spawn(move || {
             let step: Step = steps[0].receive().unwrap();
             let mut done = answer(&step, 4);
-            done.slot_pairs.truncate(4);
             change(&mut done);
             steps[0].send(&done).unwrap();
             steps
         });
         let error = group.run_step(1, vec![Batch::default()], &[]).unwrap_err();
-        let expected = expected.replace("3 slots instead of 2", "5 slots instead of 4");
-        assert!(error.reason.contains(&expected), "{error}");
+        assert!(error.reason.contains(expected), "{error}");
         assert!(matches!(next(&events), FleetEvent::Lost { generation: 1, rank: RankId(0), .. }));
         worker.join().unwrap();
     }

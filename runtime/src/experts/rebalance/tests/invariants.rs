@@ -204,7 +204,7 @@ impl World {
             generation: self.generation,
             number,
             outputs: Vec::new(),
-            slot_pairs: vec![1; 9],
+            slot_pairs: SlotPairs::from(&[1; 9][..]),
             timing: StepTiming::default(),
         };
         let answers: Vec<StepDone> = (0..3).map(answer).collect();
