@@ -2,7 +2,7 @@
 #include "rows.h"
 
 extern "C" KERNEL(128) combine(GRID_CONSTANT const CombineParameters p) {
-  SHARED(uint32_t, from, MOST_CHOSEN);
+  SHARED(const float*, from, MOST_CHOSEN);
   SHARED(float, weight, MOST_CHOSEN);
   const RoutingTables& routing = p.routing;
   const uint32_t rows = row_count(p.rows);
@@ -12,16 +12,23 @@ extern "C" KERNEL(128) combine(GRID_CONSTANT const CombineParameters p) {
       const size_t pair = static_cast<size_t>(row) * routing.top_k + threadIdx.x;
       const PairDestination to = routing.destinations[pair];
       // A rank that is not there was reported where it was chosen.
-      from[threadIdx.x] = to.rank == routing.rank ? routing.places[to.ordinal] : to.rank < routing.ranks ? routing.bases[to.rank] + to.ordinal : 0;
+      const bool is_here = to.rank == routing.rank || p.homes == nullptr;
+      const uint32_t rank = minimum(to.rank, routing.ranks - 1);
+      const uint32_t* begins = to.rank == routing.rank ? routing.places + to.ordinal : routing.bases + rank;
+      const uint32_t behind = to.rank == routing.rank ? 0 : to.ordinal;
+      const uint32_t home = p.home_each == 0 ? static_cast<uint32_t>(pair) : rank * p.home_each + to.ordinal;
+      const size_t place = to.rank >= routing.ranks ? 0 : is_here ? *begins + behind : home;
+      from[threadIdx.x] = (is_here ? p.results : p.homes) + place * p.width;
       weight[threadIdx.x] = routing.weights[pair];
     }
     block_barrier();
     float* out = p.out + static_cast<size_t>(row) * p.width;
     for (uint32_t i = threadIdx.x * 4; i < p.width; i += blockDim.x * 4) {
       float sum[4] = {}, there[4];
+#pragma unroll 4
       for (uint32_t j = 0; j < routing.top_k; ++j) {
         float result[4];
-        load_floats(p.results + static_cast<size_t>(from[j]) * p.width + i, result);
+        load_floats(from[j] + i, result);
         for (int c = 0; c < 4; ++c) sum[c] = multiply_add(weight[j], result[c], sum[c]);
       }
       load_floats(out + i, there);

@@ -82,7 +82,7 @@ struct StepSampled {
 };
 
 // What an error word says: the first of these that any kernel met.
-enum : uint32_t { ERROR_TOKEN = 1, ERROR_POSITION = 2, ERROR_BLOCK = 3, ERROR_EXPERT = 4, ERROR_SLOT = 5, ERROR_PAGE = 6, ERROR_STEP = 7, ERROR_PAIRS = 8 };
+enum : uint32_t { ERROR_TOKEN = 1, ERROR_POSITION = 2, ERROR_BLOCK = 3, ERROR_EXPERT = 4, ERROR_SLOT = 5, ERROR_PAGE = 6, ERROR_STEP = 7, ERROR_PAIRS = 8, ERROR_RANK = 9 };
 
 // ---- Routing.
 struct TableSlot {
@@ -317,14 +317,17 @@ struct GroupParameters {
   uint32_t unused;
 };
 
-// `combine`: adds to rows of `out` the results of their experts, in the order of the router.
+// `combine`: adds to rows of `out` the results of their experts, in the order of the router. Those that other ranks computed are in
+// `results`, from `bases` on, or, if there are `homes`, there: `[ranks][home_each]` in the order in which each rank was given its
+// pairs, or `[tokens][top_k]` if `home_each` is 0.
 struct CombineParameters {
   Rows rows;
   const float* results;
+  const float* homes;
   float* out;
   RoutingTables routing;
   uint32_t width;
-  uint32_t unused;
+  uint32_t home_each;
 };
 
 // `gather`: rows of x that are asked for; `rows` are of what is asked.
@@ -403,6 +406,80 @@ struct ComeHomeParameters {
   uint32_t row_count;
   uint32_t first_row;
   uint32_t from;
+};
+
+// ---- Rows between the devices of a group.
+// A pair that a rank gives another: the slot there, and which of the giver's pairs it is. The first of a list says in `index` how many
+// follow.
+struct GivenPair {
+  uint32_t index;
+  uint32_t home;
+};
+
+// Where a rank stores what is for another one: rows by the token, pairs by their ordinal, results by the place of their pair; and
+// the words that say that all of it is there, if that one waits for them.
+struct LinkPeer {
+  void* rows;
+  GivenPair* pairs;
+  float* homes;
+  uint32_t* given_flag;
+  uint32_t* home_flag;
+};
+
+// `peers` [ranks]; `given` [ranks][1 + pairs_between], by other ranks; `epoch`, how many layers were exchanged; `done`, blocks of a
+// kernel; `lost`, the rank that was given up, counted from 1. `in_order`: results go home in the order in which pairs came, not to the place of
+// their pair.
+struct LinkTables {
+  const LinkPeer* peers;
+  const GivenPair* given;
+  uint32_t* epoch;
+  uint32_t* done;
+  uint32_t* lost;
+  uint32_t pairs_between;
+  uint32_t in_order;
+};
+
+// `give_rows`: to every rank that computes something for them, this one too, rows in `kind` and their pairs, then the flag.
+struct GiveRowsParameters {
+  Rows rows;
+  const float* x;
+  RoutingTables routing;
+  LinkTables link;
+  uint32_t width;
+  uint32_t kind;
+};
+
+// `await_ranks` (one block, so that ranks of one device never keep each other out): until each of the others has set its flag to the
+// epoch. One that does not within `limit` nanoseconds, which the host may lower, is `told` to the host, counted from 1. `ends`: the
+// epoch has ended.
+struct AwaitParameters {
+  const uint32_t* flags;
+  const uint64_t* limit;
+  uint32_t* told;
+  uint32_t* error;
+  LinkTables link;
+  uint32_t ranks;
+  uint32_t rank;
+  uint32_t ends;
+  uint32_t unused;
+};
+
+// `take_pairs`: those that were given behind the own ones, by rows `[ranks][tokens]`, and where those of each rank begin.
+struct TakePairsParameters {
+  RoutingTables routing;
+  LinkTables link;
+  uint32_t* error;
+  uint32_t tokens;
+  uint32_t slots_here;
+};
+
+// `give_results`: of the pairs that were taken, to their homes, then the flag.
+struct GiveResultsParameters {
+  const float* results;
+  RoutingTables routing;
+  LinkTables link;
+  uint32_t width;
+  uint32_t unused;
 };
 
 // `copy`: bytes, both addresses and the number multiples of 4.

@@ -11,6 +11,7 @@ use crate::batch::StepLimits;
 use crate::device::{DeviceIdentity, DeviceMemory};
 use crate::error::DeviceError;
 use crate::fingerprint::{Fingerprinter, Fingerprints};
+use crate::link::Linking;
 use crate::queue::Queue;
 use crate::routing::{GroupShape, LayerRouting};
 use crate::tensor::{MatrixView, WeightKind};
@@ -127,6 +128,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// # Errors
     /// If it does not say.
     fn memory(&self) -> Result<Option<DeviceMemory>, DeviceError>;
+
+    /// How its rows get to the devices of other ranks with no host in between; none if they do not.
+    fn linking(&self) -> Option<&dyn Linking<Self>> {
+        None
+    }
 
     /// A queue for the calling thread.
     ///

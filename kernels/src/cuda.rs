@@ -14,6 +14,7 @@ mod context;
 mod driver;
 mod error;
 mod failure;
+mod link;
 mod memory;
 mod module;
 pub mod parameters;
@@ -38,6 +39,7 @@ use crate::batch::StepLimits;
 use crate::device::{DeviceIdentity, DeviceMemory};
 use crate::error::DeviceError;
 use crate::fingerprint::{Fingerprinter, Fingerprints};
+use crate::link::{LinkShape, Linking};
 use crate::routing::{GroupShape, LayerRouting};
 use crate::tensor::MatrixView;
 
@@ -114,7 +116,12 @@ impl Backend for Cuda {
     }
 
     fn step_bytes(limits: StepLimits, group: GroupShape, (experts, page): (usize, PageShape)) -> u64 {
-        let parts = [Batch::bytes(&limits, group, experts), Slots::bytes(group, experts), Routing::bytes(group, page)];
+        let parts = [
+            Batch::bytes(&limits, group, experts),
+            Slots::bytes(group, experts),
+            Routing::bytes(group, page),
+            link::bytes(LinkShape { group, page }),
+        ];
         parts.into_iter().fold(0, usize::saturating_add) as u64
     }
 
@@ -127,6 +134,10 @@ impl Backend for Cuda {
     fn memory(&self) -> Result<Option<DeviceMemory>, DeviceError> {
         let context = &self.shared.context;
         Ok(Some(DeviceMemory { total: context.memory, free: context.free_memory()? }))
+    }
+
+    fn linking(&self) -> Option<&dyn Linking<Self>> {
+        Some(self)
     }
 
     fn queue(&self) -> Result<CudaQueue, DeviceError> {

@@ -20,6 +20,7 @@ pub mod device;
 pub mod error;
 pub mod fingerprint;
 mod host;
+pub mod link;
 pub mod queue;
 pub mod routing;
 pub mod tensor;

@@ -206,7 +206,7 @@ fn run_steps<B: Backend>(
         let commit = started.elapsed();
         let Membership { workspace, exchange, mark, .. } = &mut *member;
         let enqueued = |place| *mark = Some(place);
-        let (outcome, forward) = model.step((&batch, changes), workspace, exchange, enqueued)?;
+        let (outcome, forward) = model.step((&batch, changes), workspace, &mut **exchange, enqueued)?;
         let StepOutcome { outputs, slot_pairs } = outcome;
         let timing = timing(started.elapsed(), commit, forward);
         let generation = member.generation();

@@ -7,6 +7,7 @@ pub mod greeter;
 pub mod handshake;
 pub mod in_process;
 pub mod mesh;
+pub mod neighbours;
 pub mod purpose;
 pub mod secret;
 
@@ -84,6 +85,14 @@ pub enum FabricError {
         rank: RankId,
         /// What it sent.
         reason: String,
+    },
+    /// A rank's device did not come to an exchange between devices.
+    #[error("{rank} gave no rows within {seconds} s: its device hangs, or its process")]
+    Silent {
+        /// The rank.
+        rank: RankId,
+        /// How long it was waited for.
+        seconds: u64,
     },
     /// The coordinator dissolved the group.
     #[error("the group was dissolved during an exchange")]

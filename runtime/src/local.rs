@@ -210,7 +210,7 @@ impl Worker {
     }
 
     fn command(&self, coordinator: SocketAddr) -> Command {
-        let DeviceArguments { backend, threads, kv_blocks, block_tokens } = self.device;
+        let DeviceArguments { backend, exchange, threads, kv_blocks, block_tokens } = self.device;
         let mut command = Command::new(&self.program);
         // The last word is this process's, which says in it why a rank cannot be kept running.
         command.env_remove(variable::TERMINATION_FILE);
@@ -225,6 +225,7 @@ impl Worker {
             ("--health-listen", "127.0.0.1:0".to_owned()),
             ("--advertise-address", "127.0.0.1".to_owned()),
             ("--secret-file", "/dev/stdin".to_owned()),
+            ("--exchange", exchange.to_string()),
             ("--threads", threads.to_string()),
             ("--block-tokens", block_tokens.to_string()),
         ] {
@@ -245,10 +246,12 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::fabric::exchange::means::Asked;
 
     #[test]
     fn a_rank_that_cannot_be_kept_running_has_the_last_word() {
-        let device = DeviceArguments { backend: None, threads: 1, kv_blocks: Some(4), block_tokens: 16 };
+        let device =
+            DeviceArguments { backend: None, exchange: Asked::Auto, threads: 1, kv_blocks: Some(4), block_tokens: 16 };
         let said = |program: &str| {
             let (program, secret) = (PathBuf::from(program), Secret::draw().unwrap());
             let worker = Worker { program, model: PathBuf::from("tiny"), rank: 3, device: device.clone(), secret };

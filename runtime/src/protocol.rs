@@ -16,10 +16,11 @@ use serde::{Deserialize, Serialize};
 
 pub use self::sequences::{Batch, NotKnown, SequenceStep, SequenceWork, Sequences, Tokens};
 pub use self::slot_pairs::SlotPairs;
+use crate::fabric::exchange::means::Means;
 use crate::fabric::secret::Drawn;
 
 /// Version of this protocol; coordinator and ranks of one group must be of one version.
-pub const PROTOCOL: u16 = 10;
+pub const PROTOCOL: u16 = 11;
 
 /// The first version whose members prove themselves: what came before begins a connection otherwise.
 pub const FIRST_THAT_PROVES: u16 = 4;
@@ -94,6 +95,8 @@ pub enum FromRank {
     Ready {
         /// The generation that it was told to connect.
         generation: u64,
+        /// How it exchanges rows with the others, if there are others.
+        exchange: Option<Means>,
     },
     /// What became of a transaction that this rank was told to stage.
     Moved(MoveReport),

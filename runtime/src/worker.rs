@@ -12,6 +12,7 @@ mod session;
 mod stop;
 mod weights;
 
+use std::any::Any;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -36,7 +37,9 @@ use crate::device::{Device, DeviceOptions, OnDevice};
 use crate::engine::Engine;
 use crate::experts::load::BeforeRead;
 use crate::experts::mover::{Faults, PageServer};
+use crate::fabric::exchange::means::Asked;
 use crate::fabric::mesh::StepPort;
+use crate::fabric::neighbours::{Key, Neighbours};
 use crate::fabric::secret::{Secret, random};
 use crate::memory::{self, CacheUse, Memory, Needs, RankPart, of_cache, of_shared};
 use crate::model::checkpoint::Checkpoint;
@@ -70,6 +73,10 @@ pub struct WorkerSettings {
     pub node: String,
     /// What it computes on.
     pub device: Device,
+    /// How it exchanges rows with other ranks.
+    pub exchange: Asked,
+    /// The ranks that are threads of its process: those whose settings have the same.
+    pub neighbours: Neighbours,
     /// Compute threads, where its device has threads.
     pub threads: usize,
     /// Blocks of its KV cache; its share of what memory there is if there is none.
@@ -201,6 +208,11 @@ fn listen(address: SocketAddr) -> Result<TcpListener, WorkerError> {
     TcpListener::bind(address).map_err(|source| WorkerError::Listen { address, source })
 }
 
+/// Where a host of this name or address is reached that listens there.
+fn reached(host: &str, address: SocketAddr) -> String {
+    if host.contains(':') { format!("[{host}]:{}", address.port()) } else { format!("{host}:{}", address.port()) }
+}
+
 impl<B: Backend> Worker<B> {
     fn start(
         settings: WorkerSettings,
@@ -226,6 +238,8 @@ impl<B: Backend> Worker<B> {
             let make = move || Ok::<_, WorkerError>(Model::load(engine_device, &loading)?);
             Engine::start(Box::new(make), observer, &engine_threads)
         });
+        let shared: Arc<dyn Any + Send + Sync> = Arc::clone(&device) as _;
+        settings.neighbours.share(Key::Device(reached(&settings.advertise_address, steps.address())), &shared);
         let weights = Weights::begin(Arc::clone(&checkpoint), start, metrics.clone(), settings.before_read.clone())?;
         Ok(Self {
             settings,
@@ -260,6 +274,7 @@ impl<B: Backend> Worker<B> {
                 SessionError::Refused { reason } => return Err(WorkerError::Refused { reason }),
                 SessionError::Memory(error) => return Err(WorkerError::Memory(error)),
                 SessionError::Start(error) => return Err(error),
+                SessionError::Exchange(refusal) => return Err(WorkerError::Exchange(refusal)),
                 SessionError::Load(error) if !error.is_worth_a_retry() => return Err(WorkerError::Experts(error)),
                 SessionError::Device(error) if !error.is_worth_a_retry() => return Err(WorkerError::Device(error)),
                 error if stop.cancel.is_cancelled() => tracing::info!(%error, "stopped"),
@@ -299,14 +314,7 @@ impl<B: Backend> Worker<B> {
 
     /// What this rank says of itself.
     fn registration(&self) -> FromRank {
-        let host = &self.settings.advertise_address;
-        let reach = |address: SocketAddr| {
-            if host.contains(':') {
-                format!("[{host}]:{}", address.port())
-            } else {
-                format!("{host}:{}", address.port())
-            }
-        };
+        let reach = |address| reached(&self.settings.advertise_address, address);
         FromRank::Register {
             process: self.process,
             rank: self.settings.rank,
@@ -350,6 +358,8 @@ mod tests {
             advertise_address: "127.0.0.1".to_owned(),
             node: "here".to_owned(),
             device: Device::default(),
+            exchange: Asked::default(),
+            neighbours: Neighbours::default(),
             threads: 1,
             kv_blocks: Some(4),
             block_tokens: 16,

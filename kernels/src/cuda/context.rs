@@ -93,6 +93,31 @@ impl Context {
         check("wait for its work", unsafe { sys::cuCtxSynchronize() })
     }
 
+    /// Lets kernels on it use the memory of another GPU, or of this one, which is so anyway.
+    ///
+    /// # Errors
+    /// If there is no way between them.
+    pub fn reach(&self, other: &Self) -> Result<(), DeviceError> {
+        if self.device == other.device {
+            return Ok(());
+        }
+        let mut can = 0;
+        // SAFETY: the pointer is to a local variable; both devices are the driver's.
+        let asked = unsafe { sys::cuDeviceCanAccessPeer(&raw mut can, self.device, other.device) };
+        check("ask which GPU's memory it may use", asked)?;
+        if can == 0 {
+            let (from, to) = (self.number, other.number);
+            return Err(DeviceError::Unusable { reason: format!("GPU {from} cannot use the memory of GPU {to}") });
+        }
+        self.bind()?;
+        // SAFETY: this context is current; the other is retained for as long as `other` lives, which whoever uses its memory holds.
+        let enabled = check("use the memory of another GPU", unsafe { sys::cuCtxEnablePeerAccess(other.handle, 0) });
+        match enabled {
+            Err(failure) if !failure.is_done() => Err(failure.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Bytes of memory that nobody uses now, and all.
     ///
     /// # Errors

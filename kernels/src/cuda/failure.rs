@@ -26,6 +26,11 @@ impl Failure {
         self.code == CUresult::CUDA_ERROR_OUT_OF_MEMORY
     }
 
+    /// Whether it was done before.
+    pub fn is_done(self) -> bool {
+        self.code == CUresult::CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED
+    }
+
     /// Whether there is no device at all.
     pub fn is_of_no_device(self) -> bool {
         matches!(self.code, CUresult::CUDA_ERROR_NO_DEVICE | CUresult::CUDA_ERROR_INVALID_DEVICE)

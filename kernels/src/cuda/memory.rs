@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytemuck::Pod;
 use cudarc::driver::sys;
@@ -62,7 +63,7 @@ pub(super) struct Mapped {
 
 // SAFETY: it is plain memory with one owner.
 unsafe impl Send for Mapped {}
-// SAFETY: through a shared reference it is only read, by copying.
+// SAFETY: through a shared reference it is only read, by copying, or used as atomic numbers.
 unsafe impl Sync for Mapped {}
 
 impl Mapped {
@@ -122,6 +123,35 @@ impl Mapped {
         let from = unsafe { self.host.as_ptr().add(start) };
         // SAFETY: all of it is there; the target is other memory, of bytes that may be anything.
         unsafe { ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
+    }
+}
+
+impl Mapped {
+    /// Puts a number there, `start` bytes from its beginning, also while the device reads it: it gets the old one or this.
+    ///
+    /// # Panics
+    /// If that is not within it, or not at a multiple of 8.
+    pub fn tell(&self, start: usize, value: u64) {
+        assert!(start.is_multiple_of(8) && start + 8 <= self.bytes, "8 bytes at {start} of {}", self.bytes);
+        // SAFETY: the range is inside of the memory (checked above).
+        let to = unsafe { self.host.as_ptr().add(start) };
+        // SAFETY: the driver gives memory that begins at a page, so the place is aligned; the memory lives as long as this, and no
+        // thread of the host uses the number otherwise.
+        let number = unsafe { AtomicU64::from_ptr(to.cast()) };
+        number.store(value, Ordering::Release);
+    }
+
+    /// The word that the device left there, `start` bytes from its beginning, also while it may leave another.
+    ///
+    /// # Panics
+    /// As [`Self::tell`].
+    pub fn heard(&self, start: usize) -> u32 {
+        assert!(start.is_multiple_of(8) && start + 8 <= self.bytes, "8 bytes at {start} of {}", self.bytes);
+        // SAFETY: as of `tell`.
+        let from = unsafe { self.host.as_ptr().add(start) };
+        // SAFETY: as of `tell`.
+        let word = unsafe { AtomicU32::from_ptr(from.cast()) };
+        word.load(Ordering::Acquire)
     }
 }
 

@@ -158,7 +158,7 @@ mirror! {
     GroupParameters { slots: SlotTables, routing: RoutingTables, error: Address, layer: u32, unused: u32, }
     /// Of [`COMBINE`].
     CombineParameters {
-        rows: Rows, results: Address, out: Address, routing: RoutingTables, width: u32, unused: u32,
+        rows: Rows, results: Address, homes: Address, out: Address, routing: RoutingTables, width: u32, home_each: u32,
     }
     /// Of [`GATHER`].
     GatherParameters { rows: Rows, x: Address, asked: Address, out: Address, width: u32, unused: u32, }
@@ -181,6 +181,27 @@ mirror! {
     ComeHomeParameters {
         values: Address, results: Address, routing: RoutingTables, width: u32, row_count: u32, first_row: u32, from: u32,
     }
+    /// A pair that a rank gives another.
+    GivenPair { index: u32, home: u32, }
+    /// Where a rank stores what is for another one.
+    LinkPeer { rows: Address, pairs: Address, homes: Address, given_flag: Address, home_flag: Address, }
+    /// A rank's end of a link.
+    LinkTables {
+        peers: Address, given: Address, epoch: Address, done: Address, lost: Address, pairs_between: u32, in_order: u32,
+    }
+    /// Of [`GIVE_ROWS`].
+    GiveRowsParameters {
+        rows: Rows, x: Address, routing: RoutingTables, link: LinkTables, width: u32, kind: u32,
+    }
+    /// Of [`AWAIT_RANKS`].
+    AwaitParameters {
+        flags: Address, limit: Address, told: Address, error: Address, link: LinkTables, ranks: u32, rank: u32,
+        ends: u32, unused: u32,
+    }
+    /// Of [`TAKE_PAIRS`].
+    TakePairsParameters { routing: RoutingTables, link: LinkTables, error: Address, tokens: u32, slots_here: u32, }
+    /// Of [`GIVE_RESULTS`].
+    GiveResultsParameters { results: Address, routing: RoutingTables, link: LinkTables, width: u32, unused: u32, }
     /// Of [`COPY`].
     CopyParameters { source: Address, target: Address, bytes: u64, }
     /// Of [`FINGERPRINT`].
@@ -265,6 +286,14 @@ kernels! {
     ARRIVE = "arrive"(ArriveParameters), 128, Any;
     /// Takes results from other ranks.
     COME_HOME = "come_home"(ComeHomeParameters), 128, Any;
+    /// Gives other ranks rows.
+    GIVE_ROWS = "give_rows"(GiveRowsParameters), 128, Any;
+    /// Waits for other ranks.
+    AWAIT_RANKS = "await_ranks"(AwaitParameters), 256, One;
+    /// Takes pairs that other ranks gave.
+    TAKE_PAIRS = "take_pairs"(TakePairsParameters), 256, Any;
+    /// Gives other ranks the results of their pairs.
+    GIVE_RESULTS = "give_results"(GiveResultsParameters), 128, Any;
     /// Copies bytes.
     COPY = "copy"(CopyParameters), 256, Any;
     /// Fingerprints of chunks.
@@ -313,6 +342,7 @@ pub const fn error_text(word: u32) -> &'static str {
         6 => "a slot points at a page that is not there",
         7 => "a step is larger than its memory",
         8 => "more pairs arrived than a step has",
+        9 => "another rank gave no rows in time",
         _ => "a kernel met something that it does not know",
     }
 }

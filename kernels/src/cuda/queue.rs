@@ -64,7 +64,7 @@ impl CudaQueue {
     }
 
     /// Puts a kernel on the queue that is worth so many blocks at most; none of no work.
-    fn launch<P: Parameters>(&self, kernel: &'static Kernel, work: usize, parameters: &P) {
+    pub(super) fn launch<P: Parameters>(&self, kernel: &'static Kernel, work: usize, parameters: &P) {
         self.launch_with(kernel, work, 0, parameters);
     }
 
@@ -83,6 +83,11 @@ impl CudaQueue {
         // on this queue that uses it out of order, and other queues have their own.
         let launched = unsafe { self.device.kernels.launch(&self.stream, launch, parameters) };
         self.keep(launched);
+    }
+
+    /// Where kernels of the step say what they met.
+    pub(super) const fn error(&self) -> Address {
+        self.error.get()
     }
 
     /// Room for what is between operations.

@@ -191,8 +191,21 @@ pub struct Routing {
     pub(super) own: Cell<Option<usize>>,
     /// Pairs that arrived.
     pub(super) arrived: usize,
+    /// Where rows and results are that came over a link, in a layer that was exchanged so.
+    pub(super) linked: Option<Linked>,
     /// Where the pages are of the slots of the layer that was grouped last.
     pub(super) page_of: Address,
+}
+
+/// What came over a link.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Linked {
+    /// Rows of all ranks' tokens, `[ranks][tokens][hidden]`, as products by the pages' weights read them.
+    pub rows: Address,
+    /// Results of this rank's pairs that others computed.
+    pub homes: Address,
+    /// How many of them each rank gives at most, in the order of its pairs; 0 if they are in the order of this rank's pairs.
+    pub home_each: u32,
 }
 
 impl Routing {
@@ -232,6 +245,7 @@ impl Routing {
             tokens: 0,
             own: Cell::new(None),
             arrived: 0,
+            linked: None,
             page_of: 0,
         })
     }
@@ -280,7 +294,7 @@ impl Routing {
 
     /// A layer begins with so many tokens. Where a rank is alone, all pairs are its own.
     pub(super) fn begin(&mut self, tokens: usize) {
-        (self.tokens, self.arrived) = (tokens, 0);
+        (self.tokens, self.arrived, self.linked) = (tokens, 0, None);
         self.own.set((self.group.ranks == 1).then(|| self.chosen()));
     }
 

@@ -71,6 +71,10 @@ pub struct RankState {
     /// Bytes of memory that its weights, pages and cache can have at most; 0 while that is not known, as of `device`.
     #[serde(default)]
     pub memory: u64,
+    /// How it exchanges rows with the other ranks; empty while it is not connected, where it is alone, and from releases that do not
+    /// tell it.
+    #[serde(default)]
+    pub exchange: String,
 }
 
 /// `GET` [`super::path::STATE`].

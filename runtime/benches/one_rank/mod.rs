@@ -12,7 +12,7 @@ use plan::map::{ExpertMap, MapShape};
 use plan::topology::Topology;
 use runtime::experts::routing::Routing;
 use runtime::fabric::Solo;
-use runtime::fabric::exchange::HostExchange;
+use runtime::fabric::exchange::host::HostExchange;
 use runtime::model::checkpoint::Checkpoint;
 use runtime::model::forward::{CacheSize, KvCache, Model, Workspace, expert_shape, load_expert};
 use runtime::protocol::{Sampling, SequenceId, SequenceStep};

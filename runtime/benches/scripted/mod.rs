@@ -185,7 +185,7 @@ impl Rank {
         let ToRank::Connect { .. } = control.receive().unwrap() else { panic!("not all are loaded") };
         let purpose = (Purpose::Steps { group, rank: self.number }, &secret);
         let mut steps = call(&self.address, "coordinator", purpose, timeout).unwrap();
-        control.send(&FromRank::Ready { generation }).unwrap();
+        control.send(&FromRank::Ready { generation, exchange: None }).unwrap();
         self.serve(&mut steps, slots.len() / LAYERS);
     }
 

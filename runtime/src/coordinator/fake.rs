@@ -200,6 +200,7 @@ impl Ranks for FakeRanks {
             node: "here".to_owned(),
             device: "cpu (fake)".to_owned(),
             memory: 1 << 30,
+            exchange: "tcp".to_owned(),
         };
         Roll { formed: true, members: (0..self.0.ranks as u32).map(|rank| Some(Arc::new(member(rank)))).collect() }
     }

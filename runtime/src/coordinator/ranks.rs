@@ -56,6 +56,7 @@ impl Roll {
                 node: String::new(),
                 device: String::new(),
                 memory: 0,
+                exchange: String::new(),
             },
         };
         self.members.iter().enumerate().map(state).collect()

@@ -13,9 +13,8 @@ use super::EngineError;
 use crate::experts::mover::{HandOver, NewPages};
 use crate::experts::pages::{Pages, Swap};
 use crate::experts::routing::Routing;
-use crate::fabric::exchange::HostExchange;
+use crate::fabric::exchange::Exchange;
 use crate::fabric::framing::Connection;
-use crate::fabric::mesh::Mesh;
 use crate::model::forward::Workspace;
 use crate::protocol::{Commit, SequenceStep, Sequences, Step, StepDone, TransactionId};
 
@@ -30,7 +29,7 @@ pub struct Membership<B: Backend> {
     slots: Vec<Arc<Page<B>>>,
     /// The last step that was put on the queue.
     pub(super) mark: Option<B::Mark>,
-    pub(super) exchange: HostExchange<Mesh>,
+    pub(super) exchange: Box<dyn Exchange<B>>,
     generation: u64,
     steps: Connection,
     pages: Arc<Pages<B>>,
@@ -46,11 +45,10 @@ pub(super) struct Work {
     pub batch: Vec<SequenceStep>,
 }
 
-/// The connections that steps go over.
-#[derive(Debug)]
-pub struct StepPath {
+/// What steps go over.
+pub struct StepPath<B: Backend> {
     /// To the other ranks.
-    pub exchange: HostExchange<Mesh>,
+    pub exchange: Box<dyn Exchange<B>>,
     /// To the coordinator.
     pub steps: Connection,
 }
@@ -61,7 +59,7 @@ impl<B: Backend> Membership<B> {
     pub fn new(
         generation: u64,
         (workspace, routing, slots): (Workspace<B>, Routing, Vec<Arc<Page<B>>>),
-        StepPath { exchange, steps }: StepPath,
+        StepPath { exchange, steps }: StepPath<B>,
         pages: Arc<Pages<B>>,
         incoming: Receiver<HandOver<B>>,
     ) -> Self {

@@ -17,7 +17,7 @@ pub type Challenge = [u8; 32];
 
 /// A group of ranks: its generation, and a number that tells the groups of different coordinators apart. It names the group
 /// and proves nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GroupId {
     /// Only rises within a coordinator's life.
     pub generation: u64,

@@ -211,7 +211,10 @@ impl<B: Backend> Model<B> {
         self.prepare(batch, changes, workspace)?;
         let timing = self.enqueue(workspace, exchange)?;
         enqueued(self.queue.mark());
-        Ok((self.collect(batch, workspace)?, timing))
+        let collected = self.collect(batch, workspace);
+        // Where a rank was given up the device failed for want of its rows.
+        exchange.outcome()?;
+        Ok((collected?, timing))
     }
 
     /// As [`Self::step`] of no changes, but gives the logits of every token, `[tokens, vocabulary]`, and the pairs of every slot.

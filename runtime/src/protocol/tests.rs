@@ -121,7 +121,7 @@ fn messages_that_are_changed_on_their_way_are_read_as_some_message_or_as_none() 
         FromRank::Failed { process, rank: RankId(1), reason: "a reason".to_owned() },
         FromRank::Loading { read: 1 << 40, of: u64::MAX },
         FromRank::Loaded { generation: 3, kv_blocks: 2048, fingerprints: vec![u128::MAX; 8] },
-        FromRank::Ready { generation: 3 },
+        FromRank::Ready { generation: 3, exchange: Some(Means::Peer) },
         FromRank::Leaves { reason: "a reason".to_owned() },
         moved(Ok(1 << 30)),
         moved(Err(NotStaged { reason: MoveFailure::Corrupt, message: "a message".to_owned() })),

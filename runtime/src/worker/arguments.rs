@@ -12,6 +12,8 @@ use crate::args::everywhere;
 use crate::device::Device;
 use crate::experts::load::BeforeRead;
 use crate::experts::mover::Faults;
+use crate::fabric::exchange::means::Asked;
+use crate::fabric::neighbours::Neighbours;
 use crate::fabric::secret::{Secret, SecretError};
 use crate::{address, bounds};
 
@@ -60,6 +62,9 @@ pub struct DeviceArguments {
     /// What each rank computes on; the best that its machine has, if it is not given
     #[arg(long, value_name = "DEVICE")]
     pub backend: Option<Device>,
+    /// How ranks exchange rows; `auto` is the fastest that all of them can
+    #[arg(long, value_name = "MEANS", value_enum, default_value_t)]
+    pub exchange: Asked,
     /// Compute threads of each rank
     #[arg(long, value_name = "T", default_value_t = 1, allow_hyphen_values = true, value_parser = bounds::THREADS.parser::<u16>())]
     pub threads: u16,
@@ -101,6 +106,8 @@ impl TryFrom<WorkerArguments> for WorkerSettings {
             // A variable that is set to nothing names no node.
             node: node.filter(|node| !node.is_empty()).unwrap_or_else(host_name),
             device: device.backend.unwrap_or_default(),
+            exchange: device.exchange,
+            neighbours: Neighbours::default(),
             threads: device.threads.into(),
             kv_blocks: device.kv_blocks.map(|blocks| blocks as usize),
             block_tokens: device.block_tokens as usize,

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::session::EngineHangs;
 use crate::experts::load::LoadError;
+use crate::fabric::exchange::means::Refusal;
 use crate::memory::TooLarge;
 use crate::model::checkpoint::CheckpointError;
 use crate::model::forward::LoadModelError;
@@ -28,6 +29,9 @@ pub enum WorkerError {
     /// Its experts cannot be loaded.
     #[error("the experts cannot be loaded")]
     Experts(#[source] LoadError),
+    /// It cannot exchange rows with others as it is asked to.
+    #[error(transparent)]
+    Exchange(Refusal),
     /// Its device cannot be used.
     #[error("the device cannot be used")]
     Device(#[from] DeviceError),
@@ -62,7 +66,7 @@ impl WorkerError {
         match self {
             Self::Checkpoint(error) => error.is_permanent(),
             Self::Experts(error) => error.is_permanent(),
-            Self::Memory(_) => true,
+            Self::Memory(_) | Self::Exchange(_) => true,
             Self::Device(error) => error.is_permanent(),
             Self::Cache(_)
             | Self::Listen { .. }

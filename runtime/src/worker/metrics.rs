@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use prometheus::{
-    Counter, CounterVec, Encoder, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
+    Counter, CounterVec, Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector,
 };
 use strum::IntoEnumIterator;
 
 use crate::engine::{Departure, StepObserver};
+use crate::fabric::exchange::means::Means;
 use crate::protocol::{FromRank, MoveFailure, MoveReport, NotStaged, StepTiming};
 
 /// A rank's counters. Clones are the same counters.
@@ -29,6 +31,7 @@ pub(super) struct WorkerMetrics {
     staged_bytes: IntCounter,
     failures: IntCounterVec,
     departures: IntCounterVec,
+    exchange: IntGaugeVec,
 }
 
 impl Default for WorkerMetrics {
@@ -49,6 +52,12 @@ impl Default for WorkerMetrics {
         for reason in Departure::iter() {
             departures.with_label_values(&[<&str>::from(reason)]);
         }
+        let exchange =
+            Opts::new("swiftbalancer_rank_exchange", "Whether rows are exchanged with other ranks by this means");
+        let exchange = register(&registry, IntGaugeVec::new(exchange, &["means"]));
+        for means in Means::ALL {
+            exchange.with_label_values(&[<&str>::from(means)]);
+        }
         let gauge = |name: &str, help: &str| register(&registry, IntGauge::new(name, help));
         Self {
             formed: gauge("swiftbalancer_rank_formed", "Whether the rank is part of a group"),
@@ -65,6 +74,7 @@ impl Default for WorkerMetrics {
             staged_bytes: counter("swiftbalancer_rank_received_page_bytes_total", "Bytes of pages received"),
             failures,
             departures,
+            exchange,
             registry,
         }
     }
@@ -79,6 +89,13 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: prom
 impl WorkerMetrics {
     pub fn formed(&self, formed: bool) {
         self.formed.set(formed.into());
+    }
+
+    /// How rows get to the other ranks of its group.
+    pub fn exchanges_by(&self, now: Option<Means>) {
+        for means in Means::ALL {
+            self.exchange.with_label_values(&[<&str>::from(means)]).set((now == Some(means)).into());
+        }
     }
 
     /// Its part in a group has ended.
@@ -166,6 +183,8 @@ mod tests {
         metrics.reported(&report(Ok(77)));
         metrics.reported(&report(Err(NotStaged { reason: MoveFailure::Corrupt, message: String::new() })));
         metrics.left(Departure::Device);
+        metrics.exchanges_by(Some(Means::Peer));
+        metrics.exchanges_by(Some(Means::Tcp));
         let text = metrics.text();
         for line in [
             "swiftbalancer_rank_steps_total 1",
@@ -176,6 +195,8 @@ mod tests {
             "swiftbalancer_rank_move_failures_total{reason=\"deadline\"} 0",
             "swiftbalancer_rank_groups_left_total{reason=\"device\"} 1",
             "swiftbalancer_rank_groups_left_total{reason=\"other_rank\"} 0",
+            "swiftbalancer_rank_exchange{means=\"peer\"} 0",
+            "swiftbalancer_rank_exchange{means=\"tcp\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }

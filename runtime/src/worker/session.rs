@@ -5,7 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, select};
+use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, bounded, select};
+use kernels::link::LinkShape;
 use kernels::routing::GroupShape;
 use kernels::{Backend, DeviceError, Page};
 use plan::ids::{ExpertId, LayerId, RankId};
@@ -18,19 +19,24 @@ use thiserror::Error;
 use super::control::Link;
 use super::metrics::WorkerMetrics;
 use super::{Stop, Worker, WorkerError};
+use crate::cancel::Cancel;
 use crate::engine::{self, EngineError, Membership, StepPath};
 use crate::experts::load::{LoadError, slots_of};
 use crate::experts::mover::{Mover, MoverSetup, Serving};
 use crate::experts::pages::{HeldPages, Pages};
 use crate::experts::routing::Routing;
-use crate::fabric::exchange::HostExchange;
+use crate::fabric::exchange::ExchangeCloser;
+use crate::fabric::exchange::device::PATIENCE;
+use crate::fabric::exchange::form::{self, FormError, Formed, Forming};
+use crate::fabric::exchange::means::{Means, Refusal, View, possible};
 use crate::fabric::framing::{CONNECT_TIMEOUT, Closer, ConnectionError};
 use crate::fabric::handshake::call;
 use crate::fabric::mesh::{Dissolver, Largest, Mesh, MeshError, MeshSetup};
+use crate::fabric::neighbours::Key;
 use crate::fabric::purpose::{GroupId, Purpose};
 use crate::fabric::secret::Secret;
 use crate::memory::{RankPart, TooLarge};
-use crate::model::forward::{KvCache, Workspace};
+use crate::model::forward::{KvCache, Workspace, expert_shape};
 use crate::protocol::{FromRank, MOST_WORDS, RankAddress, ToRank, TransactionId};
 use crate::quoted::shortened;
 
@@ -82,6 +88,10 @@ pub(super) enum SessionError {
     #[error("the other ranks cannot be reached")]
     Mesh(#[from] MeshError),
     #[error(transparent)]
+    Exchange(#[from] Refusal),
+    #[error("the ranks have no exchange")]
+    Form(#[from] FormError),
+    #[error(transparent)]
     Device(#[from] DeviceError),
     #[error("the system refuses")]
     System(#[from] io::Error),
@@ -104,6 +114,8 @@ struct Part<B: Backend> {
     pages: Arc<Pages<B>>,
     mover: Mover<B>,
     dissolver: Dissolver,
+    /// Ends what waits on the device for other ranks.
+    waits: Option<ExchangeCloser>,
     steps: Closer,
     ended: Receiver<EngineError>,
 }
@@ -121,6 +133,8 @@ struct Plan {
 /// A group that all is loaded for.
 struct Loaded<B: Backend> {
     plan: Plan,
+    /// By which means it can exchange rows with the others.
+    means: Vec<Means>,
     /// Experts of each layer.
     experts: usize,
     shape: GroupShape,
@@ -223,6 +237,7 @@ impl<B: Backend> Session<B> {
             let (least, most) = (counts.counts().min().unwrap_or(0), counts.most());
             return Err(SessionError::UnequalRanks { least, most });
         }
+        let means = possible(worker.settings.exchange, &view(worker, &plan.ranks))?;
         let here = (&worker.settings.node, &worker.said.unit);
         let neighbours = plan.ranks.iter().filter(|rank| (&rank.node, &rank.unit) == here).count();
         let (slots, step_tokens) = (map.shape().slots_per_rank, plan.step_tokens as usize);
@@ -250,7 +265,7 @@ impl<B: Backend> Session<B> {
         let workspace = Workspace::new(Arc::clone(&arena), config, kept, (shape, routing.layers()))?;
         let pages = Pages::new(arena, map, held, staging_pages)?;
         let (generation, kv_blocks) = (plan.group.generation, cache.blocks as u32);
-        self.loaded = Some(Loaded { plan, experts, shape, workspace, routing, slots: loaded, pages });
+        self.loaded = Some(Loaded { plan, means, experts, shape, workspace, routing, slots: loaded, pages });
         // If the coordinator is gone, the loop that reads its orders says so.
         let _ = link.reports.send(FromRank::Loaded { generation, kv_blocks, fingerprints });
         Ok(())
@@ -264,10 +279,11 @@ impl<B: Backend> Session<B> {
         fingerprints: Vec<Option<u128>>,
         link: &Link,
     ) -> Result<(), SessionError> {
-        let Loaded { plan, experts, shape, workspace, routing, slots, pages } = loaded;
+        let Loaded { plan, means, experts, shape, workspace, routing, slots, pages } = loaded;
         let Plan { group, secret, ranks, epoch, move_bytes_per_second, step_tokens } = plan;
         let (rank, config) = (worker.settings.rank, worker.checkpoint.config());
         let largest = Largest::of_step(step_tokens as usize, config.router.top_k, config.hidden);
+        let largest = Largest { indices: largest.indices.max(form::INDICES), ..largest };
         let serving = Serving { group, secret: secret.clone(), rank, ranks: ranks.len(), pages: Arc::clone(&pages) };
         worker.server.set(Some(serving));
         let mesh = MeshSetup { group, secret: &secret, rank, ranks: &ranks, largest };
@@ -275,7 +291,17 @@ impl<B: Backend> Session<B> {
         let purpose = (Purpose::Steps { group, rank }, &secret);
         let steps = call(&worker.settings.coordinator, "the coordinator", purpose, CONNECT_TIMEOUT)?;
         let (dissolver, closer) = (fabric.dissolver()?, steps.closer()?);
-        let exchange = HostExchange::new(fabric, shape, config.hidden);
+        let page = expert_shape(&worker.checkpoint);
+        let forming = Forming {
+            device: &*worker.device,
+            neighbours: &worker.settings.neighbours,
+            group,
+            shape: LinkShape { group: shape, page },
+            possible: &means,
+            patience: PATIENCE,
+        };
+        let formed = while_connected(&link.gone, &dissolver, || forming.form(fabric))?;
+        let Formed { exchange, means, closer: waits } = formed?;
         let setup = MoverSetup {
             group,
             secret,
@@ -296,21 +322,27 @@ impl<B: Backend> Session<B> {
         let ended = worker.weights.engine().join(membership, session);
         // From now on the group's pages know what is held; what is kept here would never become staging memory.
         worker.weights.held.clear();
-        self.part = Some(Part { generation, experts, fingerprints, pages, mover, dissolver, steps: closer, ended });
+        self.part =
+            Some(Part { generation, experts, fingerprints, pages, mover, dissolver, waits, steps: closer, ended });
         self.ready = true;
         worker.metrics.formed(true);
-        tracing::info!(generation, epoch, "part of a group");
+        worker.metrics.exchanges_by(means);
+        let by = means.map_or("nothing", Into::into);
+        tracing::info!(generation, epoch, exchange = by, "part of a group");
         // As in `load`.
-        let _ = link.reports.send(FromRank::Ready { generation });
+        let _ = link.reports.send(FromRank::Ready { generation, exchange: means });
         Ok(())
     }
 
     /// Leaves the group; the experts that this rank held in it. If the engine does not, the process has nothing left to do.
     pub fn end(self, stop: &Stop, metrics: &WorkerMetrics) -> Result<Option<HeldPages<B>>, EngineHangs> {
         let Some(part) = self.part else { return Ok(None) };
-        let Part { pages, mover, dissolver, steps, ended, .. } = part;
+        let Part { pages, mover, dissolver, waits, steps, ended, .. } = part;
         drop(mover);
         dissolver.dissolve();
+        if let Some(close) = waits {
+            close();
+        }
         steps.close();
         if let Some(reason) = left(&ended, stop, ENGINE_LEAVES_WITHIN)? {
             metrics.left(reason.departure());
@@ -318,6 +350,42 @@ impl<B: Backend> Session<B> {
         }
         Ok(Some(pages.held()))
     }
+}
+
+/// Does what waits for other ranks, which it does no more once the coordinator is gone.
+fn while_connected<T>(gone: &Cancel, dissolver: &Dissolver, work: impl FnOnce() -> T) -> io::Result<T> {
+    let (finished, done) = bounded::<()>(0);
+    std::thread::scope(|scope| {
+        let watch = move || {
+            while done.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                if gone.is_cancelled() {
+                    dissolver.dissolve();
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().name("forming".to_owned()).spawn_scoped(scope, watch)?;
+        let _finished = finished;
+        Ok(work())
+    })
+}
+
+/// What this rank sees of the others of a group.
+fn view<B: Backend>(worker: &Worker<B>, ranks: &[RankAddress]) -> View {
+    let Some(linking) = worker.device.linking() else { return View::default() };
+    let device = |rank: &RankAddress| {
+        let shared = worker.settings.neighbours.find(&Key::Device(rank.step.clone()));
+        shared.and_then(|device| device.downcast::<B>().ok())
+    };
+    let mut view = View { has_links: true, ..View::default() };
+    for rank in ranks {
+        match device(rank).map(|device| linking.reach(&device)) {
+            None => view.elsewhere = view.elsewhere.or(Some(rank.rank)),
+            Some(Err(error)) => view.unreached = view.unreached.or_else(|| Some(error.to_string())),
+            Some(Ok(())) => {}
+        }
+    }
+    view
 }
 
 /// Waits until the engine has left its group; why it did, unless the engine itself is gone.

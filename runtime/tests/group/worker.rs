@@ -8,6 +8,8 @@ use std::thread::JoinHandle;
 use kernels::{Backend, DeviceError};
 use runtime::device::{Device, DeviceOptions};
 use runtime::experts::load::BeforeRead;
+use runtime::fabric::exchange::means::Asked;
+use runtime::fabric::neighbours::Neighbours;
 use runtime::worker::{Stop, WorkerError, WorkerSettings, run, run_on};
 
 use super::{BLOCK_TOKENS, BLOCKS, Setup, secret};
@@ -81,6 +83,8 @@ pub fn settings(rank: usize, coordinator: SocketAddr, setup: &Setup) -> WorkerSe
         advertise_address: "127.0.0.1".to_owned(),
         node: "here".to_owned(),
         device: Device::default(),
+        exchange: Asked::default(),
+        neighbours: Neighbours::default(),
         threads: 1,
         kv_blocks: Some((setup.sequences_per_rank * BLOCKS) as usize),
         block_tokens: BLOCK_TOKENS as usize,

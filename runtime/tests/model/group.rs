@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use runtime::experts::routing::Routing;
-use runtime::fabric::exchange::HostExchange;
+use runtime::fabric::exchange::host::HostExchange;
 use runtime::fabric::in_process::InProcess;
 use runtime::fabric::{Fabric as _, in_process};
 use runtime::model::checkpoint::Checkpoint;

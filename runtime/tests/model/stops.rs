@@ -13,7 +13,7 @@ use plan::topology::Topology;
 use runtime::cancel::Cancel;
 use runtime::experts::pages::{HeldPages, Pages, Swap};
 use runtime::experts::routing::Routing;
-use runtime::fabric::exchange::HostExchange;
+use runtime::fabric::exchange::host::HostExchange;
 use runtime::fabric::in_process::InProcess;
 use runtime::fabric::{Fabric as _, in_process};
 use runtime::model::checkpoint::Checkpoint;

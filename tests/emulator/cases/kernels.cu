@@ -120,6 +120,22 @@ extern "C" KERNEL(32) case_flag(GRID_CONSTANT const FlagParameters p) {
   }
 }
 
+// The same by several warps: the one that says that all is there waits for the others. With `send` of 2 it says so before the
+// last of it is written, with 3 it does not wait.
+extern "C" KERNEL(128) case_hand_over(GRID_CONSTANT const FlagParameters p) {
+  if (p.send == 0) {
+    if (threadIdx.x == 0)
+      while (load_acquire(p.flag) == 0) pause();
+    block_barrier();
+    p.data[128 + threadIdx.x] = p.data[threadIdx.x] + 1;
+    return;
+  }
+  if (p.send != 2) p.data[threadIdx.x] = threadIdx.x;
+  if (p.send == 1) block_barrier();
+  if (threadIdx.x == 0) store_release(p.flag, 1u);
+  if (p.send == 2) p.data[threadIdx.x] = threadIdx.x;
+}
+
 struct LastParameters {
   const uint32_t* values;
   uint32_t* parts;

@@ -20,7 +20,31 @@ void copies_race(const char* kernel, const char* said) {
   expect_finding(said);
 }
 
+// A stream waits for what another hands over within its kernel, and the kernel after it reads it again.
+void hands_over(uint32_t send) {
+  Device device;
+  const Handle other = device.new_stream();
+  const Address memory = device.upload(std::vector<uint32_t>(512));
+  OK(device.synchronize());
+  OK(device.launch("case_hand_over", 1, 128, FlagParameters{memory, memory + 64, 0}, other));
+  OK(device.launch("case_hand_over", 1, 128, FlagParameters{memory, memory + 64, 0}, other));
+  OK(device.launch("case_hand_over", 1, 128, FlagParameters{memory, memory + 64, send}));
+  const int first = device.synchronize(), second = device.synchronize(other);
+  if (send == 1) {
+    EQUAL(first, success);
+    EQUAL(second, success);
+    EQUAL(counter(findings), 0);
+    return;
+  }
+  CHECK(first == launch_failed || second == launch_failed);
+  expect_finding("nothing orders them");
+}
+
 }  // namespace
+
+CASE(what_a_kernel_hands_over_while_it_runs_is_right) { hands_over(1); }
+CASE(a_flag_that_is_set_before_what_it_tells_of_is_found) { hands_over(2); }
+CASE(a_flag_that_does_not_wait_for_other_warps_is_found) { hands_over(3); }
 
 CASE(threads_that_read_what_no_barrier_handed_over_are_found) {
   races("mistake_no_barrier", 1, 64, "of shared memory that thread");

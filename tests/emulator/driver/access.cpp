@@ -111,7 +111,10 @@ void access_atomic(const void* at, size_t bytes) {
 
 void synchronise_release(const void* at) {
   Block& block = *Block::running();
-  released(at, block.operation_clock());
+  // Another operation learns what was done up to here, and nothing of what this one does after it.
+  const Performed& going_on = performed(block.operation());
+  released(at, block.operation_clock().within({block.operation(), going_on.timeline, going_on.sequence, block.seen_blocks(),
+                                               block.number(), block.clock().release(block.current())}));
   std::lock_guard lock(words().mutex);
   auto& of_operation = words().blocks[at][block.operation()];
   of_operation.insert(block.number());

@@ -43,6 +43,26 @@ Known& known() {
 void Clock::join(const Clock& other) {
   if (reached_.size() < other.reached_.size()) reached_.resize(other.reached_.size());
   for (size_t i = 0; i < other.reached_.size(); ++i) reached_[i] = std::max(reached_[i], other.reached_[i]);
+  for (const auto& part : other.parts_)
+    if (std::find(parts_.begin(), parts_.end(), part) == parts_.end()) parts_.push_back(part);
+  std::erase_if(parts_, [&](const auto& part) { return has_all(*part); });
+}
+
+bool PartlyDone::has(const Access& access) const {
+  if (access.operation != operation || access.time == unfinished) return false;
+  const uint32_t in = access.who >> 10, thread = access.who & 1023;
+  return blocks.count(in) != 0 || (in == block && thread < known.size() && access.time < known[thread]);
+}
+
+Clock Clock::within(PartlyDone operation) const {
+  Clock told = *this;
+  told.reached_[operation.timeline] = operation.sequence - 1;
+  told.parts_.push_back(std::make_shared<const PartlyDone>(std::move(operation)));
+  return told;
+}
+
+bool Clock::has_part_with(const Access& access) const {
+  return std::any_of(parts_.begin(), parts_.end(), [&](const auto& part) { return part->has(access); });
 }
 
 void Clock::advance(uint32_t timeline, uint32_t to) {
@@ -65,9 +85,9 @@ uint32_t perform(const char* name, uint32_t timeline, uint32_t sequence) {
 
 const Performed& performed(uint32_t operation) { return table()[operation]; }
 
-bool is_before(uint32_t operation, const Clock& clock) {
-  const Performed& before = table()[operation];
-  return clock.of(before.timeline) >= before.sequence;
+bool is_before(const Access& access, const Clock& clock) {
+  const Performed& before = table()[access.operation];
+  return clock.of(before.timeline) >= before.sequence || clock.has_part_with(access);
 }
 
 void host_waited(const Clock& clock) {

@@ -3,19 +3,39 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <vector>
+
+#include "races.h"
 
 namespace model {
 
-// How far each timeline has come, by its number.
+// What a release tells of an operation that goes on: blocks of it that the one which released knew to have ended, and of the
+// threads of its own block how far it knew each of them.
+struct PartlyDone {
+  uint32_t operation, timeline, sequence;
+  std::set<uint32_t> blocks;
+  uint32_t block;
+  std::vector<uint32_t> known;
+
+  bool has(const Access& access) const;
+};
+
+// How far each timeline has come, by its number, and parts of operations that go on.
 class Clock {
  public:
   void join(const Clock& other);
   void advance(uint32_t timeline, uint32_t to);
   uint32_t of(uint32_t timeline) const { return timeline < reached_.size() ? reached_[timeline] : 0; }
+  // What one knows who was told this while the operation, which is the last of its timeline here, goes on.
+  Clock within(PartlyDone operation) const;
+  bool has_part_with(const Access& access) const;
 
  private:
+  bool has_all(const PartlyDone& part) const { return of(part.timeline) >= part.sequence; }
+
   std::vector<uint32_t> reached_;
+  std::vector<std::shared_ptr<const PartlyDone>> parts_;
 };
 
 uint32_t new_timeline();
@@ -28,8 +48,8 @@ struct Performed {
 // Enters the next operation of the timeline; its number is kept where memory notes who touched it.
 uint32_t perform(const char* name, uint32_t timeline, uint32_t sequence);
 const Performed& performed(uint32_t operation);
-// Whether it was done before what has this clock began.
-bool is_before(uint32_t operation, const Clock& clock);
+// Whether an access was made before what has this clock began.
+bool is_before(const Access& access, const Clock& clock);
 
 // What the host has waited for: everything it puts on a stream comes after that. Threads of the host are not told apart, since
 // how they synchronise is not seen.

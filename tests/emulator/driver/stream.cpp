@@ -208,7 +208,7 @@ bool Stream::note_range(uint32_t operation, const char* name, Address at, size_t
     CellLock lock(next);
     Access with{};
     if (race(cells_of(next), next % 16, part, access, random_.next(), &with,
-             [&](const Access& before) { return before.operation == operation || is_before(before.operation, clock_); })) {
+             [&](const Access& before) { return before.operation == operation || is_before(before, clock_); })) {
       found("race: %s of stream %u %s %s, which %s %s; nothing orders them", name, number_, writes ? "writes" : "reads",
             describe(next, part).c_str(), performed(with.operation).name, with.writes ? "wrote" : "read");
       context_->fail(Status::launch_failed);

@@ -8,10 +8,13 @@ use libtest_mimic::Trial;
 use tests::emulator::Emulator;
 
 use crate::suite::{self, run_with_seeds};
-use crate::{attention, exchange, experts, logits, model, operations, pages};
+use crate::{attention, exchange, experts, links, logits, model, operations, pages};
 
 /// Names the test that a process is to run.
 const CASE: &str = "SWIFTBALANCER_CUDA_CASE";
+
+/// GPUs that each of them has.
+pub const GPUS: usize = 4;
 
 /// A test: its name, and with how many seeds it runs.
 struct Case {
@@ -23,7 +26,7 @@ struct Case {
 fn cases() -> impl Iterator<Item = Case> {
     let parts = [operations::CASES, attention::CASES, experts::CASES, exchange::CASES, logits::CASES, pages::CASES];
     let operations = parts.into_iter().flatten().map(|&(name, run)| Case { name, seeds: 2, run });
-    operations.chain(model::CASES.iter().map(|&(name, run)| Case { name, seeds: 1, run }))
+    operations.chain(model::CASES.iter().chain(links::CASES).map(|&(name, run)| Case { name, seeds: 1, run }))
 }
 
 /// Runs the test for which this process was started, if it was.
@@ -54,6 +57,7 @@ fn trial(emulator: Emulator, Case { name, seeds, .. }: Case) -> Trial {
             let start = || {
                 let mut command = Command::new(&program);
                 command.env(CASE, name).envs(emulator.environment());
+                command.env("CUDA_MODEL_DEVICES", GPUS.to_string());
                 command.env("CUDA_MODEL_COUNTERS", folder.path().join("counters"));
                 command
             };

@@ -8,6 +8,7 @@ mod cases;
 mod driver;
 mod exchange;
 mod experts;
+mod links;
 mod logits;
 mod model;
 mod operations;

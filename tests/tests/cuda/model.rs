@@ -1,13 +1,16 @@
 //! The model on the GPU's backend: its logits against those of transformers, and itself to the bit on any number of ranks, in any
 //! chunks, under maps that change while it runs.
 
+use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use kernels::cuda::Cuda;
+use kernels::link::LinkShape;
 use kernels::routing::{GroupShape, LayerRouting};
-use kernels::{Arena, Page};
+use kernels::{Arena, Backend as _, Page};
 use plan::ids::{ExpertId, RankId};
 use plan::map::{ExpertMap, MapShape};
 use plan::topology::Topology;
@@ -16,8 +19,13 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use runtime::experts::routing::Routing;
 use runtime::fabric::Fabric as _;
-use runtime::fabric::exchange::HostExchange;
+use runtime::fabric::exchange::device::PATIENCE;
+use runtime::fabric::exchange::form::Forming;
+use runtime::fabric::exchange::means::Means;
+use runtime::fabric::exchange::{Exchange, ExchangeCloser};
 use runtime::fabric::in_process::{self, InProcess};
+use runtime::fabric::neighbours::{Key, Neighbours};
+use runtime::fabric::purpose::GroupId;
 use runtime::model::checkpoint::Checkpoint;
 use runtime::model::forward::{CacheSize, KvCache, Model, Workspace, expert_shape, load_expert};
 use runtime::protocol::{Sampling, SequenceId, SequenceOutput, SequenceStep};
@@ -61,15 +69,15 @@ struct Oracle {
 
 /// A prompt and what the reference makes of it.
 #[derive(Deserialize)]
-struct Prompt {
+pub struct Prompt {
     name: String,
-    ids: Vec<u32>,
+    pub ids: Vec<u32>,
     /// Logits of its last positions, of all for some prompts.
     #[serde(skip)]
     logits: Vec<f32>,
 }
 
-fn prompts(folder: &Path) -> Result<Vec<Prompt>> {
+pub fn prompts(folder: &Path) -> Result<Vec<Prompt>> {
     let mut oracle: Oracle = serde_json::from_slice(&std::fs::read(folder.join("oracle.json"))?)?;
     let bytes = std::fs::read(folder.join("oracle.safetensors"))?;
     let tensors = SafeTensors::deserialize(&bytes)?;
@@ -82,25 +90,45 @@ fn prompts(folder: &Path) -> Result<Vec<Prompt>> {
     Ok(oracle.prompts)
 }
 
-fn variant(name: &str) -> PathBuf {
+pub fn variant(name: &str) -> PathBuf {
     workspace::root().join("tests/models/variants").join(name)
 }
 
 /// One rank of a group, with a GPU.
-struct Member {
+pub struct Member {
     checkpoint: Checkpoint,
-    model: Model<Cuda>,
-    workspace: Workspace<Cuda>,
+    pub model: Model<Cuda>,
+    pub workspace: Workspace<Cuda>,
     arena: Arc<Arena<Cuda>>,
     /// What the slots point at.
     pages: Vec<Page<Cuda>>,
-    exchange: HostExchange<InProcess>,
+    pub exchange: Box<dyn Exchange<Cuda>>,
+    /// Ends its waits for other ranks.
+    pub closer: Option<ExchangeCloser>,
     rank: RankId,
 }
 
+/// How the ranks of a group exchange rows.
+#[derive(Clone)]
+pub struct Way {
+    pub means: Means,
+    /// The GPUs that ranks take in turn.
+    pub gpus: usize,
+    /// How long a GPU waits for another rank's.
+    pub patience: Duration,
+    pub neighbours: Neighbours,
+}
+
+impl Way {
+    pub fn new(means: Means, gpus: usize) -> Self {
+        Self { means, gpus, patience: PATIENCE, neighbours: Neighbours::default() }
+    }
+}
+
 impl Member {
-    fn new(folder: &Path, map: &ExpertMap, fabric: InProcess) -> Result<Self> {
-        let (checkpoint, backend, rank) = (Checkpoint::open(folder)?, Arc::new(Cuda::new(0)?), fabric.rank());
+    pub fn new(folder: &Path, map: &ExpertMap, fabric: InProcess, way: &Way) -> Result<Self> {
+        let rank = fabric.rank();
+        let (checkpoint, backend) = (Checkpoint::open(folder)?, Arc::new(Cuda::new(rank.index() % way.gpus)?));
         let arena = Arena::new(Arc::clone(&backend), expert_shape(&checkpoint))?;
         let (layers, pages) = held(&checkpoint, &arena, map, rank)?;
         let (config, shape) = (checkpoint.config(), map.shape());
@@ -115,18 +143,34 @@ impl Member {
         let size = CacheSize { blocks: 8 * BLOCKS_EACH, block_tokens: BLOCK_TOKENS };
         let cache = KvCache::new(&*backend, config, size, None)?;
         let workspace = Workspace::new(Arc::clone(&arena), config, cache, (group, layers))?;
-        let exchange = HostExchange::new(fabric, group, config.hidden);
-        Ok(Self { model: Model::load(backend, &checkpoint)?, checkpoint, workspace, arena, pages, exchange, rank })
+        let forming = Forming {
+            device: &*backend,
+            neighbours: &way.neighbours,
+            group: GroupId { generation: 1, nonce: 7 },
+            shape: LinkShape { group, page: expert_shape(&checkpoint) },
+            possible: &[way.means],
+            patience: way.patience,
+        };
+        let shared: Arc<dyn Any + Send + Sync> = Arc::clone(&backend) as _;
+        way.neighbours.share(Key::Device(rank.to_string()), &shared);
+        let formed = forming.form(fabric)?;
+        for other in (0..group.ranks).filter(|_| formed.closer.is_some()).map(RankId::from) {
+            let device = way.neighbours.find(&Key::Device(other.to_string())).context("a rank's device")?;
+            let device = device.downcast::<Cuda>().map_err(|_| anyhow!("a GPU"))?;
+            backend.linking().context("GPUs have links")?.reach(&device)?;
+        }
+        ensure!(formed.means == (group.ranks > 1).then_some(way.means), "{:?}", formed.means);
+        let model = Model::load(backend, &checkpoint)?;
+        let (exchange, closer) = (formed.exchange, formed.closer);
+        Ok(Self { checkpoint, model, workspace, arena, pages, exchange, closer, rank })
     }
 
     /// A step, under another map from its begin on if there is one.
-    fn step(&mut self, batch: &[SequenceStep], map: Option<&ExpertMap>) -> Result<Vec<SequenceOutput>> {
-        let Self { checkpoint, model, workspace, arena, pages, exchange, rank } = self;
+    pub fn step(&mut self, batch: &[SequenceStep], map: Option<&ExpertMap>) -> Result<Vec<SequenceOutput>> {
+        let Self { checkpoint, model, workspace, arena, pages, exchange, closer: _, rank } = self;
         let next = map.map(|map| held(checkpoint, arena, map, *rank)).transpose()?;
         let (routing, now) = next.map_or((Vec::new(), None), |(routing, now)| (routing, Some(now)));
-        model.prepare(batch, routing, workspace)?;
-        model.enqueue(workspace, exchange)?;
-        let outcome = model.collect(batch, workspace)?;
+        let (outcome, _) = model.step((batch, routing), workspace, &mut **exchange, drop)?;
         // What slots pointed at is used again only now that no step can read it.
         if let Some(now) = now {
             *pages = now;
@@ -158,17 +202,17 @@ fn held(
 fn alone(folder: &Path) -> Result<(ExpertMap, Member)> {
     let map = ExpertMap::contiguous(shape(folder, 1, 0)?)?;
     let fabric = in_process::connect(1).into_iter().next().context("one rank")?;
-    let member = Member::new(folder, &map, fabric)?;
+    let member = Member::new(folder, &map, fabric, &Way::new(Means::Tcp, 1))?;
     Ok((map, member))
 }
 
-fn shape(folder: &Path, ranks: usize, redundancy: usize) -> Result<MapShape> {
+pub fn shape(folder: &Path, ranks: usize, redundancy: usize) -> Result<MapShape> {
     let model = Checkpoint::open(folder)?.identity("test");
     Ok(MapShape::with_redundancy(model.layers, model.experts, ranks, redundancy)?)
 }
 
 /// The step of a sequence: some of its tokens, and the next token if they are the last.
-fn part(sequence: usize, place: usize, tokens: &[u32], first: usize, is_last: bool) -> SequenceStep {
+pub fn part(sequence: usize, place: usize, tokens: &[u32], first: usize, is_last: bool) -> SequenceStep {
     let blocks = (first + tokens.len()).div_ceil(BLOCK_TOKENS);
     SequenceStep {
         sequence: SequenceId(sequence as u64),
@@ -191,7 +235,7 @@ fn check((folder, oracle): (&Path, &Path), names: &[&str], tolerance: f32, turne
     for prompt in prompts.iter().filter(wanted) {
         let batch = [part(0, 0, &prompt.ids, 0, false)];
         let Member { model, workspace, exchange, .. } = &mut member;
-        let (logits, _) = model.all_logits(&batch, workspace, exchange)?;
+        let (logits, _) = model.all_logits(&batch, workspace, &mut **exchange)?;
         let vocabulary = logits.len() / prompt.ids.len();
         let found = &logits[logits.len() - prompt.logits.len()..];
         for (expected, found) in prompt.logits.chunks(vocabulary).zip(found.chunks(vocabulary)) {
@@ -234,7 +278,7 @@ fn the_trained_model_has_the_references_logits() -> Result<()> {
 }
 
 /// A random placement.
-fn random_map(shape: MapShape, random: &mut StdRng) -> Result<ExpertMap> {
+pub fn random_map(shape: MapShape, random: &mut StdRng) -> Result<ExpertMap> {
     let mut slots = Vec::new();
     while slots.len() < shape.layers * shape.ranks * shape.slots_per_rank {
         let mut layer: Vec<u32> = (0..shape.experts as u32).collect();
@@ -253,23 +297,24 @@ fn random_map(shape: MapShape, random: &mut StdRng) -> Result<ExpertMap> {
 }
 
 /// How sequences are run.
-struct Run<'a> {
-    folder: &'a Path,
+pub struct Run<'a> {
+    pub folder: &'a Path,
     /// One after the other, every few steps.
-    maps: &'a [ExpertMap],
+    pub maps: &'a [ExpertMap],
     /// Most tokens of a sequence in one step.
-    chunk: usize,
+    pub chunk: usize,
     /// Tokens that are chosen of each.
-    new: usize,
+    pub new: usize,
+    pub way: Way,
 }
 
 /// What each sequence gave at each token that was chosen, and how many slots were changed.
-fn run(run: &Run<'_>, prompts: &[Vec<u32>]) -> Result<(Vec<Vec<SequenceOutput>>, usize)> {
+pub fn run(run: &Run<'_>, prompts: &[Vec<u32>]) -> Result<(Vec<Vec<SequenceOutput>>, usize)> {
     let ranks = run.maps[0].shape().ranks;
     let steps = prompts.iter().map(|prompt| prompt.len().div_ceil(run.chunk) + run.new - 1).max().unwrap_or(0);
     let of_rank = |fabric: InProcess| -> Result<(Vec<Vec<SequenceOutput>>, usize)> {
         let rank = fabric.rank().index();
-        let mut member = Member::new(run.folder, &run.maps[0], fabric)?;
+        let mut member = Member::new(run.folder, &run.maps[0], fabric, &run.way)?;
         let own: Vec<usize> = (0..prompts.len()).filter(|index| index % ranks == rank).collect();
         let mut tokens: Vec<Vec<u32>> = own.iter().map(|&index| prompts[index].clone()).collect();
         let (mut done, mut outputs) = (vec![0; own.len()], vec![Vec::new(); own.len()]);
@@ -309,17 +354,18 @@ fn run(run: &Run<'_>, prompts: &[Vec<u32>]) -> Result<(Vec<Vec<SequenceOutput>>,
 }
 
 fn ranks_chunks_and_moves_change_no_bit() -> Result<()> {
-    let mut random = StdRng::seed_from_u64(1);
+    let (mut random, way) = (StdRng::seed_from_u64(1), Way::new(Means::Tcp, 1));
     let mut total = 0;
     for name in ["base", "tied_f32", "dense_layers"] {
         let folder = variant(name);
         let prompts: Vec<Vec<u32>> = prompts(&folder)?.into_iter().take(5).map(|prompt| prompt.ids).collect();
         let plain = ExpertMap::contiguous(shape(&folder, 1, 0)?)?;
-        let (expected, _) = run(&Run { folder: &folder, maps: &[plain], chunk: 64, new: 6 }, &prompts)?;
+        let (expected, _) =
+            run(&Run { folder: &folder, maps: &[plain], chunk: 64, new: 6, way: way.clone() }, &prompts)?;
         for (ranks, redundancy, chunk) in [(1, 0, 5), (2, 2, 64), (4, 4, 7)] {
             let shape = shape(&folder, ranks, redundancy)?;
             let maps: Vec<ExpertMap> = (0..3).map(|_| random_map(shape, &mut random)).collect::<Result<_>>()?;
-            let (found, moved) = run(&Run { folder: &folder, maps: &maps, chunk, new: 6 }, &prompts)?;
+            let (found, moved) = run(&Run { folder: &folder, maps: &maps, chunk, new: 6, way: way.clone() }, &prompts)?;
             for (sequence, (expected, found)) in expected.iter().zip(&found).enumerate() {
                 ensure!(
                     expected == found,
@@ -334,7 +380,7 @@ fn ranks_chunks_and_moves_change_no_bit() -> Result<()> {
 }
 
 /// What was asked of the driver by this process.
-fn counted() -> Result<Counters> {
+pub fn counted() -> Result<Counters> {
     let file = std::env::var_os("CUDA_MODEL_COUNTERS").context("a process with a file of counters")?;
     Counters::read(Path::new(&file))
 }
@@ -352,7 +398,7 @@ fn a_decode_step_waits_once_and_neither_allocates_nor_copies() -> Result<()> {
         let Member { model, workspace, exchange, pages, .. } = &mut member;
         let before = counted()?;
         model.prepare(&batch, changes, workspace)?;
-        model.enqueue(workspace, exchange)?;
+        model.enqueue(workspace, &mut **exchange)?;
         let enqueued = counted()?;
         let outcome = model.collect(&batch, workspace)?;
         let after = counted()?;

@@ -80,11 +80,13 @@ impl CudaQueue {
             k: half.k,
             ..groups
         };
-        let operand = self.operand(x, shape.kind, shape.hidden);
+        let operand = routing.linked.map_or_else(|| self.operand(x, shape.kind, shape.hidden), |linked| linked.rows);
+        // What the host knows of how many rows there are decides the shape of the work, and no bit.
+        let expected = if routing.linked.is_some() { routing.chosen().max(1) } else { rows.most as usize };
         let first = ProductParameters { list: tables.rows, x: operand, out: routing.between(), ..of(gated(pages)) };
-        self.product(GATED, shape.kind, rows.most as usize, &first);
+        self.product(GATED, shape.kind, expected, &first);
         let second = ProductParameters { x: routing.between(), out: results.address(), ..of(down(pages)) };
-        self.product(PRODUCT, shape.kind, rows.most as usize, &second);
+        self.product(PRODUCT, shape.kind, expected, &second);
     }
 
     pub(super) fn combine_results(&self, results: &Buffer<f32>, routing: &Routing, out: &Buffer<f32>) {
@@ -96,10 +98,11 @@ impl CudaQueue {
         let parameters = CombineParameters {
             rows,
             results: results.address(),
+            homes: routing.linked.map_or(0, |linked| linked.homes),
             out: out.address(),
             routing: routing.tables(),
             width: (out.len() / routing.tokens) as u32,
-            unused: 0,
+            home_each: routing.linked.map_or(0, |linked| linked.home_each),
         };
         self.launch(&COMBINE, routing.tokens, &parameters);
     }

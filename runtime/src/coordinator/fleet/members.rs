@@ -115,7 +115,7 @@ impl Members {
         Self::check_alike(&state, &member)?;
         // Its signs of life during the wait are still unread.
         member.heard = Instant::now();
-        let RankState { rank: _, connected: _, address, node, device, memory } = &*member.shown;
+        let RankState { rank: _, connected: _, address, node, device, memory, exchange: _ } = &*member.shown;
         tracing::info!(%rank, address, node, device, memory, "rank registered");
         state.members[rank.index()] = Some(member);
         state.kept[rank.index()] = None;

@@ -181,6 +181,7 @@ fn introduce(
                 node: node.clone(),
                 device: device_name(&traits.device),
                 memory: traits.device.memory,
+                exchange: String::new(),
             });
             let address = RankAddress { rank, step: step_address, moves: move_address, node, unit };
             let heard = Instant::now();
@@ -253,7 +254,7 @@ fn hear(members: &Arc<Members>, (rank, process): (RankId, ProcessId), message: F
         FromRank::Loaded { generation, kv_blocks, fingerprints } => {
             return members.loaded(rank, generation, Loaded { kv_blocks, fingerprints });
         }
-        FromRank::Ready { generation } => return members.ready(rank, generation),
+        FromRank::Ready { generation, exchange } => return members.ready(rank, generation, exchange),
         FromRank::Moved(MoveReport { staged: Ok(bytes), .. }) if bytes > MOST_STAGED_BYTES => {
             return Err(format!("it reports {bytes} bytes of one transaction"));
         }

@@ -12,6 +12,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::coordinator::ranks::RankGroup as _;
+use crate::fabric::exchange::means::Means;
 use crate::fabric::framing::Connection;
 use crate::fabric::handshake::call;
 use crate::fabric::purpose::{GroupId, Purpose};
@@ -129,7 +130,7 @@ impl Rank {
         assert_eq!(generation, group.generation);
         let purpose = (Purpose::Steps { group, rank: self.number }, &secret);
         let steps = call(&self.address, "coordinator", purpose, PATIENCE).unwrap();
-        self.control.send(&FromRank::Ready { generation }).unwrap();
+        self.control.send(&FromRank::Ready { generation, exchange: Some(Means::Tcp) }).unwrap();
         (steps, fingerprints)
     }
 

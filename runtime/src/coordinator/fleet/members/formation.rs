@@ -14,6 +14,7 @@ use super::super::group::Parts;
 use super::super::loading::{self, Progress};
 use super::super::{FleetEvent, FleetSettings, FormError, Group};
 use super::{Member, Members, State};
+use crate::fabric::exchange::means::Means;
 use crate::fabric::framing::{Broken, Closer, Connection, Fan};
 use crate::fabric::purpose::GroupId;
 use crate::fabric::secret::{Secret, random};
@@ -201,7 +202,7 @@ impl Members {
     }
 
     /// Takes note of a rank that is connected with all others; why it is lost, if that cannot be.
-    pub fn ready(self: &Arc<Self>, rank: RankId, generation: u64) -> Result<(), String> {
+    pub fn ready(self: &Arc<Self>, rank: RankId, generation: u64, exchange: Option<Means>) -> Result<(), String> {
         let mut state = self.lock();
         if let Formation::Forming(forming) = &mut state.formation
             && forming.id.generation == generation
@@ -211,6 +212,9 @@ impl Members {
             }
             forming.progress[rank.index()].done();
             forming.ready[rank.index()] = true;
+            if let Some(member) = &mut state.members[rank.index()] {
+                Arc::make_mut(&mut member.shown).exchange = exchange.map(|by| by.to_string()).unwrap_or_default();
+            }
             self.complete(&mut state);
         }
         Ok(())

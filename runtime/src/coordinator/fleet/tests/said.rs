@@ -84,7 +84,7 @@ fn a_rank_that_says_what_cannot_be_is_lost_with_the_reason() {
         (|| loaded(8, vec![1]), "it has loaded 1 page instead of 4"),
         (|| loaded(0, vec![1; 4]), "it has a KV cache of 0 blocks"),
         (|| loaded(u32::MAX, vec![1; 4]), "it has a KV cache of 4294967295 blocks; there must be 1 to 16777216"),
-        (|| FromRank::Ready { generation: 1 }, "it is ready before it was told to connect"),
+        (|| FromRank::Ready { generation: 1, exchange: None }, "it is ready before it was told to connect"),
         (|| moved(1, Ok(u64::MAX)), "it reports 18446744073709551615 bytes"),
         (|| moved(1, Ok(1)), "it reports of transaction 1, of which nothing was asked"),
         (

@@ -1,0 +1,66 @@
+//! Exchanges of rows among the devices of a group with no host in between, for devices that can. What goes where is the same as in an
+//! exchange through the hosts, to the bit.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backend::{Backend, PageShape};
+use crate::error::DeviceError;
+use crate::routing::GroupShape;
+
+/// What a link is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkShape {
+    /// The group, as the rank sees it.
+    pub group: GroupShape,
+    /// What its experts' pages hold.
+    pub page: PageShape,
+}
+
+/// Memory of a rank that the devices of others write. Those hold it too, so that it is there for as long as any of them may write it.
+pub type Window = Arc<dyn Any + Send + Sync>;
+
+/// How a device is linked with those of other ranks of its kind.
+pub trait Linking<B: Backend> {
+    /// Lets operations on this device write the memory of another one, which may be the same.
+    ///
+    /// # Errors
+    /// If the machine has no way between them; which, in words.
+    fn reach(&self, other: &B) -> Result<(), DeviceError>;
+
+    /// This rank's window of a link.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    fn window(&self, shape: LinkShape) -> Result<Window, DeviceError>;
+
+    /// Links this rank with others of its process, by the windows of all ranks in order, its own among them. Whoever does not come to
+    /// an exchange within `patience` is given up.
+    ///
+    /// # Errors
+    /// If the device gives no memory.
+    ///
+    /// # Panics
+    /// If a window is of another link, or of a device of another kind.
+    fn link(&self, windows: &[Window], shape: LinkShape, patience: Duration) -> Result<Box<dyn Link<B>>, DeviceError>;
+}
+
+/// A rank's end of a link: what it puts on the rank's queue waits for the other ranks' devices there.
+pub trait Link<B: Backend>: Send {
+    /// Gives every rank the rows that its slots are to compute. What [`group`](crate::Queue::group) and
+    /// [`experts`](crate::Queue::experts) do next they do with what all ranks gave this one.
+    fn dispatch(&self, queue: &B::Queue, routing: &mut B::Routing, x: &B::Buffer<f32>);
+
+    /// Gives the other ranks the results of their pairs. [`combine`](crate::Queue::combine) finds those of this rank's tokens.
+    fn combine(&self, queue: &B::Queue, routing: &mut B::Routing, results: &B::Buffer<f32>);
+
+    /// The rank that was given up, once a step was collected. Nothing of that step can be used, and the link no more.
+    fn lost(&self) -> Option<usize>;
+
+    /// What ends all waits of it from another thread: who has not come by then is given up.
+    fn closer(&self) -> LinkCloser;
+}
+
+/// See [`Link::closer`].
+pub type LinkCloser = Box<dyn Fn() + Send>;

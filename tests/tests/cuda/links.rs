@@ -1,0 +1,165 @@
+//! Exchanges among GPUs: the same bits as through the hosts, with no host in between, and an end to every wait.
+
+use std::path::Path;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use plan::map::ExpertMap;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use runtime::fabric::exchange::means::Means;
+use runtime::fabric::in_process::{self, InProcess};
+use runtime::fabric::{Fabric as _, FabricError};
+use runtime::model::forward::ForwardError;
+use tests::emulator::counters::Counters;
+
+use crate::cases::GPUS;
+use crate::model::{Member, Run, Test, Way, counted, part, prompts, random_map, run, shape, variant};
+
+/// The tests of this file.
+pub const CASES: &[Test] = &[
+    ("no_way_of_exchanging_rows_changes_a_bit", no_way_of_exchanging_rows_changes_a_bit),
+    ("a_decode_step_over_a_link_waits_once", a_decode_step_over_a_link_waits_once),
+    ("a_rank_that_does_not_come_is_given_up_and_the_next_group_serves", a_rank_that_does_not_come_is_given_up),
+    ("a_wait_for_another_rank_ends_with_its_group", a_wait_for_another_rank_ends_with_its_group),
+];
+
+fn no_way_of_exchanging_rows_changes_a_bit() -> Result<()> {
+    let mut random = StdRng::seed_from_u64(2);
+    for name in ["base", "tied_f32"] {
+        let folder = variant(name);
+        let prompts: Vec<Vec<u32>> = prompts(&folder)?.into_iter().take(4).map(|prompt| prompt.ids).collect();
+        let plain = [ExpertMap::contiguous(shape(&folder, 1, 0)?)?];
+        let alone = Run { folder: &folder, maps: &plain, chunk: 64, new: 5, way: Way::new(Means::Tcp, 1) };
+        let (expected, _) = run(&alone, &prompts)?;
+        for (ranks, redundancy, chunk, way) in [
+            (2, 2, 9, Way::new(Means::Peer, GPUS)),
+            (2, 0, 64, Way::new(Means::Peer, 1)),
+            (4, 4, 7, Way::new(Means::Peer, 2)),
+        ] {
+            let shape = shape(&folder, ranks, redundancy)?;
+            let maps: Vec<ExpertMap> = (0..3).map(|_| random_map(shape, &mut random)).collect::<Result<_>>()?;
+            let (means, gpus) = (way.means, way.gpus);
+            let (found, moved) = run(&Run { folder: &folder, maps: &maps, chunk, new: 5, way }, &prompts)?;
+            ensure!(
+                expected == found,
+                "{name}, {ranks} ranks by {means} on {gpus} GPUs: {found:?} instead of {expected:?}"
+            );
+            ensure!(moved > 0, "experts moved");
+        }
+    }
+    Ok(())
+}
+
+/// What each of two ranks does, each in its thread; the first that fails says why.
+fn on_two_ranks(work: impl Fn(usize, InProcess) -> Result<()> + Sync) -> Result<()> {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = in_process::connect(2)
+            .into_iter()
+            .map(|fabric| scope.spawn(move || work(fabric.rank().index(), fabric)))
+            .collect();
+        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a rank panicked"))?)
+    })
+}
+
+fn pair(folder: &Path) -> Result<ExpertMap> {
+    Ok(ExpertMap::contiguous(shape(folder, 2, 0)?)?)
+}
+
+fn a_decode_step_over_a_link_waits_once() -> Result<()> {
+    let (folder, together) = (variant("base"), Barrier::new(2));
+    let (map, way) = (pair(&folder)?, Way::new(Means::Peer, 2));
+    on_two_ranks(|rank, fabric| {
+        let mut member = Member::new(&folder, &map, fabric, &way)?;
+        let ids: Vec<u32> = (1..9).collect();
+        member.step(&[part(rank, 0, &ids, 0, true)], None)?;
+        for position in 8..10 {
+            let batch = [part(rank, 0, &[7], position, true)];
+            let Member { model, workspace, exchange, .. } = &mut member;
+            let count = || -> Result<Counters> {
+                together.wait();
+                let now = counted();
+                together.wait();
+                now
+            };
+            let before = count()?;
+            model.prepare(&batch, Vec::new(), workspace)?;
+            model.enqueue(workspace, &mut **exchange)?;
+            let enqueued = count()?;
+            model.collect(&batch, workspace)?;
+            exchange.outcome()?;
+            let after = count()?;
+            // Kernels run as they come.
+            let but_launches = |counters: Counters| Counters { launches: 0, kernels: 0, ..counters };
+            ensure!(but_launches(enqueued) == but_launches(before), "{before:?} before, {enqueued:?} on the queue");
+            let waited = Counters { synchronisations: before.synchronisations + 2, ..before };
+            ensure!(but_launches(after) == but_launches(waited), "{before:?} before, {after:?} when it was collected");
+            ensure!(after.launches > before.launches, "the step is launched");
+        }
+        Ok(())
+    })
+}
+
+/// What ends a step of a rank whose group's other rank makes none.
+fn silent(
+    folder: &Path,
+    way: &Way,
+    meanwhile: impl Fn(&Member) -> Result<()> + Sync,
+) -> Result<(FabricError, Duration)> {
+    let (map, over, ended) = (pair(folder)?, Barrier::new(2), std::sync::Mutex::new(None));
+    on_two_ranks(|rank, fabric| {
+        let member = Member::new(folder, &map, fabric, way);
+        let outcome = match (rank, member) {
+            (0, Ok(mut member)) => {
+                let started = Instant::now();
+                meanwhile(&member)?;
+                let Member { model, workspace, exchange, .. } = &mut member;
+                let error = model.step((&[part(0, 0, &[1, 2], 0, true)], Vec::new()), workspace, &mut **exchange, drop);
+                match error {
+                    Err(ForwardError::Fabric(error)) => {
+                        *ended.lock().map_err(|_| anyhow!("a rank panicked"))? = Some((error, started.elapsed()));
+                        Ok(())
+                    }
+                    Err(error) => Err(error.into()),
+                    Ok(_) => Err(anyhow!("a step without the other rank is none")),
+                }
+            }
+            (_, member) => member.map(drop),
+        };
+        over.wait();
+        outcome
+    })?;
+    ended.into_inner().map_err(|_| anyhow!("a rank panicked"))?.context("a step that ended")
+}
+
+fn a_rank_that_does_not_come_is_given_up() -> Result<()> {
+    let folder = variant("base");
+    for gpus in [1, 2] {
+        let way = Way { patience: Duration::from_secs(1), ..Way::new(Means::Peer, gpus) };
+        let (error, after) = silent(&folder, &way, |_| Ok(()))?;
+        ensure!(error.to_string().starts_with("rank 1 gave no rows within 1 s"), "{error}");
+        ensure!(after >= way.patience, "given up after {after:?}");
+        // The next group of the same ranks.
+        let map = pair(&folder)?;
+        on_two_ranks(|rank, fabric| {
+            let way = Way { neighbours: way.neighbours.clone(), ..Way::new(Means::Peer, gpus) };
+            let outputs = Member::new(&folder, &map, fabric, &way)?.step(&[part(rank, 0, &[1, 2], 0, true)], None)?;
+            ensure!(outputs[0].token.is_some(), "it serves");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn a_wait_for_another_rank_ends_with_its_group() -> Result<()> {
+    let way = Way::new(Means::Peer, 2);
+    let (error, after) = silent(&variant("base"), &way, |member| {
+        member.closer.as_ref().context("what ends the waits")?();
+        Ok(())
+    })?;
+    ensure!(matches!(error, FabricError::Dissolved), "{error}");
+    ensure!(after < way.patience, "it ended after {after:?}");
+    Ok(())
+}
