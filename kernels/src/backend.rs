@@ -120,6 +120,9 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Bytes of its memory that the batch, the slots and the routing of a group take together, in a model with so many experts in each
     /// layer and pages of this shape.
     fn step_bytes(limits: StepLimits, group: GroupShape, experts: (usize, PageShape)) -> u64;
+    /// Bytes of its memory that each thread of a queue keeps between the parts of operations, beside that of a batch, once caches of
+    /// this shape, these pages and rows of so many logits were made.
+    fn scratch_bytes(cache: CacheShape, pages: &[PageShape], vocabulary: usize) -> u64;
 
     /// What it is.
     fn identity(&self) -> DeviceIdentity;

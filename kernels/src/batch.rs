@@ -6,6 +6,7 @@ use crate::backend::HeadShape;
 use crate::error::DeviceError;
 use crate::host::list;
 use crate::routing::LayerRouting;
+use crate::times::StepTimes;
 
 /// Best tokens that can be told beside one row of logits.
 pub const MOST_BEST: usize = 20;
@@ -177,4 +178,6 @@ pub struct Collected<'a> {
     pub best: Cow<'a, [Scored]>,
     /// (token, expert) pairs that this rank computed in each of its slots, `[layers, slots]`.
     pub pairs: Cow<'a, [u32]>,
+    /// How long the device was at what it was told to take the time of.
+    pub times: StepTimes,
 }

@@ -5,6 +5,7 @@
 
 mod attention;
 mod buffer;
+mod clock;
 mod feed_forward;
 mod matrix;
 mod norm;
@@ -102,6 +103,12 @@ impl Backend for Cpu {
         parts.into_iter().fold(0, u64::saturating_add)
     }
 
+    fn scratch_bytes(cache: CacheShape, pages: &[PageShape], vocabulary: usize) -> u64 {
+        let networks = pages.iter().map(|shape| feed_forward::scratch_len(*shape));
+        let numbers = networks.fold(attention_scratch(cache), usize::max);
+        Scratch::bytes(numbers, vocabulary)
+    }
+
     fn identity(&self) -> DeviceIdentity {
         // All instructions give the same bits, and all threads of a machine share its memory.
         DeviceIdentity { kind: "cpu".to_owned(), name: self.instructions.to_string(), unit: "cpu".to_owned() }
@@ -185,10 +192,15 @@ impl Backend for Cpu {
     }
 
     fn cache(&self, shape: CacheShape) -> Result<Cache, DeviceError> {
-        let (cache, positions) = (Cache::new(shape)?, shape.blocks.saturating_mul(shape.block_tokens));
-        self.scratch.fit_numbers(attention::scratch_len(positions.saturating_sub(1)))?;
+        let cache = Cache::new(shape)?;
+        self.scratch.fit_numbers(attention_scratch(shape))?;
         Ok(cache)
     }
+}
+
+/// Numbers that attention over all positions of a cache needs between its parts.
+const fn attention_scratch(shape: CacheShape) -> usize {
+    attention::scratch_len(shape.blocks.saturating_mul(shape.block_tokens).saturating_sub(1))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod arena;
 mod batch;
 mod buffer;
 mod cache;
+mod clock;
 mod compile;
 mod context;
 mod driver;
@@ -81,7 +82,7 @@ impl Cuda {
         let context = Context::new(device)?;
         let kernels = Kernels::load(&context)?;
         let events = Events::new(&context);
-        let transfers = Transfers::new(&context, &events);
+        let transfers = Transfers::new(&context, &events).map_err(|error| CudaError::not_given(device, &error))?;
         let shared = Shared { kernels, transfers, events, context };
         Ok(Self { shared: Arc::new(shared), seed: 0 })
     }
@@ -123,6 +124,11 @@ impl Backend for Cuda {
             link::bytes(LinkShape { group, page }),
         ];
         parts.into_iter().fold(0, usize::saturating_add) as u64
+    }
+
+    fn scratch_bytes(_: CacheShape, _: &[PageShape], _: usize) -> u64 {
+        // All of it is the batch's.
+        0
     }
 
     fn identity(&self) -> DeviceIdentity {

@@ -24,6 +24,7 @@ pub mod link;
 pub mod queue;
 pub mod routing;
 pub mod tensor;
+pub mod times;
 
 pub use arena::{Arena, Page, PageId};
 pub use backend::Backend;

@@ -13,6 +13,7 @@ use crate::backend::{Backend, HeadShape, RouterShape, Write};
 use crate::batch::{Collected, StepArea};
 use crate::error::DeviceError;
 use crate::routing::{Destination, Pair};
+use crate::times::Activity;
 
 /// Operations in order.
 pub trait Queue<B: Backend> {
@@ -25,6 +26,10 @@ pub trait Queue<B: Backend> {
     fn collect<'a>(&self, batch: &'a B::Batch, slots: &'a B::Slots) -> Result<Collected<'a>, DeviceError>;
     /// Marks what is on the queue by now.
     fn mark(&self) -> B::Mark;
+    /// Says what the operations are that come next, until this is said again: how long the device is at each is told with the
+    /// step. At most four times for each layer with experts, the last time that it is [`Activity::Other`]: what is under way at
+    /// the end of a step is not told by all devices.
+    fn turn_to(&self, activity: Activity, batch: &mut B::Batch);
     /// The elements of a buffer, where the host can read them. Waits.
     fn read<'a, T: Pod + Send + Sync>(&self, buffer: &'a B::Buffer<T>) -> Cow<'a, [T]>;
 

@@ -13,6 +13,7 @@ use kernels::cpu::{Batch, Buffer, Cache, Cpu, CpuQueue, Lookup, Matrix, Routing,
 use kernels::queue::{Arrived, Home, Rotation};
 use kernels::routing::{Copies, GroupShape, LayerRouting, Pair, Slot};
 use kernels::tensor::{MatrixView, Values, WeightKind};
+use kernels::times::Activity;
 use kernels::{Arena, Backend as _, Page, PageId, Queue as _, StepArea};
 
 const HIDDEN: usize = 64;
@@ -168,6 +169,7 @@ impl Layer {
         let arriving = area.ids.len();
         let (values, pairs) = (&foreign.0[..arriving * HIDDEN], &foreign.1[..arriving]);
         queue.arrive(routing, Arrived { width: HIDDEN, values, pairs }, normed);
+        queue.turn_to(Activity::Experts, batch);
         queue.group(slots, 0, routing);
         queue.experts(self.experts[0].weights().0, routing, normed, results);
         assert_eq!(queue.returning(routing, results).rows.len(), arriving);

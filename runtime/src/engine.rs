@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, SendError, Sender, bounded};
 use kernels::Backend;
+use kernels::times::StepTimes;
 use plan::words::with_causes;
 use thiserror::Error;
 
@@ -17,7 +18,7 @@ use self::membership::Work;
 pub use self::membership::{Membership, StepPath};
 use crate::experts::routing::CommitError;
 use crate::fabric::framing::{Closer, ConnectionError};
-use crate::model::forward::{ForwardError, ForwardTiming, Model, StepOutcome};
+use crate::model::forward::{ForwardError, Model, StepOutcome};
 use crate::protocol::{FromRank, MOST_WORDS, NotKnown, StepDone, StepTiming, TransactionId};
 use crate::quoted::shortened;
 use crate::threads::VitalThreads;
@@ -206,22 +207,22 @@ fn run_steps<B: Backend>(
         let commit = started.elapsed();
         let Membership { workspace, exchange, mark, .. } = &mut *member;
         let enqueued = |place| *mark = Some(place);
-        let (outcome, forward) = model.step((&batch, changes), workspace, &mut **exchange, enqueued)?;
+        let (outcome, times) = model.step((&batch, changes), workspace, &mut **exchange, enqueued)?;
         let StepOutcome { outputs, slot_pairs } = outcome;
-        let timing = timing(started.elapsed(), commit, forward);
+        let timing = timing(started.elapsed(), commit, times);
         let generation = member.generation();
         member.answer(batch, &StepDone { generation, number, outputs, slot_pairs, timing })?;
         observer.step(&timing, committed);
     }
 }
 
-fn timing(total: Duration, commit: Duration, forward: ForwardTiming) -> StepTiming {
+fn timing(total: Duration, commit: Duration, times: StepTimes) -> StepTiming {
     let micros = |duration: Duration| u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
     StepTiming {
         total: micros(total),
         commit: micros(commit),
-        exchange: micros(forward.exchange),
-        experts: micros(forward.experts),
+        exchange: micros(times.exchange),
+        experts: micros(times.experts),
     }
 }
 

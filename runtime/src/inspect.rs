@@ -239,7 +239,7 @@ fn each_rank<B: Backend>(
     let shape = MapShape::with_redundancy(config.sparse_layers(), config.experts.count, ranks, redundancy)?;
     let slots = shape.slots_per_rank;
     let staging_pages = spread.staging_pages.unwrap_or_else(|| usual_staging_pages(shape.pages_per_rank()));
-    let part = RankPart { ranks, slots, staging_pages, step_tokens };
+    let part = RankPart { ranks, slots, staging_pages, step_tokens, threads: 1 };
     let needs = |blocks| Needs::of::<B>(sizes, part, CacheSize { blocks, block_tokens });
     let room = memory.of_each(sharing, sharing);
     let kv_blocks = if let Some(blocks) = spread.kv_blocks {

@@ -97,7 +97,8 @@ pub async fn run(settings: LocalSettings, stop: impl Future<Output = ()>) -> Res
     // Of a map that is given nobody knows yet how many slots it has; there are no fewer.
     let slots = (experts + coordinator.redundancy.unwrap_or(0)) / ranks.max(1);
     let staging_pages = coordinator.staging_pages.unwrap_or_else(|| usual_staging_pages(slots * layers));
-    let part = RankPart { ranks, slots, staging_pages, step_tokens: coordinator.limits.step_tokens };
+    let (step_tokens, threads) = (coordinator.limits.step_tokens, device.threads.into());
+    let part = RankPart { ranks, slots, staging_pages, step_tokens, threads };
     kv_blocks(RankNeeds { part, kv_tokens: u64::MAX })?;
     let coordinator = Coordinator::start(&coordinator)?;
     let device = DeviceArguments { kv_blocks: kv_blocks(coordinator.rank())?, backend: Some(kind), ..device };
@@ -152,6 +153,7 @@ impl OnDevice for Sharing<'_> {
 impl Sharing<'_> {
     fn kv_blocks<B: Backend>(self, memory: Memory) -> Result<u32, TooLarge> {
         let Self { sizes, rank: RankNeeds { part, kv_tokens }, device, ranks } = self;
+        let part = RankPart { threads: device.threads.into(), ..part };
         let block_tokens = device.block_tokens as usize;
         let check = |blocks: u32| {
             let cache = CacheSize { blocks: blocks as usize, block_tokens };

@@ -338,7 +338,7 @@ pub struct StepDone {
     pub timing: StepTiming,
 }
 
-/// Where a step's time went on one rank, microseconds.
+/// Where a step's time went on one rank, microseconds: all of it and the commits by the host's clock, the rest by the device's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepTiming {
     /// From receipt of the step to its answer.

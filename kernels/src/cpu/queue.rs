@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use bytemuck::Pod;
 
@@ -25,6 +26,7 @@ use crate::backend::{RouterShape, Write};
 use crate::batch::{Collected, StepArea};
 use crate::error::DeviceError;
 use crate::queue::{Arrived, Home, Leaving, Queue, Returning, Rotation};
+use crate::times::Activity;
 
 /// The thread that made it, which is one of its threads.
 #[derive(Debug)]
@@ -70,10 +72,15 @@ impl Queue<Cpu> for CpuQueue {
             sampled: Cow::Borrowed(sampled),
             best: Cow::Borrowed(best),
             pairs: Cow::Borrowed(slots.pairs()),
+            times: batch.clock.times(Instant::now()),
         })
     }
 
     fn mark(&self) {}
+
+    fn turn_to(&self, activity: Activity, batch: &mut Batch) {
+        batch.clock.begin(activity, Instant::now());
+    }
 
     fn read<'a, T: Pod + Send + Sync>(&self, buffer: &'a Buffer<T>) -> Cow<'a, [T]> {
         Cow::Borrowed(buffer)

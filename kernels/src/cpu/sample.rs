@@ -1,7 +1,9 @@
 //! What is asked of rows of logits.
 
 use std::ops::Range;
+use std::time::Instant;
 
+use super::clock::Clock;
 use super::threads::Threads;
 use crate::batch::{Asked, Draw, MOST_BEST, Sampled, Scored, Span, StepArea, StepLimits};
 use crate::error::DeviceError;
@@ -12,6 +14,7 @@ use crate::host::{bytes_of, list};
 pub struct Batch {
     limits: StepLimits,
     pub(crate) area: StepArea,
+    pub(crate) clock: Clock,
     sampled: Vec<Sampled>,
     best: Vec<Scored>,
 }
@@ -22,7 +25,8 @@ const PASSES: usize = 8;
 impl Batch {
     pub(crate) fn new(limits: StepLimits) -> Result<Self, DeviceError> {
         let (area, tokens) = (StepArea::with_room(&limits)?, limits.tokens);
-        Ok(Self { limits, area, sampled: list(tokens)?, best: list(tokens.saturating_mul(MOST_BEST))? })
+        let clock = Clock::new(Instant::now());
+        Ok(Self { limits, area, clock, sampled: list(tokens)?, best: list(tokens.saturating_mul(MOST_BEST))? })
     }
 
     /// What one of these limits takes.
@@ -41,6 +45,7 @@ impl Batch {
         let StepArea { ids, positions, sequences, spans, blocks, asked, changes: _ } = area;
         let StepLimits { tokens, blocks: most, .. } = self.limits;
         assert!(ids.len() <= tokens && asked.len() <= tokens && blocks.len() <= most, "a step within its limits");
+        self.clock = Clock::new(Instant::now());
         self.area.ids.clone_from(ids);
         self.area.positions.clone_from(positions);
         self.area.sequences.clone_from(sequences);

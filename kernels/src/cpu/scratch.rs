@@ -56,6 +56,11 @@ impl Scratch {
         })
     }
 
+    /// Bytes of a thread's with room for so many numbers and tokens.
+    pub fn bytes(numbers: usize, tokens: usize) -> u64 {
+        bytes_of::<f32>(numbers).saturating_add(bytes_of::<Scored>(tokens))
+    }
+
     fn fit(&self, make: impl Fn(&mut Lent) -> Result<(), DeviceError>) -> Result<(), DeviceError> {
         (0..self.threads.len()).try_for_each(|thread| make(&mut self.of(thread)))
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::*;
 use crate::arena::{Arena, Page};
 use crate::backend::{HeadShape, RouterShape, Write};
-use crate::batch::StepArea;
+use crate::batch::{Scored, StepArea};
 use crate::queue::{Queue, Rotation};
 use crate::routing::{Copies, Pair, Slot};
 use crate::tensor::{Values, WeightKind};
@@ -72,6 +72,27 @@ fn uploaded(cpu: &Cpu, queue: &CpuQueue, area: &StepArea) -> Batch {
     let mut batch = cpu.batch(limits, &slots).unwrap();
     queue.upload(area, &mut batch, &mut slots);
     batch
+}
+
+#[test]
+fn each_thread_keeps_as_much_between_operations_as_is_foreseen() {
+    let heads = HeadShape { query: 4, key_value: 2, dimension: 16 };
+    let shape = |intermediate| PageShape { hidden: 32, intermediate, kind: WeightKind::F32 };
+    let cache = |blocks| CacheShape { heads, blocks, block_tokens: 16 };
+    for (blocks, widths, vocabulary) in [(2, [40, 8], 5), (900, [40, 8], 3000), (1, [8, 64], 0), (0, [0, 0], 0)] {
+        let (cpu, shapes) = (Cpu::new(3), widths.map(shape));
+        cpu.cache(cache(blocks)).unwrap();
+        for shape in shapes {
+            cpu.pages(shape).unwrap();
+        }
+        cpu.batch(StepLimits { vocabulary, ..StepLimits::default() }, &one_rank(&cpu, 1, 1)).unwrap();
+        let foreseen = Cpu::scratch_bytes(cache(blocks), &shapes, vocabulary);
+        for thread in 0..3 {
+            let lent = cpu.scratch.of(thread);
+            let made = size_of_val(&*lent.numbers) + lent.tokens.capacity() * size_of::<Scored>();
+            assert_eq!(made as u64, foreseen, "{blocks} blocks, networks of {widths:?}, {vocabulary} tokens");
+        }
+    }
 }
 
 /// The slots of one rank that holds every expert, in order.

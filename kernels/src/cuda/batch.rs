@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use super::clock::Clock;
 use super::context::Context;
 use super::memory::{Allocation, Mapped};
 use super::parameters::{
@@ -41,6 +42,8 @@ pub struct Batch {
     /// The answers, then best tokens, then the error word, for the host.
     answers: Mapped,
     scratch: Arc<Scratch>,
+    /// Of what its operations are for.
+    pub(super) clock: Clock,
     tokens: usize,
     asked: usize,
     /// Items of attention at most.
@@ -132,6 +135,7 @@ impl Batch {
             best: best?,
             answers: Mapped::new(context, error_at(tokens) + size_of::<u64>())?,
             scratch: Arc::new(Scratch::new(context, &limits, slots.group().rows())?),
+            clock: Clock::new(context, slots.group().layers)?,
             limits,
             tokens: 0,
             asked: 0,
@@ -211,6 +215,7 @@ impl Batch {
             area.write(at(layout.changes) + index * *change_words * size_of::<u32>(), &slots.words_of(change));
         }
         (self.tokens, self.asked) = (ids.len(), asked.len());
+        self.clock.restart();
         self.is_under_way.set(true);
     }
 

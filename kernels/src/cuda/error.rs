@@ -114,6 +114,10 @@ impl CudaError {
     pub(super) fn refused(device: usize, failure: Failure) -> Self {
         Self::Refused { device, reason: failure.words() }
     }
+
+    pub(super) fn not_given(device: usize, error: &DeviceError) -> Self {
+        Self::Refused { device, reason: error.to_string() }
+    }
 }
 
 impl From<CudaError> for DeviceError {

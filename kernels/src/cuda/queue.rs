@@ -23,6 +23,7 @@ use super::parameters::{
 };
 use super::routing::{Routing, Slots};
 use super::stream::{Mark, Precedence, Stream};
+use super::transfer::Stages;
 use super::weights::Matrix;
 use super::{Cuda, Pages, Shared};
 use crate::arena::PageId;
@@ -30,6 +31,7 @@ use crate::backend::{RouterShape, Write};
 use crate::batch::{Collected, StepArea};
 use crate::error::DeviceError;
 use crate::queue::{Arrived, Home, Leaving, Queue, Returning, Rotation};
+use crate::times::Activity;
 
 /// Blocks that a multiprocessor has at once of most kernels; more wait, and find their work done.
 const BLOCKS_EACH: usize = 4;
@@ -39,6 +41,8 @@ const BLOCKS_EACH: usize = 4;
 pub struct CudaQueue {
     device: Arc<Shared>,
     stream: Stream,
+    /// For what the host brings and takes between operations.
+    stages: RefCell<Stages>,
     /// What went wrong first since the last time that this was told.
     failed: RefCell<Option<DeviceError>>,
     /// Of the step that was uploaded last, while its memory is there.
@@ -52,8 +56,16 @@ pub struct CudaQueue {
 impl CudaQueue {
     pub(super) fn new(device: &Arc<Shared>) -> Result<Self, DeviceError> {
         let stream = Stream::new(&device.context, Precedence::First)?;
-        let (device, scratch) = (Arc::clone(device), RefCell::default());
-        Ok(Self { device, stream, failed: RefCell::default(), scratch, rounded: Cell::new(0), error: Cell::new(0) })
+        let stages = RefCell::new(Stages::new(&device.context, &device.events)?);
+        Ok(Self {
+            device: Arc::clone(device),
+            stream,
+            stages,
+            failed: RefCell::default(),
+            scratch: RefCell::default(),
+            rounded: Cell::new(0),
+            error: Cell::new(0),
+        })
     }
 
     /// Keeps what went wrong until the step is collected.
@@ -105,10 +117,8 @@ impl CudaQueue {
         }
     }
 
-    /// Waits for all that is on the queue, which is so for exchanges through the host and for tests.
-    fn finish(&self) -> bool {
-        let finished = self.stream.finish();
-        self.keep(finished);
+    /// Whether nothing has failed that was told of by now.
+    fn is_well(&self) -> bool {
         self.failed.borrow().is_none()
     }
 
@@ -127,7 +137,7 @@ impl CudaQueue {
 impl Queue<Cuda> for CudaQueue {
     fn upload(&self, area: &StepArea, batch: &mut Batch, slots: &mut Slots) {
         if batch.is_under_way() {
-            self.finish();
+            self.keep(self.stream.finish());
         }
         batch.begin(area, slots);
         *self.scratch.borrow_mut() = Arc::downgrade(batch.scratch());
@@ -169,12 +179,13 @@ impl Queue<Cuda> for CudaQueue {
         let waited = self.device.events.record(&self.stream).and_then(|mark| mark.wait());
         self.keep(waited);
         batch.has_ended();
-        let is_there = self.failed.borrow().is_none();
-        self.told(if is_there { batch.error_word() } else { 0 })?;
+        self.told(if self.is_well() { batch.error_word() } else { 0 })?;
+        let times = batch.clock.times()?;
         Ok(Collected {
             sampled: Cow::Owned(batch.sampled_rows()),
             best: Cow::Owned(batch.best_tokens()),
             pairs: Cow::Owned(slots.counted()),
+            times,
         })
     }
 
@@ -183,6 +194,10 @@ impl Queue<Cuda> for CudaQueue {
             self.keep(Err(failure));
             Mark::never()
         })
+    }
+
+    fn turn_to(&self, activity: Activity, batch: &mut Batch) {
+        self.keep(batch.clock.mark(activity, &self.stream));
     }
 
     fn read<'a, T: Pod + Send + Sync>(&self, buffer: &'a Buffer<T>) -> Cow<'a, [T]> {

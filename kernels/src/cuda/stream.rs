@@ -103,7 +103,7 @@ pub(super) struct Events {
 
 /// A place in the order of a stream.
 #[derive(Debug)]
-struct Event(CUevent);
+pub(super) struct Event(CUevent);
 
 // SAFETY: the driver's functions on an event may be called by any thread.
 unsafe impl Send for Event {}
@@ -139,18 +139,38 @@ impl Events {
 }
 
 impl Event {
+    /// One that says nothing of when it was; the context is current.
     fn new() -> Result<Self, Failure> {
-        let flags = CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
+        Self::with(CUevent_flags::CU_EVENT_DISABLE_TIMING)
+    }
+
+    /// One that keeps when it was.
+    pub fn timed() -> Result<Self, Failure> {
+        Self::with(CUevent_flags::CU_EVENT_DEFAULT)
+    }
+
+    fn with(flags: CUevent_flags) -> Result<Self, Failure> {
         let mut event = std::ptr::null_mut();
         // SAFETY: the pointer is to a local variable, and the context is current.
-        check("make an event", unsafe { sys::cuEventCreate(&raw mut event, flags) })?;
+        check("make an event", unsafe { sys::cuEventCreate(&raw mut event, flags as u32) })?;
         Ok(Self(event))
+    }
+
+    /// Its handle.
+    pub const fn handle(&self) -> CUevent {
+        self.0
+    }
+
+    /// Gives it back, which nobody else has; the context is current.
+    pub fn destroy(self) {
+        // SAFETY: it was made by the driver, and this is the only one that has it.
+        let _ = unsafe { sys::cuEventDestroy_v2(self.0) };
     }
 }
 
 impl Recorded {
     fn handle(&self) -> CUevent {
-        self.event.as_ref().map_or(std::ptr::null_mut(), |event| event.0)
+        self.event.as_ref().map_or(std::ptr::null_mut(), Event::handle)
     }
 }
 
@@ -189,9 +209,7 @@ impl Drop for Recorded {
 impl Drop for Events {
     fn drop(&mut self) {
         let _ = self.context.bind();
-        for Event(event) in self.free.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            // SAFETY: it was made by the driver, and nobody else has it: every mark holds this.
-            let _ = unsafe { sys::cuEventDestroy_v2(event) };
-        }
+        // Nobody else has one: every mark holds this.
+        self.free.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(Event::destroy);
     }
 }

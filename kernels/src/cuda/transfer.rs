@@ -1,8 +1,12 @@
 //! Bytes between the host and the device through pinned memory, beside the steps: weights as they are loaded, and pages as they
-//! move. Each thread that brings or takes bytes has a lane of its own meanwhile, a stream with two stages: one is filled while
-//! the other is copied.
+//! move. A thread that brings or takes bytes has a lane to itself meanwhile, a stream with two stages: one is filled while the
+//! other is copied. Lanes are made when the device is opened, since to pin memory stops what a device does; who finds none free
+//! waits for one.
+//!
+//! Whatever a lane was used for has been done when it is given back: there is no order between lanes, or between them and the
+//! queues of steps, but what their callers make of that.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::context::Context;
 use super::memory::Mapped;
@@ -16,20 +20,39 @@ use crate::fingerprint::chunks_of;
 /// for long.
 const STAGE: usize = 1 << 20;
 
+/// Lanes of a device: more than the threads that receive and send pages at a time, and as many as keep the way to the device
+/// busy while all of a machine's cores read weights.
+const LANES: usize = 8;
+
 /// Blocks of work beside the steps: little of what the device runs at once.
 const MOST_BLOCKS: usize = 16;
 
-/// Lanes that are made as they are needed and used again.
+/// All lanes of a device.
 #[derive(Debug)]
 pub(super) struct Transfers {
     context: Arc<Context>,
     events: Arc<Events>,
-    free: Mutex<Vec<Lane>>,
+    /// Those that nobody uses; one on which something failed is made again by who takes it next.
+    free: Mutex<Vec<Option<Lane>>>,
+    freed: Condvar,
 }
 
 #[derive(Debug)]
 struct Lane {
     stream: Stream,
+    stages: Stages,
+}
+
+/// A place in [`Transfers::free`] that is taken.
+struct Taken<'a> {
+    transfers: &'a Transfers,
+    lane: Option<Lane>,
+}
+
+/// Pinned memory in two parts, through which bytes go on one stream.
+#[derive(Debug)]
+pub(super) struct Stages {
+    events: Arc<Events>,
     stages: [Stage; 2],
 }
 
@@ -51,24 +74,111 @@ impl Stage {
     }
 }
 
+impl Stages {
+    pub fn new(context: &Arc<Context>, events: &Arc<Events>) -> Result<Self, DeviceError> {
+        Ok(Self { events: Arc::clone(events), stages: [Stage::new(context)?, Stage::new(context)?] })
+    }
+
+    /// Writes `bytes` bytes of the device from `address` on, once all is done that is on the stream, as `fill` gives them: it is
+    /// called for one part after the other with where that begins.
+    ///
+    /// The memory belongs to the caller, and nothing on the device uses it before the stream has done this.
+    pub fn write(
+        &mut self,
+        stream: &Stream,
+        (address, bytes): (u64, usize),
+        mut fill: impl FnMut(usize, &mut [u8]),
+    ) -> Result<(), DeviceError> {
+        let mut part = vec![0; bytes.min(STAGE)];
+        for (index, start) in (0..bytes).step_by(STAGE).enumerate() {
+            let stage = &mut self.stages[index % 2];
+            let part = &mut part[..STAGE.min(bytes - start)];
+            fill(start, part);
+            stage.wait()?;
+            stage.memory.write(0, part);
+            let (from, to) = (stage.memory.host(), address + start as u64);
+            // SAFETY: the stage is not written again before the mark has passed, which is recorded below; when it is dropped, all
+            // work of the device has ended. The caller owns the device's memory.
+            unsafe { stream.copy_to_device(to, from, part.len()) }?;
+            stage.busy = Some(self.events.record(stream)?);
+        }
+        Ok(())
+    }
+
+    /// Waits until all that was written is there.
+    fn wait(&mut self) -> Result<(), DeviceError> {
+        self.stages.iter_mut().try_for_each(Stage::wait)
+    }
+
+    /// Reads bytes of the device from `address` on, once all is done that is on the stream. Nothing on the device changes them
+    /// until this returns.
+    pub fn read(&mut self, stream: &Stream, address: u64, into: &mut [u8]) -> Result<(), DeviceError> {
+        let parts = into.len().div_ceil(STAGE);
+        let part = |index: usize| index * STAGE..into.len().min((index + 1) * STAGE);
+        let ranges: Vec<_> = (0..parts).map(part).collect();
+        // One part is on its way while the one before is taken out.
+        for index in 0..=parts {
+            if let Some(range) = ranges.get(index) {
+                let stage = &mut self.stages[index % 2];
+                stage.wait()?;
+                let from = address + range.start as u64;
+                // SAFETY: nothing else uses the stage (waited for above), and it is read once the mark has passed.
+                unsafe { stream.copy_to_host(stage.memory.host(), from, range.len()) }?;
+                stage.busy = Some(self.events.record(stream)?);
+            }
+            if let Some(before) = index.checked_sub(1) {
+                let stage = &mut self.stages[before % 2];
+                stage.wait()?;
+                stage.memory.read(0, &mut into[ranges[before].clone()]);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Lane {
+    fn new(context: &Arc<Context>, events: &Arc<Events>) -> Result<Self, DeviceError> {
+        Ok(Self { stream: Stream::new(context, Precedence::Last)?, stages: Stages::new(context, events)? })
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let mut free = self.transfers.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.push(self.lane.take());
+        drop(free);
+        self.transfers.freed.notify_one();
+    }
+}
+
 impl Transfers {
-    pub fn new(context: &Arc<Context>, events: &Arc<Events>) -> Self {
-        Self { context: Arc::clone(context), events: Arc::clone(events), free: Mutex::default() }
+    /// Makes all lanes.
+    ///
+    /// # Errors
+    /// If the device gives no streams, or the host no memory.
+    pub fn new(context: &Arc<Context>, events: &Arc<Events>) -> Result<Self, DeviceError> {
+        let lanes = (0..LANES).map(|_| Lane::new(context, events).map(Some)).collect::<Result<_, _>>()?;
+        let (context, events) = (Arc::clone(context), Arc::clone(events));
+        Ok(Self { context, events, free: Mutex::new(lanes), freed: Condvar::new() })
+    }
+
+    /// Waits for a place.
+    fn take(&self) -> Taken<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = self.freed.wait_while(free, |free| free.is_empty());
+        let lane = free.unwrap_or_else(PoisonError::into_inner).pop().flatten();
+        Taken { transfers: self, lane }
     }
 
     /// Does something with a lane. One on which something failed is not used again.
     fn with<T>(&self, work: impl FnOnce(&mut Lane) -> Result<T, DeviceError>) -> Result<T, DeviceError> {
-        let free = || self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = free().pop();
-        let mut lane = match taken {
+        let mut taken = self.take();
+        let mut lane = match taken.lane.take() {
             Some(lane) => lane,
-            None => Lane {
-                stream: Stream::new(&self.context, Precedence::Last)?,
-                stages: [Stage::new(&self.context)?, Stage::new(&self.context)?],
-            },
+            None => Lane::new(&self.context, &self.events)?,
         };
         let done = work(&mut lane)?;
-        free().push(lane);
+        taken.lane = Some(lane);
         Ok(done)
     }
 
@@ -76,22 +186,10 @@ impl Transfers {
     /// where that begins. All of it is there when this returns.
     ///
     /// The memory belongs to the caller, and nothing on the device uses it yet.
-    pub fn write(&self, address: u64, bytes: usize, mut fill: impl FnMut(usize, &mut [u8])) -> Result<(), DeviceError> {
-        let mut part = vec![0; bytes.min(STAGE)];
+    pub fn write(&self, address: u64, bytes: usize, fill: impl FnMut(usize, &mut [u8])) -> Result<(), DeviceError> {
         self.with(|Lane { stream, stages }| {
-            for (index, start) in (0..bytes).step_by(STAGE).enumerate() {
-                let stage = &mut stages[index % 2];
-                let part = &mut part[..STAGE.min(bytes - start)];
-                fill(start, part);
-                stage.wait()?;
-                stage.memory.write(0, part);
-                let (from, to) = (stage.memory.host(), address + start as u64);
-                // SAFETY: the stage is not written again before the mark has passed, which is recorded below; it lives on in the
-                // lane, whose stream is waited for before it is dropped. The caller owns the device's memory.
-                unsafe { stream.copy_to_device(to, from, part.len()) }?;
-                stage.busy = Some(self.events.record(stream)?);
-            }
-            stages.iter_mut().try_for_each(Stage::wait)
+            stages.write(stream, (address, bytes), fill)?;
+            stages.wait()
         })
     }
 
@@ -102,27 +200,7 @@ impl Transfers {
 
     /// Reads bytes of the device from `address` on, which nothing on the device changes meanwhile.
     pub fn get(&self, address: u64, into: &mut [u8]) -> Result<(), DeviceError> {
-        self.with(|Lane { stream, stages }| {
-            let parts = into.len().div_ceil(STAGE);
-            let part = |index: usize| index * STAGE..into.len().min((index + 1) * STAGE);
-            let ranges: Vec<_> = (0..parts).map(part).collect();
-            // One part is on its way while the one before is taken out.
-            for index in 0..=parts {
-                if let Some(range) = ranges.get(index) {
-                    let stage = &mut stages[index % 2];
-                    let from = address + range.start as u64;
-                    // SAFETY: the stage was read to its end two parts ago, and is read again once the mark has passed.
-                    unsafe { stream.copy_to_host(stage.memory.host(), from, range.len()) }?;
-                    stage.busy = Some(self.events.record(stream)?);
-                }
-                if let Some(before) = index.checked_sub(1) {
-                    let stage = &mut stages[before % 2];
-                    stage.wait()?;
-                    stage.memory.read(0, &mut into[ranges[before].clone()]);
-                }
-            }
-            Ok(())
-        })
+        self.with(|Lane { stream, stages }| stages.read(stream, address, into))
     }
 
     /// The fingerprints of the chunks of bytes of the device, of which nothing on the device changes any meanwhile.
@@ -137,7 +215,7 @@ impl Transfers {
     ) -> Result<Vec<u128>, DeviceError> {
         let mut found = vec![ChunkFingerprint { low: 0, high: 0 }; chunks_of(length)];
         assert!(size_of_val(&*found) <= STAGE, "{} chunks of a page", found.len());
-        self.with(|Lane { stream, stages: [stage, _] }| {
+        self.with(|Lane { stream, stages: Stages { stages: [stage, _], .. } }| {
             let parameters = FingerprintParameters {
                 bytes: address,
                 chunks: stage.memory.address(),

@@ -161,7 +161,9 @@ impl CoordinatorSettings {
         let (slots, usual) = (shape.slots_per_rank, usual_staging_pages(shape.pages_per_rank()));
         let staging_pages = self.staging_pages.unwrap_or(usual);
         let kv_tokens = (self.limits.running_per_rank as u64).saturating_mul(limits.max_model_len as u64);
-        let part = RankPart { ranks: self.ranks, slots, staging_pages, step_tokens: self.limits.step_tokens };
+        // Of its threads, each rank knows itself.
+        let step_tokens = self.limits.step_tokens;
+        let part = RankPart { ranks: self.ranks, slots, staging_pages, step_tokens, threads: 1 };
         let rank = RankNeeds { part, kv_tokens };
         let planner = Planner {
             policy: self.policy,

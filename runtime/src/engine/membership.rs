@@ -25,8 +25,6 @@ const LET_GO_WITHIN: Duration = Duration::from_secs(1);
 pub struct Membership<B: Backend> {
     pub(super) workspace: Workspace<B>,
     routing: Routing,
-    /// The page of each slot of this rank, in the order of `routing`.
-    slots: Vec<Arc<Page<B>>>,
     /// The last step that was put on the queue.
     pub(super) mark: Option<B::Mark>,
     pub(super) exchange: Box<dyn Exchange<B>>,
@@ -58,13 +56,13 @@ impl<B: Backend> Membership<B> {
     #[must_use]
     pub fn new(
         generation: u64,
-        (workspace, routing, slots): (Workspace<B>, Routing, Vec<Arc<Page<B>>>),
+        (workspace, routing): (Workspace<B>, Routing),
         StepPath { exchange, steps }: StepPath<B>,
         pages: Arc<Pages<B>>,
         incoming: Receiver<HandOver<B>>,
     ) -> Self {
         let (staged, sequences) = (BTreeMap::new(), Sequences::default());
-        Self { workspace, routing, slots, mark: None, exchange, generation, steps, pages, incoming, staged, sequences }
+        Self { workspace, routing, mark: None, exchange, generation, steps, pages, incoming, staged, sequences }
     }
 
     pub(super) fn next_step(&mut self) -> Result<Work, EngineError> {
@@ -111,8 +109,7 @@ impl<B: Backend> Membership<B> {
     }
 
     fn commit(&mut self, commit: Commit) -> Result<LayerRouting, EngineError> {
-        let (transaction, layer) = (commit.transaction, commit.work.layer);
-        let rank = self.routing.rank();
+        let (transaction, rank) = (commit.transaction, self.routing.rank());
         let touched = commit.work.changes.iter().any(|change| change.rank == rank);
         let staged = match self.staged.remove(&transaction) {
             Some(staged) => staged,
@@ -123,11 +120,9 @@ impl<B: Backend> Membership<B> {
             staged.into_iter().map(|(slot, page)| (slot, page.commit())).collect();
         let numbers: Vec<(SlotIndex, PageId)> = new.iter().map(|(slot, page)| (*slot, page.id())).collect();
         let changed = self.routing.commit(&commit, &numbers)?;
-        let slots = &mut self.slots[self.routing.slots(layer)];
-        let swap = |(slot, after): (SlotIndex, Arc<Page<B>>)| {
+        let swap = |(slot, page): (SlotIndex, Arc<Page<B>>)| {
             let change = commit.work.changes.iter().find(|change| (change.rank, change.slot) == (rank, slot))?;
-            let before = std::mem::replace(&mut slots[slot.index()], Arc::clone(&after));
-            Some(Swap { from: change.from, to: change.to, before, after })
+            Some(Swap { from: change.from, to: change.to, page })
         };
         let swaps = new.into_iter().filter_map(swap).collect();
         self.pages.swapped(commit, swaps, self.mark.clone());

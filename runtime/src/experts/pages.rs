@@ -1,8 +1,8 @@
-//! The pages of one rank in one group, as its move path sees them: those that slots point at, which other ranks may
-//! ask for, and the staging memory that pages are received into.
+//! The pages of one rank in one group, and their one owner: those that slots point at, which other ranks may ask for, those that a
+//! step may still read, and the staging memory that pages are received into. The routing knows pages by number alone.
 //!
-//! The engine's thread owns the routing and never waits here: what it gives back it sends on a channel, and
-//! whoever needs to know takes note of that first. So the view is exact, and no lock is ever held by both paths.
+//! The engine's thread never waits here: what it commits it sends on a channel, and whoever needs to know takes note of that
+//! first. So the view is exact, and no lock is ever held by both paths.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -49,23 +49,21 @@ struct Retired<B: Backend> {
 
 /// What comes back from wherever it was used.
 enum Returned<B: Backend> {
-    /// A commit is in force: for each changed slot of this rank, its page before and after; and the last step that was put on the
-    /// queue before it, if there is one.
+    /// A commit is in force: the new page of each changed slot of this rank, and the last step that was put on the queue before
+    /// it, if there is one.
     Swapped { commit: Commit, pages: Vec<Swap<B>>, mark: Option<B::Mark> },
     /// Staging memory was not used, or what was received is not wanted.
     Staging(Page<B>),
 }
 
-/// A slot's page, before and after.
+/// A slot that points at another page.
 pub struct Swap<B: Backend> {
     /// What the slot held.
     pub from: ExpertId,
     /// What it holds.
     pub to: ExpertId,
-    /// The page of `from`.
-    pub before: Arc<Page<B>>,
     /// The page of `to`.
-    pub after: Arc<Page<B>>,
+    pub page: Arc<Page<B>>,
 }
 
 /// Why no staging page was reserved.
@@ -180,15 +178,14 @@ impl<B: Backend> State<B> {
             Returned::Swapped { commit, pages, mark } => {
                 let layer = commit.work.layer;
                 self.map.apply_in_place(&commit.work).expect("the routing has applied it");
-                for swap in &pages {
-                    self.held.remove(&(layer, swap.from));
-                }
-                for swap in &pages {
-                    self.held.insert((layer, swap.to), Arc::clone(&swap.after));
-                }
+                let before: Vec<_> =
+                    pages.iter().filter_map(|swap| self.held.remove_entry(&(layer, swap.from))).collect();
+                self.held.extend(pages.into_iter().map(|swap| ((layer, swap.to), swap.page)));
                 // A page that has only changed its slot is still pointed at.
-                let gone = pages.into_iter().filter(|swap| !self.held.contains_key(&(layer, swap.from)));
-                self.retired.extend(gone.map(|swap| Retired { page: swap.before, last: mark.clone() }));
+                let is_gone =
+                    |(of, page): &(_, Arc<Page<B>>)| self.held.get(of).is_none_or(|now| !Arc::ptr_eq(now, page));
+                let gone = before.into_iter().filter(is_gone);
+                self.retired.extend(gone.map(|(_, page)| Retired { page, last: mark.clone() }));
             }
         }
     }

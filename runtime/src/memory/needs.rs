@@ -73,6 +73,8 @@ pub struct RankPart {
     pub staging_pages: u32,
     /// Tokens that it computes in a step at most.
     pub step_tokens: usize,
+    /// Its compute threads.
+    pub threads: usize,
 }
 
 /// All that a rank needs.
@@ -92,7 +94,7 @@ impl Needs {
     /// Of a rank with this part and a cache of this size.
     #[must_use]
     pub fn of<B: Backend>(sizes: &Sizes, part: RankPart, cache: CacheSize) -> Self {
-        let RankPart { ranks, slots, staging_pages, step_tokens } = part;
+        let RankPart { ranks, slots, staging_pages, step_tokens, threads } = part;
         let (config, tokens) = (&sizes.config, cache.blocks.saturating_mul(cache.block_tokens));
         let (layers, top_k) = (config.sparse_layers(), config.router.top_k);
         let group = GroupShape { ranks, rank: 0, layers, slots, top_k, tokens: step_tokens };
@@ -100,6 +102,7 @@ impl Needs {
         let weights = [of_shared::<B>(sizes), sizes.angles(tokens), of_experts::<B>(sizes, slots)];
         let weights = weights.into_iter().fold(0, u64::saturating_add);
         let steps = Workspace::<B>::bytes(config, cache, group, sizes.expert);
+        let steps = steps.saturating_add(of_threads::<B>(sizes, cache, threads));
         Self {
             weights: Need { user: MemoryUser::Weights, bytes: weights },
             cache: Need { user: MemoryUser::KvBlocks(cache.blocks as u64), bytes: of_cache::<B>(sizes, cache) },
@@ -138,8 +141,7 @@ pub struct CacheUse {
 pub fn usual_blocks<B: Backend>(sizes: &Sizes, part: RankPart, room: u64, cache: CacheUse) -> Result<usize, TooLarge> {
     let CacheUse { block_tokens, most } = cache;
     let [without, with] = [0, 1].map(|blocks| Needs::of::<B>(sizes, part, CacheSize { blocks, block_tokens }));
-    // What is taken once for each block, with the angles of its positions.
-    let one = with.bytes() - without.bytes();
+    let one = of_each_block::<B>(sizes, part, block_tokens);
     let share = room.saturating_sub(without.bytes()) as f64 * CACHE_SHARE;
     let blocks = (share as u64 / one.max(1)).min(most.div_ceil(block_tokens as u64)).min(MOST_BLOCKS.into());
     if blocks == 0 {
@@ -147,6 +149,15 @@ pub fn usual_blocks<B: Backend>(sizes: &Sizes, part: RankPart, room: u64, cache:
         return Err(TooLarge { need: with.cache, beside: taken(&without.all()), ranks: 1, limit });
     }
     Ok(blocks as usize)
+}
+
+/// What each block of a cache takes: its place, the angles of its positions, and what threads keep of the scores of its keys.
+fn of_each_block<B: Backend>(sizes: &Sizes, part: RankPart, block_tokens: usize) -> u64 {
+    let cache = |blocks| CacheSize { blocks, block_tokens };
+    let [without, with] = [0, 1].map(|blocks| Needs::of::<B>(sizes, part, cache(blocks)).bytes());
+    // The first of them find room in what networks need.
+    let [one, two] = [1, 2].map(|blocks| B::scratch_bytes(cache_shape(&sizes.config, cache(blocks)), &[], 0));
+    (with - without).saturating_add((two - one).saturating_mul(part.threads as u64))
 }
 
 /// What all weights but the experts take.
@@ -167,6 +178,12 @@ pub fn of_cache<B: Backend>(sizes: &Sizes, cache: CacheSize) -> u64 {
     B::cache_bytes(cache_shape(&sizes.config, cache)).saturating_mul(sizes.config.layers.len() as u64)
 }
 
+/// What so many compute threads keep between the parts of operations.
+fn of_threads<B: Backend>(sizes: &Sizes, cache: CacheSize, threads: usize) -> u64 {
+    let pages: Vec<_> = sizes.dense.iter().copied().chain([sizes.expert]).collect();
+    B::scratch_bytes(cache_shape(&sizes.config, cache), &pages, sizes.config.vocabulary).saturating_mul(threads as u64)
+}
+
 fn page_bytes<B: Backend>(sizes: &Sizes) -> u64 {
     B::page_bytes(sizes.expert) as u64
 }
@@ -180,7 +197,7 @@ mod tests {
     use super::*;
     use crate::model::checkpoint::Checkpoint;
 
-    const PART: RankPart = RankPart { ranks: 4, slots: 8, staging_pages: 2, step_tokens: 64 };
+    const PART: RankPart = RankPart { ranks: 4, slots: 8, staging_pages: 2, step_tokens: 64, threads: 1 };
 
     fn checkpoint() -> Checkpoint {
         Checkpoint::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/models/tiny-moe"))).unwrap()
@@ -198,6 +215,9 @@ mod tests {
         let steps = |part| of(part).steps.bytes;
         assert!(steps(RankPart { step_tokens: 128, ..PART }) > steps(PART));
         assert!(steps(RankPart { ranks: 5, ..PART }) > steps(PART));
+        // Each thread has a place for every token of the vocabulary, where it looks for the best.
+        let (one, three) = (steps(PART), steps(RankPart { threads: 3, ..PART }));
+        assert!(three - one > 2 * (checkpoint.config().vocabulary * 2 * size_of::<u32>()) as u64);
         // Four ranks may send this one all of their tokens.
         let received = 4 * 64 * checkpoint.config().router.top_k * checkpoint.config().hidden * size_of::<f32>();
         assert!(steps(PART) > received as u64);
@@ -207,13 +227,19 @@ mod tests {
     #[test]
     fn a_cache_takes_its_share_of_what_the_rest_leaves_and_no_more_than_it_can_use() {
         let (sizes, block_tokens) = (checkpoint().sizes(), 16);
-        let [without, with] = [0, 1].map(|blocks| Needs::of::<Cpu>(&sizes, PART, CacheSize { blocks, block_tokens }));
-        let (taken, one) = (without.bytes(), with.bytes() - without.bytes());
+        let taken = Needs::of::<Cpu>(&sizes, PART, CacheSize { blocks: 0, block_tokens }).bytes();
+        let one = of_each_block::<Cpu>(&sizes, PART, block_tokens);
         assert!(one >= of_cache::<Cpu>(&sizes, CacheSize { blocks: 1, block_tokens }));
         let blocks = |room, most| usual_blocks::<Cpu>(&sizes, PART, room, CacheUse { block_tokens, most });
         assert_eq!(blocks(taken + 100 * one, u64::MAX), Ok(80));
         assert_eq!(blocks(taken + 100 * one, 17), Ok(2));
         assert_eq!(blocks(u64::MAX, u64::MAX), Ok(MOST_BLOCKS as usize));
+        // However much is taken with the blocks, all of it fits.
+        let part = RankPart { threads: 64, ..PART };
+        for room in [taken + 10_000 * one, taken + 1_000_000 * one] {
+            let blocks = usual_blocks::<Cpu>(&sizes, part, room, CacheUse { block_tokens, most: u64::MAX }).unwrap();
+            assert!(Needs::of::<Cpu>(&sizes, part, CacheSize { blocks, block_tokens }).bytes() <= room);
+        }
         for room in [0, taken, taken + one] {
             let said = blocks(room, u64::MAX).unwrap_err().to_string();
             let beside = " of weights, activations and staging pages, and it has ";

@@ -11,11 +11,11 @@ mod workspace;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use kernels::backend::{Backend, PageShape, Write};
 use kernels::batch::{Asked, MOST_BEST};
 use kernels::routing::LayerRouting;
+use kernels::times::StepTimes;
 use kernels::{DeviceError, Page, Queue};
 use plan::ids::{ExpertId, LayerId};
 use thiserror::Error;
@@ -66,15 +66,6 @@ pub struct StepOutcome {
     pub outputs: Vec<SequenceOutput>,
     /// What this rank computed in each of its slots.
     pub slot_pairs: SlotPairs,
-}
-
-/// Where a forward pass spent time beside attention.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ForwardTiming {
-    /// Waiting for and carrying rows of other ranks.
-    pub exchange: Duration,
-    /// Expert arithmetic.
-    pub experts: Duration,
 }
 
 /// Size of a rank's KV cache.
@@ -172,7 +163,7 @@ impl<B: Backend> Model<B> {
         Ok(())
     }
 
-    /// Puts the pass of a prepared step on the queue. Gives where the time went.
+    /// Puts the pass of a prepared step on the queue.
     ///
     /// # Errors
     /// If an exchange fails.
@@ -180,20 +171,24 @@ impl<B: Backend> Model<B> {
         &mut self,
         workspace: &mut Workspace<B>,
         exchange: &mut dyn Exchange<B>,
-    ) -> Result<ForwardTiming, ForwardError> {
-        let timing = self.layers(workspace, exchange)?;
+    ) -> Result<(), ForwardError> {
+        self.layers(workspace, exchange)?;
         self.logits(workspace, Queue::sample);
-        Ok(timing)
+        Ok(())
     }
 
-    /// Waits for what a step gave, of the batch that was prepared.
+    /// Waits for what a step gave, of the batch that was prepared, and how long the device was at what.
     ///
     /// # Errors
     /// If the device failed since the last step.
-    pub fn collect(&self, batch: &[SequenceStep], workspace: &Workspace<B>) -> Result<StepOutcome, DeviceError> {
+    pub fn collect(
+        &self,
+        batch: &[SequenceStep],
+        workspace: &Workspace<B>,
+    ) -> Result<(StepOutcome, StepTimes), DeviceError> {
         let collected = self.queue.collect(&workspace.batch, &workspace.slots)?;
         let outputs = sampling::outputs(batch, self.config.vocabulary, &collected);
-        Ok(StepOutcome { outputs, slot_pairs: SlotPairs::from(&*collected.pairs) })
+        Ok((StepOutcome { outputs, slot_pairs: SlotPairs::from(&*collected.pairs) }, collected.times))
     }
 
     /// A whole step, over a batch and with the routing of the layers where that changes. `enqueued` gets its place on the queue before it
@@ -207,14 +202,14 @@ impl<B: Backend> Model<B> {
         workspace: &mut Workspace<B>,
         exchange: &mut dyn Exchange<B>,
         enqueued: impl FnOnce(B::Mark),
-    ) -> Result<(StepOutcome, ForwardTiming), ForwardError> {
+    ) -> Result<(StepOutcome, StepTimes), ForwardError> {
         self.prepare(batch, changes, workspace)?;
-        let timing = self.enqueue(workspace, exchange)?;
+        self.enqueue(workspace, exchange)?;
         enqueued(self.queue.mark());
         let collected = self.collect(batch, workspace);
         // Where a rank was given up the device failed for want of its rows.
         exchange.outcome()?;
-        Ok((collected?, timing))
+        Ok(collected?)
     }
 
     /// As [`Self::step`] of no changes, but gives the logits of every token, `[tokens, vocabulary]`, and the pairs of every slot.
@@ -239,13 +234,9 @@ impl<B: Backend> Model<B> {
     }
 
     /// Leaves the last layer's output of every token in `workspace.hidden`.
-    fn layers(
-        &mut self,
-        workspace: &mut Workspace<B>,
-        exchange: &mut dyn Exchange<B>,
-    ) -> Result<ForwardTiming, ForwardError> {
+    fn layers(&mut self, workspace: &mut Workspace<B>, exchange: &mut dyn Exchange<B>) -> Result<(), ForwardError> {
         let Self { queue, config, layers, embedding, .. } = self;
-        let mut pass = Pass { queue, config, exchange, timing: ForwardTiming::default() };
+        let mut pass = Pass { queue, config, exchange };
         queue.embed(embedding, &workspace.batch, &mut workspace.hidden);
         for (number, layer) in layers.iter().enumerate() {
             queue.rms_norm(&workspace.hidden, &layer.attention_norm, config.norm_epsilon, &mut workspace.normed);
@@ -258,7 +249,7 @@ impl<B: Backend> Model<B> {
                 FeedForward::Sparse(router, number) => pass.experts(router, *number, workspace)?,
             }
         }
-        Ok(pass.timing)
+        Ok(())
     }
 
     /// Gives the logits of what is asked to `take`, some rows at a time.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, bounded, select};
 use kernels::link::LinkShape;
 use kernels::routing::GroupShape;
-use kernels::{Backend, DeviceError, Page};
+use kernels::{Backend, DeviceError};
 use plan::ids::{ExpertId, LayerId, RankId};
 use plan::moves::{SlotChange, Transaction};
 use plan::topology::Topology;
@@ -140,7 +140,6 @@ struct Loaded<B: Backend> {
     shape: GroupShape,
     workspace: Workspace<B>,
     routing: Routing,
-    slots: Vec<Arc<Page<B>>>,
     pages: Arc<Pages<B>>,
 }
 
@@ -241,7 +240,8 @@ impl<B: Backend> Session<B> {
         let here = (&worker.settings.node, &worker.said.unit);
         let neighbours = plan.ranks.iter().filter(|rank| (&rank.node, &rank.unit) == here).count();
         let (slots, step_tokens) = (map.shape().slots_per_rank, plan.step_tokens as usize);
-        let cache = worker.room_for(RankPart { ranks, slots, staging_pages, step_tokens }, kv_tokens, neighbours)?;
+        let part = RankPart { ranks, slots, staging_pages, step_tokens, threads: worker.settings.threads };
+        let cache = worker.room_for(part, kv_tokens, neighbours)?;
         let slots = slots_of(&map, rank);
         let loaded = worker.weights.load(&slots, &link.gone)?;
         let held: HeldPages<B> = slots.into_iter().zip(loaded.iter().cloned()).collect();
@@ -265,7 +265,7 @@ impl<B: Backend> Session<B> {
         let workspace = Workspace::new(Arc::clone(&arena), config, kept, (shape, routing.layers()))?;
         let pages = Pages::new(arena, map, held, staging_pages)?;
         let (generation, kv_blocks) = (plan.group.generation, cache.blocks as u32);
-        self.loaded = Some(Loaded { plan, means, experts, shape, workspace, routing, slots: loaded, pages });
+        self.loaded = Some(Loaded { plan, means, experts, shape, workspace, routing, pages });
         // If the coordinator is gone, the loop that reads its orders says so.
         let _ = link.reports.send(FromRank::Loaded { generation, kv_blocks, fingerprints });
         Ok(())
@@ -279,7 +279,7 @@ impl<B: Backend> Session<B> {
         fingerprints: Vec<Option<u128>>,
         link: &Link,
     ) -> Result<(), SessionError> {
-        let Loaded { plan, means, experts, shape, workspace, routing, slots, pages } = loaded;
+        let Loaded { plan, means, experts, shape, workspace, routing, pages } = loaded;
         let Plan { group, secret, ranks, epoch, move_bytes_per_second, step_tokens } = plan;
         let (rank, config) = (worker.settings.rank, worker.checkpoint.config());
         let largest = Largest::of_step(step_tokens as usize, config.router.top_k, config.hidden);
@@ -318,7 +318,7 @@ impl<B: Backend> Session<B> {
         let generation = group.generation;
         let path = StepPath { exchange, steps };
         let session = engine::Session { closer: link.closer.share()?, reports: link.reports.clone() };
-        let membership = Membership::new(generation, (workspace, routing, slots), path, Arc::clone(&pages), incoming);
+        let membership = Membership::new(generation, (workspace, routing), path, Arc::clone(&pages), incoming);
         let ended = worker.weights.engine().join(membership, session);
         // From now on the group's pages know what is held; what is kept here would never become staging memory.
         worker.weights.held.clear();

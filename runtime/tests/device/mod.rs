@@ -16,6 +16,7 @@ use kernels::fingerprint::{Fingerprinter, Fingerprints};
 use kernels::queue::{Arrived, Home, Leaving, Returning, Rotation};
 use kernels::routing::{GroupShape, LayerRouting};
 use kernels::tensor::{MatrixView, WeightKind};
+use kernels::times::Activity;
 use kernels::{Backend, DeviceError, DeviceIdentity, DeviceMemory, PageId, Queue, StepArea};
 
 /// What was asked of a device.
@@ -162,6 +163,10 @@ impl Backend for Watched {
         Cpu::step_bytes(limits, group, experts)
     }
 
+    fn scratch_bytes(cache: CacheShape, pages: &[PageShape], vocabulary: usize) -> u64 {
+        Cpu::scratch_bytes(cache, pages, vocabulary)
+    }
+
     fn identity(&self) -> DeviceIdentity {
         let identity = self.cpu.identity();
         match self.own {
@@ -280,6 +285,10 @@ impl Queue<Watched> for WatchedQueue {
     fn mark(&self) -> u64 {
         count(&self.counts.marks);
         self.counts.marks.load(Ordering::Relaxed)
+    }
+
+    fn turn_to(&self, activity: Activity, batch: &mut cpu::Batch) {
+        self.counted(|queue| queue.turn_to(activity, batch));
     }
 
     fn read<'a, T: Pod + Send + Sync>(&self, buffer: &'a cpu::Buffer<T>) -> Cow<'a, [T]> {

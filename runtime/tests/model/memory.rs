@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use kernels::backend::CacheShape;
 use kernels::batch::StepLimits;
 use kernels::routing::GroupShape;
 use kernels::{Arena, Backend as _, Page};
@@ -14,6 +15,7 @@ use runtime::experts::routing::Routing;
 use runtime::inspect::{EachRank, Spread};
 use runtime::memory::{Needs, RankPart};
 use runtime::model::checkpoint::Checkpoint;
+use runtime::model::config::{Attention, Grouped};
 use runtime::model::forward::{CacheSize, KvCache, Model, Workspace, expert_shape};
 
 use crate::device::Watched;
@@ -44,7 +46,13 @@ fn made(checkpoint: &Checkpoint, part: RankPart, cache: CacheSize) -> u64 {
     // That batches, slots and routing take as much as the device says is tested where they are.
     let limits = StepLimits { tokens, blocks: cache.blocks, ..StepLimits::default() };
     let of_step = Watched::step_bytes(limits, group, (shape.experts, expert_shape(checkpoint)));
-    backend.bytes.load(Ordering::Relaxed) + of_step
+    let vocabulary = config.vocabulary;
+    let dense = checkpoint.sizes().dense;
+    let pages: Vec<_> = dense.into_iter().chain([expert_shape(checkpoint)]).collect();
+    let Attention::Grouped(Grouped { heads, .. }) = config.attention;
+    let cache = CacheShape { heads, blocks: cache.blocks, block_tokens: cache.block_tokens };
+    let of_threads = part.threads as u64 * Watched::scratch_bytes(cache, &pages, vocabulary);
+    backend.bytes.load(Ordering::Relaxed) + of_step + of_threads
 }
 
 #[test]
@@ -53,7 +61,7 @@ fn what_is_foreseen_is_what_is_made() {
         let checkpoint = Checkpoint::open(folder).unwrap();
         let experts = checkpoint.config().experts.count;
         for (ranks, blocks, step_tokens) in [(1, 3, 8), (2, 40, 100), (2, 4000, 512)] {
-            let part = RankPart { ranks, slots: experts / ranks, staging_pages: 3, step_tokens };
+            let part = RankPart { ranks, slots: experts / ranks, staging_pages: 3, step_tokens, threads: 1 };
             let cache = CacheSize { blocks, block_tokens: BLOCK_TOKENS };
             let made = made(&checkpoint, part, cache);
             assert_eq!(Needs::of::<Watched>(&checkpoint.sizes(), part, cache).bytes(), made, "{folder:?} {part:?}");

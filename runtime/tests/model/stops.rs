@@ -227,7 +227,8 @@ fn a_page_that_was_replaced_is_staging_memory_when_the_last_step_that_may_read_i
     let work = Transaction { layer, changes: vec![change(0, from, to), change(1, to, from)], shares: Vec::new() };
     backend.passed.store(4, Ordering::Relaxed);
     let number = before.id();
-    let swap = Swap { from, to, before, after: reserved.packed().commit() };
+    drop(before);
+    let swap = Swap { from, to, page: reserved.packed().commit() };
     pages.swapped(Commit { transaction: TransactionId(1), epoch: 1, work }, vec![swap], Some(5));
     assert_eq!(pages.free(), 0, "step 5 may read it");
     backend.passed.store(5, Ordering::Relaxed);

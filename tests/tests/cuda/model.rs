@@ -400,8 +400,9 @@ fn a_decode_step_waits_once_and_neither_allocates_nor_copies() -> Result<()> {
         model.prepare(&batch, changes, workspace)?;
         model.enqueue(workspace, &mut **exchange)?;
         let enqueued = counted()?;
-        let outcome = model.collect(&batch, workspace)?;
+        let (outcome, times) = model.collect(&batch, workspace)?;
         let after = counted()?;
+        ensure!(!times.experts.is_zero() && times.exchange.is_zero(), "a rank alone takes {times:?}");
         ensure!(outcome.outputs.iter().all(|output| output.token.is_some()), "every sequence goes on");
         let launches = after.launches - before.launches;
         ensure!(launches > 0, "the step is launched, not computed by the host");

@@ -15,16 +15,19 @@ impl CudaQueue {
     /// Elements of the device once all is done that is on the queue; zeros where that fails, which is kept.
     pub(super) fn fetch<T: Pod>(&self, address: Address, count: usize) -> Vec<T> {
         let mut values = vec![T::zeroed(); count];
-        if count > 0 && self.finish() {
-            self.keep(self.device.transfers.get(address, bytemuck::cast_slice_mut(&mut values)));
+        if count > 0 && self.is_well() {
+            let into = bytemuck::cast_slice_mut(&mut values);
+            self.keep(self.stages.borrow_mut().read(&self.stream, address, into));
         }
-        values
+        if self.is_well() { values } else { vec![T::zeroed(); count] }
     }
 
     /// Brings elements to the device, once all is done that is on the queue.
     fn bring<T: Pod>(&self, address: Address, values: &[T]) {
-        if !values.is_empty() && self.finish() {
-            self.keep(self.device.transfers.put(address, bytemuck::cast_slice(values)));
+        if !values.is_empty() && self.is_well() {
+            let bytes: &[u8] = bytemuck::cast_slice(values);
+            let fill = |start: usize, part: &mut [u8]| part.copy_from_slice(&bytes[start..start + part.len()]);
+            self.keep(self.stages.borrow_mut().write(&self.stream, (address, bytes.len()), fill));
         }
     }
 

@@ -128,7 +128,7 @@ fn the_page_that_a_commit_replaces_becomes_staging_memory_once_nobody_reads_it()
     let before = pages.page(LayerId(0), ExpertId(1)).unwrap();
     let after = receive(&pages, 0, 2).commit();
     assert_eq!(pages.free(), 0);
-    let swap = Swap { from: ExpertId(1), to: ExpertId(2), before: Arc::clone(&before), after: Arc::clone(&after) };
+    let swap = Swap { from: ExpertId(1), to: ExpertId(2), page: Arc::clone(&after) };
     pages.swapped(exchange(), vec![swap], None);
     assert!(pages.page(LayerId(0), ExpertId(1)).is_none());
     assert!(Arc::ptr_eq(&pages.page(LayerId(0), ExpertId(2)).unwrap(), &after));
@@ -141,7 +141,7 @@ fn the_page_that_a_commit_replaces_becomes_staging_memory_once_nobody_reads_it()
 fn a_page_that_only_changes_its_slot_stays() {
     let pages = pages(0, 1);
     let page = |expert| pages.page(LayerId(0), ExpertId(expert)).unwrap();
-    let swap = |from, to| Swap { from: ExpertId(from), to: ExpertId(to), before: page(from), after: page(to) };
+    let swap = |from, to| Swap { from: ExpertId(from), to: ExpertId(to), page: page(to) };
     let swaps = vec![swap(0, 1), swap(1, 0)];
     let change = |slot, from, to| SlotChange {
         rank: RankId(0),
@@ -157,12 +157,31 @@ fn a_page_that_only_changes_its_slot_stays() {
 }
 
 #[test]
+fn a_page_that_comes_in_the_place_of_an_equal_one_makes_that_staging_memory() {
+    let pages = pages(0, 2);
+    let before = pages.page(LayerId(0), ExpertId(0)).unwrap().id();
+    let page = |expert| pages.page(LayerId(0), ExpertId(expert)).unwrap();
+    // Expert 0 goes to the slot of expert 1 as another rank has it, and expert 1 to its slot as this one has it.
+    let received = receive(&pages, 0, 0).commit();
+    let change = |slot, from, to| SlotChange { source: RankId(0), ..self::change(0, slot, from, to) };
+    let mut commit = exchange();
+    commit.work.changes = vec![change(0, 0, 1), change(1, 1, 0)];
+    let swaps = vec![
+        Swap { from: ExpertId(0), to: ExpertId(1), page: page(1) },
+        Swap { from: ExpertId(1), to: ExpertId(0), page: Arc::clone(&received) },
+    ];
+    pages.swapped(commit, swaps, Some(()));
+    assert!(Arc::ptr_eq(&page(0), &received));
+    assert_eq!((pages.free(), pages.held().len()), (2, 4));
+    assert!(reserve(&pages, 2).unwrap().iter_mut().any(|reserved| reserved.page().id() == before));
+}
+
+#[test]
 fn holders_follow_the_commits() {
     let pages = pages(0, 1);
     assert_eq!(pages.holders(LayerId(0), ExpertId(2)), [RankId(1)]);
-    let before = pages.page(LayerId(0), ExpertId(1)).unwrap();
-    let after = receive(&pages, 0, 2).commit();
-    pages.swapped(exchange(), vec![Swap { from: ExpertId(1), to: ExpertId(2), before, after }], Some(()));
+    let page = receive(&pages, 0, 2).commit();
+    pages.swapped(exchange(), vec![Swap { from: ExpertId(1), to: ExpertId(2), page }], Some(()));
     assert_eq!(pages.holders(LayerId(0), ExpertId(2)), [RankId(0)]);
     assert_eq!(pages.holders(LayerId(1), ExpertId(2)), [RankId(1)]);
 }

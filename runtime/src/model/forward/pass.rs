@@ -1,11 +1,10 @@
 //! What every layer of a step needs, and what one with experts does.
 
-use std::time::Instant;
-
 use kernels::backend::{Backend, Write};
 use kernels::queue::Queue;
+use kernels::times::Activity;
 
-use super::{ForwardError, ForwardTiming, Workspace};
+use super::{ForwardError, Workspace};
 use crate::fabric::exchange::Exchange;
 use crate::model::config::Config;
 
@@ -14,7 +13,6 @@ pub(in crate::model) struct Pass<'a, B: Backend> {
     pub queue: &'a B::Queue,
     pub config: &'a Config,
     pub exchange: &'a mut dyn Exchange<B>,
-    pub timing: ForwardTiming,
 }
 
 impl<B: Backend> Pass<'_, B> {
@@ -25,25 +23,24 @@ impl<B: Backend> Pass<'_, B> {
         layer: usize,
         workspace: &mut Workspace<B>,
     ) -> Result<(), ForwardError> {
-        let Self { queue, config, exchange, timing, .. } = self;
+        let Self { queue, config, exchange } = self;
         let Workspace { arena, batch, slots, routing, hidden, normed, router: logits, results, .. } = workspace;
         queue.matmul(normed, router, Write::Replace, logits);
         queue.route(logits, config.router_shape(), routing);
         queue.choose(batch, slots, layer, routing);
-        let (alone, start) = (exchange.ranks() == 1, Instant::now());
-        let mut dispatched = start;
-        if !alone {
+        let is_alone = exchange.ranks() == 1;
+        if !is_alone {
+            queue.turn_to(Activity::Exchange, batch);
             exchange.dispatch(queue, routing, normed)?;
-            dispatched = Instant::now();
         }
+        queue.turn_to(Activity::Experts, batch);
         queue.group(slots, layer, routing);
         queue.experts(arena.memory(), routing, normed, results);
-        let computed = Instant::now();
-        if !alone {
+        if !is_alone {
+            queue.turn_to(Activity::Exchange, batch);
             exchange.combine(queue, routing, results)?;
-            timing.exchange += (dispatched - start) + computed.elapsed();
         }
-        timing.experts += computed - dispatched;
+        queue.turn_to(Activity::Other, batch);
         queue.combine(results, routing, hidden);
         Ok(())
     }
