@@ -505,3 +505,17 @@ struct FingerprintParameters {
   uint64_t seed;
   uint64_t secret[24];
 };
+
+// `draw`: `rows` rows of `columns` values, a multiple of 8, those of a tensor from `first` on. Eight rows are one below the other, and
+// the next eight begin `stride` rows after these.
+struct DrawParameters {
+  void* to;
+  uint64_t key;
+  uint64_t first;
+  float middle;
+  float unit;
+  uint32_t kind;
+  uint32_t rows;
+  uint32_t columns;
+  uint32_t stride;
+};

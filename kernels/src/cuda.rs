@@ -174,11 +174,11 @@ impl Backend for Cuda {
     }
 
     fn matrix(&self, view: MatrixView<'_>, bias: Option<&[f32]>) -> Result<Matrix, DeviceError> {
-        Matrix::new((&self.shared.context, &self.shared.transfers), view, bias)
+        Matrix::new(&self.shared, view, bias)
     }
 
     fn lookup(&self, view: MatrixView<'_>) -> Result<Matrix, DeviceError> {
-        Matrix::new((&self.shared.context, &self.shared.transfers), view, None)
+        Matrix::new(&self.shared, view, None)
     }
 
     fn pages(&self, shape: PageShape) -> Result<Pages, DeviceError> {
@@ -190,7 +190,7 @@ impl Backend for Cuda {
     }
 
     fn pack(&self, pages: &Pages, page: PageId, matrices: [MatrixView<'_>; 3]) -> Result<(), DeviceError> {
-        weights::pack(&self.shared.transfers, pages, page, matrices)
+        weights::pack(&self.shared, pages, page, matrices)
     }
 
     fn fill(&self, pages: &Pages, page: PageId, (start, bytes): (usize, &[u8])) -> Result<(), DeviceError> {

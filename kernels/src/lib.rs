@@ -17,6 +17,7 @@ pub mod cpu;
 #[allow(unsafe_code, reason = "the one place for it: a driver is called there, and memory is shared with a device")]
 pub mod cuda;
 pub mod device;
+pub mod drawn;
 pub mod error;
 pub mod fingerprint;
 mod host;

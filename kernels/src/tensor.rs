@@ -1,6 +1,8 @@
-//! Tensors as a checkpoint stores them.
+//! Tensors as a checkpoint stores them, or as they are drawn.
 
 use half::{bf16, f16};
+
+use crate::drawn::Drawn;
 
 /// How a backend keeps weights. Widening either to f32 is exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,6 +22,13 @@ pub enum Values<'a> {
     F16(&'a [f16]),
     /// IEEE single precision.
     F32(&'a [f32]),
+    /// Nothing that is there: a device makes them where it needs them.
+    Drawn {
+        /// As what they are kept.
+        kind: WeightKind,
+        /// Parts of tensors, one after the other.
+        parts: &'a [Drawn],
+    },
 }
 
 impl Values<'_> {
@@ -30,6 +39,14 @@ impl Values<'_> {
             Self::Bf16(values) => values.len(),
             Self::F16(values) => values.len(),
             Self::F32(values) => values.len(),
+            Self::Drawn { parts, .. } => {
+                let (mut len, mut part) = (0, 0);
+                while part < parts.len() {
+                    len += parts[part].len;
+                    part += 1;
+                }
+                len
+            }
         }
     }
 
@@ -40,9 +57,21 @@ impl Values<'_> {
     }
 
     /// Value `index`, widened.
+    ///
+    /// # Panics
+    /// If there is none.
     #[must_use]
     pub fn get(&self, index: usize) -> f32 {
         match self {
+            Self::Drawn { kind, parts } => {
+                let mut index = index;
+                let part = parts.iter().find(|part| {
+                    let is_there = index < part.len;
+                    index -= if is_there { 0 } else { part.len };
+                    is_there
+                });
+                part.expect("a value that there is").get(index, *kind)
+            }
             Self::Bf16(values) => values[index].to_f32(),
             Self::F16(values) => values[index].to_f32(),
             Self::F32(values) => values[index],
@@ -55,7 +84,23 @@ impl Values<'_> {
         match self {
             Self::Bf16(_) => WeightKind::Bf16,
             Self::F16(_) | Self::F32(_) => WeightKind::F32,
+            Self::Drawn { kind, .. } => *kind,
         }
+    }
+
+    /// Those that are drawn, if they are: some of them, from `first` on.
+    pub(crate) fn drawn(&self, first: usize, len: usize) -> Option<Vec<Drawn>> {
+        let Self::Drawn { parts, .. } = self else { return None };
+        let (mut start, end) = (0, first + len);
+        let mut found = Vec::with_capacity(parts.len());
+        for part in *parts {
+            let (from, to) = (first.max(start), end.min(start + part.len));
+            if from < to {
+                found.push(part.part(from - start, to - from));
+            }
+            start += part.len;
+        }
+        Some(found)
     }
 }
 

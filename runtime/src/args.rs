@@ -13,8 +13,9 @@ use plan::wire::process::port;
 use crate::coordinator::settings::{CoordinatorSettings, MinimumGain};
 use crate::device::Device;
 use crate::fabric::secret::{Secret, SecretError};
-use crate::inspect::Spread;
+use crate::inspect::{Inspected, Spread};
 use crate::local::LocalSettings;
+use crate::model::checkpoint::WeightSeed;
 use crate::quoted::Quoted;
 use crate::scheduler::Limits;
 use crate::worker::{self, DeviceArguments, WorkerArguments};
@@ -56,9 +57,9 @@ pub enum Command {
         /// Folder of the checkpoint
         #[arg(long, value_name = "DIR")]
         model: PathBuf,
-        /// Read every weight too, as the ranks do together: a damaged one is found before they load it
-        #[arg(long)]
-        weights: bool,
+        /// Read every weight too, as the ranks do together: a damaged one is found before they load it; or, with seed:N, draw them
+        #[arg(long, value_name = "seed:N", num_args = 0..=1, default_missing_value = "all")]
+        weights: Option<Inspected>,
         /// What each rank takes of its memory
         #[command(flatten)]
         spread: Option<SpreadArguments>,
@@ -149,6 +150,9 @@ struct ServingArguments {
     /// Folder of the checkpoint: config.json, tokenizer.json and *.safetensors
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
+    /// Draw the weights from a seed instead of reading them, which needs no more of the folder than config.json: to measure with
+    #[arg(long, value_name = "seed:N")]
+    weights: Option<WeightSeed>,
     /// Name of the model in requests; the folder's name if it is not given
     #[arg(long, value_name = "NAME", value_parser = bounds::served_name)]
     served_model_name: Option<String>,
@@ -280,6 +284,7 @@ impl ServingArguments {
         let &Addresses { listen, admin_listen, control_listen } = addresses;
         CoordinatorSettings {
             model: self.model,
+            weights: self.weights,
             served_name: self.served_model_name,
             ranks: self.ranks,
             listen,

@@ -2,6 +2,7 @@
 //! it, which only ranks read; and what of its memory each rank takes. Starts nothing.
 
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use kernels::{Backend, DeviceError};
@@ -14,6 +15,7 @@ use thiserror::Error;
 use crate::coordinator::settings::{SettingsError, folder_name, load_texts, open_checkpoint};
 use crate::device::{Device, DeviceOptions, OnDevice};
 use crate::memory::{CacheUse, Memory, Needs, RankPart, TooLarge, of_cache, of_experts, usual_blocks};
+use crate::model::checkpoint::{UnknownWeights, WeightSeed};
 use crate::model::forward::CacheSize;
 use crate::model::sizes::Sizes;
 use crate::quoted::Quoted;
@@ -29,7 +31,7 @@ pub struct Report {
     pub max_model_len: usize,
     /// Number of weights.
     pub parameters: u64,
-    /// Bytes of all weights on disk.
+    /// Bytes of all weights as they are on disk, or would be.
     pub bytes: u64,
     /// The files that hold them.
     pub weight_files: Vec<String>,
@@ -113,6 +115,23 @@ pub struct EachRank {
     pub memory: u64,
 }
 
+/// What is looked at of a checkpoint's weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inspected {
+    /// All of them.
+    All,
+    /// None: they are drawn.
+    Drawn(WeightSeed),
+}
+
+impl FromStr for Inspected {
+    type Err = UnknownWeights;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWeights> {
+        if text == "all" { Ok(Self::All) } else { text.parse().map(Self::Drawn) }
+    }
+}
+
 /// How far weights were checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -121,6 +140,8 @@ pub enum WeightCheck {
     NamesAndShapes,
     /// Every weight was read, and is a finite number.
     EveryWeight,
+    /// They are drawn from a seed.
+    Drawn,
     /// There is none.
     Absent,
 }
@@ -175,13 +196,13 @@ pub enum Found {
     Configuration(Foreseen),
 }
 
-/// Checks all that a coordinator checks of a folder, and with `reads_weights` all that its ranks find together; with `spread` also
-/// what each rank takes, for which the configuration alone is enough.
+/// Checks all that a coordinator checks of a folder, and of the weights as asked, so all that its ranks find together; with `spread`
+/// also what each rank takes, for which the configuration alone is enough.
 ///
 /// # Errors
 /// What a start with this folder says.
-pub fn inspect(folder: &Path, reads_weights: bool, spread: Option<&Spread>) -> Result<Found, InspectError> {
-    match (report(folder, reads_weights), spread) {
+pub fn inspect(folder: &Path, weights: Option<Inspected>, spread: Option<&Spread>) -> Result<Found, InspectError> {
+    match (report(folder, weights), spread) {
         (Ok((mut report, sizes)), spread) => {
             report.each_rank = spread.map(|spread| EachRank::of(&sizes, spread)).transpose()?;
             Ok(Found::Checkpoint(Box::new(report)))
@@ -269,17 +290,25 @@ fn each_rank<B: Backend>(
     })
 }
 
-fn report(folder: &Path, reads_weights: bool) -> Result<(Report, Sizes), SettingsError> {
-    let checkpoint = open_checkpoint(folder)?;
+fn report(folder: &Path, inspected: Option<Inspected>) -> Result<(Report, Sizes), SettingsError> {
+    let seed = match inspected {
+        Some(Inspected::Drawn(seed)) => Some(seed),
+        Some(Inspected::All) | None => None,
+    };
+    let checkpoint = open_checkpoint(folder, seed)?;
     let (name, config) = (folder_name(folder), checkpoint.config());
-    let limits = ModelLimits { max_model_len: config.max_positions, vocab_size: config.vocabulary };
+    let (max_model_len, vocab_size) = (config.max_positions, config.vocabulary);
+    let limits = ModelLimits { max_model_len, vocab_size, has_texts: seed.is_none() };
     let served = load_texts(folder, name.clone(), &limits, 0)?;
-    let mut weights = WeightCheck::NamesAndShapes;
-    if reads_weights {
-        let refused = |source| SettingsError::Checkpoint { path: Quoted::path(folder), source };
-        checkpoint.check_weights().map_err(refused)?;
-        weights = WeightCheck::EveryWeight;
-    }
+    let weights = match inspected {
+        None => WeightCheck::NamesAndShapes,
+        Some(Inspected::Drawn(_)) => WeightCheck::Drawn,
+        Some(Inspected::All) => {
+            let refused = |source| SettingsError::Checkpoint { path: Quoted::path(folder), source };
+            checkpoint.check_weights().map_err(refused)?;
+            WeightCheck::EveryWeight
+        }
+    };
     let sampling = served.defaults;
     let report = Report {
         model: checkpoint.identity(&name),

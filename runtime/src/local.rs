@@ -19,7 +19,7 @@ use crate::coordinator::start::{Coordinator, StartError};
 use crate::device::{DeviceOptions, OnDevice};
 use crate::fabric::secret::Secret;
 use crate::memory::{CacheUse, Memory, Needs, RankPart, TooLarge, usual_blocks};
-use crate::model::checkpoint::Checkpoint;
+use crate::model::checkpoint::{Checkpoint, WeightSeed};
 use crate::model::forward::CacheSize;
 use crate::model::sizes::Sizes;
 use crate::quoted::Quoted;
@@ -84,9 +84,10 @@ pub enum LocalError {
 /// If a setting is wrong, an address is taken or a rank does not start.
 pub async fn run(settings: LocalSettings, stop: impl Future<Output = ()>) -> Result<(), LocalError> {
     let LocalSettings { coordinator, device } = settings;
-    let (model, ranks, secret) = (coordinator.model.clone(), coordinator.ranks, coordinator.secret.clone());
+    let (model, weights) = (coordinator.model.clone(), coordinator.weights);
+    let (ranks, secret) = (coordinator.ranks, coordinator.secret.clone());
     // One that cannot be opened is refused by the coordinator, with the reason.
-    let sizes = Checkpoint::open(&model).ok().map(|checkpoint| checkpoint.sizes());
+    let sizes = Checkpoint::of(&model, weights).ok().map(|checkpoint| checkpoint.sizes());
     let kind = device.backend.unwrap_or_default();
     let kv_blocks = |rank| match &sizes {
         Some(sizes) => kind.with(Sharing { sizes, rank, device: &device, ranks }),
@@ -105,7 +106,8 @@ pub async fn run(settings: LocalSettings, stop: impl Future<Output = ()>) -> Res
     let (failures, mut failed) = mpsc::channel(1);
     for rank in 0..ranks {
         let program = std::env::current_exe().map_err(|source| LocalError::Spawn { rank, source })?;
-        let worker = Worker { program, model: model.clone(), rank, device: device.clone(), secret: secret.clone() };
+        let (model, device, secret) = (model.clone(), device.clone(), secret.clone());
+        let worker = Worker { program, model, weights, rank, device, secret };
         let (control, failures) = (coordinator.control_address(), failures.clone());
         // The signal that ends a rank with its parent is sent when the thread that started it ends: this one does not.
         let formed = coordinator.driver().formations();
@@ -172,6 +174,7 @@ impl Sharing<'_> {
 struct Worker {
     program: PathBuf,
     model: PathBuf,
+    weights: Option<WeightSeed>,
     rank: usize,
     device: DeviceArguments,
     secret: Secret,
@@ -236,6 +239,7 @@ impl Worker {
         for (option, value) in [
             ("--kv-blocks", kv_blocks.map(|blocks| blocks.to_string())),
             ("--backend", backend.map(|device| device.to_string())),
+            ("--weights", self.weights.map(|seed| seed.to_string())),
         ] {
             command.args(value.into_iter().flat_map(|value| [option.to_owned(), value]));
         }
@@ -256,7 +260,8 @@ mod tests {
             DeviceArguments { backend: None, exchange: Asked::Auto, threads: 1, kv_blocks: Some(4), block_tokens: 16 };
         let said = |program: &str| {
             let (program, secret) = (PathBuf::from(program), Secret::draw().unwrap());
-            let worker = Worker { program, model: PathBuf::from("tiny"), rank: 3, device: device.clone(), secret };
+            let (model, device) = (PathBuf::from("tiny"), device.clone());
+            let worker = Worker { program, model, weights: None, rank: 3, device, secret };
             worker.keep_running(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), || false).to_string()
         };
         let parent = std::process::id();

@@ -15,7 +15,7 @@ use last_word::LastWordFile;
 use plan::wire::process::{exit, variable};
 use runtime::args::{Arguments, Command, shortened};
 use runtime::coordinator::start::Coordinator;
-use runtime::inspect::Spread;
+use runtime::inspect::{Inspected, Spread};
 use runtime::threads::survive;
 use runtime::{local, worker};
 use tokio::signal::unix::{SignalKind, signal};
@@ -75,8 +75,8 @@ fn run(command: Command) -> anyhow::Result<()> {
 }
 
 /// Prints what a checkpoint holds.
-fn inspect(model: &Path, reads_weights: bool, spread: Option<&Spread>) -> anyhow::Result<()> {
-    print(&serde_json::to_string_pretty(&runtime::inspect::inspect(model, reads_weights, spread)?)?)
+fn inspect(model: &Path, weights: Option<Inspected>, spread: Option<&Spread>) -> anyhow::Result<()> {
+    print(&serde_json::to_string_pretty(&runtime::inspect::inspect(model, weights, spread)?)?)
 }
 
 /// Prints a line to standard output. Whoever reads it may have read enough, as `head` has.

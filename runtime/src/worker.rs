@@ -42,7 +42,7 @@ use crate::fabric::mesh::StepPort;
 use crate::fabric::neighbours::{Key, Neighbours};
 use crate::fabric::secret::{Secret, random};
 use crate::memory::{self, CacheUse, Memory, Needs, RankPart, of_cache, of_shared};
-use crate::model::checkpoint::Checkpoint;
+use crate::model::checkpoint::{Checkpoint, WeightSeed};
 use crate::model::forward::{Angles, CacheSize, Model, expert_shape};
 use crate::protocol::{FromRank, ProcessId, RankDevice};
 use crate::threads::VitalThreads;
@@ -57,6 +57,8 @@ const LONGEST_BACK_OFF: Duration = Duration::from_secs(3);
 pub struct WorkerSettings {
     /// Folder of the checkpoint.
     pub model: PathBuf,
+    /// What its weights are drawn from instead of being read.
+    pub weights: Option<WeightSeed>,
     /// Its number.
     pub rank: RankId,
     /// `host:port` of the coordinator's control connection.
@@ -219,7 +221,7 @@ impl<B: Backend> Worker<B> {
         device: Arc<B>,
         (process, metrics, threads): (ProcessId, WorkerMetrics, VitalThreads),
     ) -> Result<Self, WorkerError> {
-        let checkpoint = Arc::new(Checkpoint::open(&settings.model)?);
+        let checkpoint = Arc::new(Checkpoint::of(&settings.model, settings.weights)?);
         let (sizes, block_tokens) = (checkpoint.sizes(), settings.block_tokens);
         let cache = settings.kv_blocks.map(|blocks| CacheSize { blocks, block_tokens });
         let memory = Memory::of_device(&*device)?;
@@ -348,6 +350,7 @@ mod tests {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         WorkerSettings {
             model: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-moe"),
+            weights: None,
             secret: Secret::draw().unwrap(),
             rank: RankId(0),
             // Nobody listens there: the rank tries again and again until it is stopped.

@@ -8,8 +8,9 @@ use half::bf16;
 
 use super::simd::{LANES, Line, Vector};
 use super::untouched::Untouched;
+use crate::drawn::Drawn;
 use crate::error::DeviceError;
-use crate::host::listed;
+use crate::host::{list, listed};
 use crate::tensor::{MatrixView, Values, WeightKind};
 
 /// Outputs of a panel.
@@ -78,6 +79,19 @@ pub(crate) fn pack(view: MatrixView<'_>, kind: WeightKind, lines: &mut [Line]) {
     let panel_lines = columns * row_lines(kind);
     for (index, panel) in lines.chunks_exact_mut(panel_lines).enumerate() {
         let (first, outputs) = (index * PANEL, (view.rows() - index * PANEL).min(PANEL));
+        if let Some(parts) = values.drawn(first * columns, outputs * columns) {
+            match values.kind() {
+                WeightKind::Bf16 => {
+                    let made: Vec<bf16> = parts.into_iter().flat_map(Drawn::to_bf16).collect();
+                    pack(MatrixView::new(outputs, columns, Values::Bf16(&made)), kind, panel);
+                }
+                WeightKind::F32 => {
+                    let made: Vec<f32> = parts.into_iter().flat_map(Drawn::to_f32).collect();
+                    pack(MatrixView::new(outputs, columns, Values::F32(&made)), kind, panel);
+                }
+            }
+            continue;
+        }
         match kind {
             WeightKind::Bf16 => {
                 let Values::Bf16(values) = values else { unreachable!("only bfloat16 is packed as bfloat16") };
@@ -165,6 +179,16 @@ impl Lookup {
             Values::Bf16(values) => Stored::Bf16(listed(values.iter().copied())?),
             Values::F16(values) => Stored::F32(listed(values.iter().map(|value| value.to_f32()))?),
             Values::F32(values) => Stored::F32(listed(values.iter().copied())?),
+            Values::Drawn { kind: WeightKind::Bf16, parts } => {
+                let mut values = list(view.values().len())?;
+                values.extend(parts.iter().copied().flat_map(Drawn::to_bf16));
+                Stored::Bf16(values)
+            }
+            Values::Drawn { kind: WeightKind::F32, parts } => {
+                let mut values = list(view.values().len())?;
+                values.extend(parts.iter().copied().flat_map(Drawn::to_f32));
+                Stored::F32(values)
+            }
         };
         Ok(Self { width: view.columns(), values })
     }

@@ -209,6 +209,10 @@ mirror! {
         bytes: Address, chunks: Address, length: u64, seed: u64,
         secret: [u64; SECRET_BYTES / 8],
     }
+    /// Of [`DRAW`].
+    DrawParameters {
+        to: Address, key: u64, first: u64, middle: f32, unit: f32, kind: u32, rows: u32, columns: u32, stride: u32,
+    }
 }
 
 macro_rules! kernels {
@@ -298,6 +302,8 @@ kernels! {
     COPY = "copy"(CopyParameters), 256, Any;
     /// Fingerprints of chunks.
     FINGERPRINT = "fingerprint"(FingerprintParameters), 128, Any;
+    /// Draws weights.
+    DRAW = "draw"(DrawParameters), 256, Any;
 }
 
 /// Values of the fields called `kind`.

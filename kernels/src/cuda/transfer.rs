@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use super::context::Context;
 use super::memory::Mapped;
 use super::module::{Kernels, Launch};
-use super::parameters::{ChunkFingerprint, FINGERPRINT, FingerprintParameters};
+use super::parameters::{ChunkFingerprint, DRAW, DrawParameters, FINGERPRINT, FingerprintParameters};
 use super::stream::{Events, Mark, Precedence, Stream};
 use crate::error::DeviceError;
 use crate::fingerprint::chunks_of;
@@ -232,6 +232,18 @@ impl Transfers {
             Ok(())
         })?;
         Ok(found.iter().map(|half| u128::from(half.high) << 64 | u128::from(half.low)).collect())
+    }
+
+    /// Draws weights into memory of the device that nothing uses yet; all of them are there when this returns.
+    pub fn draw(&self, kernels: &Kernels, parts: &[DrawParameters]) -> Result<(), DeviceError> {
+        self.with(|Lane { stream, .. }| {
+            for parameters in parts {
+                let launch = Launch { kernel: &DRAW, blocks: MOST_BLOCKS as u32, shared: 0 };
+                // SAFETY: the caller owns the memory, and this waits for the end.
+                unsafe { kernels.launch(stream, launch, parameters) }?;
+            }
+            Ok(stream.finish()?)
+        })
     }
 
     /// Makes memory of the device zero that nothing uses yet.

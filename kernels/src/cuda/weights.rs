@@ -1,16 +1,14 @@
 //! Weights as the kernels read them, and how those of a checkpoint become so.
 
-use std::sync::Arc;
-
 use half::bf16;
 
+use super::Shared;
 use super::arena::{Pages, element_bytes, page_bytes};
 use super::buffer::Buffer;
-use super::context::Context;
 use super::memory::Allocation;
-use super::parameters::{Address, KIND_BF16, KIND_F32};
-use super::transfer::Transfers;
+use super::parameters::{Address, DrawParameters, KIND_BF16, KIND_F32};
 use crate::arena::PageId;
+use crate::drawn::Drawn;
 use crate::error::DeviceError;
 use crate::tensor::{MatrixView, Values, WeightKind};
 
@@ -50,7 +48,7 @@ impl Matrix {
     /// # Panics
     /// If the bias has not one element for each row.
     pub(super) fn new(
-        (context, transfers): (&Arc<Context>, &Transfers),
+        Shared { context, transfers, kernels, .. }: &Shared,
         view: MatrixView<'_>,
         bias: Option<&[f32]>,
     ) -> Result<Self, DeviceError> {
@@ -59,11 +57,15 @@ impl Matrix {
         let (rows, columns, kind) = (view.rows(), view.columns(), view.values().kind());
         let bytes = rows * columns * element_bytes(kind);
         let memory = Allocation::new(context, bytes)?;
-        let mut source = Source::new([view], kind);
-        transfers.write(memory.address(), bytes, |start, part| {
-            let row_bytes = columns * element_bytes(kind);
-            each_row(start, part, row_bytes, |row, from, into| source.copy((0, row), from, into));
-        })?;
+        if let Some(drawn) = drawn(view, (memory.address(), WIDTHS)) {
+            transfers.draw(kernels, &drawn)?;
+        } else {
+            let mut source = Source::new([view], kind);
+            transfers.write(memory.address(), bytes, |start, part| {
+                let row_bytes = columns * element_bytes(kind);
+                each_row(start, part, row_bytes, |row, from, into| source.copy((0, row), from, into));
+            })?;
+        }
         let bias = bias.map(|values| {
             let buffer = Buffer::new(context, values.len())?;
             transfers.put(buffer.address(), bytemuck::cast_slice(values))?;
@@ -83,12 +85,26 @@ impl Matrix {
     }
 }
 
+/// What draws a matrix whose values are drawn, to an address and with so many rows of the memory for eight of its own.
+fn drawn(view: MatrixView<'_>, (to, stride): (Address, usize)) -> Option<Vec<DrawParameters>> {
+    let (columns, values) = (view.columns(), view.values());
+    let (mut parameters, mut row) = (Vec::new(), 0);
+    for Drawn { key, first, len, middle, unit } in values.drawn(0, values.len())? {
+        assert!(len % columns == 0 && (stride == WIDTHS || row == 0), "a part of a drawn matrix is rows of it");
+        let (to, rows) = (to + (row * columns * element_bytes(values.kind())) as u64, len / columns);
+        let (kind, rows, columns) = (kind_word(values.kind()), rows as u32, columns as u32);
+        parameters.push(DrawParameters { to, key, first, middle, unit, kind, rows, columns, stride: stride as u32 });
+        row += len / view.columns();
+    }
+    Some(parameters)
+}
+
 /// Makes a page a network's.
 ///
 /// # Panics
 /// If the matrices are not those of a page.
 pub(super) fn pack(
-    transfers: &Transfers,
+    Shared { transfers, kernels, .. }: &Shared,
     pages: &Pages,
     page: PageId,
     [gate, up, down]: [MatrixView<'_>; 3],
@@ -101,6 +117,15 @@ pub(super) fn pack(
     let element = element_bytes(shape.kind);
     let (wide, narrow) = (shape.hidden * element, shape.intermediate * element);
     let (first, both) = (2 * shape.intermediate * wide, 2 * shape.intermediate * wide + shape.hidden * narrow);
+    let address = pages.page(page);
+    let places =
+        [(address, 2 * WIDTHS), (address + (WIDTHS * wide) as u64, 2 * WIDTHS), (address + first as u64, WIDTHS)];
+    let made: Option<Vec<_>> = [gate, up, down].into_iter().zip(places).map(|(view, to)| drawn(view, to)).collect();
+    if let Some(made) = made {
+        transfers.draw(kernels, &made.concat())?;
+        let padding = page_bytes(shape) - both;
+        return if padding == 0 { Ok(()) } else { transfers.zero(address + both as u64, padding) };
+    }
     let mut source = Source::new([gate, up, down], shape.kind);
     transfers.write(pages.page(page), page_bytes(shape), |start, part| {
         let (upper, rest) = part.split_at_mut(first.saturating_sub(start).min(part.len()));

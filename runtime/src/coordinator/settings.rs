@@ -28,7 +28,7 @@ use crate::experts::rebalance::{self, Rebalancer};
 use crate::experts::record;
 use crate::fabric::secret::Secret;
 use crate::memory::RankPart;
-use crate::model::checkpoint::Checkpoint;
+use crate::model::checkpoint::{Checkpoint, WeightSeed};
 use crate::model::folder;
 use crate::model::forward::expert_shape;
 use crate::quoted::Quoted;
@@ -40,6 +40,8 @@ use crate::server::{AdminAccess, Keys, ModelLimits, ServedModel};
 pub struct CoordinatorSettings {
     /// Folder of the checkpoint.
     pub model: PathBuf,
+    /// What its weights are drawn from instead of being read.
+    pub weights: Option<WeightSeed>,
     /// Name in requests; the folder's name if there is none.
     pub served_name: Option<String>,
     /// Ranks of the group.
@@ -144,12 +146,15 @@ impl CoordinatorSettings {
     pub fn prepare(&self, now: i64) -> Result<Prepared, SettingsError> {
         self.check_alone()?;
         let recorded_at = self.recorded_at()?;
-        let checkpoint = open_checkpoint(&self.model)?;
+        let checkpoint = open_checkpoint(&self.model, self.weights)?;
         let name = self.served_name.clone().unwrap_or_else(|| folder_name(&self.model));
         let identity = checkpoint.identity(&name);
         let config = checkpoint.config();
-        let limits =
-            ModelLimits { max_model_len: self.max_model_len(config.max_positions)?, vocab_size: config.vocabulary };
+        let limits = ModelLimits {
+            max_model_len: self.max_model_len(config.max_positions)?,
+            vocab_size: config.vocabulary,
+            has_texts: self.weights.is_none(),
+        };
         if let Some(expected) = self.expect_experts
             && expected != identity.experts
         {
@@ -293,9 +298,9 @@ impl CoordinatorSettings {
     }
 }
 
-/// The checkpoint in `folder`, all but its weights and texts checked.
-pub(crate) fn open_checkpoint(folder: &Path) -> Result<Checkpoint, SettingsError> {
-    Checkpoint::open(folder).map_err(|source| SettingsError::Checkpoint { path: Quoted::path(folder), source })
+/// The checkpoint in `folder`, all but its weights and texts checked; or its configuration alone, with weights that are drawn.
+pub(crate) fn open_checkpoint(folder: &Path, seed: Option<WeightSeed>) -> Result<Checkpoint, SettingsError> {
+    Checkpoint::of(folder, seed).map_err(|source| SettingsError::Checkpoint { path: Quoted::path(folder), source })
 }
 
 /// The texts of the checkpoint in `folder`.

@@ -1,10 +1,11 @@
 //! A checkpoint on disk: which tensor lies where, checked against the configuration before any weight is read.
-//! Tensors are read when they are asked for, so a rank reads only what it holds.
+//! Tensors are read when they are asked for, so a rank reads only what it holds. Or there are no weights: they are drawn from a seed.
 
 mod error;
 mod files;
 mod header;
 mod lent;
+mod seed;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kernels::backend::PageShape;
+use kernels::drawn::Drawn;
 use kernels::tensor::WeightKind;
 use plan::wire::ModelIdentity;
 use rayon::prelude::*;
@@ -23,9 +25,10 @@ pub use self::error::CheckpointError;
 use self::files::weight_files;
 use self::lent::Lender;
 pub(super) use self::lent::Loaded;
+pub use self::seed::{UnknownWeights, WeightSeed};
 use super::config::Config;
 use super::folder::{self, FileError};
-use super::sizes::Sizes;
+use super::sizes::{Sizes, stored_as};
 use super::weights::{self, ExpertLayout};
 
 /// Bytes of the largest `config.json` that is read; those with a list of every module have some 100 kB.
@@ -37,6 +40,8 @@ const PART: usize = 4 << 20;
 #[derive(Debug)]
 pub struct Checkpoint {
     directory: PathBuf,
+    /// What its weights are drawn from, if it has none.
+    seed: Option<WeightSeed>,
     config: Config,
     files: Vec<(String, File)>,
     tensors: BTreeMap<String, Place>,
@@ -95,11 +100,48 @@ impl Checkpoint {
             return Err(CheckpointError::Missing { tensor: tensor.into() });
         }
         let (experts, expert_kind) = weights::check(&config, &tensors)?;
-        let digest = digest(&config_json, &tensors);
+        let digest = digest(&config_json, &tensors, None);
         let (directory, read, lender) = (directory.to_owned(), AtomicU64::new(0), Lender::default());
-        let checkpoint = Self { directory, config, files, tensors, experts, expert_kind, digest, read, lender };
+        let seed = None;
+        let checkpoint = Self { directory, seed, config, files, tensors, experts, expert_kind, digest, read, lender };
         checkpoint.check_tied()?;
         Ok(checkpoint)
+    }
+
+    /// The same of a directory of which `config.json` alone is looked at: its weights are drawn, and kept as that says.
+    ///
+    /// # Errors
+    /// If the configuration is missing, corrupt or not supported.
+    pub fn drawn(directory: &Path, seed: WeightSeed) -> Result<Self, CheckpointError> {
+        let (config, config_json) = config_of(directory)?;
+        let dtype = match stored_as(&config_json) {
+            WeightKind::Bf16 => Dtype::BF16,
+            WeightKind::F32 => Dtype::F32,
+        };
+        let most = config.most_tensors();
+        let mut tensors = BTreeMap::new();
+        let mut add = |name: String, shape: &[usize]| {
+            // A configuration that claims billions of experts costs nothing.
+            if tensors.len() == most {
+                return Err(CheckpointError::TooMany { file: "config.json".into(), most });
+            }
+            tensors.insert(name, Place { file: 0, start: 0, dtype, shape: shape.to_vec() });
+            Ok(())
+        };
+        weights::expect(&config, ExpertLayout::Separate, &mut add)?;
+        let (experts, expert_kind) = weights::check(&config, &tensors)?;
+        let digest = digest(&config_json, &tensors, Some(seed));
+        let (directory, read, lender) = (directory.to_owned(), AtomicU64::new(0), Lender::default());
+        let (seed, files) = (Some(seed), Vec::new());
+        Ok(Self { directory, seed, config, files, tensors, experts, expert_kind, digest, read, lender })
+    }
+
+    /// The checkpoint of a directory, with its weights drawn from the seed if there is one.
+    ///
+    /// # Errors
+    /// See [`Self::open`] and [`Self::drawn`].
+    pub fn of(directory: &Path, seed: Option<WeightSeed>) -> Result<Self, CheckpointError> {
+        seed.map_or_else(|| Self::open(directory), |seed| Self::drawn(directory, seed))
     }
 
     /// Where it is.
@@ -141,13 +183,13 @@ impl Checkpoint {
         self.tensors.values().map(|place| elements(&place.shape)).sum()
     }
 
-    /// Bytes of all weights on disk.
+    /// Bytes of all weights as they are on disk, or would be.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.tensors.values().map(Place::bytes).sum()
     }
 
-    /// Bytes of weights that were read from disk, by whoever did.
+    /// Bytes of weights that were read from disk or are drawn, by whoever did.
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
@@ -198,7 +240,7 @@ impl Checkpoint {
         self.files.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Reads every weight that ranks read, all together, and keeps none.
+    /// Reads every weight that ranks read, all together, and keeps none. Those that are drawn are what they are.
     ///
     /// # Errors
     /// If a file cannot be read, or a weight is infinite or not a number.
@@ -227,11 +269,14 @@ impl Checkpoint {
     /// Reads `len` elements of a tensor from `first` on.
     pub(super) fn part(&self, name: &str, first: usize, len: usize) -> Result<Loaded<'_>, CheckpointError> {
         let place = self.place(name)?;
+        if let Some(seed) = self.seed {
+            return Ok(self.draw(vec![self.drawn_tensor(seed, name, place).part(first, len)], place.dtype));
+        }
         let mut loaded = self.lender.lend(place.dtype, len);
         self.read(place, first, loaded.bytes_mut(0, len))?;
         match loaded.first_not_finite() {
             Some(at) => Err(CheckpointError::NotFinite { tensor: name.into(), element: first + at }),
-            None => Ok(loaded),
+            None => Ok(Loaded::Read(loaded)),
         }
     }
 
@@ -242,6 +287,10 @@ impl Checkpoint {
         if places.iter().any(|place| place.dtype != dtype) {
             return Ok(None);
         }
+        if let Some(seed) = self.seed {
+            let parts = names.iter().zip(&places).map(|(name, place)| self.drawn_tensor(seed, name, place)).collect();
+            return Ok(Some(self.draw(parts, dtype)));
+        }
         let len = |place: &Place| elements(&place.shape) as usize;
         let mut loaded = self.lender.lend(dtype, places.iter().map(|place| len(place)).sum());
         let mut end = 0;
@@ -249,13 +298,33 @@ impl Checkpoint {
             self.read(place, 0, loaded.bytes_mut(end, len(place)))?;
             end += len(place);
         }
-        let Some(mut at) = loaded.first_not_finite() else { return Ok(Some(loaded)) };
+        let Some(mut at) = loaded.first_not_finite() else { return Ok(Some(Loaded::Read(loaded))) };
         let mut index = 0;
         while at >= len(places[index]) {
             at -= len(places[index]);
             index += 1;
         }
         Err(CheckpointError::NotFinite { tensor: names[index].as_str().into(), element: at })
+    }
+
+    /// All values of a tensor. What is multiplied by it stays about as large as it is: each output's weights have 1 as the sum of
+    /// their squares. A row that is looked up, and not multiplied by, is as large as what norms give.
+    fn drawn_tensor(&self, WeightSeed(seed): WeightSeed, name: &str, place: &Place) -> Drawn {
+        let spread = match place.shape[..] {
+            [_] if name.rsplit('.').next() == Some("bias") => (0.0, 0.02),
+            [_] => (1.0, 0.1),
+            _ if name == self.config.names.embedding && !self.config.tied_embeddings => (0.0, 1.0),
+            _ => (0.0, 1.0 / place.shape.last().map_or(1.0, |&columns| columns as f32).sqrt()),
+        };
+        Drawn::new(seed, name, elements(&place.shape) as usize, spread)
+    }
+
+    fn draw(&self, parts: Vec<Drawn>, dtype: Dtype) -> Loaded<'_> {
+        let kind = if dtype == Dtype::BF16 { WeightKind::Bf16 } else { WeightKind::F32 };
+        let loaded = Loaded::Drawn { kind, parts };
+        let bytes = loaded.values().len() * dtype.bitsize() / 8;
+        self.read.fetch_add(bytes as u64, Ordering::Relaxed);
+        loaded
     }
 
     /// Reads a tensor's elements from `first` on.
@@ -310,8 +379,11 @@ pub(super) fn elements(shape: &[usize]) -> u64 {
 }
 
 /// See [`ModelIdentity::digest`].
-fn digest(config: &[u8], tensors: &BTreeMap<String, Place>) -> String {
+fn digest(config: &[u8], tensors: &BTreeMap<String, Place>, seed: Option<WeightSeed>) -> String {
     let mut hash = Sha256::new();
+    if let Some(seed) = seed {
+        hash.update(format!("{seed}\0"));
+    }
     hash.update((config.len() as u64).to_le_bytes());
     hash.update(config);
     for (name, place) in tensors {

@@ -62,7 +62,7 @@ impl Sizes {
 
 /// How `config.json` says that weights are stored: as bfloat16, which stays so in memory, or as something that is widened. One that
 /// says nothing means bfloat16, as every release that is served.
-fn stored_as(config: &[u8]) -> WeightKind {
+pub(super) fn stored_as(config: &[u8]) -> WeightKind {
     let config = json::parse(config).map(|document| document.value).unwrap_or_default();
     let named = ["dtype", "torch_dtype"].iter().find_map(|key| config.get(key)?.as_str());
     if matches!(named, Some("float16" | "float32")) { WeightKind::F32 } else { WeightKind::Bf16 }

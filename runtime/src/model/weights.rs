@@ -91,7 +91,8 @@ pub(super) fn dense_tensors(config: &Config) -> BTreeSet<String> {
     dense_networks(config).flat_map(|(names, _)| names).collect()
 }
 
-fn expect(config: &Config, layout: ExpertLayout, add: &mut Expect<'_>) -> Result<(), CheckpointError> {
+/// Gives `add` the name and the shape of every tensor of a model whose experts are stored so.
+pub(super) fn expect(config: &Config, layout: ExpertLayout, add: &mut Expect<'_>) -> Result<(), CheckpointError> {
     let Config { hidden, vocabulary, names, router, .. } = *config;
     let Experts { count, intermediate, name, fused: [gate_up, down] } = config.experts;
     add(names.embedding.to_owned(), &[vocabulary, hidden])?;
@@ -172,10 +173,12 @@ pub(super) fn linear<B: Backend>(
         let rows = values.len() / columns;
         backend.matrix(MatrixView::new(rows, columns, values), bias.as_deref())
     };
-    // What is all bfloat16 stays so.
     match checkpoint.tensors(weights)? {
-        Some(loaded) if loaded.values().kind() == WeightKind::Bf16 => Ok(matrix(loaded.values())?),
-        Some(loaded) => Ok(matrix(Values::F32(&widened(&loaded)))?),
+        // What is one tensor or all of one type stays as it is kept.
+        Some(loaded) => match loaded.values() {
+            Values::F16(_) => Ok(matrix(Values::F32(&widened(&loaded)))?),
+            values => Ok(matrix(values)?),
+        },
         None => Ok(matrix(Values::F32(&joined(checkpoint, weights)?))?),
     }
 }

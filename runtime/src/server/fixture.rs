@@ -26,7 +26,7 @@ pub fn tokenizer() -> Tokenizer {
 
 /// It as it is served.
 pub fn model() -> ServedModel {
-    let limits = ModelLimits { max_model_len: 1024, vocab_size: 1792 };
+    let limits = ModelLimits { max_model_len: 1024, vocab_size: 1792, has_texts: true };
     ServedModel::load(&model_directory(), "tiny".to_owned(), &limits, 1_700_000_000).unwrap()
 }
 

@@ -81,6 +81,8 @@ pub struct ModelLimits {
     pub max_model_len: usize,
     /// Tokens that exist.
     pub vocab_size: usize,
+    /// Whether it must have a tokenizer. Texts of a model that is there to be measured are bytes if it has none.
+    pub has_texts: bool,
 }
 
 impl ServedModel {
@@ -89,7 +91,10 @@ impl ServedModel {
     /// # Errors
     /// If a file is missing or not what it should be.
     pub fn load(directory: &Path, name: String, limits: &ModelLimits, created: i64) -> Result<Self, ServedError> {
-        let files = TokenizerFiles::read(directory)?;
+        let files = match TokenizerFiles::read(directory) {
+            Err(TokenizerError::Missing) if !limits.has_texts => TokenizerFiles::of_bytes(limits.vocab_size)?,
+            files => files?,
+        };
         let tokenizer = Tokenizer::new(&files)?;
         let around = tokenizer.encode("", true)?;
         if let Some(token) = around.iter().find(|&&token| token as usize >= limits.vocab_size) {
@@ -108,7 +113,7 @@ impl ServedModel {
             tracing::warn!(%key, %value, "generation_config.json asks for what is not supported; requests are served without it");
         }
         let defaults = generation.defaults;
-        let ModelLimits { max_model_len, vocab_size } = *limits;
+        let ModelLimits { max_model_len, vocab_size, .. } = *limits;
         let ends = generation.ends.or(of_model).unwrap_or_default();
         let EndTokens { tokens: mut ends, ignored } = ends.within(vocab_size);
         if !ignored.is_empty() {

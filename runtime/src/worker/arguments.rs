@@ -15,6 +15,7 @@ use crate::experts::mover::Faults;
 use crate::fabric::exchange::means::Asked;
 use crate::fabric::neighbours::Neighbours;
 use crate::fabric::secret::{Secret, SecretError};
+use crate::model::checkpoint::WeightSeed;
 use crate::{address, bounds};
 
 /// Options of `worker`.
@@ -23,6 +24,9 @@ pub struct WorkerArguments {
     /// Folder of the checkpoint: config.json, tokenizer.json and *.safetensors, the same on every rank
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
+    /// Draw the weights from a seed instead of reading them, the same on every rank and as its coordinator
+    #[arg(long, value_name = "seed:N")]
+    pub weights: Option<WeightSeed>,
     /// Number of this rank, from 0
     #[arg(long, value_name = "K", allow_hyphen_values = true, value_parser = bounds::RANK.parser::<u32>())]
     pub rank: u32,
@@ -93,10 +97,11 @@ impl TryFrom<WorkerArguments> for WorkerSettings {
     type Error = SecretError;
 
     fn try_from(arguments: WorkerArguments) -> Result<Self, SecretError> {
-        let WorkerArguments { model, rank, coordinator, listen, move_listen, health_listen, .. } = arguments;
+        let WorkerArguments { model, weights, rank, coordinator, listen, move_listen, health_listen, .. } = arguments;
         let WorkerArguments { advertise_address, node, secret_file, parent, device, .. } = arguments;
         Ok(Self {
             model,
+            weights,
             rank: RankId(rank),
             coordinator,
             listen,

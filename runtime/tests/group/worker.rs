@@ -75,6 +75,7 @@ pub fn settings(rank: usize, coordinator: SocketAddr, setup: &Setup) -> WorkerSe
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     WorkerSettings {
         model: setup.model.to_owned(),
+        weights: None,
         rank: rank.into(),
         coordinator: coordinator.to_string(),
         listen: any,

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::mpsc;
 
-use runtime::inspect::{Found, WeightCheck, inspect};
+use runtime::inspect::{Found, Inspected, WeightCheck, inspect};
 use serde_json::{Value, json};
 
 use self::spoil::{
@@ -22,8 +22,8 @@ use crate::group::{MODEL, PATIENCE, program};
 const MOST: usize = 300;
 
 /// What `inspect` says of a folder that cannot be served.
-fn refusal(folder: &Path, reads_weights: bool) -> Option<String> {
-    let error = inspect(folder, reads_weights, None).err()?;
+fn refusal(folder: &Path, weights: Option<Inspected>) -> Option<String> {
+    let error = inspect(folder, weights, None).err()?;
     let said = format!("{:#}", anyhow::Error::from(error));
     assert!(said.chars().count() <= MOST, "{} characters: {said}", said.chars().count());
     assert!(!said.contains(char::is_control), "{said:?}");
@@ -63,7 +63,7 @@ fn a_folder_that_cannot_be_served_is_refused_in_one_sentence_by_start_and_by_ins
     let report = cases::all().into_iter().map(|(what, model, spoil)| {
         let folder = copy(model);
         spoil(folder.path());
-        let said = refusal(folder.path(), false).unwrap_or_else(|| panic!("{what} is accepted"));
+        let said = refusal(folder.path(), None).unwrap_or_else(|| panic!("{what} is accepted"));
         assert_eq!(said, start(folder.path()), "{what}");
         let prefix = format!("the model in {} cannot be served: ", folder.path().display());
         format!("{what}\n    {}\n", said.strip_prefix(&prefix).unwrap_or(&said))
@@ -94,7 +94,7 @@ fn folders_as_people_have_them_are_served() {
     ] {
         let folder = copy(model);
         spoil(folder.path());
-        assert_eq!(refusal(folder.path(), true), None, "{what}");
+        assert_eq!(refusal(folder.path(), Some(Inspected::All)), None, "{what}");
     }
     // As the hub's cache has it.
     let (cache, files) = (tempfile::tempdir().unwrap(), copy("tiny-moe"));
@@ -102,7 +102,7 @@ fn folders_as_people_have_them_are_served() {
         let entry = entry.unwrap();
         symlink(entry.path(), cache.path().join(entry.file_name())).unwrap();
     }
-    assert_eq!(refusal(cache.path(), true), None);
+    assert_eq!(refusal(cache.path(), Some(Inspected::All)), None);
 }
 
 #[test]
@@ -114,8 +114,8 @@ fn a_damaged_weight_is_found_where_every_weight_is_read() {
     ] {
         let folder = copy("tiny-moe");
         weight(tensor, element)(folder.path());
-        assert_eq!(refusal(folder.path(), false), None);
-        let said = refusal(folder.path(), true).unwrap();
+        assert_eq!(refusal(folder.path(), None), None);
+        let said = refusal(folder.path(), Some(Inspected::All)).unwrap();
         let found = format!("tensor {tensor} has a weight that is infinite or not a number, element 0");
         assert!(said.ends_with(&found), "{said}");
     }
@@ -132,7 +132,9 @@ fn a_report_says_what_was_checked_and_ends_where_its_reader_does() {
     assert_eq!(report(&[])["weights"], json!("names-and-shapes"));
     report_of_all["model"]["digest"] = json!("DIGEST");
     insta::assert_json_snapshot!(report_of_all);
-    let Found::Checkpoint(found) = inspect(Path::new(MODEL), true, None).unwrap() else { panic!("it has weights") };
+    let Found::Checkpoint(found) = inspect(Path::new(MODEL), Some(Inspected::All), None).unwrap() else {
+        panic!("it has weights")
+    };
     assert_eq!(found.weights, WeightCheck::EveryWeight);
     // A reader that has gone: what `head` leaves behind.
     let mut process =
@@ -249,7 +251,7 @@ fn no_refusal_is_longer_than_a_sentence_whatever_the_folder_says() {
             spoil(folder.path());
             let place = long_path.join("model");
             symlink(folder.path(), &place).unwrap();
-            refused += usize::from(refusal(&place, false).is_some());
+            refused += usize::from(refusal(&place, None).is_some());
             fs::remove_file(place).unwrap();
         }
         assert!(refused > 75, "{refused}");
@@ -276,7 +278,7 @@ fn a_header_of_millions_of_tensors_costs_no_more_than_its_bytes() {
     let folder = copy("base");
     fs::write(folder.path().join(WEIGHTS), empty_tensors(500_000)).unwrap();
     let before = most_memory();
-    let said = refusal(folder.path(), false).unwrap();
+    let said = refusal(folder.path(), None).unwrap();
     assert!(said.contains("has more tensors than the"), "{said}");
     assert!(most_memory() - before < 128 << 20, "{} bytes", most_memory() - before);
 }

@@ -7,6 +7,7 @@ mod alone;
 mod attack;
 mod client;
 mod cost;
+mod drawn;
 mod failure;
 mod faults;
 mod folders;

@@ -1,11 +1,16 @@
 //! Pages in the memory of the GPU.
 
-use anyhow::{Result, ensure};
-use kernels::Backend;
-use kernels::backend::PageShape;
-use kernels::cuda::Cuda;
+use std::sync::Arc;
 
-use crate::steps::{Case, HIDDEN, INTERMEDIATE, Numbers, gpu, networks, pages};
+use anyhow::{Result, ensure};
+use kernels::backend::{PageShape, Write};
+use kernels::cuda::Cuda;
+use kernels::drawn::Drawn;
+use kernels::fingerprint::Fingerprints;
+use kernels::tensor::{MatrixView, Values, WeightKind};
+use kernels::{Arena, Backend, Queue as _};
+
+use crate::steps::{Case, HIDDEN, INTERMEDIATE, Numbers, Steps, Weights, gpu, networks, pages, same_bits, tokens};
 
 fn a_page_survives_the_way_to_another_rank() -> Result<()> {
     let (gpu, mut numbers) = (gpu()?, Numbers(9));
@@ -29,4 +34,66 @@ fn a_page_survives_the_way_to_another_rank() -> Result<()> {
     Ok(())
 }
 
-pub const CASES: &[Case] = &[("a_page_survives_the_way_to_another_rank", a_page_survives_the_way_to_another_rank)];
+/// What is drawn on the device is what the host would have brought there, whose values are the specification.
+fn what_is_drawn_on_the_gpu_is_the_hosts_to_the_bit() -> Result<()> {
+    let gpu = gpu()?;
+    for kind in [WeightKind::Bf16, WeightKind::F32] {
+        let shape = PageShape { hidden: HIDDEN, intermediate: INTERMEDIATE, kind };
+        let size = HIDDEN * INTERMEDIATE;
+        let parts = ["gate", "up", "down"].map(|name| [Drawn::new(11, name, 3 * size, (0.5, 0.25)).part(size, size)]);
+        let drawn = [0, 1, 2].map(|index| Values::Drawn { kind, parts: &parts[index] });
+        let stored = drawn.map(as_read);
+        let arena = Arena::new(Arc::clone(&gpu), shape)?;
+        let page = |values: [Values<'_>; 3]| -> Result<(Vec<u8>, Fingerprints)> {
+            let mut page = arena.take()?;
+            // What was there before is overwritten to the last byte.
+            page.fill(0, &vec![0xa5; Cuda::page_bytes(shape)])?;
+            let [gate, up, down] = values;
+            page.pack(
+                MatrixView::new(INTERMEDIATE, HIDDEN, gate),
+                MatrixView::new(INTERMEDIATE, HIDDEN, up),
+                MatrixView::new(HIDDEN, INTERMEDIATE, down),
+            )?;
+            let mut bytes = vec![0; Cuda::page_bytes(shape)];
+            page.read(0, &mut bytes)?;
+            Ok((bytes, page.fingerprints().clone()))
+        };
+        let read = [0, 1, 2].map(|index| stored[index].values());
+        ensure!(page(drawn)? == page(read)?, "{kind:?}: a drawn page is another");
+        // A matrix of several tensors, as the projections of attention are, and a table.
+        let parts = [Drawn::new(12, "query", 24 * HIDDEN, (0.0, 0.2)), Drawn::new(12, "key", 5 * HIDDEN, (0.0, 0.2))];
+        let drawn = Values::Drawn { kind, parts: &parts };
+        let stored = as_read(drawn);
+        let results = |values: Values<'_>| -> Result<[Vec<f32>; 2]> {
+            let view = MatrixView::new(29, HIDDEN, values);
+            let mut steps = Steps::alone(&gpu)?;
+            steps.upload(&tokens(29));
+            let (mut rows, mut out) = (steps.room()?, steps.room()?);
+            steps.queue.embed(&gpu.lookup(view)?, &steps.batch, &mut rows);
+            steps.queue.matmul(&rows, &gpu.matrix(view, None)?, Write::Replace, &mut out);
+            let found = [steps.queue.read(&rows).to_vec(), steps.queue.read(&out).to_vec()];
+            steps.collect()?;
+            Ok(found)
+        };
+        let ([rows, out], [drawn_rows, drawn_out]) = (results(stored.values())?, results(drawn)?);
+        same_bits("a drawn table", &rows, &drawn_rows)?;
+        same_bits("a product by a drawn matrix", &out, &drawn_out)?;
+        ensure!(
+            rows.iter().all(|value| value.is_finite()) && rows[0].to_bits() != rows[1].to_bits(),
+            "values are drawn"
+        );
+    }
+    Ok(())
+}
+
+/// The values of what is drawn, as they would have been read.
+fn as_read(drawn: Values<'_>) -> Weights {
+    let values: Vec<f32> = (0..drawn.len()).map(|index| drawn.get(index)).collect();
+    let [narrow, _, wide] = Weights::all(&values);
+    if drawn.kind() == WeightKind::Bf16 { narrow } else { wide }
+}
+
+pub const CASES: &[Case] = &[
+    ("a_page_survives_the_way_to_another_rank", a_page_survives_the_way_to_another_rank),
+    ("what_is_drawn_on_the_gpu_is_the_hosts_to_the_bit", what_is_drawn_on_the_gpu_is_the_hosts_to_the_bit),
+];

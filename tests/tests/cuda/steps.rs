@@ -60,12 +60,16 @@ impl Weights {
         ]
     }
 
-    pub fn view(&self, rows: usize) -> MatrixView<'_> {
-        let values = match self {
+    pub fn values(&self) -> Values<'_> {
+        match self {
             Self::Bf16(values) => Values::Bf16(values),
             Self::F16(values) => Values::F16(values),
             Self::F32(values) => Values::F32(values),
-        };
+        }
+    }
+
+    pub fn view(&self, rows: usize) -> MatrixView<'_> {
+        let values = self.values();
         MatrixView::new(rows, values.len() / rows, values)
     }
 

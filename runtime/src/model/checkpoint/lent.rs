@@ -4,7 +4,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use half::{bf16, f16};
-use kernels::tensor::{MatrixView, Values};
+use kernels::drawn::Drawn;
+use kernels::tensor::{MatrixView, Values, WeightKind};
 use safetensors::Dtype;
 
 /// Memory that nobody has now: as many pieces as were out at a time, each as large as the largest that it was lent for.
@@ -18,7 +19,7 @@ impl Lender {
     }
 
     /// Memory for `len` values; what is in it is what was last read into it.
-    pub fn lend(&self, dtype: Dtype, len: usize) -> Loaded<'_> {
+    pub fn lend(&self, dtype: Dtype, len: usize) -> Lent<'_> {
         let words = (len * dtype.bitsize() / 8).div_ceil(size_of::<u32>());
         // The last that came back is the likeliest to be in a cache.
         let mut memory = self.lock().pop().unwrap_or_default();
@@ -27,7 +28,7 @@ impl Lender {
         } else if memory.len() < words {
             memory.resize(words, 0);
         }
-        Loaded { lender: self, dtype, len, memory }
+        Lent { lender: self, dtype, len, memory }
     }
 
     /// Gives what nobody has now to the system.
@@ -36,22 +37,45 @@ impl Lender {
     }
 }
 
+/// Weights of a model, for whoever keeps them.
+#[derive(Debug)]
+pub(in super::super) enum Loaded<'a> {
+    /// They were read from disk.
+    Read(Lent<'a>),
+    /// They are drawn where they are kept.
+    Drawn { kind: WeightKind, parts: Vec<Drawn> },
+}
+
+impl Loaded<'_> {
+    pub fn values(&self) -> Values<'_> {
+        match self {
+            Self::Read(lent) => lent.values(),
+            Self::Drawn { kind, parts } => Values::Drawn { kind: *kind, parts },
+        }
+    }
+
+    pub fn matrix(&self, rows: usize) -> MatrixView<'_> {
+        let values = self.values();
+        MatrixView::new(rows, values.len() / rows, values)
+    }
+}
+
 /// Weights that were read from disk.
 #[derive(Debug)]
-pub(in super::super) struct Loaded<'a> {
+pub(in super::super) struct Lent<'a> {
     lender: &'a Lender,
     dtype: Dtype,
     len: usize,
     memory: Vec<u32>,
 }
 
-impl Drop for Loaded<'_> {
+impl Drop for Lent<'_> {
     fn drop(&mut self) {
         self.lender.lock().push(std::mem::take(&mut self.memory));
     }
 }
 
-impl Loaded<'_> {
+impl Lent<'_> {
     /// Where `len` values from `first` on are to be read into.
     pub(super) fn bytes_mut(&mut self, first: usize, len: usize) -> &mut [u8] {
         let width = self.dtype.bitsize() / 8;
@@ -71,16 +95,12 @@ impl Loaded<'_> {
         &bytemuck::cast_slice(&self.memory[..words])[..self.len]
     }
 
-    pub fn matrix(&self, rows: usize) -> MatrixView<'_> {
-        let values = self.values();
-        MatrixView::new(rows, values.len() / rows, values)
-    }
-
     pub(super) fn first_not_finite(&self) -> Option<usize> {
         match self.values() {
             Values::Bf16(values) => first(values, |value: &bf16| value.to_bits() & 0x7f80 == 0x7f80),
             Values::F16(values) => first(values, |value: &f16| value.to_bits() & 0x7c00 == 0x7c00),
             Values::F32(values) => first(values, |value| value.to_bits() & 0x7f80_0000 == 0x7f80_0000),
+            Values::Drawn { .. } => None,
         }
     }
 }
@@ -100,7 +120,7 @@ mod tests {
     #[test]
     fn memory_that_came_back_is_lent_again_and_is_large_enough() {
         let lender = Lender::default();
-        let address = |loaded: &Loaded<'_>| loaded.memory.as_ptr();
+        let address = |lent: &Lent<'_>| lent.memory.as_ptr();
         let first = lender.lend(Dtype::F32, 1000);
         let second = lender.lend(Dtype::BF16, 3);
         assert_ne!(address(&first), address(&second));

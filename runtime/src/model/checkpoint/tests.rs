@@ -265,3 +265,73 @@ fn a_file_with_weights_whose_name_is_no_text_is_told_by_its_name() {
     std::fs::write(directory.path().join(INDEX), index.to_string()).unwrap();
     assert_eq!(refusal(directory.path()), expected);
 }
+
+/// Of a folder with nothing but `config.json`.
+fn drawn(config: &Value, seed: u64) -> Checkpoint {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("config.json"), config.to_string()).unwrap();
+    Checkpoint::drawn(directory.path(), WeightSeed(seed)).unwrap()
+}
+
+/// The fingerprints of all experts of a checkpoint.
+fn experts(checkpoint: &Checkpoint) -> Vec<u128> {
+    let arena = Arena::new(Arc::new(Cpu::new(1)), weights::expert_shape(checkpoint)).unwrap();
+    let mut page = arena.take().unwrap();
+    let fingerprint = |expert| {
+        weights::expert(checkpoint, LayerId(0), ExpertId(expert), &mut page).unwrap();
+        page.fingerprints().page()
+    };
+    (0..2).map(fingerprint).collect()
+}
+
+#[test]
+fn weights_are_drawn_the_same_on_every_rank_and_another_seed_is_another_model() {
+    let (one, other) = (drawn(&config(), 7), drawn(&config(), 7));
+    assert_eq!(one.identity("a").digest, other.identity("a").digest);
+    assert_eq!(experts(&one), experts(&other));
+    let next = drawn(&config(), 8);
+    assert_ne!(one.identity("a").digest, next.identity("a").digest);
+    let all: std::collections::BTreeSet<u128> = experts(&one).into_iter().chain(experts(&next)).collect();
+    assert_eq!(all.len(), 4, "no two experts are alike");
+    let read = write(&config(), &tensors());
+    assert_ne!(Checkpoint::open(read.path()).unwrap().identity("a").digest, one.identity("a").digest);
+    assert_eq!(Checkpoint::of(read.path(), Some(WeightSeed(7))).unwrap().identity("a"), one.identity("a"));
+}
+
+#[test]
+fn drawn_weights_are_those_of_the_configuration_and_are_counted_as_they_are_kept() {
+    for (dtype, kind, width) in [("bfloat16", WeightKind::Bf16, 2), ("float32", WeightKind::F32, 4)] {
+        let mut config = config();
+        config["torch_dtype"] = json!(dtype);
+        let checkpoint = drawn(&config, 1);
+        let elements: usize = tensors().values().map(|shape| shape.iter().product::<usize>()).sum();
+        assert_eq!((checkpoint.parameters(), checkpoint.bytes()), (elements as u64, (elements * width) as u64));
+        assert_eq!(checkpoint.expert_kind(), kind);
+        assert_eq!(checkpoint.sizes(), Sizes::of_config(checkpoint.config().clone(), kind));
+        let names = ["self_attn.q_proj", "self_attn.k_proj"].map(|name| format!("model.layers.0.{name}.weight"));
+        let both = checkpoint.tensors(&names).unwrap().unwrap();
+        let apart = names.each_ref().map(|name| checkpoint.tensor(name).unwrap());
+        for index in 0..24 {
+            let expected = apart[index / 12].values().get(index % 12);
+            assert_eq!(both.values().get(index).to_bits(), expected.to_bits());
+        }
+        assert_eq!(checkpoint.bytes_read(), (48 * width) as u64);
+        let norm = checkpoint.tensor("model.norm.weight").unwrap();
+        assert!((0..6).all(|index| (norm.values().get(index) - 1.0).abs() < 0.5));
+        checkpoint.check_weights().unwrap();
+    }
+}
+
+#[test]
+fn a_configuration_that_claims_billions_is_refused_before_anything_is_drawn() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config();
+    config["num_hidden_layers"] = json!(100_000);
+    config["num_experts"] = json!(100_000);
+    std::fs::write(directory.path().join("config.json"), config.to_string()).unwrap();
+    let said = Checkpoint::drawn(directory.path(), WeightSeed(1)).unwrap_err().to_string();
+    assert!(said.starts_with("config.json"), "{said}");
+    std::fs::remove_file(directory.path().join("config.json")).unwrap();
+    let said = Checkpoint::drawn(directory.path(), WeightSeed(1)).unwrap_err().to_string();
+    assert!(said.contains("config.json"), "{said}");
+}

@@ -22,7 +22,7 @@ fn read(path: &Path) -> Value {
 }
 
 fn load(directory: &Path) -> Result<ServedModel, String> {
-    let limits = ModelLimits { max_model_len: 1024, vocab_size: 1792 };
+    let limits = ModelLimits { max_model_len: 1024, vocab_size: 1792, has_texts: true };
     ServedModel::load(directory, "tiny".to_owned(), &limits, 0).map_err(|error| error.to_string())
 }
 
@@ -311,4 +311,28 @@ fn more_white_space_than_an_expression_can_go_back_over_is_refused() {
     assert!(error.contains("600000 white space characters in a row"), "{error}");
     // All but the last are a word of their own.
     assert_eq!(encode(1_000).unwrap().last(), tokenizer.encode(" b", true).unwrap().last());
+}
+
+#[test]
+fn texts_of_a_model_without_a_tokenizer_are_bytes_and_its_other_tokens_are_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(model_directory().join("config.json"), folder.path().join("config.json")).unwrap();
+    let load = |vocab_size: usize, has_texts: bool| {
+        let limits = ModelLimits { max_model_len: 1024, vocab_size, has_texts };
+        ServedModel::load(folder.path(), "drawn".to_owned(), &limits, 0)
+    };
+    let said = load(1792, true).err().unwrap().to_string();
+    assert!(said.starts_with("tokenizer.json is missing"), "{said}");
+    let said = load(255, false).err().unwrap().to_string();
+    assert!(said.contains("255 tokens are too few"), "{said}");
+    let served = load(1792, false).unwrap();
+    for text in ["A trial, of 1 text: é.\n", "", "\0\u{10ffff}", "256 <s>"] {
+        let tokens = served.tokenizer.encode(text, true).unwrap();
+        assert_eq!(tokens, text.bytes().map(u32::from).collect::<Vec<_>>(), "{text:?}");
+        let bytes: Vec<u8> = tokens.iter().flat_map(|&token| served.tokenizer.shown_bytes(token).to_vec()).collect();
+        assert_eq!(bytes, text.as_bytes());
+    }
+    assert_eq!(served.tokenizer.shown_bytes(256), b" 256");
+    assert_eq!(served.tokenizer.shown_bytes(1791), b" 1791");
+    assert!(served.chat.is_err(), "it has no template");
 }

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::TokenizerError;
+use super::spelling::byte_of_char;
 use crate::model::{folder, json};
 
 /// What the files say.
@@ -39,6 +40,30 @@ impl TokenizerFiles {
             added_tokens: read_object(directory, "added_tokens.json")?,
             class_of_model: model.get("tokenizer_class").and_then(Value::as_str).map(str::to_owned),
         })
+    }
+
+    /// Those of a model that has none: each byte of a text is a token, and a token beyond these is written as its number, with a
+    /// space before it. So any text is a prompt, and answers can be read.
+    ///
+    /// # Errors
+    /// If there are not as many tokens as bytes.
+    pub fn of_bytes(tokens: usize) -> Result<Self, TokenizerError> {
+        const BYTES: usize = 256;
+        if tokens < BYTES {
+            let reason =
+                format!("there is none, and {tokens} tokens are too few for texts without one, of {BYTES} bytes");
+            return Err(TokenizerError::Wrong { file: "tokenizer.json", reason });
+        }
+        let bytes = byte_of_char().into_iter().enumerate();
+        let bytes = bytes.filter_map(|(char, byte)| Some((char::from_u32(char as u32)?.to_string(), byte?.into())));
+        let numbers = (BYTES..tokens).map(|token| (format!("Ġ{token}"), token));
+        let vocabulary: Map<String, Value> = bytes.chain(numbers).map(|(text, token)| (text, token.into())).collect();
+        let byte_level =
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+        let model = json!({"type": "BPE", "vocab": vocabulary, "merges": []});
+        let tokenizer = json!({"version": "1.0", "pre_tokenizer": byte_level, "decoder": byte_level, "model": model});
+        let config = Map::from_iter([("tokenizer_class".to_owned(), "PreTrainedTokenizerFast".into())]);
+        Ok(Self { tokenizer: tokenizer.to_string().into_bytes(), config, ..Self::default() })
     }
 
     /// `chat_template` of `tokenizer_config.json`.
