@@ -8,7 +8,8 @@
 #                            the planner's numbers does
 # make endurance            MINUTES=20 of load while experts move and ranks are killed: no wrong token, no lost request, and
 #                            nothing that grows
-# make images                the images, as OCI archives in target/images/archives
+# make images                the images, as OCI archives in target/images/archives; installs the CUDA compiler and
+#                            NCCL (750 MB), and leaves the image for GPUs out where it cannot
 # make krew URL=...          the plugin as an archive for this machine, and the manifest by which krew installs it and those of
 #                            other machines that lie beside it in target/krew, all fetched from URL
 # make cluster-up            the test cluster, to look around in; make cluster-down takes it down
@@ -42,7 +43,7 @@ endurance:
 	cargo bench --locked --package runtime --bench endurance -- --minutes $(MINUTES)
 
 images:
-	cargo run --locked --release --package tests --bin cluster -- images
+	SWIFTBALANCER_NVCC="$$(kernels/cu/toolchain.sh || true)" cargo run --locked --release --package tests --bin cluster -- images
 
 krew: platform = $(shell uname -s | tr '[:upper:]' '[:lower:]')-$(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
 krew:

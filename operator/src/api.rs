@@ -102,7 +102,8 @@ pub struct MoEDeploymentSpec {
     /// Over how many ranks one replica is spread.
     #[serde(default)]
     pub parallelism: Parallelism,
-    /// GPUs of each rank pod, one rank each. 0 serves on the CPU, with one rank per pod.
+    /// GPUs of each rank pod, one rank each; best as many as each node has, since GPUs reach each other directly within a pod
+    /// alone. 0 serves on the CPU, with one rank per pod.
     #[serde(default)]
     #[schemars(range(min = 0, max = 16))]
     pub gpus_per_pod: i32,

@@ -18,6 +18,7 @@ use crate::backoff;
 use crate::host_paths::AllowedHostPaths;
 use crate::metrics::Metrics;
 use crate::names;
+use crate::observed::RuntimeImages;
 use crate::runtime_watch::RuntimeViews;
 
 /// A deployment, or the reason why it cannot be read: one malformed object must not stop the watch.
@@ -26,8 +27,8 @@ pub type Guarded = DeserializeGuard<MoEDeployment>;
 /// What an operator is told at its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Image of the runtime for deployments that name none.
-    pub runtime_image: String,
+    /// Images of the runtime for deployments that name none.
+    pub images: RuntimeImages,
     /// Namespace that is served; all if `None`.
     pub namespace: Option<String>,
     /// Folders of nodes that deployments may mount; none if there are none.

@@ -283,6 +283,7 @@ fn group(checked: &Checked, observed: &Observed, index: usize, revisions: &Revis
     // It reads the checkpoint and the map first of all: ranks, which may hold GPUs, come when both have been found right.
     let accepted = coordinator(observed, index).is_some_and(|coordinator| coordinator.started);
     let kept = members().filter(|member| member.revision == revision).find_map(|member| member.image.clone());
+    let kept = kept.filter(|_| spec.runtime.image.is_none());
     let create = pod_names(checked, index)
         .into_iter()
         .filter(|(name, (role, _))| {
@@ -293,7 +294,7 @@ fn group(checked: &Checked, observed: &Observed, index: usize, revisions: &Revis
     let others_serve = (0..checked.replicas).all(|group| group == index || serves(observed, group));
     Group {
         index,
-        image: spec.runtime.image.clone().or(kept).unwrap_or_else(|| observed.runtime_image.clone()),
+        image: kept.or_else(|| observed.images.of(spec).map(str::to_owned)).unwrap_or_default(),
         create,
         wanted,
         min_available: if others_serve { 0 } else { 1 + checked.shape.rank_pods() },

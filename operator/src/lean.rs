@@ -76,7 +76,11 @@ impl Lean for Node {
     fn make_lean(&mut self) {
         // All labels: any of them may be selected.
         (self.metadata.managed_fields, self.metadata.annotations) = (None, None);
-        self.spec = self.spec.take().map(|spec| NodeSpec { unschedulable: spec.unschedulable, ..NodeSpec::default() });
+        self.spec = self.spec.take().map(|spec| NodeSpec {
+            unschedulable: spec.unschedulable,
+            taints: spec.taints,
+            ..NodeSpec::default()
+        });
         self.status = self.status.take().map(|status| NodeStatus {
             allocatable: status.allocatable,
             conditions: status.conditions,
@@ -183,7 +187,7 @@ mod tests {
     fn of_a_node_what_tells_its_reach_and_its_gpus_stays() {
         let mut node = json!({
             "metadata": {"name": "node-1", "labels": {"pool": "large"}},
-            "spec": {"unschedulable": true},
+            "spec": {"unschedulable": true, "taints": [{"key": "gpu", "effect": "NoSchedule"}]},
             "status": {"allocatable": {"nvidia.com/gpu": "8"}, "conditions": [{"type": "Ready", "status": "True"}]},
         });
         let before = kept::<Node>(&node);
@@ -192,8 +196,12 @@ mod tests {
         assert_eq!(kept::<Node>(&node), before);
         assert_eq!(before["status"]["allocatable"]["nvidia.com/gpu"], "8");
         assert_eq!(
-            (&before["spec"]["unschedulable"], &before["metadata"]["labels"]["pool"]),
-            (&json!(true), &json!("large"))
+            (
+                &before["spec"]["unschedulable"],
+                &before["metadata"]["labels"]["pool"],
+                &before["spec"]["taints"][0]["key"]
+            ),
+            (&json!(true), &json!("large"), &json!("gpu"))
         );
     }
 }

@@ -11,6 +11,7 @@ pub mod context;
 pub mod controller;
 pub mod decide;
 pub mod error;
+pub mod gpus;
 pub mod health;
 pub mod host_paths;
 pub mod keys;

@@ -11,6 +11,7 @@ use operator::api::MoEDeployment;
 use operator::context::Settings;
 use operator::host_paths::{AllowedHostPaths, HostPath};
 use operator::metrics::Metrics;
+use operator::observed::RuntimeImages;
 use operator::runtime_client::HttpRuntimeClient;
 use operator::{controller, health};
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,6 +43,9 @@ struct Run {
     /// Image of the runtime for deployments that name none.
     #[arg(long, env = "RUNTIME_IMAGE")]
     runtime_image: String,
+    /// Image of the runtime for deployments that ask for GPUs and name none; without it those are refused.
+    #[arg(long, env = "GPU_RUNTIME_IMAGE")]
+    gpu_runtime_image: Option<String>,
     /// Serve one namespace instead of all.
     #[arg(long, env = "WATCH_NAMESPACE")]
     namespace: Option<String>,
@@ -82,7 +86,10 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     let probes = tokio::spawn(axum::serve(listener, health::router(Arc::clone(&metrics))).into_future());
     let runtime_client = Arc::new(HttpRuntimeClient::new().context("set up the HTTP client")?);
     let settings = Settings {
-        runtime_image: arguments.runtime_image,
+        images: RuntimeImages {
+            cpu: arguments.runtime_image,
+            gpu: arguments.gpu_runtime_image.filter(|image| !image.is_empty()),
+        },
         namespace: arguments.namespace.filter(|namespace| !namespace.is_empty()),
         allowed_host_paths: AllowedHostPaths::new(arguments.allowed_host_paths),
         poll: Duration::from_secs(arguments.poll_seconds),

@@ -1,8 +1,9 @@
 //! What a node object says about whether it can run pods.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Taint};
 
+use crate::api::placement::{Placement, Toleration, TolerationOperator};
 use crate::quantity;
 
 /// How long a node may be out of reach before its pods are replaced: longer than the hiccup of a kubelet that restarts,
@@ -33,24 +34,76 @@ pub fn reach(node: Option<&Node>, now: Timestamp) -> Reach {
     if lost <= now { Reach::Lost } else { Reach::Doubtful(lost) }
 }
 
-/// GPUs that a node offers to new pods of a deployment with this node selector.
+/// Whether a node takes new pods of a deployment with this placement.
 #[must_use]
-pub fn offered(
-    node: &Node,
-    resource: &str,
-    selector: &std::collections::BTreeMap<String, String>,
-    now: Timestamp,
-) -> u64 {
+pub fn takes(node: &Node, placement: &Placement, now: Timestamp) -> bool {
     let labels = node.metadata.labels.as_ref();
-    let selected = selector.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value));
-    let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
-    if !selected || cordoned || reach(Some(node), now) != Reach::Ready {
-        return 0;
-    }
+    let mut selector = placement.node_selector.iter();
+    let is_selected = selector.all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value));
+    let spec = node.spec.as_ref();
+    let is_cordoned = spec.and_then(|spec| spec.unschedulable).unwrap_or(false);
+    let taints = spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    let is_tolerated = |taint: &Taint| placement.tolerations.iter().any(|toleration| tolerates(toleration, taint));
+    let mut refusing = taints.iter().filter(|taint| taint.effect != "PreferNoSchedule");
+    is_selected && !is_cordoned && refusing.all(is_tolerated) && reach(Some(node), now) == Reach::Ready
+}
+
+/// As the scheduler has it.
+fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let effect: Option<&str> = toleration.effect.map(Into::into);
+    let has_effect = effect.is_none_or(|effect| effect == taint.effect);
+    let has_key = toleration.key.as_ref().is_none_or(|key| *key == taint.key);
+    let has_value = match toleration.operator {
+        Some(TolerationOperator::Exists) => true,
+        Some(TolerationOperator::Equal) | None => {
+            toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
+        }
+    };
+    has_effect && has_key && has_value
+}
+
+/// How many of a resource a node has for pods.
+#[must_use]
+pub fn allocatable(node: &Node, resource: &str) -> u64 {
     node.status
         .as_ref()
         .and_then(|status| status.allocatable.as_ref())
         .and_then(|allocatable| allocatable.get(resource))
         .and_then(|quantity| quantity::whole(&quantity.0))
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn takes_with(taints: &Value, tolerations: &Value) -> bool {
+        let node: Node =
+            serde_json::from_value(json!({"metadata": {"name": "a"}, "spec": {"taints": taints}})).unwrap();
+        let placement: Placement = serde_json::from_value(json!({"tolerations": tolerations})).unwrap();
+        takes(&node, &placement, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_node_with_a_taint_takes_those_that_tolerate_it() {
+        let taint = json!([{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]);
+        assert!(takes_with(&json!([]), &json!([])) && !takes_with(&taint, &json!([])));
+        assert!(takes_with(&json!([{"key": "gpu", "effect": "PreferNoSchedule"}]), &json!([])));
+        for (toleration, is_taken) in [
+            (json!({"key": "gpu", "value": "yes"}), true),
+            (json!({"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoSchedule"}), true),
+            (json!({"key": "gpu", "operator": "Exists"}), true),
+            (json!({"operator": "Exists"}), true),
+            (json!({"key": "gpu"}), false),
+            (json!({"key": "gpu", "value": "no"}), false),
+            (json!({"key": "cpu", "operator": "Exists"}), false),
+            (json!({"key": "gpu", "operator": "Exists", "effect": "NoExecute"}), false),
+        ] {
+            assert_eq!(takes_with(&taint, &json!([toleration])), is_taken, "{toleration}");
+        }
+        let two = json!([{"key": "gpu", "effect": "NoExecute"}, {"key": "other", "effect": "NoExecute"}]);
+        assert!(!takes_with(&two, &json!([{"key": "gpu", "operator": "Exists"}])));
+    }
 }

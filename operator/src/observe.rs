@@ -33,7 +33,7 @@ pub async fn observe(context: &Context, deployment: &MoEDeployment, now: Timesta
     let keys = keys(context, deployment).await?;
     Ok(Observed {
         now,
-        runtime_image: context.settings.runtime_image.clone(),
+        images: context.settings.images.clone(),
         allowed_host_paths: context.settings.allowed_host_paths.clone(),
         keys,
         fresh_keys: draw_keys()?,

@@ -8,17 +8,36 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use plan::wire::{RecordedMap, State};
 
+use crate::api::MoEDeploymentSpec;
 use crate::host_paths::AllowedHostPaths;
 use crate::keys::{Keys, StoredKeys};
 use crate::pods::Member;
+
+/// Images of the runtime for deployments that name none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeImages {
+    /// Of those without GPUs.
+    pub cpu: String,
+    /// Of those with, if there is one.
+    pub gpu: Option<String>,
+}
+
+impl RuntimeImages {
+    /// The image of a deployment, if there is one.
+    #[must_use]
+    pub fn of<'a>(&'a self, spec: &'a MoEDeploymentSpec) -> Option<&'a str> {
+        let usual = if spec.gpus_per_pod > 0 { self.gpu.as_deref() } else { Some(self.cpu.as_str()) };
+        spec.runtime.image.as_deref().or(usual)
+    }
+}
 
 /// What was read.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// The time at which it was observed.
     pub now: Timestamp,
-    /// Image of the runtime that the operator was configured with.
-    pub runtime_image: String,
+    /// Images of the runtime that the operator was configured with.
+    pub images: RuntimeImages,
     /// Folders of nodes that the operator allows to be mounted.
     pub allowed_host_paths: AllowedHostPaths,
     /// Keys of the deployment, if it controls a Secret of their name.

@@ -15,9 +15,9 @@ use crate::api::MoEDeployment;
 use crate::api::eplb::ExpertMapRef;
 use crate::api::status::StartMapStatus;
 use crate::decide::revisions;
+use crate::gpus::{self, Unlike};
 use crate::host_paths::AllowedHostPaths;
 use crate::names;
-use crate::nodes;
 use crate::observed::{Observed, Reference};
 
 /// Dimensions of each replica; they fit each other.
@@ -137,10 +137,23 @@ pub enum Refusal {
         resource: String,
         /// How many are needed.
         needed: u64,
-        /// How many all nodes together offer.
+        /// How many all nodes together have for pods of as many.
         offered: u64,
+        /// GPUs of a pod.
+        per_pod: u64,
     },
-    /// The runtime would hold the GPUs and not use them.
+    /// No node has as many GPUs as a pod.
+    GpusPerPodTooMany {
+        /// Name of the resource.
+        resource: String,
+        /// GPUs of a pod.
+        per_pod: u64,
+        /// The most that a node offers.
+        most: u64,
+    },
+    /// The nodes have GPUs that are not alike.
+    GpusNotAlike(Unlike),
+    /// There is no image of a runtime that computes on GPUs.
     GpusNotSupported,
 }
 
@@ -170,7 +183,14 @@ pub fn validate(deployment: &MoEDeployment, observed: &Observed) -> Result<Check
         concern,
     };
     let found = start_map(deployment, shape, &observed.reference);
-    let resources = || gpus(deployment, shape, observed).and_then(|()| backend(shape));
+    let replicas = size(deployment.spec.replicas);
+    let resources = || {
+        gpus::check(&deployment.spec, shape, replicas, observed)?;
+        if shape.gpus_per_rank > 0 && observed.images.of(&deployment.spec).is_none() {
+            return Err(Refusal::GpusNotSupported);
+        }
+        Ok(())
+    };
     let (start_map, refusal) = match found {
         Ok(start_map) => match resources() {
             Ok(()) => return Ok(checked(start_map, None)),
@@ -282,27 +302,6 @@ fn compatible(config_map: &ConfigMap, deployment: &MoEDeployment, shape: Shape) 
     }
     map.to_map(&map.model).map_err(|error| invalid(error.to_string()))?;
     Ok(map.content_hash())
-}
-
-fn gpus(deployment: &MoEDeployment, shape: Shape, observed: &Observed) -> Result<(), Refusal> {
-    let spec = &deployment.spec;
-    let needed = (size(spec.replicas) * shape.ranks * shape.gpus_per_rank) as u64;
-    if needed == 0 {
-        return Ok(());
-    }
-    let resource = &spec.gpu_resource_name;
-    let selector = &spec.placement.node_selector;
-    let offered = observed.nodes.values().map(|node| nodes::offered(node, resource, selector, observed.now)).sum();
-    if offered < needed {
-        return Err(Refusal::InsufficientGpus { resource: resource.clone(), needed, offered });
-    }
-    Ok(())
-}
-
-/// Asked last, so that what the cluster lacks is told first. Pods with GPUs are built as specified all the same: a runtime
-/// that computes on them needs this check to go and nothing else.
-const fn backend(shape: Shape) -> Result<(), Refusal> {
-    if shape.gpus_per_rank > 0 { Err(Refusal::GpusNotSupported) } else { Ok(()) }
 }
 
 /// A number that the schema bounds from below by 0.

@@ -1,6 +1,7 @@
 //! What each number and name that somebody sets may be. Numbers within their bounds can be added and multiplied as they are used:
 //! no arithmetic behind the settings has to doubt them.
 
+use plan::wire::process::MOST_RANKS_HERE;
 use plan::words::is_hidden;
 use thiserror::Error;
 
@@ -119,6 +120,8 @@ pub const NODE_COVERAGE: Bounds = Bounds::new("min-node-coverage", 0, RANKS.most
 pub const MOVE_DEADLINE: Bounds = Bounds::new("move-deadline-seconds", 1, DAY);
 /// Number of a rank.
 pub const RANK: Bounds = Bounds::new("rank", 0, RANKS.most - 1);
+/// Ranks of one process: more GPUs than a machine has.
+pub const RANKS_HERE: Bounds = Bounds::new("ranks-here", 1, MOST_RANKS_HERE as u64);
 /// Compute threads.
 pub const THREADS: Bounds = Bounds::new("threads", 1, 1024);
 /// KV blocks; how many fit is the machine's to say.

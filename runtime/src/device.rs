@@ -7,6 +7,7 @@ use kernels::cpu::Cpu;
 #[cfg(feature = "cuda")]
 use kernels::cuda::{self, Cuda};
 use kernels::{Backend, DeviceError};
+use plan::wire::process::backend;
 use thiserror::Error;
 
 use crate::quoted::Quoted;
@@ -37,8 +38,8 @@ pub trait OnDevice {
     /// What comes of it.
     type Done;
 
-    /// Does it with what `open` opens.
-    fn on<B: Backend>(self, open: impl FnOnce(DeviceOptions) -> Result<B, DeviceError>) -> Self::Done;
+    /// Does it with what `open` opens, each time that it is called.
+    fn on<B: Backend>(self, open: impl Fn(DeviceOptions) -> Result<B, DeviceError> + Sync) -> Self::Done;
 }
 
 /// A name that this build has no device of.
@@ -98,9 +99,9 @@ impl Device {
 impl Display for Device {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::Cpu => "cpu",
+            Self::Cpu => backend::CPU,
             #[cfg(feature = "cuda")]
-            Self::Cuda => "cuda",
+            Self::Cuda => backend::CUDA,
         })
     }
 }
@@ -125,7 +126,7 @@ mod tests {
     impl OnDevice for Kind {
         type Done = String;
 
-        fn on<B: Backend>(self, open: impl FnOnce(DeviceOptions) -> Result<B, DeviceError>) -> String {
+        fn on<B: Backend>(self, open: impl Fn(DeviceOptions) -> Result<B, DeviceError> + Sync) -> String {
             open(DeviceOptions { threads: 1, fingerprint_seed: 7, rank: 3 }).unwrap().identity().kind
         }
     }

@@ -237,7 +237,7 @@ struct Foreseeing<'a> {
 impl OnDevice for Foreseeing<'_> {
     type Done = Result<EachRank, InspectError>;
 
-    fn on<B: Backend>(self, open: impl FnOnce(DeviceOptions) -> Result<B, DeviceError>) -> Self::Done {
+    fn on<B: Backend>(self, open: impl Fn(DeviceOptions) -> Result<B, DeviceError> + Sync) -> Self::Done {
         let Self { sizes, spread } = self;
         if let Some(bytes) = spread.memory {
             return each_rank::<B>(sizes, spread, (Memory::of_bytes(bytes), 1));

@@ -144,7 +144,7 @@ impl OnDevice for Sharing<'_> {
 
     /// Those that are asked for, or what is there of this machine's memory, if that has room for all that so many ranks need. Of a
     /// device's own memory each rank takes its share itself.
-    fn on<B: Backend>(self, open: impl FnOnce(DeviceOptions) -> Result<B, DeviceError>) -> Self::Done {
+    fn on<B: Backend>(self, open: impl Fn(DeviceOptions) -> Result<B, DeviceError> + Sync) -> Self::Done {
         if open(DeviceOptions::default())?.memory()?.is_some() {
             return Ok(self.device.kv_blocks);
         }

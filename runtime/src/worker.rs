@@ -1,46 +1,47 @@
-//! A rank's process: keeps a place in the coordinator's group for ever, whatever goes away meanwhile, unless its
-//! checkpoint cannot be served. What it has loaded survives every loss but its own.
+//! A rank: keeps a place in the coordinator's group for ever, whatever goes away meanwhile, unless its checkpoint cannot be
+//! served. What it has loaded survives every loss but its own. Its process has one rank or several.
 
 mod arguments;
 mod control;
 mod error;
 mod failure;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod health;
 mod loading;
 mod metrics;
+mod process;
 mod session;
 mod stop;
 mod weights;
 
 use std::any::Any;
-use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kernels::{Backend, DeviceError, DeviceIdentity};
+use kernels::{Backend, DeviceIdentity};
 use plan::ids::RankId;
-use plan::words::with_causes;
-use tokio::signal::unix::{SignalKind, signal};
+use plan::wire::process::port;
 
 pub(crate) use self::arguments::block_tokens;
-pub use self::arguments::{DeviceArguments, WorkerArguments};
+pub use self::arguments::{ArgumentsError, DeviceArguments, WorkerArguments};
 pub use self::error::WorkerError;
-use self::failure::Failure;
-use self::health::HealthServer;
 use self::metrics::WorkerMetrics;
+use self::process::InProcess;
+pub use self::process::{run, run_on, run_until_signal};
 use self::session::{Session, SessionError};
 pub use self::stop::Stop;
 use self::weights::Weights;
-use crate::device::{Device, DeviceOptions, OnDevice};
+use crate::device::Device;
 use crate::engine::Engine;
 use crate::experts::load::BeforeRead;
 use crate::experts::mover::{Faults, PageServer};
 use crate::fabric::exchange::means::Asked;
 use crate::fabric::mesh::StepPort;
 use crate::fabric::neighbours::{Key, Neighbours};
-use crate::fabric::secret::{Secret, random};
+use crate::fabric::secret::Secret;
 use crate::memory::{self, CacheUse, Memory, Needs, RankPart, of_cache, of_shared};
 use crate::model::checkpoint::{Checkpoint, WeightSeed};
 use crate::model::forward::{Angles, CacheSize, Model, expert_shape};
@@ -52,22 +53,25 @@ const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
 /// The longest: a coordinator that comes back is found within it.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(3);
 
-/// How a rank is set up.
+/// How the ranks of a process are set up, or one of them.
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
     /// Folder of the checkpoint.
     pub model: PathBuf,
     /// What its weights are drawn from instead of being read.
     pub weights: Option<WeightSeed>,
-    /// Its number.
+    /// Its number, or that of the first.
     pub rank: RankId,
+    /// Ranks of the process, one or more, numbered from there on. Each next one listens on the next ports, [`port::NEXT_RANK`]
+    /// further.
+    pub ranks_here: usize,
     /// `host:port` of the coordinator's control connection.
     pub coordinator: String,
     /// Where other ranks reach its step path.
     pub listen: SocketAddr,
     /// Where other ranks reach its move path.
     pub move_listen: SocketAddr,
-    /// Where health and metrics are served.
+    /// Where health and metrics of the process are served.
     pub health_listen: SocketAddr,
     /// The host by which other ranks reach it.
     pub advertise_address: String,
@@ -95,6 +99,26 @@ pub struct WorkerSettings {
     pub parent: Option<u32>,
 }
 
+impl WorkerSettings {
+    /// Those of the rank at a place of its process.
+    fn of(&self, place: usize) -> Self {
+        let further = |address| next_port(address, place).unwrap_or(address);
+        Self {
+            rank: RankId(self.rank.0 + place as u32),
+            listen: further(self.listen),
+            move_listen: further(self.move_listen),
+            ..self.clone()
+        }
+    }
+}
+
+/// The address of the rank at a place of its process, if there is such a port. Port 0 is any, for each.
+fn next_port(address: SocketAddr, place: usize) -> Option<SocketAddr> {
+    let further = u16::try_from(place).ok()?.checked_mul(port::NEXT_RANK)?;
+    let next = if address.port() == 0 { 0 } else { address.port().checked_add(further)? };
+    Some(SocketAddr::new(address.ip(), next))
+}
+
 /// What a rank has whether or not it is part of a group.
 struct Worker<B: Backend> {
     settings: WorkerSettings,
@@ -111,99 +135,8 @@ struct Worker<B: Backend> {
     server: PageServer<B>,
     threads: VitalThreads,
     metrics: WorkerMetrics,
-    /// Tells the coordinator that this process is the one that was there before.
+    /// Tells the coordinator that this process is the one that was there before. Ranks of one process say the same.
     process: ProcessId,
-}
-
-/// Serves as a rank until the process is asked to end, by SIGTERM or SIGINT.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_until_signal(settings: WorkerSettings) -> Result<(), WorkerError> {
-    let stop = Arc::new(Stop::default());
-    let stopping = Arc::clone(&stop);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let (mut terminate, mut interrupt) = {
-        let _context = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
-    };
-    stop.threads().spawn("signals", move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        });
-        stopping.stop();
-    })?;
-    if let Some(parent) = settings.parent {
-        end_with(parent, &stop)?;
-    }
-    run(settings, &stop)
-}
-
-/// Asks the system for a SIGTERM when the parent process ends.
-fn end_with(parent: u32, stop: &Stop) -> io::Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
-    // It may have ended before that; then this process has been given to another.
-    if rustix::process::getppid().is_none_or(|found| found.as_raw_pid() as u32 != parent) {
-        stop.stop();
-    }
-    Ok(())
-}
-
-/// Serves as a rank, on the device of its settings, until `stop` says otherwise. One that finds that it never can says so until
-/// then.
-///
-/// # Errors
-/// If it cannot serve, or the coordinator refuses it, or a thread that it needs has ended.
-pub fn run(settings: WorkerSettings, stop: &Arc<Stop>) -> Result<(), WorkerError> {
-    settings.device.with(Serves { settings, stop })
-}
-
-/// Serves as a rank on a device.
-struct Serves<'a> {
-    settings: WorkerSettings,
-    stop: &'a Arc<Stop>,
-}
-
-impl OnDevice for Serves<'_> {
-    type Done = Result<(), WorkerError>;
-
-    fn on<B: Backend>(self, open: impl FnOnce(DeviceOptions) -> Result<B, DeviceError>) -> Self::Done {
-        run_on(self.settings, self.stop, open)
-    }
-}
-
-/// As [`run`], on the device that `open` opens.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_on<B: Backend>(
-    settings: WorkerSettings,
-    stop: &Arc<Stop>,
-    open: impl FnOnce(DeviceOptions) -> Result<B, DeviceError>,
-) -> Result<(), WorkerError> {
-    let process = ProcessId(u128::from_le_bytes(random().map_err(io::Error::other)?));
-    let threads = stop.threads();
-    let (coordinator, rank, secret) = (settings.coordinator.clone(), settings.rank, settings.secret.clone());
-    let metrics = WorkerMetrics::default();
-    let health = HealthServer::start(listen(settings.health_listen)?, &metrics, &threads)?;
-    let fingerprint_seed = settings.secret.fingerprint_seed();
-    let options = DeviceOptions { threads: settings.threads, fingerprint_seed, rank: settings.rank.index() };
-    let ended = open(options)
-        .map_err(WorkerError::Device)
-        .and_then(|device| Worker::start(settings, Arc::new(device), (process, metrics, threads)))
-        .and_then(|worker| worker.serve(stop));
-    if let Err(error) = &ended
-        && error.is_permanent()
-    {
-        let reason = with_causes(error);
-        tracing::error!(reason, "this rank cannot serve and does not try again");
-        health.failed(&reason);
-        Failure { coordinator, secret, rank, process, reason }.tell_until(stop);
-    }
-    stop.ended().map_or(ended, |thread| Err(thread.clone().into()))
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, WorkerError> {
@@ -219,9 +152,9 @@ impl<B: Backend> Worker<B> {
     fn start(
         settings: WorkerSettings,
         device: Arc<B>,
-        (process, metrics, threads): (ProcessId, WorkerMetrics, VitalThreads),
+        InProcess { process, checkpoints, metrics, threads }: InProcess<'_>,
     ) -> Result<Self, WorkerError> {
-        let checkpoint = Arc::new(Checkpoint::of(&settings.model, settings.weights)?);
+        let checkpoint = Arc::new(checkpoints.open(&settings.model, settings.weights)?);
         let (sizes, block_tokens) = (checkpoint.sizes(), settings.block_tokens);
         let cache = settings.kv_blocks.map(|blocks| CacheSize { blocks, block_tokens });
         let memory = Memory::of_device(&*device)?;
@@ -293,8 +226,8 @@ impl<B: Backend> Worker<B> {
     fn room_for(&mut self, part: RankPart, kv_tokens: u64, neighbours: usize) -> Result<CacheSize, SessionError> {
         let (sizes, block_tokens) = (self.checkpoint.sizes(), self.settings.block_tokens);
         let memory = Memory::of_device(&*self.device)?.with_taken(self.weights.taken(of_shared::<B>(&sizes)));
-        // All ranks of a group need as much.
-        let sharing = if memory.is_shared() { neighbours } else { 1 };
+        // All ranks of a group need as much. What is a container's alone is its process's.
+        let sharing = if memory.is_shared() { neighbours } else { self.settings.ranks_here };
         let check = |cache| memory.check(&Needs::of::<B>(&sizes, part, cache).all(), sharing);
         if let Some(cache) = self.cache {
             check(cache)?;
@@ -341,53 +274,4 @@ impl<B: Backend> Worker<B> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-
-    fn settings() -> WorkerSettings {
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        WorkerSettings {
-            model: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-moe"),
-            weights: None,
-            secret: Secret::draw().unwrap(),
-            rank: RankId(0),
-            // Nobody listens there: the rank tries again and again until it is stopped.
-            coordinator: "127.0.0.1:1".to_owned(),
-            listen: any,
-            move_listen: any,
-            health_listen: any,
-            advertise_address: "127.0.0.1".to_owned(),
-            node: "here".to_owned(),
-            device: Device::default(),
-            exchange: Asked::default(),
-            neighbours: Neighbours::default(),
-            threads: 1,
-            kv_blocks: Some(4),
-            block_tokens: 16,
-            faults: Faults::default(),
-            before_read: BeforeRead::default(),
-            parent: None,
-        }
-    }
-
-    #[test]
-    fn a_cache_that_the_machine_does_not_have_is_refused_for_good() {
-        // Otherwise it would stay and tell the coordinator.
-        let stop = Arc::new(Stop::default());
-        stop.stop();
-        let error = run(WorkerSettings { kv_blocks: Some(1 << 30), ..settings() }, &stop).unwrap_err();
-        assert!(error.to_string().starts_with("kv-blocks 1073741824 takes "), "{error}");
-        assert!(error.is_permanent());
-    }
-
-    #[test]
-    fn a_rank_that_has_lost_a_thread_ends_and_says_which() {
-        let stop = Arc::new(Stop::default());
-        stop.threads().spawn("signals", || Err("no signals")).unwrap();
-        let error = run(settings(), &stop).unwrap_err();
-        assert_eq!(with_causes(&error), "the thread 'signals' ended, which this process cannot do without: no signals");
-        assert!(!error.is_permanent());
-    }
-}
+mod tests;

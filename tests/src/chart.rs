@@ -1,6 +1,6 @@
 //! How the chart is installed with this checkout's images.
 
-use crate::image::{Archive, operator_image, runtime_image};
+use crate::image::{Archive, gpu_runtime_image, operator_image, runtime_image};
 
 /// The namespace of the operator.
 pub const NAMESPACE: &str = "swiftbalancer-system";
@@ -20,7 +20,8 @@ pub fn install_arguments(images: &[Archive]) -> Vec<String> {
     if let Some(operator) = images.iter().find(|image| image.name == operator_image()) {
         arguments.extend(set("podAnnotations.swiftbalancer\\.io/image", &operator.digest));
     }
-    for (prefix, image) in [("image", operator_image()), ("runtime.image", runtime_image())] {
+    let images = [operator_image(), runtime_image(), gpu_runtime_image()];
+    for (prefix, image) in ["image", "runtime.image", "runtime.gpuImage"].into_iter().zip(images) {
         let (repository, tag) = image.rsplit_once(':').unwrap_or((&image, "latest"));
         arguments.extend(set(&format!("{prefix}.repository"), repository));
         arguments.extend(set(&format!("{prefix}.tag"), tag));

@@ -7,6 +7,8 @@ mod libraries;
 mod recipe;
 
 pub use archive::{Archive, short_hash, write_archive};
-pub use catalogue::{MODEL_IMAGE, build_all, build_test_pod, operator_image, runtime_image};
+pub use catalogue::{
+    MODEL_IMAGE, build_all, build_gpu, build_test_pod, gpu_runtime_image, nccl, operator_image, runtime_image,
+};
 pub use libraries::shared_libraries;
 pub use recipe::{Recipe, RecipeError};

@@ -18,9 +18,11 @@ use operator::names;
 use operator::revision::Wanted;
 use operator::validate::{Checked, Shape, StartMap};
 use plan::wire::keys::{ADMIN_TOKEN, FOLDER, GROUP_SECRET};
+use plan::wire::process::port::NEXT_RANK;
 use plan::wire::process::{TERMINATION_FILE, variable};
 use runtime::args::{Arguments, Command};
 use runtime::coordinator::settings::CoordinatorSettings;
+use runtime::device::Device;
 use runtime::worker::WorkerSettings;
 use serde_json::{Value, json};
 use tests::workspace;
@@ -144,7 +146,7 @@ fn agree(deployment: &Value, start_map: StartMap) {
             Command::Worker(arguments) => {
                 let settings: WorkerSettings = (*arguments).try_into().unwrap();
                 rank_agrees(&checked, &container, &settings);
-                ranks.insert(settings.rank.index());
+                ranks.extend((settings.rank.index()..).take(settings.ranks_here));
             }
             other => panic!("{other:?} is run in no pod"),
         }
@@ -190,9 +192,17 @@ fn coordinator_agrees(checked: &Checked, container: &Container, settings: &Coord
 
 fn rank_agrees(checked: &Checked, container: &Container, settings: &WorkerSettings) {
     let spec = &checked.deployment.spec;
-    let listens = [settings.listen, settings.move_listen, settings.health_listen].map(|address| address.port());
-    assert_eq!(BTreeSet::from(listens), ports(container));
-    assert_eq!(probed(container), BTreeSet::from([settings.health_listen.port()]));
+    assert_eq!(settings.ranks_here, checked.shape.ranks_per_pod);
+    let first = [settings.listen, settings.move_listen].map(|address| address.port());
+    let of_rank = |place: usize| first.map(|port| port + NEXT_RANK * place as u16);
+    let health = settings.health_listen.port();
+    let listens: BTreeSet<u16> = (0..settings.ranks_here).flat_map(of_rank).chain([health]).collect();
+    assert_eq!((listens.len(), &listens), (2 * settings.ranks_here + 1, &ports(container)));
+    assert_eq!(probed(container), BTreeSet::from([health]));
+    let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    let gpus = limits.and_then(|limits| limits.get(&spec.gpu_resource_name)).map(|gpus| gpus.0.clone());
+    assert_eq!(gpus, (spec.gpus_per_pod > 0).then(|| settings.ranks_here.to_string()));
+    assert_eq!(settings.device == Device::Cuda, spec.gpus_per_pod > 0);
     assert_eq!(container.name, format!("rank-{}", settings.rank.0));
     let coordinator = format!("{}:{}", names::coordinator(&checked.name, 0), names::CONTROL_PORT);
     assert_eq!((settings.coordinator.as_str(), settings.advertise_address.as_str()), (coordinator.as_str(), ADDRESS));

@@ -64,7 +64,11 @@ pub enum Reason {
     ReconcileFailed,
     /// The cluster has fewer GPUs than the deployment needs.
     InsufficientGPUs,
-    /// The deployment asks for GPUs, which this release's runtime does not use.
+    /// No node has as many GPUs as a pod asks for.
+    GPUsPerPodTooMany,
+    /// The nodes that the deployment may use have GPUs of several kinds.
+    GPUsNotAlike,
+    /// The deployment asks for GPUs, and there is no image of a runtime that uses them.
     GPUsNotSupported,
     /// The specification is consistent.
     Valid,

@@ -13,8 +13,8 @@ use super::model::PullPolicy;
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Runtime {
-    /// Image of coordinators and ranks. If left out, each replica keeps the image that the operator was configured with
-    /// when the replica's pods were created: an upgrade of the operator restarts nothing.
+    /// Image of coordinators and ranks. If left out, each replica keeps the image that the operator was configured with,
+    /// for GPUs or without, when the replica's pods were created: an upgrade of the operator restarts nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
@@ -58,7 +58,7 @@ pub struct Coordinator {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ranks {
-    /// What each rank's container asks for, apart from its GPU.
+    /// What the container of each rank pod asks for, apart from its GPUs.
     #[serde(default, skip_serializing_if = "Resources::is_empty")]
     pub resources: Resources,
     /// CPU threads of each rank; 1 if left out.

@@ -7,9 +7,10 @@ use super::{Facts, groups};
 use crate::api::conditions::{Reason, Type};
 use crate::decide::{Cause, Hold, LARGEST_MAP};
 use crate::error::ApplyError;
+use crate::gpus::{self, Unlike};
 use crate::host_paths::AllowedHostPaths;
 use crate::names;
-use crate::validate::{Refusal, Refused, StartMap};
+use crate::validate::{Refusal, Refused, Shape, StartMap};
 
 /// From here on the load counts as even.
 const EVEN: f64 = 0.90;
@@ -217,8 +218,26 @@ fn spec_valid(facts: &Facts<'_>) -> Finding {
             let (reason, message) = describe(refusal);
             no(reason, message)
         }
-        _ => yes(Reason::Valid, "the specification is consistent"),
+        Ok(checked) => yes(Reason::Valid, consistent(facts, checked.shape)),
+        Err(Refused { shape: Some(shape), .. }) => yes(Reason::Valid, consistent(facts, *shape)),
+        Err(Refused { shape: None, .. }) => yes(Reason::Valid, CONSISTENT),
     }
+}
+
+const CONSISTENT: &str = "the specification is consistent";
+
+/// What may be said of a consistent specification beside that.
+fn consistent(facts: &Facts<'_>, shape: Shape) -> String {
+    gpus::better_per_pod(&facts.deployment.spec, shape, facts.observed).map_or_else(
+        || CONSISTENT.to_owned(),
+        |better| {
+            let (per_pod, ranks) = (shape.ranks_per_pod, shape.ranks);
+            format!(
+                "{CONSISTENT}; its {ranks} ranks have {per_pod} GPU(s) a pod, and only those of one pod reach each other \
+                 directly (NVLink): with gpusPerPod {better}, which every node has, tokens and experts travel faster"
+            )
+        },
+    )
 }
 
 fn expert_map_ready(facts: &Facts<'_>) -> Finding {
@@ -240,6 +259,8 @@ fn expert_map_ready(facts: &Facts<'_>) -> Finding {
             Refusal::Specification(_)
             | Refusal::HostPathNotAllowed { .. }
             | Refusal::InsufficientGpus { .. }
+            | Refusal::GpusPerPodTooMany { .. }
+            | Refusal::GpusNotAlike(_)
             | Refusal::GpusNotSupported,
         )
         | None => {}
@@ -295,20 +316,43 @@ pub(super) fn describe(refusal: &Refusal) -> (Reason, String) {
         Refusal::MapIncompatible { config_map, difference } => {
             (Reason::ExpertMapIncompatible, format!("the map in ConfigMap {config_map} does not fit: {difference}"))
         }
-        Refusal::InsufficientGpus { resource, needed, offered } => (
-            Reason::InsufficientGPUs,
-            format!(
-                "{needed} {resource} are needed and all nodes together offer {offered}: add nodes, or lower replicas or \
+        Refusal::InsufficientGpus { resource, needed, offered, per_pod } => {
+            let pods = if *per_pod > 1 { format!(" in pods of {per_pod}") } else { String::new() };
+            let message = format!(
+                "{needed} {resource} are needed and all nodes together offer {offered}{pods}: add nodes, or lower replicas or \
                  parallelism.data"
+            );
+            (Reason::InsufficientGPUs, message)
+        }
+        Refusal::GpusPerPodTooMany { resource, per_pod, most } => (
+            Reason::GPUsPerPodTooMany,
+            format!(
+                "gpusPerPod is {per_pod} and no node offers more than {most} {resource}: lower gpusPerPod, or add nodes that \
+                 have as many"
             ),
         ),
+        Refusal::GpusNotAlike(unlike) => (Reason::GPUsNotAlike, not_alike(unlike)),
         Refusal::GpusNotSupported => (
             Reason::GPUsNotSupported,
-            "this release's runtime computes on CPUs only, so that pods would hold GPUs that nothing uses: set gpusPerPod \
-             to 0"
+            "the operator was given no image of a runtime that computes on GPUs: set runtime.gpuImage of the chart, name one \
+             in runtime.image, or set gpusPerPod to 0"
                 .to_owned(),
         ),
     }
+}
+
+/// Longest part of a node's name, or of a label's value, that a message repeats.
+const LONGEST_LABEL: usize = 40;
+
+fn not_alike(Unlike { label, first, second }: &Unlike) -> String {
+    let short = |text: &str| text.chars().take(LONGEST_LABEL).collect::<String>();
+    let said = |(node, value): &(String, String)| format!("{:?} on {}", short(value), short(node));
+    format!(
+        "the nodes that it may use have unlike GPUs, which compute unlike: {label} is {} and {}; choose one kind with \
+         placement.nodeSelector",
+        said(first),
+        said(second)
+    )
 }
 
 /// Longest part of a path, and most allowed folders, that a message repeats.

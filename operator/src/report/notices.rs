@@ -99,7 +99,14 @@ fn change(before: &MoEDeploymentStatus, after: &MoEDeploymentStatus, kind: Type)
     let reason = Reason::VARIANTS.iter().copied().find(|reason| <&str>::from(reason) == now.reason)?;
     let told = match kind {
         // Another condition gives the reason already, or it is only a step on the way.
-        Type::Ready => matches!(reason, Reason::AllReplicasReady | Reason::InsufficientGPUs | Reason::GPUsNotSupported),
+        Type::Ready => matches!(
+            reason,
+            Reason::AllReplicasReady
+                | Reason::InsufficientGPUs
+                | Reason::GPUsPerPodTooMany
+                | Reason::GPUsNotAlike
+                | Reason::GPUsNotSupported
+        ),
         Type::Degraded => now.status == unwanted && reason != Reason::RankLost,
         Type::Available | Type::Progressing | Type::SpecValid | Type::ExpertMapReady | Type::Balanced => {
             now.status == unwanted

@@ -16,7 +16,7 @@ use operator::decide::{Decision, KeysChange, decide};
 use operator::host_paths::AllowedHostPaths;
 use operator::keys::{Keys, StoredKeys};
 use operator::names;
-use operator::observed::{Observed, Reference, RuntimeView, Unreadable};
+use operator::observed::{Observed, Reference, RuntimeImages, RuntimeView, Unreadable};
 use operator::pods::Member;
 use operator::report::{Notice, notices, report};
 use operator::validate::validate;
@@ -35,6 +35,7 @@ pub struct Cluster {
     pub unreadable: BTreeMap<usize, Unreadable>,
     pub keys: Option<StoredKeys>,
     pub allowed_host_paths: AllowedHostPaths,
+    pub images: RuntimeImages,
     created: usize,
 }
 
@@ -64,6 +65,10 @@ impl Cluster {
             unreadable: BTreeMap::new(),
             keys: None,
             allowed_host_paths: AllowedHostPaths::default(),
+            images: RuntimeImages {
+                cpu: "docker.io/swiftbalancer/runtime:1".to_owned(),
+                gpu: Some("docker.io/swiftbalancer/runtime-cuda:1".to_owned()),
+            },
             created: 0,
         };
         for node in ["node-1", "node-2", "node-3"] {
@@ -88,6 +93,11 @@ impl Cluster {
         self.nodes.insert(name.to_owned(), serde_json::from_value(node).unwrap());
     }
 
+    /// What a node says of itself.
+    pub fn label_node(&mut self, name: &str, label: &str, value: &str) {
+        self.nodes.get_mut(name).unwrap().labels_mut().insert(label.to_owned(), value.to_owned());
+    }
+
     pub fn later(&mut self, seconds: i64) {
         self.now += SignedDuration::from_secs(seconds);
     }
@@ -95,7 +105,7 @@ impl Cluster {
     pub fn observe(&self) -> Observed {
         Observed {
             now: self.now,
-            runtime_image: "docker.io/swiftbalancer/runtime:1".to_owned(),
+            images: self.images.clone(),
             allowed_host_paths: self.allowed_host_paths.clone(),
             keys: self.keys.clone(),
             fresh_keys: keys(self.drawn()),
@@ -160,7 +170,8 @@ impl Cluster {
 
     /// Gives every pod a node and lets it run; coordinators of complete replicas become ready.
     pub fn run_pods(&mut self) {
-        let ranks = usize::try_from(self.deployment.spec.parallelism.data).unwrap();
+        let spec = &self.deployment.spec;
+        let rank_pods = usize::try_from(spec.parallelism.data / spec.gpus_per_pod.max(1)).unwrap();
         let names: Vec<String> = self.pods.keys().cloned().collect();
         for (index, name) in names.iter().enumerate() {
             let node = format!("node-{}", 1 + index % 3);
@@ -169,7 +180,7 @@ impl Cluster {
         for name in names.iter().filter(|name| name.ends_with("-coordinator")) {
             let group = self.pods[name].labels()[names::GROUP].clone();
             let members = self.pods.values().filter(|pod| pod.labels()[names::GROUP] == group).count();
-            if members < ranks + 1 {
+            if members < rank_pods + 1 {
                 self.set_ready(name, false);
             }
         }

@@ -4,12 +4,9 @@ use std::sync::Arc;
 
 use insta::assert_yaml_snapshot;
 use k8s_openapi::api::core::v1::ConfigMap;
-use operator::build::build;
-use operator::decide::{decide, pod_names};
 use operator::host_paths::AllowedHostPaths;
 use operator::names;
 use operator::observed::Reference;
-use operator::validate::{Checked, Shape, StartMap};
 use serde_json::json;
 
 use crate::cluster::Cluster;
@@ -81,21 +78,18 @@ fn a_map_that_is_recorded_to_a_file_goes_to_the_volume_of_the_model() {
     assert!(record.as_deref().is_some_and(|path| path.ends_with("/maps/now.json")), "{args:?}");
 }
 
-/// Such a specification is refused as long as the runtime does not compute on GPUs; what it becomes is as it will be.
 #[test]
-fn ranks_on_gpus_share_a_pod_and_have_ports_of_their_own() {
-    let deployment = Cluster::new(GPUS).deployment;
-    let shape = Shape { ranks: 16, ranks_per_pod: 8, gpus_per_rank: 1, experts: 128, redundancy: 16 };
-    let checked =
-        Checked { name: "large".to_owned(), deployment, shape, replicas: 1, start_map: StartMap::Even, concern: None };
-    let cluster = Cluster::new(GPUS);
-    let (deployment, verdict) = (checked.deployment.clone(), Ok(checked));
-    let mut decision = decide(&deployment, &verdict, &cluster.observe());
-    decision.groups[0].create = verdict.iter().flat_map(|checked| pod_names(checked, 0).into_keys()).collect();
-    let desired = build(&deployment, &verdict, &decision);
-    let names: Vec<_> = desired.pods.iter().map(|pod| pod.metadata.name.clone().unwrap()).collect();
+fn ranks_on_gpus_share_a_process_and_a_pod_and_have_ports_of_their_own() {
+    let mut cluster = Cluster::new(GPUS);
+    for node in ["node-1", "node-2", "node-3"] {
+        cluster.label_node(node, "gpu", "h100");
+    }
+    let mut pods = cluster.pass().desired.pods;
+    cluster.run_pods();
+    pods.extend(cluster.pass().desired.pods);
+    let names: Vec<_> = pods.iter().map(|pod| pod.metadata.name.clone().unwrap()).collect();
     assert_eq!(names, ["large-0-coordinator", "large-0-rank-0", "large-0-rank-8"]);
-    assert_yaml_snapshot!(desired.pods);
+    assert_yaml_snapshot!(pods);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What is decided and told when something happens.
 
+mod gpus;
 mod keys;
 mod maps;
 mod pods;
@@ -166,26 +167,6 @@ fn a_rank_that_fails_for_good_is_told_in_its_words_and_not_restarted() {
     assert_eq!((later.status, later.notices), (pass.status, vec![]));
 }
 
-#[test]
-fn gpus_are_refused_before_there_are_replicas_that_hold_them() {
-    let mut cluster = Cluster::new(TINY);
-    (cluster.deployment.spec.gpus_per_pod, cluster.deployment.spec.replicas) = (1, 0);
-    assert_eq!(condition(&cluster.pass().status, "Ready").1, "GPUsNotSupported");
-}
-
-#[test]
-fn gpus_asked_for_in_vain_take_no_pod_that_serves() {
-    let mut cluster = Cluster::new(TINY);
-    cluster.settle();
-    cluster.deployment.spec.gpus_per_pod = 1;
-    assert_eq!(removed(&cluster.pass()), []);
-    for node in ["node-1", "node-2", "node-3"] {
-        cluster.set_node(node, true, 0);
-    }
-    let pass = cluster.pass();
-    assert_eq!((removed(&pass), condition(&pass.status, "Ready").1), (vec![], "InsufficientGPUs"));
-}
-
 /// What the cluster decides: each specification is consistent, holds no pod all the same, and is told why.
 #[test]
 fn what_the_cluster_cannot_give_holds_no_pod_and_says_what_is_missing() {
@@ -234,17 +215,6 @@ fn what_the_cluster_cannot_give_holds_no_pod_and_says_what_is_missing() {
         assert_eq!((status, condition(&pass.status, "Ready").1), ("False", reason), "{what}");
         assert_eq!(pass.desired, operator::build::Desired::default(), "{what}");
         assert!(message.chars().count() <= 300, "{message}");
-        writeln!(report, "{what}: {reason}\n    {message}").unwrap();
-    }
-    for (what, per_node) in [("too few GPUs", 1), ("GPUs at all", 8)] {
-        let mut cluster = Cluster::new(TINY);
-        cluster.deployment.spec.gpus_per_pod = 4;
-        for node in ["node-1", "node-2", "node-3"] {
-            cluster.set_node(node, true, per_node);
-        }
-        let pass = cluster.pass();
-        let (status, reason, message) = condition(&pass.status, "Ready");
-        assert_eq!((status, &pass.desired), ("False", &operator::build::Desired::default()), "{what}");
         writeln!(report, "{what}: {reason}\n    {message}").unwrap();
     }
     assert_snapshot!(report);

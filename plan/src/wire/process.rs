@@ -24,8 +24,19 @@ pub mod port {
     pub const MOVE: u16 = 8004;
     /// A rank's probes and metrics.
     pub const HEALTH: u16 = 8005;
-    /// Distance between the ports of two ranks in one pod.
+    /// Distance between the ports of two ranks of one process; they have one port of probes and metrics.
     pub const NEXT_RANK: u16 = 10;
+}
+
+/// The most ranks that one process has, each on a device of its own.
+pub const MOST_RANKS_HERE: usize = 16;
+
+/// What ranks compute on, as it is named on their command line.
+pub mod backend {
+    /// The processors of the machine.
+    pub const CPU: &str = "cpu";
+    /// GPUs of NVIDIA's.
+    pub const CUDA: &str = "cuda";
 }
 
 /// Environment variables that processes read.

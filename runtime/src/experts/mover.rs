@@ -53,6 +53,21 @@ pub enum NotRead {
     Device(#[from] DeviceError),
 }
 
+/// Where a page came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::EnumIter)]
+#[strum(serialize_all = "snake_case")]
+pub enum PageRoute {
+    /// A rank of the same node.
+    Node,
+    /// A rank of another.
+    Network,
+    /// No rank gave it.
+    Checkpoint,
+}
+
+/// Counts pages that have arrived.
+pub type CountPage = Arc<dyn Fn(PageRoute) + Send + Sync>;
+
 /// A slot's new page.
 pub enum NewPage<B: Backend> {
     /// It came from elsewhere.
@@ -97,6 +112,8 @@ pub struct MoverSetup<B: Backend> {
     pub pages: Arc<Pages<B>>,
     /// The last resort for a page.
     pub load_page: LoadPage<B>,
+    /// Who is told of each page that has arrived.
+    pub count_page: CountPage,
     /// Bytes per second that may arrive; 0 is no limit.
     pub bytes_per_second: u64,
     /// Where reports go.

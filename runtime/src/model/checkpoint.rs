@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kernels::backend::PageShape;
@@ -36,9 +37,17 @@ const MAX_CONFIG: u64 = 4 << 20;
 /// Elements that are read at a time where a tensor is not needed whole.
 const PART: usize = 4 << 20;
 
-/// A checkpoint whose every tensor has been found, with the right shape and a supported type.
+/// A checkpoint whose every tensor has been found, with the right shape and a supported type, and one reader of it.
 #[derive(Debug)]
 pub struct Checkpoint {
+    found: Arc<Found>,
+    read: AtomicU64,
+    lender: Lender,
+}
+
+/// What was found in the folder, for however many readers.
+#[derive(Debug)]
+struct Found {
     directory: PathBuf,
     /// What its weights are drawn from, if it has none.
     seed: Option<WeightSeed>,
@@ -48,8 +57,6 @@ pub struct Checkpoint {
     experts: ExpertLayout,
     expert_kind: WeightKind,
     digest: String,
-    read: AtomicU64,
-    lender: Lender,
 }
 
 /// Where a tensor lies.
@@ -101,9 +108,9 @@ impl Checkpoint {
         }
         let (experts, expert_kind) = weights::check(&config, &tensors)?;
         let digest = digest(&config_json, &tensors, None);
-        let (directory, read, lender) = (directory.to_owned(), AtomicU64::new(0), Lender::default());
-        let seed = None;
-        let checkpoint = Self { directory, seed, config, files, tensors, experts, expert_kind, digest, read, lender };
+        let (directory, seed) = (directory.to_owned(), None);
+        let found = Found { directory, seed, config, files, tensors, experts, expert_kind, digest };
+        let checkpoint = Self::read_from(Arc::new(found));
         checkpoint.check_tied()?;
         Ok(checkpoint)
     }
@@ -131,9 +138,9 @@ impl Checkpoint {
         weights::expect(&config, ExpertLayout::Separate, &mut add)?;
         let (experts, expert_kind) = weights::check(&config, &tensors)?;
         let digest = digest(&config_json, &tensors, Some(seed));
-        let (directory, read, lender) = (directory.to_owned(), AtomicU64::new(0), Lender::default());
-        let (seed, files) = (Some(seed), Vec::new());
-        Ok(Self { directory, seed, config, files, tensors, experts, expert_kind, digest, read, lender })
+        let (directory, seed, files) = (directory.to_owned(), Some(seed), Vec::new());
+        let found = Found { directory, seed, config, files, tensors, experts, expert_kind, digest };
+        Ok(Self::read_from(Arc::new(found)))
     }
 
     /// The checkpoint of a directory, with its weights drawn from the seed if there is one.
@@ -144,26 +151,36 @@ impl Checkpoint {
         seed.map_or_else(|| Self::open(directory), |seed| Self::drawn(directory, seed))
     }
 
+    /// The same files for another reader, which counts by itself what it reads.
+    #[must_use]
+    pub fn for_another_reader(&self) -> Self {
+        Self::read_from(Arc::clone(&self.found))
+    }
+
+    fn read_from(found: Arc<Found>) -> Self {
+        Self { found, read: AtomicU64::new(0), lender: Lender::default() }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn directory(&self) -> &Path {
-        &self.directory
+        &self.found.directory
     }
 
     /// Its configuration.
     #[must_use]
-    pub const fn config(&self) -> &Config {
-        &self.config
+    pub fn config(&self) -> &Config {
+        &self.found.config
     }
 
     /// How experts are kept in memory.
     #[must_use]
-    pub const fn expert_kind(&self) -> WeightKind {
-        self.expert_kind
+    pub fn expert_kind(&self) -> WeightKind {
+        self.found.expert_kind
     }
 
-    pub(super) const fn expert_layout(&self) -> ExpertLayout {
-        self.experts
+    pub(super) fn expert_layout(&self) -> ExpertLayout {
+        self.found.experts
     }
 
     /// Which model it is, served as `name`.
@@ -171,25 +188,25 @@ impl Checkpoint {
     pub fn identity(&self, name: &str) -> ModelIdentity {
         ModelIdentity {
             name: name.to_owned(),
-            digest: self.digest.clone(),
-            layers: self.config.sparse_layers(),
-            experts: self.config.experts.count,
+            digest: self.found.digest.clone(),
+            layers: self.found.config.sparse_layers(),
+            experts: self.found.config.experts.count,
         }
     }
 
     /// Number of weights.
     #[must_use]
     pub fn parameters(&self) -> u64 {
-        self.tensors.values().map(|place| elements(&place.shape)).sum()
+        self.found.tensors.values().map(|place| elements(&place.shape)).sum()
     }
 
     /// Bytes of all weights as they are on disk, or would be.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.tensors.values().map(Place::bytes).sum()
+        self.found.tensors.values().map(Place::bytes).sum()
     }
 
-    /// Bytes of weights that were read from disk or are drawn, by whoever did.
+    /// Bytes of weights that this reader has read from disk, or that were drawn for it.
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
@@ -205,14 +222,15 @@ impl Checkpoint {
     /// table and as a matrix.
     #[must_use]
     pub fn sizes(&self) -> Sizes {
-        let config = &self.config;
+        let config = &self.found.config;
         let is_narrow = |place: &Place| place.dtype == Dtype::BF16 && place.shape.len() > 1;
         let held = |(_, place): (_, &Place)| elements(&place.shape) * if is_narrow(place) { 2 } else { 4 };
-        let (tied, of_networks) = (self.tensors.get_key_value(config.names.embedding), weights::dense_tensors(config));
+        let (tied, of_networks) =
+            (self.found.tensors.get_key_value(config.names.embedding), weights::dense_tensors(config));
         let alone = self.shared().filter(|(name, _)| !of_networks.contains(*name));
         let bytes = alone.chain(tied.filter(|_| config.tied_embeddings)).map(held).sum();
         let network = |(names, intermediate): ([String; 3], usize)| {
-            let is_bf16 = |name: &String| self.tensors.get(name).is_some_and(|place| place.dtype == Dtype::BF16);
+            let is_bf16 = |name: &String| self.found.tensors.get(name).is_some_and(|place| place.dtype == Dtype::BF16);
             let kind = if names.iter().all(is_bf16) { WeightKind::Bf16 } else { WeightKind::F32 };
             PageShape { hidden: config.hidden, intermediate, kind }
         };
@@ -221,23 +239,24 @@ impl Checkpoint {
     }
 
     fn shared(&self) -> impl Iterator<Item = (&String, &Place)> {
-        let is_tied = |name: &str| self.config.tied_embeddings && name == self.config.names.head;
-        let is_left =
-            move |name: &str| self.config.is_of_an_expert(name) || self.config.names.is_derived(name) || is_tied(name);
-        self.tensors.iter().filter(move |(name, _)| !is_left(name))
+        let is_tied = |name: &str| self.found.config.tied_embeddings && name == self.found.config.names.head;
+        let is_left = move |name: &str| {
+            self.found.config.is_of_an_expert(name) || self.found.config.names.is_derived(name) || is_tied(name)
+        };
+        self.found.tensors.iter().filter(move |(name, _)| !is_left(name))
     }
 
     /// Bytes of the weights of one expert.
     #[must_use]
     pub fn expert_bytes(&self) -> u64 {
-        let of_experts = self.tensors.iter().filter(|(name, _)| self.config.is_of_an_expert(name));
+        let of_experts = self.found.tensors.iter().filter(|(name, _)| self.found.config.is_of_an_expert(name));
         let bytes: u64 = of_experts.map(|(_, place)| place.bytes()).sum();
-        bytes / (self.config.sparse_layers() * self.config.experts.count) as u64
+        bytes / (self.found.config.sparse_layers() * self.found.config.experts.count) as u64
     }
 
     /// Names of the files with weights.
     pub fn weight_files(&self) -> impl Iterator<Item = &str> {
-        self.files.iter().map(|(name, _)| name.as_str())
+        self.found.files.iter().map(|(name, _)| name.as_str())
     }
 
     /// Reads every weight that ranks read, all together, and keeps none. Those that are drawn are what they are.
@@ -245,7 +264,7 @@ impl Checkpoint {
     /// # Errors
     /// If a file cannot be read, or a weight is infinite or not a number.
     pub fn check_weights(&self) -> Result<(), CheckpointError> {
-        let read = self.tensors.iter().filter(|(name, _)| !self.config.names.is_derived(name));
+        let read = self.found.tensors.iter().filter(|(name, _)| !self.found.config.names.is_derived(name));
         let parts = read.flat_map(|(name, place)| {
             let len = elements(&place.shape) as usize;
             (0..len).step_by(PART).map(move |first| (name.as_str(), first, PART.min(len - first)))
@@ -269,7 +288,7 @@ impl Checkpoint {
     /// Reads `len` elements of a tensor from `first` on.
     pub(super) fn part(&self, name: &str, first: usize, len: usize) -> Result<Loaded<'_>, CheckpointError> {
         let place = self.place(name)?;
-        if let Some(seed) = self.seed {
+        if let Some(seed) = self.found.seed {
             return Ok(self.draw(vec![self.drawn_tensor(seed, name, place).part(first, len)], place.dtype));
         }
         let mut loaded = self.lender.lend(place.dtype, len);
@@ -287,7 +306,7 @@ impl Checkpoint {
         if places.iter().any(|place| place.dtype != dtype) {
             return Ok(None);
         }
-        if let Some(seed) = self.seed {
+        if let Some(seed) = self.found.seed {
             let parts = names.iter().zip(&places).map(|(name, place)| self.drawn_tensor(seed, name, place)).collect();
             return Ok(Some(self.draw(parts, dtype)));
         }
@@ -313,7 +332,7 @@ impl Checkpoint {
         let spread = match place.shape[..] {
             [_] if name.rsplit('.').next() == Some("bias") => (0.0, 0.02),
             [_] => (1.0, 0.1),
-            _ if name == self.config.names.embedding && !self.config.tied_embeddings => (0.0, 1.0),
+            _ if name == self.found.config.names.embedding && !self.found.config.tied_embeddings => (0.0, 1.0),
             _ => (0.0, 1.0 / place.shape.last().map_or(1.0, |&columns| columns as f32).sqrt()),
         };
         Drawn::new(seed, name, elements(&place.shape) as usize, spread)
@@ -329,7 +348,7 @@ impl Checkpoint {
 
     /// Reads a tensor's elements from `first` on.
     fn read(&self, place: &Place, first: usize, bytes: &mut [u8]) -> Result<(), CheckpointError> {
-        let (file_name, file) = &self.files[place.file];
+        let (file_name, file) = &self.found.files[place.file];
         let start = place.start + (first * place.dtype.bitsize() / 8) as u64;
         let failed = |source| FileError::Read { file: file_name.into(), source };
         file.read_exact_at(bytes, start).map_err(failed)?;
@@ -348,19 +367,20 @@ impl Checkpoint {
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
+        self.found.tensors.contains_key(name)
     }
 
     fn place(&self, name: &str) -> Result<&Place, CheckpointError> {
-        self.tensors.get(name).ok_or_else(|| CheckpointError::Missing { tensor: name.into() })
+        self.found.tensors.get(name).ok_or_else(|| CheckpointError::Missing { tensor: name.into() })
     }
 
     /// A tied checkpoint may store the output matrix too; then both must be the same.
     fn check_tied(&self) -> Result<(), CheckpointError> {
-        if !self.config.tied_embeddings || !self.has(self.config.names.head) {
+        if !self.found.config.tied_embeddings || !self.has(self.found.config.names.head) {
             return Ok(());
         }
-        let (embedding, head) = (self.tensor(self.config.names.embedding)?, self.tensor(self.config.names.head)?);
+        let (embedding, head) =
+            (self.tensor(self.found.config.names.embedding)?, self.tensor(self.found.config.names.head)?);
         let (embedding, head) = (embedding.values(), head.values());
         let same = (0..embedding.len()).all(|index| embedding.get(index).to_bits() == head.get(index).to_bits());
         if same { Ok(()) } else { Err(CheckpointError::Untied) }

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 use plan::ids::RankId;
 use plan::wire::process::{port, variable};
+use thiserror::Error;
 
-use super::WorkerSettings;
+use super::{WorkerSettings, next_port};
 use crate::args::everywhere;
 use crate::device::Device;
 use crate::experts::load::BeforeRead;
@@ -30,6 +31,10 @@ pub struct WorkerArguments {
     /// Number of this rank, from 0
     #[arg(long, value_name = "K", allow_hyphen_values = true, value_parser = bounds::RANK.parser::<u32>())]
     pub rank: u32,
+    /// Ranks of this process, numbered from that one on, each on the next device of the machine and on the next ports, 10 further;
+    /// health and metrics of all are on one port
+    #[arg(long, value_name = "N", default_value_t = 1, allow_hyphen_values = true, value_parser = bounds::RANKS_HERE.parser::<usize>())]
+    pub ranks_here: usize,
     /// Where the coordinator accepts ranks
     #[arg(long, value_name = "HOST:PORT", value_parser = address::connect)]
     pub coordinator: String,
@@ -93,16 +98,42 @@ fn host_name() -> String {
     name.trim().to_owned()
 }
 
-impl TryFrom<WorkerArguments> for WorkerSettings {
-    type Error = SecretError;
+/// A rank cannot be set up as its command line says.
+#[derive(Debug, Error)]
+pub enum ArgumentsError {
+    /// Its secret cannot be used.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// There are too few ports for the ranks of the process.
+    #[error(
+        "--ranks-here {ranks} takes every {}th port from {address} on, and there are none beyond {}: choose a lower port",
+        port::NEXT_RANK,
+        u16::MAX
+    )]
+    Ports {
+        /// Ranks of the process.
+        ranks: usize,
+        /// Where the first listens.
+        address: SocketAddr,
+    },
+}
 
-    fn try_from(arguments: WorkerArguments) -> Result<Self, SecretError> {
-        let WorkerArguments { model, weights, rank, coordinator, listen, move_listen, health_listen, .. } = arguments;
+impl TryFrom<WorkerArguments> for WorkerSettings {
+    type Error = ArgumentsError;
+
+    fn try_from(arguments: WorkerArguments) -> Result<Self, ArgumentsError> {
+        let WorkerArguments {
+            model, weights, rank, ranks_here, coordinator, listen, move_listen, health_listen, ..
+        } = arguments;
         let WorkerArguments { advertise_address, node, secret_file, parent, device, .. } = arguments;
+        for address in [listen, move_listen] {
+            next_port(address, ranks_here - 1).ok_or(ArgumentsError::Ports { ranks: ranks_here, address })?;
+        }
         Ok(Self {
             model,
             weights,
             rank: RankId(rank),
+            ranks_here,
             coordinator,
             listen,
             move_listen,
@@ -139,7 +170,7 @@ mod tests {
         let matches =
             command.try_get_matches_from(least.chain(more.iter().copied())).map_err(|error| error.to_string())?;
         let arguments = WorkerArguments::from_arg_matches(&matches).map_err(|error| error.to_string())?;
-        arguments.try_into().map_err(|error: SecretError| error.to_string())
+        arguments.try_into().map_err(|error: ArgumentsError| error.to_string())
     }
 
     #[test]
@@ -147,6 +178,20 @@ mod tests {
         let settings = parse(&[]).unwrap();
         let ports = [settings.listen, settings.move_listen, settings.health_listen].map(|address| address.port());
         assert_eq!((ports, settings.block_tokens), ([8003, 8004, 8005], 16));
+    }
+
+    #[test]
+    fn each_rank_of_a_process_has_the_next_number_and_ports_and_too_few_ports_are_refused() {
+        let settings = parse(&["--ranks-here", "3", "--move-listen", "127.0.0.1:0"]).unwrap();
+        let of = |place| {
+            let WorkerSettings { rank, listen, move_listen, health_listen, .. } = settings.of(place);
+            (rank.0, [listen, move_listen, health_listen].map(|address| address.port()))
+        };
+        assert_eq!([of(0), of(2)], [(1, [8003, 0, 8005]), (3, [8023, 0, 8005])]);
+        assert!(parse(&["--ranks-here", "16", "--listen", "127.0.0.1:65385"]).is_ok());
+        let error = parse(&["--ranks-here", "16", "--move-listen", "127.0.0.1:65386"]).unwrap_err();
+        let said = "--ranks-here 16 takes every 10th port from 127.0.0.1:65386 on, and there are none beyond 65535: choose a lower port";
+        assert_eq!(error, said);
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! Why a rank's process ends other than by being told to.
+//! Why a process of ranks ends other than by being told to.
 
 use std::io;
 use std::net::SocketAddr;
 
 use kernels::DeviceError;
+use plan::ids::RankId;
 use thiserror::Error;
 
 use super::session::EngineHangs;
@@ -58,6 +59,14 @@ pub enum WorkerError {
         /// Why, and what to do.
         reason: String,
     },
+    /// One rank of several in a process has ended, and with it the process.
+    #[error("{rank} of this process cannot go on")]
+    OfSeveral {
+        /// Which.
+        rank: RankId,
+        /// Why.
+        source: Box<WorkerError>,
+    },
 }
 
 impl WorkerError {
@@ -68,6 +77,7 @@ impl WorkerError {
             Self::Experts(error) => error.is_permanent(),
             Self::Memory(_) | Self::Exchange(_) => true,
             Self::Device(error) => error.is_permanent(),
+            Self::OfSeveral { source, .. } => source.is_permanent(),
             Self::Cache(_)
             | Self::Listen { .. }
             | Self::System(_)

@@ -50,8 +50,8 @@ impl Failure {
     fn tell(&self, stop: &Stop) -> Result<ToRank, ConnectionError> {
         let purpose = (Purpose::Control, &self.secret);
         let mut control = call(&self.coordinator, "the coordinator", purpose, CONNECT_TIMEOUT)?;
-        stop.guard(control.closer()?);
         let Self { process, rank, .. } = *self;
+        stop.guard(rank, control.closer()?);
         control.send(&FromRank::Failed { process, rank, reason: shortened(&self.reason, MOST_WORDS) })?;
         control.receive()
     }

@@ -1,4 +1,4 @@
-//! A rank's health and metrics over HTTP, on a thread of its own: it answers whatever the rank is busy with.
+//! Health and metrics of a process's ranks over HTTP, on a thread of its own: it answers whatever they are busy with.
 
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use axum::routing::get;
 use plan::wire::path;
 use tokio::sync::watch;
 
-use super::metrics::WorkerMetrics;
+use super::metrics::ProcessMetrics;
 use crate::descriptors::Places;
 use crate::http::{self, ConnectionBounds};
 use crate::model::sizes::gigabytes;
@@ -19,7 +19,7 @@ use crate::threads::VitalThreads;
 /// Serves until it is dropped.
 #[derive(Debug)]
 pub(super) struct HealthServer {
-    /// Why the rank cannot serve.
+    /// Why a rank cannot serve.
     failure: Arc<Mutex<Option<String>>>,
     /// Dropped with the server, which ends its thread.
     _stop: watch::Sender<bool>,
@@ -27,26 +27,26 @@ pub(super) struct HealthServer {
 
 impl HealthServer {
     /// Starts to serve on `listener`.
-    pub fn start(listener: TcpListener, metrics: &WorkerMetrics, threads: &VitalThreads) -> std::io::Result<Self> {
+    pub fn start(listener: TcpListener, metrics: &ProcessMetrics, threads: &VitalThreads) -> std::io::Result<Self> {
         let failure = Arc::default();
         let routes = routes(metrics, &failure);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);
-        // A rank has one port for HTTP, as the admin port of a coordinator.
+        // It has one port for HTTP, as the admin port of a coordinator.
         let Places { admin, refused, .. } = Places::of_this_process(1);
         let bounds = ConnectionBounds::of(admin, refused);
         threads.spawn("health", move || runtime.block_on(http::serve(routes, listener, bounds, stopped)))?;
         Ok(Self { failure, _stop: stop })
     }
 
-    /// The rank will never be ready.
+    /// The ranks will never be ready; the first reason stays.
     pub fn failed(&self, reason: &str) {
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| reason.to_owned());
     }
 }
 
-/// Whether a rank is part of a group, or what it waits for.
-fn readiness(failure: Option<String>, metrics: &WorkerMetrics) -> (StatusCode, String) {
+/// Whether every rank is part of a group, or what they wait for.
+fn readiness(failure: Option<String>, metrics: &ProcessMetrics) -> (StatusCode, String) {
     let waits = |words: String| (StatusCode::SERVICE_UNAVAILABLE, words);
     match (failure, metrics.load_progress()) {
         (Some(reason), _) => waits(format!("failed: {reason}\n")),
@@ -56,7 +56,7 @@ fn readiness(failure: Option<String>, metrics: &WorkerMetrics) -> (StatusCode, S
     }
 }
 
-fn routes(metrics: &WorkerMetrics, failure: &Arc<Mutex<Option<String>>>) -> Router {
+fn routes(metrics: &ProcessMetrics, failure: &Arc<Mutex<Option<String>>>) -> Router {
     let (shown, ready, failure) = (metrics.clone(), metrics.clone(), Arc::clone(failure));
     let ready = move || async move {
         let failure = failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -70,14 +70,17 @@ fn routes(metrics: &WorkerMetrics, failure: &Arc<Mutex<Option<String>>>) -> Rout
 
 #[cfg(test)]
 mod tests {
+    use plan::ids::RankId;
+
     use super::*;
 
     #[tokio::test]
     async fn a_rank_lives_at_once_and_is_ready_when_it_is_loaded_and_part_of_a_group() {
-        let metrics = WorkerMetrics::default();
+        let process = ProcessMetrics::new([RankId(0)]);
+        let metrics = process.of(0);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let server = HealthServer::start(listener, &metrics, &VitalThreads::new(drop)).unwrap();
+        let server = HealthServer::start(listener, &process, &VitalThreads::new(drop)).unwrap();
         let status = async |path: &str| {
             let url = format!("http://{address}{path}");
             reqwest::get(url).await.unwrap().status().as_u16()

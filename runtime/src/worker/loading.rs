@@ -108,8 +108,9 @@ mod tests {
 
     use kernels::Arena;
     use kernels::cpu::Cpu;
-    use plan::ids::{ExpertId, LayerId};
+    use plan::ids::{ExpertId, LayerId, RankId};
 
+    use super::super::metrics::ProcessMetrics;
     use super::*;
     use crate::model::forward::{Model, expert_shape, load_expert};
 
@@ -140,12 +141,13 @@ mod tests {
     fn the_metrics_show_what_was_loaded_of_what() {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-moe");
         let checkpoint = Arc::new(Checkpoint::open(&model).unwrap());
-        let metrics = WorkerMetrics::default();
+        let process = ProcessMetrics::new([RankId(0)]);
+        let metrics = process.of(0);
         let shows = |loaded: u64, bytes: u64| {
-            let text = metrics.text();
+            let text = process.text();
             let has = |line: String| text.lines().any(|found| found == line);
-            has(format!("swiftbalancer_rank_loaded_bytes {loaded}"))
-                && has(format!("swiftbalancer_rank_load_bytes {bytes}"))
+            has(format!("swiftbalancer_rank_loaded_bytes{{rank=\"0\"}} {loaded}"))
+                && has(format!("swiftbalancer_rank_load_bytes{{rank=\"0\"}} {bytes}"))
         };
         let bytes = checkpoint.bytes();
         assert!(shows(0, 0));

@@ -22,7 +22,7 @@ use super::{Stop, Worker, WorkerError};
 use crate::cancel::Cancel;
 use crate::engine::{self, EngineError, Membership, StepPath};
 use crate::experts::load::{LoadError, slots_of};
-use crate::experts::mover::{Mover, MoverSetup, Serving};
+use crate::experts::mover::{CountPage, Mover, MoverSetup, Serving};
 use crate::experts::pages::{HeldPages, Pages};
 use crate::experts::routing::Routing;
 use crate::fabric::exchange::ExchangeCloser;
@@ -160,7 +160,7 @@ impl<B: Backend> Session<B> {
         let purpose = (Purpose::Control, &worker.settings.secret);
         let mut control = call(address, "the coordinator", purpose, CONNECT_TIMEOUT)?;
         control.send(&worker.registration())?;
-        stop.guard(control.closer()?);
+        stop.guard(worker.settings.rank, control.closer()?);
         let (link, orders) = Link::of(control, &worker.metrics)?;
         loop {
             let order = select! {
@@ -309,6 +309,7 @@ impl<B: Backend> Session<B> {
             ranks,
             pages: Arc::clone(&pages),
             load_page: worker.weights.load_page(),
+            count_page: count_page(&worker.metrics),
             bytes_per_second: move_bytes_per_second,
             reports: link.reports.clone(),
             threads: worker.threads.clone(),
@@ -386,6 +387,11 @@ fn view<B: Backend>(worker: &Worker<B>, ranks: &[RankAddress]) -> View {
         }
     }
     view
+}
+
+fn count_page(metrics: &WorkerMetrics) -> CountPage {
+    let metrics = metrics.clone();
+    Arc::new(move |route| metrics.received(route))
 }
 
 /// Waits until the engine has left its group; why it did, unless the engine itself is gone.

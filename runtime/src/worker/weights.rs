@@ -210,12 +210,18 @@ mod tests {
     use std::path::Path;
 
     use kernels::cpu::Cpu;
+    use plan::ids::RankId;
 
+    use super::super::metrics::ProcessMetrics;
     use super::*;
     use crate::engine::StepObserver;
     use crate::model::forward::Model;
     use crate::protocol::StepTiming;
     use crate::threads::VitalThreads;
+
+    fn metrics() -> ProcessMetrics {
+        ProcessMetrics::new([RankId(0)])
+    }
 
     struct Unobserved;
 
@@ -223,17 +229,21 @@ mod tests {
         fn step(&self, _: &StepTiming, _: usize) {}
     }
 
-    fn begin(start: impl FnOnce(Arc<Checkpoint>) -> Started<Cpu> + Send + 'static) -> Weights<Cpu> {
+    fn begin(
+        metrics: &ProcessMetrics,
+        start: impl FnOnce(Arc<Checkpoint>) -> Started<Cpu> + Send + 'static,
+    ) -> Weights<Cpu> {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-moe");
         let checkpoint = Arc::new(Checkpoint::open(&model).unwrap());
         let read = Arc::clone(&checkpoint);
         let start = Box::new(move || start(read));
-        Weights::begin(checkpoint, start, WorkerMetrics::default(), BeforeRead::default()).unwrap()
+        Weights::begin(checkpoint, start, metrics.of(0), BeforeRead::default()).unwrap()
     }
 
     #[test]
     fn what_all_share_is_read_without_being_asked_for_and_experts_are_read_when_they_are_and_once() {
-        let mut weights = begin(|checkpoint| {
+        let metrics = metrics();
+        let mut weights = begin(&metrics, |checkpoint| {
             let make = move || Ok::<_, WorkerError>(Model::load(Arc::new(Cpu::new(1)), &checkpoint)?);
             Engine::start(Box::new(make), Unobserved, &VitalThreads::new(drop))
         });
@@ -246,8 +256,9 @@ mod tests {
         let expert = weights.checkpoint.expert_bytes();
         weights.load(&slots, &Cancel::default()).unwrap();
         assert_eq!(weights.checkpoint.bytes_read(), shared + 4 * expert);
-        let text = weights.metrics.text();
-        assert!(text.contains(&format!("swiftbalancer_rank_load_bytes {}", shared + 4 * expert)), "{text}");
+        let text = metrics.text();
+        let line = format!("swiftbalancer_rank_load_bytes{{rank=\"0\"}} {}\n", shared + 4 * expert);
+        assert!(text.contains(&line), "{text}");
         // Of a group that needs another, that one is read.
         let slots: Vec<_> = (1..5).map(|expert| (LayerId(1), ExpertId(expert))).collect();
         weights.load(&slots, &Cancel::default()).unwrap();
@@ -256,13 +267,13 @@ mod tests {
 
     #[test]
     fn what_goes_wrong_with_it_is_heard_whoever_waits() {
-        let broken = || begin(|_| Err(WorkerError::Refused { reason: "a hole".to_owned() }));
+        let broken = || begin(&metrics(), |_| Err(WorkerError::Refused { reason: "a hole".to_owned() }));
         let mut weights = broken();
         let started = weights.told().recv();
         assert!(weights.heard(started).unwrap_err().to_string().contains("a hole"));
         let error = broken().load(&[], &Cancel::default()).unwrap_err();
         assert!(error.to_string().contains("a hole"), "{error}");
-        let mut weights = begin(|_| panic!("a hole"));
+        let mut weights = begin(&metrics(), |_| panic!("a hole"));
         let started = weights.told().recv();
         let error = weights.heard(started).unwrap_err().to_string();
         assert_eq!(error, "the thread 'load' ended, which this process cannot do without: it panicked");

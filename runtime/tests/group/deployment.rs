@@ -20,8 +20,9 @@ use runtime::experts::rebalance::{Effect, Event, Rebalancer, Report};
 use runtime::model::checkpoint::Checkpoint;
 use runtime::protocol::{Batch, Commit, StepDone};
 use runtime::threads::VitalThreads;
+use runtime::worker::WorkerSettings;
 
-use super::{BLOCK_TOKENS, BLOCKS, Moves, PATIENCE, Setup, Worker, secret};
+use super::{BLOCK_TOKENS, BLOCKS, Moves, PATIENCE, Setup, Worker, secret, settings};
 
 /// Fleet, rebalancer, planner and workers.
 pub struct Deployment {
@@ -50,17 +51,29 @@ impl Deployment {
     }
 
     pub fn start_with(setup: Setup, map: ExpertMap) -> Self {
-        let mut deployment = Self::of(setup, map, |rank, coordinator| Worker::start(rank, coordinator, &setup));
+        let start = |rank, coordinator| Some(Worker::start(rank, coordinator, &setup));
+        let mut deployment = Self::of(setup, map, start);
         deployment.wait_for_group();
         deployment
     }
 
     /// Does not wait for the first group; each rank is started by `start`, with where the coordinator is.
     pub fn begin(setup: Setup, start: impl Fn(usize, SocketAddr) -> Worker) -> Self {
-        Self::of(setup, contiguous(&setup), start)
+        Self::of(setup, contiguous(&setup), |rank, coordinator| Some(start(rank, coordinator)))
     }
 
-    fn of(setup: Setup, map: ExpertMap, start: impl Fn(usize, SocketAddr) -> Worker) -> Self {
+    /// With so many ranks in each process, which is in the place of its first rank.
+    pub fn start_in_processes(setup: Setup, ranks_here: usize) -> Self {
+        let start = |rank: usize, coordinator| {
+            let settings = WorkerSettings { ranks_here, ..settings(rank, coordinator, &setup) };
+            rank.is_multiple_of(ranks_here).then(|| Worker::of(settings))
+        };
+        let mut deployment = Self::of(setup, contiguous(&setup), start);
+        deployment.wait_for_group();
+        deployment
+    }
+
+    fn of(setup: Setup, map: ExpertMap, start: impl Fn(usize, SocketAddr) -> Option<Worker>) -> Self {
         let model = Checkpoint::open(setup.model).unwrap().identity("tiny-moe");
         let (fleet, events) = start_fleet(&setup, "127.0.0.1:0");
         let planner = Planner {
@@ -74,7 +87,7 @@ impl Deployment {
             },
         };
         let topology = Arc::new(Topology::single_node(setup.ranks, map.shape().slots_per_rank));
-        let workers = (0..setup.ranks).map(|rank| Some(start(rank, fleet.address()))).collect();
+        let workers = (0..setup.ranks).map(|rank| start(rank, fleet.address())).collect();
         Self {
             rebalancer: Rebalancer::new(setup.settings, model, map, 0).unwrap(),
             planner: planner.start(&VitalThreads::new(drop)).unwrap(),

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use kernels::{Backend, DeviceError};
@@ -45,7 +45,9 @@ impl Worker {
         settings: WorkerSettings,
         open: impl FnOnce(DeviceOptions) -> Result<B, DeviceError> + Send + 'static,
     ) -> Self {
-        Self::spawn(move |stop| run_on(settings, stop, open))
+        let open = Mutex::new(Some(open));
+        let once = move |options| (open.lock().unwrap().take().expect("it is one rank"))(options);
+        Self::spawn(move |stop| run_on(&settings, stop, once))
     }
 
     fn spawn(run: impl FnOnce(&Arc<Stop>) -> Result<(), WorkerError> + Send + 'static) -> Self {
@@ -77,6 +79,7 @@ pub fn settings(rank: usize, coordinator: SocketAddr, setup: &Setup) -> WorkerSe
         model: setup.model.to_owned(),
         weights: None,
         rank: rank.into(),
+        ranks_here: 1,
         coordinator: coordinator.to_string(),
         listen: any,
         move_listen: any,

@@ -102,7 +102,7 @@ fn metric(address: SocketAddr, name: &str) -> String {
 fn a_rank_whose_device_fails_and_can_be_used_again_leaves_its_group_and_forms_the_next() {
     let seed = seed();
     let mut group = group(seed);
-    let left = "swiftbalancer_rank_groups_left_total{reason=\"device\"}";
+    let left = "swiftbalancer_rank_groups_left_total{rank=\"1\",reason=\"device\"}";
     assert_eq!(metric(group.metrics, left), "0");
     let tokens = serve_through(&mut group, seed, true, |_| {});
     assert!(tokens == expected(seed), "seed {seed}");

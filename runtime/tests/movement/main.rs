@@ -16,7 +16,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex};
 
-use group::{Deployment, Moves, Sequence, Setup, Worker, advance};
+use group::{Deployment, Moves, Sequence, Setup, Worker, advance, settings};
 use plan::policy::Decision;
 use plan::wire;
 use rand::rngs::StdRng;
@@ -25,6 +25,7 @@ use runtime::coordinator::ranks::Ranks as _;
 use runtime::experts::load::BeforeRead;
 use runtime::experts::mover::Faults;
 use runtime::experts::rebalance::{Report, Settings};
+use runtime::worker::WorkerSettings;
 
 /// Steps of each sequence: its prompt and as many tokens.
 const STEPS: usize = 40;
@@ -86,6 +87,34 @@ fn the_number_of_ranks_changes_no_token() {
     };
     let alone = serve(1, 0);
     assert!(serve(2, 0) == alone && serve(4, 4) == alone, "seed {seed}");
+}
+
+#[test]
+fn ranks_of_one_process_serve_and_move_as_those_of_several_and_come_back_together() {
+    let seed = seed();
+    let still = Setup { ranks: 4, redundancy: 4, ..Setup::default() };
+    let expected = serve(&mut Deployment::start(still), sequences(&still, 16, seed));
+    let setup = Setup { moves: Some(Moves { every: 4, seed, patient: true }), ..still };
+    let mut deployment = Deployment::start_in_processes(setup, 2);
+    deployment.run_in();
+    let mut sequences = sequences(&setup, 16, seed);
+    while sequences[0].output().len() < STEPS {
+        if sequences[0].output().len() == STEPS / 2 && deployment.fleet.generation() == 1 {
+            let Some(process) = deployment.workers[2].take() else { panic!("it was there") };
+            process.stop().unwrap();
+            let settings = settings(2, deployment.fleet.address(), &setup);
+            deployment.workers[2] = Some(Worker::of(WorkerSettings { ranks_here: 2, ..settings }));
+        }
+        if !advance(&mut deployment, &mut sequences) {
+            deployment.wait_for_group();
+            sequences.iter_mut().for_each(Sequence::forget);
+            deployment.run_in();
+        }
+    }
+    let tokens: Vec<_> = sequences.iter().map(|sequence| sequence.output().to_vec()).collect();
+    assert!(tokens == expected, "seed {seed}");
+    assert!(deployment.committed.len() >= STEPS / 10, "seed {seed}: {:?}", deployment.reports);
+    assert!(deployment.fleet.generation() >= 2);
 }
 
 #[test]

@@ -19,6 +19,10 @@ struct Rank {
 
 impl Rank {
     fn start(model: &Path) -> Self {
+        Self::start_with(model, &[])
+    }
+
+    fn start_with(model: &Path, more: &[&str]) -> Self {
         let [health, nobody] =
             [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string());
         let secret = NamedTempFile::new().unwrap();
@@ -26,7 +30,7 @@ impl Rank {
         let mut command = program();
         command.args(["worker", "--rank", "0", "--coordinator", &nobody, "--advertise-address", "127.0.0.1"]);
         command.args(["--listen", "127.0.0.1:0", "--move-listen", "127.0.0.1:0", "--health-listen", &health]);
-        command.arg("--model").arg(model).arg("--secret-file").arg(secret.path());
+        command.args(more).arg("--model").arg(model).arg("--secret-file").arg(secret.path());
         Self { _process: Process(command.spawn().unwrap()), _secret: secret, health: format!("http://{health}") }
     }
 
@@ -51,9 +55,10 @@ impl Rank {
 #[tokio::test]
 async fn what_every_rank_has_whole_is_read_at_once() {
     let shared = Checkpoint::open(Path::new(MODEL)).unwrap().shared_bytes();
-    let rank = Rank::start(Path::new(MODEL));
-    let lines =
-        [format!("swiftbalancer_rank_loaded_bytes {shared}"), format!("swiftbalancer_rank_load_bytes {shared}")];
+    // Each rank of a process reads it for itself, and tells so on the one port of all.
+    let rank = Rank::start_with(Path::new(MODEL), &["--ranks-here", "2"]);
+    let of = |name: &str, rank: usize| format!("swiftbalancer_rank_{name}_bytes{{rank=\"{rank}\"}} {shared}");
+    let lines = [of("loaded", 0), of("load", 0), of("loaded", 1), of("load", 1)];
     rank.until("/metrics", |said| lines.iter().all(|line| said.lines().any(|found| found == line))).await;
     rank.until("/readyz", |said| said == "not part of a group\n").await;
 }
@@ -65,4 +70,7 @@ async fn weights_that_cannot_be_served_are_told_at_once() {
     let rank = Rank::start(model.path());
     rank.until("/readyz", |said| said.starts_with("failed: the checkpoint cannot be served") && said.contains(tensor))
         .await;
+    let several = Rank::start_with(model.path(), &["--ranks-here", "2"]);
+    let told = |said: &str| said.starts_with("failed: rank ") && said.contains(tensor);
+    several.until("/readyz", told).await;
 }

@@ -24,6 +24,11 @@ enum Command {
     Images,
 }
 
+/// Whether the programs are built with kernels that need no compiler where they run.
+fn has_compiled_kernels() -> bool {
+    std::env::var_os("SWIFTBALANCER_NVCC").is_some_and(|compiler| !compiler.is_empty())
+}
+
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Up => {
@@ -34,7 +39,17 @@ fn main() -> Result<()> {
         }
         Command::Down => Cluster::stop()?,
         Command::Images => {
-            for archive in image::build_all(&Binaries::build()?)? {
+            let binaries = Binaries::build()?;
+            let mut archives = image::build_all(&binaries)?;
+            // What is given to people is whole, or is not made.
+            match image::nccl() {
+                Ok(nccl) if has_compiled_kernels() => archives.push(image::build_gpu(&binaries, Some(&nccl))?),
+                Ok(_) => {
+                    eprintln!("NO IMAGE FOR GPUS: SWIFTBALANCER_NVCC names no compiler, see kernels/cu/toolchain.sh");
+                }
+                Err(error) => eprintln!("NO IMAGE FOR GPUS: {error:#}"),
+            }
+            for archive in archives {
                 let (path, size) = (archive.path.display(), archive.layer_bytes as f64 / 1e6);
                 println!("{:<44} {size:6.1} MB  {path}", archive.name);
             }

@@ -80,6 +80,9 @@ fn image_config(recipe: &Recipe, layer: &Value) -> Value {
     if let Some(user) = &recipe.user {
         config.insert("User".into(), json!(user));
     }
+    if !recipe.environment.is_empty() {
+        config.insert("Env".into(), json!(recipe.environment));
+    }
     if !recipe.entrypoint.is_empty() {
         config.insert("Entrypoint".into(), json!(recipe.entrypoint));
     }
@@ -209,9 +212,10 @@ mod tests {
         fs::write(context.path().join("root/bin/program"), "program").unwrap();
         fs::set_permissions(context.path().join("root/bin/program"), fs::Permissions::from_mode(0o700)).unwrap();
         fs::write(context.path().join("root/data"), "data").unwrap();
-        let recipe =
-            Recipe::parse("FROM scratch\nCOPY root/ /opt/\nUSER 65532:65532\nENTRYPOINT [\"/opt/bin/program\"]")
-                .unwrap();
+        let recipe = Recipe::parse(
+            "FROM scratch\nCOPY root/ /opt/\nENV A=b,c\nUSER 65532:65532\nENTRYPOINT [\"/opt/bin/program\"]",
+        )
+        .unwrap();
         let path = context.path().join("image.tar");
         let archive = write_archive("docker.io/swiftbalancer/x:1", &recipe, context.path(), &path).unwrap();
 
@@ -225,7 +229,8 @@ mod tests {
         assert_eq!(index["manifests"][0]["digest"], archive.digest);
         let manifest: Value = serde_json::from_slice(read(&index["manifests"][0]["digest"])).unwrap();
         let config: Value = serde_json::from_slice(read(&manifest["config"]["digest"])).unwrap();
-        assert_eq!(config["config"], json!({ "User": "65532:65532", "Entrypoint": ["/opt/bin/program"] }));
+        let expected = json!({ "User": "65532:65532", "Env": ["A=b,c"], "Entrypoint": ["/opt/bin/program"] });
+        assert_eq!(config["config"], expected);
         let layer = entries(&read(&manifest["layers"][0]["digest"])[..]);
         let modes: Vec<_> = layer.iter().map(|(name, (mode, mtime, _))| (name.as_str(), *mode, *mtime)).collect();
         assert_eq!(modes, [("opt/bin/", 0o755, 0), ("opt/bin/program", 0o755, 0), ("opt/data", 0o644, 0)]);

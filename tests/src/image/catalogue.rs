@@ -2,10 +2,10 @@
 //! `target/images/archives`.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::{Archive, Recipe, shared_libraries, write_archive};
 use crate::workspace::{self, Binaries};
@@ -24,6 +24,35 @@ pub fn operator_image() -> String {
 #[must_use]
 pub fn runtime_image() -> String {
     format!("docker.io/swiftbalancer/runtime:{}", env!("CARGO_PKG_VERSION"))
+}
+
+/// The runtime's image for ranks on GPUs.
+#[must_use]
+pub fn gpu_runtime_image() -> String {
+    format!("docker.io/swiftbalancer/runtime-cuda:{}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Installs the pinned NCCL, which the image for GPUs that people use has, and gives its library.
+///
+/// # Errors
+/// If it cannot be installed.
+pub fn nccl() -> Result<PathBuf> {
+    let script = workspace::root().join("images/nccl.sh");
+    let output = Command::new(&script).arg(workspace::target().join("nccl")).stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("running {}", script.display()))?;
+    ensure!(output.status.success(), "NCCL cannot be installed: {} says why", script.display());
+    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
+}
+
+/// Builds the image of the runtime for GPUs; with NCCL if its library is given, which ranks on several nodes need.
+///
+/// # Errors
+/// If a file is missing or cannot be written.
+pub fn build_gpu(binaries: &Binaries, nccl: Option<&Path>) -> Result<Archive> {
+    build("runtime-cuda", &gpu_runtime_image(), "runtime-cuda", |root| {
+        stage_program(root, &binaries.runtime)?;
+        nccl.map_or(Ok(()), |nccl| stage_nccl(root, nccl))
+    })
 }
 
 /// Builds the images of the operator, the runtime and the example model.
@@ -75,14 +104,33 @@ fn stage_program(root: &Path, program: &Path) -> Result<()> {
     if !status.context("running strip, which comes with binutils")?.success() {
         bail!("strip {} failed", program.display());
     }
-    for library in shared_libraries(program)? {
-        let inside = root.join(library.strip_prefix("/")?);
-        fs::create_dir_all(inside.parent().context("a library lies in a folder")?)?;
-        fs::copy(&library, &inside).with_context(|| library.display().to_string())?;
-    }
+    stage_libraries(root, program)?;
     fs::create_dir_all(root.join("etc"))?;
     fs::write(root.join("etc/passwd"), "nonroot:x:65532:65532::/:/nonexistent\n")?;
     fs::write(root.join("etc/group"), "nonroot:x:65532:\n")?;
+    Ok(())
+}
+
+/// The libraries that a program or a library names, where the loader looks for them; gives the folder of the C library, which is
+/// one of the loader's own.
+fn stage_libraries(root: &Path, of: &Path) -> Result<Option<PathBuf>> {
+    let mut own = None;
+    for library in shared_libraries(of)? {
+        let inside = root.join(library.strip_prefix("/")?);
+        let folder = inside.parent().context("a library lies in a folder")?;
+        fs::create_dir_all(folder)?;
+        fs::copy(&library, &inside).with_context(|| library.display().to_string())?;
+        if inside.ends_with("libc.so.6") {
+            own = Some(folder.to_owned());
+        }
+    }
+    Ok(own)
+}
+
+/// NCCL, under the name by which the runtime asks for it, and the libraries that it names.
+fn stage_nccl(root: &Path, nccl: &Path) -> Result<()> {
+    let folder = stage_libraries(root, nccl)?.context("NCCL is linked with the C library")?;
+    fs::copy(nccl, folder.join("libnccl.so")).with_context(|| nccl.display().to_string())?;
     Ok(())
 }
 

@@ -8,6 +8,8 @@ use thiserror::Error;
 pub struct Recipe {
     /// `COPY source destination`, in order; folders of the build context, with the destination below the image's root.
     pub copies: Vec<(String, String)>,
+    /// `ENV name=value`, in order.
+    pub environment: Vec<String>,
     /// `USER`.
     pub user: Option<String>,
     /// `ENTRYPOINT`, in its list form.
@@ -29,7 +31,7 @@ pub enum RecipeError {
     },
     /// An instruction outside of the part that is understood.
     #[error(
-        "line {line}: {instruction} is not supported; only FROM scratch, COPY, USER, ENTRYPOINT, CMD and EXPOSE are"
+        "line {line}: {instruction} is not supported; only FROM scratch, COPY, ENV, USER, ENTRYPOINT, CMD and EXPOSE are"
     )]
     Instruction {
         /// Its line, from 1.
@@ -83,6 +85,13 @@ impl Recipe {
                     }
                     _ => return Err(refuse("a folder of the build context, ending in /, and an absolute path")),
                 },
+                // Quotes, escapes and several variables on a line are what Docker would read otherwise.
+                "ENV" => match arguments.split_once('=') {
+                    Some((name, _)) if !name.is_empty() && !arguments.contains([' ', '"', '\'', '\\', '$']) => {
+                        recipe.environment.push(arguments.to_owned());
+                    }
+                    _ => return Err(refuse("one name=value without spaces, quotes and variables")),
+                },
                 "USER" => recipe.user = Some(arguments.to_owned()),
                 "ENTRYPOINT" => recipe.entrypoint = list()?,
                 "CMD" => recipe.command = list()?,
@@ -109,12 +118,15 @@ mod tests {
             recipe,
             Recipe {
                 copies: vec![("root/".into(), "/".into())],
+                environment: vec![],
                 user: Some("65532:65532".into()),
                 entrypoint: vec!["/usr/local/bin/swiftbalancer-runtime".into()],
                 command: vec![],
                 ports: vec![8000, 8001, 8002, 8003, 8004, 8005],
             }
         );
+        let cuda = Recipe::parse(include_str!("../../../images/runtime-cuda.Dockerfile")).unwrap();
+        assert_eq!(cuda, Recipe { environment: vec!["NVIDIA_DRIVER_CAPABILITIES=compute,utility".into()], ..recipe });
         for text in [
             include_str!("../../../images/operator.Dockerfile"),
             include_str!("../../../images/model.Dockerfile"),
@@ -131,9 +143,17 @@ mod tests {
             ("", "the first instruction must be FROM scratch, not \"\""),
             (
                 "FROM scratch\n# why\nRUN true",
-                "line 3: RUN is not supported; only FROM scratch, COPY, USER, ENTRYPOINT, CMD and EXPOSE are",
+                "line 3: RUN is not supported; only FROM scratch, COPY, ENV, USER, ENTRYPOINT, CMD and EXPOSE are",
             ),
             ("FROM scratch\nCMD sh", "line 2: CMD needs a JSON list of strings, not \"sh\""),
+            (
+                "FROM scratch\nENV A=1 B=2",
+                "line 2: ENV needs one name=value without spaces, quotes and variables, not \"A=1 B=2\"",
+            ),
+            (
+                "FROM scratch\nENV =1",
+                "line 2: ENV needs one name=value without spaces, quotes and variables, not \"=1\"",
+            ),
             ("FROM scratch\nEXPOSE http", "line 2: EXPOSE needs port numbers, not \"http\""),
             (
                 "FROM scratch\nCOPY --from=build /a /b",

@@ -22,6 +22,10 @@ pub fn lints_and_renders(suite: &Suite) -> Result<()> {
     ensure!(restricted.contains("kind: NetworkPolicy"), "{restricted}");
     let folders = render("allowedHostPaths={/srv/models,/mnt/with a space}", &[])?;
     ensure!(folders.contains(r#"- "--allow-host-path=/mnt/with a space""#), "{folders}");
+    let images = render("runtime.gpuImage.tag=9", &[])?;
+    ensure!(images.contains("- --gpu-runtime-image=docker.io/swiftbalancer/runtime-cuda:9\n"), "{images}");
+    let without = render("runtime.gpuImage.repository=", &[])?;
+    ensure!(!without.contains("gpu-runtime-image"), "{without}");
     let monitor = "metrics.serviceMonitor.enabled=true";
     let monitored = render(monitor, &["--api-versions=monitoring.coreos.com/v1"])?;
     ensure!(monitored.contains("kind: ServiceMonitor"), "{monitored}");

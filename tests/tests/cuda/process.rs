@@ -22,6 +22,7 @@ pub fn trials(emulator: &Emulator) -> Vec<Trial> {
     };
     vec![
         trial("two_ranks_answer_as_they_do_on_cpus", two_ranks_answer_as_they_do_on_cpus),
+        trial("ranks_of_one_process_have_a_gpu_each_and_tell_what_it_does", ranks_of_one_process),
         trial("what_is_missing_is_said_in_one_sentence", what_is_missing_is_said_in_one_sentence),
     ]
 }
@@ -77,6 +78,38 @@ fn two_ranks_answer_as_they_do_on_cpus(emulator: &Emulator) -> Result<()> {
     let (expected, found) = (on("cpu")?, on("cuda")?);
     ensure!(!expected.is_empty() && expected == found, "{found:?} instead of {expected:?}");
     Ok(())
+}
+
+/// A process of two ranks that no coordinator is there for: each opens a GPU of its own, and tells what that does.
+fn ranks_of_one_process(emulator: &Emulator) -> Result<()> {
+    let (program, runtime) = (program()?, runtime()?);
+    let address = || Ok::<_, anyhow::Error>(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.to_string());
+    let (health, nobody) = (address()?, address()?);
+    let secret = tempfile::NamedTempFile::new()?;
+    std::fs::write(secret.path(), "s".repeat(32))?;
+    let mut command = Command::new(program);
+    command.args(["worker", "--backend", "cuda", "--rank", "2", "--ranks-here", "2", "--coordinator", &nobody]);
+    command.args(["--advertise-address", "127.0.0.1", "--listen", "127.0.0.1:0", "--move-listen", "127.0.0.1:0"]);
+    command.args(["--health-listen", &health, "--model"]).arg(workspace::root().join("examples/models/tiny-moe"));
+    command.arg("--secret-file").arg(secret.path()).envs(emulator.environment());
+    command.envs([("CUDA_MODEL_DEVICES", "2"), ("CUDA_MODEL_NVML_BUSY", "37"), ("CUDA_MODEL_NVML_USED_MB", "100")]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+    runtime.block_on(async {
+        let _process = command.spawn().context("starting the ranks")?;
+        wait::until("both ranks tell what their GPUs do", PATIENCE, async || {
+            let text = reqwest::get(format!("http://{health}/metrics")).await?.text().await?;
+            for rank in [2, 3] {
+                for said in [
+                    format!("gpu_utilization{{rank=\"{rank}\"}} 0.37"),
+                    format!("swiftbalancer_rank_gpu_memory_used_bytes{{rank=\"{rank}\"}} {}", 100 << 20),
+                ] {
+                    ensure!(text.lines().any(|line| line == said), "no {said} in {text}");
+                }
+            }
+            Ok(())
+        })
+        .await
+    })
 }
 
 fn what_is_missing_is_said_in_one_sentence(emulator: &Emulator) -> Result<()> {

@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use operator::context::Settings;
 use operator::host_paths::AllowedHostPaths;
 use operator::metrics::Metrics;
+use operator::observed::RuntimeImages;
 use operator::runtime_client::{Endpoint, RuntimeClient, RuntimeError};
 use plan::wire::{RecordedMap, State, WireError, path};
 use serde_json::{Value, json};
@@ -97,7 +98,7 @@ impl World {
         }
         let runtimes = Arc::new(Runtimes::default());
         let settings = Settings {
-            runtime_image: "docker.io/swiftbalancer/runtime:1".to_owned(),
+            images: RuntimeImages { cpu: "docker.io/swiftbalancer/runtime:1".to_owned(), gpu: None },
             namespace: None,
             allowed_host_paths: AllowedHostPaths::default(),
             poll: Duration::from_secs(2),

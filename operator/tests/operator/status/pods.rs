@@ -121,7 +121,7 @@ fn an_upgrade_of_the_operator_restarts_nothing_and_a_lost_pod_gets_the_image_of_
     cluster.settle();
     cluster.pods.remove("tiny-moe-0-rank-2");
     let mut observed = cluster.observe();
-    observed.runtime_image = "docker.io/swiftbalancer/runtime:2".to_owned();
+    observed.images.cpu = "docker.io/swiftbalancer/runtime:2".to_owned();
     let verdict = operator::validate::validate(&cluster.deployment, &observed);
     let decision = operator::decide::decide(&cluster.deployment, &verdict, &observed);
     assert_eq!(decision.remove, []);

@@ -99,26 +99,24 @@ impl CoordinatorCommand {
     }
 }
 
-/// What a rank is started with.
+/// What a process of ranks is started with. It listens on the ports of [`port`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerCommand {
     /// Folder of the checkpoint.
     pub model: String,
-    /// Its number.
+    /// Number of its first rank.
     pub rank: usize,
+    /// Ranks of the process.
+    pub ranks_here: usize,
     /// Host of its coordinator.
     pub coordinator: String,
-    /// Port of its step path.
-    pub step_port: u16,
-    /// Port of its move path.
-    pub move_port: u16,
     /// Host or address by which other ranks reach it.
     pub advertise_address: String,
-    /// Port of its probes and metrics.
-    pub health_port: u16,
-    /// Compute threads.
+    /// What each rank computes on, of [`backend`](super::backend), if that is not for the process to choose.
+    pub backend: Option<&'static str>,
+    /// Compute threads of each rank.
     pub threads: Option<u64>,
-    /// Blocks of its KV cache.
+    /// Blocks of each rank's KV cache.
     pub kv_blocks: Option<u64>,
     /// File of the group's secret; `None` for a release that knows none.
     pub secret_file: Option<String>,
@@ -128,26 +126,18 @@ impl WorkerCommand {
     /// The command line after the program.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
-        let Self {
-            model,
-            rank,
-            coordinator,
-            step_port,
-            move_port,
-            advertise_address,
-            health_port,
-            threads,
-            kv_blocks,
-            secret_file,
-        } = self;
+        let Self { model, rank, ranks_here, coordinator, advertise_address, backend, threads, kv_blocks, secret_file } =
+            self;
         let mut line = Line::new(Subcommand::Worker);
         line.set("model", model);
         line.set("rank", rank);
+        line.set_if("ranks-here", Some(ranks_here).filter(|&&ranks| ranks > 1));
         line.set("coordinator", &format!("{coordinator}:{}", port::CONTROL));
-        line.set("listen", &everywhere(*step_port));
-        line.set("move-listen", &everywhere(*move_port));
+        line.set("listen", &everywhere(port::STEP));
+        line.set("move-listen", &everywhere(port::MOVE));
         line.set("advertise-address", advertise_address);
-        line.set("health-listen", &everywhere(*health_port));
+        line.set("health-listen", &everywhere(port::HEALTH));
+        line.set_if("backend", backend.as_ref());
         line.set_if("threads", threads.as_ref());
         line.set_if("kv-blocks", kv_blocks.as_ref());
         line.set_if("secret-file", secret_file.as_ref());

@@ -19,7 +19,7 @@ pub struct LastWord {
 }
 
 impl LastWord {
-    /// Bytes of the document at most. Kubernetes keeps 4,096 of a container and 12 KiB of a pod, which has up to 16 ranks.
+    /// Bytes of the document at most. Kubernetes keeps 4,096 of a container.
     pub const MOST_BYTES: usize = 768;
 
     /// A last word; where it would be longer than may be, the middle of its words is left out: errors say what failed first and

@@ -12,7 +12,7 @@ use super::arriving::{Arriving, Corrupt};
 use super::links::{Link, NotReceived, connect};
 use super::serve::IDLE_LIMIT;
 use super::sources::{Next, Sources};
-use super::{NotRead, Order, Shared, not_taken, unreachable};
+use super::{NotRead, Order, PageRoute, Shared, not_taken, unreachable};
 use crate::experts::pages::{Reserved, StagedPage};
 use crate::protocol::{MoveFailure, NotStaged, PageRequest};
 
@@ -43,7 +43,12 @@ impl<'a, B: Backend> Fetcher<'a, B> {
         loop {
             match sources.next(Instant::now()) {
                 Next::Ask(source) => match self.ask(source, (order, expert), &sources, &mut arriving) {
-                    Ok(()) => return Ok((arriving.finish(), bytes)),
+                    Ok(()) => {
+                        let node = |rank: RankId| setup.ranks.get(rank.index()).map(|address| &address.node);
+                        let is_near = node(source) == node(setup.rank);
+                        (setup.count_page)(if is_near { PageRoute::Node } else { PageRoute::Network });
+                        return Ok((arriving.finish(), bytes));
+                    }
                     Err(failure) => {
                         let told = sources.failed(failure, Instant::now());
                         tracing::warn!(%layer, %expert, %source, reason = told.message, "a page did not arrive");
@@ -51,7 +56,9 @@ impl<'a, B: Backend> Fetcher<'a, B> {
                 },
                 Next::Checkpoint(failure) => {
                     let into = arriving.into_reserved();
-                    return Ok((self.read((layer, expert), expected, (into, failure))?, 0));
+                    let page = self.read((layer, expert), expected, (into, failure))?;
+                    (setup.count_page)(PageRoute::Checkpoint);
+                    return Ok((page, 0));
                 }
                 Next::GiveUp(failure) => return Err(failure),
             }

@@ -24,11 +24,14 @@ struct Bench {
     pages: Arc<Pages<Cpu>>,
     staged: Receiver<HandOver<Cpu>>,
     reports: Receiver<FromRank>,
+    routes: Receiver<PageRoute>,
     from_checkpoint: Arc<AtomicU64>,
     server: PageServer<Cpu>,
 }
 
 struct Options {
+    /// The node of rank 1; rank 0 is on none.
+    node: &'static str,
     faults: Faults,
     staging_pages: u32,
     bytes_per_second: u64,
@@ -46,7 +49,13 @@ enum Checkpoint {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { faults: Faults::default(), staging_pages: 2, bytes_per_second: 0, checkpoint: Checkpoint::Unreadable }
+        Self {
+            node: "",
+            faults: Faults::default(),
+            staging_pages: 2,
+            bytes_per_second: 0,
+            checkpoint: Checkpoint::Unreadable,
+        }
     }
 }
 
@@ -65,20 +74,25 @@ fn bench(options: &Options) -> Bench {
         if readable == Checkpoint::Unreadable { Err(hole) } else { Ok(()) }
     });
     let (reports, received) = unbounded();
+    let (arrived, routes) = unbounded();
     let setup = MoverSetup {
         group: GROUP,
         secret: secret.clone(),
         rank: RankId(0),
-        ranks: vec![address(0, String::new()), address(1, server.address().to_string())],
+        ranks: vec![
+            address(0, String::new()),
+            RankAddress { node: options.node.to_owned(), ..address(1, server.address().to_string()) },
+        ],
         pages: Arc::clone(&pages),
         load_page,
+        count_page: Arc::new(move |route| arrived.send(route).unwrap()),
         bytes_per_second: options.bytes_per_second,
         reports,
         threads: VitalThreads::new(drop),
         faults: options.faults,
     };
     let (mover, staged) = Mover::start(setup).unwrap();
-    Bench { secret, mover, pages, staged, reports: received, from_checkpoint, server }
+    Bench { secret, mover, pages, staged, reports: received, routes, from_checkpoint, server }
 }
 
 /// A rank whose pages are there.
@@ -142,6 +156,7 @@ fn a_page_is_with_the_engine_before_it_is_reported() {
     assert_eq!(slot, SlotIndex(1));
     assert_eq!(bytes(&received), bytes(&expected));
     assert_eq!((bench.pages.free(), bench.from_checkpoint.load(Ordering::Relaxed)), (1, 0));
+    assert_eq!(bench.routes.try_iter().collect::<Vec<_>>(), [PageRoute::Node]);
 }
 
 #[test]
@@ -157,12 +172,14 @@ fn a_corrupt_page_is_never_handed_over_and_its_staging_page_is_free_again() {
 #[test]
 fn a_corrupt_page_is_read_from_the_checkpoint_instead() {
     let faults = Faults { corrupt: Some(1), ..Faults::default() };
-    let bench = bench(&Options { faults, checkpoint: Checkpoint::Readable, ..Options::default() });
+    let bench = bench(&Options { faults, checkpoint: Checkpoint::Readable, node: "another", ..Options::default() });
     bench.stage(1, PATIENCE);
     assert_eq!(bench.report(), (TransactionId(1), Ok(0)));
     assert_eq!(bench.from_checkpoint.load(Ordering::Relaxed), 1);
     bench.stage(2, PATIENCE);
     assert!(matches!(bench.report(), (_, Ok(1..))), "the next one arrives");
+    let routes: Vec<_> = bench.routes.try_iter().collect();
+    assert_eq!(routes, [PageRoute::Checkpoint, PageRoute::Network]);
 }
 
 #[test]

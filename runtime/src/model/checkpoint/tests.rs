@@ -242,7 +242,7 @@ fn a_damaged_file_is_refused_or_read_whole_but_never_ends_the_process() {
         std::fs::write(directory.path().join(SINGLE), &bytes).unwrap();
         match Checkpoint::open(directory.path()) {
             Err(_) => refused += 1,
-            Ok(checkpoint) => assert!(checkpoint.tensor(checkpoint.config.names.embedding).is_ok()),
+            Ok(checkpoint) => assert!(checkpoint.tensor(checkpoint.config().names.embedding).is_ok()),
         }
     }
     assert!(refused > 500, "{refused}");

@@ -94,6 +94,7 @@ fn stage(secret: &Secret, sources: [SocketAddr; 2], faults: Faults) -> (Result<u
         load_page: Arc::new(|_, _, _| {
             Err(NotRead::Unreadable { reason: "no checkpoint".to_owned(), is_permanent: true })
         }),
+        count_page: Arc::new(|_| {}),
         bytes_per_second: 0,
         reports,
         threads: VitalThreads::new(drop),
