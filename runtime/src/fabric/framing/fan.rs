@@ -1,7 +1,8 @@
 //! Messages to many peers and one back from each, on one thread. Where nothing is in the way a message costs one call of the system.
 //!
-//! All answers are wanted, so the thread waits for one after the other and is not woken by each: while it waits for the first that
-//! is missing, the others arrive. To wake a thread costs more than to receive ten answers that are there.
+//! All answers are wanted, so the thread waits for one after the other and is not woken by each: while it waits for one that is
+//! missing, others arrive. It waits for the last first: who was sent a message first has mostly answered when the last has. To wake a
+//! thread costs more than to receive ten answers that are there.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -98,7 +99,7 @@ impl Fan {
     /// If a peer is gone, sends no such message, or has not sent it in whole by `deadline`.
     pub fn gather<T: DeserializeOwned>(&mut self, limits: &[usize], deadline: Instant) -> Result<Vec<T>, Broken> {
         let mut messages: Vec<Option<T>> = self.spokes.iter().map(|_| None).collect();
-        for place in 0..messages.len() {
+        for place in (0..messages.len()).rev() {
             loop {
                 self.take_in(place, limits[place], &mut messages[place])?;
                 if messages[place].is_some() {
@@ -106,7 +107,7 @@ impl Fan {
                 }
                 let is_missing = |other: &usize| messages[*other].is_none();
                 let missing: Vec<usize> = (0..messages.len()).filter(is_missing).collect();
-                for other in self.wait_for(&missing, deadline)? {
+                for other in self.wait_for(place, &missing, deadline)? {
                     self.take_in(other, limits[other], &mut messages[other])?;
                 }
             }
@@ -129,22 +130,22 @@ impl Fan {
         next.map_err(|error| Broken { place, error })
     }
 
-    /// Waits until the first of some peers has sent something, one of them takes more, or goes away: with whom there is
-    /// something to do.
-    fn wait_for(&self, missing: &[usize], deadline: Instant) -> Result<Vec<usize>, Broken> {
+    /// Waits until a peer has sent something, or one of those that are missing takes more or goes away: with whom there is something
+    /// to do.
+    fn wait_for(&self, awaited: usize, missing: &[usize], deadline: Instant) -> Result<Vec<usize>, Broken> {
         let spoke = |place: usize| &self.spokes[place];
-        let broken = |error| Broken { place: missing[0], error: spoke(missing[0]).connection.io(error) };
+        let broken = |error| Broken { place: awaited, error: spoke(awaited).connection.io(error) };
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(broken(io::Error::new(io::ErrorKind::TimedOut, "it took too long")));
         }
-        let watch = |(index, &place): (usize, &usize)| {
+        let watch = |&place: &usize| {
             let mut flags = PollFlags::RDHUP;
-            flags.set(PollFlags::IN, index == 0);
+            flags.set(PollFlags::IN, place == awaited);
             flags.set(PollFlags::OUT, !spoke(place).out.is_empty());
             PollFd::new(&spoke(place).connection.stream, flags)
         };
-        let mut watched: Vec<PollFd<'_>> = missing.iter().enumerate().map(watch).collect();
+        let mut watched: Vec<PollFd<'_>> = missing.iter().map(watch).collect();
         match poll(&mut watched, Some(&timespec(left))) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(broken(error.into())),
