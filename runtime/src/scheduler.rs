@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use crate::protocol::{Batch, SequenceId, SequenceOutput, SequenceWork};
 
-pub use blocks::CacheSize;
+pub use blocks::RankCache;
 use blocks::{BlockPool, Blocks};
 pub use sequence::{Finish, Length, NewSequence, Output};
 use sequence::{Losses, Running, Sequence};
@@ -166,7 +166,7 @@ impl Scheduler {
     }
 
     /// Starts over with these ranks, empty. Gives the sequences that are dropped because they would outgrow the caches.
-    pub fn form(&mut self, ranks: &[CacheSize]) -> Vec<SequenceId> {
+    pub fn form(&mut self, ranks: &[RankCache]) -> Vec<SequenceId> {
         self.put_back();
         self.ranks = ranks.iter().map(|&size| Rank::new(size)).collect();
         let capacity = self.capacity();
@@ -300,7 +300,7 @@ impl Scheduler {
 }
 
 impl Rank {
-    fn new(size: CacheSize) -> Self {
+    fn new(size: RankCache) -> Self {
         Self { pool: BlockPool::new(size), running: BTreeMap::new(), ended: Vec::new() }
     }
 

@@ -23,7 +23,7 @@ use crate::experts::rebalance::{Rebalancer, Settings};
 use crate::protocol::{
     Batch, Commit, MoveReport, SequenceOutput, SequenceStep, Sequences, StepDone, StepTiming, ToRank, TokenScore,
 };
-use crate::scheduler::{CacheSize, Limits};
+use crate::scheduler::{Limits, RankCache};
 use crate::threads::VitalThreads;
 
 /// Experts of the one layer.
@@ -65,7 +65,7 @@ impl Remote {
 #[derive(Clone)]
 struct Shared {
     ranks: usize,
-    cache: CacheSize,
+    cache: RankCache,
     script: Script,
     poison: Option<u32>,
     no_numbers_after: Option<u32>,
@@ -91,7 +91,7 @@ pub struct FakeGroup {
 /// What a test chooses about its ranks.
 pub struct Fake {
     pub ranks: usize,
-    pub cache: CacheSize,
+    pub cache: RankCache,
     pub limits: Limits,
     pub script: Script,
     /// Whether steps wait for permits.
@@ -109,7 +109,7 @@ impl Default for Fake {
     fn default() -> Self {
         Self {
             ranks: 2,
-            cache: CacheSize { blocks: 512, block_tokens: 16 },
+            cache: RankCache { blocks: 512, block_tokens: 16 },
             limits: Limits { queued: 256, running_per_rank: 64, step_tokens: 256 },
             script: Arc::new(|token, position| (token.wrapping_mul(31) + position) % 200),
             gated: false,
@@ -215,7 +215,7 @@ impl RankGroup for FakeGroup {
         self.generation
     }
 
-    fn caches(&self) -> Vec<CacheSize> {
+    fn caches(&self) -> Vec<RankCache> {
         vec![self.shared.cache; self.shared.ranks]
     }
 

@@ -7,7 +7,7 @@ use plan::wire::{MapDocument, RankState};
 
 use super::fleet::{FormError, RankLost};
 use crate::protocol::{Batch, Commit, StepDone, ToRank};
-use crate::scheduler::CacheSize;
+use crate::scheduler::RankCache;
 
 /// All ranks of a coordinator, in a group or on the way to one. What happens to them arrives as
 /// [`FleetEvent`](super::fleet::FleetEvent)s.
@@ -69,7 +69,7 @@ pub trait RankGroup: Send + 'static {
     fn generation(&self) -> u64;
 
     /// Each rank's KV cache, `[ranks]`; all of it is free when the group is new.
-    fn caches(&self) -> Vec<CacheSize>;
+    fn caches(&self) -> Vec<RankCache>;
 
     /// Sends a step, `batches[r]` to rank `r`. Ranks run it when they have answered those that were sent before.
     ///

@@ -11,7 +11,7 @@ use kernels::backend::{HeadShape, RouterShape};
 use serde_json::Value;
 
 pub use self::error::ConfigError;
-pub use self::family::TensorNames;
+pub use self::family::{TensorNames, registered_tokenizer};
 use self::keys::ConfigKeys;
 use super::json::{self, Document};
 

@@ -4,14 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a rank's KV cache holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CacheSize {
+pub struct RankCache {
     /// Blocks.
     pub blocks: u32,
     /// Tokens of a block; at least 1.
     pub block_tokens: u32,
 }
 
-impl CacheSize {
+impl RankCache {
     /// Tokens of the longest sequence that fits.
     #[must_use]
     pub const fn tokens(self) -> usize {
@@ -28,18 +28,18 @@ impl CacheSize {
 /// Blocks that nobody holds.
 #[derive(Clone, Debug)]
 pub(super) struct BlockPool {
-    size: CacheSize,
+    size: RankCache,
     /// Behind a lock only so that a holder can give back on drop; one thread uses it.
     free: Arc<Mutex<Vec<u32>>>,
 }
 
 impl BlockPool {
-    pub(super) fn new(size: CacheSize) -> Self {
+    pub(super) fn new(size: RankCache) -> Self {
         // Descending, so that the lowest numbers go first.
         Self { size, free: Arc::new(Mutex::new((0..size.blocks).rev().collect())) }
     }
 
-    pub(super) const fn size(&self) -> CacheSize {
+    pub(super) const fn size(&self) -> RankCache {
         self.size
     }
 

@@ -93,7 +93,7 @@ fn alone(request: &NewSequence) -> (Vec<u32>, Finish) {
 struct Group {
     scheduler: Scheduler,
     ranks: Vec<FakeRank>,
-    size: CacheSize,
+    size: RankCache,
     limits: Limits,
     /// Steps that may be under way at a time.
     depth: usize,
@@ -106,7 +106,7 @@ struct Group {
 }
 
 impl Group {
-    fn new(ranks: usize, size: CacheSize, limits: Limits) -> Self {
+    fn new(ranks: usize, size: RankCache, limits: Limits) -> Self {
         let mut scheduler = Scheduler::new(limits);
         assert_eq!(scheduler.form(&vec![size; ranks]), []);
         let ranks = (0..ranks).map(|_| FakeRank::default()).collect();
@@ -189,4 +189,4 @@ impl Group {
 }
 
 const LIMITS: Limits = Limits { queued: 64, running_per_rank: 4, step_tokens: 8 };
-const SIZE: CacheSize = CacheSize { blocks: 8, block_tokens: 4 };
+const SIZE: RankCache = RankCache { blocks: 8, block_tokens: 4 };

@@ -9,7 +9,7 @@ use crate::coordinator::handle::{AdminCommand, AdminError, HandleError, UNREAD_B
 use crate::coordinator::unread::Updates;
 use crate::experts::rebalance::{Refusal, Settings};
 use crate::protocol::Sampling;
-use crate::scheduler::{CacheSize, Finish, LOSSES_IN_A_ROW, Length, NewSequence, SubmitError};
+use crate::scheduler::{Finish, LOSSES_IN_A_ROW, Length, NewSequence, RankCache, SubmitError};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -112,7 +112,7 @@ async fn a_sequence_without_numbers_fails_alone() {
 
 #[tokio::test]
 async fn a_sequence_of_open_length_fills_the_caches_that_turn_out_to_be_there() {
-    let cache = CacheSize { blocks: 4, block_tokens: 16 };
+    let cache = RankCache { blocks: 4, block_tokens: 16 };
     let (handle, remote) = Fake { cache, ..Fake::default() }.start(&prometheus::Registry::new());
     let open = NewSequence { length: Length::Open(1000), ..asks(&[1; 10], 0) };
     let mut updates = handle.submit(vec![open.clone(), asks(&[1; 10], 55)]).await.unwrap();
@@ -193,7 +193,7 @@ async fn a_reader_that_goes_away_frees_its_place() {
 
 #[tokio::test]
 async fn a_reader_that_never_reads_is_cancelled_and_the_others_get_all_their_tokens() {
-    let cache = CacheSize { blocks: 1024, block_tokens: 16 };
+    let cache = RankCache { blocks: 1024, block_tokens: 16 };
     let (handle, _remote) = start(Fake { cache, ..Fake::default() });
     let mut slow = one(&handle, asks(&[1], 12_000)).await;
     let mut reader = one(&handle, asks(&[1], 1)).await;

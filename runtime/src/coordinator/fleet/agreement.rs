@@ -20,7 +20,7 @@ pub(super) struct Agreement {
 
 /// What a rank says of its pages.
 #[derive(Clone, Debug)]
-pub(super) struct Report {
+pub(super) struct Holding {
     /// Its process.
     pub process: ProcessId,
     /// Of its slots, `[layers, slots_per_rank]`.
@@ -37,16 +37,17 @@ pub(super) struct Report {
 pub(super) fn agree(
     placement: &[Vec<Vec<u32>>],
     experts: usize,
-    reports: &[Report],
+    holdings: &[Holding],
     before: Option<&Agreement>,
 ) -> Result<Agreement, BTreeMap<RankId, String>> {
-    let is_known = |agreement: &&Agreement| reports.iter().any(|report| agreement.processes.contains(&report.process));
+    let is_known =
+        |agreement: &&Agreement| holdings.iter().any(|holding| agreement.processes.contains(&holding.process));
     let known = before.filter(is_known);
     let (mut agreed, mut wrong) = (Vec::with_capacity(placement.len() * experts), BTreeMap::new());
     for (layer, ranks) in placement.iter().enumerate() {
         let mut holders: Vec<Vec<(RankId, u128)>> = vec![Vec::new(); experts];
-        for (rank, (slots, report)) in ranks.iter().zip(reports).enumerate() {
-            let of_layer = &report.fingerprints[layer * slots.len()..][..slots.len()];
+        for (rank, (slots, holding)) in ranks.iter().zip(holdings).enumerate() {
+            let of_layer = &holding.fingerprints[layer * slots.len()..][..slots.len()];
             for (&expert, &fingerprint) in slots.iter().zip(of_layer) {
                 holders[expert as usize].push((rank.into(), fingerprint));
             }
@@ -69,7 +70,7 @@ pub(super) fn agree(
         }
     }
     if wrong.is_empty() {
-        let processes = reports.iter().map(|report| report.process).collect();
+        let processes = holdings.iter().map(|holding| holding.process).collect();
         Ok(Agreement { fingerprints: agreed, processes })
     } else {
         Err(wrong)
@@ -92,20 +93,20 @@ mod tests {
     }
 
     /// Each expert's fingerprint is its layer and number, but for what `change` makes of it.
-    fn reports(first_process: u128, change: impl Fn(usize, usize, u32) -> u128) -> Vec<Report> {
-        reports_of(&placement(), first_process, change)
+    fn holdings(first_process: u128, change: impl Fn(usize, usize, u32) -> u128) -> Vec<Holding> {
+        holdings_of(&placement(), first_process, change)
     }
 
-    fn reports_of(
+    fn holdings_of(
         placement: &[Vec<Vec<u32>>],
         first_process: u128,
         change: impl Fn(usize, usize, u32) -> u128,
-    ) -> Vec<Report> {
+    ) -> Vec<Holding> {
         let of_rank = |rank: usize| {
             let slots = placement.iter().cloned().enumerate().flat_map(|(layer, ranks)| {
                 ranks[rank].iter().map(|&expert| change(layer, rank, expert)).collect::<Vec<_>>()
             });
-            Report { process: ProcessId(first_process + rank as u128), fingerprints: slots.collect() }
+            Holding { process: ProcessId(first_process + rank as u128), fingerprints: slots.collect() }
         };
         (0..3).map(of_rank).collect()
     }
@@ -114,20 +115,20 @@ mod tests {
         (layer * 100) as u128 + u128::from(expert) + 1
     }
 
-    fn wrong_ranks(reports: &[Report], before: Option<&Agreement>) -> BTreeMap<RankId, String> {
-        agree(&placement(), 4, reports, before).unwrap_err()
+    fn wrong_ranks(holdings: &[Holding], before: Option<&Agreement>) -> BTreeMap<RankId, String> {
+        agree(&placement(), 4, holdings, before).unwrap_err()
     }
 
     #[test]
     fn ranks_that_hold_the_same_agree_on_every_expert() {
-        let agreed = agree(&placement(), 4, &reports(1, right), None).unwrap();
+        let agreed = agree(&placement(), 4, &holdings(1, right), None).unwrap();
         // Nobody holds expert 3 of layer 0.
         let expected = [Some(1), Some(2), Some(3), None, Some(101), Some(102), Some(103), Some(104)];
         assert_eq!(agreed.fingerprints, expected);
         // Whoever holds it later, beside those who were there, is the first to say what it is.
         let mut later = placement();
         later[0][2] = vec![0, 3];
-        let after = agree(&later, 4, &reports_of(&later, 1, right), Some(&agreed)).unwrap();
+        let after = agree(&later, 4, &holdings_of(&later, 1, right), Some(&agreed)).unwrap();
         assert_eq!(after.fingerprints[2..4], [Some(3), Some(4)]);
     }
 
@@ -135,7 +136,7 @@ mod tests {
     fn a_rank_that_differs_from_the_majority_is_named_with_layer_and_expert() {
         let differs =
             |layer, rank, expert| if (layer, rank, expert) == (0, 1, 0) { 77 } else { right(layer, rank, expert) };
-        let wrong = wrong_ranks(&reports(1, differs), None);
+        let wrong = wrong_ranks(&holdings(1, differs), None);
         assert_eq!(wrong.len(), 1);
         let reason = &wrong[&RankId(1)];
         assert!(reason.contains("layer 0") && reason.contains("expert 0 than rank 0, rank 2"), "{reason}");
@@ -145,25 +146,25 @@ mod tests {
     fn where_there_is_no_majority_nobody_is_right() {
         let differs =
             |layer, rank, expert| if (layer, rank, expert) == (0, 0, 1) { 77 } else { right(layer, rank, expert) };
-        let wrong = wrong_ranks(&reports(1, differs), None);
+        let wrong = wrong_ranks(&holdings(1, differs), None);
         assert_eq!(wrong.into_keys().collect::<Vec<_>>(), [RankId(0), RankId(1)]);
     }
 
     #[test]
     fn what_is_known_goes_before_any_majority_while_somebody_is_there_who_knows() {
-        let known = agree(&placement(), 4, &reports(1, right), None).unwrap();
+        let known = agree(&placement(), 4, &holdings(1, right), None).unwrap();
         let other = |layer, rank, expert| right(layer, rank, expert) + u128::from(rank > 0);
-        let mut later = reports(10, other);
+        let mut later = holdings(10, other);
         later[0].process = ProcessId(1);
         let wrong = wrong_ranks(&later, Some(&known));
         assert_eq!(wrong.keys().collect::<Vec<_>>(), [&RankId(1), &RankId(2)]);
         // Expert 2 of layer 0 is held by one rank alone: a majority of itself, but not what it was.
         let changed = |layer, rank, expert| if (layer, expert) == (0, 2) { 77 } else { right(layer, rank, expert) };
-        let mut later = reports(10, changed);
+        let mut later = holdings(10, changed);
         later[0].process = ProcessId(1);
         let reason = &wrong_ranks(&later, Some(&known))[&RankId(2)];
         assert!(reason.contains("expert 2 than the group before"), "{reason}");
         // A group of new processes alone may serve a new checkpoint.
-        assert!(agree(&placement(), 4, &reports(20, changed), Some(&known)).is_ok());
+        assert!(agree(&placement(), 4, &holdings(20, changed), Some(&known)).is_ok());
     }
 }

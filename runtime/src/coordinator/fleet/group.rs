@@ -12,7 +12,7 @@ use super::members::Members;
 use crate::coordinator::ranks::RankGroup;
 use crate::fabric::framing::{Broken, Fan};
 use crate::protocol::{Batch, Commit, SequenceWork, Step, StepDone};
-use crate::scheduler::CacheSize;
+use crate::scheduler::RankCache;
 
 /// A step was not finished: a rank is gone, and with it the group.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -31,7 +31,7 @@ pub struct RankLost {
 #[derive(Debug)]
 pub struct Group {
     generation: u64,
-    caches: Vec<CacheSize>,
+    caches: Vec<RankCache>,
     expected: Expected,
     fan: Fan,
     /// The oldest first.
@@ -59,7 +59,7 @@ struct UnderWay {
 pub(super) struct Parts {
     pub generation: u64,
     /// Of each rank, `[ranks]`.
-    pub caches: Vec<CacheSize>,
+    pub caches: Vec<RankCache>,
     pub expected: Expected,
     /// To each rank.
     pub fan: Fan,
@@ -149,7 +149,7 @@ impl RankGroup for Group {
         self.generation
     }
 
-    fn caches(&self) -> Vec<CacheSize> {
+    fn caches(&self) -> Vec<RankCache> {
         self.caches.clone()
     }
 

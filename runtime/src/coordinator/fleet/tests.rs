@@ -21,7 +21,7 @@ use crate::protocol::{
     Batch, Commit, FromRank, MoveFailure, MoveReport, NotStaged, ProcessId, RankDevice, Step, StepDone, StepTiming,
     TransactionId,
 };
-use crate::scheduler::CacheSize;
+use crate::scheduler::RankCache;
 use crate::waiting::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -18,6 +18,8 @@ pub(super) struct Family {
     pub architecture: &'static str,
     /// Keys of which one value is supported, beside those of every family.
     pub fixed: &'static [Fixed],
+    /// The tokenizer class that transformers has registered for it, which counts where a checkpoint names none.
+    pub tokenizer_class: &'static str,
     /// Takes its keys; what is left over then is refused.
     pub describe: fn(&mut ConfigKeys) -> Result<Config, ConfigError>,
 }
@@ -56,6 +58,12 @@ impl TensorNames {
     pub fn is_derived(&self, name: &str) -> bool {
         name.ends_with(self.derived)
     }
+}
+
+/// The tokenizer class that transformers has registered for models of this `model_type`, if they are served.
+#[must_use]
+pub fn registered_tokenizer(model_type: &str) -> Option<&'static str> {
+    FAMILIES.iter().find(|family| family.model_type == model_type).map(|family| family.tokenizer_class)
 }
 
 /// What is served, for people.

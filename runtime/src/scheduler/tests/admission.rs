@@ -33,7 +33,7 @@ fn work_is_spread_over_the_ranks() {
 
 #[test]
 fn the_latest_sequence_is_put_back_when_blocks_run_out() {
-    let mut group = Group::new(1, CacheSize { blocks: 6, block_tokens: 4 }, LIMITS);
+    let mut group = Group::new(1, RankCache { blocks: 6, block_tokens: 4 }, LIMITS);
     let requests = vec![asks(&[1; 7], 17), asks(&[2; 7], 17)];
     let ids = group.scheduler.submit(requests.clone()).unwrap();
     let mut seen_waiting = false;
@@ -88,7 +88,7 @@ fn an_open_length_follows_the_caches() {
     let ids = group.scheduler.submit(vec![open(&[1; 4], 100), open(&[2; 28], 100)]).unwrap();
     group.step();
     group.scheduler.lose();
-    group.size = CacheSize { blocks: 4, block_tokens: 4 };
+    group.size = RankCache { blocks: 4, block_tokens: 4 };
     assert_eq!(group.scheduler.form(&[group.size]), [ids[1]]);
     group.ranks[0] = FakeRank::default();
     group.run_to_the_end(100);

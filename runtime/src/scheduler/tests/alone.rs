@@ -32,7 +32,7 @@ proptest! {
         blocks in 8u32..14,
         depth in 1usize..4,
     ) {
-        let size = CacheSize { blocks, block_tokens: 4 };
+        let size = RankCache { blocks, block_tokens: 4 };
         let mut group = Group { depth, ..Group::new(ranks, size, LIMITS) };
         let mut requests = BTreeMap::new();
         let mut aborted = BTreeSet::new();

@@ -7,7 +7,7 @@ fn a_group_formed_with_smaller_caches_names_what_it_cannot_serve_any_more() {
     let mut group = Group::new(1, SIZE, LIMITS);
     let ids = group.scheduler.submit(vec![asks(&[1; 20], 12), asks(&[1; 5], 2)]).unwrap();
     group.step();
-    assert_eq!(group.scheduler.form(&[CacheSize { blocks: 4, block_tokens: 4 }]), [ids[0]]);
+    assert_eq!(group.scheduler.form(&[RankCache { blocks: 4, block_tokens: 4 }]), [ids[0]]);
     group.ranks[0] = FakeRank::default();
     group.run_to_the_end(10);
     assert_eq!(group.finished.keys().collect::<Vec<_>>(), [&ids[1]]);
@@ -57,7 +57,7 @@ fn a_loss_counts_for_those_in_the_step_and_is_forgotten_when_something_is_given(
 
 #[test]
 fn a_sequence_that_loses_its_group_every_few_tokens_ends_too() {
-    let mut group = Group::new(1, CacheSize { blocks: 32, block_tokens: 4 }, Limits { step_tokens: 64, ..LIMITS });
+    let mut group = Group::new(1, RankCache { blocks: 32, block_tokens: 4 }, Limits { step_tokens: 64, ..LIMITS });
     let endless = NewSequence { stop_tokens: Arc::default(), ..asks(&[1], 100) };
     let ids = group.scheduler.submit(vec![endless]).unwrap();
     for _ in 1..LOSSES_IN_ALL {

@@ -76,7 +76,7 @@ fn what_is_computed_beyond_a_stop_token_is_given_to_nobody() {
 fn a_step_of_many_long_sequences_is_small() {
     const SEQUENCES: usize = 256;
     const CONTEXT: usize = 8192;
-    let blocks = CacheSize { blocks: (SEQUENCES * (CONTEXT / 16 + 1)) as u32, block_tokens: 16 };
+    let blocks = RankCache { blocks: (SEQUENCES * (CONTEXT / 16 + 1)) as u32, block_tokens: 16 };
     let limits = Limits { queued: SEQUENCES, running_per_rank: SEQUENCES, step_tokens: SEQUENCES * CONTEXT };
     let mut scheduler = Scheduler::new(limits);
     scheduler.form(&[blocks]);

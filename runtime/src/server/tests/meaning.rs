@@ -5,7 +5,7 @@ use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
 
 use crate::coordinator::fake::Fake;
-use crate::scheduler::CacheSize;
+use crate::scheduler::RankCache;
 use crate::server::fixture::{Server, tokenizer};
 
 const COMPLETIONS: &str = "/v1/completions";
@@ -17,7 +17,7 @@ fn hello() -> Value {
 
 #[tokio::test]
 async fn the_context_offered_is_what_the_ranks_caches_hold_where_that_is_less() {
-    let cache = CacheSize { blocks: 4, block_tokens: 16 };
+    let cache = RankCache { blocks: 4, block_tokens: 16 };
     let server = Server::start(Fake { cache, ..Fake::default() });
     let open = server.post(CHAT, &json!({"messages": hello(), "ignore_eos": true})).await;
     assert_eq!(open.json()["usage"]["total_tokens"], 64, "{}", open.text());

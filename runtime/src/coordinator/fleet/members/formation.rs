@@ -8,7 +8,7 @@ use plan::ids::RankId;
 use plan::wire::MapDocument;
 use plan::words::counted;
 
-use super::super::agreement::{Agreement, Report, agree};
+use super::super::agreement::{Agreement, Holding, agree};
 use super::super::answer::Expected;
 use super::super::group::Parts;
 use super::super::loading::{self, Progress};
@@ -20,7 +20,7 @@ use crate::fabric::purpose::GroupId;
 use crate::fabric::secret::{Secret, random};
 use crate::memory::MOST_BLOCKS;
 use crate::protocol::{RankAddress, ToRank};
-use crate::scheduler::CacheSize;
+use crate::scheduler::RankCache;
 
 /// How often the log is told how far loading is.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -183,10 +183,10 @@ impl Members {
         let Formation::Forming(forming) = &mut state.formation else { return };
         let processes = state.members.iter().flatten().map(|member| member.process);
         let fingerprints = forming.loaded.iter().flatten().map(|loaded| loaded.fingerprints.clone());
-        let reports: Vec<Report> =
-            processes.zip(fingerprints).map(|(process, fingerprints)| Report { process, fingerprints }).collect();
+        let holdings: Vec<Holding> =
+            processes.zip(fingerprints).map(|(process, fingerprints)| Holding { process, fingerprints }).collect();
         let experts = self.settings.model.experts;
-        let agreement = match agree(&forming.placement, experts, &reports, state.agreement.as_ref()) {
+        let agreement = match agree(&forming.placement, experts, &holdings, state.agreement.as_ref()) {
             Ok(agreement) => agreement,
             Err(wrong) => return self.refuse_locked(state, &wrong),
         };
@@ -256,7 +256,7 @@ impl Members {
         };
         let generation = id.generation;
         state.agreement = forming.agreement.take();
-        let cache = |(loaded, member): (&Loaded, &Member)| CacheSize {
+        let cache = |(loaded, member): (&Loaded, &Member)| RankCache {
             blocks: loaded.kv_blocks,
             block_tokens: member.traits.block_tokens,
         };

@@ -9,7 +9,7 @@ fn a_group_forms_when_every_rank_is_there_and_runs_steps_on_all_of_them() {
     assert!(matches!(fleet.form(&map(2), 0), Err(FormError::Incomplete { missing }) if missing.contains(&0)));
     ranks.insert(0, Rank::join(&fleet, 0));
     let (mut group, steps) = formed(&fleet, &events, &mut ranks);
-    assert_eq!((group.generation(), group.caches()), (1, vec![CacheSize { blocks: 8, block_tokens: 16 }; 2]));
+    assert_eq!((group.generation(), group.caches()), (1, vec![RankCache { blocks: 8, block_tokens: 16 }; 2]));
     assert!(fleet.roll().states().iter().all(|rank| rank.connected));
     assert_eq!(fleet.roll().states().iter().map(|rank| rank.node.as_str()).collect::<Vec<_>>(), ["node-0", "node-1"]);
     let workers = steps.into_iter().map(|mut steps| {

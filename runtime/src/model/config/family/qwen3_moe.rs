@@ -14,6 +14,7 @@ pub(super) const FAMILY: Family = Family {
     architecture: "Qwen3MoeForCausalLM",
     // Its own configurations of Qwen3-Coder have these.
     fixed: &[("qkv_bias", "false"), ("shared_expert_intermediate_size", "0"), ("use_qk_norm", "true")],
+    tokenizer_class: "Qwen2Tokenizer",
     describe,
 };
 

@@ -5,9 +5,6 @@ use serde_json::{Map, Value, json};
 
 use super::{TokenizerError, TokenizerFiles};
 
-/// The class that transformers has registered for the models that are served.
-const REGISTERED: &str = "Qwen2Tokenizer";
-
 /// How Qwen2's class cuts text before merging, whatever `tokenizer.json` says.
 const QWEN2_WORDS: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -34,9 +31,10 @@ impl Class {
             Some(_) => true,
         };
         let own = files.config.get("tokenizer_class").and_then(Value::as_str);
-        let Some(name) = own.or(files.class_of_model.as_deref()) else { return Ok(Self::Qwen2) };
+        let named = own.or(files.class_of_model.as_deref()).or(files.registered_class);
+        let Some(name) = named else { return Ok(Self::Backend) };
         match name.strip_suffix("Fast").unwrap_or(name) {
-            REGISTERED => Ok(Self::Qwen2),
+            "Qwen2Tokenizer" => Ok(Self::Qwen2),
             "TokenizersBackend" | "PreTrainedTokenizer" => Ok(Self::Backend),
             "LlamaTokenizer" if !has_code && names_byte_level(&files.tokenizer) => Ok(Self::Backend),
             "LlamaTokenizer" => Ok(Self::Llama),

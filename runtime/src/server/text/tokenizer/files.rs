@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::TokenizerError;
 use super::spelling::byte_of_char;
+use crate::model::config::registered_tokenizer;
 use crate::model::{folder, json};
 
 /// What the files say.
@@ -21,6 +22,8 @@ pub struct TokenizerFiles {
     pub(super) added_tokens: Option<Map<String, Value>>,
     /// `tokenizer_class` of `config.json`, which counts where `tokenizer_config.json` has none.
     pub(super) class_of_model: Option<String>,
+    /// What transformers has registered for the `model_type` of `config.json`, which counts where no file names a class.
+    pub(super) registered_class: Option<&'static str>,
 }
 
 impl TokenizerFiles {
@@ -33,12 +36,14 @@ impl TokenizerFiles {
         let tokenizer = folder::read_if_there(directory, TOKENIZER, folder::LARGEST_TEXT)?;
         let tokenizer = tokenizer.ok_or(TokenizerError::Missing)?;
         let model = read_object(directory, "config.json")?.unwrap_or_default();
+        let text = |key: &str| model.get(key).and_then(Value::as_str);
         Ok(Self {
             tokenizer,
             config: read_object(directory, "tokenizer_config.json")?.unwrap_or_default(),
             special_tokens_map: read_object(directory, "special_tokens_map.json")?,
             added_tokens: read_object(directory, "added_tokens.json")?,
-            class_of_model: model.get("tokenizer_class").and_then(Value::as_str).map(str::to_owned),
+            class_of_model: text("tokenizer_class").map(str::to_owned),
+            registered_class: text("model_type").and_then(registered_tokenizer),
         })
     }
 
