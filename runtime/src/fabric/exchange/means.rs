@@ -124,7 +124,7 @@ mod tests {
             ),
             (
                 View { unreached: Some("GPU 0 cannot use the memory of GPU 1".to_owned()), ..linked() },
-                "--exchange peer needs each GPU to use the memory of the others, and 'GPU 0 cannot use the memory of GPU 1'; \
+                "--exchange peer needs each GPU to use the memory of the others, and GPU 0 cannot use the memory of GPU 1; \
                  use --exchange auto",
             ),
         ] {
