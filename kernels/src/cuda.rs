@@ -18,6 +18,7 @@ mod failure;
 mod link;
 mod memory;
 mod module;
+mod nccl;
 pub mod parameters;
 mod queue;
 mod routing;

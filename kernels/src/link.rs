@@ -21,6 +21,10 @@ pub struct LinkShape {
 /// Memory of a rank that the devices of others write. Those hold it too, so that it is there for as long as any of them may write it.
 pub type Window = Arc<dyn Any + Send + Sync>;
 
+/// What ranks of any processes find each other by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkName(pub [u8; 128]);
+
 /// How a device is linked with those of other ranks of its kind.
 pub trait Linking<B: Backend> {
     /// Lets operations on this device write the memory of another one, which may be the same.
@@ -44,10 +48,39 @@ pub trait Linking<B: Backend> {
     /// # Panics
     /// If a window is of another link, or of a device of another kind.
     fn link(&self, windows: &[Window], shape: LinkShape, patience: Duration) -> Result<Box<dyn Link<B>>, DeviceError>;
+
+    /// Whether there is what links ranks of any processes.
+    ///
+    /// # Errors
+    /// If not; what is missing, in words.
+    fn collective(&self) -> Result<(), DeviceError>;
+
+    /// A name for a new link.
+    ///
+    /// # Errors
+    /// As [`Self::collective`].
+    fn name(&self) -> Result<LinkName, DeviceError>;
+
+    /// Links this rank with the others that join by the same name. Whoever does not come to it, or to an exchange of it, within `patience` is
+    /// given up.
+    ///
+    /// # Errors
+    /// If the others do not come, or the device gives no memory.
+    fn join(&self, name: LinkName, shape: LinkShape, patience: Duration) -> Result<Box<dyn Link<B>>, DeviceError>;
+}
+
+/// A rank was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Which, if that is known.
+    pub rank: Option<usize>,
 }
 
 /// A rank's end of a link: what it puts on the rank's queue waits for the other ranks' devices there.
 pub trait Link<B: Backend>: Send {
+    /// A step begins.
+    fn begin(&self);
+
     /// Gives every rank the rows that its slots are to compute. What [`group`](crate::Queue::group) and
     /// [`experts`](crate::Queue::experts) do next they do with what all ranks gave this one.
     fn dispatch(&self, queue: &B::Queue, routing: &mut B::Routing, x: &B::Buffer<f32>);
@@ -55,8 +88,11 @@ pub trait Link<B: Backend>: Send {
     /// Gives the other ranks the results of their pairs. [`combine`](crate::Queue::combine) finds those of this rank's tokens.
     fn combine(&self, queue: &B::Queue, routing: &mut B::Routing, results: &B::Buffer<f32>);
 
-    /// The rank that was given up, once a step was collected. Nothing of that step can be used, and the link no more.
-    fn lost(&self) -> Option<usize>;
+    /// A step was collected.
+    ///
+    /// # Errors
+    /// If a rank was given up. Nothing of that step can be used, and the link no more.
+    fn end(&self) -> Result<(), Lost>;
 
     /// What ends all waits of it from another thread: who has not come by then is given up.
     fn closer(&self) -> LinkCloser;

@@ -87,10 +87,10 @@ pub enum FabricError {
         reason: String,
     },
     /// A rank's device did not come to an exchange between devices.
-    #[error("{rank} gave no rows within {seconds} s: its device hangs, or its process")]
+    #[error("{} gave no rows within {seconds} s: its device hangs, or its process", named(*rank))]
     Silent {
-        /// The rank.
-        rank: RankId,
+        /// The rank, if that is known.
+        rank: Option<RankId>,
         /// How long it was waited for.
         seconds: u64,
     },
@@ -100,6 +100,10 @@ pub enum FabricError {
     /// The system cannot wait for connections.
     #[error("waiting for the other ranks failed")]
     Wait(#[source] std::io::Error),
+}
+
+fn named(rank: Option<RankId>) -> String {
+    rank.map_or_else(|| "another rank".to_owned(), |rank| rank.to_string())
 }
 
 /// Two ends of a TCP connection within this process.

@@ -18,6 +18,7 @@ use super::batch::{Batch, MOST_PARTIALS, Scratch};
 use super::buffer::Buffer;
 use super::cache::Cache;
 use super::module::Launch;
+use super::nccl::{AllToAll, Communicator};
 use super::parameters::{
     Address, BEGIN, BeginParameters, Blocks, FINISH, FinishParameters, Kernel, Parameters, error_text,
 };
@@ -95,6 +96,12 @@ impl CudaQueue {
         // on this queue that uses it out of order, and other queues have their own.
         let launched = unsafe { self.device.kernels.launch(&self.stream, launch, parameters) };
         self.keep(launched);
+    }
+
+    /// Puts exchanges with other ranks on the queue.
+    pub(super) fn exchange(&self, communicator: &Communicator, parts: &[AllToAll]) {
+        let bound = self.device.context.bind();
+        self.keep(bound.map_err(DeviceError::from).and_then(|()| communicator.exchange(&self.stream, parts)));
     }
 
     /// Where kernels of the step say what they met.

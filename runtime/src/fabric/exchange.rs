@@ -37,11 +37,14 @@ pub trait Exchange<B: Backend>: Send {
         results: &mut B::Buffer<f32>,
     ) -> Result<(), FabricError>;
 
+    /// A step begins.
+    fn begin(&mut self) {}
+
     /// What became of a step's exchanges, once it was collected: nothing of the step can be used if a rank was given up meanwhile.
     ///
     /// # Errors
     /// As [`Self::dispatch`].
-    fn outcome(&self) -> Result<(), FabricError> {
+    fn end(&mut self) -> Result<(), FabricError> {
         Ok(())
     }
 }

@@ -204,11 +204,12 @@ impl<B: Backend> Model<B> {
         enqueued: impl FnOnce(B::Mark),
     ) -> Result<(StepOutcome, StepTimes), ForwardError> {
         self.prepare(batch, changes, workspace)?;
+        exchange.begin();
         self.enqueue(workspace, exchange)?;
         enqueued(self.queue.mark());
         let collected = self.collect(batch, workspace);
         // Where a rank was given up the device failed for want of its rows.
-        exchange.outcome()?;
+        exchange.end()?;
         Ok(collected?)
     }
 

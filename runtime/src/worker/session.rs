@@ -1,5 +1,6 @@
 //! From registering with the coordinator to losing it, or the group.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
@@ -378,7 +379,14 @@ fn view<B: Backend>(worker: &Worker<B>, ranks: &[RankAddress]) -> View {
         let shared = worker.settings.neighbours.find(&Key::Device(rank.step.clone()));
         shared.and_then(|device| device.downcast::<B>().ok())
     };
-    let mut view = View { has_links: true, ..View::default() };
+    let places: BTreeSet<_> = ranks.iter().map(|rank| (&rank.node, &rank.unit)).collect();
+    let mut view = View {
+        has_links: true,
+        no_nccl: linking.collective().err().map(|error| error.to_string()),
+        shares: places.len() < ranks.len(),
+        spans_nodes: ranks.iter().any(|rank| rank.node != ranks[0].node),
+        ..View::default()
+    };
     for rank in ranks {
         match device(rank).map(|device| linking.reach(&device)) {
             None => view.elsewhere = view.elsewhere.or(Some(rank.rank)),

@@ -29,19 +29,21 @@ fn no_way_of_exchanging_rows_changes_a_bit() -> Result<()> {
     let mut random = StdRng::seed_from_u64(2);
     for name in ["base", "tied_f32"] {
         let folder = variant(name);
-        let prompts: Vec<Vec<u32>> = prompts(&folder)?.into_iter().take(4).map(|prompt| prompt.ids).collect();
+        let prompts: Vec<Vec<u32>> = prompts(&folder)?.into_iter().take(3).map(|prompt| prompt.ids).collect();
         let plain = [ExpertMap::contiguous(shape(&folder, 1, 0)?)?];
-        let alone = Run { folder: &folder, maps: &plain, chunk: 64, new: 5, way: Way::new(Means::Tcp, 1) };
+        let alone = Run { folder: &folder, maps: &plain, chunk: 64, new: 3, way: Way::new(Means::Tcp, 1) };
         let (expected, _) = run(&alone, &prompts)?;
         for (ranks, redundancy, chunk, way) in [
             (2, 2, 9, Way::new(Means::Peer, GPUS)),
             (2, 0, 64, Way::new(Means::Peer, 1)),
             (4, 4, 7, Way::new(Means::Peer, 2)),
+            (2, 0, 64, Way::new(Means::Nccl, GPUS)),
+            (4, 4, 7, Way::new(Means::Nccl, GPUS)),
         ] {
             let shape = shape(&folder, ranks, redundancy)?;
             let maps: Vec<ExpertMap> = (0..3).map(|_| random_map(shape, &mut random)).collect::<Result<_>>()?;
             let (means, gpus) = (way.means, way.gpus);
-            let (found, moved) = run(&Run { folder: &folder, maps: &maps, chunk, new: 5, way }, &prompts)?;
+            let (found, moved) = run(&Run { folder: &folder, maps: &maps, chunk, new: 3, way }, &prompts)?;
             ensure!(
                 expected == found,
                 "{name}, {ranks} ranks by {means} on {gpus} GPUs: {found:?} instead of {expected:?}"
@@ -69,8 +71,12 @@ fn pair(folder: &Path) -> Result<ExpertMap> {
 }
 
 fn a_decode_step_over_a_link_waits_once() -> Result<()> {
+    [Means::Peer, Means::Nccl].into_iter().try_for_each(a_decode_step_waits_once)
+}
+
+fn a_decode_step_waits_once(means: Means) -> Result<()> {
     let (folder, together) = (variant("base"), Barrier::new(2));
-    let (map, way) = (pair(&folder)?, Way::new(Means::Peer, 2));
+    let (map, way) = (pair(&folder)?, Way::new(means, 2));
     on_two_ranks(|rank, fabric| {
         let mut member = Member::new(&folder, &map, fabric, &way)?;
         let ids: Vec<u32> = (1..9).collect();
@@ -89,7 +95,7 @@ fn a_decode_step_over_a_link_waits_once() -> Result<()> {
             model.enqueue(workspace, &mut **exchange)?;
             let enqueued = count()?;
             model.collect(&batch, workspace)?;
-            exchange.outcome()?;
+            exchange.end()?;
             let after = count()?;
             // Kernels run as they come.
             let but_launches = |counters: Counters| Counters { launches: 0, kernels: 0, ..counters };
@@ -136,15 +142,19 @@ fn silent(
 
 fn a_rank_that_does_not_come_is_given_up() -> Result<()> {
     let folder = variant("base");
-    for gpus in [1, 2] {
-        let way = Way { patience: Duration::from_secs(1), ..Way::new(Means::Peer, gpus) };
+    for (means, gpus, said) in [
+        (Means::Peer, 1, "rank 1 gave no rows within 2 s"),
+        (Means::Peer, 2, "rank 1 gave no rows within 2 s"),
+        (Means::Nccl, 2, "another rank gave no rows within 2 s"),
+    ] {
+        let way = Way { patience: Duration::from_secs(2), ..Way::new(means, gpus) };
         let (error, after) = silent(&folder, &way, |_| Ok(()))?;
-        ensure!(error.to_string().starts_with("rank 1 gave no rows within 1 s"), "{error}");
+        ensure!(error.to_string().starts_with(said), "{error}");
         ensure!(after >= way.patience, "given up after {after:?}");
         // The next group of the same ranks.
         let map = pair(&folder)?;
         on_two_ranks(|rank, fabric| {
-            let way = Way { neighbours: way.neighbours.clone(), ..Way::new(Means::Peer, gpus) };
+            let way = Way { neighbours: way.neighbours.clone(), ..Way::new(means, gpus) };
             let outputs = Member::new(&folder, &map, fabric, &way)?.step(&[part(rank, 0, &[1, 2], 0, true)], None)?;
             ensure!(outputs[0].token.is_some(), "it serves");
             Ok(())
@@ -154,12 +164,14 @@ fn a_rank_that_does_not_come_is_given_up() -> Result<()> {
 }
 
 fn a_wait_for_another_rank_ends_with_its_group() -> Result<()> {
-    let way = Way::new(Means::Peer, 2);
-    let (error, after) = silent(&variant("base"), &way, |member| {
-        member.closer.as_ref().context("what ends the waits")?();
-        Ok(())
-    })?;
-    ensure!(matches!(error, FabricError::Dissolved), "{error}");
-    ensure!(after < way.patience, "it ended after {after:?}");
+    for means in [Means::Peer, Means::Nccl] {
+        let way = Way::new(means, 2);
+        let (error, after) = silent(&variant("base"), &way, |member| {
+            member.closer.as_ref().context("what ends the waits")?();
+            Ok(())
+        })?;
+        ensure!(matches!(error, FabricError::Dissolved), "{means}: {error}");
+        ensure!(after < way.patience, "{means}: it ended after {after:?}");
+    }
     Ok(())
 }

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kernels::Backend;
-use kernels::link::Link;
+use kernels::link::{Link, Lost};
+use plan::ids::RankId;
 
 use super::{Exchange, ExchangeCloser};
 use crate::fabric::{Fabric, FabricError};
@@ -65,11 +66,18 @@ impl<B: Backend, F: Fabric> Exchange<B> for DeviceExchange<B, F> {
         Ok(())
     }
 
-    fn outcome(&self) -> Result<(), FabricError> {
-        match self.link.lost() {
-            None => Ok(()),
-            Some(_) if self.closed.load(Ordering::Acquire) => Err(FabricError::Dissolved),
-            Some(rank) => Err(FabricError::Silent { rank: rank.into(), seconds: self.patience.as_secs() }),
-        }
+    fn begin(&mut self) {
+        self.link.begin();
+    }
+
+    fn end(&mut self) -> Result<(), FabricError> {
+        self.link.end().map_err(|Lost { rank }| {
+            let (rank, seconds) = (rank.map(RankId::from), self.patience.as_secs());
+            if self.closed.load(Ordering::Acquire) {
+                FabricError::Dissolved
+            } else {
+                FabricError::Silent { rank, seconds }
+            }
+        })
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kernels::Backend;
-use kernels::link::{LinkShape, Window};
+use kernels::link::{LinkName, LinkShape, Linking, Window};
 use plan::ids::RankId;
 use thiserror::Error;
 
@@ -15,8 +15,11 @@ use crate::fabric::neighbours::{Key, Neighbours};
 use crate::fabric::purpose::GroupId;
 use crate::fabric::{Fabric, FabricError, Frame};
 
-/// Numbers that a rank says when the means are agreed upon.
-pub const INDICES: usize = Means::ALL.len();
+/// Numbers that a rank says at most when the means are agreed upon: how many it has, those, and the name of a link.
+pub const INDICES: usize = 1 + Means::ALL.len() + NAME_WORDS;
+
+/// Of the name of a link.
+const NAME_WORDS: usize = size_of::<LinkName>() / size_of::<u32>();
 
 /// What a rank's end is made of.
 pub struct Forming<'a, B> {
@@ -84,33 +87,53 @@ impl<B: Backend> Forming<'_, B> {
         if group.ranks == 1 {
             return Ok(Formed { exchange: Box::new(host(fabric)), means: None, closer: None });
         }
-        let means = self.agree(&mut fabric)?;
         let linking = self.device.linking();
-        let (Means::Peer, Some(linking)) = (means, linking) else {
-            return Ok(Formed { exchange: Box::new(host(fabric)), means: Some(Means::Tcp), closer: None });
+        let (means, name) = self.agree(linking, &mut fabric)?;
+        let link = match (means, linking) {
+            (Means::Peer, Some(linking)) => {
+                let window = linking.window(self.shape)?;
+                let windows = self.exchange_windows(&window, &mut fabric)?;
+                linking.link(&windows, self.shape, self.patience)?
+            }
+            (Means::Nccl, Some(linking)) => linking.join(name, self.shape, self.patience)?,
+            (Means::Tcp, _) | (_, None) => {
+                return Ok(Formed { exchange: Box::new(host(fabric)), means: Some(Means::Tcp), closer: None });
+            }
         };
-        let window = linking.window(self.shape)?;
-        let windows = self.exchange_windows(&window, &mut fabric)?;
-        let link = linking.link(&windows, self.shape, self.patience)?;
         let exchange = DeviceExchange::new(link, fabric, self.patience);
         let closer = Some(exchange.closer());
         Ok(Formed { exchange: Box::new(exchange), means: Some(means), closer })
     }
 
-    fn agree(&self, fabric: &mut impl Fabric) -> Result<Means, FormError> {
-        let said = self.all_say(fabric, &self.possible.iter().map(|&means| means as u32).collect::<Vec<_>>())?;
+    /// The means, and the name that the first rank has given a link.
+    fn agree(
+        &self,
+        linking: Option<&dyn Linking<B>>,
+        fabric: &mut impl Fabric,
+    ) -> Result<(Means, LinkName), FormError> {
         let own = self.shape.group.rank;
-        let mut all = Vec::new();
-        for (rank, said) in said.iter().enumerate() {
-            let said = if rank == own { self.possible.to_vec() } else { heard(rank.into(), said)? };
-            all.push(said);
+        let names = linking.filter(|_| own == 0 && self.possible.contains(&Means::Nccl));
+        let name = names.map(Linking::name).transpose()?;
+        let mut words = vec![self.possible.len() as u32];
+        words.extend(self.possible.iter().map(|&means| means as u32));
+        words.extend(name.iter().flat_map(|LinkName(name)| bytemuck::pod_collect_to_vec::<u8, u32>(name)));
+        let (mut all, mut given) = (Vec::new(), name);
+        for (rank, said) in self.all_say(fabric, &words)?.iter().enumerate() {
+            let said = if rank == own { &words } else { said };
+            let (possible, name) = heard(rank.into(), said)?;
+            all.push(possible);
+            given = given.or(name);
         }
-        agreed(&all).ok_or_else(|| {
+        let means = agreed(&all).ok_or_else(|| {
             let ours = self.possible.to_vec();
             let differs = |theirs: &Vec<Means>| agreed(&[ours.clone(), theirs.clone()]).is_none();
             let rank = all.iter().position(differs).unwrap_or(own);
             FormError::Disagree { ours: ours.clone(), rank: rank.into(), theirs: all[rank].clone() }
-        })
+        })?;
+        match given {
+            None if means == Means::Nccl => Err(wrong(RankId(0), &words).into()),
+            given => Ok((means, given.unwrap_or(LinkName([0; size_of::<LinkName>()])))),
+        }
     }
 
     /// Every rank's numbers.
@@ -141,10 +164,17 @@ impl<B: Backend> Forming<'_, B> {
     }
 }
 
-/// What a rank says that it has.
-fn heard(rank: RankId, numbers: &[u32]) -> Result<Vec<Means>, FabricError> {
+/// What a rank says that it has, and the name that it has given a link.
+fn heard(rank: RankId, numbers: &[u32]) -> Result<(Vec<Means>, Option<LinkName>), FabricError> {
+    let (count, rest) = numbers.split_first().ok_or_else(|| wrong(rank, numbers))?;
+    let (possible, name) = rest.split_at_checked(*count as usize).ok_or_else(|| wrong(rank, numbers))?;
     let named = |number: &u32| Means::ALL.into_iter().find(|means| *means as u32 == *number);
-    let wrong =
-        || FabricError::Protocol { rank, reason: format!("it exchanges rows by {numbers:?}, which is unknown") };
-    numbers.iter().map(|number| named(number).ok_or_else(wrong)).collect()
+    let possible: Option<_> = possible.iter().map(named).collect();
+    let name = <[u8; size_of::<LinkName>()]>::try_from(bytemuck::cast_slice::<u32, u8>(name)).ok().map(LinkName);
+    Ok((possible.ok_or_else(|| wrong(rank, numbers))?, name))
+}
+
+fn wrong(rank: RankId, numbers: &[u32]) -> FabricError {
+    let first = &numbers[..numbers.len().min(4)];
+    FabricError::Protocol { rank, reason: format!("it exchanges rows by {first:?}, which is unknown") }
 }

@@ -16,6 +16,8 @@ pub enum Asked {
     Auto,
     /// GPUs store into each other's memory; all ranks are in one process
     Peer,
+    /// GPUs through NCCL; ranks are anywhere, each on a GPU of its own
+    Nccl,
     /// Through the hosts, over TCP; for any device
     Tcp,
 }
@@ -28,13 +30,15 @@ pub enum Asked {
 pub enum Means {
     /// Devices store into each other's memory.
     Peer,
+    /// Devices exchange frames of a constant size, by NCCL.
+    Nccl,
     /// Through the hosts, over TCP.
     Tcp,
 }
 
 impl Means {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Peer, Self::Tcp];
+    pub const ALL: [Self; 3] = [Self::Peer, Self::Nccl, Self::Tcp];
 }
 
 /// What a rank sees of its group before it reads an expert.
@@ -46,6 +50,12 @@ pub struct View {
     pub elsewhere: Option<RankId>,
     /// Why this rank's device cannot use the memory of another's.
     pub unreached: Option<String>,
+    /// Why there is no NCCL that can be used.
+    pub no_nccl: Option<String>,
+    /// Whether ranks share a device.
+    pub shares: bool,
+    /// Whether ranks are on several nodes.
+    pub spans_nodes: bool,
 }
 
 /// What is asked for and cannot be.
@@ -73,6 +83,23 @@ pub enum Refusal {
         /// Which cannot.
         reason: Quoted<128>,
     },
+    /// NCCL cannot be used.
+    #[error("--exchange nccl needs NCCL 2.28 or later, and {reason}; install it, or use --exchange auto")]
+    NoNccl {
+        /// What is missing.
+        reason: Quoted<128>,
+    },
+    /// NCCL takes each GPU once.
+    #[error("--exchange nccl needs a GPU for each rank, and some share one; start fewer ranks, or use --exchange auto")]
+    Shares,
+    /// Rows would go through the hosts between nodes, which nobody asked for.
+    #[error(
+        "ranks are on several nodes, and {reason}; install NCCL 2.28 or later, or ask for --exchange tcp, which is slow"
+    )]
+    NodesWithoutNccl {
+        /// What is missing.
+        reason: Quoted<128>,
+    },
 }
 
 /// The means that a rank has of those that it is asked for, the fastest first.
@@ -86,9 +113,21 @@ pub fn possible(asked: Asked, view: &View) -> Result<Vec<Means>, Refusal> {
         View { unreached: Some(reason), .. } => Err(Refusal::Unreached { reason: reason.as_str().into() }),
         View { .. } => Ok(Means::Peer),
     };
+    let nccl = || match view {
+        View { has_links: false, .. } => Err(Refusal::NoLinks { asked }),
+        View { shares: true, .. } => Err(Refusal::Shares),
+        View { no_nccl: Some(reason), .. } => Err(Refusal::NoNccl { reason: reason.as_str().into() }),
+        View { .. } => Ok(Means::Nccl),
+    };
     match asked {
-        Asked::Auto => Ok(peer().into_iter().chain([Means::Tcp]).collect()),
+        Asked::Auto => match &view.no_nccl {
+            Some(reason) if view.has_links && view.spans_nodes => {
+                Err(Refusal::NodesWithoutNccl { reason: reason.as_str().into() })
+            }
+            _ => Ok(peer().into_iter().chain(nccl()).chain([Means::Tcp]).collect()),
+        },
         Asked::Peer => Ok(vec![peer()?]),
+        Asked::Nccl => Ok(vec![nccl()?]),
         Asked::Tcp => Ok(vec![Means::Tcp]),
     }
 }
@@ -105,34 +144,70 @@ mod tests {
     use super::*;
 
     fn linked() -> View {
-        View { has_links: true, elsewhere: None, unreached: None }
+        View { has_links: true, ..View::default() }
+    }
+
+    /// What is asked for alone is refused with these words, and the rest is left.
+    fn refused(asked: Asked, view: &View, said: &str, left: &[Means]) {
+        assert_eq!(possible(asked, view).unwrap_err().to_string(), said);
+        assert_eq!(possible(Asked::Auto, view).as_deref(), Ok(left), "{said}");
+        assert_eq!(possible(Asked::Tcp, view), Ok(vec![Means::Tcp]), "{said}");
+        assert!(said.chars().count() <= 300);
     }
 
     #[test]
     fn what_is_asked_for_is_what_is_used_or_it_is_refused_with_what_to_do() {
-        assert_eq!(possible(Asked::Auto, &linked()), Ok(vec![Means::Peer, Means::Tcp]));
+        assert_eq!(possible(Asked::Auto, &linked()), Ok(vec![Means::Peer, Means::Nccl, Means::Tcp]));
         assert_eq!(possible(Asked::Peer, &linked()), Ok(vec![Means::Peer]));
-        for (view, said) in [
-            (
-                View::default(),
-                "--exchange peer is between GPUs, and this rank computes on none; use --backend cuda, or --exchange tcp",
-            ),
-            (
-                View { elsewhere: Some(RankId(2)), ..linked() },
-                "--exchange peer is between ranks of one process, and rank 2 is in another; start all ranks in one, or use \
-                 --exchange auto",
-            ),
-            (
-                View { unreached: Some("GPU 0 cannot use the memory of GPU 1".to_owned()), ..linked() },
-                "--exchange peer needs each GPU to use the memory of the others, and GPU 0 cannot use the memory of GPU 1; \
-                 use --exchange auto",
-            ),
-        ] {
-            assert_eq!(possible(Asked::Peer, &view).unwrap_err().to_string(), said);
-            assert_eq!(possible(Asked::Auto, &view), Ok(vec![Means::Tcp]), "{said}");
-            assert_eq!(possible(Asked::Tcp, &view), Ok(vec![Means::Tcp]), "{said}");
-            assert!(said.chars().count() <= 300);
-        }
+        assert_eq!(possible(Asked::Nccl, &linked()), Ok(vec![Means::Nccl]));
+        refused(
+            Asked::Peer,
+            &View::default(),
+            "--exchange peer is between GPUs, and this rank computes on none; use --backend cuda, or --exchange tcp",
+            &[Means::Tcp],
+        );
+        refused(
+            Asked::Peer,
+            &View { elsewhere: Some(RankId(2)), ..linked() },
+            "--exchange peer is between ranks of one process, and rank 2 is in another; start all ranks in one, or use \
+             --exchange auto",
+            &[Means::Nccl, Means::Tcp],
+        );
+        refused(
+            Asked::Peer,
+            &View { unreached: Some("GPU 0 cannot use the memory of GPU 1".to_owned()), ..linked() },
+            "--exchange peer needs each GPU to use the memory of the others, and GPU 0 cannot use the memory of GPU 1; \
+             use --exchange auto",
+            &[Means::Nccl, Means::Tcp],
+        );
+        refused(
+            Asked::Nccl,
+            &View { no_nccl: Some("NCCL is 2.27, and 2.28 is needed".to_owned()), ..linked() },
+            "--exchange nccl needs NCCL 2.28 or later, and NCCL is 2.27, and 2.28 is needed; install it, or use \
+             --exchange auto",
+            &[Means::Peer, Means::Tcp],
+        );
+        refused(
+            Asked::Nccl,
+            &View { shares: true, ..linked() },
+            "--exchange nccl needs a GPU for each rank, and some share one; start fewer ranks, or use --exchange auto",
+            &[Means::Peer, Means::Tcp],
+        );
+    }
+
+    #[test]
+    fn rows_go_through_the_hosts_of_several_nodes_only_if_that_is_asked_for() {
+        let (elsewhere, no_nccl) =
+            (Some(RankId(1)), Some("NCCL (libnccl.so) is not in the system's folders".to_owned()));
+        let view = View { spans_nodes: true, elsewhere, no_nccl, ..linked() };
+        assert_eq!(
+            possible(Asked::Auto, &view).unwrap_err().to_string(),
+            "ranks are on several nodes, and NCCL (libnccl.so) is not in the system's folders; install NCCL 2.28 or later, \
+             or ask for --exchange tcp, which is slow"
+        );
+        assert_eq!(possible(Asked::Tcp, &view), Ok(vec![Means::Tcp]));
+        let cpus = View { has_links: false, ..view };
+        assert_eq!(possible(Asked::Auto, &cpus), Ok(vec![Means::Tcp]));
     }
 
     #[test]
