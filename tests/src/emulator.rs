@@ -11,6 +11,7 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
+use crate::image::shared_libraries;
 use crate::workspace;
 
 pub mod counters;
@@ -87,6 +88,27 @@ impl Emulator {
             path.push(before);
         }
         vec![("LD_LIBRARY_PATH", path), ("CUDA_MODEL_KERNELS", self.folder.join(kernels).into_os_string())]
+    }
+
+    /// Copies it into a folder with the product's kernels and the libraries that it names itself, for processes that find
+    /// nothing of this machine but that folder.
+    ///
+    /// # Errors
+    /// If a file cannot be copied, or a library is missing here.
+    pub fn install(&self, folder: &Path) -> Result<()> {
+        fs::create_dir_all(folder)?;
+        let own = ["libcuda.so.1", "libnvrtc.so", "libnvidia-ml.so.1", "libnccl.so", "product.so"];
+        let own = own.map(|name| self.folder.join(name));
+        // The C library is the process's own, which is this machine's too.
+        let named = shared_libraries(&own[0])?.into_iter().filter(|library| {
+            let name = library.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+            !["ld-linux", "libc.so"].iter().any(|start| name.starts_with(start))
+        });
+        for file in own.iter().cloned().chain(named) {
+            let name = file.file_name().context("a library has a name")?;
+            fs::copy(&file, folder.join(name)).with_context(|| format!("copying {}", file.display()))?;
+        }
+        Ok(())
     }
 
     /// The program of the driver's own tests: it lists its cases, or runs the one that is named.

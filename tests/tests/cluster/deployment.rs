@@ -43,7 +43,12 @@ impl<'a> Deployment<'a> {
 
     /// Waits until the condition `Ready` of the current generation is true.
     pub async fn ready(&self) -> Result<()> {
-        wait::until(&format!("{} is ready", self.name), READY, async || {
+        self.ready_within(READY).await
+    }
+
+    /// The same, for ranks that take longer.
+    pub async fn ready_within(&self, patience: Duration) -> Result<()> {
+        wait::until(&format!("{} is ready", self.name), patience, async || {
             let object = self.object().await?;
             let ready = condition(&object, "Ready").context("no condition Ready")?;
             let generation = object.metadata.generation.unwrap_or_default();

@@ -5,6 +5,7 @@
 mod balancing;
 mod chart;
 mod deployment;
+mod gpus;
 mod harness;
 mod keys;
 mod refusals;
@@ -39,6 +40,7 @@ const TESTS: &[Test] = &[
     ("balancing::a_deployment_that_starts_from_a_recorded_map_is_balanced_at_once", balancing::recorded_map),
     ("sources::a_checkpoint_on_a_claim_is_served_and_maps_are_recorded_beside_it", sources::claim),
     ("sources::a_checkpoint_that_cannot_be_served_holds_no_rank_pod", sources::bad_checkpoints),
+    ("gpus::ranks_on_gpus_serve_and_move_in_one_pod_and_in_several", gpus::serve_and_move),
     ("refusals::bad_specs_are_refused_and_hold_no_pod", refusals::bad_specs),
     ("chart::the_operator_was_never_refused_a_request", chart::rights_suffice),
 ];
@@ -55,11 +57,16 @@ fn main() -> ExitCode {
         eprintln!("the cluster tests are required and cannot run: {reason:#}");
         return ExitCode::FAILURE;
     }
+    let no_gpus = if arguments.list { None } else { gpus::unavailable() };
+    if let Some(reason) = &no_gpus {
+        eprintln!("THE CLUSTER TESTS ON EMULATED GPUS WERE NOT RUN. {reason}\n");
+    }
     let suite = Arc::new(Suite::new());
     let trials = TESTS.iter().map(|&(name, test)| {
         let suite = Arc::clone(&suite);
         let run = move || suite.run(test).map_err(|error| format!("{error:#}").into());
-        Trial::test(name, run).with_ignored_flag(unavailable.is_some())
+        let is_left_out = unavailable.is_some() || (no_gpus.is_some() && name.starts_with("gpus::"));
+        Trial::test(name, run).with_ignored_flag(is_left_out)
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     drop(suite);
