@@ -22,8 +22,8 @@ pub fn lints_and_renders(suite: &Suite) -> Result<()> {
     ensure!(restricted.contains("kind: NetworkPolicy"), "{restricted}");
     let folders = render("allowedHostPaths={/srv/models,/mnt/with a space}", &[])?;
     ensure!(folders.contains(r#"- "--allow-host-path=/mnt/with a space""#), "{folders}");
-    let images = render("runtime.gpuImage.tag=9", &[])?;
-    ensure!(images.contains("- --gpu-runtime-image=docker.io/swiftbalancer/runtime-cuda:9\n"), "{images}");
+    let images = render("runtime.gpuImage.tag=v9", &[])?;
+    ensure!(images.contains("- --gpu-runtime-image=docker.io/swiftbalancer/runtime-cuda:v9\n"), "{images}");
     let without = render("runtime.gpuImage.repository=", &[])?;
     ensure!(!without.contains("gpu-runtime-image"), "{without}");
     let monitor = "metrics.serviceMonitor.enabled=true";
