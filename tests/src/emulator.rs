@@ -91,13 +91,13 @@ impl Emulator {
     }
 
     /// Copies it into a folder with the product's kernels and the libraries that it names itself, for processes that find
-    /// nothing of this machine but that folder.
+    /// nothing of this machine but that folder. NCCL is no part of a driver.
     ///
     /// # Errors
     /// If a file cannot be copied, or a library is missing here.
     pub fn install(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder)?;
-        let own = ["libcuda.so.1", "libnvrtc.so", "libnvidia-ml.so.1", "libnccl.so", "product.so"];
+        let own = ["libcuda.so.1", "libnvrtc.so", "libnvidia-ml.so.1", "product.so"];
         let own = own.map(|name| self.folder.join(name));
         // The C library is the process's own, which is this machine's too.
         let named = shared_libraries(&own[0])?.into_iter().filter(|library| {

@@ -137,13 +137,20 @@ pub fn unavailable() -> Option<String> {
     Emulator::unavailable()
 }
 
-/// The example on so many ranks, with so many GPUs in each pod.
-fn deploy<'a>(namespace: &'a Namespace<'a>, name: &str, ranks: usize, gpus: usize) -> Result<Deployment<'a>> {
+/// The example on so many ranks, with so many GPUs in each pod, of one kind if that is chosen.
+fn deploy<'a>(
+    namespace: &'a Namespace<'a>,
+    (name, product): (&str, Option<&str>),
+    (ranks, gpus): (usize, usize),
+) -> Result<Deployment<'a>> {
     Deployment::apply(namespace, "tiny-moe.yaml", |object| {
         object["metadata"]["name"] = json!(name);
         let spec = &mut object["spec"];
         (spec["parallelism"]["data"], spec["gpusPerPod"]) = (json!(ranks), json!(gpus));
         spec["ranks"]["kvBlocks"] = json!(32);
+        if let Some(product) = product {
+            spec["placement"]["nodeSelector"] = json!({PRODUCT: product});
+        }
         // Nothing moves but what is asked for.
         spec["eplb"] = json!({
             "dynamicEplb": false, "initRedundancyExpert": if ranks > 1 { ranks } else { 0 }, "numIterationsEplbUpdate": 5,
@@ -216,8 +223,9 @@ pub fn serve_and_move(suite: &Suite) -> Result<()> {
     let cluster = suite.installed()?;
     block_on(in_namespace(cluster, "gpus", async |namespace| {
         let gpus = EmulatedGpus::install(namespace)?;
-        (gpus.name(1, "model-A")?, gpus.name(2, "model-B")?);
-        let apart = deploy(namespace, "apart", 2, 1)?;
+        gpus.name(1, "model-A")?;
+        gpus.name(2, "model-B")?;
+        let apart = deploy(namespace, ("apart", None), (2, 1))?;
         wait::until("unlike GPUs are refused", PATIENCE, async || {
             let object = apart.object().await?;
             let ready = condition(&object, "Ready").context("no condition Ready")?;
@@ -226,11 +234,12 @@ pub fn serve_and_move(suite: &Suite) -> Result<()> {
         })
         .await?;
         ensure!(apart.pods().await?.is_empty(), "pods hold GPUs that were refused");
-        gpus.name(2, "model-A")?;
         let began = Instant::now();
-        let together = deploy(namespace, "together", 2, 2)?;
+        // On one node each: the emulated NCCL, which ranks of several would exchange by, does not leave a network namespace.
+        let apart = deploy(namespace, ("apart", Some("model-A")), (2, 1))?;
+        let together = deploy(namespace, ("together", Some("model-B")), (2, 2))?;
         let expected = {
-            let on_processors = deploy(namespace, "processors", 1, 0)?;
+            let on_processors = deploy(namespace, ("processors", None), (1, 0))?;
             on_processors.ready().await?;
             let expected = continued(&on_processors, COMPARED).await?;
             on_processors.delete().await?;
