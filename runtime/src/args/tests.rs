@@ -36,7 +36,7 @@ fn numeric(command: &str) -> (Vec<&str>, Vec<String>) {
     };
     let all = <Arguments as clap::CommandFactory>::command();
     let options = all.find_subcommand(command).unwrap().get_arguments();
-    let words = ["DIR", "FILE", "NAME", "HOST", "HOST:PORT", "POLICY", "LOG_FORMAT", "DEVICE", "MEANS"];
+    let words = ["DIR", "FILE", "NAME", "HOST", "HOST:PORT", "POLICY", "LOG_FORMAT", "DEVICE", "MEANS", "seed:N"];
     let numbers = options.filter(|option| option.get_action().takes_values());
     let numbers = numbers.filter(|option| !words.contains(&option.get_value_names().unwrap()[0].as_str()));
     (start, numbers.map(|option| format!("--{}", option.get_long().unwrap())).collect())
