@@ -8,6 +8,9 @@
 #                            the planner's numbers does
 # make endurance            MINUTES=20 of load while experts move and ranks are killed: no wrong token, no lost request, and
 #                            nothing that grows
+# make test-gpu             the tests of the CUDA engine on this machine's GPU; says why where it has none
+# make gpu-bundle           what a machine with a GPU and nothing else needs to measure, in target/gpu
+# make bench-gpu            measures this machine's GPU with it, see docs/gpu.md
 # make images                the images, as OCI archives in target/images/archives; installs the CUDA compiler and
 #                            NCCL (750 MB), and leaves the image for GPUs out where it cannot
 # make krew URL=...          the plugin as an archive for this machine, and the manifest by which krew installs it and those of
@@ -19,7 +22,7 @@ RECORDED ?=
 MINUTES ?= 20
 loads = $(CURDIR)/target/plan-loads
 
-.PHONY: demo test bench bench-plan endurance images krew cluster-up cluster-down
+.PHONY: demo test test-gpu bench bench-gpu bench-plan endurance gpu-bundle images krew cluster-up cluster-down
 
 demo:
 	cargo run --locked --release --package tests --bin demo -- $(if $(CONTEXT),--context '$(CONTEXT)')
@@ -38,6 +41,16 @@ bench-plan:
 	tests/bench/plan/make_loads.sh $(loads) $(RECORDED)
 	cargo bench --locked --package plan --bench planner -- --loads $(loads) $(if $(CHECK),--check) $(if $(QUICK),--quick) \
 	  $(if $(TUNING),--tuning $(CURDIR)/docs/tuning.md) $(SECTION)
+
+test-gpu:
+	SWIFTBALANCER_GPU=asked cargo test --locked --package tests --test cuda
+
+gpu-bundle:
+	tests/gpu/bundle.sh
+
+bench-gpu: gpu-bundle
+	OUT=target/gpu-figures/right tests/gpu/measure.sh right
+	OUT=target/gpu-figures/fast tests/gpu/measure.sh fast
 
 endurance:
 	cargo bench --locked --package runtime --bench endurance -- --minutes $(MINUTES)

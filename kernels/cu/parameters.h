@@ -519,3 +519,10 @@ struct DrawParameters {
   uint32_t columns;
   uint32_t stride;
 };
+
+// `read_all`: adds the sum of the words of `source`, 32 bits each, to `sum`. `bytes` is a multiple of 16.
+struct ReadParameters {
+  const void* source;
+  uint32_t* sum;
+  uint64_t bytes;
+};

@@ -16,6 +16,7 @@ mod driver;
 mod error;
 mod failure;
 mod link;
+pub mod measure;
 mod memory;
 mod module;
 mod nccl;

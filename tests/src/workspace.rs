@@ -5,10 +5,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// The checkout's root.
+/// The checkout's root: that which this was built from or, where a program was carried to another machine, the folder that it is
+/// started in.
 #[must_use]
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+    if built.exists() { built } else { Path::new(".") }
 }
 
 /// Cargo's target folder, found from the running program: it lies in `target/PROFILE` or `target/PROFILE/deps`.

@@ -99,6 +99,16 @@ impl Mapped {
         self.host.as_ptr().cast()
     }
 
+    /// The same, so many bytes from its beginning.
+    ///
+    /// # Panics
+    /// If that is beyond its end.
+    pub fn host_at(&self, start: usize) -> *mut c_void {
+        assert!(start < self.bytes, "byte {start} of {}", self.bytes);
+        // SAFETY: it is inside of the memory (checked above).
+        unsafe { self.host.as_ptr().add(start) }.cast()
+    }
+
     /// Puts values there, `start` bytes from its beginning. Nothing on the device uses it meanwhile.
     ///
     /// # Panics

@@ -213,6 +213,8 @@ mirror! {
     DrawParameters {
         to: Address, key: u64, first: u64, middle: f32, unit: f32, kind: u32, rows: u32, columns: u32, stride: u32,
     }
+    /// Of [`READ_ALL`].
+    ReadParameters { source: Address, sum: Address, bytes: u64, }
 }
 
 macro_rules! kernels {
@@ -304,6 +306,8 @@ kernels! {
     FINGERPRINT = "fingerprint"(FingerprintParameters), 128, Any;
     /// Draws weights.
     DRAW = "draw"(DrawParameters), 256, Any;
+    /// Reads memory, to measure how fast.
+    READ_ALL = "read_all"(ReadParameters), 256, Any;
 }
 
 /// Values of the fields called `kind`.

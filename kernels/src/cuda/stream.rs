@@ -75,6 +75,16 @@ impl Stream {
         check("copy to the host", copied)
     }
 
+    /// Copies bytes of the device to others of it once all is done that is on the stream by now.
+    ///
+    /// # Safety
+    /// The memory that is written is used by nothing else, and what is read stays as it is, until the stream has done it.
+    pub unsafe fn copy_on_device(&self, to: u64, from: u64, bytes: usize) -> Result<(), Failure> {
+        self.context.bind()?;
+        // SAFETY: as above.
+        check("copy on the device", unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, self.stream) })
+    }
+
     /// Makes bytes of the device zero once all is done that is on the stream by now.
     ///
     /// # Safety

@@ -99,6 +99,15 @@ fn drawn(view: MatrixView<'_>, (to, stride): (Address, usize)) -> Option<Vec<Dra
     Some(parameters)
 }
 
+/// Draws a matrix whose values are drawn into memory that nothing uses yet.
+///
+/// # Panics
+/// If they are not.
+pub(super) fn draw(shared: &Shared, view: MatrixView<'_>, to: Address) -> Result<(), DeviceError> {
+    let parts = drawn(view, (to, WIDTHS)).expect("values that are drawn");
+    shared.transfers.draw(&shared.kernels, &parts)
+}
+
 /// Makes a page a network's.
 ///
 /// # Panics

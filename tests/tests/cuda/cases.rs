@@ -1,5 +1,5 @@
-//! Tests that are functions of this program: each runs in a process of its own, started again with the emulated driver and the
-//! name of its test, once a seed.
+//! Tests that are functions of this program: each runs in a process of its own, started again with a driver and the name of its
+//! test, once a seed.
 
 use std::process::{Command, ExitCode};
 
@@ -16,7 +16,16 @@ const CASE: &str = "SWIFTBALANCER_CUDA_CASE";
 /// GPUs that each of them has.
 pub const GPUS: usize = 4;
 
-/// A test: its name, and with how many seeds it runs.
+/// What tests meet.
+#[derive(Clone, Debug)]
+pub enum Driver {
+    /// The one that this project emulates.
+    Emulated(Emulator),
+    /// The one that the machine has, for so many GPUs.
+    OfTheMachine { gpus: usize },
+}
+
+/// A test: its name, and with how many seeds it runs; a driver that has none is to say the same as often.
 struct Case {
     name: &'static str,
     seeds: u64,
@@ -46,19 +55,28 @@ pub fn run_the_one_asked_for() -> Option<ExitCode> {
 }
 
 /// One for each, under its own name.
-pub fn trials(emulator: &Emulator) -> Vec<Trial> {
-    cases().map(|case| trial(emulator.clone(), case)).collect()
+pub fn trials(driver: &Driver) -> Vec<Trial> {
+    let is_linked = |name: &str| links::CASES.iter().any(|(linked, _)| *linked == name);
+    let is_for = |case: &Case| match driver {
+        Driver::Emulated(_) => true,
+        Driver::OfTheMachine { gpus } => {
+            !model::COUNTED.contains(&case.name) && (*gpus >= GPUS || !is_linked(case.name))
+        }
+    };
+    cases().filter(is_for).map(|case| trial(driver.clone(), case)).collect()
 }
 
-fn trial(emulator: Emulator, Case { name, seeds, .. }: Case) -> Trial {
+fn trial(driver: Driver, Case { name, seeds, .. }: Case) -> Trial {
     Trial::test(format!("cuda::{name}"), move || {
         let run = || -> Result<()> {
             let (program, folder) = (std::env::current_exe()?, tempfile::tempdir()?);
             let start = || {
                 let mut command = Command::new(&program);
-                command.env(CASE, name).envs(emulator.environment());
-                command.env("CUDA_MODEL_DEVICES", GPUS.to_string());
-                command.env("CUDA_MODEL_COUNTERS", folder.path().join("counters"));
+                command.env(CASE, name);
+                if let Driver::Emulated(emulator) = &driver {
+                    command.envs(emulator.environment()).env("CUDA_MODEL_DEVICES", GPUS.to_string());
+                    command.env("CUDA_MODEL_COUNTERS", folder.path().join("counters"));
+                }
                 command
             };
             run_with_seeds(suite::seeds(seeds), start)
