@@ -76,7 +76,8 @@ fn name(file: &Path) -> String {
 
 /// Everything as text, for NVRTC.
 fn embedded(sources: &[PathBuf], headers: &[PathBuf]) -> Result<String, String> {
-    let mut text = "pub const IMAGES: &[(&str, &[u8])] = &[];\npub const ENTRIES: &[(&str, usize)] = &[];\n".to_owned();
+    let mut text =
+        "pub static IMAGES: &[(&str, &[u8])] = &[];\npub const ENTRIES: &[(&str, usize)] = &[];\n".to_owned();
     text += "pub const HEADERS: &[(&str, &str)] = &[\n";
     for header in headers {
         writeln!(text, "    ({:?}, include_str!({:?})),", name(header), header.display().to_string()).map_err(said)?;
@@ -123,9 +124,16 @@ fn compiled(compiler: &Path, sources: &[PathBuf], out: &Path) -> Result<String, 
     })?;
     built.sort();
     let mut text = "pub const HEADERS: &[(&str, &str)] = &[];\n".to_owned();
-    text += "pub const SOURCES: &[crate::cuda::compile::Source] = &[];\npub const IMAGES: &[(&str, &[u8])] = &[\n";
-    for (file, image, _) in &built {
-        writeln!(text, "    ({file:?}, include_bytes!({:?})),", image.display().to_string()).map_err(said)?;
+    text += "pub const SOURCES: &[crate::cuda::compile::Source] = &[];\n";
+    // The driver reads numbers of 8 bytes in them.
+    text += "#[repr(C, align(64))]\nstruct Aligned<Bytes: ?Sized>(Bytes);\n";
+    for (index, (_, image, _)) in built.iter().enumerate() {
+        let path = image.display().to_string();
+        writeln!(text, "static IMAGE_{index}: &Aligned<[u8]> = &Aligned(*include_bytes!({path:?}));").map_err(said)?;
+    }
+    text += "pub static IMAGES: &[(&str, &[u8])] = &[\n";
+    for (index, (file, _, _)) in built.iter().enumerate() {
+        writeln!(text, "    ({file:?}, &IMAGE_{index}.0),").map_err(said)?;
     }
     text += "];\npub const ENTRIES: &[(&str, usize)] = &[\n";
     for (entry, bytes) in built.iter().flat_map(|(_, _, entries)| entries) {

@@ -1,6 +1,7 @@
 // Causal attention over the paged cache. Keys are taken in splits at fixed positions, whatever else a step has. Of each split a row
 // (a token and one of its query heads) has a partial result, and those are put together in order: by the block that has them all,
-// or, where a single token's splits are spread over blocks, by `merge`. So a row is the same bits in any batch and any chunking.
+// or, where a single token's splits are spread over blocks, by `merge`. So a row is the same bits in any batch and any chunking, as
+// long as values are finite: those of keys that it does not see are multiplied by zero where a later token of its item sees them.
 #include "attention.h"
 
 namespace {
@@ -142,10 +143,7 @@ template <class Element> DEVICE void attend(const AttendParameters& p) {
               partial[dimension + 1] = all_sums[row];
             }
           } else {
-            const size_t at = (static_cast<size_t>(item.row + (first_row + row) / group) * cache.query + query) * dimension + column;
-            const float value = all[part][row] * (1.0f / all_sums[row]);
-            p.out[at] = value;
-            if (p.rounded != nullptr) p.rounded[at] = to_bf16(value);
+            put_attended(p, item.row + (first_row + row) / group, query * dimension + column, all[part][row] * (1.0f / all_sums[row]));
           }
         }
       }
@@ -175,10 +173,7 @@ extern "C" KERNEL(128) merge(GRID_CONSTANT const AttendParameters p) {
         sum = folded(both, sum, next[dimension + 1]);
         value = folded(both, value, next[column]);
       }
-      const size_t at = (static_cast<size_t>(item.row) * query + work % query) * dimension + column;
-      value = value * (1.0f / sum);
-      p.out[at] = value;
-      if (p.rounded != nullptr) p.rounded[at] = to_bf16(value);
+      put_attended(p, item.row, work % query * dimension + column, value * (1.0f / sum));
     }
   }
 }

@@ -16,3 +16,13 @@ DEVICE Fold fold(float largest, float of_split) {
 DEVICE float folded(const Fold& fold, float before, float more) {
   return fold.more == 0.0f && fold.before == 1.0f ? before : multiply_add(more, fold.more, before * fold.before);
 }
+
+// An element of a token's output.
+DEVICE void put_attended(const AttendParameters& p, uint32_t token, uint32_t column, float value) {
+  const uint32_t width = p.cache.query * p.cache.dimension;
+  p.out[static_cast<size_t>(token) * width + column] = value;
+  if (p.terms == nullptr) return;
+  bf16* const to = terms_at(p.terms, token, width, column);
+  to[0] = to_bf16(value);
+  to[width] = to_bf16(value - to_float(to[0]));
+}

@@ -205,7 +205,7 @@ template <uint32_t DIMENSION, int TALL> DEVICE void attend_rows(const AttendPara
       const uint32_t query = head * group + (first_row + row) % group;
       const bool is_partial = item.splits < item.all_splits;
       float* partial = p.partials + (static_cast<size_t>(item.partial + item.first_split) * cache.query + query) * (dimension + 2);
-      const size_t at = (static_cast<size_t>(item.row + (first_row + row) / group) * cache.query + query) * dimension;
+      const uint32_t width = cache.query * dimension, token = item.row + (first_row + row) / group;
       const float inverse = 1.0f / all_sums[m][half];
 #pragma unroll
       for (int n = 0; n < COLUMNS; ++n) {
@@ -216,9 +216,10 @@ template <uint32_t DIMENSION, int TALL> DEVICE void attend_rows(const AttendPara
           partial[column] = first;
           partial[column + 1] = second;
         } else {
-          p.out[at + column] = first * inverse;
-          p.out[at + column + 1] = second * inverse;
-          if (p.rounded != nullptr) *reinterpret_cast<uint32_t*>(p.rounded + at + column) = pack_bf16(first * inverse, second * inverse);
+          float* const out = p.out + static_cast<size_t>(token) * width + query * dimension + column;
+          out[0] = first * inverse;
+          out[1] = second * inverse;
+          if (p.terms != nullptr) store_terms(terms_at(p.terms, token, width, query * dimension + column), width, out[0], out[1]);
         }
       }
       if (is_partial && threadIdx.x % 4 == 0 && warp() == 0) {

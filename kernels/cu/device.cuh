@@ -21,7 +21,8 @@ typedef unsigned long long uintptr_t;
 #include <cstdint>
 #endif
 
-#define KERNEL(threads) __global__ void __launch_bounds__(threads)
+// Threads of a block, and, where a kernel is to use the registers that so many leave, blocks of a multiprocessor.
+#define KERNEL(...) __global__ void __launch_bounds__(__VA_ARGS__)
 #define GRID_CONSTANT __grid_constant__
 #define DEVICE __device__ __forceinline__
 // An array in the memory that the threads of a block share, and the part of it whose size the launch gives.
@@ -194,6 +195,11 @@ DEVICE void tile_3d(void* to, const TensorMap* map, Barrier* barrier, int x, int
       "l"(map), "r"(shared_address(barrier)), "r"(x), "r"(y), "r"(z)
       : "memory");
 }
+// What threads wrote to shared memory is seen by tiles and products that start after a barrier that follows this.
+DEVICE void async_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL  // sm_90a alone
+
 // A tile as an operand of a group of four warps: rows of 64 bf16, swizzled by 128 bytes. 2 more is 16 columns further.
 DEVICE uint64_t group_operand(const void* tile) {
   constexpr uint64_t leading = uint64_t{1} << 16, stride = uint64_t{1024 >> 4} << 32, swizzle_128 = uint64_t{1} << 62;
@@ -201,8 +207,6 @@ DEVICE uint64_t group_operand(const void* tile) {
 }
 DEVICE void group_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 DEVICE void group_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-// What threads wrote to shared memory is seen by tiles and products that start after a barrier that follows this.
-DEVICE void async_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 // Keeps the compiler from moving sums across: to it they are plain registers, which products write beside the thread.
 template <int VALUES> DEVICE void group_hold(float (&d)[VALUES]) {
 #pragma unroll
@@ -272,6 +276,8 @@ DEVICE void group_multiply(float (&d)[128], uint64_t a, uint64_t b) {
         "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
       : "l"(a), "l"(b));
 }
+
+#endif
 
 #endif
 

@@ -65,7 +65,7 @@ extern "C" KERNEL(128) give_rows(GRID_CONSTANT const GiveRowsParameters p) {
         if (targets[j] == NOBODY) continue;
         void* to = p.link.peers[targets[j]].rows;
         if (p.kind == KIND_BF16)
-          store_rounded(static_cast<bf16*>(to) + at + i, x);
+          store_terms(terms_at(static_cast<bf16*>(to), row, p.width, i), p.width, x);
         else
           store_floats(static_cast<float*>(to) + at + i, x);
       }

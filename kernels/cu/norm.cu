@@ -1,4 +1,4 @@
-// Root mean square norms of rows, and rows rounded to bf16.
+// Root mean square norms of rows, and rows in terms of bf16.
 #include "rows.h"
 
 extern "C" KERNEL(128) rms_norm(GRID_CONSTANT const NormParameters p) {
@@ -19,16 +19,16 @@ extern "C" KERNEL(128) rms_norm(GRID_CONSTANT const NormParameters p) {
       load_floats(p.weight + i, weight);
       for (int j = 0; j < 4; ++j) x[j] = x[j] * scale * weight[j];
       store_floats(p.out + at + i, x);
-      if (p.rounded != nullptr) store_rounded(p.rounded + at + i, x);
+      if (p.terms != nullptr) store_terms(terms_at(p.terms, row, p.width, i), p.width, x);
     }
   }
 }
 
-extern "C" KERNEL(256) round_rows(GRID_CONSTANT const RoundParameters p) {
+extern "C" KERNEL(256) split_rows(GRID_CONSTANT const SplitParameters p) {
   const size_t count = static_cast<size_t>(row_count(p.rows)) * p.width;
   for (size_t i = (static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x) * 4; i < count; i += static_cast<size_t>(gridDim.x) * blockDim.x * 4) {
     float x[4];
     load_floats(p.x + i, x);
-    store_rounded(p.rounded + i, x);
+    store_terms(terms_at(p.terms, i / p.width, p.width, static_cast<uint32_t>(i % p.width)), p.width, x);
   }
 }

@@ -189,22 +189,23 @@ struct EmbedParameters {
   uint32_t unused;
 };
 
-// `rms_norm`: `rounded` is the same in bf16, for the next product, or null.
+// `rms_norm`: `terms` is the same as the next product reads it, or null. A row in terms is twice as long: the bf16 nearest to each
+// value, then the bf16 nearest to what that leaves, so that both together are the value to within a part of 2^17 of it.
 struct NormParameters {
   Rows rows;
   const float* x;
   const float* weight;
   float* out;
-  bf16* rounded;
+  bf16* terms;
   uint32_t width;
   float epsilon;
 };
 
-// `round_rows`: the bf16 of rows.
-struct RoundParameters {
+// `split_rows`: rows in terms.
+struct SplitParameters {
   Rows rows;
   const float* x;
-  bf16* rounded;
+  bf16* terms;
   uint32_t width;
   uint32_t unused;
 };
@@ -213,8 +214,10 @@ struct RoundParameters {
 // starts[g + 1] of the output, which are rows list[..] of x (the same ones without a list), and the weights at
 // arena + page_of[g] * page_bytes + offset. Without starts there is one group of `rows`; without page_of its page is `page`.
 // `product_*`: out is f32, `+ bias` if there is one, added to what was there if `add`. `gated_*`: the rows of the weights are gate
-// and up, 8 by 8, and out is silu(gate) * up, `[rows, n / 2]`, of the kind of the weights.
-// `*_bf16` and `*_bf16_tall` take x in bf16, in tiles of 16 and 64 rows, which give the same bits; `*_f32` take f32.
+// and up, 8 by 8, and out is silu(gate) * up, `[rows, n / 2]`, for the next product.
+// `*_bf16` take x in terms, of which they multiply the first or both: `*_bf16` and `*_bf16_tall` in tiles of 16 and 64 rows by 128
+// outputs, `product_bf16_narrow` of 16 by 32, for products that would not keep every multiprocessor busy; all give the same bits,
+// and `gated_*` gives terms. `*_f32` take and give f32.
 struct ProductParameters {
   Rows rows;
   const unsigned char* arena;
@@ -233,6 +236,9 @@ struct ProductParameters {
   uint32_t n;
   uint32_t k;
   uint32_t add;
+  // Of x, 1 or 2.
+  uint32_t terms;
+  uint32_t unused;
 };
 
 // `rotate`: norms the query and key heads of each row and rotates them, in place. angles [positions, dimension].
@@ -274,7 +280,7 @@ struct StoreParameters {
 };
 
 // `attend_f32` and `attend_bf16` by the kind of the cache, `attend_bf16_wide` for heads of more than 128, then `merge`: partials are `[partials][query heads][dimension + 2]`.
-// `out` `[tokens, query heads * dimension]`, `rounded` as in NormParameters.
+// `out` `[tokens, query heads * dimension]`, `terms` as in NormParameters.
 struct AttendParameters {
   CacheTable cache;
   const float* projected;
@@ -283,7 +289,7 @@ struct AttendParameters {
   const uint32_t* blocks;
   float* partials;
   float* out;
-  bf16* rounded;
+  bf16* terms;
   uint32_t* error;
 };
 
@@ -343,6 +349,14 @@ struct GatherParameters {
 // Consecutive tokens of a row of logits that one block looks at before the row is put together.
 enum : uint32_t { PART_TOKENS = 4096 };
 
+// Tokens of a row whose weights have the same highest bits, and their weights added up as whole numbers.
+enum : uint32_t { WEIGHT_BINS = 512 };
+struct WeightBin {
+  uint64_t amount;
+  uint32_t count;
+  uint32_t unused;
+};
+
 struct SamplePart {
   double exponentials;
   uint64_t weight;
@@ -353,13 +367,14 @@ struct SamplePart {
 };
 
 // `sample_parts`, `sample_weigh` (both over rows and parts), `sample_pick` (over rows): answers what is asked of rows of logits.
-// `parts` [most rows, parts of the vocabulary], `weights` [most rows, vocabulary], `sampled` and `best` of all that is asked.
+// `parts` [most rows, parts of the vocabulary], `weights` [most rows, the vocabulary rounded up to 4], `bins` [most rows, WEIGHT_BINS], `sampled` and `best` of all that is asked.
 struct SampleParameters {
   Rows rows;
   const float* logits;
   const StepAsked* asked;
   SamplePart* parts;
   float* weights;
+  WeightBin* bins;
   StepSampled* sampled;
   StepScored* best;
   uint32_t vocabulary;
@@ -386,7 +401,7 @@ struct ArriveParameters {
   const float* values;
   const SlotPair* pairs;
   float* x;
-  bf16* rounded;
+  bf16* terms;
   RoutingTables routing;
   uint32_t* error;
   uint32_t width;
@@ -439,7 +454,8 @@ struct LinkTables {
   uint32_t in_order;
 };
 
-// `give_rows`: to every rank that computes something for them, this one too, rows in `kind` and their pairs, then the flag.
+// `give_rows`: to every rank that computes something for them, this one too, rows and their pairs, then the flag. Rows are f32, or in
+// terms where `kind` is bf16.
 struct GiveRowsParameters {
   Rows rows;
   const float* x;

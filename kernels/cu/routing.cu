@@ -1,6 +1,6 @@
 // Which slot computes each (token, expert) pair, and the pairs of this rank in the order of its slots. Integers only, the same as
 // the specification's (kernels/src/routing.rs), however many blocks share the work: each of them counts all pairs before its own.
-#include "rows.h"
+#include "scan.h"
 
 namespace {
 
@@ -150,12 +150,7 @@ extern "C" KERNEL(256) group(GRID_CONSTANT const GroupParameters p) {
   if (warp() == 0) {
     uint32_t before = 0;
     for (uint32_t first = 0; first < slots; first += 32) {
-      const uint32_t slot = first + lane(), total = slot < slots ? totals[slot] : 0;
-      uint32_t sum = total;
-      for (int distance = 1; distance < 32; distance *= 2) {
-        const uint32_t more = shuffle_up(sum, distance);
-        if (lane() >= static_cast<uint32_t>(distance)) sum += more;
-      }
+      const uint32_t slot = first + lane(), total = slot < slots ? totals[slot] : 0, sum = warp_sum_to(total);
       if (slot < slots) {
         bases[slot] += before + sum - total;
         if (blockIdx.x == 0) {
@@ -181,7 +176,7 @@ extern "C" KERNEL(128) arrive(GRID_CONSTANT const ArriveParameters p) {
     float x[4];
     load_floats(p.values + i, x);
     store_floats(p.x + first + i, x);
-    if (p.rounded != nullptr) store_rounded(p.rounded + first + i, x);
+    if (p.terms != nullptr) store_terms(terms_at(p.terms, p.first_row + i / p.width, p.width, static_cast<uint32_t>(i % p.width)), p.width, x);
   }
   if (p.first_pair + p.pair_count > p.routing.most_pairs) {
     if (thread == 0) report(p.error, ERROR_PAIRS);

@@ -27,3 +27,18 @@ DEVICE void store_rounded(bf16* to, const float (&from)[4]) {
   words[0] = pack_bf16(from[0], from[1]);
   words[1] = pack_bf16(from[2], from[3]);
 }
+
+// Rows in two terms of bf16, `[rows][2][width]`: what is nearest to each value, then what is nearest to the rest of it.
+template <class Element> DEVICE Element* terms_at(Element* terms, size_t row, uint32_t width, uint32_t column) {
+  return terms + row * 2 * width + column;
+}
+// Two and four values, whose first terms begin at `to`.
+DEVICE void store_terms(bf16* to, uint32_t width, float first, float second) {
+  const uint32_t nearest = pack_bf16(first, second);
+  *reinterpret_cast<uint32_t*>(to) = nearest;
+  *reinterpret_cast<uint32_t*>(to + width) = pack_bf16(first - low_float(nearest), second - high_float(nearest));
+}
+DEVICE void store_terms(bf16* to, uint32_t width, const float (&from)[4]) {
+  store_terms(to, width, from[0], from[1]);
+  store_terms(to + 2, width, from[2], from[3]);
+}

@@ -1,33 +1,11 @@
 // The ends of a step: what the host says at its begin, and what it is told at its end, both through mapped memory.
-#include "rows.h"
+#include "scan.h"
 
 namespace {
 
 // By one block: `count` words, both addresses multiples of 16.
 DEVICE void copy_words(const uint32_t* from, uint32_t* to, uint32_t count) {
   for (uint32_t i = threadIdx.x * 4; i < count; i += blockDim.x * 4) store16(to + i, load16(from + i));
-}
-
-// The sum of the values of the threads before this one, and of all; `scratch` is shared and holds a word for each warp.
-struct Before {
-  uint32_t here;
-  uint32_t all;
-};
-DEVICE Before sum_before(uint32_t value, uint32_t* scratch) {
-  uint32_t sum = value;
-  for (int distance = 1; distance < 32; distance *= 2) {
-    const uint32_t more = shuffle_up(sum, distance);
-    if (lane() >= static_cast<uint32_t>(distance)) sum += more;
-  }
-  if (lane() == 31) scratch[warp()] = sum;
-  block_barrier();
-  Before before{sum - value, 0};
-  for (uint32_t w = 0; w < blockDim.x / 32; ++w) {
-    if (w < warp()) before.here += scratch[w];
-    before.all += scratch[w];
-  }
-  block_barrier();
-  return before;
 }
 
 // One layer's routing, as the step says it.
@@ -87,10 +65,10 @@ DEVICE void list_attention(const BeginParameters& p, const StepSpan* spans, uint
   for (uint32_t begin = 0; begin < count; begin += blockDim.x) {
     const StepSpan span = begin + threadIdx.x < count ? spans[begin + threadIdx.x] : StepSpan{};
     Wanted wanted = wanted_by(span);
-    const Before rows = sum_before(span.tokens, scratch), firsts_here = sum_before(wanted.firsts, scratch), wants = sum_before(wanted.partials, scratch);
+    const Before<uint32_t> rows = sum_before(span.tokens, scratch), firsts_here = sum_before(wanted.firsts, scratch), wants = sum_before(wanted.partials, scratch);
     // Whose partial results have no room is computed whole.
     if (partials + wants.here + wanted.partials > p.most_partials) wanted.partials = wanted.rests = 0;
-    const Before rests = sum_before(wanted.rests, scratch);
+    const Before<uint32_t> rests = sum_before(wanted.rests, scratch);
     if (span.tokens > 0) list_items(p.items + first + firsts_here.here, p.items + all_firsts + rest + rests.here, span, row + rows.here, wanted, partials + wants.here);
     row += rows.all;
     first += firsts_here.all;

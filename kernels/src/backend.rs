@@ -50,6 +50,8 @@ pub struct CacheShape {
     pub blocks: usize,
     /// Tokens of a block; a multiple of [`CACHE_TILE`].
     pub block_tokens: usize,
+    /// How keys and values are kept; a backend that has them in f32 only takes no notice.
+    pub kind: WeightKind,
 }
 
 /// Keys that attention takes at a time; a block of the cache holds a multiple of it.

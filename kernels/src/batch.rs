@@ -18,6 +18,8 @@ pub struct StepLimits {
     pub tokens: usize,
     /// Cache blocks of all its sequences together.
     pub blocks: usize,
+    /// Tokens of a block.
+    pub block_tokens: usize,
     /// Rows of logits that are answered at once.
     pub logit_rows: usize,
     /// Length of a row of logits.

@@ -105,7 +105,9 @@ impl Layer {
             router: matrix(EXPERTS, HIDDEN),
             head: matrix(VOCABULARY, HIDDEN),
             dense: page(&dense),
-            cache: cpu.cache(CacheShape { heads: HEADS, blocks: BLOCKS, block_tokens: BLOCK_TOKENS }).unwrap(),
+            cache: cpu
+                .cache(CacheShape { heads: HEADS, blocks: BLOCKS, block_tokens: BLOCK_TOKENS, kind: WeightKind::F32 })
+                .unwrap(),
             area: StepArea::with_room(&limits).unwrap(),
             batch: cpu.batch(limits, &slots).unwrap(),
             routing: cpu.routing(GROUP, EXPERT).unwrap(),

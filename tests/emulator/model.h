@@ -26,7 +26,7 @@ template <class T> T narrow(uint64_t bits) {
   extern "C" MODEL_API const model::Kernel model_kernel_##NAME; \
   const model::Kernel model_kernel_##NAME = {#NAME, model::Entry<NAME>::bytes, THREADS, model::Entry<NAME>::run};
 
-#define KERNEL(threads) void
+#define KERNEL(...) void
 #define GRID_CONSTANT
 #define DEVICE inline
 #define SHARED(type, name, count)                                        \

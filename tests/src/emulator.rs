@@ -282,8 +282,8 @@ fn kernels_of(source: &str) -> Vec<(&str, &str)> {
     source
         .lines()
         .filter_map(|line| {
-            let (threads, rest) = line.strip_prefix("extern \"C\" KERNEL(")?.split_once(')')?;
-            Some((rest.split('(').next()?.trim(), threads))
+            let (bounds, rest) = line.strip_prefix("extern \"C\" KERNEL(")?.split_once(')')?;
+            Some((rest.split('(').next()?.trim(), bounds.split(',').next()?))
         })
         .collect()
 }
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn kernels_are_found_with_their_threads() {
-        let source = "struct A {};\nextern \"C\" KERNEL(256) first(GRID_CONSTANT const A p) {}\nDEVICE int no(A a);\nextern \"C\" KERNEL(THREADS) second(\n    GRID_CONSTANT const A p) {\n}\n";
+        let source = "struct A {};\nextern \"C\" KERNEL(256) first(GRID_CONSTANT const A p) {}\nDEVICE int no(A a);\nextern \"C\" KERNEL(THREADS, 2) second(\n    GRID_CONSTANT const A p) {\n}\n";
         assert_eq!(kernels_of(source), [("first", "256"), ("second", "THREADS")]);
     }
 }

@@ -78,7 +78,7 @@ fn uploaded(cpu: &Cpu, queue: &CpuQueue, area: &StepArea) -> Batch {
 fn each_thread_keeps_as_much_between_operations_as_is_foreseen() {
     let heads = HeadShape { query: 4, key_value: 2, dimension: 16 };
     let shape = |intermediate| PageShape { hidden: 32, intermediate, kind: WeightKind::F32 };
-    let cache = |blocks| CacheShape { heads, blocks, block_tokens: 16 };
+    let cache = |blocks| CacheShape { heads, blocks, block_tokens: 16, kind: WeightKind::F32 };
     for (blocks, widths, vocabulary) in [(2, [40, 8], 5), (900, [40, 8], 3000), (1, [8, 64], 0), (0, [0, 0], 0)] {
         let (cpu, shapes) = (Cpu::new(3), widths.map(shape));
         cpu.cache(cache(blocks)).unwrap();
@@ -343,9 +343,12 @@ fn a_cache_that_the_system_has_no_memory_for_is_an_error_and_no_end() {
     let cpu = Cpu::new(1);
     // A head has 16 keys and values of 32 elements of 4 bytes in a tile.
     let tile = 2 * 2 * 16 * 32 * 4;
-    assert_eq!(Cpu::cache_bytes(CacheShape { heads, blocks: 3, block_tokens: 32 }), 3 * 2 * tile);
+    assert_eq!(
+        Cpu::cache_bytes(CacheShape { heads, blocks: 3, block_tokens: 32, kind: WeightKind::F32 }),
+        3 * 2 * tile
+    );
     for (blocks, bytes) in [(1 << 44, tile << 44), (usize::MAX, u64::MAX)] {
-        let error = cpu.cache(CacheShape { heads, blocks, block_tokens: 16 }).unwrap_err();
+        let error = cpu.cache(CacheShape { heads, blocks, block_tokens: 16, kind: WeightKind::F32 }).unwrap_err();
         assert_eq!(error, DeviceError::Memory { bytes });
     }
 }
@@ -361,7 +364,7 @@ fn attention_is_causal_over_blocks_in_any_order_and_the_same_bits_in_any_chunkin
         let blocks = [vec![9, 2, 5, 0, 7], vec![1], vec![8, 3, 4]];
         // Each round runs some tokens of each sequence; a stale cache must not matter.
         let run = |cpu: &Cpu, queue: &CpuQueue, rounds: &[[usize; 3]]| {
-            let shape = CacheShape { heads, blocks: 10, block_tokens };
+            let shape = CacheShape { heads, blocks: 10, block_tokens, kind: WeightKind::F32 };
             let mut cache = cpu.cache(shape).unwrap();
             let stale = filled(&vec![f32::NAN; 5 * block_tokens * width]);
             for blocks in &[[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]] {

@@ -4,12 +4,14 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use half::bf16;
+
 use super::clock::Clock;
 use super::context::Context;
 use super::memory::{Allocation, Mapped};
 use super::parameters::{
-    ASKED_DRAW, ASKED_SCORE, ASKED_SUM, Address, AttentionItem, PART_TOKENS, Rows, SamplePart, SlotTables, StepAsked,
-    StepHeader, StepLayout, StepSampled, StepScored, StepSpan,
+    ASKED_DRAW, ASKED_SCORE, ASKED_SUM, Address, AttentionItem, MOST_TERMS, PART_TOKENS, Rows, SPLIT_KEYS, SamplePart,
+    SlotTables, StepAsked, StepHeader, StepLayout, StepSampled, StepScored, StepSpan, WEIGHT_BINS, WeightBin,
 };
 use super::routing::Slots;
 use super::weights::check_width;
@@ -17,9 +19,9 @@ use crate::batch::{Asked, MOST_BEST, Sampled, Scored, Span, StepArea, StepLimits
 use crate::error::DeviceError;
 use crate::routing::GroupShape;
 
-/// Partial results of attention that a step has room for, each of 256 keys of one token; tokens for which there is no room are
-/// computed whole. As many as keep a large GPU busy.
-pub(super) const MOST_PARTIALS: usize = 1024;
+/// Partial results of attention that a step has room for at most, each of 256 keys of one token; tokens for which there is no room
+/// are computed whole, by one block.
+const MOST_PARTIALS: usize = 8192;
 
 /// Elements of a head at most.
 const MOST_DIMENSION: usize = 256;
@@ -55,10 +57,10 @@ pub struct Batch {
 /// Room for what is between operations.
 #[derive(Debug)]
 pub(super) struct Scratch {
-    /// Rows rounded to bfloat16.
-    pub rounded: Allocation,
+    /// Rows in terms of bfloat16.
+    pub terms: Allocation,
     /// How many of their elements there is room for.
-    pub rounded_elements: usize,
+    pub terms_elements: usize,
     /// What is between the layers of a feed-forward network.
     pub between: Allocation,
     /// Its elements.
@@ -69,40 +71,46 @@ pub(super) struct Scratch {
     pub parts: Allocation,
     /// Of tokens.
     pub weights: Allocation,
+    /// Of tokens by weight.
+    pub bins: Allocation,
 }
 
 impl Scratch {
     fn new(context: &Arc<Context>, limits: &StepLimits, rows: usize) -> Result<Self, DeviceError> {
-        let elements @ [rounded_elements, between_elements, ..] = Self::elements(limits, rows);
-        let [rounded, between, partials, parts, weights] =
+        let elements @ [terms_elements, between_elements, ..] = Self::elements(limits, rows);
+        let [terms, between, partials, parts, weights, bins] =
             Self::lists(elements).map(|bytes| Allocation::new(context, bytes));
         Ok(Self {
-            rounded: rounded?,
-            rounded_elements,
+            terms: terms?,
+            terms_elements,
             between: between?,
             between_elements,
             partials: partials?,
             parts: parts?,
             weights: weights?,
+            bins: bins?,
         })
     }
 
     /// Elements of each, in the order of the fields.
-    fn elements(limits: &StepLimits, rows: usize) -> [usize; 5] {
+    fn elements(limits: &StepLimits, rows: usize) -> [usize; 6] {
         let StepLimits { tokens, logit_rows, vocabulary, hidden, intermediate, heads, .. } = *limits;
         [
             rows.saturating_mul(hidden).max(tokens.saturating_mul(heads.query_width())),
             tokens.saturating_mul(intermediate),
-            MOST_PARTIALS * heads.query * (heads.dimension + 2),
+            partials(limits) * heads.query * (heads.dimension + 2),
             logit_rows * vocabulary.div_ceil(PART_TOKENS),
-            logit_rows.saturating_mul(vocabulary),
+            // Rows begin at whole loads.
+            logit_rows.saturating_mul(vocabulary.next_multiple_of(4)),
+            logit_rows.saturating_mul(WEIGHT_BINS),
         ]
     }
 
     /// Bytes of as many elements.
-    fn lists(elements: [usize; 5]) -> [usize; 5] {
+    fn lists(elements: [usize; 6]) -> [usize; 6] {
         let float = size_of::<f32>();
-        let widths = [size_of::<u16>(), float, float, size_of::<SamplePart>(), float];
+        let widths =
+            [MOST_TERMS * size_of::<bf16>(), float, float, size_of::<SamplePart>(), float, size_of::<WeightBin>()];
         std::array::from_fn(|index| elements[index].saturating_mul(widths[index]))
     }
 }
@@ -123,7 +131,7 @@ impl Batch {
         let layout = StepLayout::new(tokens, blocks, slots.group().layers, change_words);
         let bytes = layout.words as usize * size_of::<u32>();
         let [copy, items, words, sampled, best] =
-            Self::lists(tokens, bytes).map(|bytes| Allocation::new(context, bytes));
+            Self::lists(&limits, bytes).map(|bytes| Allocation::new(context, bytes));
         Ok(Self {
             layout,
             change_words,
@@ -144,11 +152,12 @@ impl Batch {
         })
     }
 
-    /// Bytes of the copy, the items, the words and the answers of a step of so many tokens, whose area has so many bytes.
-    fn lists(tokens: usize, area: usize) -> [usize; 5] {
+    /// Bytes of the copy, the items, the words and the answers of a step within limits, whose area has so many bytes.
+    fn lists(limits: &StepLimits, area: usize) -> [usize; 5] {
+        let tokens = limits.tokens;
         let lists = [
             (1, area),
-            (tokens.saturating_add(MOST_PARTIALS), size_of::<AttentionItem>()),
+            (tokens.saturating_add(partials(limits)), size_of::<AttentionItem>()),
             (3, size_of::<u32>()),
             (tokens, size_of::<StepSampled>()),
             (tokens.saturating_mul(MOST_BEST), size_of::<StepScored>()),
@@ -161,7 +170,7 @@ impl Batch {
         let GroupShape { ranks, layers, slots, .. } = group;
         let change_words = SlotTables::change_words(experts, ranks.saturating_mul(slots), slots);
         let area = StepLayout::new(limits.tokens, limits.blocks, layers, change_words).words as usize;
-        let own = Self::lists(limits.tokens, area.saturating_mul(size_of::<u32>()));
+        let own = Self::lists(limits, area.saturating_mul(size_of::<u32>()));
         let scratch = Scratch::lists(Scratch::elements(limits, group.rows()));
         own.into_iter().chain(scratch).fold(0, usize::saturating_add)
     }
@@ -200,7 +209,8 @@ impl Batch {
             unused_2: 0,
         };
         let spans: Vec<StepSpan> = spans.iter().map(step_span).collect();
-        self.attention = spans.iter().map(|span| items_of(span.tokens, span.position)).sum();
+        let most = partials(limits);
+        self.attention = spans.iter().map(|span| items_of(span.tokens, span.position, most)).sum();
         let questions: Vec<StepAsked> = asked.iter().map(step_asked).collect();
         let at = |word: u32| word as usize * size_of::<u32>();
         let Self { area, layout, change_words, .. } = self;
@@ -217,6 +227,11 @@ impl Batch {
         (self.tokens, self.asked) = (ids.len(), asked.len());
         self.clock.restart();
         self.is_under_way.set(true);
+    }
+
+    /// Partial results of attention that there is room for.
+    pub(super) fn most_partials(&self) -> usize {
+        partials(&self.limits)
     }
 
     pub(super) const fn layout(&self) -> StepLayout {
@@ -332,10 +347,16 @@ const fn error_at(tokens: usize) -> usize {
     best_at(tokens) + tokens * MOST_BEST * size_of::<StepScored>()
 }
 
-/// Items that attention makes of a span at most: each token with each split of its keys.
-fn items_of(tokens: u32, position: u32) -> usize {
-    let keys = (position + tokens) as usize;
-    tokens as usize * keys.div_ceil(super::parameters::SPLIT_KEYS).min(MOST_PARTIALS)
+/// Partial results of attention that a step has room for: what single tokens need whose sequences fill the cache. One that is spread
+/// has more than one split, so at most two of its partial results are of as many keys as one split has.
+fn partials(limits: &StepLimits) -> usize {
+    (limits.blocks.saturating_mul(limits.block_tokens).saturating_mul(2) / SPLIT_KEYS).min(MOST_PARTIALS)
+}
+
+/// Items that attention makes of a span at most, with room for so many partial results: some for each token.
+fn items_of(tokens: u32, position: u32, most: usize) -> usize {
+    let splits = (position as usize + tokens as usize).div_ceil(SPLIT_KEYS);
+    if tokens == 1 { splits.min(most.max(1)) } else { tokens as usize }
 }
 
 fn step_span(&Span { tokens, position, first_block }: &Span) -> StepSpan {

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use super::arena::element_bytes;
 use super::context::Context;
 use super::memory::Allocation;
-use super::parameters::{CacheTable, KIND_F32};
+use super::parameters::CacheTable;
+use super::weights::kind_word;
 use crate::backend::{CACHE_TILE, CacheShape, HeadShape};
 use crate::error::DeviceError;
+use crate::tensor::WeightKind;
 
-/// Keys and values of one layer, as f32: `[blocks][key-value heads][keys, values][block tokens][dimension]`.
+/// Keys and values of one layer: `[blocks][key-value heads][keys, values][block tokens][dimension]`.
 #[derive(Debug)]
 pub struct Cache {
     shape: CacheShape,
@@ -31,8 +34,8 @@ impl Cache {
 
     /// Bytes that one takes; more than there ever are where they cannot be counted.
     pub(super) fn bytes(shape: CacheShape) -> u64 {
-        let CacheShape { heads, blocks, block_tokens } = shape;
-        [2 * heads.key_value, block_tokens, heads.dimension, size_of::<f32>()]
+        let CacheShape { heads, blocks, block_tokens, kind } = shape;
+        [2 * heads.key_value, block_tokens, heads.dimension, element_bytes(kind)]
             .into_iter()
             .fold(blocks as u64, |bytes, times| bytes.saturating_mul(times as u64))
     }
@@ -41,11 +44,16 @@ impl Cache {
         self.shape.heads
     }
 
+    /// How they are kept.
+    pub(super) const fn kind(&self) -> WeightKind {
+        self.shape.kind
+    }
+
     pub(super) const fn table(&self) -> CacheTable {
-        let CacheShape { heads: HeadShape { query, key_value, dimension }, blocks, block_tokens } = self.shape;
+        let CacheShape { heads: HeadShape { query, key_value, dimension }, blocks, block_tokens, kind } = self.shape;
         CacheTable {
             values: self.memory.address(),
-            kind: KIND_F32,
+            kind: kind_word(kind),
             blocks: blocks as u32,
             block_tokens: block_tokens as u32,
             query: query as u32,

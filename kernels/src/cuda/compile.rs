@@ -71,7 +71,8 @@ impl Drop for Program {
     }
 }
 
-/// Compiles a file to PTX for chips of this capability; what it gives ends with zero.
+/// Compiles a file for chips of this capability: to machine code, so that a driver takes it that is older than the compiler and of
+/// the same major version, and has nothing left to compile.
 pub(super) fn compile(source: Source, capability: Version) -> Result<Vec<u8>, CudaError> {
     // SAFETY: this runs the initialisation of NVRTC's library, which is what the user asked for.
     if !unsafe { sys::is_culib_present() } {
@@ -82,7 +83,7 @@ pub(super) fn compile(source: Source, capability: Version) -> Result<Vec<u8>, Cu
     // Instructions of Hopper alone have an architecture of their own.
     let suffix = if (capability.major, capability.minor) == (9, 0) { "a" } else { "" };
     let options = [
-        format!("--gpu-architecture=compute_{}{}{suffix}", capability.major, capability.minor),
+        format!("--gpu-architecture=sm_{}{}{suffix}", capability.major, capability.minor),
         "--std=c++17".to_owned(),
         "--fmad=false".to_owned(),
     ];
@@ -93,7 +94,7 @@ pub(super) fn compile(source: Source, capability: Version) -> Result<Vec<u8>, Cu
     if compiled != nvrtcResult::NVRTC_SUCCESS {
         return Err(failed(log(&program)));
     }
-    text(&program, sys::nvrtcGetPTXSize, sys::nvrtcGetPTX).map_err(|code| failed(format!("{code:?}")))
+    bytes(&program, sys::nvrtcGetCUBINSize, sys::nvrtcGetCUBIN).map_err(|code| failed(format!("{code:?}")))
 }
 
 fn program(source: Source) -> Result<Program, nvrtcResult> {
@@ -122,28 +123,28 @@ fn program(source: Source) -> Result<Program, nvrtcResult> {
     if made == nvrtcResult::NVRTC_SUCCESS { Ok(Program(program)) } else { Err(made) }
 }
 
-/// One of a program's texts, with the zero behind it.
-fn text(
+/// One of the things that a program has; a text ends with zero.
+fn bytes(
     program: &Program,
     size: unsafe fn(nvrtcProgram, *mut usize) -> nvrtcResult,
     get: unsafe fn(nvrtcProgram, *mut c_char) -> nvrtcResult,
 ) -> Result<Vec<u8>, nvrtcResult> {
-    let mut bytes = 0;
+    let mut length = 0;
     // SAFETY: the program lives, and the pointer is to a local variable.
-    let asked = unsafe { size(program.0, &raw mut bytes) };
+    let asked = unsafe { size(program.0, &raw mut length) };
     if asked != nvrtcResult::NVRTC_SUCCESS {
         return Err(asked);
     }
-    let mut text = vec![0_u8; bytes];
+    let mut bytes = vec![0_u8; length];
     // SAFETY: the program lives, and there is room for as many bytes as NVRTC says that it writes.
-    let given = unsafe { get(program.0, text.as_mut_ptr().cast()) };
-    if given == nvrtcResult::NVRTC_SUCCESS { Ok(text) } else { Err(given) }
+    let given = unsafe { get(program.0, bytes.as_mut_ptr().cast()) };
+    if given == nvrtcResult::NVRTC_SUCCESS { Ok(bytes) } else { Err(given) }
 }
 
 /// The first error that NVRTC tells, on one line.
 fn log(program: &Program) -> String {
     const MOST: usize = 150;
-    let log = text(program, sys::nvrtcGetProgramLogSize, sys::nvrtcGetProgramLog).unwrap_or_default();
+    let log = bytes(program, sys::nvrtcGetProgramLogSize, sys::nvrtcGetProgramLog).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
     let line = log.lines().find(|line| line.contains("error")).unwrap_or("it says nothing");
     line.trim_end_matches('\0').chars().take(MOST).collect()

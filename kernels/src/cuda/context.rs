@@ -29,6 +29,8 @@ pub(super) struct Context {
     pub capability: Version,
     /// Its multiprocessors.
     pub multiprocessors: u32,
+    /// Bytes of shared memory that a block may have.
+    pub shared: u32,
     /// Bytes that all of its memory has.
     pub memory: u64,
 }
@@ -62,12 +64,13 @@ impl Context {
             return Err(CudaError::OldChip { device: number, name, found: capability, needed: LEAST_CHIP });
         }
         let multiprocessors = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.max(1);
+        let shared = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
         let memory = memory(device).map_err(refused)?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: the pointer is to a local variable; the device is one of the driver's. It is released when this is dropped.
         let retained = check("open it", unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut handle, device) });
         retained.map_err(refused)?;
-        Ok(Arc::new(Self { number, device, handle, driver, name, unit, capability, multiprocessors, memory }))
+        Ok(Arc::new(Self { number, device, handle, driver, name, unit, capability, multiprocessors, shared, memory }))
     }
 
     /// Its number among those that the driver shows.

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use self::collective::CollectiveLink;
 use self::peer::{PeerLink, Window};
-use super::arena::element_bytes;
 use super::buffer::Buffer;
 use super::memory::Allocation;
 use super::parameters::{
@@ -39,7 +38,8 @@ pub(super) fn bytes(shape: LinkShape) -> usize {
 
 /// Bytes of one row as products read it, and of one result.
 const fn row_bytes(LinkShape { page, .. }: LinkShape) -> [usize; 2] {
-    [page.hidden.saturating_mul(element_bytes(page.kind)), page.hidden.saturating_mul(size_of::<f32>())]
+    // A row is f32, or two terms of bfloat16.
+    [page.hidden.saturating_mul(size_of::<f32>()); 2]
 }
 
 /// Bytes of the pairs that one rank gives another, with their number.

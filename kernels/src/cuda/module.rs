@@ -10,7 +10,7 @@ use super::compile::{self, Source};
 use super::context::Context;
 use super::error::{CudaError, Version};
 use super::failure::{Failure, check};
-use super::parameters::{KERNELS, Kernel, MOST_SLOTS, Parameters, product_shared};
+use super::parameters::{KERNELS, Kernel, Parameters, most_shared, usual_shared};
 use super::stream::Stream;
 
 /// Kernels as they come with this build.
@@ -40,7 +40,15 @@ pub(super) struct Launch {
 pub(super) struct Kernels {
     context: Arc<Context>,
     modules: Vec<CUmodule>,
-    functions: BTreeMap<&'static str, CUfunction>,
+    functions: BTreeMap<&'static str, Function>,
+}
+
+/// A kernel that is loaded.
+#[derive(Clone, Copy, Debug)]
+struct Function {
+    handle: CUfunction,
+    /// Blocks of it that a multiprocessor runs at once.
+    resident: u32,
 }
 
 // SAFETY: handles of modules and functions may be used by any thread.
@@ -92,8 +100,13 @@ impl Kernels {
         Ok(())
     }
 
+    /// How many blocks of a kernel the device runs at once.
+    pub fn resident(&self, kernel: &Kernel) -> usize {
+        self.functions[kernel.name].resident as usize * self.context.multiprocessors as usize
+    }
+
     /// The function of a kernel, which has as many bytes of parameters as the table says.
-    fn find(&self, kernel: &Kernel) -> Result<CUfunction, CudaError> {
+    fn find(&self, kernel: &Kernel) -> Result<Function, CudaError> {
         let name = CString::new(kernel.name).unwrap_or_default();
         let mut function = std::ptr::null_mut();
         let found = self.modules.iter().any(|module| {
@@ -104,14 +117,23 @@ impl Kernels {
         if !found {
             return Err(self.not_loaded(kernel.name, "it is in none of the modules".to_owned()));
         }
-        let shared = product_shared(kernel, MOST_SLOTS) as u32;
+        // What a chip has no room for is not launched there.
+        let shared = (most_shared(kernel) as u32).min(self.context.shared);
         if shared > USUAL_SHARED {
             let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function was found above.
             let set = unsafe { sys::cuFuncSetAttribute(function, attribute, shared as i32) };
             check("give it shared memory", set).map_err(|failure| self.not_loaded(kernel.name, failure.words()))?;
         }
-        Ok(function)
+        let (mut resident, threads) = (0, kernel.threads as i32);
+        // Drivers load a kernel when it is first asked about, which is now and not in the first step.
+        // SAFETY: the pointer is to a local variable, and the function was found above.
+        let asked = unsafe {
+            sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&raw mut resident, function, threads, usual_shared(kernel))
+        };
+        check("say how many blocks run at once", asked)
+            .map_err(|failure| self.not_loaded(kernel.name, failure.words()))?;
+        Ok(Function { handle: function, resident: resident.max(1) as u32 })
     }
 
     /// Puts a kernel on a stream.
@@ -122,7 +144,7 @@ impl Kernels {
     pub unsafe fn launch<P: Parameters>(&self, stream: &Stream, launch: Launch, parameters: &P) -> Result<(), Failure> {
         let Launch { kernel, blocks, shared } = launch;
         assert_eq!(kernel.parameters, size_of::<P>(), "the parameters of {}", kernel.name);
-        let function = self.functions[kernel.name];
+        let function = self.functions[kernel.name].handle;
         let mut bytes = size_of::<P>();
         let mut extra: [*mut c_void; 5] = [
             sys::CU_LAUNCH_PARAM_BUFFER_POINTER_AS_INT as usize as *mut c_void,

@@ -105,6 +105,8 @@ mirror! {
     CacheTable {
         values: Address, kind: u32, blocks: u32, block_tokens: u32, query: u32, key_value: u32, dimension: u32,
     }
+    /// Tokens of a row whose weights are about equal.
+    WeightBin { amount: u64, count: u32, unused: u32, }
     /// Of a part of a row of logits.
     SamplePart { exponentials: f64, weight: u64, largest: f32, best: u32, is_unordered: u32, unused: u32, }
     /// A fingerprint, as two halves.
@@ -123,15 +125,15 @@ mirror! {
     }
     /// Of [`RMS_NORM`].
     NormParameters {
-        rows: Rows, x: Address, weight: Address, out: Address, rounded: Address, width: u32, epsilon: f32,
+        rows: Rows, x: Address, weight: Address, out: Address, terms: Address, width: u32, epsilon: f32,
     }
-    /// Of [`ROUND_ROWS`].
-    RoundParameters { rows: Rows, x: Address, rounded: Address, width: u32, unused: u32, }
+    /// Of [`SPLIT_ROWS`].
+    SplitParameters { rows: Rows, x: Address, terms: Address, width: u32, unused: u32, }
     /// Of all products.
     ProductParameters {
         rows: Rows, arena: Address, page_bytes: u64, offset: u64, page_of: Address, starts: Address, list: Address,
         x: Address, bias: Address, out: Address, error: Address,
-        groups: u32, page: u32, pages: u32, n: u32, k: u32, add: u32,
+        groups: u32, page: u32, pages: u32, n: u32, k: u32, add: u32, terms: u32, unused: u32,
     }
     /// Of [`ROTATE`].
     RotateParameters {
@@ -145,7 +147,7 @@ mirror! {
     /// Of [`ATTEND_F32`], [`ATTEND_BF16`], [`ATTEND_BF16_WIDE`] and [`MERGE`].
     AttendParameters {
         cache: CacheTable, projected: Address, items: Address, item_count: Address, blocks: Address, partials: Address,
-        out: Address, rounded: Address, error: Address,
+        out: Address, terms: Address, error: Address,
     }
     /// Of [`ROUTE`].
     RouteParameters { rows: Rows, logits: Address, routing: RoutingTables, experts: u32, normalise: u32, }
@@ -164,7 +166,7 @@ mirror! {
     GatherParameters { rows: Rows, x: Address, asked: Address, out: Address, width: u32, unused: u32, }
     /// Of [`SAMPLE_PARTS`], [`SAMPLE_WEIGH`] and [`SAMPLE_PICK`].
     SampleParameters {
-        rows: Rows, logits: Address, asked: Address, parts: Address, weights: Address, sampled: Address, best: Address,
+        rows: Rows, logits: Address, asked: Address, parts: Address, weights: Address, bins: Address, sampled: Address, best: Address,
         vocabulary: u32, unused: u32,
     }
     /// Of [`FINISH`].
@@ -174,7 +176,7 @@ mirror! {
     }
     /// Of [`ARRIVE`].
     ArriveParameters {
-        values: Address, pairs: Address, x: Address, rounded: Address, routing: RoutingTables, error: Address,
+        values: Address, pairs: Address, x: Address, terms: Address, routing: RoutingTables, error: Address,
         width: u32, row_count: u32, first_row: u32, pair_count: u32, first_pair: u32, slots_here: u32,
     }
     /// Of [`COME_HOME`].
@@ -242,10 +244,12 @@ kernels! {
     EMBED = "embed"(EmbedParameters), 128, Any;
     /// Root mean square norm.
     RMS_NORM = "rms_norm"(NormParameters), 128, Any;
-    /// Rounds rows to bf16.
-    ROUND_ROWS = "round_rows"(RoundParameters), 256, Any;
+    /// Splits rows into terms of bf16.
+    SPLIT_ROWS = "split_rows"(SplitParameters), 256, Any;
     /// Product by bf16 weights, tiles of 16 rows.
     PRODUCT_BF16 = "product_bf16"(ProductParameters), 128, Any;
+    /// Product by bf16 weights, tiles of 16 rows by few outputs.
+    PRODUCT_BF16_NARROW = "product_bf16_narrow"(ProductParameters), 128, Any;
     /// Product by bf16 weights, tiles of 64 rows.
     PRODUCT_BF16_TALL = "product_bf16_tall"(ProductParameters), 128, Any;
     /// Product by f32 weights.
@@ -335,6 +339,8 @@ pub const MOST_CHOSEN: usize = 64;
 
 /// Keys of which attention makes one partial result.
 pub const SPLIT_KEYS: usize = 256;
+/// Bins of the weights of a row.
+pub const WEIGHT_BINS: usize = 512;
 /// Tokens of a row of logits that make a part.
 pub const PART_TOKENS: usize = 4096;
 /// Of the secret that the seed of fingerprints makes.
@@ -392,26 +398,41 @@ impl FingerprintParameters {
     }
 }
 
-/// Bytes of dynamic shared memory of a product of so many groups.
+/// Terms of bfloat16 in which rows are kept at most.
+pub const MOST_TERMS: usize = 2;
+/// Elements of a head that [`ATTEND_BF16`] takes at most.
+pub const MOST_PADDED: usize = 128;
+
+/// Bytes of dynamic shared memory of a product of so many groups, by rows of so many terms.
 #[must_use]
-pub const fn product_shared(kernel: &Kernel, groups: usize) -> usize {
-    // Tiles of x and of the weights, then how many tiles of rows stand before each group, twice.
-    const fn stages(stages: usize, rows: usize, outputs: usize, row_bytes: usize) -> usize {
-        stages * (rows + outputs) * row_bytes
-    }
-    let tiles = match kernel.name.as_bytes() {
-        b"product_bf16" | b"gated_bf16" => stages(4, 16, 128, 128),
-        b"product_bf16_tall" | b"gated_bf16_tall" => stages(3, 64, 128, 128),
-        _ => 0,
+pub const fn product_shared(kernel: &Kernel, groups: usize, terms: usize) -> usize {
+    // Tiles of x and of the weights, rows of which are 128 bytes; then how many tiles of rows stand before each group, twice.
+    let (stages, rows, outputs) = match kernel.name.as_bytes() {
+        b"product_bf16" | b"gated_bf16" => (3, 16, 128),
+        b"product_bf16_narrow" => (8, 16, 32),
+        b"product_bf16_tall" | b"gated_bf16_tall" => (3, 64, 128),
+        _ => (0, 0, 0),
     };
-    tiles + 2 * (groups + 1) * size_of::<u32>()
+    stages * (terms * rows + outputs) * 128 + 2 * (groups + 1) * size_of::<u32>()
+}
+
+/// The most dynamic shared memory that a kernel is ever launched with.
+#[must_use]
+pub fn most_shared(kernel: &Kernel) -> usize {
+    if *kernel == ATTEND_BF16 { attend_shared(MOST_PADDED) } else { product_shared(kernel, MOST_SLOTS, MOST_TERMS) }
+}
+
+/// What it is usually launched with: by that it is said how many blocks run at once.
+#[must_use]
+pub fn usual_shared(kernel: &Kernel) -> usize {
+    if *kernel == ATTEND_BF16 { attend_shared(MOST_PADDED) } else { product_shared(kernel, 1, MOST_TERMS) }
 }
 
 /// Bytes of dynamic shared memory of [`ATTEND_BF16`]: keys and values of a split, 32 rows of queries and of weights of keys,
 /// and what four warps tell each other of each row.
 #[must_use]
 pub const fn attend_shared(dimension: usize) -> usize {
-    let padded = if dimension <= 64 { 64 } else { 128 };
+    let padded = if dimension <= 64 { 64 } else { MOST_PADDED };
     2 * (2 * SPLIT_KEYS * padded + 32 * padded + 32 * (SPLIT_KEYS + 8)) + 2 * 4 * 32 * size_of::<f32>()
 }
 
@@ -447,7 +468,7 @@ mod tests {
         found
     }
 
-    /// `extern "C" KERNEL(threads) name(GRID_CONSTANT const Parameters p)` of all sources.
+    /// `extern "C" KERNEL(threads, ..) name(GRID_CONSTANT const Parameters p)` of all sources.
     fn entries() -> BTreeMap<String, (String, u32)> {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/cu");
         let sources = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -456,7 +477,8 @@ mod tests {
         text.lines()
             .filter_map(|line| line.strip_prefix("extern \"C\" KERNEL("))
             .map(|line| {
-                let (threads, line) = line.split_once(") ").unwrap();
+                let (bounds, line) = line.split_once(") ").unwrap();
+                let threads = bounds.split(',').next().unwrap();
                 let (name, line) = line.split_once("(GRID_CONSTANT const ").unwrap();
                 (name.to_owned(), (line.split_once(' ').unwrap().0.to_owned(), threads.parse().unwrap()))
             })

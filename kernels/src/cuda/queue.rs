@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 
 use bytemuck::Pod;
 
-use super::batch::{Batch, MOST_PARTIALS, Scratch};
+use super::batch::{Batch, Scratch};
 use super::buffer::Buffer;
 use super::cache::Cache;
 use super::module::Launch;
@@ -34,9 +34,6 @@ use crate::error::DeviceError;
 use crate::queue::{Arrived, Home, Leaving, Queue, Returning, Rotation};
 use crate::times::Activity;
 
-/// Blocks that a multiprocessor has at once of most kernels; more wait, and find their work done.
-const BLOCKS_EACH: usize = 4;
-
 /// The stream of the thread that made it.
 #[derive(Debug)]
 pub struct CudaQueue {
@@ -48,8 +45,8 @@ pub struct CudaQueue {
     failed: RefCell<Option<DeviceError>>,
     /// Of the step that was uploaded last, while its memory is there.
     scratch: RefCell<Weak<Scratch>>,
-    /// Where the rows are that the scratch has rounded; 0 if nowhere.
-    rounded: Cell<Address>,
+    /// Where the rows are that the scratch has in terms; 0 if nowhere.
+    split: Cell<Address>,
     /// Where kernels of that step say what they met.
     error: Cell<Address>,
 }
@@ -64,7 +61,7 @@ impl CudaQueue {
             stages,
             failed: RefCell::default(),
             scratch: RefCell::default(),
-            rounded: Cell::new(0),
+            split: Cell::new(0),
             error: Cell::new(0),
         })
     }
@@ -86,7 +83,8 @@ impl CudaQueue {
         if work == 0 {
             return;
         }
-        let most = self.device.context.multiprocessors as usize * BLOCKS_EACH;
+        // Blocks share the work evenly, so more than run at once would wait for a second turn.
+        let most = self.device.kernels.resident(kernel);
         let blocks = if kernel.blocks == Blocks::One { 1 } else { work.min(most) as u32 };
         let launch = Launch { kernel, blocks, shared: shared as u32 };
         // SAFETY: addresses in parameters are of allocations of this backend and of memory mapped for it, which are freed only when
@@ -117,10 +115,10 @@ impl CudaQueue {
         self.scratch.borrow().upgrade().expect("operations belong to a step that was uploaded")
     }
 
-    /// Says that a buffer has other rows now: what was rounded of it is not of these.
+    /// Says that a buffer has other rows now: the terms that there are of it are not of these.
     fn changed<T>(&self, buffer: &Buffer<T>) {
-        if self.rounded.get() == buffer.address() {
-            self.rounded.set(0);
+        if self.split.get() == buffer.address() {
+            self.split.set(0);
         }
     }
 
@@ -148,7 +146,7 @@ impl Queue<Cuda> for CudaQueue {
         }
         batch.begin(area, slots);
         *self.scratch.borrow_mut() = Arc::downgrade(batch.scratch());
-        self.rounded.set(0);
+        self.split.set(0);
         self.error.set(batch.error());
         let limits = batch.limits();
         let parameters = BeginParameters {
@@ -162,7 +160,7 @@ impl Queue<Cuda> for CudaQueue {
             most_tokens: limits.tokens as u32,
             most_blocks: limits.blocks as u32,
             most_changes: slots.group().layers as u32,
-            most_partials: MOST_PARTIALS as u32,
+            most_partials: batch.most_partials() as u32,
         };
         self.launch(&BEGIN, 1, &parameters);
     }

@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use super::arena::element_bytes;
 use super::context::Context;
 use super::memory::{Allocation, Mapped};
 use super::parameters::{
@@ -265,7 +264,8 @@ impl Routing {
             (pairs, word),
             (group.ranks, word),
             (ROUTING_COUNTS, word),
-            (pairs.saturating_mul(page.intermediate), element_bytes(page.kind)),
+            // In f32, or in two terms of bfloat16.
+            (pairs.saturating_mul(page.intermediate), size_of::<f32>()),
         ];
         lists.map(|(elements, bytes)| elements.saturating_mul(bytes))
     }

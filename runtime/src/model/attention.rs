@@ -2,6 +2,7 @@
 
 use kernels::backend::{Backend, CacheShape, HeadShape, Write};
 use kernels::queue::{Queue, Rotation};
+use kernels::tensor::WeightKind;
 
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::config::{Attention, Config, Grouped, HeadNorm};
@@ -26,7 +27,7 @@ pub(super) const fn heads(config: &Config) -> HeadShape {
 /// What every layer caches.
 #[must_use]
 pub fn cache_shape(config: &Config, cache: CacheSize) -> CacheShape {
-    CacheShape { heads: heads(config), blocks: cache.blocks, block_tokens: cache.block_tokens }
+    CacheShape { heads: heads(config), blocks: cache.blocks, block_tokens: cache.block_tokens, kind: WeightKind::F32 }
 }
 
 /// Gives `add` the name and the shape of every tensor of a layer, until it refuses one.

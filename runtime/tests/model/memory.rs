@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use kernels::backend::CacheShape;
 use kernels::batch::StepLimits;
 use kernels::routing::GroupShape;
+use kernels::tensor::WeightKind;
 use kernels::{Arena, Backend as _, Page};
 use plan::ids::RankId;
 use plan::map::{ExpertMap, MapShape};
@@ -50,7 +51,7 @@ fn made(checkpoint: &Checkpoint, part: RankPart, cache: CacheSize) -> u64 {
     let dense = checkpoint.sizes().dense;
     let pages: Vec<_> = dense.into_iter().chain([expert_shape(checkpoint)]).collect();
     let Attention::Grouped(Grouped { heads, .. }) = config.attention;
-    let cache = CacheShape { heads, blocks: cache.blocks, block_tokens: cache.block_tokens };
+    let cache = CacheShape { heads, blocks: cache.blocks, block_tokens: cache.block_tokens, kind: WeightKind::F32 };
     let of_threads = part.threads as u64 * Watched::scratch_bytes(cache, &pages, vocabulary);
     backend.bytes.load(Ordering::Relaxed) + of_step + of_threads
 }

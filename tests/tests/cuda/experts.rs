@@ -9,8 +9,8 @@ use kernels::routing::{Copies, GroupShape, LayerRouting, Slot};
 use kernels::{Backend, PageId, Queue};
 
 use crate::steps::{
-    Case, HIDDEN, INTERMEDIATE, Numbers, Steps, TOKENS, Weights, close, compared, gpu, networks, pages, same_bits,
-    tokens,
+    CLOSE, Case, HIDDEN, INTERMEDIATE, Numbers, Steps, TOKENS, Weights, close, compared, gpu, networks, pages,
+    same_bits, tokens,
 };
 
 fn fed_forward<B: Backend>(
@@ -33,8 +33,7 @@ fn a_network_is_right_for_any_number_of_rows() -> Result<()> {
         for rows in [0, 1, 16, 70] {
             let network = networks(&mut numbers, 1, kind).remove(0);
             let (x, before) = (numbers.vec(rows * HIDDEN), numbers.vec(rows * HIDDEN));
-            let tolerance = network[0].tolerance();
-            compared!(&gpu, "network", tolerance, fed_forward(&network, &x, &before));
+            compared!(&gpu, "network", CLOSE, fed_forward(&network, &x, &before));
         }
     }
     Ok(())
@@ -100,8 +99,7 @@ fn experts_are_right_in_groups_of_any_size_and_a_move_changes_no_bit() -> Result
             let (expected, pairs) = through_experts(&cpu, &held, layer((0..17).collect()), data)?;
             let (found, counted) = through_experts(&gpu, &held, layer((0..17).collect()), data)?;
             ensure!(pairs == counted, "{counted:?} pairs instead of {pairs:?}");
-            let tolerance = held[0][0].tolerance();
-            close("experts", &expected, &found, tolerance)?;
+            close("experts", &expected, &found, CLOSE)?;
             // Expert 3 moves to page 17, and expert 0 is computed by its copy's page everywhere.
             let moved = [16, 1, 2, 17].into_iter().chain(4..17).collect();
             let (again, _) = through_experts(&gpu, &held, layer(moved), data)?;

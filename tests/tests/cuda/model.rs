@@ -42,11 +42,9 @@ const STEP_TOKENS: usize = 96;
 /// Best tokens that are compared beside the chosen one.
 const COMPARED: u32 = 8;
 
-/// How far logits of bfloat16 weights are from the reference's, which multiplies in f32: each product rounds what it multiplies.
-const ROUNDED: f32 = 5e-2;
-
-/// The same where rounding has a router choose another of two experts that it likes about equally: the one is as right as the other.
-const TURNED: f32 = 0.5;
+/// How far logits are from the reference's, of one or of the logit where that is more: an order of additions, and what is left of
+/// activations that are kept in two terms of bfloat16.
+const CLOSE: f32 = 1e-3;
 
 /// A test by its name.
 pub type Test = (&'static str, fn() -> Result<()>);
@@ -230,12 +228,12 @@ pub fn part(sequence: usize, place: usize, tokens: &[u32], first: usize, is_last
 }
 
 /// Logits within `tolerance` of the reference's, of one or of the logit where that is more; and the best token its best wherever
-/// that is ahead by 0.05. At so many positions a router's choice may have turned.
-fn check((folder, oracle): (&Path, &Path), names: &[&str], tolerance: f32, turned: usize) -> Result<()> {
+/// that is ahead by 0.05.
+fn check((folder, oracle): (&Path, &Path), names: &[&str], tolerance: f32) -> Result<()> {
     let (_, mut member) = alone(folder)?;
     let wanted = |prompt: &&Prompt| names.contains(&prompt.name.as_str());
     let prompts = prompts(oracle)?;
-    let (mut compared, mut beyond) = (0, 0);
+    let (mut compared, mut most) = (0, 0.0_f32);
     for prompt in prompts.iter().filter(wanted) {
         let batch = [part(0, 0, &prompt.ids, 0, false)];
         let Member { model, workspace, exchange, .. } = &mut member;
@@ -245,9 +243,8 @@ fn check((folder, oracle): (&Path, &Path), names: &[&str], tolerance: f32, turne
         for (expected, found) in prompt.logits.chunks(vocabulary).zip(found.chunks(vocabulary)) {
             let difference = |(a, b): (&f32, &f32)| (a - b).abs() / a.abs().max(1.0);
             let worst = expected.iter().zip(found).map(difference).fold(0.0, f32::max);
-            beyond += usize::from(worst > tolerance);
-            let most = if beyond > turned { tolerance } else { TURNED };
-            ensure!(worst <= most, "{}, {}: logits differ by {worst}", folder.display(), prompt.name);
+            most = most.max(worst);
+            ensure!(worst <= tolerance, "{}, {}: logits differ by {worst}", folder.display(), prompt.name);
             let best = |logits: &[f32]| (0..vocabulary).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
             let (first, ours) = (best(expected).context("a vocabulary")?, best(found).context("a vocabulary")?);
             let rest = expected.iter().enumerate().filter(|(token, _)| *token != first).map(|(_, logit)| *logit);
@@ -257,20 +254,21 @@ fn check((folder, oracle): (&Path, &Path), names: &[&str], tolerance: f32, turne
         }
     }
     ensure!(compared > 0, "nothing was compared");
+    println!("{}: {compared} rows of logits within {most:e}", folder.display());
     Ok(())
 }
 
 fn small_models_of_every_kind_have_the_references_logits() -> Result<()> {
     for (name, tolerance) in [
-        ("base", ROUNDED),
-        ("attention_bias", ROUNDED),
-        ("dense_layers", ROUNDED),
-        ("sharded_v5", ROUNDED),
+        ("base", CLOSE),
+        ("attention_bias", CLOSE),
+        ("dense_layers", CLOSE),
+        ("sharded_v5", CLOSE),
         ("norm_topk_false_f16", 1e-4),
         ("tied_f32", 1e-4),
     ] {
         let names = ["trace", "scripture", "chat_capital", "chat_sum"];
-        check((&variant(name), &variant(name)), &names, tolerance, 0)?;
+        check((&variant(name), &variant(name)), &names, tolerance)?;
     }
     Ok(())
 }
@@ -278,7 +276,7 @@ fn small_models_of_every_kind_have_the_references_logits() -> Result<()> {
 fn the_trained_model_has_the_references_logits() -> Result<()> {
     let root = workspace::root();
     let (model, oracle) = (root.join("examples/models/tiny-moe"), root.join("tests/models/tiny-moe-oracle"));
-    check((&model, &oracle), &["trace", "scripture", "one_token"], ROUNDED, 1)
+    check((&model, &oracle), &["trace", "scripture", "one_token"], CLOSE)
 }
 
 /// A random placement.

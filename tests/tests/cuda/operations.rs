@@ -4,7 +4,7 @@ use anyhow::Result;
 use kernels::backend::Write;
 use kernels::{Backend, Queue, StepArea};
 
-use crate::steps::{Case, EPSILON, HIDDEN, Numbers, Steps, Weights, compared, gpu, same_bits, tokens};
+use crate::steps::{CLOSE, Case, EPSILON, HIDDEN, Numbers, Steps, Weights, compared, gpu, same_bits, tokens};
 
 fn embedded<B: Backend>(steps: &mut Steps<B>, weights: &Weights, ids: &[u32]) -> Result<Vec<f32>> {
     let mut area = StepArea::default();
@@ -63,9 +63,8 @@ fn a_product_is_right_for_every_kind_shape_and_number_of_rows() -> Result<()> {
         for weights in Weights::all(&numbers.vec(rows * columns)) {
             for tokens in [0, 1, 15, 16, 17, 63, 64, 65] {
                 let (x, before, bias) = (numbers.vec(tokens * columns), numbers.vec(tokens * rows), numbers.vec(rows));
-                // Rounded products of so many terms.
                 let tolerance = match weights {
-                    Weights::Bf16(_) => weights.tolerance() * (columns as f32 / 32.0).max(1.0).sqrt(),
+                    Weights::Bf16(_) => CLOSE,
                     Weights::F16(_) | Weights::F32(_) => 0.0,
                 };
                 let what = format!("{tokens} tokens, {rows} by {columns}, {:?}", weights.kind());

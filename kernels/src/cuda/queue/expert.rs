@@ -81,7 +81,7 @@ impl CudaQueue {
             ..groups
         };
         let operand = routing.linked.map_or_else(|| self.operand(x, shape.kind, shape.hidden), |linked| linked.rows);
-        // What the host knows of how many rows there are decides the shape of the work, and no bit.
+        // What the host knows of how many rows there are decides the height of tiles, and no bit.
         let expected = if routing.linked.is_some() { routing.chosen().max(1) } else { rows.most as usize };
         let first = ProductParameters { list: tables.rows, x: operand, out: routing.between(), ..of(gated(pages)) };
         self.product(GATED, shape.kind, expected, &first);

@@ -60,12 +60,12 @@ impl CudaQueue {
         let first_row = start / width;
         let place = x.address() + (start * size_of::<f32>()) as u64;
         self.bring(place, values);
-        let has_rounded = self.rounded.get() == x.address();
+        let has_terms = self.split.get() == x.address();
         let parameters = ArriveParameters {
             values: place,
             pairs: routing.arrive(pairs),
             x: x.address(),
-            rounded: if has_rounded { self.scratch().rounded.address() } else { 0 },
+            terms: if has_terms { self.scratch().terms.address() } else { 0 },
             routing: routing.tables(),
             error: self.error.get(),
             width: width as u32,

@@ -4,9 +4,10 @@ use super::super::batch::Batch;
 use super::super::buffer::Buffer;
 use super::super::cache::Cache;
 use super::super::parameters::{
-    ATTEND_F32, Address, AttendParameters, EMBED, EmbedParameters, GATED_BF16, GATED_BF16_TALL, GATED_F32, Kernel,
-    MERGE, NormParameters, PRODUCT_BF16, PRODUCT_BF16_TALL, PRODUCT_F32, ProductParameters, RMS_NORM, ROTATE,
-    ROUND_ROWS, RotateParameters, RoundParameters, Rows, STORE, StoreParameters, product_shared,
+    ATTEND_BF16, ATTEND_BF16_WIDE, ATTEND_F32, Address, AttendParameters, EMBED, EmbedParameters, GATED_BF16,
+    GATED_BF16_TALL, GATED_F32, Kernel, MERGE, MOST_PADDED, MOST_TERMS, NormParameters, PRODUCT_BF16,
+    PRODUCT_BF16_NARROW, PRODUCT_BF16_TALL, PRODUCT_F32, ProductParameters, RMS_NORM, ROTATE, RotateParameters, Rows,
+    SPLIT_ROWS, STORE, SplitParameters, StoreParameters, attend_shared, product_shared,
 };
 use super::super::weights::{Matrix, kind_word};
 use super::super::{Cuda, Pages};
@@ -16,35 +17,44 @@ use crate::backend::Write;
 use crate::queue::Rotation;
 use crate::tensor::WeightKind;
 
-/// Outputs of a tile of a product, and rows of a low and of a tall one. Both give the same bits.
+/// Outputs of a tile of a product and of one that is narrow, and rows of a low and of a tall one. All give the same bits.
 const TILE_OUTPUTS: usize = 128;
+const NARROW_OUTPUTS: usize = 32;
 const TILE_ROWS: [usize; 2] = [16, 64];
 
 /// Kernels of a product, or of the first half of a feed-forward network.
 #[derive(Clone, Copy)]
 pub(super) struct Products {
     bf16: [&'static Kernel; 2],
+    narrow: Option<&'static Kernel>,
     f32: &'static Kernel,
 }
 
 /// Rows to rows.
-pub(super) const PRODUCT: Products = Products { bf16: [&PRODUCT_BF16, &PRODUCT_BF16_TALL], f32: &PRODUCT_F32 };
+pub(super) const PRODUCT: Products =
+    Products { bf16: [&PRODUCT_BF16, &PRODUCT_BF16_TALL], narrow: Some(&PRODUCT_BF16_NARROW), f32: &PRODUCT_F32 };
 /// Rows to what is between the layers of a network.
-pub(super) const GATED: Products = Products { bf16: [&GATED_BF16, &GATED_BF16_TALL], f32: &GATED_F32 };
+pub(super) const GATED: Products = Products { bf16: [&GATED_BF16, &GATED_BF16_TALL], narrow: None, f32: &GATED_F32 };
 
 impl CudaQueue {
-    /// Puts a product on the queue whose groups have so many rows together.
+    /// Puts a product on the queue whose groups have about so many rows together.
     pub(super) fn product(&self, products: Products, kind: WeightKind, rows: usize, parameters: &ProductParameters) {
-        let groups = parameters.groups as usize;
-        let is_tall = rows > groups * TILE_ROWS[1] / 2;
-        let kernel = match kind {
-            WeightKind::Bf16 => products.bf16[usize::from(is_tall)],
-            WeightKind::F32 => products.f32,
-        };
+        let most = parameters.rows.most as usize;
+        let (groups, n) = (parameters.groups as usize, parameters.n as usize);
+        let shared = |kernel: &Kernel| product_shared(kernel, groups, MOST_TERMS);
+        // Some chips have too little shared memory for tall tiles of two terms and many groups.
+        let has_room = shared(products.bf16[1]) <= self.device.context.shared as usize;
+        let is_tall = rows > groups * TILE_ROWS[1] / 2 && has_room;
         // Groups end within tiles.
-        let tiles = rows / TILE_ROWS[usize::from(is_tall)] + groups.min(rows);
-        let work = tiles * (parameters.n as usize).div_ceil(TILE_OUTPUTS);
-        self.launch_with(kernel, work, product_shared(kernel, groups), parameters);
+        let tiles = most / TILE_ROWS[usize::from(is_tall)] + groups.min(most);
+        let is_little = !is_tall && tiles * n.div_ceil(TILE_OUTPUTS) < self.device.context.multiprocessors as usize;
+        let (kernel, outputs) = match (kind, products.narrow.filter(|_| is_little)) {
+            (WeightKind::F32, _) => (products.f32, TILE_OUTPUTS),
+            (WeightKind::Bf16, Some(narrow)) => (narrow, NARROW_OUTPUTS),
+            (WeightKind::Bf16, None) => (products.bf16[usize::from(is_tall)], TILE_OUTPUTS),
+        };
+        let parameters = ProductParameters { terms: MOST_TERMS as u32, ..*parameters };
+        self.launch_with(kernel, tiles * n.div_ceil(outputs), shared(kernel), &parameters);
     }
 
     /// Rows as products by weights of this kind read them.
@@ -56,23 +66,23 @@ impl CudaQueue {
             return x.address();
         }
         let scratch = self.scratch();
-        let to = scratch.rounded.address();
-        if self.rounded.get() != x.address() {
-            assert!(x.len() <= scratch.rounded_elements, "{} elements to round", x.len());
+        let to = scratch.terms.address();
+        if self.split.get() != x.address() {
+            assert!(x.len() <= scratch.terms_elements, "{} elements to split", x.len());
             // Rows that arrived are not among those that the device counts.
             let rows = Rows { count: 0, first: 0, most: (x.len() / width) as u32 };
-            let parameters = RoundParameters { rows, x: x.address(), rounded: to, width: width as u32, unused: 0 };
-            self.launch(&ROUND_ROWS, x.len().div_ceil(4 * 256), &parameters);
-            self.rounded.set(x.address());
+            let parameters = SplitParameters { rows, x: x.address(), terms: to, width: width as u32, unused: 0 };
+            self.launch(&SPLIT_ROWS, x.len().div_ceil(4 * 256), &parameters);
+            self.split.set(x.address());
         }
         to
     }
 
-    /// Where rows of a buffer are rounded to as they are written; nowhere if there is no room.
-    fn rounding(&self, out: &Buffer<f32>) -> Address {
-        let room = self.scratch.borrow().upgrade().filter(|scratch| out.len() <= scratch.rounded_elements);
-        let to = room.map_or(0, |scratch| scratch.rounded.address());
-        self.rounded.set(if to == 0 { self.rounded.get() } else { out.address() });
+    /// Where the terms of a buffer go as it is written; nowhere if there is no room.
+    fn splitting(&self, out: &Buffer<f32>) -> Address {
+        let room = self.scratch.borrow().upgrade().filter(|scratch| out.len() <= scratch.terms_elements);
+        let to = room.map_or(0, |scratch| scratch.terms.address());
+        self.split.set(if to == 0 { self.split.get() } else { out.address() });
         to
     }
 
@@ -102,7 +112,7 @@ impl CudaQueue {
             x: x.address(),
             weight: weight.address(),
             out: out.address(),
-            rounded: self.rounding(out),
+            terms: self.splitting(out),
             width: width as u32,
             epsilon,
         };
@@ -132,6 +142,8 @@ impl CudaQueue {
             n: weights.rows as u32,
             k: weights.columns as u32,
             add: u32::from(write == Write::Add),
+            terms: 0,
+            unused: 0,
         };
         self.product(PRODUCT, weights.kind, rows.most as usize, &parameters);
     }
@@ -182,12 +194,27 @@ impl CudaQueue {
             blocks: batch.list(batch.layout().blocks),
             partials: self.scratch().partials.address(),
             out: out.address(),
-            rounded: self.rounding(out),
+            terms: self.splitting(out),
             error: batch.error(),
         };
         let work = batch.attention() * cache.heads().key_value;
-        self.launch(&ATTEND_F32, work, &parameters);
+        let (kernel, shared) = self.attention(cache);
+        self.launch_with(kernel, work, shared, &parameters);
         self.launch(&MERGE, batch.tokens() * cache.heads().query, &parameters);
+    }
+
+    /// The kernel that attends over a cache, and its shared memory: on tensor cores where keys and values are bfloat16, the heads
+    /// not too wide and the chip's shared memory not too small.
+    fn attention(&self, cache: &Cache) -> (&'static Kernel, usize) {
+        let dimension = cache.heads().dimension;
+        let shared = attend_shared(dimension);
+        match cache.kind() {
+            WeightKind::F32 => (&ATTEND_F32, 0),
+            WeightKind::Bf16 if dimension <= MOST_PADDED && shared <= self.device.context.shared as usize => {
+                (&ATTEND_BF16, shared)
+            }
+            WeightKind::Bf16 => (&ATTEND_BF16_WIDE, 0),
+        }
     }
 
     /// A feed-forward network that every row goes through.

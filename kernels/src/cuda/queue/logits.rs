@@ -36,6 +36,7 @@ impl CudaQueue {
             asked: batch.list(batch.layout().asked),
             parts: scratch.parts.address(),
             weights: scratch.weights.address(),
+            bins: scratch.bins.address(),
             sampled: batch.sampled(),
             best: batch.best(),
             vocabulary: vocabulary as u32,

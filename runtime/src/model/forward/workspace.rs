@@ -129,6 +129,7 @@ fn limits(config: &Config, group: GroupShape, cache: CacheSize) -> StepLimits {
     StepLimits {
         tokens: group.tokens,
         blocks: cache.blocks,
+        block_tokens: cache.block_tokens,
         logit_rows: LOGIT_ROWS.min(group.tokens),
         vocabulary: config.vocabulary,
         hidden: config.hidden,
