@@ -140,7 +140,7 @@ impl Backend for Cpu {
     }
 
     fn slots(&self, group: GroupShape, layers: Vec<LayerRouting>) -> Result<Slots, DeviceError> {
-        Ok(Slots::new(group, layers))
+        Slots::new(group, layers)
     }
 
     fn routing(&self, group: GroupShape, _: PageShape) -> Result<Routing, DeviceError> {

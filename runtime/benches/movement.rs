@@ -155,7 +155,7 @@ fn commit() -> Value {
     for round in 0..20_u64 {
         // Each rank gets everything that the rank after it holds.
         let works: Vec<Transaction> = map.layers().map(|layer| rotation(&map, layer)).collect();
-        let commits = works.iter().zip(round * 100 + 1..).map(|(work, number)| Commit {
+        let commits = works.iter().zip(round * works.len() as u64 + 1..).map(|(work, number)| Commit {
             transaction: TransactionId(number),
             epoch: number,
             work: work.clone(),

@@ -9,7 +9,7 @@ mod slot_pairs;
 
 use std::borrow::Cow;
 
-use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
+use plan::ids::{ExpertId, LayerId, RankId};
 use plan::moves::Transaction;
 use plan::wire::{MapDocument, ModelIdentity};
 use serde::{Deserialize, Serialize};
@@ -405,9 +405,6 @@ impl PageHead {
         LENGTH + FINGERPRINT * chunks
     }
 }
-
-/// A slot of the group.
-pub type SlotAddress = (RankId, SlotIndex);
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -19,9 +19,9 @@ pub struct Slots {
 impl Slots {
     /// # Panics
     /// If there is not every layer in order.
-    pub(crate) fn new(group: GroupShape, layers: Vec<LayerRouting>) -> Self {
+    pub(crate) fn new(group: GroupShape, layers: Vec<LayerRouting>) -> Result<Self, DeviceError> {
         assert!(layers.iter().map(|layer| layer.layer).eq(0..group.layers), "every layer in order");
-        Self { layers, pairs: vec![0; group.layers * group.slots] }
+        Ok(Self { layers, pairs: listed(std::iter::repeat_n(0, group.layers * group.slots))? })
     }
 
     /// What those of a group take, with so many experts in each layer.

@@ -129,17 +129,20 @@ impl Routing {
     /// `pages` are the new pages of exactly those slots.
     ///
     /// # Errors
-    /// If a change does not fit the map in force, a page is missing or too many, or an expert would have no slot or
-    /// two on one rank. Nothing is changed then.
+    /// If its epoch is not the next one, a change does not fit the map in force, a page is missing or too many, or an expert would
+    /// have no slot or two on one rank. Nothing is changed then.
     pub fn commit(&mut self, commit: &Commit, pages: &[(SlotIndex, PageId)]) -> Result<LayerRouting, CommitError> {
-        let layer = commit.work.layer;
+        let (layer, next) = (commit.work.layer, self.epoch + 1);
+        if commit.epoch != next {
+            return Err(CommitError::Epoch { layer, next, found: commit.epoch });
+        }
         let mine = commit.work.changes.iter().filter(|change| change.rank == self.rank);
         let expected = mine.clone().count();
         if expected != pages.len() || !mine.clone().all(|change| pages.iter().any(|(slot, _)| *slot == change.slot)) {
             return Err(CommitError::Pages { layer, expected, found: pages.len() });
         }
         self.map.apply_in_place(&commit.work)?;
-        self.epoch = commit.epoch;
+        self.epoch = next;
         let first = self.slots(layer).start;
         for (slot, page) in pages {
             self.pages[first + slot.index()] = *page;
@@ -154,6 +157,16 @@ pub enum CommitError {
     /// It does not fit the map in force.
     #[error("the commit does not fit the map in force")]
     Map(#[from] MoveError),
+    /// One before it was lost, or it came twice.
+    #[error("{layer}: the commit is of epoch {found}, and the map in force is followed by epoch {next}")]
+    Epoch {
+        /// The MoE layer that it is about.
+        layer: LayerId,
+        /// Epoch of the next commit.
+        next: u64,
+        /// Epoch that it has.
+        found: u64,
+    },
     /// The pages given are not those of the slots changed.
     #[error("{layer}: the commit changes {} of this rank, pages staged for it: {found}", counted(*expected, "slot"))]
     Pages {

@@ -4,6 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::fmt::Debug;
 use std::hash::BuildHasher;
 
+use plan::ids::SlotIndex;
 use plan::map::{ExpertMap, MapShape};
 use plan::moves::SlotChange;
 use rand::rngs::StdRng;

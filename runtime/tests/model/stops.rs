@@ -104,7 +104,7 @@ impl Rank {
         for (slot, page) in received {
             self.pages[start + slot.index()] = page;
         }
-        let (transaction, epoch) = (TransactionId(step as u64), step as u64);
+        let (transaction, epoch) = (TransactionId(step as u64), self.routing.epoch() + 1);
         let work = Transaction { layer, changes, shares: Vec::new() };
         self.routing.commit(&Commit { transaction, epoch, work }, &numbers).unwrap()
     }

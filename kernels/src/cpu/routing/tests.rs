@@ -19,7 +19,7 @@ fn what_a_group_takes_is_what_its_lists_have_room_for() {
             },
             pages: vec![PageId(0); slots],
         };
-        let Slots { layers, pairs } = &Slots::new(group, (0..3).map(layer).collect());
+        let Slots { layers, pairs } = &Slots::new(group, (0..3).map(layer).collect()).unwrap();
         let mut held = room(layers) + room(pairs);
         for LayerRouting { layer: _, copies: Copies { starts, slots, bounds }, pages } in layers {
             held += room(starts) + room(slots) + room(bounds) + room(pages);

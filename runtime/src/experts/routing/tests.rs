@@ -122,7 +122,11 @@ fn a_commit_swaps_this_ranks_pages_and_the_routing_of_its_layer_only() {
 fn a_commit_that_does_not_fit_is_refused_and_changes_nothing() {
     let mut nowhere = commit(&[]);
     nowhere.work.layer = LayerId(2);
+    let [mut twice, mut after_a_lost_one] = [(); 2].map(|()| commit(&[change(1, 2, 0, 2)]));
+    (twice.epoch, after_a_lost_one.epoch) = (1, 3);
     let cases = [
+        (twice, 1, "layer 1: the commit is of epoch 1, and the map in force is followed by epoch 2"),
+        (after_a_lost_one, 1, "layer 1: the commit is of epoch 3, and the map in force is followed by epoch 2"),
         (commit(&[change(1, 2, 5, 2)]), 1, "layer 1: rank 1, slot 2 holds expert 0, not expert 5"),
         (commit(&[change(1, 9, 0, 2)]), 1, "layer 1: rank 1, slot 9 does not exist"),
         (commit(&[change(0, 3, 3, 0)]), 0, "layer 1, rank 0: expert 0 is there twice"),
@@ -173,7 +177,7 @@ fn a_commit_of_32_slots_costs_a_step_less_than_50_microseconds() {
             })
             .collect();
         let work = Transaction { layer: LayerId(0), changes, shares: Vec::new() };
-        let work = Commit { transaction: TransactionId(round), epoch: round, work };
+        let work = Commit { transaction: TransactionId(round), epoch: round + 1, work };
         let staged: Vec<_> = (0..32).map(|slot| (SlotIndex(slot), pages[slot as usize])).collect();
         let start = Instant::now();
         table.commit(&work, &staged).unwrap();
