@@ -129,6 +129,9 @@ pub struct StepArea {
     pub asked: Vec<Asked>,
     /// Layers whose routing changes before the step.
     pub changes: Vec<LayerRouting>,
+    /// Tokens that operations are prepared for, where they are to be the same in steps that are not: at least as many as there are, and as
+    /// much as is asked. No result depends on it.
+    pub bucket: Option<usize>,
 }
 
 impl StepArea {
@@ -146,18 +149,26 @@ impl StepArea {
             blocks: list(blocks)?,
             asked: list(tokens)?,
             changes: Vec::new(),
+            bucket: None,
         })
     }
 
     /// Empties it and keeps its memory.
     pub fn clear(&mut self) {
-        let Self { ids, positions, sequences, spans, blocks, asked, changes } = self;
+        let Self { ids, positions, sequences, spans, blocks, asked, changes, bucket } = self;
         for list in [ids, positions, sequences, blocks] {
             list.clear();
         }
         spans.clear();
         asked.clear();
         changes.clear();
+        *bucket = None;
+    }
+
+    /// Rows that operations are prepared to be asked of.
+    #[must_use]
+    pub fn most_asked(&self) -> usize {
+        self.bucket.unwrap_or(self.asked.len())
     }
 
     /// Adds a sequence's next tokens, which become the next rows. `blocks` are those of the sequence from position 0 on.

@@ -15,6 +15,7 @@ mod context;
 mod driver;
 mod error;
 mod failure;
+mod graph;
 mod link;
 pub mod measure;
 mod memory;
@@ -63,6 +64,8 @@ pub struct Cuda {
     shared: Arc<Shared>,
     /// Of fingerprints.
     seed: u64,
+    /// Whether steps that are alike are captured.
+    captures: bool,
 }
 
 /// What queues and pages use, of all threads.
@@ -86,13 +89,19 @@ impl Cuda {
         let events = Events::new(&context);
         let transfers = Transfers::new(&context, &events).map_err(|error| CudaError::not_given(device, &error))?;
         let shared = Shared { kernels, transfers, events, context };
-        Ok(Self { shared: Arc::new(shared), seed: 0 })
+        Ok(Self { shared: Arc::new(shared), seed: 0, captures: true })
     }
 
     /// The same with fingerprints under another seed: who does not know it can prepare no pages that have the same one.
     #[must_use]
     pub fn with_fingerprint_seed(self, seed: u64) -> Self {
         Self { seed, ..self }
+    }
+
+    /// The same whose queues launch every operation of every step, and no graphs.
+    #[must_use]
+    pub fn without_graphs(self) -> Self {
+        Self { captures: false, ..self }
     }
 }
 
@@ -149,7 +158,7 @@ impl Backend for Cuda {
     }
 
     fn queue(&self) -> Result<CudaQueue, DeviceError> {
-        CudaQueue::new(&self.shared)
+        CudaQueue::new(&self.shared, self.captures)
     }
 
     fn buffer<T: Pod + Send + Sync>(&self, capacity: usize) -> Result<Buffer<T>, DeviceError> {

@@ -78,6 +78,11 @@ pub struct Lost {
 
 /// A rank's end of a link: what it puts on the rank's queue waits for the other ranks' devices there.
 pub trait Link<B: Backend>: Send {
+    /// Whether what it puts on a queue is operations of this rank's device alone, the same in every step, so that they can be repeated.
+    fn is_repeatable(&self) -> bool {
+        false
+    }
+
     /// A step begins.
     fn begin(&self);
 

@@ -17,9 +17,27 @@ use crate::times::Activity;
 
 /// Operations in order.
 pub trait Queue<B: Backend> {
-    /// Brings a step to the device: its batch, and the routing of the layers where that changes. Counts pairs from zero.
+    /// Puts a step where the device gets it from: its batch, and the routing of the layers where that changes.
     fn upload(&self, area: &StepArea, batch: &mut B::Batch, slots: &mut B::Slots);
-    /// The one wait of a step: what it left for the host.
+    /// The first operation of a step: takes what was uploaded, and counts pairs from zero.
+    fn begin(&self, batch: &mut B::Batch, slots: &mut B::Slots);
+    /// The last operation of a step: leaves what it gave for the host.
+    fn finish(&self, batch: &mut B::Batch, slots: &mut B::Slots);
+    /// Does `work`, which puts all of a step on the queue, from [`Self::begin`] to [`Self::finish`], that was uploaded with a bucket: the
+    /// same operations with the same memory whenever it has this key, whatever the step is. What was put there once a device
+    /// may keep in the batch that `batch` finds, and put there again without asking `work`; buffers then say nothing of their rows until
+    /// they are written again. Gives why it does not, the first time that it finds that it cannot.
+    ///
+    /// # Errors
+    /// What `work` says.
+    fn repeat<S, E>(
+        &self,
+        key: usize,
+        state: &mut S,
+        batch: impl Fn(&mut S) -> &mut B::Batch,
+        work: impl FnMut(&mut S) -> Result<(), E>,
+    ) -> Result<Option<DeviceError>, E>;
+    /// The one wait of a step that is finished: what it left for the host.
     ///
     /// # Errors
     /// If an operation failed since the last time; nothing of the step can be used then.

@@ -150,6 +150,7 @@ impl Layer {
         let Self { queue, area, batch, slots, routing, hidden, normed, .. } = self;
         let Self { projected, attended, logits, results, rows, cache, foreign, .. } = self;
         queue.upload(area, batch, slots);
+        queue.begin(batch, slots);
         queue.embed(&self.embedding, batch, hidden);
         queue.rms_norm(hidden, &self.norm, 1e-6, normed);
         queue.matmul(normed, &self.projection, Write::Replace, projected);
@@ -182,6 +183,7 @@ impl Layer {
         queue.gather(hidden, batch, asked.clone(), rows);
         queue.matmul(rows, &self.head, Write::Replace, logits);
         queue.sample(logits, asked, batch);
+        queue.finish(batch, slots);
         queue.mark();
         let collected = queue.collect(batch, slots).unwrap();
         assert!(collected.sampled.iter().all(|sampled| sampled.is_ordered));

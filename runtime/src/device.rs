@@ -31,6 +31,8 @@ pub struct DeviceOptions {
     pub fingerprint_seed: u64,
     /// Who opens it, counted among all: where a machine has several devices they are taken in turn.
     pub rank: usize,
+    /// Whether it is asked for every operation of every step, also where it could do steps that are alike at one word.
+    pub is_eager: bool,
 }
 
 /// What is done on a device, whichever it is.
@@ -84,13 +86,14 @@ impl Device {
     /// Does something on a device of this kind.
     pub fn with<W: OnDevice>(self, work: W) -> W::Done {
         match self {
-            Self::Cpu => work.on(|DeviceOptions { threads, fingerprint_seed, rank: _ }| {
+            Self::Cpu => work.on(|DeviceOptions { threads, fingerprint_seed, .. }| {
                 Ok(Cpu::new(threads).with_fingerprint_seed(fingerprint_seed))
             }),
             #[cfg(feature = "cuda")]
-            Self::Cuda => work.on(|DeviceOptions { threads: _, fingerprint_seed, rank }| {
+            Self::Cuda => work.on(|DeviceOptions { threads: _, fingerprint_seed, rank, is_eager }| {
                 let device = rank % cuda::devices()?.max(1);
-                Ok(Cuda::new(device)?.with_fingerprint_seed(fingerprint_seed))
+                let device = Cuda::new(device)?.with_fingerprint_seed(fingerprint_seed);
+                Ok(if is_eager { device.without_graphs() } else { device })
             }),
         }
     }
@@ -127,7 +130,7 @@ mod tests {
         type Done = String;
 
         fn on<B: Backend>(self, open: impl Fn(DeviceOptions) -> Result<B, DeviceError> + Sync) -> String {
-            open(DeviceOptions { threads: 1, fingerprint_seed: 7, rank: 3 }).unwrap().identity().kind
+            open(DeviceOptions { threads: 1, fingerprint_seed: 7, rank: 3, is_eager: false }).unwrap().identity().kind
         }
     }
 

@@ -215,7 +215,7 @@ impl Worker {
     }
 
     fn command(&self, coordinator: SocketAddr) -> Command {
-        let DeviceArguments { backend, exchange, threads, kv_blocks, block_tokens } = self.device;
+        let DeviceArguments { backend, exchange, threads, enforce_eager, kv_blocks, block_tokens } = self.device;
         let mut command = Command::new(&self.program);
         // The last word is this process's, which says in it why a rank cannot be kept running.
         command.env_remove(variable::TERMINATION_FILE);
@@ -243,6 +243,7 @@ impl Worker {
         ] {
             command.args(value.into_iter().flat_map(|value| [option.to_owned(), value]));
         }
+        command.args(enforce_eager.then_some("--enforce-eager"));
         command
     }
 }
@@ -256,8 +257,9 @@ mod tests {
 
     #[test]
     fn a_rank_that_cannot_be_kept_running_has_the_last_word() {
+        let (exchange, threads, kv_blocks, block_tokens) = (Asked::Auto, 1, Some(4), 16);
         let device =
-            DeviceArguments { backend: None, exchange: Asked::Auto, threads: 1, kv_blocks: Some(4), block_tokens: 16 };
+            DeviceArguments { backend: None, exchange, threads, enforce_eager: false, kv_blocks, block_tokens };
         let said = |program: &str| {
             let (program, secret) = (PathBuf::from(program), Secret::draw().unwrap());
             let (model, device) = (PathBuf::from("tiny"), device.clone());

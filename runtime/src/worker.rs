@@ -85,6 +85,8 @@ pub struct WorkerSettings {
     pub neighbours: Neighbours,
     /// Compute threads, where its device has threads.
     pub threads: usize,
+    /// Whether its device is asked for every operation of every step, see [`DeviceOptions::is_eager`](crate::device::DeviceOptions::is_eager).
+    pub is_eager: bool,
     /// Blocks of its KV cache; its share of what memory there is if there is none.
     pub kv_blocks: Option<usize>,
     /// Tokens of each; a multiple of [`kernels::backend::CACHE_TILE`].

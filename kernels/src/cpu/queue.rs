@@ -62,6 +62,20 @@ impl Queue<Cpu> for CpuQueue {
         slots.begin(&area.changes);
     }
 
+    fn begin(&self, _: &mut Batch, _: &mut Slots) {}
+
+    fn finish(&self, _: &mut Batch, _: &mut Slots) {}
+
+    fn repeat<S, E>(
+        &self,
+        _: usize,
+        state: &mut S,
+        _: impl Fn(&mut S) -> &mut Batch,
+        mut work: impl FnMut(&mut S) -> Result<(), E>,
+    ) -> Result<Option<DeviceError>, E> {
+        work(state).map(|()| None)
+    }
+
     fn collect<'a>(&self, batch: &'a Batch, slots: &'a Slots) -> Result<Collected<'a>, DeviceError> {
         if self.failed.swap(false, Ordering::Relaxed) {
             let reason = "a slot points at a page that is being written".to_owned();
@@ -206,7 +220,7 @@ impl Queue<Cpu> for CpuQueue {
     }
 
     fn gather(&self, x: &Buffer<f32>, batch: &Batch, asked: Range<usize>, out: &mut Buffer<f32>) {
-        let asked = &batch.area.asked[asked];
+        let asked = &batch.area.asked[batch.of_asked(asked)];
         let width = x.len() / batch.area.ids.len().max(1);
         out.set_len(asked.len() * width);
         for (asked, out) in asked.iter().zip(out.chunks_exact_mut(width)) {

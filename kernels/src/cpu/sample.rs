@@ -42,7 +42,7 @@ impl Batch {
     /// # Panics
     /// If it is larger than a step may be.
     pub(crate) fn begin(&mut self, area: &StepArea) {
-        let StepArea { ids, positions, sequences, spans, blocks, asked, changes: _ } = area;
+        let StepArea { ids, positions, sequences, spans, blocks, asked, changes: _, bucket: _ } = area;
         let StepLimits { tokens, blocks: most, .. } = self.limits;
         assert!(ids.len() <= tokens && asked.len() <= tokens && blocks.len() <= most, "a step within its limits");
         self.clock = Clock::new(Instant::now());
@@ -57,6 +57,12 @@ impl Batch {
         self.best.resize(asked.len() * MOST_BEST, Scored::default());
     }
 
+    /// Those of what operations are prepared to be asked that there are.
+    pub(crate) fn of_asked(&self, prepared: Range<usize>) -> Range<usize> {
+        let count = self.area.asked.len();
+        prepared.start.min(count)..prepared.end.min(count)
+    }
+
     pub(crate) fn sampled(&self) -> (&[Sampled], &[Scored]) {
         (&self.sampled, &self.best)
     }
@@ -66,6 +72,7 @@ impl Batch {
     /// # Panics
     /// If they are longer than a row may be.
     pub(crate) fn sample(&mut self, threads: &Threads, logits: &[f32], asked: Range<usize>) {
+        let asked = self.of_asked(asked);
         let (first, rows) = (asked.start, asked.len());
         if rows == 0 {
             return;

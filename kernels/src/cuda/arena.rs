@@ -41,7 +41,7 @@ pub struct Pages {
     range: Mutex<Range>,
     address: u64,
     /// Pages that there are.
-    count: AtomicU32,
+    count: Arc<AtomicU32>,
 }
 
 /// Addresses, and the memory behind the first of them.
@@ -98,7 +98,7 @@ impl Pages {
         check("reserve addresses for pages", asked)?;
         let context = Arc::clone(context);
         let range = Range { context, address, bytes, granularity, pieces: Vec::new(), mapped: 0 };
-        Ok(Self { shape, range: Mutex::new(range), address, count: AtomicU32::new(0) })
+        Ok(Self { shape, range: Mutex::new(range), address, count: Arc::default() })
     }
 
     /// What its pages hold.
@@ -124,6 +124,11 @@ impl Pages {
     /// Pages that there are.
     pub(super) fn count(&self) -> u32 {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// The same, as it is and will be.
+    pub(super) fn shared_count(&self) -> (Arc<AtomicU32>, u32) {
+        (Arc::clone(&self.count), self.count())
     }
 
     /// Where a page is.
@@ -194,6 +199,7 @@ impl Drop for Range {
     fn drop(&mut self) {
         // A device that says no more is of no more use to this process, which ends.
         let _ = self.context.finish();
+        self.context.freed();
         let mut address = self.address;
         for Piece { handle, bytes } in self.pieces.drain(..) {
             // SAFETY: these addresses were mapped to this piece, and all work that could use them has ended.

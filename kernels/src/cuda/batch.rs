@@ -8,6 +8,7 @@ use half::bf16;
 
 use super::clock::Clock;
 use super::context::Context;
+use super::graph::Graphs;
 use super::memory::{Allocation, Mapped};
 use super::parameters::{
     ASKED_DRAW, ASKED_SCORE, ASKED_SUM, Address, AttentionItem, MOST_TERMS, PART_TOKENS, Rows, SPLIT_KEYS, SamplePart,
@@ -29,6 +30,8 @@ const MOST_DIMENSION: usize = 256;
 /// What a step computes, and what it leaves for the host.
 #[derive(Debug)]
 pub struct Batch {
+    /// Of its steps that are alike.
+    pub(super) graphs: Graphs,
     limits: StepLimits,
     layout: StepLayout,
     change_words: usize,
@@ -46,8 +49,11 @@ pub struct Batch {
     scratch: Arc<Scratch>,
     /// Of what its operations are for.
     pub(super) clock: Clock,
+    /// Tokens that operations are prepared for.
     tokens: usize,
+    /// How much is asked, and how much operations are prepared for.
     asked: usize,
+    most_asked: usize,
     /// Items of attention at most.
     attention: usize,
     /// Whether the device may not have read the area yet.
@@ -133,6 +139,7 @@ impl Batch {
         let [copy, items, words, sampled, best] =
             Self::lists(&limits, bytes).map(|bytes| Allocation::new(context, bytes));
         Ok(Self {
+            graphs: Graphs::default(),
             layout,
             change_words,
             area: Mapped::new(context, bytes)?,
@@ -147,6 +154,7 @@ impl Batch {
             limits,
             tokens: 0,
             asked: 0,
+            most_asked: 0,
             attention: 0,
             is_under_way: Cell::new(false),
         })
@@ -189,12 +197,16 @@ impl Batch {
     ///
     /// # Panics
     /// If it is larger than a step may be.
-    pub(super) fn begin(&mut self, area: &StepArea, slots: &Slots) {
-        let StepArea { ids, positions, sequences, spans, blocks, asked, changes } = area;
+    pub(super) fn prepare(&mut self, area: &StepArea, slots: &Slots) {
+        let StepArea { ids, positions, sequences, spans, blocks, asked, changes, bucket } = area;
         let limits = &self.limits;
         assert!(
             ids.len() <= limits.tokens && asked.len() <= limits.tokens && blocks.len() <= limits.blocks,
             "a step within its limits"
+        );
+        assert!(
+            bucket.is_none_or(|most| ids.len().max(asked.len()) <= most && most <= limits.tokens),
+            "a step within its bucket"
         );
         assert!(changes.len() <= slots.group().layers, "each layer changes once at most");
         let words = |count: usize| count as u32;
@@ -209,8 +221,11 @@ impl Batch {
             unused_2: 0,
         };
         let spans: Vec<StepSpan> = spans.iter().map(step_span).collect();
-        let most = partials(limits);
-        self.attention = spans.iter().map(|span| items_of(span.tokens, span.position, most)).sum();
+        let partials = partials(limits);
+        self.attention = match bucket {
+            Some(most) => most + partials,
+            None => spans.iter().map(|span| items_of(span.tokens, span.position, partials)).sum(),
+        };
         let questions: Vec<StepAsked> = asked.iter().map(step_asked).collect();
         let at = |word: u32| word as usize * size_of::<u32>();
         let Self { area, layout, change_words, .. } = self;
@@ -224,7 +239,8 @@ impl Batch {
         for (index, change) in changes.iter().enumerate() {
             area.write(at(layout.changes) + index * *change_words * size_of::<u32>(), &slots.words_of(change));
         }
-        (self.tokens, self.asked) = (ids.len(), asked.len());
+        (self.tokens, self.asked) = (bucket.unwrap_or(ids.len()), asked.len());
+        self.most_asked = bucket.unwrap_or(asked.len());
         self.clock.restart();
         self.is_under_way.set(true);
     }
@@ -281,14 +297,14 @@ impl Batch {
         self.copy.address() + word as u64 * size_of::<u32>() as u64
     }
 
-    /// Tokens of the step.
+    /// Tokens of the step that operations are prepared for.
     pub(super) const fn tokens(&self) -> usize {
         self.tokens
     }
 
-    /// How much is asked.
-    pub(super) const fn asked(&self) -> usize {
-        self.asked
+    /// How much operations are prepared to be asked.
+    pub(super) const fn most_asked(&self) -> usize {
+        self.most_asked
     }
 
     /// Items of attention at most, each of all key heads.

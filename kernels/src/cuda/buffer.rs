@@ -47,6 +47,12 @@ impl<T> Buffer<T> {
         self.rows
     }
 
+    /// All of them, of this width, where the device counts them: those that came behind are not among those.
+    pub(super) const fn all_rows(&self, width: usize) -> Rows {
+        let most = (self.len / width) as u32;
+        if most == self.rows.most { self.rows } else { Rows { count: 0, first: 0, most } }
+    }
+
     /// Says that an operation writes it: as many rows of `width`.
     ///
     /// # Panics

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cudarc::driver::sys::{self, CUevent};
+use cudarc::driver::sys::{self, CUevent, CUevent_record_flags};
 
 use super::context::Context;
 use super::error::Version;
@@ -47,18 +47,36 @@ impl Clock {
         self.begun.clear();
     }
 
-    /// Marks where something else begins on a stream.
+    /// A step begins that puts these marks on the queue by itself.
+    pub fn replay(&mut self, activities: &[Activity]) {
+        self.begun.clear();
+        self.begun.extend_from_slice(activities);
+    }
+
+    /// What begins at each mark that the step has put on the queue.
+    pub fn activities(&self) -> &[Activity] {
+        &self.begun
+    }
+
+    /// Marks where something else begins on a stream, or in what is captured of it.
     ///
     /// # Panics
     /// If a step has more parts than its layers have.
-    pub fn mark(&mut self, activity: Activity, stream: &Stream) -> Result<(), Failure> {
+    pub fn mark(&mut self, activity: Activity, stream: &Stream, is_captured: bool) -> Result<(), Failure> {
         if self.marks.is_empty() {
             return Ok(());
         }
         let mark = self.marks.get(self.begun.len()).expect("a layer has no more parts than there are marks for");
         self.context.bind()?;
-        // SAFETY: the event lives as long as this, and is recorded by this alone.
-        check("mark a place on a stream", unsafe { sys::cuEventRecord(mark.handle(), stream.handle()) })?;
+        // One that is captured would otherwise only say what comes before what.
+        let how = if is_captured {
+            CUevent_record_flags::CU_EVENT_RECORD_EXTERNAL
+        } else {
+            CUevent_record_flags::CU_EVENT_RECORD_DEFAULT
+        };
+        // SAFETY: the event lives as long as this, and is recorded by this alone; what is captured is gone before this.
+        let marked = unsafe { sys::cuEventRecordWithFlags(mark.handle(), stream.handle(), how as u32) };
+        check("mark a place on a stream", marked)?;
         self.begun.push(activity);
         Ok(())
     }

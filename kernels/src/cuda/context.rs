@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cudarc::driver::sys::{self, CUcontext, CUdevice, CUdevice_attribute};
 
@@ -33,11 +34,13 @@ pub(super) struct Context {
     pub shared: u32,
     /// Bytes that all of its memory has.
     pub memory: u64,
+    /// How often something was given back whose address a graph may hold.
+    frees: AtomicU64,
 }
 
 // SAFETY: a context may be current in any number of threads at once, and the driver's functions may be called by all of them.
 unsafe impl Send for Context {}
-// SAFETY: as above; nothing of it changes once it is made.
+// SAFETY: as above; nothing of it changes once it is made but a counter.
 unsafe impl Sync for Context {}
 
 impl Context {
@@ -70,7 +73,19 @@ impl Context {
         // SAFETY: the pointer is to a local variable; the device is one of the driver's. It is released when this is dropped.
         let retained = check("open it", unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut handle, device) });
         retained.map_err(refused)?;
-        Ok(Arc::new(Self { number, device, handle, driver, name, unit, capability, multiprocessors, shared, memory }))
+        Ok(Arc::new(Self {
+            number,
+            device,
+            handle,
+            driver,
+            name,
+            unit,
+            capability,
+            multiprocessors,
+            shared,
+            memory,
+            frees: AtomicU64::new(0),
+        }))
     }
 
     /// Its number among those that the driver shows.
@@ -119,6 +134,16 @@ impl Context {
             Err(failure) if !failure.is_done() => Err(failure.into()),
             _ => Ok(()),
         }
+    }
+
+    /// How often something was given back that launches may use.
+    pub fn frees(&self) -> u64 {
+        self.frees.load(Ordering::Relaxed)
+    }
+
+    /// Says that something is given back that launches may use, such as memory: what was captured before is not launched again.
+    pub fn freed(&self) {
+        self.frees.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Bytes of memory that nobody uses now, and all.

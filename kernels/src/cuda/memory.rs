@@ -44,6 +44,7 @@ impl Drop for Allocation {
     fn drop(&mut self) {
         // A device that says no more is of no more use to this process, which ends.
         let _ = self.context.finish();
+        self.context.freed();
         // SAFETY: it was given by the driver, is freed once, and all work that could use it has ended.
         let _ = unsafe { sys::cuMemFree_v2(self.address) };
     }
@@ -169,6 +170,7 @@ impl Drop for Mapped {
     fn drop(&mut self) {
         // As of memory on the device.
         let _ = self.context.finish();
+        self.context.freed();
         // SAFETY: it was given by the driver, is freed once, and all work that could use it has ended.
         let _ = unsafe { sys::cuMemFreeHost(self.host()) };
     }

@@ -6,14 +6,17 @@ mod expert;
 mod host;
 mod layer;
 mod logits;
+mod repeat;
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytemuck::Pod;
 
+use self::repeat::Noted;
 use super::batch::{Batch, Scratch};
 use super::buffer::Buffer;
 use super::cache::Cache;
@@ -34,9 +37,17 @@ use crate::error::DeviceError;
 use crate::queue::{Arrived, Home, Leaving, Queue, Returning, Rotation};
 use crate::times::Activity;
 
+/// Of all queues of the process, so that what was captured for one is never taken for another's.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
 /// The stream of the thread that made it.
 #[derive(Debug)]
 pub struct CudaQueue {
+    number: u64,
+    /// Whether steps that are alike are captured.
+    captures: bool,
+    /// What is noted of a capture while it goes on.
+    capturing: RefCell<Option<Noted>>,
     device: Arc<Shared>,
     stream: Stream,
     /// For what the host brings and takes between operations.
@@ -52,10 +63,13 @@ pub struct CudaQueue {
 }
 
 impl CudaQueue {
-    pub(super) fn new(device: &Arc<Shared>) -> Result<Self, DeviceError> {
+    pub(super) fn new(device: &Arc<Shared>, captures: bool) -> Result<Self, DeviceError> {
         let stream = Stream::new(&device.context, Precedence::First)?;
         let stages = RefCell::new(Stages::new(&device.context, &device.events)?);
         Ok(Self {
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            captures,
+            capturing: RefCell::default(),
             device: Arc::clone(device),
             stream,
             stages,
@@ -144,10 +158,13 @@ impl Queue<Cuda> for CudaQueue {
         if batch.is_under_way() {
             self.keep(self.stream.finish());
         }
-        batch.begin(area, slots);
+        batch.prepare(area, slots);
         *self.scratch.borrow_mut() = Arc::downgrade(batch.scratch());
         self.split.set(0);
         self.error.set(batch.error());
+    }
+
+    fn begin(&self, batch: &mut Batch, slots: &mut Slots) {
         let limits = batch.limits();
         let parameters = BeginParameters {
             area: batch.area(),
@@ -165,7 +182,7 @@ impl Queue<Cuda> for CudaQueue {
         self.launch(&BEGIN, 1, &parameters);
     }
 
-    fn collect<'a>(&self, batch: &'a Batch, slots: &'a Slots) -> Result<Collected<'a>, DeviceError> {
+    fn finish(&self, batch: &mut Batch, slots: &mut Slots) {
         let ([sampled_out, best_out, error_out], (pairs_out, pairs)) = (batch.answers(), slots.pairs());
         let parameters = FinishParameters {
             asked: batch.asked_count(),
@@ -180,7 +197,10 @@ impl Queue<Cuda> for CudaQueue {
             pair_count: pairs as u32,
             unused: 0,
         };
-        self.launch(&FINISH, 1 + (batch.asked() + pairs / 32) / 64, &parameters);
+        self.launch(&FINISH, 1 + (batch.most_asked() + pairs / 32) / 64, &parameters);
+    }
+
+    fn collect<'a>(&self, batch: &'a Batch, slots: &'a Slots) -> Result<Collected<'a>, DeviceError> {
         let waited = self.device.events.record(&self.stream).and_then(|mark| mark.wait());
         self.keep(waited);
         batch.has_ended();
@@ -202,7 +222,17 @@ impl Queue<Cuda> for CudaQueue {
     }
 
     fn turn_to(&self, activity: Activity, batch: &mut Batch) {
-        self.keep(batch.clock.mark(activity, &self.stream));
+        self.keep(batch.clock.mark(activity, &self.stream, self.is_capturing()));
+    }
+
+    fn repeat<S, E>(
+        &self,
+        key: usize,
+        state: &mut S,
+        batch: impl Fn(&mut S) -> &mut Batch,
+        work: impl FnMut(&mut S) -> Result<(), E>,
+    ) -> Result<Option<DeviceError>, E> {
+        self.repeat_step(key, state, batch, work)
     }
 
     fn read<'a, T: Pod + Send + Sync>(&self, buffer: &'a Buffer<T>) -> Cow<'a, [T]> {

@@ -14,6 +14,12 @@ pub trait Exchange<B: Backend>: Send {
     /// Ranks of the group. Where there is one, nothing is exchanged.
     fn ranks(&self) -> usize;
 
+    /// Whether all of it is operations of the device, the same in every step: then steps may be put on the queue again without
+    /// asking it.
+    fn is_on_device(&self) -> bool {
+        false
+    }
+
     /// Gives every other rank the rows that its slots are to compute, and puts those of the other ranks behind this rank's own
     /// in `x`, their pairs behind its own in `routing`.
     ///

@@ -4,6 +4,7 @@
 //! A step is three moves, all in [`Model::step`]: it is brought to the device (`prepare`), the whole pass is put on the queue
 //! (`enqueue`), and what it gave is waited for (`collect`). Nothing in between is read by the host but what an exchange carries.
 
+mod bucket;
 mod cache;
 mod load;
 mod pass;
@@ -144,26 +145,29 @@ impl<B: Backend> Model<B> {
         &self.backend
     }
 
-    /// Brings a step over this rank's sequences to the device, with the routing of the layers where that changes. Every rank of
-    /// the group takes part in every step, with an empty batch if it has no sequence.
+    /// Puts a step over this rank's sequences where the device gets it from, with the routing of the layers where that changes. Every
+    /// rank of the group takes part in every step, with an empty batch if it has no sequence. `exchange` is the one that the step
+    /// will have.
     ///
     /// # Errors
     /// If the batch is larger than the workspace, or names tokens, positions or blocks that do not exist. Nothing has been done
     /// then.
     pub fn prepare(
         &self,
-        batch: &[SequenceStep],
-        changes: Vec<LayerRouting>,
+        (batch, changes): (&[SequenceStep], Vec<LayerRouting>),
         workspace: &mut Workspace<B>,
+        exchange: &dyn Exchange<B>,
     ) -> Result<(), ForwardError> {
         self.check(batch, workspace)?;
         workspace.fill(batch, changes);
+        let has_host = exchange.ranks() > 1 && !exchange.is_on_device();
+        workspace.area.bucket = if has_host { None } else { bucket::of(batch, workspace.limits.tokens) };
         sampling::ask(batch, &mut workspace.area.asked);
         workspace.upload(&self.queue);
         Ok(())
     }
 
-    /// Puts the pass of a prepared step on the queue.
+    /// Puts a prepared step on the queue: as it was put there before, where it is like others.
     ///
     /// # Errors
     /// If an exchange fails.
@@ -172,8 +176,20 @@ impl<B: Backend> Model<B> {
         workspace: &mut Workspace<B>,
         exchange: &mut dyn Exchange<B>,
     ) -> Result<(), ForwardError> {
+        let Some(tokens) = workspace.area.bucket else { return self.pass(workspace, exchange) };
+        let again = |workspace: &mut Workspace<B>| self.pass(workspace, exchange);
+        let refused = self.queue.repeat(tokens, workspace, |workspace| &mut workspace.batch, again)?;
+        if let Some(error) = refused {
+            tracing::warn!(tokens, %error, "steps of so many sequences are asked of the device operation by operation");
+        }
+        Ok(())
+    }
+
+    fn pass(&self, workspace: &mut Workspace<B>, exchange: &mut dyn Exchange<B>) -> Result<(), ForwardError> {
+        workspace.begin(&self.queue);
         self.layers(workspace, exchange)?;
         self.logits(workspace, Queue::sample);
+        workspace.finish(&self.queue);
         Ok(())
     }
 
@@ -203,7 +219,7 @@ impl<B: Backend> Model<B> {
         exchange: &mut dyn Exchange<B>,
         enqueued: impl FnOnce(B::Mark),
     ) -> Result<(StepOutcome, StepTimes), ForwardError> {
-        self.prepare(batch, changes, workspace)?;
+        self.prepare((batch, changes), workspace, exchange)?;
         exchange.begin();
         self.enqueue(workspace, exchange)?;
         enqueued(self.queue.mark());
@@ -228,14 +244,16 @@ impl<B: Backend> Model<B> {
         let rows = workspace.area.ids.len();
         workspace.area.asked.extend((0..rows as u32).map(Asked::nothing));
         workspace.upload(&self.queue);
+        workspace.begin(&self.queue);
         self.layers(workspace, exchange)?;
         let mut all = Vec::with_capacity(rows * self.config.vocabulary);
         self.logits(workspace, |queue, logits, _, _| all.extend_from_slice(&queue.read(logits)));
+        workspace.finish(&self.queue);
         Ok((all, self.queue.collect(&workspace.batch, &workspace.slots)?.pairs.into_owned()))
     }
 
     /// Leaves the last layer's output of every token in `workspace.hidden`.
-    fn layers(&mut self, workspace: &mut Workspace<B>, exchange: &mut dyn Exchange<B>) -> Result<(), ForwardError> {
+    fn layers(&self, workspace: &mut Workspace<B>, exchange: &mut dyn Exchange<B>) -> Result<(), ForwardError> {
         let Self { queue, config, layers, embedding, .. } = self;
         let mut pass = Pass { queue, config, exchange };
         queue.embed(embedding, &workspace.batch, &mut workspace.hidden);
@@ -261,8 +279,9 @@ impl<B: Backend> Model<B> {
     ) {
         let Self { queue, config, norm, head, .. } = self;
         let Workspace { area, batch, hidden, normed, rows, logits, .. } = workspace;
-        for first in (0..area.asked.len()).step_by(LOGIT_ROWS) {
-            let asked = first..area.asked.len().min(first + LOGIT_ROWS);
+        let most = area.most_asked();
+        for first in (0..most).step_by(LOGIT_ROWS) {
+            let asked = first..most.min(first + LOGIT_ROWS);
             queue.gather(hidden, batch, asked.clone(), rows);
             queue.rms_norm(rows, norm, config.norm_epsilon, normed);
             queue.matmul(normed, head, Write::Replace, logits);

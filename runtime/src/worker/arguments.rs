@@ -77,6 +77,9 @@ pub struct DeviceArguments {
     /// Compute threads of each rank
     #[arg(long, value_name = "T", default_value_t = 1, allow_hyphen_values = true, value_parser = bounds::THREADS.parser::<u16>())]
     pub threads: u16,
+    /// On a GPU: launch every operation of every step, where a step that only generates is one CUDA graph otherwise; slower
+    #[arg(long)]
+    pub enforce_eager: bool,
     /// Blocks of each rank's KV cache; 80 % of what memory all else leaves it, if it is not given
     #[arg(long, value_name = "B", allow_hyphen_values = true, value_parser = bounds::KV_BLOCKS.parser::<u32>())]
     pub kv_blocks: Option<u32>,
@@ -145,6 +148,7 @@ impl TryFrom<WorkerArguments> for WorkerSettings {
             exchange: device.exchange,
             neighbours: Neighbours::default(),
             threads: device.threads.into(),
+            is_eager: device.enforce_eager,
             kv_blocks: device.kv_blocks.map(|blocks| blocks as usize),
             block_tokens: device.block_tokens as usize,
             secret: Secret::read(&secret_file)?,

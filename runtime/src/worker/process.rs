@@ -170,7 +170,8 @@ impl<'a> Process<'a> {
     ) -> Result<(), WorkerError> {
         let (coordinator, rank, secret) = (settings.coordinator.clone(), settings.rank, settings.secret.clone());
         let fingerprint_seed = settings.secret.fingerprint_seed();
-        let options = DeviceOptions { threads: settings.threads, fingerprint_seed, rank: rank.index() };
+        let (number, is_eager) = (rank.index(), settings.is_eager);
+        let options = DeviceOptions { threads: settings.threads, fingerprint_seed, rank: number, is_eager };
         let (metrics, threads) = (self.metrics.of(place), self.stop.threads(Some(rank)));
         let of_process = InProcess { process: self.id, checkpoints: &self.checkpoints, metrics, threads };
         let start = |device: B| {

@@ -28,6 +28,7 @@ fn settings() -> WorkerSettings {
         exchange: Asked::default(),
         neighbours: Neighbours::default(),
         threads: 1,
+        is_eager: false,
         kv_blocks: Some(4),
         block_tokens: 16,
         faults: Faults::default(),

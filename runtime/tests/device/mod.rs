@@ -276,6 +276,24 @@ impl Queue<Watched> for WatchedQueue {
         self.counted(|queue| queue.upload(area, batch, slots));
     }
 
+    fn begin(&self, batch: &mut cpu::Batch, slots: &mut cpu::Slots) {
+        self.counted(|queue| queue.begin(batch, slots));
+    }
+
+    fn finish(&self, batch: &mut cpu::Batch, slots: &mut cpu::Slots) {
+        self.counted(|queue| queue.finish(batch, slots));
+    }
+
+    fn repeat<S, E>(
+        &self,
+        key: usize,
+        state: &mut S,
+        batch: impl Fn(&mut S) -> &mut cpu::Batch,
+        work: impl FnMut(&mut S) -> Result<(), E>,
+    ) -> Result<Option<DeviceError>, E> {
+        self.queue.repeat(key, state, batch, work)
+    }
+
     fn collect<'a>(&self, batch: &'a cpu::Batch, slots: &'a cpu::Slots) -> Result<Collected<'a>, DeviceError> {
         count(&self.counts.collects);
         self.fault.happen()?;

@@ -90,6 +90,7 @@ pub fn settings(rank: usize, coordinator: SocketAddr, setup: &Setup) -> WorkerSe
         exchange: Asked::default(),
         neighbours: Neighbours::default(),
         threads: 1,
+        is_eager: false,
         kv_blocks: Some((setup.sequences_per_rank * BLOCKS) as usize),
         block_tokens: BLOCK_TOKENS as usize,
         secret: secret(),

@@ -174,6 +174,32 @@ CASE(a_graph_replays_what_was_captured_on_two_streams) {
   OK(cu("cuGraphExecDestroy", executable));
 }
 
+CASE(an_event_that_is_a_part_of_a_graph_tells_when_each_launch_of_it_was_there) {
+  Device device;
+  const Address a = device.allocate(400);
+  Handle begin = nullptr, end = nullptr, graph = nullptr, executable = nullptr;
+  OK(cu("cuEventCreate", &begin, 0u));
+  OK(cu("cuEventCreate", &end, 0u));
+  EQUAL(cu("cuEventRecordWithFlags", begin, device.stream, 1u), invalid_value);
+  OK(cu("cuEventRecordWithFlags", begin, device.stream, 0u));
+  OK(cu("cuStreamBeginCapture_v2", device.stream, 1));
+  OK(cu("cuEventRecordWithFlags", begin, device.stream, 1u));
+  OK(device.launch("case_fill", 1, 64, FillParameters{a, 1, 100}));
+  OK(cu("cuEventRecordWithFlags", end, device.stream, 1u));
+  OK(cu("cuStreamEndCapture", device.stream, &graph));
+  OK(cu("cuGraphInstantiateWithFlags", &executable, graph, uint64_t{0}));
+  float milliseconds = -1;
+  EQUAL(cu("cuEventElapsedTime_v2", &milliseconds, begin, end), invalid_handle);
+  for (int i = 0; i < 2; ++i) {
+    OK(cu("cuGraphLaunch", executable, device.stream));
+    OK(device.synchronize());
+    milliseconds = -1;
+    OK(cu("cuEventElapsedTime_v2", &milliseconds, begin, end));
+    CHECK(milliseconds >= 0);
+  }
+  EQUAL(counter(findings), 0);
+}
+
 struct Location {
   int type, id;
 };

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "counters.h"
+#include "faults.h"
 #include "graph.h"
 #include "machine.h"
 #include "report.h"
@@ -70,7 +71,7 @@ DRIVER cuStreamEndCapture(void* handle, void** graph) {
   }
   stream->capture = nullptr;
   stream->captured_after.clear();
-  if (capture->invalid) return Status::stream_capture_invalidated;
+  if (capture->invalid || model::fails(model::Fault::capture)) return Status::stream_capture_invalidated;
   if (!joined) {
     model::found("a capture ends before all of its streams were joined to the first one");
     return Status::stream_capture_unjoined;

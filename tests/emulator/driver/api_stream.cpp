@@ -102,6 +102,25 @@ DRIVER cuEventRecord(void* event_handle, void* stream_handle) {
   return Status::success;
 }
 
+// As the record of an event that is a part of a graph: each launch records it anew.
+DRIVER cuEventRecordWithFlags(void* event_handle, void* stream_handle, unsigned flags) {
+  constexpr unsigned external = 1;
+  if (flags == 0) return cuEventRecord(event_handle, stream_handle);
+  std::shared_ptr<Stream> stream;
+  std::shared_ptr<Event> event;
+  if (const Status status = find_both(stream_handle, &stream, event_handle, &event); status != Status::success) return status;
+  if (flags != external || stream->capture == nullptr) return Status::invalid_value;
+  if (event->context != &stream->context()) return Status::invalid_handle;
+  return model::capture_operation(*stream, {"the record of an event", [event](Stream& on) {
+                                    auto mark = std::make_shared<model::Mark>();
+                                    mark->clock = on.clock();
+                                    mark->reach();
+                                    std::lock_guard lock(event->mutex);
+                                    event->mark = std::move(mark);
+                                    event->capture = nullptr;
+                                  }});
+}
+
 DRIVER cuEventQuery(void* handle) {
   if (const Status status = model::ready(); status != Status::success) return status;
   auto event = model::event_of(handle);

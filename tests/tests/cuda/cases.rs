@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 use tests::emulator::Emulator;
 
 use crate::suite::{self, run_with_seeds};
-use crate::{attention, exchange, experts, links, logits, model, operations, pages};
+use crate::{attention, exchange, experts, graphs, links, logits, model, operations, pages};
 
 /// Names the test that a process is to run.
 const CASE: &str = "SWIFTBALANCER_CUDA_CASE";
@@ -29,13 +29,18 @@ pub enum Driver {
 struct Case {
     name: &'static str,
     seeds: u64,
+    /// What fails in the driver, as its `CUDA_MODEL_FAULTS` says it.
+    faults: &'static str,
     run: fn() -> Result<()>,
 }
 
 fn cases() -> impl Iterator<Item = Case> {
     let parts = [operations::CASES, attention::CASES, experts::CASES, exchange::CASES, logits::CASES, pages::CASES];
-    let operations = parts.into_iter().flatten().map(|&(name, run)| Case { name, seeds: 2, run });
-    operations.chain(model::CASES.iter().chain(links::CASES).map(|&(name, run)| Case { name, seeds: 1, run }))
+    let operations = parts.into_iter().flatten().map(|&(name, run)| Case { name, seeds: 2, faults: "", run });
+    let models = model::CASES.iter().chain(links::CASES).chain(graphs::CASES);
+    let models = models.map(|&(name, run)| Case { name, seeds: 1, faults: "", run });
+    let (name, faults, run) = graphs::REFUSED;
+    operations.chain(models).chain([Case { name, seeds: 1, faults, run }])
 }
 
 /// Runs the test for which this process was started, if it was.
@@ -59,14 +64,12 @@ pub fn trials(driver: &Driver) -> Vec<Trial> {
     let is_linked = |name: &str| links::CASES.iter().any(|(linked, _)| *linked == name);
     let is_for = |case: &Case| match driver {
         Driver::Emulated(_) => true,
-        Driver::OfTheMachine { gpus } => {
-            !model::COUNTED.contains(&case.name) && (*gpus >= GPUS || !is_linked(case.name))
-        }
+        Driver::OfTheMachine { gpus } => !graphs::is_counted(case.name) && (*gpus >= GPUS || !is_linked(case.name)),
     };
     cases().filter(is_for).map(|case| trial(driver.clone(), case)).collect()
 }
 
-fn trial(driver: Driver, Case { name, seeds, .. }: Case) -> Trial {
+fn trial(driver: Driver, Case { name, seeds, faults, .. }: Case) -> Trial {
     Trial::test(format!("cuda::{name}"), move || {
         let run = || -> Result<()> {
             let (program, folder) = (std::env::current_exe()?, tempfile::tempdir()?);
@@ -74,7 +77,8 @@ fn trial(driver: Driver, Case { name, seeds, .. }: Case) -> Trial {
                 let mut command = Command::new(&program);
                 command.env(CASE, name);
                 if let Driver::Emulated(emulator) = &driver {
-                    command.envs(emulator.environment()).env("CUDA_MODEL_DEVICES", GPUS.to_string());
+                    command.envs(emulator.environment()).env("CUDA_MODEL_FAULTS", faults);
+                    command.env("CUDA_MODEL_DEVICES", GPUS.to_string());
                     command.env("CUDA_MODEL_COUNTERS", folder.path().join("counters"));
                 }
                 command

@@ -192,6 +192,7 @@ fn exchanged<B: Backend>(
         }
         queue.combine(own, routing, out);
         outputs.extend_from_slice(&queue.read(out));
+        queue.finish(batch, slots);
         pairs.push(queue.collect(batch, slots)?.pairs.into_owned());
     }
     Ok((outputs, pairs))

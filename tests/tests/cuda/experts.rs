@@ -65,6 +65,7 @@ fn through_experts<B: Backend>(
     queue.experts(held[0].weights().0, routing, &x, &mut results);
     queue.combine(&results, routing, &mut out);
     let out = queue.read(&out).into_owned();
+    queue.finish(batch, slots);
     Ok((out, queue.collect(batch, slots)?.pairs.into_owned()))
 }
 

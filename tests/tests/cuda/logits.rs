@@ -60,6 +60,7 @@ fn answers<B: Backend>(backend: &Arc<B>, area: &StepArea, logits: &[f32]) -> Res
         let rows = steps.filled(&logits[part.start * vocabulary..part.end * vocabulary])?;
         steps.queue.sample(&rows, part, &mut steps.batch);
     }
+    steps.queue.finish(&mut steps.batch, &mut steps.slots);
     let collected = steps.queue.collect(&steps.batch, &steps.slots)?;
     Ok((collected.sampled.into_owned(), collected.best.into_owned()))
 }

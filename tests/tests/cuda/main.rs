@@ -10,6 +10,7 @@ mod cases;
 mod driver;
 mod exchange;
 mod experts;
+mod graphs;
 mod links;
 mod logits;
 mod measure;

@@ -116,9 +116,11 @@ impl<B: Backend> Steps<B> {
 
     pub fn upload(&mut self, area: &StepArea) {
         self.queue.upload(area, &mut self.batch, &mut self.slots);
+        self.queue.begin(&mut self.batch, &mut self.slots);
     }
 
-    pub fn collect(&self) -> Result<()> {
+    pub fn collect(&mut self) -> Result<()> {
+        self.queue.finish(&mut self.batch, &mut self.slots);
         self.queue.collect(&self.batch, &self.slots)?;
         Ok(())
     }

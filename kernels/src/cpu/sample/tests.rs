@@ -167,7 +167,7 @@ fn what_a_step_takes_is_what_its_lists_have_room_for() {
     for (tokens, blocks) in [(1, 1), (512, 100), (17, 3)] {
         let limits = StepLimits { tokens, blocks, ..StepLimits::default() };
         let Batch { limits: _, area, clock: _, sampled, best } = &Batch::new(limits).unwrap();
-        let StepArea { ids, positions, sequences, spans, blocks, asked, changes } = area;
+        let StepArea { ids, positions, sequences, spans, blocks, asked, changes, bucket: _ } = area;
         let mut held = [ids, positions, sequences, blocks].map(room).iter().sum::<usize>();
         held += room(spans) + room(asked) + room(changes) + room(sampled) + room(best);
         assert_eq!(Batch::bytes(limits), held as u64, "{limits:?}");

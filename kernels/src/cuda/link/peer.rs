@@ -130,6 +130,10 @@ impl PeerLink {
 }
 
 impl Link<Cuda> for PeerLink {
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+
     fn begin(&self) {}
 
     fn dispatch(&self, queue: &CudaQueue, routing: &mut Routing, x: &Buffer<f32>) {

@@ -61,6 +61,7 @@ impl CudaQueue {
     pub(super) fn run_experts(&self, pages: &Pages, routing: &Routing, x: &Buffer<f32>, results: &mut Buffer<f32>) {
         let (shape, tables) = (pages.shape(), routing.tables());
         let rows = routing.result_rows();
+        self.note_pages(pages);
         results.set(rows, shape.hidden);
         self.changed(results);
         let groups = ProductParameters {

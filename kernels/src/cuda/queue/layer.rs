@@ -6,7 +6,7 @@ use super::super::cache::Cache;
 use super::super::parameters::{
     ATTEND_BF16, ATTEND_BF16_WIDE, ATTEND_F32, Address, AttendParameters, EMBED, EmbedParameters, GATED_BF16,
     GATED_BF16_TALL, GATED_F32, Kernel, MERGE, MOST_PADDED, MOST_TERMS, NormParameters, PRODUCT_BF16,
-    PRODUCT_BF16_NARROW, PRODUCT_BF16_TALL, PRODUCT_F32, ProductParameters, RMS_NORM, ROTATE, RotateParameters, Rows,
+    PRODUCT_BF16_NARROW, PRODUCT_BF16_TALL, PRODUCT_F32, ProductParameters, RMS_NORM, ROTATE, RotateParameters,
     SPLIT_ROWS, STORE, SplitParameters, StoreParameters, attend_shared, product_shared,
 };
 use super::super::weights::{Matrix, kind_word};
@@ -69,8 +69,7 @@ impl CudaQueue {
         let to = scratch.terms.address();
         if self.split.get() != x.address() {
             assert!(x.len() <= scratch.terms_elements, "{} elements to split", x.len());
-            // Rows that arrived are not among those that the device counts.
-            let rows = Rows { count: 0, first: 0, most: (x.len() / width) as u32 };
+            let rows = x.all_rows(width);
             let parameters = SplitParameters { rows, x: x.address(), terms: to, width: width as u32, unused: 0 };
             self.launch(&SPLIT_ROWS, x.len().div_ceil(4 * 256), &parameters);
             self.split.set(x.address());
@@ -220,6 +219,7 @@ impl CudaQueue {
     /// A feed-forward network that every row goes through.
     pub(super) fn dense(&self, pages: &Pages, page: PageId, x: &Buffer<f32>, out: &mut Buffer<f32>) {
         let (shape, rows, scratch) = (pages.shape(), x.rows(), self.scratch());
+        self.note_pages(pages);
         let elements = rows.most as usize * shape.intermediate;
         assert!(elements <= scratch.between_elements, "{elements} elements between the layers of a network");
         let first = ProductParameters {

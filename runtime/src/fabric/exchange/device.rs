@@ -46,6 +46,10 @@ impl<B: Backend, F: Fabric> Exchange<B> for DeviceExchange<B, F> {
         self.fabric.ranks()
     }
 
+    fn is_on_device(&self) -> bool {
+        self.link.is_repeatable()
+    }
+
     fn dispatch(
         &mut self,
         queue: &B::Queue,

@@ -118,6 +118,16 @@ impl<B: Backend> Workspace<B> {
     pub(super) fn upload(&mut self, queue: &B::Queue) {
         queue.upload(&self.area, &mut self.batch, &mut self.slots);
     }
+
+    /// The first operation of a step.
+    pub(super) fn begin(&mut self, queue: &B::Queue) {
+        queue.begin(&mut self.batch, &mut self.slots);
+    }
+
+    /// The last.
+    pub(super) fn finish(&mut self, queue: &B::Queue) {
+        queue.finish(&mut self.batch, &mut self.slots);
+    }
 }
 
 /// The largest step of a group.

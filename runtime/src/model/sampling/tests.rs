@@ -27,6 +27,7 @@ fn run(batch: &[SequenceStep], rows: &[Vec<f32>]) -> Vec<SequenceOutput> {
     let limits = StepLimits { tokens: area.ids.len(), vocabulary: rows[0].len(), ..StepLimits::default() };
     let mut device = cpu.batch(limits, &slots).unwrap();
     queue.upload(&area, &mut device, &mut slots);
+    queue.begin(&mut device, &mut slots);
     queue.sample(&cpu.filled(&rows.concat()).unwrap(), 0..rows.len(), &mut device);
     outputs(batch, rows[0].len(), &queue.collect(&device, &slots).unwrap())
 }

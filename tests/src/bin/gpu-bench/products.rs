@@ -187,6 +187,7 @@ impl<'a> Layers<'a> {
         let limits = StepLimits {
             tokens,
             blocks: 1,
+            block_tokens: 16,
             logit_rows: 1,
             vocabulary: tokens,
             hidden,
@@ -214,12 +215,14 @@ impl<'a> Layers<'a> {
         let mut out = gpu.buffer(tokens * hidden)?;
         let mut results = gpu.buffer(tokens * top_k * hidden)?;
         queue.upload(&area, &mut batch, &mut slots);
+        queue.begin(&mut batch, &mut slots);
         // What is looked up has as many rows as the step has tokens.
         queue.embed(&router, &batch, &mut logits);
         queue.embed(&table, &batch, &mut x);
         queue.embed(&table, &batch, &mut out);
         let shape = RouterShape { experts, top_k, normalise: true };
         let mut some = |times: usize, with_products: bool| -> Result<f64> {
+            queue.finish(&mut batch, &mut slots);
             queue.collect(&batch, &slots)?;
             let started = Instant::now();
             for time in 0..times {
@@ -232,6 +235,7 @@ impl<'a> Layers<'a> {
                 }
                 queue.combine(&results, &routing, &mut out);
             }
+            queue.finish(&mut batch, &mut slots);
             queue.collect(&batch, &slots)?;
             Ok(started.elapsed().as_secs_f64() / times as f64)
         };

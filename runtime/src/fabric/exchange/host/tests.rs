@@ -46,6 +46,7 @@ fn exchange(first: Frame, second: Frame) -> Result<u32, FabricError> {
         .unwrap();
     let mut batch = cpu.batch(StepLimits { tokens: 1, ..StepLimits::default() }, &slots).unwrap();
     queue.upload(&StepArea::default(), &mut batch, &mut slots);
+    queue.begin(&mut batch, &mut slots);
     let (mut routing, mut x) = (cpu.routing(group, page).unwrap(), cpu.buffer(group.rows() * WIDTH).unwrap());
     let mut results = cpu.buffer(group.results() * WIDTH).unwrap();
     queue.choose(&batch, &slots, 0, &mut routing);
