@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use plan::words::counted;
 
 use super::{Facts, groups};
 use crate::api::conditions::{Reason, Type};
@@ -231,9 +232,9 @@ fn consistent(facts: &Facts<'_>, shape: Shape) -> String {
     gpus::better_per_pod(&facts.deployment.spec, shape, facts.observed).map_or_else(
         || CONSISTENT.to_owned(),
         |better| {
-            let (per_pod, ranks) = (shape.ranks_per_pod, shape.ranks);
+            let (per_pod, ranks) = (counted(shape.ranks_per_pod, "GPU"), counted(shape.ranks, "rank"));
             format!(
-                "{CONSISTENT}; its {ranks} ranks have {per_pod} GPU(s) a pod, and only those of one pod reach each other \
+                "{CONSISTENT}; its {ranks} have {per_pod} a pod, and only those of one pod reach each other \
                  directly (NVLink): with gpusPerPod {better}, which every node has, tokens and experts travel faster"
             )
         },

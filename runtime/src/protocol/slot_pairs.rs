@@ -1,6 +1,7 @@
 //! The load of a step as it travels: what each slot computed, in as few bytes each as the largest needs. Whoever adds it up over
 //! ranks and steps reads it where it is, since the coordinator does so for every rank in every step.
 
+use plan::words::counted;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -33,7 +34,7 @@ struct Packed {
 
 /// The last slot has not all of its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("{bytes} bytes are no pairs of slots of {width} bytes each")]
+#[error("pairs of slots of {} each do not fill {}", counted(*width, "byte"), counted(*bytes, "byte"))]
 struct CutShort {
     bytes: usize,
     width: usize,

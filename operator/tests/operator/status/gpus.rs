@@ -148,7 +148,7 @@ fn ranks_that_could_share_a_pod_are_told_what_it_would_give_them() {
         assert_eq!((truth, reason), ("True", "Valid"));
         message.to_owned()
     };
-    let better = "the specification is consistent; its 4 ranks have 1 GPU(s) a pod, and only those of one pod reach each other \
+    let better = "the specification is consistent; its 4 ranks have 1 GPU a pod, and only those of one pod reach each other \
                   directly (NVLink): with gpusPerPod 4, which every node has, tokens and experts travel faster";
     assert_eq!(said(1, [8, 8, 8]), better);
     // Ranks are divided evenly, and a node without GPUs is none of those.

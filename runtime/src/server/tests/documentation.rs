@@ -40,7 +40,7 @@ fn listed(heading: &str) -> Vec<&'static str> {
 fn registered(sources: &[&'static str]) -> Vec<&'static str> {
     let code = sources.iter().map(|source| source.split("#[cfg(test)]").next().unwrap_or_default());
     let is_name = |text: &&str| {
-        ["swiftbalancer_", "expert_load", "ttft_", "tpot_"].iter().any(|start| text.starts_with(start))
+        ["swiftbalancer_", "expert_load", "ttft_", "tpot_", "gpu_"].iter().any(|start| text.starts_with(start))
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     };
     let mut names: Vec<_> = code.flat_map(|code| code.split('"')).filter(is_name).collect();

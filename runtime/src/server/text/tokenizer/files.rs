@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use plan::words::counted;
 use serde_json::{Map, Value, json};
 
 use super::TokenizerError;
@@ -55,8 +56,10 @@ impl TokenizerFiles {
     pub fn of_bytes(tokens: usize) -> Result<Self, TokenizerError> {
         const BYTES: usize = 256;
         if tokens < BYTES {
-            let reason =
-                format!("there is none, and {tokens} tokens are too few for texts without one, of {BYTES} bytes");
+            let found = counted(tokens, "token");
+            let reason = format!(
+                "there is none, and a text without one needs a token for each of 256 bytes; the model has {found}"
+            );
             return Err(TokenizerError::Wrong { file: "tokenizer.json", reason });
         }
         let bytes = byte_of_char().into_iter().enumerate();
