@@ -30,19 +30,24 @@ DEVICE void announce(const LinkTables& link, const RoutingTables& routing, bool 
   if (threadIdx.x == 0) *link.done = 0;
 }
 
+// Who has given a rank up gives nobody anything more, and raises no flag: others may still read what it gave, and what it would give
+// is worth nothing.
+DEVICE bool has_given_up(const LinkTables& link) { return *link.lost != 0; }
+
 // Pairs that a rank gave, where the number of them stands before the first.
 DEVICE const GivenPair* pairs_from(const LinkTables& link, uint32_t rank) {
   return link.given + static_cast<size_t>(rank) * (link.pairs_between + 1);
 }
 
 // Of a rank that was given up nothing is believed, and none of the others'.
-DEVICE uint32_t count_of(const LinkTables& link, const GivenPair* given) { return *link.lost != 0 ? 0 : given[0].index; }
+DEVICE uint32_t count_of(const LinkTables& link, const GivenPair* given) { return has_given_up(link) ? 0 : given[0].index; }
 
 }  // namespace
 
 extern "C" KERNEL(128) give_rows(GRID_CONSTANT const GiveRowsParameters p) {
   SHARED(uint32_t, targets, MOST_CHOSEN);
   const RoutingTables& routing = p.routing;
+  if (has_given_up(p.link)) return;
   const uint32_t rows = row_count(p.rows), top_k = routing.top_k;
   for (uint32_t row = blockIdx.x; row < rows; row += gridDim.x) {
     block_barrier();
@@ -124,13 +129,18 @@ extern "C" KERNEL(256) take_pairs(GRID_CONSTANT const TakePairsParameters p) {
 
 extern "C" KERNEL(128) give_results(GRID_CONSTANT const GiveResultsParameters p) {
   const RoutingTables& routing = p.routing;
+  if (has_given_up(p.link)) return;
+  // Words of other ranks may be others by now than those that were checked when the pairs were taken.
+  const uint32_t places = p.link.in_order != 0 ? p.link.pairs_between : p.tokens * routing.top_k;
   for (uint32_t rank = 0; rank < routing.ranks; ++rank) {
     if (rank == routing.rank) continue;
     const GivenPair* given = pairs_from(p.link, rank);
-    const uint32_t base = routing.bases[rank], count = minimum(count_of(p.link, given), routing.counts[COUNT_PAIRS] - base);
+    const uint32_t base = routing.bases[rank], taken = routing.counts[COUNT_PAIRS] - base;
+    const uint32_t count = minimum(minimum(count_of(p.link, given), p.link.pairs_between), taken);
     for (uint32_t i = blockIdx.x; i < count; i += gridDim.x) {
-      const float* from = p.results + static_cast<size_t>(routing.places[base + i]) * p.width;
       const uint32_t place = p.link.in_order != 0 ? i : given[1 + i].home;
+      if (place >= places) continue;
+      const float* from = p.results + static_cast<size_t>(routing.places[base + i]) * p.width;
       float* to = p.link.peers[rank].homes + static_cast<size_t>(place) * p.width;
       for (uint32_t c = threadIdx.x * 4; c < p.width; c += blockDim.x * 4) store16(to + c, load16(from + c));
     }

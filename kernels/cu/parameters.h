@@ -495,7 +495,7 @@ struct GiveResultsParameters {
   RoutingTables routing;
   LinkTables link;
   uint32_t width;
-  uint32_t unused;
+  uint32_t tokens;
 };
 
 // `copy`: bytes, both addresses and the number multiples of 4.

@@ -114,7 +114,7 @@ impl End {
             routing: routing.tables(),
             link: self.tables,
             width: self.shape.page.hidden as u32,
-            unused: 0,
+            tokens: self.shape.group.tokens as u32,
         };
         queue.launch(&GIVE_RESULTS, routing.chosen().max(1), &parameters);
     }

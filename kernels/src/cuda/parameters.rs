@@ -203,7 +203,7 @@ mirror! {
     /// Of [`TAKE_PAIRS`].
     TakePairsParameters { routing: RoutingTables, link: LinkTables, error: Address, tokens: u32, slots_here: u32, }
     /// Of [`GIVE_RESULTS`].
-    GiveResultsParameters { results: Address, routing: RoutingTables, link: LinkTables, width: u32, unused: u32, }
+    GiveResultsParameters { results: Address, routing: RoutingTables, link: LinkTables, width: u32, tokens: u32, }
     /// Of [`COPY`].
     CopyParameters { source: Address, target: Address, bytes: u64, }
     /// Of [`FINGERPRINT`].
