@@ -62,7 +62,7 @@ impl Emulator {
         build.library("libnvrtc.so", &["nvrtc"], &["-ldl"])?;
         build.library("libnvidia-ml.so.1", &["nvml"], &[])?;
         let driver = format!("-L{}", build.folder.display());
-        build.library("libnccl.so", &["nccl"], &[&driver, "-l:libcuda.so.1", "-Wl,--no-undefined"])?;
+        build.library("libnccl.so.2", &["nccl"], &[&driver, "-l:libcuda.so.1", "-Wl,--no-undefined"])?;
         build.kernels("product.so", &workspace::root().join("kernels/cu"))?;
         build.kernels("cases.so", &build.sources.join("cases"))?;
         build.cases()?;

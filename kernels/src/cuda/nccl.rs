@@ -1,23 +1,21 @@
 //! NCCL, which is looked for when it is asked for: a group's communicator, and the watchdog that ends it when a rank is lost. What is put
 //! on a stream by it waits there for the other ranks, and for nobody else.
 
+mod library;
+
 use std::ffi::c_void;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{ptr, thread};
 
-use cudarc::nccl::sys::{self, ncclComm_t, ncclConfig_t, ncclDataType_t, ncclResult_t, ncclUniqueId};
+use cudarc::nccl::sys::{ncclComm_t, ncclConfig_t, ncclDataType_t, ncclResult_t, ncclUniqueId};
 
-use super::driver::folders;
-use super::error::Version;
+use self::library::{Nccl, nccl};
 use super::parameters::Address;
 use super::stream::Stream;
 use crate::error::DeviceError;
 use crate::link::LinkName;
-
-/// The first that has an exchange between all ranks of its own.
-const LEAST: Version = Version { major: 2, minor: 28 };
 
 /// What `NCCL_CONFIG_INITIALIZER` says.
 const MAGIC: u32 = 0xcafe_beef;
@@ -32,28 +30,15 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// # Errors
 /// If not; what is missing, in words.
 pub(super) fn check() -> Result<(), DeviceError> {
-    let missing = |reason: String| Err(DeviceError::Unusable { reason });
-    // SAFETY: this runs the initialisation of NCCL's library, which is what the user asked for.
-    if !unsafe { sys::is_culib_present() } {
-        return missing(format!("NCCL (libnccl.so) is not in {}", folders()));
-    }
-    let mut version = 0;
-    // SAFETY: the pointer is to a local variable; any NCCL has this function.
-    said("ask for NCCL's version", unsafe { sys::ncclGetVersion(&raw mut version) })?;
-    let version = version.unsigned_abs();
-    let found = Version { major: version / 10_000, minor: version % 10_000 / 100 };
-    if found < LEAST {
-        return missing(format!("NCCL is {found}, and {LEAST} is needed"));
-    }
-    Ok(())
+    nccl().map(drop)
 }
 
 /// A name for a new group, which its ranks find each other by.
 pub(super) fn name() -> Result<LinkName, DeviceError> {
-    check()?;
+    let nccl = nccl()?;
     let mut id = ncclUniqueId { internal: [0; 128] };
     // SAFETY: the pointer is to a local variable.
-    said("name a group of NCCL", unsafe { sys::ncclGetUniqueId(&raw mut id) })?;
+    said("name a group of NCCL", unsafe { (nccl.unique_id)(&raw mut id) })?;
     Ok(LinkName(id.internal.map(i8::cast_unsigned)))
 }
 
@@ -74,6 +59,7 @@ pub(super) struct Communicator {
 
 #[derive(Debug)]
 struct Shared {
+    nccl: &'static Nccl,
     state: Mutex<State>,
     changed: Condvar,
     patience: Duration,
@@ -112,16 +98,16 @@ impl Communicator {
         (ranks, rank): (usize, usize),
         patience: Duration,
     ) -> Result<Self, DeviceError> {
-        check()?;
+        let nccl = nccl()?;
         let id = ncclUniqueId { internal: name.map(u8::cast_signed) };
         let mut config = config();
         let mut handle = ptr::null_mut();
         // SAFETY: both pointers are to local variables; the context of the rank's device is current, as the caller says.
         let joined =
-            unsafe { sys::ncclCommInitRankConfig(&raw mut handle, ranks as i32, id, rank as i32, &raw mut config) };
+            unsafe { (nccl.join)(&raw mut handle, ranks as i32, id, rank as i32, &raw mut config) };
         said("join a group of NCCL", joined)?;
         let state = State { handle: Some(Handle(handle)), since: None };
-        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), patience });
+        let shared = Arc::new(Shared { nccl, state: Mutex::new(state), changed: Condvar::new(), patience });
         let watched = Arc::clone(&shared);
         let watchdog = thread::Builder::new().name("nccl-watch".to_owned()).spawn(move || watched.watch());
         let watchdog = watchdog.map_err(|error| DeviceError::Threads { threads: 1, reason: error.to_string() })?;
@@ -150,21 +136,21 @@ impl Communicator {
 
     /// Puts exchanges on a stream, as one; nothing where the group is ended.
     pub fn exchange(&self, stream: &Stream, parts: &[AllToAll]) -> Result<(), DeviceError> {
-        let state = self.shared.lock();
+        let (nccl, state) = (self.shared.nccl, self.shared.lock());
         let Some(Handle(handle)) = state.handle else { return Ok(()) };
         // SAFETY: it takes no pointers.
-        said("begin an exchange", unsafe { sys::ncclGroupStart() })?;
+        said("begin an exchange", unsafe { (nccl.group_start)() })?;
         let mut put = Ok(());
         for &AllToAll { from, to, words } in parts {
             let (from, to) = (from as *const c_void, to as *mut c_void);
             let (kind, stream) = (ncclDataType_t::ncclUint32, stream.handle().cast());
             // SAFETY: both are memory of this device with as many words for each rank, by construction of the link, which lives until
             // its stream has done this; the communicator is there while its lock is held.
-            let code = unsafe { sys::ncclAlltoAll(from, to, words, kind, handle, stream) };
+            let code = unsafe { (nccl.all_to_all)(from, to, words, kind, handle, stream) };
             put = put.and(said("exchange rows", code));
         }
         // SAFETY: it takes no pointers, and ends what was begun above.
-        let ended = said("exchange rows", unsafe { sys::ncclGroupEnd() });
+        let ended = said("exchange rows", unsafe { (nccl.group_end)() });
         drop(state);
         put.and(ended)?;
         self.shared.settle("exchange rows")
@@ -189,7 +175,7 @@ impl Shared {
             let Some(Handle(handle)) = state.handle else { return Ok(()) };
             let mut code = ncclResult_t::ncclSuccess;
             // SAFETY: the pointer is to a local variable; the communicator is there while its lock is held.
-            said(what, unsafe { sys::ncclCommGetAsyncError(handle, &raw mut code) })?;
+            said(what, unsafe { (self.nccl.async_error)(handle, &raw mut code) })?;
             if code != ncclResult_t::ncclInProgress {
                 // A rank that is lost shows here before its time is over.
                 return if code == ncclResult_t::ncclRemoteError { Ok(()) } else { said(what, code) };
@@ -218,7 +204,7 @@ impl Shared {
         let taken = self.lock().handle.take();
         if let Some(Handle(handle)) = taken {
             // SAFETY: the communicator was made by NCCL, and nobody else has it any more.
-            let _ = unsafe { sys::ncclCommAbort(handle) };
+            let _ = unsafe { (self.nccl.abort)(handle) };
         }
         self.changed.notify_all();
     }

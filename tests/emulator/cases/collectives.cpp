@@ -16,7 +16,7 @@ struct Id {
 constexpr int u32 = 3;
 
 template <class... Arguments> int nccl(const char* name, Arguments... arguments) {
-  return reinterpret_cast<int (*)(Arguments...)>(symbol("libnccl.so", name))(arguments...);
+  return reinterpret_cast<int (*)(Arguments...)>(symbol("libnccl.so.2", name))(arguments...);
 }
 
 struct Rank {

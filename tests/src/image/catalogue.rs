@@ -127,10 +127,10 @@ fn stage_libraries(root: &Path, of: &Path) -> Result<Option<PathBuf>> {
     Ok(own)
 }
 
-/// NCCL, under the name by which the runtime asks for it, and the libraries that it names.
+/// NCCL, under the name by which the runtime asks for it first, and the libraries that it names.
 fn stage_nccl(root: &Path, nccl: &Path) -> Result<()> {
     let folder = stage_libraries(root, nccl)?.context("NCCL is linked with the C library")?;
-    fs::copy(nccl, folder.join("libnccl.so")).with_context(|| nccl.display().to_string())?;
+    fs::copy(nccl, folder.join("libnccl.so.2")).with_context(|| nccl.display().to_string())?;
     Ok(())
 }
 

@@ -198,11 +198,11 @@ mod tests {
     #[test]
     fn rows_go_through_the_hosts_of_several_nodes_only_if_that_is_asked_for() {
         let (elsewhere, no_nccl) =
-            (Some(RankId(1)), Some("NCCL (libnccl.so) is not in the system's folders".to_owned()));
+            (Some(RankId(1)), Some("NCCL (libnccl.so.2) is not in the system's folders".to_owned()));
         let view = View { spans_nodes: true, elsewhere, no_nccl, ..linked() };
         assert_eq!(
             possible(Asked::Auto, &view).unwrap_err().to_string(),
-            "ranks are on several nodes, and NCCL (libnccl.so) is not in the system's folders; install NCCL 2.28 or later, \
+            "ranks are on several nodes, and NCCL (libnccl.so.2) is not in the system's folders; install NCCL 2.28 or later, \
              or ask for --exchange tcp, which is slow"
         );
         assert_eq!(possible(Asked::Tcp, &view), Ok(vec![Means::Tcp]));
