@@ -69,11 +69,19 @@ pub trait Linking<B: Backend> {
     fn join(&self, name: LinkName, shape: LinkShape, patience: Duration) -> Result<Box<dyn Link<B>>, DeviceError>;
 }
 
-/// A rank was given up.
+/// Why a link is of no use any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lost {
-    /// Which, if that is known.
-    pub rank: Option<usize>,
+pub enum Lost {
+    /// A rank did not come in time, and was given up.
+    Late {
+        /// Which, if that is known.
+        rank: Option<usize>,
+    },
+    /// What carries rows goes on no more.
+    Ended {
+        /// What it says.
+        reason: &'static str,
+    },
 }
 
 /// A rank's end of a link: what it puts on the rank's queue waits for the other ranks' devices there.
@@ -96,7 +104,7 @@ pub trait Link<B: Backend>: Send {
     /// A step was collected.
     ///
     /// # Errors
-    /// If a rank was given up. Nothing of that step can be used, and the link no more.
+    /// If a rank is lost. Nothing of that step can be used, and the link no more.
     fn end(&self) -> Result<(), Lost>;
 
     /// What ends all waits of it from another thread: who has not come by then is given up.

@@ -94,6 +94,12 @@ pub enum FabricError {
         /// How long it was waited for.
         seconds: u64,
     },
+    /// What carries rows between devices goes on no more.
+    #[error("rows are exchanged no more: {reason}")]
+    Ended {
+        /// What it says.
+        reason: &'static str,
+    },
     /// The coordinator dissolved the group.
     #[error("the group was dissolved during an exchange")]
     Dissolved,

@@ -12,18 +12,22 @@ use std::{ptr, thread};
 use cudarc::nccl::sys::{ncclComm_t, ncclConfig_t, ncclDataType_t, ncclResult_t, ncclUniqueId};
 
 use self::library::{Nccl, nccl};
+use super::context::Context;
 use super::parameters::Address;
 use super::stream::Stream;
 use crate::error::DeviceError;
-use crate::link::LinkName;
+use crate::link::{LinkName, Lost};
 
 /// What `NCCL_CONFIG_INITIALIZER` says.
 const MAGIC: u32 = 0xcafe_beef;
 const CONFIG_VERSION: u32 = 22_800;
 const UNDEFINED: i32 = i32::MIN;
 
-/// How often a call is asked for that goes on by itself.
-const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+/// How often a rank that joins is asked for; an exchange is asked for without a pause, since a step has two for each layer.
+const JOIN_INTERVAL: Duration = Duration::from_millis(1);
+
+/// How often a group is asked whether it goes on, while a step may wait for another rank.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Whether NCCL is there, and new enough.
 ///
@@ -42,6 +46,25 @@ pub(super) fn name() -> Result<LinkName, DeviceError> {
     Ok(LinkName(id.internal.map(i8::cast_unsigned)))
 }
 
+/// Why a group that says this goes on no more, where another rank or the network is to blame.
+const fn lost(code: ncclResult_t) -> Option<&'static str> {
+    match code {
+        ncclResult_t::ncclRemoteError | ncclResult_t::ncclSystemError => {
+            Some("NCCL has lost a rank, or the network to it")
+        }
+        _ => None,
+    }
+}
+
+/// Why a group that says this goes on no more, whoever is to blame.
+const fn ended(code: ncclResult_t) -> Option<&'static str> {
+    match code {
+        ncclResult_t::ncclSuccess | ncclResult_t::ncclInProgress => None,
+        code if lost(code).is_some() => lost(code),
+        _ => Some("NCCL failed"),
+    }
+}
+
 fn said(what: &str, code: ncclResult_t) -> Result<(), DeviceError> {
     match code {
         ncclResult_t::ncclSuccess | ncclResult_t::ncclInProgress => Ok(()),
@@ -50,7 +73,7 @@ fn said(what: &str, code: ncclResult_t) -> Result<(), DeviceError> {
 }
 
 /// A rank's end of a group. It is ended, and whatever waits for other ranks with it, when a step's exchanges take longer than is
-/// waited for, when it is told to, and when this is dropped.
+/// waited for, when NCCL says that it goes on no more, when it is told to, and when this is dropped.
 #[derive(Debug)]
 pub(super) struct Communicator {
     shared: Arc<Shared>,
@@ -60,6 +83,8 @@ pub(super) struct Communicator {
 #[derive(Debug)]
 struct Shared {
     nccl: &'static Nccl,
+    /// Of the rank's GPU, which NCCL wants to be that of whoever calls it.
+    context: Arc<Context>,
     state: Mutex<State>,
     changed: Condvar,
     patience: Duration,
@@ -69,6 +94,8 @@ struct Shared {
 struct State {
     /// There until it is ended.
     handle: Option<Handle>,
+    /// Why it was ended, if not because it took too long or was told to.
+    reason: Option<&'static str>,
     /// Since when a step waits for other ranks.
     since: Option<Instant>,
 }
@@ -94,6 +121,7 @@ impl Communicator {
     /// # Errors
     /// If they do not within `patience`, or NCCL says that it cannot.
     pub fn join(
+        context: &Arc<Context>,
         LinkName(name): LinkName,
         (ranks, rank): (usize, usize),
         patience: Duration,
@@ -102,23 +130,32 @@ impl Communicator {
         let id = ncclUniqueId { internal: name.map(u8::cast_signed) };
         let mut config = config();
         let mut handle = ptr::null_mut();
-        // SAFETY: both pointers are to local variables; the context of the rank's device is current, as the caller says.
-        let joined =
-            unsafe { (nccl.join)(&raw mut handle, ranks as i32, id, rank as i32, &raw mut config) };
+        context.bind()?;
+        // SAFETY: both pointers are to local variables; the context of the rank's device is current.
+        let joined = unsafe { (nccl.join)(&raw mut handle, ranks as i32, id, rank as i32, &raw mut config) };
         said("join a group of NCCL", joined)?;
-        let state = State { handle: Some(Handle(handle)), since: None };
-        let shared = Arc::new(Shared { nccl, state: Mutex::new(state), changed: Condvar::new(), patience });
+        let state = State { handle: Some(Handle(handle)), reason: None, since: None };
+        let shared = Arc::new(Shared {
+            nccl,
+            context: Arc::clone(context),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            patience,
+        });
         let watched = Arc::clone(&shared);
         let watchdog = thread::Builder::new().name("nccl-watch".to_owned()).spawn(move || watched.watch());
         let watchdog = watchdog.map_err(|error| DeviceError::Threads { threads: 1, reason: error.to_string() })?;
         let joined = Self { shared, watchdog: Some(watchdog) };
         joined.begin();
-        joined.shared.settle("join a group of NCCL")?;
-        if joined.end_step() {
-            let reason = format!("NCCL did not connect the ranks within {} s", patience.as_secs());
-            return Err(DeviceError::Failed { reason, usable: true });
+        while !joined.shared.has_settled("join a group of NCCL")? {
+            joined.shared.pause();
         }
-        Ok(joined)
+        let reason = match joined.end_step() {
+            Ok(()) => return Ok(joined),
+            Err(Lost::Ended { reason }) => format!("NCCL did not connect the ranks: {reason}"),
+            Err(Lost::Late { .. }) => format!("NCCL did not connect the ranks within {} s", patience.as_secs()),
+        };
+        Err(DeviceError::Failed { reason, usable: true })
     }
 
     /// A step begins: all that it exchanges is done within the patience, or the group is ended.
@@ -127,39 +164,57 @@ impl Communicator {
         self.shared.changed.notify_all();
     }
 
-    /// A step has been collected; whether the group was ended meanwhile.
-    pub fn end_step(&self) -> bool {
+    /// A step has been collected.
+    ///
+    /// # Errors
+    /// If the group was ended meanwhile.
+    pub fn end_step(&self) -> Result<(), Lost> {
         let mut state = self.shared.lock();
         state.since = None;
-        state.handle.is_none()
+        match (&state.handle, state.reason) {
+            (Some(_), _) => Ok(()),
+            (None, Some(reason)) => Err(Lost::Ended { reason }),
+            (None, None) => Err(Lost::Late { rank: None }),
+        }
     }
 
-    /// Puts exchanges on a stream, as one; nothing where the group is ended.
+    /// Puts exchanges on a stream, as one; nothing where the group is ended, as it is here where NCCL says that it goes on no more. The
+    /// context of the rank's device is the caller's.
     pub fn exchange(&self, stream: &Stream, parts: &[AllToAll]) -> Result<(), DeviceError> {
         let (nccl, state) = (self.shared.nccl, self.shared.lock());
         let Some(Handle(handle)) = state.handle else { return Ok(()) };
         // SAFETY: it takes no pointers.
         said("begin an exchange", unsafe { (nccl.group_start)() })?;
-        let mut put = Ok(());
+        let mut put = ncclResult_t::ncclSuccess;
+        let mut told = |code| {
+            if ended(put).is_none() {
+                put = code;
+            }
+        };
         for &AllToAll { from, to, words } in parts {
             let (from, to) = (from as *const c_void, to as *mut c_void);
             let (kind, stream) = (ncclDataType_t::ncclUint32, stream.handle().cast());
             // SAFETY: both are memory of this device with as many words for each rank, by construction of the link, which lives until
             // its stream has done this; the communicator is there while its lock is held.
-            let code = unsafe { (nccl.all_to_all)(from, to, words, kind, handle, stream) };
-            put = put.and(said("exchange rows", code));
+            told(unsafe { (nccl.all_to_all)(from, to, words, kind, handle, stream) });
         }
         // SAFETY: it takes no pointers, and ends what was begun above.
-        let ended = said("exchange rows", unsafe { (nccl.group_end)() });
+        told(unsafe { (nccl.group_end)() });
         drop(state);
-        put.and(ended)?;
-        self.shared.settle("exchange rows")
+        match lost(put) {
+            Some(reason) => self.shared.end(Some(reason)),
+            None => said("exchange rows", put)?,
+        }
+        while !self.shared.has_settled("exchange rows")? {
+            thread::yield_now();
+        }
+        Ok(())
     }
 
     /// What ends it from another thread.
     pub fn closer(&self) -> impl Fn() + Send + use<> {
         let shared = Arc::clone(&self.shared);
-        move || shared.end()
+        move || shared.end(None)
     }
 }
 
@@ -168,41 +223,64 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until what was called goes on by itself no more, or the group is ended.
-    fn settle(&self, what: &str) -> Result<(), DeviceError> {
-        let mut state = self.lock();
-        loop {
-            let Some(Handle(handle)) = state.handle else { return Ok(()) };
-            let mut code = ncclResult_t::ncclSuccess;
-            // SAFETY: the pointer is to a local variable; the communicator is there while its lock is held.
-            said(what, unsafe { (self.nccl.async_error)(handle, &raw mut code) })?;
-            if code != ncclResult_t::ncclInProgress {
-                // A rank that is lost shows here before its time is over.
-                return if code == ncclResult_t::ncclRemoteError { Ok(()) } else { said(what, code) };
-            }
-            state = self.changed.wait_timeout(state, LOOK_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
+    /// Whether what was called goes on by itself no more, or the group is ended.
+    fn has_settled(&self, what: &str) -> Result<bool, DeviceError> {
+        let state = self.lock();
+        let Some(Handle(handle)) = &state.handle else { return Ok(true) };
+        let code = self.ask(handle);
+        drop(state);
+        match lost(code) {
+            Some(reason) => self.end(Some(reason)),
+            None => said(what, code)?,
+        }
+        Ok(code != ncclResult_t::ncclInProgress)
+    }
+
+    /// What became of what was called, as the communicator says while its lock is held.
+    fn ask(&self, handle: &ncclComm_t) -> ncclResult_t {
+        let mut code = ncclResult_t::ncclSuccess;
+        // SAFETY: the pointer is to a local variable; the communicator is there, as its handle is.
+        match unsafe { (self.nccl.async_error)(*handle, &raw mut code) } {
+            ncclResult_t::ncclSuccess => code,
+            refused => refused,
         }
     }
 
-    /// Ends the group when a step takes too long.
+    /// Waits a moment, or until the group is ended.
+    fn pause(&self) {
+        let state = self.lock();
+        if state.handle.is_some() {
+            drop(self.changed.wait_timeout(state, JOIN_INTERVAL));
+        }
+    }
+
+    /// Ends the group when a step takes too long, or NCCL says that it goes on no more.
     fn watch(&self) {
         let mut state = self.lock();
-        while state.handle.is_some() {
-            let left = state.since.map(|since| self.patience.saturating_sub(since.elapsed()));
-            if left == Some(Duration::ZERO) {
-                drop(state);
-                return self.end();
-            }
+        while let Some(Handle(handle)) = &state.handle {
             // Without a step there is nothing to wait for.
-            let wait = left.unwrap_or(Duration::MAX);
+            let left = state.since.map(|since| self.patience.saturating_sub(since.elapsed()));
+            let reason = left.and_then(|_| ended(self.ask(handle)));
+            if reason.is_some() || left == Some(Duration::ZERO) {
+                drop(state);
+                return self.end(reason);
+            }
+            let wait = left.map_or(Duration::MAX, |left| left.min(LOOK_INTERVAL));
             state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     /// Ends the group here: what waits on streams for other ranks goes on.
-    fn end(&self) {
-        let taken = self.lock().handle.take();
+    fn end(&self, reason: Option<&'static str>) {
+        let mut state = self.lock();
+        let taken = state.handle.take();
+        if taken.is_some() {
+            state.reason = reason;
+        }
+        drop(state);
         if let Some(Handle(handle)) = taken {
+            // If that fails the device is lost, and nothing waits on it.
+            let _ = self.context.bind();
             // SAFETY: the communicator was made by NCCL, and nobody else has it any more.
             let _ = unsafe { (self.nccl.abort)(handle) };
         }
@@ -212,7 +290,7 @@ impl Shared {
 
 impl Drop for Communicator {
     fn drop(&mut self) {
-        self.shared.end();
+        self.shared.end(None);
         if let Some(watchdog) = self.watchdog.take() {
             // One that panicked watches no more either.
             let _ = watchdog.join();

@@ -25,6 +25,7 @@ pub const CASES: &[Test] = &[
     ("no_way_of_exchanging_rows_changes_a_bit", no_way_of_exchanging_rows_changes_a_bit),
     (A_DECODE_STEP, a_decode_step_over_a_link_waits_once),
     ("a_rank_that_does_not_come_is_given_up_and_the_next_group_serves", a_rank_that_does_not_come_is_given_up),
+    ("a_rank_that_is_gone_ends_an_exchange_before_its_time", a_rank_that_is_gone_ends_an_exchange_before_its_time),
     ("a_wait_for_another_rank_ends_with_its_group", a_wait_for_another_rank_ends_with_its_group),
 ];
 
@@ -117,15 +118,16 @@ fn a_decode_step_waits_once(means: Means) -> Result<()> {
     })
 }
 
-/// What ends a step of a rank whose group's other rank makes none.
+/// What ends a step of a rank whose group's other rank makes none, and stays in the group meanwhile or leaves it.
 fn silent(
     folder: &Path,
-    way: &Way,
+    (way, stays): (&Way, bool),
     meanwhile: impl Fn(&Member) -> Result<()> + Sync,
 ) -> Result<(FabricError, Duration)> {
     let (map, over, ended) = (pair(folder)?, Barrier::new(2), std::sync::Mutex::new(None));
     on_two_ranks(|rank, fabric| {
         let member = Member::new(folder, &map, fabric, way);
+        let mut held = None;
         let outcome = match (rank, member) {
             (0, Ok(mut member)) => {
                 let started = Instant::now();
@@ -141,9 +143,10 @@ fn silent(
                     Ok(_) => Err(anyhow!("a step without the other rank is none")),
                 }
             }
-            (_, member) => member.map(drop),
+            (_, member) => member.map(|member| held = Some(member).filter(|_| stays)),
         };
         over.wait();
+        drop(held);
         outcome
     })?;
     ended.into_inner().map_err(|_| anyhow!("a rank panicked"))?.context("a step that ended")
@@ -157,7 +160,7 @@ fn a_rank_that_does_not_come_is_given_up() -> Result<()> {
         (Means::Nccl, 2, "another rank gave no rows within 2 s"),
     ] {
         let way = Way { patience: Duration::from_secs(2), ..Way::new(means, gpus) };
-        let (error, after) = silent(&folder, &way, |_| Ok(()))?;
+        let (error, after) = silent(&folder, (&way, true), |_| Ok(()))?;
         ensure!(error.to_string().starts_with(said), "{error}");
         ensure!(after >= way.patience, "given up after {after:?}");
         // The next group of the same ranks.
@@ -172,10 +175,18 @@ fn a_rank_that_does_not_come_is_given_up() -> Result<()> {
     Ok(())
 }
 
+fn a_rank_that_is_gone_ends_an_exchange_before_its_time() -> Result<()> {
+    let way = Way::new(Means::Nccl, 2);
+    let (error, after) = silent(&variant("base"), (&way, false), |_| Ok(()))?;
+    ensure!(matches!(error, FabricError::Ended { .. }), "{error}");
+    ensure!(after < way.patience, "it ended after {after:?}");
+    Ok(())
+}
+
 fn a_wait_for_another_rank_ends_with_its_group() -> Result<()> {
     for means in [Means::Peer, Means::Nccl] {
         let way = Way::new(means, 2);
-        let (error, after) = silent(&variant("base"), &way, |member| {
+        let (error, after) = silent(&variant("base"), (&way, true), |member| {
             member.closer.as_ref().context("what ends the waits")?();
             Ok(())
         })?;

@@ -62,8 +62,7 @@ impl CollectiveLink {
             home_each: group.pairs_between() as u32,
         };
         let end = End::new(shared, shape, &peers, (coming.pairs.address(), linked))?;
-        context.bind()?;
-        let communicator = Communicator::join(name, (group.ranks, group.rank), patience)?;
+        let communicator = Communicator::join(&context, name, (group.ranks, group.rank), patience)?;
         Ok(Self { end, context, communicator, leaving, coming })
     }
 
@@ -106,7 +105,7 @@ impl Link<Cuda> for CollectiveLink {
     }
 
     fn end(&self) -> Result<(), Lost> {
-        if self.communicator.end_step() { Err(Lost { rank: None }) } else { Ok(()) }
+        self.communicator.end_step()
     }
 
     fn closer(&self) -> LinkCloser {

@@ -150,7 +150,7 @@ impl Link<Cuda> for PeerLink {
     fn end(&self) -> Result<(), Lost> {
         match self.told.heard(LOST_AT) as usize {
             0 => Ok(()),
-            rank => Err(Lost { rank: Some(rank - 1) }),
+            rank => Err(Lost::Late { rank: Some(rank - 1) }),
         }
     }
 

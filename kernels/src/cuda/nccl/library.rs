@@ -21,8 +21,7 @@ const NAMES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
 #[derive(Debug)]
 pub(super) struct Nccl {
     pub unique_id: unsafe extern "C" fn(*mut ncclUniqueId) -> ncclResult_t,
-    pub join:
-        unsafe extern "C" fn(*mut ncclComm_t, c_int, ncclUniqueId, c_int, *mut ncclConfig_t) -> ncclResult_t,
+    pub join: unsafe extern "C" fn(*mut ncclComm_t, c_int, ncclUniqueId, c_int, *mut ncclConfig_t) -> ncclResult_t,
     pub async_error: unsafe extern "C" fn(ncclComm_t, *mut ncclResult_t) -> ncclResult_t,
     pub abort: unsafe extern "C" fn(ncclComm_t) -> ncclResult_t,
     pub group_start: unsafe extern "C" fn() -> ncclResult_t,

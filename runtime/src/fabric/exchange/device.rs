@@ -75,13 +75,12 @@ impl<B: Backend, F: Fabric> Exchange<B> for DeviceExchange<B, F> {
     }
 
     fn end(&mut self) -> Result<(), FabricError> {
-        self.link.end().map_err(|Lost { rank }| {
-            let (rank, seconds) = (rank.map(RankId::from), self.patience.as_secs());
-            if self.closed.load(Ordering::Acquire) {
-                FabricError::Dissolved
-            } else {
-                FabricError::Silent { rank, seconds }
+        self.link.end().map_err(|lost| match lost {
+            _ if self.closed.load(Ordering::Acquire) => FabricError::Dissolved,
+            Lost::Late { rank } => {
+                FabricError::Silent { rank: rank.map(RankId::from), seconds: self.patience.as_secs() }
             }
+            Lost::Ended { reason } => FabricError::Ended { reason },
         })
     }
 }
