@@ -15,11 +15,10 @@ use crate::fabric::neighbours::{Key, Neighbours};
 use crate::fabric::purpose::GroupId;
 use crate::fabric::{Fabric, FabricError, Frame};
 
-/// Numbers that a rank says at most when the means are agreed upon: how many it has, those, and the name of a link.
-pub const INDICES: usize = 1 + Means::ALL.len() + NAME_WORDS;
+/// Numbers that a rank says at most at once when an exchange is formed: the name of a link, or the means that it has.
+pub const INDICES: usize = size_of::<LinkName>() / size_of::<u32>();
 
-/// Of the name of a link.
-const NAME_WORDS: usize = size_of::<LinkName>() / size_of::<u32>();
+const _: () = assert!(Means::ALL.len() <= INDICES, "the means that there are fit");
 
 /// What a rank's end is made of.
 pub struct Forming<'a, B> {
@@ -88,14 +87,16 @@ impl<B: Backend> Forming<'_, B> {
             return Ok(Formed { exchange: Box::new(host(fabric)), means: None, closer: None });
         }
         let linking = self.device.linking();
-        let (means, name) = self.agree(linking, &mut fabric)?;
+        let means = self.agree(&mut fabric)?;
         let link = match (means, linking) {
             (Means::Peer, Some(linking)) => {
                 let window = linking.window(self.shape)?;
                 let windows = self.exchange_windows(&window, &mut fabric)?;
                 linking.link(&windows, self.shape, self.patience)?
             }
-            (Means::Nccl, Some(linking)) => linking.join(name, self.shape, self.patience)?,
+            (Means::Nccl, Some(linking)) => {
+                linking.join(self.name(linking, &mut fabric)?, self.shape, self.patience)?
+            }
             (Means::Tcp, _) | (_, None) => {
                 return Ok(Formed { exchange: Box::new(host(fabric)), means: Some(Means::Tcp), closer: None });
             }
@@ -105,35 +106,32 @@ impl<B: Backend> Forming<'_, B> {
         Ok(Formed { exchange: Box::new(exchange), means: Some(means), closer })
     }
 
-    /// The means, and the name that the first rank has given a link.
-    fn agree(
-        &self,
-        linking: Option<&dyn Linking<B>>,
-        fabric: &mut impl Fabric,
-    ) -> Result<(Means, LinkName), FormError> {
+    /// The means that all ranks have.
+    fn agree(&self, fabric: &mut impl Fabric) -> Result<Means, FormError> {
         let own = self.shape.group.rank;
-        let names = linking.filter(|_| own == 0 && self.possible.contains(&Means::Nccl));
-        let name = names.map(Linking::name).transpose()?;
-        let mut words = vec![self.possible.len() as u32];
-        words.extend(self.possible.iter().map(|&means| means as u32));
-        words.extend(name.iter().flat_map(|LinkName(name)| bytemuck::pod_collect_to_vec::<u8, u32>(name)));
-        let (mut all, mut given) = (Vec::new(), name);
+        let words: Vec<u32> = self.possible.iter().map(|&means| means as u32).collect();
+        let mut all = Vec::new();
         for (rank, said) in self.all_say(fabric, &words)?.iter().enumerate() {
-            let said = if rank == own { &words } else { said };
-            let (possible, name) = heard(rank.into(), said)?;
-            all.push(possible);
-            given = given.or(name);
+            all.push(if rank == own { self.possible.to_vec() } else { heard(rank.into(), said)? });
         }
-        let means = agreed(&all).ok_or_else(|| {
+        agreed(&all).ok_or_else(|| {
             let ours = self.possible.to_vec();
             let differs = |theirs: &Vec<Means>| agreed(&[ours.clone(), theirs.clone()]).is_none();
             let rank = all.iter().position(differs).unwrap_or(own);
             FormError::Disagree { ours: ours.clone(), rank: rank.into(), theirs: all[rank].clone() }
-        })?;
-        match given {
-            None if means == Means::Nccl => Err(wrong(RankId(0), &words).into()),
-            given => Ok((means, given.unwrap_or(LinkName([0; size_of::<LinkName>()])))),
+        })
+    }
+
+    /// The name that the first rank gives the link.
+    fn name(&self, linking: &dyn Linking<B>, fabric: &mut impl Fabric) -> Result<LinkName, FormError> {
+        if self.shape.group.rank == 0 {
+            let name = linking.name()?;
+            self.all_say(fabric, &bytemuck::pod_collect_to_vec::<u8, u32>(&name.0))?;
+            return Ok(name);
         }
+        let said = self.all_say(fabric, &[])?.swap_remove(0);
+        let name = <[u8; size_of::<LinkName>()]>::try_from(bytemuck::cast_slice::<u32, u8>(&said));
+        Ok(LinkName(name.map_err(|_| wrong(RankId(0), &said))?))
     }
 
     /// Every rank's numbers.
@@ -164,14 +162,10 @@ impl<B: Backend> Forming<'_, B> {
     }
 }
 
-/// What a rank says that it has, and the name that it has given a link.
-fn heard(rank: RankId, numbers: &[u32]) -> Result<(Vec<Means>, Option<LinkName>), FabricError> {
-    let (count, rest) = numbers.split_first().ok_or_else(|| wrong(rank, numbers))?;
-    let (possible, name) = rest.split_at_checked(*count as usize).ok_or_else(|| wrong(rank, numbers))?;
+/// What a rank says that it has.
+fn heard(rank: RankId, numbers: &[u32]) -> Result<Vec<Means>, FabricError> {
     let named = |number: &u32| Means::ALL.into_iter().find(|means| *means as u32 == *number);
-    let possible: Option<_> = possible.iter().map(named).collect();
-    let name = <[u8; size_of::<LinkName>()]>::try_from(bytemuck::cast_slice::<u32, u8>(name)).ok().map(LinkName);
-    Ok((possible.ok_or_else(|| wrong(rank, numbers))?, name))
+    numbers.iter().map(named).collect::<Option<_>>().ok_or_else(|| wrong(rank, numbers))
 }
 
 fn wrong(rank: RankId, numbers: &[u32]) -> FabricError {
