@@ -380,18 +380,21 @@ fn view<B: Backend>(worker: &Worker<B>, ranks: &[RankAddress]) -> View {
         shared.and_then(|device| device.downcast::<B>().ok())
     };
     let places: BTreeSet<_> = ranks.iter().map(|rank| (&rank.node, &rank.unit)).collect();
+    let asked = worker.settings.exchange;
+    let missing = asked.may_be(Means::Nccl).then(|| linking.collective().err()).flatten();
     let mut view = View {
         has_links: true,
-        no_nccl: linking.collective().err().map(|error| error.to_string()),
+        no_nccl: missing.map(|error| error.to_string()),
         shares: places.len() < ranks.len(),
         spans_nodes: ranks.iter().any(|rank| rank.node != ranks[0].node),
         ..View::default()
     };
-    for rank in ranks {
-        match device(rank).map(|device| linking.reach(&device)) {
-            None => view.elsewhere = view.elsewhere.or(Some(rank.rank)),
-            Some(Err(error)) => view.unreached = view.unreached.or_else(|| Some(error.to_string())),
-            Some(Ok(())) => {}
+    if asked.may_be(Means::Peer) {
+        view.elsewhere = ranks.iter().find(|rank| device(rank).is_none()).map(|rank| rank.rank);
+        // A way between devices is opened only where it will be used.
+        if view.elsewhere.is_none() {
+            let reached = ranks.iter().filter_map(device).try_for_each(|device| linking.reach(&device));
+            view.unreached = reached.err().map(|error| error.to_string());
         }
     }
     view

@@ -22,6 +22,19 @@ pub enum Asked {
     Tcp,
 }
 
+impl Asked {
+    /// Whether it may come to this.
+    #[must_use]
+    pub const fn may_be(self, means: Means) -> bool {
+        match self {
+            Self::Auto => true,
+            Self::Peer => matches!(means, Means::Peer),
+            Self::Nccl => matches!(means, Means::Nccl),
+            Self::Tcp => matches!(means, Means::Tcp),
+        }
+    }
+}
+
 /// How rows get from rank to rank, the fastest first.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, strum::Display, strum::IntoStaticStr,
@@ -41,7 +54,7 @@ impl Means {
     pub const ALL: [Self; 3] = [Self::Peer, Self::Nccl, Self::Tcp];
 }
 
-/// What a rank sees of its group before it reads an expert.
+/// What a rank sees of its group before it reads an expert, as far as it matters to what is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
     /// Whether devices of this kind exchange rows by themselves at all.
@@ -208,6 +221,16 @@ mod tests {
         assert_eq!(possible(Asked::Tcp, &view), Ok(vec![Means::Tcp]));
         let cpus = View { has_links: false, ..view };
         assert_eq!(possible(Asked::Auto, &cpus), Ok(vec![Means::Tcp]));
+    }
+
+    #[test]
+    fn what_is_asked_for_may_come_to_what_can_be_of_it() {
+        for asked in [Asked::Auto, Asked::Peer, Asked::Nccl, Asked::Tcp] {
+            let can = possible(asked, &linked()).unwrap();
+            for means in Means::ALL {
+                assert_eq!(asked.may_be(means), can.contains(&means), "{asked} and {means}");
+            }
+        }
     }
 
     #[test]
