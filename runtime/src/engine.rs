@@ -183,8 +183,9 @@ fn serve_groups<B: Backend>(
                 membership.wait_until_let_go();
             }
         }
-        drop(membership);
+        // The coordinator is told before memory is given back, which waits for whatever the device still does.
         session.closer.close();
+        drop(membership);
         let lost = reason.is_of_a_lost_device().then(|| with_causes(&reason));
         // Whoever asked may be gone.
         let _ = ended.send(reason);
