@@ -221,12 +221,23 @@ impl<B: Backend> Model<B> {
     ) -> Result<(StepOutcome, StepTimes), ForwardError> {
         self.prepare((batch, changes), workspace, exchange)?;
         exchange.begin();
-        self.enqueue(workspace, exchange)?;
+        if let Err(error) = self.enqueue(workspace, exchange) {
+            return Err(self.abandon(error, workspace));
+        }
         enqueued(self.queue.mark());
         let collected = self.collect(batch, workspace);
-        // Where a rank was given up the device failed for want of its rows.
-        exchange.end()?;
-        Ok(collected?)
+        match (exchange.end(), collected) {
+            // Where a rank was given up the device failed for want of its rows, unless it is lost itself.
+            (Err(error), Ok(_)) => Err(error.into()),
+            (Err(error), Err(failed)) if failed.is_worth_a_retry() => Err(error.into()),
+            (_, collected) => Ok(collected?),
+        }
+    }
+
+    /// What became of a step of which not all is on the queue: what the device failed with belongs to it, not to the next.
+    fn abandon(&self, error: ForwardError, workspace: &Workspace<B>) -> ForwardError {
+        let collected = self.queue.collect(&workspace.batch, &workspace.slots);
+        collected.err().map_or(error, ForwardError::Device)
     }
 
     /// As [`Self::step`] of no changes, but gives the logits of every token, `[tokens, vocabulary]`, and the pairs of every slot.
@@ -245,7 +256,9 @@ impl<B: Backend> Model<B> {
         workspace.area.asked.extend((0..rows as u32).map(Asked::nothing));
         workspace.upload(&self.queue);
         workspace.begin(&self.queue);
-        self.layers(workspace, exchange)?;
+        if let Err(error) = self.layers(workspace, exchange) {
+            return Err(self.abandon(error, workspace));
+        }
         let mut all = Vec::with_capacity(rows * self.config.vocabulary);
         self.logits(workspace, |queue, logits, _, _| all.extend_from_slice(&queue.read(logits)));
         workspace.finish(&self.queue);

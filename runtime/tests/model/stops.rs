@@ -199,6 +199,19 @@ fn what_the_device_reports_comes_when_the_step_is_collected_and_ends_that_step_a
 }
 
 #[test]
+fn what_the_device_reports_is_told_with_its_step_where_that_has_lost_a_rank_too() {
+    on_ranks(2, |mut rank| {
+        if rank.routing.rank() != RankId(0) {
+            return;
+        }
+        rank.backend.fault.after(0, false);
+        let Err(ForwardError::Device(error)) = rank.step(0, Vec::new()) else { panic!("it was told to fail") };
+        assert!(!error.is_worth_a_retry());
+        let Err(ForwardError::Fabric(_)) = rank.step(0, Vec::new()) else { panic!("the other rank is gone") };
+    });
+}
+
+#[test]
 fn a_step_that_is_larger_than_its_memory_is_refused_before_anything_is_done() {
     on_ranks(1, |mut rank| {
         let before = rank.backend.counts.all();
