@@ -126,7 +126,10 @@ mod tests {
             }
         );
         let cuda = Recipe::parse(include_str!("../../../images/runtime-cuda.Dockerfile")).unwrap();
-        assert_eq!(cuda, Recipe { environment: vec!["NVIDIA_DRIVER_CAPABILITIES=compute,utility".into()], ..recipe });
+        let environment = ["NVIDIA_DRIVER_CAPABILITIES=compute,utility", "CUDA_DEVICE_MAX_CONNECTIONS=32"]
+            .map(str::to_owned)
+            .to_vec();
+        assert_eq!(cuda, Recipe { environment, ..recipe });
         for text in [
             include_str!("../../../images/operator.Dockerfile"),
             include_str!("../../../images/model.Dockerfile"),
