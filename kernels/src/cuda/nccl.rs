@@ -29,6 +29,10 @@ const JOIN_INTERVAL: Duration = Duration::from_millis(1);
 /// How often a group is asked whether it goes on, while a step may wait for another rank.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long a step may go on after NCCL has said that the group does not: a rank that leaves after a step's last exchange has given all
+/// that the others need to end it.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
+
 /// Whether NCCL is there, and new enough.
 ///
 /// # Errors
@@ -147,9 +151,13 @@ impl Communicator {
         let watchdog = watchdog.map_err(|error| DeviceError::Threads { threads: 1, reason: error.to_string() })?;
         let joined = Self { shared, watchdog: Some(watchdog) };
         joined.begin();
-        while !joined.shared.has_settled("join a group of NCCL")? {
-            joined.shared.pause();
-        }
+        let code = loop {
+            match joined.shared.settled() {
+                Some(code) => break code,
+                None => joined.shared.pause(),
+            }
+        };
+        said("join a group of NCCL", code)?;
         let reason = match joined.end_step() {
             Ok(()) => return Ok(joined),
             Err(Lost::Ended { reason }) => format!("NCCL did not connect the ranks: {reason}"),
@@ -205,10 +213,14 @@ impl Communicator {
             Some(reason) => self.shared.end(Some(reason)),
             None => said("exchange rows", put)?,
         }
-        while !self.shared.has_settled("exchange rows")? {
-            thread::yield_now();
-        }
-        Ok(())
+        let code = loop {
+            match self.shared.settled() {
+                Some(code) => break code,
+                None => thread::yield_now(),
+            }
+        };
+        // Of a rank that is lost the watchdog hears too.
+        if lost(code).is_some() { Ok(()) } else { said("exchange rows", code) }
     }
 
     /// What ends it from another thread.
@@ -223,17 +235,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether what was called goes on by itself no more, or the group is ended.
-    fn has_settled(&self, what: &str) -> Result<bool, DeviceError> {
+    /// What became of what was called, once it goes on by itself no more; nothing bad of a group that is ended.
+    fn settled(&self) -> Option<ncclResult_t> {
         let state = self.lock();
-        let Some(Handle(handle)) = &state.handle else { return Ok(true) };
-        let code = self.ask(handle);
-        drop(state);
-        match lost(code) {
-            Some(reason) => self.end(Some(reason)),
-            None => said(what, code)?,
-        }
-        Ok(code != ncclResult_t::ncclInProgress)
+        let Some(Handle(handle)) = &state.handle else { return Some(ncclResult_t::ncclSuccess) };
+        Some(self.ask(handle)).filter(|&code| code != ncclResult_t::ncclInProgress)
     }
 
     /// What became of what was called, as the communicator says while its lock is held.
@@ -256,14 +262,17 @@ impl Shared {
 
     /// Ends the group when a step takes too long, or NCCL says that it goes on no more.
     fn watch(&self) {
-        let mut state = self.lock();
+        let (mut state, mut broken) = (self.lock(), None);
         while let Some(Handle(handle)) = &state.handle {
             // Without a step there is nothing to wait for.
             let left = state.since.map(|since| self.patience.saturating_sub(since.elapsed()));
-            let reason = left.and_then(|_| ended(self.ask(handle)));
-            if reason.is_some() || left == Some(Duration::ZERO) {
+            if let Some(reason) = left.and_then(|_| ended(self.ask(handle))) {
+                broken.get_or_insert((Instant::now(), reason));
+            }
+            let is_over = broken.is_some_and(|(since, _)| since.elapsed() >= ENDS_WITHIN);
+            if left.is_some_and(|left| left.is_zero() || is_over) {
                 drop(state);
-                return self.end(reason);
+                return self.end(broken.map(|(_, reason)| reason));
             }
             let wait = left.map_or(Duration::MAX, |left| left.min(LOOK_INTERVAL));
             state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
