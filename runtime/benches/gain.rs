@@ -65,6 +65,7 @@ fn main() -> anyhow::Result<()> {
         "tokens_per_second_off": median(&mut turns, |turn| tokens_per_second(&turn.off)),
         "tokens_per_second_on": median(&mut turns, |turn| tokens_per_second(&turn.on)),
         "gain": median(&mut turns, Turn::gain), "gain_allowed": median(&mut turns, Turn::gain_allowed),
+        "gain_if_all_worked_as_fast_as_one": median(&mut turns, Turn::gain_of_cores_of_their_own),
         "slower_with_all_at_work": median(&mut turns, |turn| turn.on.mean / turn.off.mean),
         "skew_on": median(&mut turns, |turn| turn.on.skew),
         "limits": figures, "met": met,
@@ -109,6 +110,12 @@ impl Turn {
 
     fn gain_allowed(&self) -> f64 {
         self.off.step / self.allowed() - 1.0
+    }
+
+    /// What the load with EPLB off alone would allow: that of a machine where a rank is as fast beside others at work as beside
+    /// others that wait.
+    fn gain_of_cores_of_their_own(&self) -> f64 {
+        self.off.step / (self.off.step - (self.off.busiest - self.off.mean)) - 1.0
     }
 
     fn gain(&self) -> f64 {
