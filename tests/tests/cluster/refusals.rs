@@ -6,7 +6,6 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use serde_json::{Value, json};
-use tests::cluster::Cluster;
 use tests::namespace::{Namespace, in_namespace};
 use tests::wait;
 
@@ -60,10 +59,6 @@ const BY_THE_OPERATOR: &[(Case, &str, &str)] = &[
     ),
 ];
 
-/// The same, on a cluster that has the GPUs.
-const WITH_GPUS: (Case, &str, &str) =
-    (("/spec/gpusPerPod", || json!(1), "computes on CPUs only"), "Ready", "GPUsNotSupported");
-
 pub fn bad_specs(suite: &Suite) -> Result<()> {
     let cluster = suite.installed()?;
     block_on(in_namespace(cluster, "bad_specs", async |namespace| {
@@ -77,13 +72,9 @@ pub fn bad_specs(suite: &Suite) -> Result<()> {
         for case in BY_THE_OPERATOR {
             refused_by_the_operator(namespace, case).await?;
         }
-        offer_gpus(cluster, &json!("4"))?;
-        let outcome = refused_by_the_operator(namespace, &WITH_GPUS).await;
-        offer_gpus(cluster, &Value::Null)?;
-        outcome?;
         let pods = namespace.api::<Pod>().list(&ListParams::default()).await?;
         ensure!(pods.items.is_empty(), "{} pods exist", pods.items.len());
-        suite.figure("bad specs refused, none with a pod", BY_THE_API_SERVER.len() + BY_THE_OPERATOR.len() + 1)
+        suite.figure("bad specs refused, none with a pod", BY_THE_API_SERVER.len() + BY_THE_OPERATOR.len())
     }))
 }
 
@@ -101,13 +92,6 @@ async fn refused_by_the_operator(namespace: &Namespace<'_>, case: &(Case, &str, 
     println!("{path} = {}: {message}", value());
     ensure!(message.contains(expected), "{path}: {} gives {message:?}, not {expected:?}", value());
     deployment.delete().await
-}
-
-/// Lets a node say that it has GPUs, as a device plugin would.
-fn offer_gpus(cluster: &Cluster, number: &Value) -> Result<()> {
-    let gpus = json!({ "nvidia.com/gpu": number });
-    let patch = json!({"status": {"capacity": gpus, "allocatable": gpus}}).to_string();
-    cluster.kubectl(["patch", "node", "node-1", "--subresource=status", "--type=merge", "--patch", &patch]).map(drop)
 }
 
 /// What kubectl says, in one line.
