@@ -36,10 +36,9 @@ pub(super) fn bytes(shape: LinkShape) -> usize {
     all(&Window::lists(shape)).max(frames).saturating_add(tables)
 }
 
-/// Bytes of one row as products read it, and of one result.
-const fn row_bytes(LinkShape { page, .. }: LinkShape) -> [usize; 2] {
-    // A row is f32, or two terms of bfloat16.
-    [page.hidden.saturating_mul(size_of::<f32>()); 2]
+/// Bytes of one row as products read it, which is f32 or two terms of bfloat16, and of one result.
+const fn row_bytes(LinkShape { page, .. }: LinkShape) -> usize {
+    page.hidden.saturating_mul(size_of::<f32>())
 }
 
 /// Bytes of the pairs that one rank gives another, with their number.

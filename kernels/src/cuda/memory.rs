@@ -135,9 +135,7 @@ impl Mapped {
         // SAFETY: all of it is there; the target is other memory, of bytes that may be anything.
         unsafe { ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
     }
-}
 
-impl Mapped {
     /// Puts a number there, `start` bytes from its beginning, also while the device reads it: it gets the old one or this.
     ///
     /// # Panics

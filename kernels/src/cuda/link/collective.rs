@@ -68,8 +68,8 @@ impl CollectiveLink {
 
     /// Bytes of what one rank has for another: rows, pairs, results.
     const fn each(shape: LinkShape) -> [usize; 3] {
-        let (group, [row, result]) = (shape.group, row_bytes(shape));
-        [group.tokens.saturating_mul(row), pair_bytes(shape), group.pairs_between().saturating_mul(result)]
+        let (group, row) = (shape.group, row_bytes(shape));
+        [group.tokens.saturating_mul(row), pair_bytes(shape), group.pairs_between().saturating_mul(row)]
     }
 
     /// Bytes of what a rank has for all.

@@ -49,11 +49,11 @@ impl Window {
 
     /// Bytes of each part.
     pub fn lists(shape: LinkShape) -> [usize; 4] {
-        let (group, [row, result]) = (shape.group, row_bytes(shape));
+        let (group, row) = (shape.group, row_bytes(shape));
         [
             group.rows().saturating_mul(row),
             group.ranks.saturating_mul(pair_bytes(shape)),
-            group.tokens.saturating_mul(group.top_k).saturating_mul(result),
+            group.tokens.saturating_mul(group.top_k).saturating_mul(row),
             2 * group.ranks * size_of::<u32>(),
         ]
     }
@@ -67,7 +67,7 @@ impl Window {
 
     /// Where a rank stores what is for the one that has this.
     fn of(&self, rank: usize) -> LinkPeer {
-        let (group, [row, _]) = (self.shape.group, row_bytes(self.shape));
+        let (group, row) = (self.shape.group, row_bytes(self.shape));
         let flag = |which: usize| self.flags.address() + ((which * group.ranks + rank) * size_of::<u32>()) as u64;
         LinkPeer {
             rows: self.rows.address() + (rank * group.tokens * row) as u64,

@@ -35,9 +35,9 @@ pub enum Route {
 /// What was carried.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Carried {
-    /// Bytes.
+    /// How many bytes.
     pub bytes: u64,
-    /// In so many seconds.
+    /// Seconds that it took.
     pub seconds: f64,
 }
 
