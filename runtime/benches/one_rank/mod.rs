@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use kernels::cpu::Cpu;
-use kernels::routing::GroupShape;
 use kernels::{Arena, Page};
 use plan::ids::RankId;
 use plan::map::{ExpertMap, MapShape};
@@ -48,18 +47,11 @@ impl Engine {
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
         let numbers = pages.iter().map(|page: &Page<Cpu>| page.id()).collect();
-        let shape = map.shape();
-        let routing = Routing::new(&map, &Topology::single_node(1, shape.slots_per_rank), RankId(0), 0, numbers);
+        let topology = Topology::single_node(1, map.shape().slots_per_rank);
+        let routing = Routing::new(&map, &topology, RankId(0), 0, numbers);
         let cache = CacheSize { blocks: sequences * BLOCKS_PER_SEQUENCE, block_tokens: BLOCK_TOKENS };
         let config = checkpoint.config();
-        let group = GroupShape {
-            ranks: 1,
-            rank: 0,
-            layers: shape.layers,
-            slots: shape.slots_per_rank,
-            top_k: config.router.top_k,
-            tokens: sequences * MOST_TOKENS,
-        };
+        let group = routing.group(config.router.top_k, sequences * MOST_TOKENS);
         let workspace =
             Workspace::new(arena, config, KvCache::new(&*backend, config, cache, None)?, (group, routing.layers()))?;
         let exchange = HostExchange::new(Solo, group, config.hidden);

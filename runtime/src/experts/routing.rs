@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use kernels::PageId;
-use kernels::routing::{Copies, LayerRouting, Slot};
+use kernels::routing::{Copies, GroupShape, LayerRouting, Slot};
 use plan::ids::{LayerId, RankId, SlotIndex};
 use plan::map::{ExpertMap, MapShape, WHOLE};
 use plan::moves::MoveError;
@@ -93,6 +93,13 @@ impl Routing {
     #[must_use]
     pub const fn rank(&self) -> RankId {
         self.rank
+    }
+
+    /// The group as a device sees it, where each token has `top_k` experts and a step so many tokens at most.
+    #[must_use]
+    pub const fn group(&self, top_k: usize, tokens: usize) -> GroupShape {
+        let MapShape { ranks, layers, slots_per_rank: slots, .. } = self.map.shape();
+        GroupShape { ranks, rank: self.rank.index(), layers, slots, top_k, tokens }
     }
 
     /// Epoch of the map in force.

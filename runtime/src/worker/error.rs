@@ -62,9 +62,9 @@ pub enum WorkerError {
     /// One rank of several in a process has ended, and with it the process.
     #[error("{rank} of this process cannot go on")]
     OfSeveral {
-        /// Which.
+        /// The one that has ended first.
         rank: RankId,
-        /// Why.
+        /// Why it did.
         source: Box<WorkerError>,
     },
 }

@@ -1,13 +1,14 @@
 //! From registering with the coordinator to losing it, or the group.
 
-use std::collections::BTreeSet;
+mod connect;
+mod view;
+
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, bounded, select};
-use kernels::link::LinkShape;
+use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, select};
 use kernels::routing::GroupShape;
 use kernels::{Backend, DeviceError};
 use plan::ids::{ExpertId, LayerId, RankId};
@@ -17,32 +18,27 @@ use plan::wire::{MapDocument, WireError};
 use plan::words::counted;
 use thiserror::Error;
 
+use self::view::view;
 use super::control::Link;
 use super::metrics::WorkerMetrics;
 use super::{Stop, Worker, WorkerError};
-use crate::cancel::Cancel;
-use crate::engine::{self, EngineError, Membership, StepPath};
+use crate::engine::EngineError;
 use crate::experts::load::{LoadError, slots_of};
-use crate::experts::mover::{CountPage, Mover, MoverSetup, Serving};
+use crate::experts::mover::Mover;
 use crate::experts::pages::{HeldPages, Pages};
 use crate::experts::routing::Routing;
 use crate::fabric::exchange::ExchangeCloser;
-use crate::fabric::exchange::device::PATIENCE;
-use crate::fabric::exchange::form::{self, FormError, Formed, Forming};
-use crate::fabric::exchange::means::{Means, Refusal, View, possible};
+use crate::fabric::exchange::form::FormError;
+use crate::fabric::exchange::means::{Means, Refusal, possible};
 use crate::fabric::framing::{CONNECT_TIMEOUT, Closer, ConnectionError};
 use crate::fabric::handshake::call;
-use crate::fabric::mesh::{Dissolver, Largest, Mesh, MeshError, MeshSetup};
-use crate::fabric::neighbours::Key;
+use crate::fabric::mesh::{Dissolver, MeshError};
 use crate::fabric::purpose::{GroupId, Purpose};
 use crate::fabric::secret::Secret;
 use crate::memory::{RankPart, TooLarge};
-use crate::model::forward::{KvCache, Workspace, expert_shape};
+use crate::model::forward::{KvCache, Workspace};
 use crate::protocol::{FromRank, MOST_WORDS, RankAddress, ToRank, TransactionId};
 use crate::quoted::shortened;
-
-/// How long the other ranks may take to connect when all are loaded.
-const MESH_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// How long the engine may take to hear that its group is gone: a step that has begun is computed to its end.
 const ENGINE_LEAVES_WITHIN: Duration = Duration::from_mins(5);
@@ -252,14 +248,7 @@ impl<B: Backend> Session<B> {
         let numbers = loaded.iter().map(|page| page.id()).collect();
         let routing = Routing::new(&map, &nodes, rank, plan.epoch, numbers);
         let (experts, config) = (map.shape().experts, worker.checkpoint.config());
-        let shape = GroupShape {
-            ranks,
-            rank: rank.index(),
-            layers: map.shape().layers,
-            slots: map.shape().slots_per_rank,
-            top_k: config.router.top_k,
-            tokens: plan.step_tokens as usize,
-        };
+        let shape = routing.group(config.router.top_k, step_tokens);
         let kept = KvCache::new(&*worker.device, config, cache, worker.angles.take());
         let kept = kept.map_err(|error| SessionError::Start(WorkerError::of_cache(error)))?;
         worker.angles = Some(kept.angles());
@@ -269,70 +258,6 @@ impl<B: Backend> Session<B> {
         self.loaded = Some(Loaded { plan, means, experts, shape, workspace, routing, pages });
         // If the coordinator is gone, the loop that reads its orders says so.
         let _ = link.reports.send(FromRank::Loaded { generation, kv_blocks, fingerprints });
-        Ok(())
-    }
-
-    /// Becomes part of a group whose every rank is loaded.
-    fn connect(
-        &mut self,
-        worker: &mut Worker<B>,
-        loaded: Loaded<B>,
-        fingerprints: Vec<Option<u128>>,
-        link: &Link,
-    ) -> Result<(), SessionError> {
-        let Loaded { plan, means, experts, shape, workspace, routing, pages } = loaded;
-        let Plan { group, secret, ranks, epoch, move_bytes_per_second, step_tokens } = plan;
-        let (rank, config) = (worker.settings.rank, worker.checkpoint.config());
-        let largest = Largest::of_step(step_tokens as usize, config.router.top_k, config.hidden);
-        let largest = Largest { indices: largest.indices.max(form::INDICES), ..largest };
-        let serving = Serving { group, secret: secret.clone(), rank, ranks: ranks.len(), pages: Arc::clone(&pages) };
-        worker.server.set(Some(serving));
-        let mesh = MeshSetup { group, secret: &secret, rank, ranks: &ranks, largest };
-        let fabric = Mesh::connect(mesh, &worker.steps, MESH_TIMEOUT, &link.gone)?;
-        let purpose = (Purpose::Steps { group, rank }, &secret);
-        let steps = call(&worker.settings.coordinator, "the coordinator", purpose, CONNECT_TIMEOUT)?;
-        let (dissolver, closer) = (fabric.dissolver()?, steps.closer()?);
-        let page = expert_shape(&worker.checkpoint);
-        let forming = Forming {
-            device: &*worker.device,
-            neighbours: &worker.settings.neighbours,
-            group,
-            shape: LinkShape { group: shape, page },
-            possible: &means,
-            patience: PATIENCE,
-        };
-        let formed = while_connected(&link.gone, &dissolver, || forming.form(fabric))?;
-        let Formed { exchange, means, closer: waits } = formed?;
-        let setup = MoverSetup {
-            group,
-            secret,
-            rank,
-            ranks,
-            pages: Arc::clone(&pages),
-            load_page: worker.weights.load_page(),
-            count_page: count_page(&worker.metrics),
-            bytes_per_second: move_bytes_per_second,
-            reports: link.reports.clone(),
-            threads: worker.threads.clone(),
-            faults: worker.settings.faults,
-        };
-        let (mover, incoming) = Mover::start(setup)?;
-        let generation = group.generation;
-        let path = StepPath { exchange, steps };
-        let session = engine::Session { closer: link.closer.share()?, reports: link.reports.clone() };
-        let membership = Membership::new(generation, (workspace, routing), path, Arc::clone(&pages), incoming);
-        let ended = worker.weights.engine().join(membership, session);
-        // From now on the group's pages know what is held; what is kept here would never become staging memory.
-        worker.weights.held.clear();
-        self.part =
-            Some(Part { generation, experts, fingerprints, pages, mover, dissolver, waits, steps: closer, ended });
-        self.ready = true;
-        worker.metrics.formed(true);
-        worker.metrics.exchanges_by(means);
-        let by = means.map_or("nothing", Into::into);
-        tracing::info!(generation, epoch, exchange = by, "part of a group");
-        // As in `load`.
-        let _ = link.reports.send(FromRank::Ready { generation, exchange: means });
         Ok(())
     }
 
@@ -352,57 +277,6 @@ impl<B: Backend> Session<B> {
         }
         Ok(Some(pages.held()))
     }
-}
-
-/// Does what waits for other ranks, which it does no more once the coordinator is gone.
-fn while_connected<T>(gone: &Cancel, dissolver: &Dissolver, work: impl FnOnce() -> T) -> io::Result<T> {
-    let (finished, done) = bounded::<()>(0);
-    std::thread::scope(|scope| {
-        let watch = move || {
-            while done.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                if gone.is_cancelled() {
-                    dissolver.dissolve();
-                    return;
-                }
-            }
-        };
-        std::thread::Builder::new().name("forming".to_owned()).spawn_scoped(scope, watch)?;
-        let _finished = finished;
-        Ok(work())
-    })
-}
-
-/// What this rank sees of the others of a group.
-fn view<B: Backend>(worker: &Worker<B>, ranks: &[RankAddress]) -> View {
-    let Some(linking) = worker.device.linking() else { return View::default() };
-    let device = |rank: &RankAddress| {
-        let shared = worker.settings.neighbours.find(&Key::Device(rank.step.clone()));
-        shared.and_then(|device| device.downcast::<B>().ok())
-    };
-    let places: BTreeSet<_> = ranks.iter().map(|rank| (&rank.node, &rank.unit)).collect();
-    let asked = worker.settings.exchange;
-    let missing = asked.may_be(Means::Nccl).then(|| linking.collective().err()).flatten();
-    let mut view = View {
-        has_links: true,
-        no_nccl: missing.map(|error| error.to_string()),
-        shares: places.len() < ranks.len(),
-        spans_nodes: ranks.iter().any(|rank| rank.node != ranks[0].node),
-        ..View::default()
-    };
-    if asked.may_be(Means::Peer) {
-        view.elsewhere = ranks.iter().find(|rank| device(rank).is_none()).map(|rank| rank.rank);
-        // A way between devices is opened only where it will be used.
-        if view.elsewhere.is_none() {
-            let reached = ranks.iter().filter_map(device).try_for_each(|device| linking.reach(&device));
-            view.unreached = reached.err().map(|error| error.to_string());
-        }
-    }
-    view
-}
-
-fn count_page(metrics: &WorkerMetrics) -> CountPage {
-    let metrics = metrics.clone();
-    Arc::new(move |route| metrics.received(route))
 }
 
 /// Waits until the engine has left its group; why it did, unless the engine itself is gone.

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kernels::cpu::{Cpu, Instructions};
-use kernels::routing::GroupShape;
 use kernels::{Arena, Page};
 use plan::ids::ExpertId;
 use plan::map::{ExpertMap, MapShape};
@@ -158,15 +157,8 @@ impl Member {
         let pages: Vec<Page<Cpu>> = own.map(load).collect();
         let numbers = pages.iter().map(Page::id).collect();
         let routing = Routing::new(&run.map, &run.topology(), rank, 0, numbers);
-        let (config, shape) = (checkpoint.config(), run.map.shape());
-        let group = GroupShape {
-            ranks: shape.ranks,
-            rank: rank.index(),
-            layers: shape.layers,
-            slots: shape.slots_per_rank,
-            top_k: config.router.top_k,
-            tokens: 2048,
-        };
+        let config = checkpoint.config();
+        let group = routing.group(config.router.top_k, 2048);
         let cache = KvCache::new(&*backend, config, cache, None).unwrap();
         let workspace = Workspace::new(arena, config, cache, (group, routing.layers())).unwrap();
         let exchange = HostExchange::new(fabric, group, config.hidden);

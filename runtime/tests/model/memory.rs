@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 
 use kernels::backend::CacheShape;
 use kernels::batch::StepLimits;
-use kernels::routing::GroupShape;
 use kernels::tensor::WeightKind;
 use kernels::{Arena, Backend as _, Page};
 use plan::ids::RankId;
@@ -40,12 +39,11 @@ fn made(checkpoint: &Checkpoint, part: RankPart, cache: CacheSize) -> u64 {
     let numbers = pages[..shape.layers * part.slots].iter().map(Page::id).collect();
     let (map, topology) = (ExpertMap::contiguous(shape).unwrap(), Topology::single_node(part.ranks, part.slots));
     let routing = Routing::new(&map, &topology, RankId(0), 0, numbers);
-    let RankPart { ranks, slots, step_tokens: tokens, .. } = part;
-    let group = GroupShape { ranks, rank: 0, layers: shape.layers, slots, top_k: config.router.top_k, tokens };
+    let group = routing.group(config.router.top_k, part.step_tokens);
     let kept = KvCache::new(&*backend, config, cache, None).unwrap();
     let _workspace = Workspace::new(arena, config, kept, (group, routing.layers())).unwrap();
     // That batches, slots and routing take as much as the device says is tested where they are.
-    let limits = StepLimits { tokens, blocks: cache.blocks, ..StepLimits::default() };
+    let limits = StepLimits { tokens: part.step_tokens, blocks: cache.blocks, ..StepLimits::default() };
     let of_step = Watched::step_bytes(limits, group, (shape.experts, expert_shape(checkpoint)));
     let vocabulary = config.vocabulary;
     let dense = checkpoint.sizes().dense;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use kernels::routing::{GroupShape, LayerRouting};
+use kernels::routing::LayerRouting;
 use kernels::{Arena, Page, PageId};
 use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use plan::map::ExpertMap;
@@ -64,14 +64,7 @@ impl Rank {
         let (config, size) = (checkpoint.config(), map.shape());
         let topology = Topology::single_node(size.ranks, size.slots_per_rank);
         let routing = Routing::new(map, &topology, rank, 0, numbers);
-        let group = GroupShape {
-            ranks: size.ranks,
-            rank: rank.index(),
-            layers: size.layers,
-            slots: size.slots_per_rank,
-            top_k: config.router.top_k,
-            tokens: 64,
-        };
+        let group = routing.group(config.router.top_k, 64);
         let cache = CacheSize { blocks: 16, block_tokens: BLOCK_TOKENS };
         let cache = KvCache::new(&*backend, config, cache, None).unwrap();
         let workspace = Workspace::new(Arc::clone(&arena), config, cache, (group, routing.layers())).unwrap();

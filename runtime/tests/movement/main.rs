@@ -55,6 +55,28 @@ fn serve(deployment: &mut Deployment, mut sequences: Vec<Sequence>) -> Vec<Vec<u
     sequences.iter().map(|sequence| sequence.output().to_vec()).collect()
 }
 
+/// The same with a loss of ranks halfway, after which the group forms again.
+fn serve_through(
+    deployment: &mut Deployment,
+    mut sequences: Vec<Sequence>,
+    halfway: impl FnOnce(&mut Deployment),
+) -> Vec<Vec<u32>> {
+    let mut halfway = Some(halfway);
+    while sequences[0].output().len() < STEPS {
+        if sequences[0].output().len() == STEPS / 2
+            && let Some(lose) = halfway.take()
+        {
+            lose(deployment);
+        }
+        if !advance(deployment, &mut sequences) {
+            deployment.wait_for_group();
+            sequences.iter_mut().for_each(Sequence::forget);
+            deployment.run_in();
+        }
+    }
+    sequences.iter().map(|sequence| sequence.output().to_vec()).collect()
+}
+
 /// A group whose experts move every so many steps.
 fn moving(setup: Setup, every: u64, seed: u64) -> (Setup, Deployment) {
     let setup = Setup { moves: Some(Moves { every, seed, patient: true }), ..setup };
@@ -97,21 +119,12 @@ fn ranks_of_one_process_serve_and_move_as_those_of_several_and_come_back_togethe
     let setup = Setup { moves: Some(Moves { every: 4, seed, patient: true }), ..still };
     let mut deployment = Deployment::start_in_processes(setup, 2);
     deployment.run_in();
-    let mut sequences = sequences(&setup, 16, seed);
-    while sequences[0].output().len() < STEPS {
-        if sequences[0].output().len() == STEPS / 2 && deployment.fleet.generation() == 1 {
-            let Some(process) = deployment.workers[2].take() else { panic!("it was there") };
-            process.stop().unwrap();
-            let settings = settings(2, deployment.fleet.address(), &setup);
-            deployment.workers[2] = Some(Worker::of(WorkerSettings { ranks_here: 2, ..settings }));
-        }
-        if !advance(&mut deployment, &mut sequences) {
-            deployment.wait_for_group();
-            sequences.iter_mut().for_each(Sequence::forget);
-            deployment.run_in();
-        }
-    }
-    let tokens: Vec<_> = sequences.iter().map(|sequence| sequence.output().to_vec()).collect();
+    let tokens = serve_through(&mut deployment, sequences(&setup, 16, seed), |deployment| {
+        let Some(process) = deployment.workers[2].take() else { panic!("it was there") };
+        process.stop().unwrap();
+        let settings = settings(2, deployment.fleet.address(), &setup);
+        deployment.workers[2] = Some(Worker::of(WorkerSettings { ranks_here: 2, ..settings }));
+    });
     assert!(tokens == expected, "seed {seed}");
     assert!(deployment.committed.len() >= STEPS / 10, "seed {seed}: {:?}", deployment.reports);
     assert!(deployment.fleet.generation() >= 2);
@@ -140,21 +153,11 @@ fn a_rank_that_is_lost_comes_back_under_a_new_generation_and_no_token_changes() 
     let still = Setup { ranks: 2, redundancy: 2, ..Setup::default() };
     let expected = serve(&mut Deployment::start(still), sequences(&still, 16, seed));
     let (setup, mut deployment) = moving(still, 5, seed);
-    let mut sequences = sequences(&setup, 16, seed);
-    let (mut lost, mut epoch) = (0, 0);
-    while sequences[0].output().len() < STEPS {
-        if sequences[0].output().len() == STEPS / 2 && lost == 0 {
-            lost += 1;
-            epoch = deployment.rebalancer.epoch();
-            deployment.restart(1);
-        }
-        if !advance(&mut deployment, &mut sequences) {
-            deployment.wait_for_group();
-            sequences.iter_mut().for_each(Sequence::forget);
-            deployment.run_in();
-        }
-    }
-    let tokens: Vec<_> = sequences.iter().map(|sequence| sequence.output().to_vec()).collect();
+    let mut epoch = 0;
+    let tokens = serve_through(&mut deployment, sequences(&setup, 16, seed), |deployment| {
+        epoch = deployment.rebalancer.epoch();
+        deployment.restart(1);
+    });
     assert!(tokens == expected, "seed {seed}");
     assert_eq!(deployment.fleet.generation(), 2);
     assert!(epoch > 0 && deployment.rebalancer.epoch() > epoch, "moves go on from the map that was in force");

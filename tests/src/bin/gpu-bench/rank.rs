@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use kernels::cuda::Cuda;
-use kernels::routing::{GroupShape, LayerRouting};
+use kernels::routing::LayerRouting;
 use kernels::{Arena, Page, PageId};
 use plan::ids::{ExpertId, LayerId, RankId};
 use plan::map::{ExpertMap, MapShape};
@@ -52,19 +52,12 @@ impl Rank {
         let pages: Vec<Page<Cuda>> = of_all.map(|(layer, expert)| load(layer, expert)).collect::<Result<_>>()?;
         let spare = experts().map(|expert| load(LayerId(0), expert)).collect::<Result<_>>()?;
         let topology = Topology::even(1, 1, shape.slots_per_rank).map_err(|error| anyhow!("{error:?}"))?;
-        let group = GroupShape {
-            ranks: 1,
-            rank: 0,
-            layers: shape.layers,
-            slots: shape.slots_per_rank,
-            top_k: config.router.top_k,
-            tokens: sequences.max(512),
-        };
         let blocks = sequences * (context + 1).div_ceil(BLOCK_TOKENS);
         let cache = KvCache::new(&**gpu, config, CacheSize { blocks, block_tokens: BLOCK_TOKENS }, None)?;
         let numbers = pages.iter().map(Page::id).collect();
-        let layers = Routing::new(&map, &topology, RankId(0), 0, numbers).layers();
-        let workspace = Workspace::new(arena, config, cache, (group, layers))?;
+        let routing = Routing::new(&map, &topology, RankId(0), 0, numbers);
+        let group = routing.group(config.router.top_k, sequences.max(512));
+        let workspace = Workspace::new(arena, config, cache, (group, routing.layers()))?;
         let fabric = in_process::connect(1).into_iter().next().context("one rank")?;
         let exchange = HostExchange::new(fabric, group, config.hidden);
         let vocabulary = config.vocabulary;

@@ -1,0 +1,117 @@
+//! From a group whose every rank is loaded to this rank's part in it: connections, the exchange over them, the mover, the engine.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
+use kernels::Backend;
+use kernels::link::LinkShape;
+
+use super::{LOOK_INTERVAL, Loaded, Part, Plan, Session, SessionError};
+use crate::cancel::Cancel;
+use crate::engine::{self, Membership, StepPath};
+use crate::experts::mover::{CountPage, Mover, MoverSetup, Serving};
+use crate::fabric::exchange::device::PATIENCE;
+use crate::fabric::exchange::form::{self, Formed, Forming};
+use crate::fabric::framing::CONNECT_TIMEOUT;
+use crate::fabric::handshake::call;
+use crate::fabric::mesh::{Dissolver, Largest, Mesh, MeshSetup};
+use crate::fabric::purpose::Purpose;
+use crate::model::forward::expert_shape;
+use crate::protocol::FromRank;
+use crate::worker::Worker;
+use crate::worker::control::Link;
+use crate::worker::metrics::WorkerMetrics;
+
+/// How long the other ranks may take to connect when all are loaded.
+const MESH_TIMEOUT: Duration = Duration::from_mins(2);
+
+impl<B: Backend> Session<B> {
+    /// Becomes part of a group whose every rank is loaded.
+    pub(super) fn connect(
+        &mut self,
+        worker: &mut Worker<B>,
+        loaded: Loaded<B>,
+        fingerprints: Vec<Option<u128>>,
+        link: &Link,
+    ) -> Result<(), SessionError> {
+        let Loaded { plan, means, experts, shape, workspace, routing, pages } = loaded;
+        let Plan { group, secret, ranks, epoch, move_bytes_per_second, step_tokens } = plan;
+        let (rank, config) = (worker.settings.rank, worker.checkpoint.config());
+        let largest = Largest::of_step(step_tokens as usize, config.router.top_k, config.hidden);
+        let largest = Largest { indices: largest.indices.max(form::INDICES), ..largest };
+        let serving = Serving { group, secret: secret.clone(), rank, ranks: ranks.len(), pages: Arc::clone(&pages) };
+        worker.server.set(Some(serving));
+        let mesh = MeshSetup { group, secret: &secret, rank, ranks: &ranks, largest };
+        let fabric = Mesh::connect(mesh, &worker.steps, MESH_TIMEOUT, &link.gone)?;
+        let purpose = (Purpose::Steps { group, rank }, &secret);
+        let steps = call(&worker.settings.coordinator, "the coordinator", purpose, CONNECT_TIMEOUT)?;
+        let (dissolver, closer) = (fabric.dissolver()?, steps.closer()?);
+        let page = expert_shape(&worker.checkpoint);
+        let forming = Forming {
+            device: &*worker.device,
+            neighbours: &worker.settings.neighbours,
+            group,
+            shape: LinkShape { group: shape, page },
+            possible: &means,
+            patience: PATIENCE,
+        };
+        let formed = while_connected(&link.gone, &dissolver, || forming.form(fabric))?;
+        let Formed { exchange, means, closer: waits } = formed?;
+        let setup = MoverSetup {
+            group,
+            secret,
+            rank,
+            ranks,
+            pages: Arc::clone(&pages),
+            load_page: worker.weights.load_page(),
+            count_page: count_page(&worker.metrics),
+            bytes_per_second: move_bytes_per_second,
+            reports: link.reports.clone(),
+            threads: worker.threads.clone(),
+            faults: worker.settings.faults,
+        };
+        let (mover, incoming) = Mover::start(setup)?;
+        let generation = group.generation;
+        let path = StepPath { exchange, steps };
+        let session = engine::Session { closer: link.closer.share()?, reports: link.reports.clone() };
+        let membership = Membership::new(generation, (workspace, routing), path, Arc::clone(&pages), incoming);
+        let ended = worker.weights.engine().join(membership, session);
+        // From now on the group's pages know what is held; what is kept here would never become staging memory.
+        worker.weights.held.clear();
+        self.part =
+            Some(Part { generation, experts, fingerprints, pages, mover, dissolver, waits, steps: closer, ended });
+        self.ready = true;
+        worker.metrics.formed(true);
+        worker.metrics.exchanges_by(means);
+        let by = means.map_or("nothing", Into::into);
+        tracing::info!(generation, epoch, exchange = by, "part of a group");
+        // As in `load`.
+        let _ = link.reports.send(FromRank::Ready { generation, exchange: means });
+        Ok(())
+    }
+}
+
+/// Does what waits for other ranks, which it does no more once the coordinator is gone.
+fn while_connected<T>(gone: &Cancel, dissolver: &Dissolver, work: impl FnOnce() -> T) -> io::Result<T> {
+    let (finished, done) = bounded::<()>(0);
+    std::thread::scope(|scope| {
+        let watch = move || {
+            while done.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                if gone.is_cancelled() {
+                    dissolver.dissolve();
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().name("forming".to_owned()).spawn_scoped(scope, watch)?;
+        let _finished = finished;
+        Ok(work())
+    })
+}
+
+fn count_page(metrics: &WorkerMetrics) -> CountPage {
+    let metrics = metrics.clone();
+    Arc::new(move |route| metrics.received(route))
+}
