@@ -217,6 +217,24 @@ fn what_the_cluster_cannot_give_holds_no_pod_and_says_what_is_missing() {
         assert!(message.chars().count() <= 300, "{message}");
         writeln!(report, "{what}: {reason}\n    {message}").unwrap();
     }
+    for (what, per_pod, offered, has_image) in [
+        ("too few GPUs", 1, 1, true),
+        ("more GPUs in a pod than a node has", 4, 3, true),
+        ("GPUs without an image for them", 4, 8, false),
+    ] {
+        let mut cluster = Cluster::new(TINY);
+        cluster.deployment.spec.gpus_per_pod = per_pod;
+        if !has_image {
+            cluster.images.gpu = None;
+        }
+        for node in ["node-1", "node-2", "node-3"] {
+            cluster.set_node(node, true, offered);
+        }
+        let pass = cluster.pass();
+        let (status, reason, message) = condition(&pass.status, "Ready");
+        assert_eq!((status, &pass.desired), ("False", &operator::build::Desired::default()), "{what}");
+        writeln!(report, "{what}: {reason}\n    {message}").unwrap();
+    }
     assert_snapshot!(report);
 }
 
