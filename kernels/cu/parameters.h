@@ -315,7 +315,7 @@ struct ChooseParameters {
 };
 
 // `group`: starts, rows, places; counts the pairs.
-struct GroupParameters {
+struct SortParameters {
   SlotTables slots;
   RoutingTables routing;
   uint32_t* error;

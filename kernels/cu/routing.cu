@@ -131,7 +131,7 @@ extern "C" KERNEL(256) number(GRID_CONSTANT const ChooseParameters p) {
   }
 }
 
-extern "C" KERNEL(256) group(GRID_CONSTANT const GroupParameters p) {
+extern "C" KERNEL(256) sort_pairs(GRID_CONSTANT const SortParameters p) {
   SHARED(uint32_t, bases, MOST_SLOTS);
   SHARED(uint32_t, totals, MOST_SLOTS);
   SHARED(uint32_t, table, WARPS * MOST_SLOTS);

@@ -94,7 +94,7 @@ pub trait Link<B: Backend>: Send {
     /// A step begins.
     fn begin(&self);
 
-    /// Gives every rank the rows that its slots are to compute. What [`group`](crate::Queue::group) and
+    /// Gives every rank the rows that its slots are to compute. What [`sort`](crate::Queue::sort) and
     /// [`experts`](crate::Queue::experts) do next they do with what all ranks gave this one.
     fn dispatch(&self, queue: &B::Queue, routing: &mut B::Routing, x: &B::Buffer<f32>);
 

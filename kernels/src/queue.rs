@@ -71,7 +71,7 @@ pub trait Queue<B: Backend> {
     /// Chooses the slot of each token's experts, see [`Copies::choose`](crate::routing::Copies::choose).
     fn choose(&self, batch: &B::Batch, slots: &B::Slots, layer: usize, routing: &mut B::Routing);
     /// Sorts the pairs that are computed here by slot, and counts them.
-    fn group(&self, slots: &mut B::Slots, layer: usize, routing: &mut B::Routing);
+    fn sort(&self, slots: &mut B::Slots, layer: usize, routing: &mut B::Routing);
     /// Sends each pair's row through the page of its slot. `x` has the rows of this rank's tokens, then those that arrived.
     fn experts(&self, pages: &B::Pages, routing: &B::Routing, x: &B::Buffer<f32>, results: &mut B::Buffer<f32>);
     /// `out[i] += sum over j of weight[i, j] * result[i, j]`, in the order of `j`: the order in which the router chose.

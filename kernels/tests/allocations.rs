@@ -173,7 +173,7 @@ impl Layer {
         let (values, pairs) = (&foreign.0[..arriving * HIDDEN], &foreign.1[..arriving]);
         queue.arrive(routing, Arrived { width: HIDDEN, values, pairs }, normed);
         queue.turn_to(Activity::Experts, batch);
-        queue.group(slots, 0, routing);
+        queue.sort(slots, 0, routing);
         queue.experts(self.experts[0].weights().0, routing, normed, results);
         assert_eq!(queue.returning(routing, results).rows.len(), arriving);
         let home = Home { from: 1, width: HIDDEN, values: &foreign.0[..given * HIDDEN] };

@@ -17,11 +17,11 @@ fn the_command_line_is_consistent() {
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// What was asked for: the path, and the token.
-type Asked = Arc<Mutex<Vec<(String, Option<String>)>>>;
+type Calls = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
 /// A cluster with the example, whose Secret and coordinator answer with this status and body.
-fn cluster_with(secret: (u16, Value), coordinator: (u16, String)) -> (Cluster, Asked) {
-    let asked = Asked::default();
+fn cluster_with(secret: (u16, Value), coordinator: (u16, String)) -> (Cluster, Calls) {
+    let asked = Calls::default();
     let log = Arc::clone(&asked);
     let service = tower::service_fn(move |request: Request<Body>| {
         let path = request.uri().path().to_owned();
@@ -92,7 +92,7 @@ fn refused(code: u16) -> Value {
 }
 
 /// The tokens that the coordinator was asked with, one for each question.
-fn sent(asked: &Asked) -> Vec<Option<String>> {
+fn sent(asked: &Calls) -> Vec<Option<String>> {
     let asked = asked.lock().unwrap();
     asked.iter().filter(|(path, _)| path.contains("/proxy/")).map(|(_, token)| token.clone()).collect()
 }

@@ -43,7 +43,7 @@ pub const fn most(shape: MapShape) -> usize {
 /// less one.
 #[must_use]
 pub fn coverage(map: &ExpertMap) -> usize {
-    let fewest = map.layers().flat_map(|layer| map.replica_counts(layer)).min();
+    let fewest = map.layers().flat_map(|layer| map.copy_counts(layer)).min();
     fewest.map_or(0, |copies| copies as usize - 1)
 }
 
@@ -64,7 +64,7 @@ pub fn uncovered(map: &ExpertMap, topology: &Topology, wanted: Coverage) -> usiz
     }
     let Coverage { ranks, nodes } = wanted;
     let of_layer = |layer| {
-        let copies = map.replica_counts(layer);
+        let copies = map.copy_counts(layer);
         let on_nodes = if nodes > 0 { node_counts(map, topology, layer) } else { vec![u32::MAX; copies.len()] };
         copies
             .into_iter()

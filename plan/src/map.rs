@@ -263,13 +263,13 @@ impl ExpertMap {
 
     /// Where an expert's copies are, by ascending rank; never empty.
     #[must_use]
-    pub fn replicas(&self, layer: LayerId, expert: ExpertId) -> Vec<(RankId, SlotIndex)> {
+    pub fn copies(&self, layer: LayerId, expert: ExpertId) -> Vec<(RankId, SlotIndex)> {
         self.slots_of_layer().filter(|&(rank, slot)| self.expert(layer, rank, slot) == expert).collect()
     }
 
     /// The number of copies of each expert of a layer, `[experts]`.
     #[must_use]
-    pub fn replica_counts(&self, layer: LayerId) -> Vec<u32> {
+    pub fn copy_counts(&self, layer: LayerId) -> Vec<u32> {
         let mut counts = vec![0; self.shape.experts];
         for expert in self.layer(layer) {
             counts[expert.index()] += 1;

@@ -75,7 +75,7 @@ impl<'a> Suit<'a> {
     /// Shares for a layer that is shared evenly; `None` where those are as good.
     fn layer(&mut self, map: &ExpertMap, layer: LayerId, (tokens, uncertainty): (&[f64], f64)) -> Option<Vec<u32>> {
         let (experts, of_ranks) = (map.layer(layer), map.slots_of_ranks());
-        let counts = map.replica_counts(layer);
+        let counts = map.copy_counts(layer);
         let evenly: Vec<f64> = tokens.iter().zip(&counts).map(|(tokens, &count)| tokens / f64::from(count)).collect();
         let slots = |rank: usize| of_ranks.of(rank.into());
         let load = |slots: Range<usize>| experts[slots].iter().map(|expert| evenly[expert.index()]).sum();

@@ -82,7 +82,7 @@ Search {
     /// Passes over shares when it is looked at whether they can do the rest: nearly always they have done what they can by
     /// then.
     passes_of_look: usize = 8,
-    /// An expert stands out when a copy of it carries this part more than the largest copy of an ideal replication. Packing
+    /// An expert stands out when a copy of it carries this part more than the largest copy of an ideal division. Packing
     /// alone could still balance the window that was seen, but a hot expert that is not split makes the next one worse.
     stands_out: f64 = 0.15,
     /// What it costs, in pages within a node, that a copy comes to a node which has another one, and what it saves that

@@ -46,7 +46,7 @@ fn main() -> anyhow::Result<()> {
     let setup = |dynamic| Setup { model, ranks: RANKS, redundancy: 2, settings: settings(dynamic), ..Setup::default() };
     let [mut off, mut on] = [false, true].map(|dynamic| Deployment::start(setup(dynamic)));
     while on.ratios().last().is_none_or(|&ratio| ratio < BALANCED) {
-        assert!(on.steps < STEPS_TO_BALANCE, "not balanced after {} steps: {:?}", on.steps, on.reports);
+        assert!(on.steps < STEPS_TO_BALANCE, "not balanced after {} steps: {:?}", on.steps, on.notices);
         run(&mut on, TURN_STEPS);
     }
     run(&mut off, TURN_STEPS);

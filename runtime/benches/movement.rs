@@ -17,7 +17,7 @@ use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use plan::map::ExpertMap;
 use plan::moves::{SlotChange, Transaction};
 use runtime::coordinator::ranks::Ranks as _;
-use runtime::experts::rebalance::{Report, Settings};
+use runtime::experts::rebalance::{Notice, Settings};
 use runtime::protocol::{Batch, Commit, ToRank, TransactionId};
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
@@ -133,8 +133,8 @@ fn percentile(times: &[Duration], percent: usize) -> f64 {
 }
 
 fn moved(deployment: &Deployment) -> u64 {
-    let pages = deployment.reports.iter().map(|report| match report {
-        Report::Committed { pages, .. } => *pages,
+    let pages = deployment.notices.iter().map(|notice| match notice {
+        Notice::Committed { pages, .. } => *pages,
         _ => 0,
     });
     pages.sum()

@@ -102,17 +102,17 @@ pub struct Engine<B: Backend> {
     groups: Sender<Job<B>>,
 }
 
-/// A rank's session with the coordinator, as far as its engine needs it.
-pub struct Session {
-    /// Ends it.
+/// A rank's way out of a group, as far as its engine goes it.
+pub struct Exit {
+    /// Ends the session with the coordinator.
     pub closer: Closer,
-    /// What is to be said in it.
+    /// What is to be said in it before.
     pub reports: Sender<FromRank>,
 }
 
 struct Job<B: Backend> {
     membership: Membership<B>,
-    session: Session,
+    exit: Exit,
     ended: Sender<EngineError>,
 }
 
@@ -156,13 +156,13 @@ impl<B: Backend> Engine<B> {
         &self.backend
     }
 
-    /// Joins a group and runs its steps; when that ends it says why where it is its own fault, closes `session`, and the reason arrives. Waits until the
-    /// group before has ended. An engine whose thread has ended joins none: the session is closed, and no reason arrives.
+    /// Joins a group and runs its steps; when that ends it says why where it is its own fault, goes out by `exit`, and the reason arrives. Waits until the
+    /// group before has ended. An engine whose thread has ended joins none: it goes out at once, and no reason arrives.
     #[must_use]
-    pub fn join(&self, membership: Membership<B>, session: Session) -> Receiver<EngineError> {
+    pub fn join(&self, membership: Membership<B>, exit: Exit) -> Receiver<EngineError> {
         let (ended, reason) = bounded(1);
-        if let Err(SendError(Job { session, .. })) = self.groups.send(Job { membership, session, ended }) {
-            session.closer.close();
+        if let Err(SendError(Job { exit, .. })) = self.groups.send(Job { membership, exit, ended }) {
+            exit.closer.close();
         }
         reason
     }
@@ -174,17 +174,17 @@ fn serve_groups<B: Backend>(
     jobs: &Receiver<Job<B>>,
     observer: &impl StepObserver,
 ) -> Result<(), String> {
-    for Job { mut membership, session, ended } in jobs {
+    for Job { mut membership, exit, ended } in jobs {
         let Err(reason) = run_steps(model, &mut membership, observer);
         if matches!(reason.departure(), Departure::Device | Departure::Mistake) {
             // Otherwise the coordinator would name whoever it notices first to be gone, which may be a rank that waits for this one.
             let reason = shortened(&with_causes(&reason), MOST_WORDS);
-            if session.reports.send(FromRank::Leaves { reason }).is_ok() {
+            if exit.reports.send(FromRank::Leaves { reason }).is_ok() {
                 membership.wait_until_let_go();
             }
         }
         // The coordinator is told before memory is given back, which waits for whatever the device still does.
-        session.closer.close();
+        exit.closer.close();
         drop(membership);
         let lost = reason.is_of_a_lost_device().then(|| with_causes(&reason));
         // Whoever asked may be gone.

@@ -253,11 +253,11 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::fabric::exchange::means::Asked;
+    use crate::fabric::exchange::means::ExchangeChoice;
 
     #[test]
     fn a_rank_that_cannot_be_kept_running_has_the_last_word() {
-        let (exchange, threads, kv_blocks, block_tokens) = (Asked::Auto, 1, Some(4), 16);
+        let (exchange, threads, kv_blocks, block_tokens) = (ExchangeChoice::Auto, 1, Some(4), 16);
         let device =
             DeviceArguments { backend: None, exchange, threads, enforce_eager: false, kv_blocks, block_tokens };
         let said = |program: &str| {

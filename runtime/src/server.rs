@@ -4,7 +4,7 @@
 mod access;
 mod admin;
 mod answers;
-mod asked;
+mod asker;
 mod body;
 mod bounds;
 mod chat;
@@ -48,7 +48,7 @@ use crate::coordinator::handle::DriverHandle;
 use crate::quoted::Quoted;
 pub use access::AdminAccess;
 pub use answers::Answers;
-pub use asked::Asked;
+pub use asker::Asker;
 pub use body::Bodies;
 pub use bounds::scores_at_most;
 use error::{ApiError, Code};
@@ -86,7 +86,7 @@ impl App {
 
 /// What whoever finds no place is answered, whatever is asked; a retry helps.
 pub(crate) fn full(message: &'static str) -> Router {
-    Router::new().fallback(async move || ApiError::full(message)).layer(from_fn(asked::name))
+    Router::new().fallback(async move || ApiError::full(message)).layer(from_fn(asker::name))
 }
 
 /// A seed for a request that gives none.
@@ -121,27 +121,27 @@ pub fn admin(app: App, access: AdminAccess) -> Router {
 }
 
 fn finish(routes: Router<App>, app: App) -> Router {
-    routes.fallback(no_route).method_not_allowed_fallback(other_method).layer(from_fn(asked::name)).with_state(app)
+    routes.fallback(no_route).method_not_allowed_fallback(other_method).layer(from_fn(asker::name)).with_state(app)
 }
 
 async fn complete(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
-    let asked = Asked::of(&request, Route::Completions);
+    let asker = Asker::of(&request, Route::Completions);
     let answer = async {
         let body = app.bodies.take(request, Some(app.bounds())).await?;
         let (model, bounds) = (Arc::clone(&app.model), app.bounds());
         let request = app.intake.run(body.len(), move || completions::read(&body, &model, bounds)).await??;
-        completions::answer(&app, &asked, request).await
+        completions::answer(&app, &asker, request).await
     };
     answer.await.inspect_err(|error| app.metrics.refused(Route::Completions, error))
 }
 
 async fn chat(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
-    let asked = Asked::of(&request, Route::Chat);
+    let asker = Asker::of(&request, Route::Chat);
     let answer = async {
         let body = app.bodies.take(request, Some(app.bounds())).await?;
         let (model, bounds) = (Arc::clone(&app.model), app.bounds());
         let request = app.intake.run(body.len(), move || chat::read(&body, &model, bounds)).await??;
-        chat::answer(&app, &asked, request).await
+        chat::answer(&app, &asker, request).await
     };
     answer.await.inspect_err(|error| app.metrics.refused(Route::Chat, error))
 }

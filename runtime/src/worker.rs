@@ -38,7 +38,7 @@ use crate::device::Device;
 use crate::engine::Engine;
 use crate::experts::load::BeforeRead;
 use crate::experts::mover::{Faults, PageServer};
-use crate::fabric::exchange::means::Asked;
+use crate::fabric::exchange::means::ExchangeChoice;
 use crate::fabric::mesh::StepPort;
 use crate::fabric::neighbours::{Key, Neighbours};
 use crate::fabric::secret::Secret;
@@ -80,7 +80,7 @@ pub struct WorkerSettings {
     /// What it computes on.
     pub device: Device,
     /// How it exchanges rows with other ranks.
-    pub exchange: Asked,
+    pub exchange: ExchangeChoice,
     /// The ranks that are threads of its process: those whose settings have the same.
     pub neighbours: Neighbours,
     /// Compute threads, where its device has threads.

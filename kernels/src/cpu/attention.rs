@@ -23,7 +23,7 @@ pub(crate) const QUERY_ROWS: usize = 8;
 
 /// Consecutive tokens of one sequence within a batch.
 #[derive(Clone, Copy)]
-pub(crate) struct Span<'a> {
+pub(crate) struct CachedSpan<'a> {
     /// Number of tokens, each one row.
     pub tokens: usize,
     /// Position of the first of them in its sequence.
@@ -33,8 +33,8 @@ pub(crate) struct Span<'a> {
 }
 
 /// The sequences of a batch.
-pub(crate) fn spans(area: &StepArea) -> impl Iterator<Item = Span<'_>> + Clone {
-    area.spans.iter().map(|span| Span {
+pub(crate) fn spans(area: &StepArea) -> impl Iterator<Item = CachedSpan<'_>> + Clone {
+    area.spans.iter().map(|span| CachedSpan {
         tokens: span.tokens as usize,
         position: span.position as usize,
         blocks: &area.blocks[span.first_block as usize..],
@@ -97,7 +97,7 @@ impl Cache {
     }
 
     /// Puts the keys and values of the spans' tokens into their places.
-    pub(crate) fn store<'a>(&mut self, projected: &[f32], spans: impl Iterator<Item = Span<'a>>) {
+    pub(crate) fn store<'a>(&mut self, projected: &[f32], spans: impl Iterator<Item = CachedSpan<'a>>) {
         let heads = self.shape.heads;
         let HeadShape { query, key_value, dimension } = heads;
         let mut rows = projected.chunks_exact(heads.projected_width());
@@ -132,7 +132,7 @@ pub(crate) struct Attend<'a> {
     /// Projections of the tokens.
     pub projected: &'a [f32],
     /// The tokens.
-    pub span: Span<'a>,
+    pub span: CachedSpan<'a>,
     /// At least [`scratch_len`] elements.
     pub scratch: &'a mut [f32],
     /// `[tokens, query heads * dimension]`.

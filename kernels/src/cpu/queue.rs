@@ -182,8 +182,8 @@ impl Queue<Cpu> for CpuQueue {
         routing.choose(slots, layer, &batch.area.sequences, &batch.area.positions);
     }
 
-    fn group(&self, slots: &mut Slots, layer: usize, routing: &mut Routing) {
-        routing.group(slots, layer);
+    fn sort(&self, slots: &mut Slots, layer: usize, routing: &mut Routing) {
+        routing.sort(slots, layer);
     }
 
     fn experts(&self, pages: &Pages, routing: &Routing, x: &Buffer<f32>, results: &mut Buffer<f32>) {

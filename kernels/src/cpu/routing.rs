@@ -256,14 +256,14 @@ impl Routing {
     }
 
     /// Sorts the pairs by slot, and counts them.
-    pub(crate) fn group(&mut self, slots: &mut Slots, layer: usize) {
+    pub(crate) fn sort(&mut self, slots: &mut Slots, layer: usize) {
         let Self { group: GroupShape { rank, slots: count, .. }, chosen, here, grouped } = self;
         let counted = &mut slots.pairs[layer * *count..][..*count];
         grouped.sort(&here.pairs, &slots.layers[layer].pages, counted);
         grouped.find(chosen, *rank);
     }
 
-    /// The pairs by slot, after [`Self::group`].
+    /// The pairs by slot, after [`Self::sort`].
     pub(crate) fn groups(&self) -> Groups<'_> {
         let Grouped { pages, starts, rows, .. } = &self.grouped;
         Groups { pages, starts, rows }

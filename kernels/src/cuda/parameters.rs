@@ -156,8 +156,8 @@ mirror! {
         rows: Rows, sequences: Address, positions: Address, slots: SlotTables, routing: RoutingTables, error: Address,
         layer: u32, unused: u32,
     }
-    /// Of [`GROUP`].
-    GroupParameters { slots: SlotTables, routing: RoutingTables, error: Address, layer: u32, unused: u32, }
+    /// Of [`SORT`].
+    SortParameters { slots: SlotTables, routing: RoutingTables, error: Address, layer: u32, unused: u32, }
     /// Of [`COMBINE`].
     CombineParameters {
         rows: Rows, results: Address, homes: Address, out: Address, routing: RoutingTables, width: u32, home_each: u32,
@@ -279,7 +279,7 @@ kernels! {
     /// Which of the pairs given to its rank each is.
     NUMBER = "number"(ChooseParameters), 256, Any;
     /// Sorts pairs by slot.
-    GROUP = "group"(GroupParameters), 256, Any;
+    SORT = "sort_pairs"(SortParameters), 256, Any;
     /// Adds up results of experts.
     COMBINE = "combine"(CombineParameters), 128, Any;
     /// Rows that are asked for.

@@ -275,8 +275,8 @@ impl Queue<Cuda> for CudaQueue {
         self.choose_slots(batch, slots, layer, routing);
     }
 
-    fn group(&self, slots: &mut Slots, layer: usize, routing: &mut Routing) {
-        self.group_pairs(slots, layer, routing);
+    fn sort(&self, slots: &mut Slots, layer: usize, routing: &mut Routing) {
+        self.sort_pairs(slots, layer, routing);
     }
 
     fn experts(&self, pages: &Pages, routing: &Routing, x: &Buffer<f32>, results: &mut Buffer<f32>) {

@@ -171,7 +171,7 @@ pub(crate) struct Description {
 impl Description {
     pub fn new(what: String, format: Format, model: Option<&ModelIdentity>, map: &ExpertMap) -> Self {
         let shape = map.shape();
-        let copies = || map.layers().flat_map(|layer| map.replica_counts(layer));
+        let copies = || map.layers().flat_map(|layer| map.copy_counts(layer));
         let ranks = |layer| (0..shape.ranks).map(move |rank| (layer, rank));
         let row = |(layer, rank): (::plan::ids::LayerId, usize)| {
             let experts: Vec<String> = map.rank(layer, rank.into()).iter().map(|expert| expert.0.to_string()).collect();

@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 
 /// What was asked: the first line of a request, and its headers in lower case.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct Call {
     pub line: String,
     headers: Vec<String>,
 }
 
-impl Asked {
+impl Call {
     /// The values of a header.
     pub fn header(&self, name: &str) -> Vec<&str> {
         let start = format!("{name}: ");
@@ -29,7 +29,7 @@ impl Asked {
 /// A server that ends with the test.
 pub struct ApiServer {
     pub url: String,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    asked: Arc<Mutex<Vec<Call>>>,
 }
 
 impl ApiServer {
@@ -37,7 +37,7 @@ impl ApiServer {
     pub fn start(names: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let asked = Arc::<Mutex<Vec<Asked>>>::default();
+        let asked = Arc::<Mutex<Vec<Call>>>::default();
         let (log, names) = (Arc::clone(&asked), names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -48,18 +48,18 @@ impl ApiServer {
         Self { url, asked }
     }
 
-    pub fn asked(&self) -> Vec<Asked> {
+    pub fn asked(&self) -> Vec<Call> {
         self.asked.lock().unwrap().clone()
     }
 }
 
-fn serve(stream: &TcpStream, log: &Mutex<Vec<Asked>>, names: &[String]) {
+fn serve(stream: &TcpStream, log: &Mutex<Vec<Call>>, names: &[String]) {
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
     let Some(line) = lines.next() else { return };
     let headers = lines.take_while(|line| !line.is_empty()).collect::<Vec<_>>();
     let lowered =
         |header: &String| header.split_once(':').map(|(name, value)| format!("{}:{value}", name.to_lowercase()));
-    log.lock().unwrap().push(Asked { line: line.clone(), headers: headers.iter().filter_map(lowered).collect() });
+    log.lock().unwrap().push(Call { line: line.clone(), headers: headers.iter().filter_map(lowered).collect() });
     let path = line.split(' ').nth(1).unwrap_or_default();
     let mut stream = stream;
     if path.contains("watch=") {

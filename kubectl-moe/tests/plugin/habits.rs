@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use super::api_server::{ApiServer, Asked};
+use super::api_server::{ApiServer, Call};
 use super::{command, printed, run, text};
 
 /// Runs the program against a server.
@@ -143,7 +143,7 @@ fn standard_input_is_read_once_and_named_in_what_is_refused() {
 }
 
 /// The requests of a command that asks one deployment.
-fn asked(line: &str) -> Asked {
+fn asked(line: &str) -> Call {
     let server = ApiServer::start(&["tiny-moe"]);
     shown(&server, line);
     server.asked().remove(0)

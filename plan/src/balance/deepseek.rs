@@ -1,6 +1,6 @@
-//! The published EPLB algorithm: replicas go to the expert with the highest load per copy, and items are packed longest
+//! The published EPLB algorithm: copies go to the expert with the highest load per copy, and items are packed longest
 //! first onto the least loaded place that has room, every place taking the same number of items. In hierarchical mode
-//! groups of experts are packed onto nodes first, and replication and packing then happen within each node.
+//! groups of experts are packed onto nodes first, and copying and packing then happen within each node.
 
 use crate::ids::{ExpertId, LayerId};
 use crate::load::ExpertLoad;
@@ -41,7 +41,7 @@ fn balance_layer(weights: &[f64], topology: &Topology, nodes: usize, groups: usi
         let experts: Vec<usize> =
             groups_of_node.iter().flat_map(|group| group * group_size..(group + 1) * group_size).collect();
         let node_weights: Vec<f64> = experts.iter().map(|&expert| weights[expert]).collect();
-        let (copies, counts) = replicate(&node_weights, topology.slots().total() / nodes);
+        let (copies, counts) = copy_hottest(&node_weights, topology.slots().total() / nodes);
         let copy_weights: Vec<f64> = copies.iter().map(|&copy| node_weights[copy] / f64::from(counts[copy])).collect();
         for items in pack(&copy_weights, ranks_per_node) {
             slots.extend(items.into_iter().map(|item| experts[copies[item]]));
@@ -74,7 +74,7 @@ fn pack(weights: &[f64], packs: usize) -> Vec<Vec<usize>> {
 
 /// The expert of each of `physical` copies, one of each expert first, and the number of copies of each expert. Each
 /// further copy goes to the expert with the highest load per copy, the first of equals.
-fn replicate(weights: &[f64], physical: usize) -> (Vec<usize>, Vec<u32>) {
+fn copy_hottest(weights: &[f64], physical: usize) -> (Vec<usize>, Vec<u32>) {
     let mut counts = vec![1_u32; weights.len()];
     let mut copies: Vec<usize> = (0..weights.len()).collect();
     while copies.len() < physical {

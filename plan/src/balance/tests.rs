@@ -79,7 +79,7 @@ fn after_a_loss_off_brings_back_what_was_lost_and_moves_nothing_else() {
     let load = ExpertLoad::from_rows(&[vec![90, 5, 5, 5, 5]]).unwrap();
     let survivors = Topology::single_node(3, 3).without(&[RankId(2)]);
     let plan = plan(Policy::Off, &load, &survivors, &current).unwrap().map;
-    assert_eq!((moved_slots(&current, &plan), plan.replica_counts(LayerId(0))), (Ok(1), vec![2, 1, 1, 1, 1]));
+    assert_eq!((moved_slots(&current, &plan), plan.copy_counts(LayerId(0))), (Ok(1), vec![2, 1, 1, 1, 1]));
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn swift_gives_a_hot_expert_more_copies_for_one_page_each() {
     let shape = MapShape { layers: 1, experts: 5, ranks: 4, slots_per_rank: 2 };
     let current = map(shape, &[0, 1, 2, 1, 3, 1, 4, 1]);
     let target = swift(&[1000, 4, 4, 4, 4], &current);
-    assert_eq!(target.replica_counts(LayerId(0)), [4, 1, 1, 1, 1]);
+    assert_eq!(target.copy_counts(LayerId(0)), [4, 1, 1, 1, 1]);
     assert_eq!(moved_slots(&current, &target), Ok(3));
 }
 
@@ -152,7 +152,7 @@ fn swift_starts_from_scratch_where_the_placement_in_force_is_a_dead_end() {
 fn swift_splits_an_expert_that_stands_out_though_an_exchange_would_balance_the_window() {
     // Ranks carry 70 and 38; exchanging 2 and 3 would give 56 and 52 with all 47 of expert 0 still on one rank.
     let current = map(MapShape { layers: 1, experts: 5, ranks: 2, slots_per_rank: 3 }, &[0, 1, 2, 1, 3, 4]);
-    assert_eq!(swift(&[47, 0, 23, 9, 29], &current).replica_counts(LayerId(0))[0], 2);
+    assert_eq!(swift(&[47, 0, 23, 9, 29], &current).copy_counts(LayerId(0))[0], 2);
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl ExpertMap {
         if let Some(shares) = self.shares(layer) {
             return shares.iter().map(|&share| f64::from(share) / f64::from(WHOLE)).collect();
         }
-        let counts = self.replica_counts(layer);
+        let counts = self.copy_counts(layer);
         self.layer(layer).iter().map(|expert| 1.0 / f64::from(counts[expert.index()])).collect()
     }
 

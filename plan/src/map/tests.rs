@@ -64,9 +64,9 @@ fn the_initial_placement_repeats_the_first_experts_at_the_end() {
     let map = ExpertMap::contiguous(SHAPE).unwrap();
     assert_eq!(format!("{map:?}"), "[[[0, 1], [2, 0]]]");
     let layer = LayerId(0);
-    let places = map.replicas(layer, ExpertId(0));
+    let places = map.copies(layer, ExpertId(0));
     assert_eq!(places, [(RankId(0), SlotIndex(0)), (RankId(1), SlotIndex(1))]);
-    assert_eq!(map.replica_counts(layer), [2, 1, 1]);
+    assert_eq!(map.copy_counts(layer), [2, 1, 1]);
     assert_eq!(map.expert(layer, RankId(1), SlotIndex(0)), ExpertId(2));
 }
 

@@ -32,7 +32,7 @@ fn exchange(map: &ExpertMap, layer: LayerId, random: &mut SplitMix) -> Option<Ve
 }
 
 fn replacement(map: &ExpertMap, layer: LayerId, random: &mut SplitMix) -> Option<Vec<SlotChange>> {
-    let counts = map.replica_counts(layer);
+    let counts = map.copy_counts(layer);
     let targets = random.rotation(map);
     let sources = random.rotation(map);
     targets.iter().filter(|&&slot| counts[map.layer(layer)[slot].index()] > 1).find_map(|&slot| {

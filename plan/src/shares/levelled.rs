@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// An expert with several copies.
-struct Replicated {
+struct WithCopies {
     tokens: f64,
     /// Its copies in [`Levelled::copies`].
     copies: Range<usize>,
@@ -18,7 +18,7 @@ pub(crate) type Copy = (usize, usize, f64);
 pub(crate) struct Levelled<'a> {
     speeds: &'a [f64],
     loads: Vec<f64>,
-    replicated: Vec<Replicated>,
+    with_copies: Vec<WithCopies>,
     /// Copies of all experts with several, expert by expert.
     copies: Vec<Copy>,
     levels: Vec<(f64, f64)>,
@@ -31,7 +31,7 @@ impl<'a> Levelled<'a> {
         Self {
             speeds,
             loads: Vec::with_capacity(speeds.len()),
-            replicated: Vec::with_capacity(slots / 2),
+            with_copies: Vec::with_capacity(slots / 2),
             copies: Vec::with_capacity(slots),
             levels: Vec::new(),
             still,
@@ -42,7 +42,7 @@ impl<'a> Levelled<'a> {
     pub(crate) fn begin(&mut self, loads: impl Iterator<Item = f64>) {
         self.loads.clear();
         self.loads.extend(loads);
-        self.replicated.clear();
+        self.with_copies.clear();
         self.copies.clear();
     }
 
@@ -57,7 +57,7 @@ impl<'a> Levelled<'a> {
         let copies = first..self.copies.len();
         let even = 1.0 / copies.len() as f64;
         self.copies[copies.clone()].iter_mut().for_each(|(_, _, fraction)| *fraction = even);
-        self.replicated.push(Replicated { tokens, copies, weight: 0.0 });
+        self.with_copies.push(WithCopies { tokens, copies, weight: 0.0 });
     }
 
     /// Time that every rank would take if all took equally long.
@@ -67,7 +67,7 @@ impl<'a> Levelled<'a> {
 
     /// The copies of each expert that was added.
     pub(crate) fn shared(&self) -> impl Iterator<Item = &[Copy]> {
-        self.replicated.iter().map(|Replicated { copies, .. }| &self.copies[copies.clone()])
+        self.with_copies.iter().map(|WithCopies { copies, .. }| &self.copies[copies.clone()])
     }
 
     /// Time that the busiest rank takes.
@@ -80,14 +80,14 @@ impl<'a> Levelled<'a> {
     pub(crate) fn level_out(&mut self, uncertainty: f64, passes: usize, enough: f64) {
         let still = self.still * self.loads.iter().sum::<f64>() / self.speeds.len() as f64;
         let stretch = 1.0 + uncertainty * uncertainty;
-        for Replicated { tokens, copies, weight } in &mut self.replicated {
+        for WithCopies { tokens, copies, weight } in &mut self.with_copies {
             if let [(_, first, _), (_, second, _)] = self.copies[copies.clone()] {
                 *weight = weight_of_two(*tokens * stretch, (first, second), self.speeds);
             }
         }
         for _ in 0..passes {
             let mut moved = 0.0_f64;
-            for Replicated { tokens, copies, weight } in &self.replicated {
+            for WithCopies { tokens, copies, weight } in &self.with_copies {
                 moved = moved.max(match &mut self.copies[copies.clone()] {
                     [first, second] => {
                         level_two(*tokens, stretch, *weight, [first, second], (&mut self.loads, self.speeds))
@@ -174,7 +174,7 @@ fn weight_of_two(wanted: f64, (first, second): (usize, usize), speeds: &[f64]) -
     1.0 / ((speeds[first] + speeds[second]) * wanted)
 }
 
-/// [`level`] for an expert with two copies, as most replicated ones have: no order is needed, and no division.
+/// [`level`] for an expert with two copies, as most that have several: no order is needed, and no division.
 fn level_two(
     tokens: f64,
     stretch: f64,

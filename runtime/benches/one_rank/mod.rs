@@ -9,7 +9,7 @@ use kernels::{Arena, Page};
 use plan::ids::RankId;
 use plan::map::{ExpertMap, MapShape};
 use plan::topology::Topology;
-use runtime::experts::routing::Routing;
+use runtime::experts::routing::RankMap;
 use runtime::fabric::Solo;
 use runtime::fabric::exchange::host::HostExchange;
 use runtime::model::checkpoint::Checkpoint;
@@ -48,7 +48,7 @@ impl Engine {
             .collect::<anyhow::Result<Vec<_>>>()?;
         let numbers = pages.iter().map(|page: &Page<Cpu>| page.id()).collect();
         let topology = Topology::single_node(1, map.shape().slots_per_rank);
-        let routing = Routing::new(&map, &topology, RankId(0), 0, numbers);
+        let routing = RankMap::new(&map, &topology, RankId(0), 0, numbers);
         let cache = CacheSize { blocks: sequences * BLOCKS_PER_SEQUENCE, block_tokens: BLOCK_TOKENS };
         let config = checkpoint.config();
         let group = routing.group(config.router.top_k, sequences * MOST_TOKENS);

@@ -14,7 +14,7 @@ use plan::policy::Terms;
 use plan::wire::{MapDocument, ModelIdentity, RankState};
 
 use super::driver::{Driver, DriverSettings};
-use super::fleet::{FleetEvent, FormError, RankLost};
+use super::fleet::{FleetEvent, GroupError, RankLost};
 use super::handle::DriverHandle;
 use super::metrics::DriverMetrics;
 use super::ranks::{RankGroup, Ranks, Roll};
@@ -176,7 +176,7 @@ impl Fake {
 impl Ranks for FakeRanks {
     type Group = FakeGroup;
 
-    fn form(&self, _map: &MapDocument, _epoch: u64) -> Result<u64, FormError> {
+    fn form(&self, _map: &MapDocument, _epoch: u64) -> Result<u64, GroupError> {
         let generation = self.0.generation.fetch_add(1, Ordering::SeqCst) + 1;
         let sequences = (0..self.0.ranks).map(|_| Sequences::default()).collect();
         let group = FakeGroup { generation, sequences, under_way: VecDeque::new(), shared: self.0.clone() };

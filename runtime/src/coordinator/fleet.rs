@@ -107,7 +107,7 @@ pub enum FleetEvent<G = Group> {
 
 /// Why there is no group.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum FormError {
+pub enum GroupError {
     /// Ranks are missing.
     #[error("ranks {missing:?} are not registered")]
     Incomplete {
@@ -167,7 +167,7 @@ impl Fleet {
 impl Ranks for Fleet {
     type Group = Group;
 
-    fn form(&self, map: &MapDocument, epoch: u64) -> Result<u64, FormError> {
+    fn form(&self, map: &MapDocument, epoch: u64) -> Result<u64, GroupError> {
         self.members.form(map, epoch)
     }
 

@@ -14,7 +14,7 @@ use strum::IntoEnumIterator as _;
 use self::moving::MovingMetrics;
 use self::scraped::{Scraped, ScrapedGauges};
 use super::handle::SequenceError;
-use crate::experts::rebalance::Report;
+use crate::experts::rebalance::Notice;
 use crate::protocol::StepDone;
 
 /// Why a sequence ended without an answer while the ranks serve.
@@ -128,14 +128,14 @@ impl DriverMetrics {
         self.moving.doing(now, phase, staging_pages);
     }
 
-    /// The rebalancer reported something.
-    pub fn reported(&self, report: &Report, now: Instant) {
-        match report {
-            Report::WindowClosed(window) => self.lock().ratio = Some(window.ratio),
-            Report::Committed { .. } => self.lock().map_changed = Some(now),
+    /// The rebalancer has a notice.
+    pub fn noticed(&self, notice: &Notice, now: Instant) {
+        match notice {
+            Notice::WindowClosed(window) => self.lock().ratio = Some(window.ratio),
+            Notice::Committed { .. } => self.lock().map_changed = Some(now),
             _ => {}
         }
-        self.moving.reported(report);
+        self.moving.noticed(notice);
     }
 
     /// A sequence gave its first token, `after` its submission.
@@ -244,7 +244,7 @@ mod tests {
         };
         assert_eq!(ratio(), None);
         let window = WindowReport { number: 1, steps: 400, pairs: 1000, ratio: 0.75, ratio_per_layer: vec![0.75] };
-        metrics.reported(&Report::WindowClosed(window), Instant::now());
+        metrics.noticed(&Notice::WindowClosed(window), Instant::now());
         assert_eq!(ratio(), Some(0.75));
     }
 }

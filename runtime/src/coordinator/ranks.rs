@@ -5,7 +5,7 @@ use std::sync::Arc;
 use plan::ids::RankId;
 use plan::wire::{MapDocument, RankState};
 
-use super::fleet::{FormError, RankLost};
+use super::fleet::{GroupError, RankLost};
 use crate::protocol::{Batch, Commit, StepDone, ToRank};
 use crate::scheduler::RankCache;
 
@@ -21,7 +21,7 @@ pub trait Ranks: Send + 'static {
     ///
     /// # Errors
     /// If a rank is missing or there is a group.
-    fn form(&self, map: &MapDocument, epoch: u64) -> Result<u64, FormError>;
+    fn form(&self, map: &MapDocument, epoch: u64) -> Result<u64, GroupError>;
 
     /// Sends an order of the move path; one for a rank that is gone is dropped, and its group is lost anyway.
     fn order(&self, rank: RankId, order: ToRank);

@@ -11,8 +11,8 @@ use plan::ids::SlotIndex;
 
 use super::EngineError;
 use crate::experts::mover::{HandOver, NewPages};
-use crate::experts::pages::{Pages, Swap};
-use crate::experts::routing::Routing;
+use crate::experts::pages::{RankPages, Swap};
+use crate::experts::routing::RankMap;
 use crate::fabric::exchange::Exchange;
 use crate::fabric::framing::Connection;
 use crate::model::forward::Workspace;
@@ -24,13 +24,13 @@ const LET_GO_WITHIN: Duration = Duration::from_secs(1);
 /// A rank's part in one group.
 pub struct Membership<B: Backend> {
     pub(super) workspace: Workspace<B>,
-    routing: Routing,
+    routing: RankMap,
     /// The last step that was put on the queue.
     pub(super) mark: Option<B::Mark>,
     pub(super) exchange: Box<dyn Exchange<B>>,
     generation: u64,
     steps: Connection,
-    pages: Arc<Pages<B>>,
+    pages: Arc<RankPages<B>>,
     incoming: Receiver<HandOver<B>>,
     staged: BTreeMap<TransactionId, NewPages<B>>,
     sequences: Sequences,
@@ -56,9 +56,9 @@ impl<B: Backend> Membership<B> {
     #[must_use]
     pub fn new(
         generation: u64,
-        (workspace, routing): (Workspace<B>, Routing),
+        (workspace, routing): (Workspace<B>, RankMap),
         StepPath { exchange, steps }: StepPath<B>,
-        pages: Arc<Pages<B>>,
+        pages: Arc<RankPages<B>>,
         incoming: Receiver<HandOver<B>>,
     ) -> Self {
         let (staged, sequences) = (BTreeMap::new(), Sequences::default());

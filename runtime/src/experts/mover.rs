@@ -24,7 +24,7 @@ use self::fetch::Fetcher;
 pub use self::links::Faults;
 pub use self::serve::{PageServer, Serving};
 use super::Yield;
-use super::pages::{NotReserved, Pages, Reserved, StagedPage};
+use super::pages::{NotReserved, RankPages, Reserved, StagedPage};
 use crate::cancel::Cancel;
 use crate::fabric::purpose::GroupId;
 use crate::fabric::secret::Secret;
@@ -109,7 +109,7 @@ pub struct MoverSetup<B: Backend> {
     /// Every rank in order.
     pub ranks: Vec<RankAddress>,
     /// This rank's pages.
-    pub pages: Arc<Pages<B>>,
+    pub pages: Arc<RankPages<B>>,
     /// The last resort for a page.
     pub load_page: LoadPage<B>,
     /// Who is told of each page that has arrived.

@@ -24,7 +24,7 @@ const RECLAIM_INTERVAL: Duration = Duration::from_millis(10);
 pub type HeldPages<B> = BTreeMap<(LayerId, ExpertId), Arc<Page<B>>>;
 
 /// The pages of one rank in one group.
-pub struct Pages<B: Backend> {
+pub struct RankPages<B: Backend> {
     arena: Arc<Arena<B>>,
     returns: Sender<Returned<B>>,
     returned: Receiver<Returned<B>>,
@@ -75,7 +75,7 @@ pub enum NotReserved {
     Cancelled,
 }
 
-impl<B: Backend> Pages<B> {
+impl<B: Backend> RankPages<B> {
     /// The pages of a rank that holds `held` under `map`, with `staging_pages` pages of staging memory.
     ///
     /// # Errors
@@ -113,7 +113,7 @@ impl<B: Backend> Pages<B> {
     /// The ranks that hold an expert.
     #[must_use]
     pub fn holders(&self, layer: LayerId, expert: ExpertId) -> Vec<RankId> {
-        self.lock().map.replicas(layer, expert).into_iter().map(|(rank, _)| rank).collect()
+        self.lock().map.copies(layer, expert).into_iter().map(|(rank, _)| rank).collect()
     }
 
     /// Staging pages that are free.
@@ -205,7 +205,7 @@ impl<B: Backend> State<B> {
 
 /// A staging page that is received into; free again when it is dropped.
 pub struct Reserved<B: Backend> {
-    pages: Arc<Pages<B>>,
+    pages: Arc<RankPages<B>>,
     /// `None` once it is staged.
     page: Option<Page<B>>,
 }
@@ -263,7 +263,7 @@ impl<B: Backend> Drop for Reserved<B> {
 
 /// A page that was received and checked; its memory is free again when it is dropped instead of committed.
 pub struct StagedPage<B: Backend> {
-    pages: Arc<Pages<B>>,
+    pages: Arc<RankPages<B>>,
     /// `None` once it was taken.
     page: Option<Page<B>>,
 }

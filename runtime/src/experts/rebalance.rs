@@ -26,7 +26,7 @@ use plan::policy::{Decision, History};
 use plan::wire::{ModelIdentity, MoveTotals, Provenance, RecordedMap};
 use plan::words::counted;
 
-pub use self::contract::{AbortReason, Effect, Event, Goal, PlanOutcome, PlanRequest, Refusal, Report, Settings};
+pub use self::contract::{AbortReason, Effect, Event, Goal, Notice, PlanOutcome, PlanRequest, Refusal, Settings};
 use self::in_force::{Hashed, InForce};
 use self::moves::{InFlight, Moment, Moves, page_count, receivers};
 pub use self::seen::{Seen, Service};
@@ -175,7 +175,7 @@ impl Rebalancer {
                 self.totals.experts_moved += pages;
                 self.totals.bytes_moved += bytes;
                 let (layer, epoch) = (done.work.layer, self.in_force.epoch());
-                self.effects.push(Effect::Report(Report::Committed { transaction, layer, epoch, pages, bytes }));
+                self.effects.push(Effect::Notice(Notice::Committed { transaction, layer, epoch, pages, bytes }));
             }
         }
         self.windows.count(answers);
@@ -235,7 +235,7 @@ impl Rebalancer {
 
     fn close_window(&mut self) {
         let report = self.windows.close(self.in_force.map(), self.in_force.epoch(), self.moment.now);
-        self.report(Report::WindowClosed(report));
+        self.notice(Notice::WindowClosed(report));
     }
 
     fn plan_for_window(&mut self) {
@@ -261,7 +261,7 @@ impl Rebalancer {
         let origin = origin.clone();
         if let PlanOutcome::Move { decision: Some(decision), .. } | PlanOutcome::Keep { decision } = &outcome {
             self.last_decision = Some(*decision);
-            self.report(Report::Decided(*decision));
+            self.notice(Notice::Decided(*decision));
         }
         match outcome {
             PlanOutcome::Move { transactions, .. } if transactions.is_empty() => {
@@ -271,7 +271,7 @@ impl Rebalancer {
             PlanOutcome::Keep { decision } => self.keep(decision.reason.to_string()),
             PlanOutcome::Failed { reason } => {
                 self.degraded = Some(format!("no plan could be made: {reason}"));
-                self.report(Report::Dropped { reason });
+                self.notice(Notice::Dropped { reason });
                 self.settle();
             }
         }
@@ -279,7 +279,7 @@ impl Rebalancer {
 
     fn wait(&mut self, transactions: Vec<Transaction>, origin: Origin) {
         let (count, pages) = (transactions.len(), transactions.iter().map(page_count).sum());
-        self.report(Report::Planned { transactions: count, pages });
+        self.notice(Notice::Planned { transactions: count, pages });
         // A window closes, or a map is asked for, at or after the group was formed.
         let formed = self.group.map_or(self.moment.steps, |(_, steps)| steps);
         let since = match origin {
@@ -292,7 +292,7 @@ impl Rebalancer {
     fn keep(&mut self, reason: String) {
         self.totals.skipped += 1;
         self.degraded = None;
-        self.report(Report::Kept { reason });
+        self.notice(Notice::Kept { reason });
         if self.recorded.is_none() {
             self.record();
         }
@@ -342,13 +342,13 @@ impl Rebalancer {
         match (dropped.take(), *since) {
             (Some(reason), _) => {
                 self.degraded = Some(reason.clone()).filter(|_| self.wanted.is_none());
-                self.report(Report::Dropped { reason });
+                self.notice(Notice::Dropped { reason });
             }
             (None, since) => {
                 self.totals.rebalances += 1;
                 self.degraded = None;
                 let (epoch, (pages, bytes), steps) = (self.epoch(), self.moved, self.moment.steps - since);
-                self.report(Report::Completed { epoch, pages, bytes, steps });
+                self.notice(Notice::Completed { epoch, pages, bytes, steps });
                 self.record();
             }
         }
@@ -384,8 +384,8 @@ impl Rebalancer {
         self.effects.push(Effect::Record(recorded));
     }
 
-    fn report(&mut self, report: Report) {
-        self.effects.push(Effect::Report(report));
+    fn notice(&mut self, notice: Notice) {
+        self.effects.push(Effect::Notice(notice));
     }
 }
 

@@ -17,7 +17,7 @@ use crate::protocol::Commit;
 
 /// The expert map in force as one rank uses it.
 #[derive(Debug)]
-pub struct Routing {
+pub struct RankMap {
     map: ExpertMap,
     topology: Topology,
     rank: RankId,
@@ -67,7 +67,7 @@ pub fn copies(map: &ExpertMap, layer: LayerId, topology: &Topology, rank: RankId
     Copies { starts, slots, bounds }
 }
 
-impl Routing {
+impl RankMap {
     /// The routing of a map for ranks on the nodes of a topology. `pages` are those of this rank's slots,
     /// `[layers, slots_per_rank]`.
     ///

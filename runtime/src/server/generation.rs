@@ -7,7 +7,7 @@ use tokio_stream::{StreamExt as _, StreamMap};
 
 use super::App;
 use super::answers::{Lost, Share};
-use super::asked::Asked;
+use super::asker::Asker;
 use super::error::{ApiError, Code};
 use super::metrics::{InFlight, MOST_WAITED};
 use super::served::ServedModel;
@@ -57,7 +57,7 @@ impl Generation {
     /// If they are refused.
     pub async fn start(
         app: &App,
-        asked: &Asked,
+        asker: &Asker,
         (sequences, share): (Vec<(NewSequence, usize)>, Share),
         stops: &StopStrings,
     ) -> Result<Self, ApiError> {
@@ -70,7 +70,7 @@ impl Generation {
         let receivers = if choices.is_empty() { Vec::new() } else { app.driver.submit(computed).await? };
         let unread = receivers.first().map(|updates| Arc::clone(updates.unread()));
         let updates = choices.into_iter().zip(receivers).collect();
-        let in_flight = app.metrics.start(asked.clone(), share, unread);
+        let in_flight = app.metrics.start(asker.clone(), share, unread);
         let given = vec![0; unfinished];
         Ok(Self { model: Arc::clone(&app.model), updates, empty, texts, unfinished, given, in_flight })
     }

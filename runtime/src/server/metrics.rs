@@ -10,7 +10,7 @@ use strum::IntoEnumIterator as _;
 
 use super::App;
 use super::answers::{Lost, Share};
-use super::asked::Asked;
+use super::asker::Asker;
 use super::error::{ApiError, Code};
 use crate::coordinator::unread::Unread;
 
@@ -83,9 +83,9 @@ impl ServerMetrics {
 
     /// Counts a request as being answered, until the guard is dropped.
     #[must_use]
-    pub fn start(self: &Arc<Self>, asked: Asked, share: Share, unread: Option<Arc<Unread>>) -> InFlight {
+    pub fn start(self: &Arc<Self>, asker: Asker, share: Share, unread: Option<Arc<Unread>>) -> InFlight {
         self.in_flight.inc();
-        InFlight { metrics: Arc::clone(self), asked, share, unread, outcome: Some(Outcome::Cancelled) }
+        InFlight { metrics: Arc::clone(self), asker, share, unread, outcome: Some(Outcome::Cancelled) }
     }
 }
 
@@ -97,7 +97,7 @@ pub const MOST_WAITED: &str = "answers that wait to be read take all the room th
 #[derive(Debug)]
 pub struct InFlight {
     metrics: Arc<ServerMetrics>,
-    asked: Asked,
+    asker: Asker,
     share: Share,
     /// What waits to be read of its sequences, if it has any.
     unread: Option<Arc<Unread>>,
@@ -130,9 +130,9 @@ impl InFlight {
 
     /// From now on its answer is sent: there is no other way to end it than to close the connection.
     pub fn is_sent(&self) {
-        self.share.is_sent_to(self.asked.reader.clone());
+        self.share.is_sent_to(self.asker.reader.clone());
         if let Some(unread) = &self.unread {
-            unread.is_sent_to(self.asked.reader.clone());
+            unread.is_sent_to(self.asker.reader.clone());
         }
     }
 
@@ -155,8 +155,8 @@ impl InFlight {
 
     /// Its error goes into the stream: counts and logs it.
     pub fn failed_in_stream(&self, error: &ApiError) {
-        self.metrics.refused(self.asked.route, error);
-        self.asked.log_failure(error);
+        self.metrics.refused(self.asker.route, error);
+        self.asker.log_failure(error);
     }
 }
 
@@ -168,7 +168,7 @@ impl Drop for InFlight {
             Some(Outcome::Cancelled) if self.most_waited() => {
                 self.failed_in_stream(&ApiError::full(MOST_WAITED));
             }
-            Some(Outcome::Cancelled) if self.asked.reader.is_given_up() => {
+            Some(Outcome::Cancelled) if self.asker.reader.is_given_up() => {
                 let message = "the client has not read for too long; its connection was closed".to_owned();
                 self.failed_in_stream(&ApiError::other(
                     StatusCode::SERVICE_UNAVAILABLE,
@@ -176,7 +176,7 @@ impl Drop for InFlight {
                     message,
                 ));
             }
-            Some(outcome) => self.metrics.ended(self.asked.route, outcome),
+            Some(outcome) => self.metrics.ended(self.asker.route, outcome),
             None => {}
         }
     }

@@ -13,7 +13,7 @@ use crate::args::everywhere;
 use crate::device::Device;
 use crate::experts::load::BeforeRead;
 use crate::experts::mover::Faults;
-use crate::fabric::exchange::means::Asked;
+use crate::fabric::exchange::means::ExchangeChoice;
 use crate::fabric::neighbours::Neighbours;
 use crate::fabric::secret::{Secret, SecretError};
 use crate::model::checkpoint::WeightSeed;
@@ -73,7 +73,7 @@ pub struct DeviceArguments {
     pub backend: Option<Device>,
     /// How ranks exchange rows; `auto` is the fastest that all of them can
     #[arg(long, value_name = "MEANS", value_enum, default_value_t)]
-    pub exchange: Asked,
+    pub exchange: ExchangeChoice,
     /// Compute threads of each rank
     #[arg(long, value_name = "T", default_value_t = 1, allow_hyphen_values = true, value_parser = bounds::THREADS.parser::<u16>())]
     pub threads: u16,

@@ -16,7 +16,7 @@ use crate::protocol::{FromRank, ToRank};
 const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The control connection, beside the orders that arrive on it.
-pub(super) struct Link {
+pub(super) struct Control {
     pub closer: Closer,
     pub reports: Sender<FromRank>,
     /// Cancelled when the connection is gone.
@@ -26,7 +26,7 @@ pub(super) struct Link {
 /// Orders as they arrive; the last is why no more do.
 pub(super) type Orders = Receiver<Result<ToRank, ConnectionError>>;
 
-impl Link {
+impl Control {
     /// Over a connection on which the rank is registered.
     ///
     /// # Errors

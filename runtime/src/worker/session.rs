@@ -19,14 +19,14 @@ use plan::words::counted;
 use thiserror::Error;
 
 use self::view::view;
-use super::control::Link;
+use super::control::Control;
 use super::metrics::WorkerMetrics;
 use super::{Stop, Worker, WorkerError};
 use crate::engine::EngineError;
 use crate::experts::load::{LoadError, slots_of};
 use crate::experts::mover::Mover;
-use crate::experts::pages::{HeldPages, Pages};
-use crate::experts::routing::Routing;
+use crate::experts::pages::{HeldPages, RankPages};
+use crate::experts::routing::RankMap;
 use crate::fabric::exchange::ExchangeCloser;
 use crate::fabric::exchange::form::FormError;
 use crate::fabric::exchange::means::{Means, Refusal, possible};
@@ -108,7 +108,7 @@ struct Part<B: Backend> {
     experts: usize,
     /// The fingerprint that each expert's page must have, `[layers, experts]`.
     fingerprints: Vec<Option<u128>>,
-    pages: Arc<Pages<B>>,
+    pages: Arc<RankPages<B>>,
     mover: Mover<B>,
     dissolver: Dissolver,
     /// Ends what waits on the device for other ranks.
@@ -118,7 +118,7 @@ struct Part<B: Backend> {
 }
 
 /// The group that this rank is to be part of.
-struct Plan {
+struct NextGroup {
     group: GroupId,
     secret: Secret,
     ranks: Vec<RankAddress>,
@@ -129,15 +129,15 @@ struct Plan {
 
 /// A group that all is loaded for.
 struct Loaded<B: Backend> {
-    plan: Plan,
+    next: NextGroup,
     /// By which means it can exchange rows with the others.
     means: Vec<Means>,
     /// Experts of each layer.
     experts: usize,
     shape: GroupShape,
     workspace: Workspace<B>,
-    routing: Routing,
-    pages: Arc<Pages<B>>,
+    routing: RankMap,
+    pages: Arc<RankPages<B>>,
 }
 
 impl<B: Backend> Default for Session<B> {
@@ -158,7 +158,7 @@ impl<B: Backend> Session<B> {
         let mut control = call(address, "the coordinator", purpose, CONNECT_TIMEOUT)?;
         control.send(&worker.registration())?;
         stop.guard(worker.settings.rank, control.closer()?);
-        let (link, orders) = Link::of(control, &worker.metrics)?;
+        let (control, orders) = Control::of(control, &worker.metrics)?;
         loop {
             let order = select! {
                 recv(orders) -> order => order.map_err(|RecvError| SessionError::Closed)??,
@@ -182,13 +182,13 @@ impl<B: Backend> Session<B> {
                 } => {
                     let group = GroupId { generation, nonce };
                     let secret = worker.settings.secret.of_group(&drawn);
-                    let plan = Plan { group, secret, ranks, epoch, move_bytes_per_second, step_tokens };
-                    self.load(worker, plan, (&map, staging_pages, kv_tokens), &link)?;
+                    let next = NextGroup { group, secret, ranks, epoch, move_bytes_per_second, step_tokens };
+                    self.load(worker, next, (&map, staging_pages, kv_tokens), &control)?;
                 }
                 ToRank::Connect { generation, fingerprints } => {
-                    let loaded = self.loaded.take().filter(|loaded| loaded.plan.group.generation == generation);
+                    let loaded = self.loaded.take().filter(|loaded| loaded.next.group.generation == generation);
                     let loaded = loaded.ok_or(SessionError::NotLoaded { generation })?;
-                    self.connect(worker, loaded, fingerprints, &link)?;
+                    self.connect(worker, loaded, fingerprints, &control)?;
                 }
                 ToRank::Stage { generation, transaction, work, deadline_ms } => {
                     if let Some(part) = self.part_in(generation) {
@@ -218,13 +218,13 @@ impl<B: Backend> Session<B> {
     fn load(
         &mut self,
         worker: &mut Worker<B>,
-        plan: Plan,
+        next: NextGroup,
         (map, staging_pages, kv_tokens): (&MapDocument, u32, u64),
-        link: &Link,
+        control: &Control,
     ) -> Result<(), SessionError> {
         let rank = worker.settings.rank;
         let map = map.to_map(&worker.checkpoint.identity(""))?;
-        let ranks = plan.ranks.len();
+        let ranks = next.ranks.len();
         if ranks != map.shape().ranks || rank.index() >= ranks {
             return Err(SessionError::Shape { ranks, in_map: map.shape().ranks, rank });
         }
@@ -233,31 +233,31 @@ impl<B: Backend> Session<B> {
             let (least, most) = (counts.counts().min().unwrap_or(0), counts.most());
             return Err(SessionError::UnequalRanks { least, most });
         }
-        let means = possible(worker.settings.exchange, &view(worker, &plan.ranks))?;
+        let means = possible(worker.settings.exchange, &view(worker, &next.ranks))?;
         let here = (&worker.settings.node, &worker.said.unit);
-        let neighbours = plan.ranks.iter().filter(|rank| (&rank.node, &rank.unit) == here).count();
-        let (slots, step_tokens) = (map.shape().slots_per_rank, plan.step_tokens as usize);
+        let neighbours = next.ranks.iter().filter(|rank| (&rank.node, &rank.unit) == here).count();
+        let (slots, step_tokens) = (map.shape().slots_per_rank, next.step_tokens as usize);
         let part = RankPart { ranks, slots, staging_pages, step_tokens, threads: worker.settings.threads };
         let cache = worker.room_for(part, kv_tokens, neighbours)?;
         let slots = slots_of(&map, rank);
-        let loaded = worker.weights.load(&slots, &link.gone)?;
+        let loaded = worker.weights.load(&slots, &control.gone)?;
         let held: HeldPages<B> = slots.into_iter().zip(loaded.iter().cloned()).collect();
         let arena = worker.weights.arena()?;
         let fingerprints = loaded.iter().map(|page| page.fingerprints().page()).collect();
-        let nodes = Topology::named(plan.ranks.iter().map(|rank| rank.node.as_str()), map.shape().slots_per_rank);
+        let nodes = Topology::named(next.ranks.iter().map(|rank| rank.node.as_str()), map.shape().slots_per_rank);
         let numbers = loaded.iter().map(|page| page.id()).collect();
-        let routing = Routing::new(&map, &nodes, rank, plan.epoch, numbers);
+        let routing = RankMap::new(&map, &nodes, rank, next.epoch, numbers);
         let (experts, config) = (map.shape().experts, worker.checkpoint.config());
         let shape = routing.group(config.router.top_k, step_tokens);
         let kept = KvCache::new(&*worker.device, config, cache, worker.angles.take());
         let kept = kept.map_err(|error| SessionError::Start(WorkerError::of_cache(error)))?;
         worker.angles = Some(kept.angles());
         let workspace = Workspace::new(Arc::clone(&arena), config, kept, (shape, routing.layers()))?;
-        let pages = Pages::new(arena, map, held, staging_pages)?;
-        let (generation, kv_blocks) = (plan.group.generation, cache.blocks as u32);
-        self.loaded = Some(Loaded { plan, means, experts, shape, workspace, routing, pages });
+        let pages = RankPages::new(arena, map, held, staging_pages)?;
+        let (generation, kv_blocks) = (next.group.generation, cache.blocks as u32);
+        self.loaded = Some(Loaded { next, means, experts, shape, workspace, routing, pages });
         // If the coordinator is gone, the loop that reads its orders says so.
-        let _ = link.reports.send(FromRank::Loaded { generation, kv_blocks, fingerprints });
+        let _ = control.reports.send(FromRank::Loaded { generation, kv_blocks, fingerprints });
         Ok(())
     }
 

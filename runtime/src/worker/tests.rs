@@ -25,7 +25,7 @@ fn settings() -> WorkerSettings {
         advertise_address: "127.0.0.1".to_owned(),
         node: "here".to_owned(),
         device: Device::default(),
-        exchange: Asked::default(),
+        exchange: ExchangeChoice::default(),
         neighbours: Neighbours::default(),
         threads: 1,
         is_eager: false,

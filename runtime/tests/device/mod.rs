@@ -353,8 +353,8 @@ impl Queue<Watched> for WatchedQueue {
         self.counted(|queue| queue.choose(batch, slots, layer, routing));
     }
 
-    fn group(&self, slots: &mut cpu::Slots, layer: usize, routing: &mut cpu::Routing) {
-        self.counted(|queue| queue.group(slots, layer, routing));
+    fn sort(&self, slots: &mut cpu::Slots, layer: usize, routing: &mut cpu::Routing) {
+        self.counted(|queue| queue.sort(slots, layer, routing));
     }
 
     fn experts(

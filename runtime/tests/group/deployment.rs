@@ -16,7 +16,7 @@ use plan::wire;
 use runtime::coordinator::fleet::{Fleet, FleetEvent, FleetSettings, Group};
 use runtime::coordinator::ranks::{RankGroup as _, Ranks as _};
 use runtime::experts::planner::{Planned, Planner, Wanted};
-use runtime::experts::rebalance::{Effect, Event, Rebalancer, Report};
+use runtime::experts::rebalance::{Effect, Event, Notice, Rebalancer};
 use runtime::model::checkpoint::Checkpoint;
 use runtime::protocol::{Batch, Commit, StepDone};
 use runtime::threads::VitalThreads;
@@ -36,7 +36,7 @@ pub struct Deployment {
     pub workers: Vec<Option<Worker>>,
     pub steps: u64,
     started: Instant,
-    pub reports: Vec<Report>,
+    pub notices: Vec<Notice>,
     /// Why ranks were refused.
     pub refusals: Vec<String>,
     /// Slots changed by each step that committed anything.
@@ -99,7 +99,7 @@ impl Deployment {
             workers,
             steps: 0,
             started: Instant::now(),
-            reports: Vec::new(),
+            notices: Vec::new(),
             refusals: Vec::new(),
             committed: BTreeMap::new(),
             losses: Vec::new(),
@@ -174,8 +174,8 @@ impl Deployment {
 
     /// Balance ratios of the windows that have closed.
     pub fn ratios(&self) -> Vec<f64> {
-        let closed = self.reports.iter().filter_map(|report| match report {
-            Report::WindowClosed(window) => Some(window.ratio),
+        let closed = self.notices.iter().filter_map(|notice| match notice {
+            Notice::WindowClosed(window) => Some(window.ratio),
             _ => None,
         });
         closed.collect()
@@ -198,7 +198,7 @@ impl Deployment {
                 Effect::Plan(request) => self.planner.0.send((request, Arc::clone(&self.topology))).unwrap(),
                 Effect::Order { rank, order } => self.fleet.order(rank, order),
                 Effect::Record(_) => {}
-                Effect::Report(report) => self.reports.push(report),
+                Effect::Notice(notice) => self.notices.push(notice),
             }
         }
     }
@@ -233,7 +233,7 @@ impl Deployment {
 
     /// Whether a move has failed, and is tried again some steps later.
     fn has_just_failed(&self) -> bool {
-        matches!(self.reports.last(), Some(Report::Aborted { .. }))
+        matches!(self.notices.last(), Some(Notice::Aborted { .. }))
     }
 
     /// Asks for the next map when it is time.
@@ -263,7 +263,7 @@ impl Deployment {
     pub fn settle(&mut self, done: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !done(self) {
-            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {:?}", self.reports);
+            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {:?}", self.notices);
             self.step(vec![Batch::default(); self.setup.ranks]).expect("no rank is lost");
             if let Ok(event) = self.events.recv_timeout(Duration::from_millis(2)) {
                 self.on_fleet(event);

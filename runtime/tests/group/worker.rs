@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use kernels::{Backend, DeviceError};
 use runtime::device::{Device, DeviceOptions};
 use runtime::experts::load::BeforeRead;
-use runtime::fabric::exchange::means::Asked;
+use runtime::fabric::exchange::means::ExchangeChoice;
 use runtime::fabric::neighbours::Neighbours;
 use runtime::worker::{Stop, WorkerError, WorkerSettings, run, run_on};
 
@@ -87,7 +87,7 @@ pub fn settings(rank: usize, coordinator: SocketAddr, setup: &Setup) -> WorkerSe
         advertise_address: "127.0.0.1".to_owned(),
         node: "here".to_owned(),
         device: Device::default(),
-        exchange: Asked::default(),
+        exchange: ExchangeChoice::default(),
         neighbours: Neighbours::default(),
         threads: 1,
         is_eager: false,

@@ -11,7 +11,7 @@ use plan::topology::Topology;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
-use runtime::experts::routing::Routing;
+use runtime::experts::routing::RankMap;
 use runtime::fabric::exchange::host::HostExchange;
 use runtime::fabric::in_process::InProcess;
 use runtime::fabric::{Fabric as _, in_process};
@@ -156,7 +156,7 @@ impl Member {
         };
         let pages: Vec<Page<Cpu>> = own.map(load).collect();
         let numbers = pages.iter().map(Page::id).collect();
-        let routing = Routing::new(&run.map, &run.topology(), rank, 0, numbers);
+        let routing = RankMap::new(&run.map, &run.topology(), rank, 0, numbers);
         let config = checkpoint.config();
         let group = routing.group(config.router.top_k, 2048);
         let cache = KvCache::new(&*backend, config, cache, None).unwrap();

@@ -11,7 +11,7 @@ use plan::ids::RankId;
 use plan::map::{ExpertMap, MapShape};
 use plan::topology::Topology;
 use runtime::device::Device;
-use runtime::experts::routing::Routing;
+use runtime::experts::routing::RankMap;
 use runtime::inspect::{EachRank, Spread};
 use runtime::memory::{Needs, RankPart};
 use runtime::model::checkpoint::Checkpoint;
@@ -38,7 +38,7 @@ fn made(checkpoint: &Checkpoint, part: RankPart, cache: CacheSize) -> u64 {
         (0..shape.layers * part.slots + part.staging_pages as usize).map(|_| arena.take().unwrap()).collect();
     let numbers = pages[..shape.layers * part.slots].iter().map(Page::id).collect();
     let (map, topology) = (ExpertMap::contiguous(shape).unwrap(), Topology::single_node(part.ranks, part.slots));
-    let routing = Routing::new(&map, &topology, RankId(0), 0, numbers);
+    let routing = RankMap::new(&map, &topology, RankId(0), 0, numbers);
     let group = routing.group(config.router.top_k, part.step_tokens);
     let kept = KvCache::new(&*backend, config, cache, None).unwrap();
     let _workspace = Workspace::new(arena, config, kept, (group, routing.layers())).unwrap();

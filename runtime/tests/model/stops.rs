@@ -11,8 +11,8 @@ use plan::map::ExpertMap;
 use plan::moves::{SlotChange, Transaction};
 use plan::topology::Topology;
 use runtime::cancel::Cancel;
-use runtime::experts::pages::{HeldPages, Pages, Swap};
-use runtime::experts::routing::Routing;
+use runtime::experts::pages::{HeldPages, RankPages, Swap};
+use runtime::experts::routing::RankMap;
 use runtime::fabric::exchange::host::HostExchange;
 use runtime::fabric::in_process::InProcess;
 use runtime::fabric::{Fabric as _, in_process};
@@ -42,7 +42,7 @@ struct Rank {
     model: Model<Watched>,
     workspace: Workspace<Watched>,
     exchange: HostExchange<InProcess>,
-    routing: Routing,
+    routing: RankMap,
     /// The page of each slot.
     pages: Vec<Page<Watched>>,
     tokens: Vec<u32>,
@@ -63,7 +63,7 @@ impl Rank {
         let numbers = pages.iter().map(Page::id).collect();
         let (config, size) = (checkpoint.config(), map.shape());
         let topology = Topology::single_node(size.ranks, size.slots_per_rank);
-        let routing = Routing::new(map, &topology, rank, 0, numbers);
+        let routing = RankMap::new(map, &topology, rank, 0, numbers);
         let group = routing.group(config.router.top_k, 64);
         let cache = CacheSize { blocks: 16, block_tokens: BLOCK_TOKENS };
         let cache = KvCache::new(&*backend, config, cache, None).unwrap();
@@ -225,7 +225,7 @@ fn a_page_that_was_replaced_is_staging_memory_when_the_last_step_that_may_read_i
     let (from, to) = (map.expert(layer, RankId(0), SlotIndex(0)), map.expert(layer, RankId(1), SlotIndex(0)));
     let before = Arc::new(page(&arena, &checkpoint, layer, from));
     let held: HeldPages<Watched> = [((layer, from), Arc::clone(&before))].into();
-    let pages = Pages::new(arena, map, held, 1).unwrap();
+    let pages = RankPages::new(arena, map, held, 1).unwrap();
     let mut reserved = pages.reserve(1, Instant::now(), &Cancel::default()).unwrap().remove(0);
     load_expert(&checkpoint, layer, to, reserved.page()).unwrap();
     let change =

@@ -11,7 +11,7 @@ use runtime::args::{Arguments, Command};
 use runtime::coordinator::ranks::Ranks as _;
 use runtime::coordinator::start::Coordinator;
 use runtime::device::DeviceOptions;
-use runtime::experts::rebalance::{AbortReason, Report};
+use runtime::experts::rebalance::{AbortReason, Notice};
 use runtime::local::LocalSettings;
 use runtime::protocol::MoveFailure;
 use runtime::worker::WorkerSettings;
@@ -31,8 +31,8 @@ fn rank(settings: WorkerSettings, fault: &Fault, of: fn(&mut Watched) -> &mut Fa
     })
 }
 
-/// What comes of a group of which the device of the second rank fails once at a page that moves: the reports, and the tokens.
-fn with_a_failed_page(of: fn(&mut Watched) -> &mut Fault, usable: bool, seed: u64) -> (Vec<Report>, Vec<Vec<u32>>) {
+/// What comes of a group of which the device of the second rank fails once at a page that moves: the notices, and the tokens.
+fn with_a_failed_page(of: fn(&mut Watched) -> &mut Fault, usable: bool, seed: u64) -> (Vec<Notice>, Vec<Vec<u32>>) {
     let setup =
         Setup { ranks: 2, redundancy: 2, moves: Some(Moves { every: 5, seed, patient: true }), ..Setup::default() };
     let fault = Fault::default();
@@ -42,7 +42,7 @@ fn with_a_failed_page(of: fn(&mut Watched) -> &mut Fault, usable: bool, seed: u6
     });
     deployment.wait_for_group();
     deployment.run_in();
-    deployment.reports.clear();
+    deployment.notices.clear();
     let mut sequences = sequences(&setup, 16, seed);
     for step in 0..STEPS {
         if step == STEPS / 4 {
@@ -52,14 +52,14 @@ fn with_a_failed_page(of: fn(&mut Watched) -> &mut Fault, usable: bool, seed: u6
     }
     assert!(!fault.is_due(), "pages have moved, seed {seed}");
     // A move that failed in the last of these steps is tried again after them.
-    deployment.settle(|Deployment { reports, .. }| {
-        let failed = reports.iter().position(|report| matches!(report, Report::Aborted { .. }));
-        let ended = |report: &Report| matches!(report, Report::Committed { .. } | Report::Dropped { .. });
-        failed.is_none_or(|failed| reports[failed..].iter().any(ended))
+    deployment.settle(|Deployment { notices, .. }| {
+        let failed = notices.iter().position(|notice| matches!(notice, Notice::Aborted { .. }));
+        let ended = |notice: &Notice| matches!(notice, Notice::Committed { .. } | Notice::Dropped { .. });
+        failed.is_none_or(|failed| notices[failed..].iter().any(ended))
     });
     assert_eq!((deployment.fleet.generation(), &*deployment.losses), (1, &[][..]), "seed {seed}");
     let tokens = sequences.iter().map(|sequence| sequence.output().to_vec()).collect();
-    (std::mem::take(&mut deployment.reports), tokens)
+    (std::mem::take(&mut deployment.notices), tokens)
 }
 
 fn expected(seed: u64) -> Vec<Vec<u32>> {
@@ -67,9 +67,9 @@ fn expected(seed: u64) -> Vec<Vec<u32>> {
     serve(&mut Deployment::start(still), sequences(&still, 16, seed))
 }
 
-fn aborted(reports: &[Report]) -> Vec<(AbortReason, &str)> {
-    let aborted = reports.iter().filter_map(|report| match report {
-        Report::Aborted { reason, message, .. } => Some((*reason, message.as_str())),
+fn aborted(notices: &[Notice]) -> Vec<(AbortReason, &str)> {
+    let aborted = notices.iter().filter_map(|notice| match notice {
+        Notice::Aborted { reason, message, .. } => Some((*reason, message.as_str())),
         _ => None,
     });
     aborted.collect()
@@ -78,27 +78,27 @@ fn aborted(reports: &[Report]) -> Vec<(AbortReason, &str)> {
 #[test]
 fn a_page_that_a_device_does_not_take_costs_one_move_which_is_tried_again_and_neither_a_group_nor_a_token() {
     let seed = seed();
-    let (reports, tokens) = with_a_failed_page(|device| &mut device.filling, true, seed);
+    let (notices, tokens) = with_a_failed_page(|device| &mut device.filling, true, seed);
     let why = (AbortReason::Move(MoveFailure::Device), "rank 1: the device failed: it was told to");
-    assert_eq!(aborted(&reports), [why], "seed {seed}");
-    let failed = reports.iter().position(|report| matches!(report, Report::Aborted { .. })).unwrap();
-    let again = |report: &Report| matches!(report, Report::Committed { .. });
-    assert!(reports[failed..].iter().any(again), "seed {seed}: {reports:?}");
-    assert!(!reports.iter().any(|report| matches!(report, Report::Dropped { .. })), "seed {seed}: {reports:?}");
+    assert_eq!(aborted(&notices), [why], "seed {seed}");
+    let failed = notices.iter().position(|notice| matches!(notice, Notice::Aborted { .. })).unwrap();
+    let again = |notice: &Notice| matches!(notice, Notice::Committed { .. });
+    assert!(notices[failed..].iter().any(again), "seed {seed}: {notices:?}");
+    assert!(!notices.iter().any(|notice| matches!(notice, Notice::Dropped { .. })), "seed {seed}: {notices:?}");
     assert!(tokens == expected(seed), "seed {seed}");
 }
 
 #[test]
 fn a_page_that_a_device_says_it_never_takes_is_not_tried_again() {
     let seed = seed();
-    let (reports, tokens) = with_a_failed_page(|device| &mut device.filling, false, seed);
+    let (notices, tokens) = with_a_failed_page(|device| &mut device.filling, false, seed);
     let why = (AbortReason::Move(MoveFailure::DeviceLost), "rank 1: the device failed: it was told to");
-    assert_eq!(aborted(&reports), [why], "seed {seed}");
-    let dropped = reports.iter().find_map(|report| match report {
-        Report::Dropped { reason } => Some(reason.as_str()),
+    assert_eq!(aborted(&notices), [why], "seed {seed}");
+    let dropped = notices.iter().find_map(|notice| match notice {
+        Notice::Dropped { reason } => Some(reason.as_str()),
         _ => None,
     });
-    let reason = dropped.unwrap_or_else(|| panic!("seed {seed}: {reports:?}"));
+    let reason = dropped.unwrap_or_else(|| panic!("seed {seed}: {notices:?}"));
     assert!(reason.contains("is not tried again: rank 1: the device failed: it was told to"), "{reason}");
     assert!(tokens == expected(seed), "seed {seed}");
 }
@@ -106,8 +106,8 @@ fn a_page_that_a_device_says_it_never_takes_is_not_tried_again() {
 #[test]
 fn a_page_that_a_device_does_not_give_comes_from_elsewhere() {
     let seed = seed();
-    let (reports, tokens) = with_a_failed_page(|device| &mut device.reading, true, seed);
-    assert_eq!(aborted(&reports), [], "seed {seed}");
+    let (notices, tokens) = with_a_failed_page(|device| &mut device.reading, true, seed);
+    assert_eq!(aborted(&notices), [], "seed {seed}");
     assert!(tokens == expected(seed), "seed {seed}");
 }
 

@@ -24,7 +24,7 @@ use rand::{Rng, SeedableRng};
 use runtime::coordinator::ranks::Ranks as _;
 use runtime::experts::load::BeforeRead;
 use runtime::experts::mover::Faults;
-use runtime::experts::rebalance::{Report, Settings};
+use runtime::experts::rebalance::{Notice, Settings};
 use runtime::worker::WorkerSettings;
 
 /// Steps of each sequence: its prompt and as many tokens.
@@ -96,7 +96,7 @@ fn a_random_transaction_every_5_steps_changes_no_token_of_200_requests() {
     let tokens = serve(&mut deployment, requests(&setup));
     assert!(tokens == expected, "seed {seed}");
     let committed: usize = deployment.committed.values().map(Vec::len).sum();
-    assert!(committed >= STEPS / 5 - 1, "{committed} transactions in {STEPS} steps; {:?}", deployment.reports);
+    assert!(committed >= STEPS / 5 - 1, "{committed} transactions in {STEPS} steps; {:?}", deployment.notices);
     assert_eq!(deployment.rebalancer.epoch() - before, committed as u64);
 }
 
@@ -126,7 +126,7 @@ fn ranks_of_one_process_serve_and_move_as_those_of_several_and_come_back_togethe
         deployment.workers[2] = Some(Worker::of(WorkerSettings { ranks_here: 2, ..settings }));
     });
     assert!(tokens == expected, "seed {seed}");
-    assert!(deployment.committed.len() >= STEPS / 10, "seed {seed}: {:?}", deployment.reports);
+    assert!(deployment.committed.len() >= STEPS / 10, "seed {seed}: {:?}", deployment.notices);
     assert!(deployment.fleet.generation() >= 2);
 }
 
@@ -143,7 +143,7 @@ fn corrupt_pages_and_cut_connections_change_no_token_and_stop_no_step() {
         let (setup, mut deployment) = moving(Setup { faults, ..still }, 3, seed);
         let tokens = serve(&mut deployment, sequences(&setup, 16, seed));
         assert!(tokens == expected, "{faults:?}, seed {seed}");
-        assert!(deployment.committed.len() >= 3, "{faults:?}: {:?}", deployment.reports);
+        assert!(deployment.committed.len() >= 3, "{faults:?}: {:?}", deployment.notices);
     }
 }
 
@@ -174,11 +174,11 @@ fn a_window_of_uneven_traffic_is_balanced_and_the_map_ends_where_the_plan_leads(
         assert!(advance(&mut deployment, &mut sequences));
     }
     deployment.settle(|deployment| deployment.rebalancer.recorded().is_some());
-    let predicted = deployment.reports.iter().find_map(|report| match report {
-        Report::Decided(Decision { figures, .. }) => Some((figures.ratio_before, figures.ratio_after)),
+    let predicted = deployment.notices.iter().find_map(|notice| match notice {
+        Notice::Decided(Decision { figures, .. }) => Some((figures.ratio_before, figures.ratio_after)),
         _ => None,
     });
-    let (before, after) = predicted.unwrap_or_else(|| panic!("{:?}", deployment.reports));
+    let (before, after) = predicted.unwrap_or_else(|| panic!("{:?}", deployment.notices));
     assert!(after > before + 0.05, "{before} to {after}");
     let recorded = deployment.rebalancer.recorded().expect("a completed rebalance is recorded");
     // What is predicted of the next window counts in that it will not be the one that has closed.
@@ -196,7 +196,7 @@ fn a_map_that_is_asked_for_is_reached() {
     let reversed = slots.flat_map(|layer| layer.iter().rev().copied()).collect();
     let wanted = plan::map::ExpertMap::new(start.shape(), reversed).unwrap();
     deployment.apply_map(wanted.clone());
-    deployment.settle(|deployment| matches!(deployment.reports.last(), Some(Report::Completed { .. })));
+    deployment.settle(|deployment| matches!(deployment.notices.last(), Some(Notice::Completed { .. })));
     let sorted = |map: &plan::map::ExpertMap| {
         let mut ranks: Vec<_> = map.slots().chunks_exact(map.shape().slots_per_rank).map(<[_]>::to_vec).collect();
         for rank in &mut ranks {

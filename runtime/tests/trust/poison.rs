@@ -9,7 +9,7 @@ use kernels::cpu::Cpu;
 use kernels::{Arena, Backend as _};
 use plan::ids::RankId;
 use runtime::coordinator::ranks::Ranks as _;
-use runtime::experts::rebalance::{AbortReason, Report};
+use runtime::experts::rebalance::{AbortReason, Notice};
 use runtime::fabric::framing::Connection;
 use runtime::fabric::greeter::{Greeter, Stopper};
 use runtime::fabric::handshake::ANSWER_BYTES;
@@ -159,11 +159,11 @@ fn a_member_that_poisons_pages_changes_no_token_and_no_map() {
     std::fs::File::options().write(true).open(copy.path().join("model.safetensors")).unwrap().set_len(0).unwrap();
     let before = deployment.rebalancer.map().clone();
     assert!(serve(&mut deployment, sequences(&setup)) == expected);
-    let is_corrupt = |report: &Report| {
-        let Report::Aborted { reason, message, .. } = report else { return false };
+    let is_corrupt = |notice: &Notice| {
+        let Notice::Aborted { reason, message, .. } = notice else { return false };
         *reason == AbortReason::Move(MoveFailure::Corrupt) && message.contains("the page from rank 1 is corrupt")
     };
-    deployment.settle(|deployment| deployment.reports.iter().any(is_corrupt));
+    deployment.settle(|deployment| deployment.notices.iter().any(is_corrupt));
     assert!(poisoner.asked.load(Ordering::Relaxed) > 0, "it was asked for pages");
     let commits = deployment.committed.values().flatten().flat_map(|commit| &commit.work.changes);
     let brought = commits.filter(|change| (change.rank, change.source) == (RankId(0), RankId(1))).count();

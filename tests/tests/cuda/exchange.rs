@@ -150,7 +150,7 @@ impl<B: Backend> Rank<B> {
 
     fn compute(&mut self) {
         let Self { steps: Steps { queue, slots, routing, .. }, held, x, results, .. } = self;
-        queue.group(slots, 0, routing);
+        queue.sort(slots, 0, routing);
         queue.experts(held[0].weights().0, routing, x, results);
     }
 

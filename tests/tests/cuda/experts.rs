@@ -60,7 +60,7 @@ fn through_experts<B: Backend>(
     let Steps { queue, batch, slots, routing, .. } = &mut steps;
     queue.route(&logits, RouterShape { experts, top_k, normalise: true }, routing);
     queue.choose(batch, slots, 0, routing);
-    queue.group(slots, 0, routing);
+    queue.sort(slots, 0, routing);
     let mut results = backend.buffer(group.results() * HIDDEN)?;
     queue.experts(held[0].weights().0, routing, &x, &mut results);
     queue.combine(&results, routing, &mut out);

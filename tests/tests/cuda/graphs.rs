@@ -181,7 +181,7 @@ impl<B: Backend> Routed<B> {
                 for layer in LOOKED_AT {
                     queue.route(logits, RouterShape { experts: EXPERTS, top_k: 2, normalise: true }, routing);
                     queue.choose(batch, slots, layer, routing);
-                    queue.group(slots, layer, routing);
+                    queue.sort(slots, layer, routing);
                 }
                 queue.finish(batch, slots);
                 anyhow::Ok(())

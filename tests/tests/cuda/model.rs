@@ -17,7 +17,7 @@ use plan::topology::Topology;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
-use runtime::experts::routing::Routing;
+use runtime::experts::routing::RankMap;
 use runtime::fabric::Fabric as _;
 use runtime::fabric::exchange::device::PATIENCE;
 use runtime::fabric::exchange::form::Forming;
@@ -203,7 +203,7 @@ pub fn held(
     let shape = map.shape();
     let topology = Topology::even(1, shape.ranks, shape.slots_per_rank).map_err(|error| anyhow!("{error:?}"))?;
     let numbers = pages.iter().map(Page::id).collect();
-    Ok((Routing::new(map, &topology, rank, 0, numbers).layers(), pages))
+    Ok((RankMap::new(map, &topology, rank, 0, numbers).layers(), pages))
 }
 
 pub fn alone(folder: &Path, has_graphs: bool) -> Result<(ExpertMap, Member)> {

@@ -1,6 +1,6 @@
 //! The tokens of a batch, and where to split them so that the parts of attention are about equal work.
 
-use super::Span;
+use super::CachedSpan;
 use crate::backend::HeadShape;
 use crate::batch::StepArea;
 
@@ -99,14 +99,14 @@ impl<'a> Tokens<'a> {
     }
 
     /// Each span of them with its projections and its outputs.
-    pub fn each(self, mut attend: impl FnMut(Span<'a>, &'a [f32], &mut [f32])) {
+    pub fn each(self, mut attend: impl FnMut(CachedSpan<'a>, &'a [f32], &mut [f32])) {
         let (parts, area) = (self.parts(), self.area);
         let Self { heads, mut projected, mut out, .. } = self;
         for (span, _, tokens, position) in parts.filter(|&(_, _, tokens, _)| tokens > 0) {
             let (rows, projected_rest) = projected.split_at(tokens * heads.projected_width());
             let (piece, rest) = out.split_at_mut(tokens * heads.query_width());
             let blocks = &area.blocks[area.spans[span].first_block as usize..];
-            attend(Span { tokens, position, blocks }, rows, piece);
+            attend(CachedSpan { tokens, position, blocks }, rows, piece);
             (projected, out) = (projected_rest, rest);
         }
     }

@@ -54,7 +54,7 @@ fn each_group_goes_through_its_page_and_no_row_through_two() {
                 let pages = arena(cpu, shape, (0..3).map(|page| pages[one_kind(page)].each_ref()));
                 let (mut routing, mut slots, mut out) = (routing(cpu, group(3, 3)), one_rank(cpu, 3, 3), room());
                 routing.arrive(0, &pairs);
-                queue.group(&mut slots, 0, &mut routing);
+                queue.sort(&mut slots, 0, &mut routing);
                 assert_eq!(slots.pairs(), [3, 0, 80]);
                 queue.experts(pages[0].weights().0, &routing, &filled(&x), &mut out);
                 out.to_vec()
@@ -93,7 +93,7 @@ fn a_dense_network_is_the_one_of_a_group_of_all_rows_added_to_what_was_there() {
         let ones = RouterShape { experts: 1, top_k: 1, normalise: true };
         queue.route(&filled(&vec![0.0; tokens]), ones, &mut routing);
         queue.choose(&batch(cpu, queue, &[(0, tokens, &[])]), &slots, 0, &mut routing);
-        queue.group(&mut slots, 0, &mut routing);
+        queue.sort(&mut slots, 0, &mut routing);
         queue.experts(page(cpu).weights().0, &routing, &filled(&x), &mut results);
         queue.combine(&results, &routing, &mut out);
         out.to_vec()
@@ -113,7 +113,7 @@ fn outputs_of_experts_are_weighted_and_added_to_what_was_there() {
         let (mut routing, mut slots) = (routing(cpu, group(3, 2)), one_rank(cpu, 3, 2));
         queue.route(&filled(&logits), shape, &mut routing);
         queue.choose(&batch(cpu, queue, &[(0, 3, &[])]), &slots, 0, &mut routing);
-        queue.group(&mut slots, 0, &mut routing);
+        queue.sort(&mut slots, 0, &mut routing);
         assert_eq!(routing.results().0, rows);
         *weights.lock().unwrap() = routing.results().1.to_vec();
         let mut out = filled(&before);

@@ -68,7 +68,7 @@ fn a_page_that_is_written_while_a_slot_points_at_it_fails_the_step_and_not_the_n
     let (batch, mut slots) = (batch(&cpu, &queue, &[(0, 1, &[])]), one_rank(&cpu, 1, 1));
     let mut routing = routing(&cpu, group(1, 1));
     routing.arrive(0, &[Pair { slot: 0, row: 0 }]);
-    queue.group(&mut slots, 0, &mut routing);
+    queue.sort(&mut slots, 0, &mut routing);
     page.arena().memory().while_written(page.id(), || {
         queue.experts(page.weights().0, &routing, &x, &mut results);
         let error = queue.collect(&batch, &slots).unwrap_err();

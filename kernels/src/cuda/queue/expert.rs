@@ -4,8 +4,8 @@ use super::super::Pages;
 use super::super::batch::Batch;
 use super::super::buffer::Buffer;
 use super::super::parameters::{
-    CHOOSE, COMBINE, ChooseParameters, CombineParameters, GROUP, GroupParameters, NUMBER, ProductParameters, ROUTE,
-    RouteParameters, Rows,
+    CHOOSE, COMBINE, ChooseParameters, CombineParameters, NUMBER, ProductParameters, ROUTE, RouteParameters, Rows,
+    SORT, SortParameters,
 };
 use super::super::routing::{Routing, Slots};
 use super::CudaQueue;
@@ -48,14 +48,14 @@ impl CudaQueue {
         self.launch(&NUMBER, 1 + routing.chosen() / PAIRS_EACH, &parameters);
     }
 
-    pub(super) fn group_pairs(&self, slots: &Slots, layer: usize, routing: &mut Routing) {
+    pub(super) fn sort_pairs(&self, slots: &Slots, layer: usize, routing: &mut Routing) {
         let tables = slots.tables();
         let layer = layer as u32;
         routing.page_of = tables.pages + u64::from(layer * tables.slots_here) * size_of::<u32>() as u64;
         let parameters =
-            GroupParameters { slots: tables, routing: routing.tables(), error: self.error.get(), layer, unused: 0 };
+            SortParameters { slots: tables, routing: routing.tables(), error: self.error.get(), layer, unused: 0 };
         let pairs = routing.result_rows().most as usize;
-        self.launch(&GROUP, 1 + pairs / PAIRS_EACH, &parameters);
+        self.launch(&SORT, 1 + pairs / PAIRS_EACH, &parameters);
     }
 
     pub(super) fn run_experts(&self, pages: &Pages, routing: &Routing, x: &Buffer<f32>, results: &mut Buffer<f32>) {

@@ -15,7 +15,7 @@ fn ranks_and_shares(load: &[u64], topology: &Topology) -> (Vec<Vec<u32>>, Vec<Ve
 }
 
 #[test]
-fn groups_go_to_nodes_then_replicas_and_ranks_are_found_within_each() {
+fn groups_go_to_nodes_then_copies_and_ranks_are_found_within_each() {
     // The example of the published description: 12 experts in 4 groups, 8 ranks of 2 slots on 2 nodes. By hand:
     // groups weigh 262, 330, 116, 325; heaviest first 1 -> node 0, 3 -> node 1, 0 -> node 1 (325 < 330), 2 -> node 0.
     // Node 0, experts 3..9 of groups 1 and 2: 61 104 165 39 4 73; two more copies: 5 (165 -> 82.5), 4 (104 -> 52).

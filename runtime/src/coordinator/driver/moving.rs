@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Driver, Ranks};
 use crate::experts::planner::Planned;
-use crate::experts::rebalance::{Effect, Event, PlanOutcome, PlanRequest, Rebalancer, Refusal, Report};
+use crate::experts::rebalance::{Effect, Event, Notice, PlanOutcome, PlanRequest, Rebalancer, Refusal};
 
 impl<R: Ranks> Driver<R> {
     /// Whether experts are moving or about to, and steps bring that forward.
@@ -51,9 +51,9 @@ impl<R: Ranks> Driver<R> {
                     recorder.record(map);
                 }
             }
-            Effect::Report(report) => {
-                log(&report);
-                self.metrics.reported(&report, Instant::now());
+            Effect::Notice(notice) => {
+                log(&notice);
+                self.metrics.noticed(&notice, Instant::now());
             }
         }
     }
@@ -73,9 +73,9 @@ fn short(ratio: f64) -> f64 {
     (ratio * 1e4).round() / 1e4
 }
 
-fn log(report: &Report) {
-    match report {
-        Report::WindowClosed(window) => {
+fn log(notice: &Notice) {
+    match notice {
+        Notice::WindowClosed(window) => {
             tracing::info!(
                 window = window.number,
                 steps = window.steps,
@@ -84,7 +84,7 @@ fn log(report: &Report) {
                 "window closed"
             );
         }
-        Report::Decided(decision) => {
+        Notice::Decided(decision) => {
             let (reason, figures) = (<&str>::from(decision.reason), &decision.figures);
             let (ratio_before, ratio_after) = (short(figures.ratio_before), short(figures.ratio_after));
             tracing::info!(reason, ratio_before, ratio_after, pages = figures.pages, bytes = figures.bytes, "decided");
@@ -92,17 +92,17 @@ fn log(report: &Report) {
             let document = || serde_json::to_string(decision).unwrap_or_default();
             tracing::debug!(decision = document(), "decided from");
         }
-        Report::Planned { transactions, pages } => tracing::info!(transactions, pages, "experts will move"),
-        Report::Kept { reason } => tracing::info!(reason, "the placement stays"),
-        Report::Committed { transaction, layer, epoch, pages, bytes } => {
+        Notice::Planned { transactions, pages } => tracing::info!(transactions, pages, "experts will move"),
+        Notice::Kept { reason } => tracing::info!(reason, "the placement stays"),
+        Notice::Committed { transaction, layer, epoch, pages, bytes } => {
             tracing::debug!(transaction = transaction.0, layer = layer.0, epoch, pages, bytes, "committed");
         }
-        Report::Aborted { transaction, reason, message } => {
+        Notice::Aborted { transaction, reason, message } => {
             tracing::warn!(transaction = transaction.0, reason = reason.as_str(), message, "transaction aborted");
         }
-        Report::Completed { epoch, pages, bytes, steps } => {
+        Notice::Completed { epoch, pages, bytes, steps } => {
             tracing::info!(epoch, pages, bytes, steps, "rebalanced");
         }
-        Report::Dropped { reason } => tracing::warn!(reason, "the rest of the plan is dropped"),
+        Notice::Dropped { reason } => tracing::warn!(reason, "the rest of the plan is dropped"),
     }
 }

@@ -35,7 +35,7 @@ pub struct Group {
     expected: Expected,
     fan: Fan,
     /// The oldest first.
-    under_way: VecDeque<UnderWay>,
+    under_way: VecDeque<Unanswered>,
     /// When the last answers were there.
     answered: Instant,
     members: Arc<Members>,
@@ -43,7 +43,7 @@ pub struct Group {
 
 /// A step that is not answered.
 #[derive(Debug)]
-struct UnderWay {
+struct Unanswered {
     number: u64,
     sent: Instant,
     /// What each rank computes, `[ranks]`.
@@ -100,12 +100,12 @@ impl Group {
             work.push(step.batch.work);
         }
         let most_bytes = work.iter().map(|work| self.expected.most_bytes(work)).collect();
-        self.under_way.push_back(UnderWay { number, sent, work, most_bytes, tokens });
+        self.under_way.push_back(Unanswered { number, sent, work, most_bytes, tokens });
         Ok(())
     }
 
     fn try_receive(&mut self) -> Result<Vec<StepDone>, RankLost> {
-        let UnderWay { number, sent, work, most_bytes, tokens } =
+        let Unanswered { number, sent, work, most_bytes, tokens } =
             self.under_way.pop_front().expect("a step is under way");
         let (generation, expected) = (self.generation, self.expected);
         let lost = |rank: usize, reason: String| RankLost { rank: rank.into(), number, reason };

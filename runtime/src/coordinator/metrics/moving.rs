@@ -10,7 +10,7 @@ use prometheus::{
 use strum::IntoEnumIterator as _;
 
 use super::{counter, exponential, gauge, histogram, of_ranks, register};
-use crate::experts::rebalance::{AbortReason, Report};
+use crate::experts::rebalance::{AbortReason, Notice};
 use crate::protocol::MoveFailure;
 
 /// What is measured of moving experts.
@@ -124,22 +124,22 @@ impl MovingMetrics {
         self.stall.inc_by(time.as_secs_f64());
     }
 
-    /// The rebalancer reported something.
-    pub fn reported(&self, report: &Report) {
-        match report {
-            Report::Decided(decision) => self.decisions.with_label_values(&[<&str>::from(decision.reason)]).inc(),
-            Report::Kept { .. } => self.ended(RebalanceOutcome::Kept),
-            Report::Committed { epoch, pages, bytes, .. } => {
+    /// The rebalancer has a notice.
+    pub fn noticed(&self, notice: &Notice) {
+        match notice {
+            Notice::Decided(decision) => self.decisions.with_label_values(&[<&str>::from(decision.reason)]).inc(),
+            Notice::Kept { .. } => self.ended(RebalanceOutcome::Kept),
+            Notice::Committed { epoch, pages, bytes, .. } => {
                 self.committed.inc();
                 self.experts_moved.inc_by(*pages);
                 self.bytes_moved.inc_by(*bytes);
                 self.epoch.set(*epoch as i64);
             }
-            Report::Aborted { reason, .. } => self.aborts.with_label_values(&[reason.as_str()]).inc(),
-            Report::Completed { .. } => self.ended(RebalanceOutcome::Completed),
-            Report::Dropped { .. } => self.ended(RebalanceOutcome::Dropped),
-            Report::WindowClosed(window) if window.pairs == 0 => self.without_load.inc(),
-            Report::WindowClosed(_) | Report::Planned { .. } => {}
+            Notice::Aborted { reason, .. } => self.aborts.with_label_values(&[reason.as_str()]).inc(),
+            Notice::Completed { .. } => self.ended(RebalanceOutcome::Completed),
+            Notice::Dropped { .. } => self.ended(RebalanceOutcome::Dropped),
+            Notice::WindowClosed(window) if window.pairs == 0 => self.without_load.inc(),
+            Notice::WindowClosed(_) | Notice::Planned { .. } => {}
         }
     }
 

@@ -98,13 +98,13 @@ mod tests {
     use super::*;
     use crate::cancel::Cancel;
     use crate::experts::pages::tests::{bytes, map};
-    use crate::experts::pages::{HeldPages, Pages};
+    use crate::experts::pages::{HeldPages, RankPages};
 
     const SHAPE: PageShape = PageShape { hidden: 96, intermediate: 480, kind: WeightKind::F32 };
 
-    fn staging() -> (Arc<Pages<Cpu>>, Reserved<Cpu>) {
+    fn staging() -> (Arc<RankPages<Cpu>>, Reserved<Cpu>) {
         let arena = Arena::new(Arc::new(Cpu::new(1).with_fingerprint_seed(5)), SHAPE).unwrap();
-        let pages = Pages::new(arena, map(), HeldPages::<Cpu>::new(), 1).unwrap();
+        let pages = RankPages::new(arena, map(), HeldPages::<Cpu>::new(), 1).unwrap();
         let reserved = pages.reserve(1, Instant::now(), &Cancel::default()).map(|mut reserved| reserved.remove(0));
         (pages, reserved.unwrap_or_else(|_| panic!("one is free")))
     }

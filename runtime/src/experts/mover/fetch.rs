@@ -9,7 +9,7 @@ use plan::ids::{ExpertId, LayerId, RankId};
 use plan::moves::SlotChange;
 
 use super::arriving::{Arriving, Corrupt};
-use super::links::{Link, NotReceived, connect};
+use super::links::{NotReceived, PageLink, connect};
 use super::serve::IDLE_LIMIT;
 use super::sources::{Next, Sources};
 use super::{NotRead, Order, PageRoute, Shared, not_taken, unreachable};
@@ -20,7 +20,7 @@ use crate::protocol::{MoveFailure, NotStaged, PageRequest};
 pub(super) struct Fetcher<'a, B: Backend> {
     shared: &'a Shared<B>,
     /// Each with when it was last used.
-    links: BTreeMap<RankId, (Box<dyn Link<B>>, Instant)>,
+    links: BTreeMap<RankId, (Box<dyn PageLink<B>>, Instant)>,
 }
 
 impl<'a, B: Backend> Fetcher<'a, B> {

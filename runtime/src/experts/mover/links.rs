@@ -21,7 +21,7 @@ use crate::fabric::purpose::Purpose;
 use crate::protocol::{NotStaged, PageRequest};
 
 /// A way to the pages of one rank.
-pub(super) trait Link<B: Backend> {
+pub(super) trait PageLink<B: Backend> {
     /// Asks for a page, from one of its chunks on. Gives the fingerprints of all of its chunks, as its sender says; none if it
     /// is not held there.
     fn ask(&mut self, request: &PageRequest, patience: Duration) -> Result<Vec<u128>, ConnectionError>;
@@ -47,7 +47,7 @@ pub(super) fn connect<B: Backend>(
     shared: &Shared<B>,
     source: RankId,
     patience: Duration,
-) -> Result<Box<dyn Link<B>>, NotStaged> {
+) -> Result<Box<dyn PageLink<B>>, NotStaged> {
     let setup = &shared.setup;
     let Some(address) = setup.ranks.get(source.index()) else {
         return Err(unreachable(format!("{source} is not part of the group")));

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::FETCHERS;
 use crate::experts::Yield;
-use crate::experts::pages::Pages;
+use crate::experts::pages::RankPages;
 use crate::fabric::framing::{Closer, Connection, ConnectionError};
 use crate::fabric::greeter::{Greeter, Stopper};
 use crate::fabric::purpose::{GroupId, Purpose};
@@ -42,7 +42,7 @@ pub struct Serving<B: Backend> {
     /// Ranks of the group.
     pub ranks: usize,
     /// Its pages.
-    pub pages: Arc<Pages<B>>,
+    pub pages: Arc<RankPages<B>>,
 }
 
 impl<B: Backend> Serving<B> {

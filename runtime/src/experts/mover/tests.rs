@@ -21,7 +21,7 @@ const GROUP: GroupId = GroupId { generation: 3, nonce: 9 };
 struct Bench {
     secret: Secret,
     mover: Mover<Cpu>,
-    pages: Arc<Pages<Cpu>>,
+    pages: Arc<RankPages<Cpu>>,
     staged: Receiver<HandOver<Cpu>>,
     reports: Receiver<FromRank>,
     routes: Receiver<PageRoute>,

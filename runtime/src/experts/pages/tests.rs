@@ -46,17 +46,17 @@ pub(crate) fn held(arena: &Arc<Arena<Cpu>>, rank: u32) -> HeldPages<Cpu> {
     slots.map(|(layer, expert)| ((layer, expert), Arc::new(page(arena, layer, expert)))).collect()
 }
 
-pub(crate) fn pages(rank: u32, staging_pages: u32) -> Arc<Pages<Cpu>> {
+pub(crate) fn pages(rank: u32, staging_pages: u32) -> Arc<RankPages<Cpu>> {
     let arena = arena();
     let held = held(&arena, rank);
-    Pages::new(arena, map(), held, staging_pages).unwrap()
+    RankPages::new(arena, map(), held, staging_pages).unwrap()
 }
 
-fn reserve(pages: &Arc<Pages<Cpu>>, count: usize) -> Result<Vec<Reserved<Cpu>>, NotReserved> {
+fn reserve(pages: &Arc<RankPages<Cpu>>, count: usize) -> Result<Vec<Reserved<Cpu>>, NotReserved> {
     pages.reserve(count, Instant::now(), &Cancel::default())
 }
 
-fn receive(pages: &Arc<Pages<Cpu>>, layer: u32, expert: u32) -> StagedPage<Cpu> {
+fn receive(pages: &Arc<RankPages<Cpu>>, layer: u32, expert: u32) -> StagedPage<Cpu> {
     let sent = page(&arena(), LayerId(layer), ExpertId(expert));
     let mut reserved = reserve(pages, 1).unwrap().remove(0);
     reserved.fill(0, &bytes(&sent)).unwrap();

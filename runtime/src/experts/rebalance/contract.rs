@@ -118,7 +118,7 @@ pub enum Effect {
     /// Keep this map for later starts.
     Record(RecordedMap),
     /// Make it known.
-    Report(Report),
+    Notice(Notice),
 }
 
 /// A plan that is wanted.
@@ -173,7 +173,7 @@ pub enum PlanOutcome {
 
 /// What people and metrics are told.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Report {
+pub enum Notice {
     /// A window has closed.
     WindowClosed(WindowReport),
     /// Whether a plan is worth it has been decided.

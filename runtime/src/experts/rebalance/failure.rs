@@ -4,7 +4,7 @@
 use plan::ids::RankId;
 
 use super::moves::Moves;
-use super::{AbortReason, Effect, Origin, Phase, Rebalancer, Report};
+use super::{AbortReason, Effect, Notice, Origin, Phase, Rebalancer};
 use crate::protocol::{MoveFailure, ToRank, TransactionId};
 
 /// Failures of one transaction after which the rest of its plan is dropped. With the steps between them, a rank that is busy or
@@ -33,7 +33,7 @@ impl Rebalancer {
         let (abort, failures, layer) = (AbortReason::Move(reason), failed.failures + 1, failed.work.layer);
         let steps = BACK_OFF_STEPS << failed.failures.min(MOST_FAILURES);
         moves.retry(failed, self.moment.steps + steps);
-        self.effects.push(Effect::Report(Report::Aborted { transaction, reason: abort, message: message.clone() }));
+        self.effects.push(Effect::Notice(Notice::Aborted { transaction, reason: abort, message: message.clone() }));
         if !reason.is_worth_a_retry() {
             self.drop_plan(format!("a transaction of {layer} failed and is not tried again: {message}"));
         } else if failures >= MOST_FAILURES {
@@ -52,7 +52,7 @@ impl Rebalancer {
                 self.effects.push(Effect::Order { rank, order: ToRank::Abort { generation, transaction } });
             }
             let (reason, message) = (AbortReason::PlanDropped, reason.clone());
-            self.effects.push(Effect::Report(Report::Aborted { transaction, reason, message }));
+            self.effects.push(Effect::Notice(Notice::Aborted { transaction, reason, message }));
         }
         dropped.get_or_insert(reason);
     }
@@ -68,10 +68,10 @@ impl Rebalancer {
         for (transaction, _) in moves.all() {
             self.totals.aborted += 1;
             let (reason, message) = (AbortReason::GroupLost, "a rank was lost".to_owned());
-            self.effects.push(Effect::Report(Report::Aborted { transaction, reason, message }));
+            self.effects.push(Effect::Notice(Notice::Aborted { transaction, reason, message }));
         }
         let reason = "a rank was lost; the map in force serves on".to_owned();
-        self.effects.push(Effect::Report(Report::Dropped { reason }));
+        self.effects.push(Effect::Notice(Notice::Dropped { reason }));
         if let Origin::Given(map) = origin {
             self.wanted.get_or_insert(map);
         }

@@ -58,7 +58,7 @@ fn moved(generation: u64, rank: u32, transaction: TransactionId, staged: Result<
     Event::Moved { rank: RankId(rank), report: MoveReport { generation, transaction, staged } }
 }
 
-/// A rebalancer with a driver: runs steps, keeps orders, plans and reports.
+/// A rebalancer with a driver: runs steps, keeps orders, plans and notices.
 struct Driven {
     rebalancer: Rebalancer,
     step: u64,
@@ -67,7 +67,7 @@ struct Driven {
     pairs: [Vec<u32>; 2],
     orders: Vec<(RankId, ToRank)>,
     plans: Vec<PlanRequest>,
-    reports: Vec<Report>,
+    notices: Vec<Notice>,
     recorded: Vec<RecordedMap>,
 }
 
@@ -81,7 +81,7 @@ impl Driven {
             pairs: [vec![30, 10, 30, 10], vec![10, 10, 10, 10]],
             orders: Vec::new(),
             plans: Vec::new(),
-            reports: Vec::new(),
+            notices: Vec::new(),
             recorded: Vec::new(),
         };
         driven.on(Event::GroupFormed { generation: 1 });
@@ -110,7 +110,7 @@ impl Driven {
                 Effect::Plan(request) => self.plans.push(request),
                 Effect::Order { rank, order } => self.orders.push((rank, order)),
                 Effect::Record(map) => self.recorded.push(map),
-                Effect::Report(report) => self.reports.push(report),
+                Effect::Notice(notice) => self.notices.push(notice),
             }
         }
     }
@@ -203,8 +203,8 @@ impl Driven {
     }
 
     fn dropped(&self) -> Option<&str> {
-        self.reports.iter().find_map(|report| match report {
-            Report::Dropped { reason } => Some(reason.as_str()),
+        self.notices.iter().find_map(|notice| match notice {
+            Notice::Dropped { reason } => Some(reason.as_str()),
             _ => None,
         })
     }

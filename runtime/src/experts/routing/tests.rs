@@ -11,17 +11,17 @@ use crate::protocol::TransactionId;
 const SHAPE: MapShape = MapShape { layers: 2, experts: 6, ranks: 2, slots_per_rank: 4 };
 
 /// Rank 0 holds 0 1 2 3, rank 1 holds 4 5 0 1; a page has the number of its expert, and 10 more for each layer.
-fn table(rank: u32) -> Routing {
+fn table(rank: u32) -> RankMap {
     let map = ExpertMap::contiguous(SHAPE).unwrap();
     let pages = map
         .layers()
         .flat_map(|layer| map.rank(layer, RankId(rank)).iter().map(move |expert| PageId(10 * layer.0 + expert.0)))
         .collect();
-    Routing::new(&map, &Topology::single_node(2, SHAPE.slots_per_rank), RankId(rank), 1, pages)
+    RankMap::new(&map, &Topology::single_node(2, SHAPE.slots_per_rank), RankId(rank), 1, pages)
 }
 
 /// The slot that computes an expert for a token of a sequence.
-fn choose(table: &Routing, layer: LayerId, expert: u32, token: (u32, u32)) -> (RankId, SlotIndex) {
+fn choose(table: &RankMap, layer: LayerId, expert: u32, token: (u32, u32)) -> (RankId, SlotIndex) {
     let Slot { rank, index } = table.layer(layer).copies.choose(expert, token.0, token.1);
     (RankId(rank), SlotIndex(index))
 }
@@ -41,7 +41,7 @@ fn commit(changes: &[SlotChange]) -> Commit {
 fn spread(shares: &[u32], tokens: impl Iterator<Item = (u32, u32)>) -> Vec<i32> {
     let shape = MapShape { layers: 1, experts: 1, ranks: shares.len(), slots_per_rank: 1 };
     let map = ExpertMap::contiguous(shape).unwrap().with_shares(shares).unwrap();
-    let table = Routing::new(&map, &Topology::single_node(shares.len(), 1), RankId(0), 1, vec![PageId(0)]);
+    let table = RankMap::new(&map, &Topology::single_node(shares.len(), 1), RankId(0), 1, vec![PageId(0)]);
     let mut counts = vec![0; shares.len()];
     let copies = &table.layers()[0].copies;
     for (sequence, position) in tokens {
@@ -114,7 +114,7 @@ fn a_commit_swaps_this_ranks_pages_and_the_routing_of_its_layer_only() {
     assert_eq!(table.layers()[1], changed);
     assert_eq!(table.layers()[0].pages, [4, 5, 0, 1].map(PageId));
     let map = table.map();
-    assert_eq!(map.replicas(LayerId(1), ExpertId(5)), [(RankId(0), SlotIndex(1)), (RankId(1), SlotIndex(1))]);
+    assert_eq!(map.copies(LayerId(1), ExpertId(5)), [(RankId(0), SlotIndex(1)), (RankId(1), SlotIndex(1))]);
     assert_eq!(choose(&table, LayerId(1), 0, (1, 1)), (RankId(0), SlotIndex(0)));
 }
 
@@ -152,7 +152,7 @@ fn a_token_stays_on_its_node_where_that_has_a_copy() {
     let map = ExpertMap::new(shape, [0, 1, 0, 2].map(ExpertId).to_vec()).unwrap();
     let topology = Topology::even(2, 4, 1).unwrap();
     for (rank, nearest) in [(0, 0), (1, 0), (2, 2), (3, 2)] {
-        let table = Routing::new(&map, &topology, RankId(rank), 1, vec![PageId(0)]);
+        let table = RankMap::new(&map, &topology, RankId(rank), 1, vec![PageId(0)]);
         for position in 0..32 {
             let chosen = |expert| choose(&table, LayerId(0), expert, (5, position)).0;
             assert_eq!((chosen(0), chosen(1)), (RankId(nearest), RankId(1)), "from rank {rank}");
@@ -165,7 +165,7 @@ fn a_commit_of_32_slots_costs_a_step_less_than_50_microseconds() {
     let shape = MapShape { layers: 1, experts: 128, ranks: 4, slots_per_rank: 64 };
     let map = ExpertMap::contiguous(shape).unwrap();
     let pages: Vec<PageId> = (0..64).map(PageId).collect();
-    let mut table = Routing::new(&map, &Topology::even(2, 4, 64).unwrap(), RankId(0), 0, pages.clone());
+    let mut table = RankMap::new(&map, &Topology::even(2, 4, 64).unwrap(), RankId(0), 0, pages.clone());
     // Rank 0 holds experts 0..64 and rank 2 the same; the changes alternate 32 slots of rank 0 between 0.. and 64...
     let mut fastest = u128::MAX;
     for round in 0..40_u64 {

@@ -10,7 +10,7 @@ use crate::quoted::Quoted;
 /// What `--exchange` asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, strum::Display, strum::IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
-pub enum Asked {
+pub enum ExchangeChoice {
     /// The fastest that all ranks of the group can
     #[default]
     Auto,
@@ -22,7 +22,7 @@ pub enum Asked {
     Tcp,
 }
 
-impl Asked {
+impl ExchangeChoice {
     /// Whether it may come to this.
     #[must_use]
     pub const fn may_be(self, means: Means) -> bool {
@@ -80,7 +80,7 @@ pub enum Refusal {
     )]
     NoLinks {
         /// What was asked for.
-        asked: Asked,
+        asked: ExchangeChoice,
     },
     /// Ranks are of several processes.
     #[error(
@@ -119,7 +119,7 @@ pub enum Refusal {
 ///
 /// # Errors
 /// If it is asked for one alone, and does not have it.
-pub fn possible(asked: Asked, view: &View) -> Result<Vec<Means>, Refusal> {
+pub fn possible(asked: ExchangeChoice, view: &View) -> Result<Vec<Means>, Refusal> {
     let peer = || match view {
         View { has_links: false, .. } => Err(Refusal::NoLinks { asked }),
         View { elsewhere: Some(rank), .. } => Err(Refusal::Elsewhere { rank: *rank }),
@@ -133,15 +133,15 @@ pub fn possible(asked: Asked, view: &View) -> Result<Vec<Means>, Refusal> {
         View { .. } => Ok(Means::Nccl),
     };
     match asked {
-        Asked::Auto => match &view.no_nccl {
+        ExchangeChoice::Auto => match &view.no_nccl {
             Some(reason) if view.has_links && view.spans_nodes => {
                 Err(Refusal::NodesWithoutNccl { reason: reason.as_str().into() })
             }
             _ => Ok(peer().into_iter().chain(nccl()).chain([Means::Tcp]).collect()),
         },
-        Asked::Peer => Ok(vec![peer()?]),
-        Asked::Nccl => Ok(vec![nccl()?]),
-        Asked::Tcp => Ok(vec![Means::Tcp]),
+        ExchangeChoice::Peer => Ok(vec![peer()?]),
+        ExchangeChoice::Nccl => Ok(vec![nccl()?]),
+        ExchangeChoice::Tcp => Ok(vec![Means::Tcp]),
     }
 }
 
@@ -161,47 +161,47 @@ mod tests {
     }
 
     /// What is asked for alone is refused with these words, and the rest is left.
-    fn refused(asked: Asked, view: &View, said: &str, left: &[Means]) {
+    fn refused(asked: ExchangeChoice, view: &View, said: &str, left: &[Means]) {
         assert_eq!(possible(asked, view).unwrap_err().to_string(), said);
-        assert_eq!(possible(Asked::Auto, view).as_deref(), Ok(left), "{said}");
-        assert_eq!(possible(Asked::Tcp, view), Ok(vec![Means::Tcp]), "{said}");
+        assert_eq!(possible(ExchangeChoice::Auto, view).as_deref(), Ok(left), "{said}");
+        assert_eq!(possible(ExchangeChoice::Tcp, view), Ok(vec![Means::Tcp]), "{said}");
         assert!(said.chars().count() <= 300);
     }
 
     #[test]
     fn what_is_asked_for_is_what_is_used_or_it_is_refused_with_what_to_do() {
-        assert_eq!(possible(Asked::Auto, &linked()), Ok(vec![Means::Peer, Means::Nccl, Means::Tcp]));
-        assert_eq!(possible(Asked::Peer, &linked()), Ok(vec![Means::Peer]));
-        assert_eq!(possible(Asked::Nccl, &linked()), Ok(vec![Means::Nccl]));
+        assert_eq!(possible(ExchangeChoice::Auto, &linked()), Ok(vec![Means::Peer, Means::Nccl, Means::Tcp]));
+        assert_eq!(possible(ExchangeChoice::Peer, &linked()), Ok(vec![Means::Peer]));
+        assert_eq!(possible(ExchangeChoice::Nccl, &linked()), Ok(vec![Means::Nccl]));
         refused(
-            Asked::Peer,
+            ExchangeChoice::Peer,
             &View::default(),
             "--exchange peer is between GPUs, and this rank computes on none; use --backend cuda, or --exchange tcp",
             &[Means::Tcp],
         );
         refused(
-            Asked::Peer,
+            ExchangeChoice::Peer,
             &View { elsewhere: Some(RankId(2)), ..linked() },
             "--exchange peer is between ranks of one process, and rank 2 is in another; start all ranks in one, or use \
              --exchange auto",
             &[Means::Nccl, Means::Tcp],
         );
         refused(
-            Asked::Peer,
+            ExchangeChoice::Peer,
             &View { unreached: Some("GPU 0 cannot use the memory of GPU 1".to_owned()), ..linked() },
             "--exchange peer needs each GPU to use the memory of the others, and GPU 0 cannot use the memory of GPU 1; \
              use --exchange auto",
             &[Means::Nccl, Means::Tcp],
         );
         refused(
-            Asked::Nccl,
+            ExchangeChoice::Nccl,
             &View { no_nccl: Some("NCCL is 2.27, and 2.28 is needed".to_owned()), ..linked() },
             "--exchange nccl needs NCCL 2.28 or later, and NCCL is 2.27, and 2.28 is needed; install it, or use \
              --exchange auto",
             &[Means::Peer, Means::Tcp],
         );
         refused(
-            Asked::Nccl,
+            ExchangeChoice::Nccl,
             &View { shares: true, ..linked() },
             "--exchange nccl needs a GPU for each rank, and some share one; start fewer ranks, or use --exchange auto",
             &[Means::Peer, Means::Tcp],
@@ -214,18 +214,18 @@ mod tests {
             (Some(RankId(1)), Some("NCCL (libnccl.so.2) is not in the system's folders".to_owned()));
         let view = View { spans_nodes: true, elsewhere, no_nccl, ..linked() };
         assert_eq!(
-            possible(Asked::Auto, &view).unwrap_err().to_string(),
+            possible(ExchangeChoice::Auto, &view).unwrap_err().to_string(),
             "ranks are on several nodes, and NCCL (libnccl.so.2) is not in the system's folders; install NCCL 2.28 or later, \
              or ask for --exchange tcp, which is slow"
         );
-        assert_eq!(possible(Asked::Tcp, &view), Ok(vec![Means::Tcp]));
+        assert_eq!(possible(ExchangeChoice::Tcp, &view), Ok(vec![Means::Tcp]));
         let cpus = View { has_links: false, ..view };
-        assert_eq!(possible(Asked::Auto, &cpus), Ok(vec![Means::Tcp]));
+        assert_eq!(possible(ExchangeChoice::Auto, &cpus), Ok(vec![Means::Tcp]));
     }
 
     #[test]
     fn what_is_asked_for_may_come_to_what_can_be_of_it() {
-        for asked in [Asked::Auto, Asked::Peer, Asked::Nccl, Asked::Tcp] {
+        for asked in [ExchangeChoice::Auto, ExchangeChoice::Peer, ExchangeChoice::Nccl, ExchangeChoice::Tcp] {
             let can = possible(asked, &linked()).unwrap();
             for means in Means::ALL {
                 assert_eq!(asked.may_be(means), can.contains(&means), "{asked} and {means}");

@@ -34,7 +34,7 @@ impl<B: Backend> Pass<'_, B> {
             exchange.dispatch(queue, routing, normed)?;
         }
         queue.turn_to(Activity::Experts, batch);
-        queue.group(slots, layer, routing);
+        queue.sort(slots, layer, routing);
         queue.experts(arena.memory(), routing, normed, results);
         if !is_alone {
             queue.turn_to(Activity::Exchange, batch);

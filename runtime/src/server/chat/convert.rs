@@ -16,7 +16,7 @@ use crate::server::options::Stream;
 use crate::server::scores::Score;
 use crate::server::served::ServedModel;
 use crate::server::usage::Usage;
-use crate::server::{App, Asked, new_seed, now, stream, written};
+use crate::server::{App, Asker, new_seed, now, stream, written};
 
 /// Checks a body and makes tokens of its text: all that takes long and never waits.
 ///
@@ -30,10 +30,10 @@ pub fn read(body: &[u8], model: &ServedModel, bounds: RequestBounds) -> Result<C
 ///
 /// # Errors
 /// If it cannot be served.
-pub async fn answer(app: &App, asked: &Asked, request: ChatRequest) -> Result<Response, ApiError> {
+pub async fn answer(app: &App, asker: &Asker, request: ChatRequest) -> Result<Response, ApiError> {
     let share = app.answers.share(size_of_val(&*request.prompt))?;
     let sequences = (sequences(&request, &app.model), share);
-    let mut generation = Generation::start(app, asked, sequences, &request.options.stops).await?;
+    let mut generation = Generation::start(app, asker, sequences, &request.options.stops).await?;
     let stream = request.options.stream;
     let id = new_id("chatcmpl", request.options.request_id.as_deref());
     let writer = Writer { model: Arc::clone(&app.model), id, created: now(), request };

@@ -17,7 +17,7 @@ use crate::server::scores::{Score, Scores};
 use crate::server::served::ServedModel;
 use crate::server::text::Tokenizer;
 use crate::server::usage::Usage;
-use crate::server::{App, Asked, new_seed, now, stream, written};
+use crate::server::{App, Asker, new_seed, now, stream, written};
 
 /// Checks a body and makes tokens of its text: all that takes long and never waits.
 ///
@@ -31,10 +31,10 @@ pub fn read(body: &[u8], model: &ServedModel, bounds: RequestBounds) -> Result<C
 ///
 /// # Errors
 /// If it cannot be served.
-pub async fn answer(app: &App, asked: &Asked, request: CompletionRequest) -> Result<Response, ApiError> {
+pub async fn answer(app: &App, asker: &Asker, request: CompletionRequest) -> Result<Response, ApiError> {
     let kept = app.answers.share(bytes_of_prompts(&request))?;
     let sequences = sequences(&request, &app.model);
-    let mut generation = Generation::start(app, asked, (sequences, kept), &request.options.stops).await?;
+    let mut generation = Generation::start(app, asker, (sequences, kept), &request.options.stops).await?;
     let stream = request.options.stream;
     let writer = Writer::new(Arc::clone(&app.model), request, now());
     if let Stream::Yes(usage) = stream {

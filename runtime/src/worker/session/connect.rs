@@ -8,7 +8,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use kernels::Backend;
 use kernels::link::LinkShape;
 
-use super::{LOOK_INTERVAL, Loaded, Part, Plan, Session, SessionError};
+use super::{LOOK_INTERVAL, Loaded, NextGroup, Part, Session, SessionError};
 use crate::cancel::Cancel;
 use crate::engine::{self, Membership, StepPath};
 use crate::experts::mover::{CountPage, Mover, MoverSetup, Serving};
@@ -21,7 +21,7 @@ use crate::fabric::purpose::Purpose;
 use crate::model::forward::expert_shape;
 use crate::protocol::FromRank;
 use crate::worker::Worker;
-use crate::worker::control::Link;
+use crate::worker::control::Control;
 use crate::worker::metrics::WorkerMetrics;
 
 /// How long the other ranks may take to connect when all are loaded.
@@ -34,17 +34,17 @@ impl<B: Backend> Session<B> {
         worker: &mut Worker<B>,
         loaded: Loaded<B>,
         fingerprints: Vec<Option<u128>>,
-        link: &Link,
+        control: &Control,
     ) -> Result<(), SessionError> {
-        let Loaded { plan, means, experts, shape, workspace, routing, pages } = loaded;
-        let Plan { group, secret, ranks, epoch, move_bytes_per_second, step_tokens } = plan;
+        let Loaded { next, means, experts, shape, workspace, routing, pages } = loaded;
+        let NextGroup { group, secret, ranks, epoch, move_bytes_per_second, step_tokens } = next;
         let (rank, config) = (worker.settings.rank, worker.checkpoint.config());
         let largest = Largest::of_step(step_tokens as usize, config.router.top_k, config.hidden);
         let largest = Largest { indices: largest.indices.max(form::INDICES), ..largest };
         let serving = Serving { group, secret: secret.clone(), rank, ranks: ranks.len(), pages: Arc::clone(&pages) };
         worker.server.set(Some(serving));
         let mesh = MeshSetup { group, secret: &secret, rank, ranks: &ranks, largest };
-        let fabric = Mesh::connect(mesh, &worker.steps, MESH_TIMEOUT, &link.gone)?;
+        let fabric = Mesh::connect(mesh, &worker.steps, MESH_TIMEOUT, &control.gone)?;
         let purpose = (Purpose::Steps { group, rank }, &secret);
         let steps = call(&worker.settings.coordinator, "the coordinator", purpose, CONNECT_TIMEOUT)?;
         let (dissolver, closer) = (fabric.dissolver()?, steps.closer()?);
@@ -57,7 +57,7 @@ impl<B: Backend> Session<B> {
             possible: &means,
             patience: PATIENCE,
         };
-        let formed = while_connected(&link.gone, &dissolver, || forming.form(fabric))?;
+        let formed = while_connected(&control.gone, &dissolver, || forming.form(fabric))?;
         let Formed { exchange, means, closer: waits } = formed?;
         let setup = MoverSetup {
             group,
@@ -68,16 +68,16 @@ impl<B: Backend> Session<B> {
             load_page: worker.weights.load_page(),
             count_page: count_page(&worker.metrics),
             bytes_per_second: move_bytes_per_second,
-            reports: link.reports.clone(),
+            reports: control.reports.clone(),
             threads: worker.threads.clone(),
             faults: worker.settings.faults,
         };
         let (mover, incoming) = Mover::start(setup)?;
         let generation = group.generation;
         let path = StepPath { exchange, steps };
-        let session = engine::Session { closer: link.closer.share()?, reports: link.reports.clone() };
+        let exit = engine::Exit { closer: control.closer.share()?, reports: control.reports.clone() };
         let membership = Membership::new(generation, (workspace, routing), path, Arc::clone(&pages), incoming);
-        let ended = worker.weights.engine().join(membership, session);
+        let ended = worker.weights.engine().join(membership, exit);
         // From now on the group's pages know what is held; what is kept here would never become staging memory.
         worker.weights.held.clear();
         self.part =
@@ -88,7 +88,7 @@ impl<B: Backend> Session<B> {
         let by = means.map_or("nothing", Into::into);
         tracing::info!(generation, epoch, exchange = by, "part of a group");
         // As in `load`.
-        let _ = link.reports.send(FromRank::Ready { generation, exchange: means });
+        let _ = control.reports.send(FromRank::Ready { generation, exchange: means });
         Ok(())
     }
 }

@@ -229,7 +229,7 @@ impl<'a> Layers<'a> {
                 let layer = time % layers;
                 queue.route(&logits, shape, &mut routing);
                 queue.choose(&batch, &slots, layer, &mut routing);
-                queue.group(&mut slots, layer, &mut routing);
+                queue.sort(&mut slots, layer, &mut routing);
                 if with_products || time == 0 {
                     queue.experts(self.arena.memory(), &routing, &x, &mut results);
                 }

@@ -10,7 +10,7 @@ use kernels::{Arena, Page, PageId};
 use plan::ids::{ExpertId, LayerId, RankId};
 use plan::map::{ExpertMap, MapShape};
 use plan::topology::Topology;
-use runtime::experts::routing::Routing;
+use runtime::experts::routing::RankMap;
 use runtime::fabric::exchange::host::HostExchange;
 use runtime::fabric::in_process::{self, InProcess};
 use runtime::model::checkpoint::{Checkpoint, WeightSeed};
@@ -55,7 +55,7 @@ impl Rank {
         let blocks = sequences * (context + 1).div_ceil(BLOCK_TOKENS);
         let cache = KvCache::new(&**gpu, config, CacheSize { blocks, block_tokens: BLOCK_TOKENS }, None)?;
         let numbers = pages.iter().map(Page::id).collect();
-        let routing = Routing::new(&map, &topology, RankId(0), 0, numbers);
+        let routing = RankMap::new(&map, &topology, RankId(0), 0, numbers);
         let group = routing.group(config.router.top_k, sequences.max(512));
         let workspace = Workspace::new(arena, config, cache, (group, routing.layers()))?;
         let fabric = in_process::connect(1).into_iter().next().context("one rank")?;
@@ -117,7 +117,7 @@ impl Rank {
                 *number = page.id();
             }
         }
-        Routing::new(&self.map, &self.topology, RankId(0), 0, numbers).layers().into_iter().take(1).collect()
+        RankMap::new(&self.map, &self.topology, RankId(0), 0, numbers).layers().into_iter().take(1).collect()
     }
 
     /// Slots of the first layer.

@@ -31,7 +31,7 @@ fn an_expert_below_the_least_gets_its_copies_though_ranks_are_level() {
 
 #[test]
 fn an_expert_that_stands_out_gets_copies_before_anything_else() {
-    // Ranks carry 80, 22 and 22. The largest copy of an ideal replication is 40, and that of expert 0 twice as large.
+    // Ranks carry 80, 22 and 22. The largest copy of an ideal division is 40, and that of expert 0 twice as large.
     let (ranks, weights, slots) = (Ranks::even(3, 2), [80.0, 0.0, 22.0, 22.0], [0, 1, 2, 1, 3, 1]);
     let packed = pack(&ranks, &weights, &slots, 1, 0.0);
     assert!(copies(&ranks, 4, &packed).unwrap()[0] > 1, "{packed:?}");

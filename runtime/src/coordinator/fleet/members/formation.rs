@@ -12,7 +12,7 @@ use super::super::agreement::{Agreement, Holding, agree};
 use super::super::answer::Expected;
 use super::super::group::Parts;
 use super::super::loading::{self, Progress};
-use super::super::{FleetEvent, FleetSettings, FormError, Group};
+use super::super::{FleetEvent, FleetSettings, Group, GroupError};
 use super::{Member, Members, State};
 use crate::fabric::exchange::means::Means;
 use crate::fabric::framing::{Broken, Closer, Connection, Fan};
@@ -79,17 +79,17 @@ impl Formation {
 }
 
 impl Members {
-    pub fn form(&self, map: &MapDocument, epoch: u64) -> Result<u64, FormError> {
+    pub fn form(&self, map: &MapDocument, epoch: u64) -> Result<u64, GroupError> {
         let mut state = self.lock();
         let missing = (0..self.settings.ranks).filter(|&rank| state.members[rank].is_none()).map(|rank| rank as u32);
         let missing: Vec<u32> = missing.collect();
         if !missing.is_empty() {
-            return Err(FormError::Incomplete { missing });
+            return Err(GroupError::Incomplete { missing });
         }
         if let Some(id) = state.formation.id() {
-            return Err(FormError::Exists { generation: id.generation });
+            return Err(GroupError::Exists { generation: id.generation });
         }
-        let (Ok(nonce), Ok(drawn)) = (random(), random()) else { return Err(FormError::NoSecret) };
+        let (Ok(nonce), Ok(drawn)) = (random(), random()) else { return Err(GroupError::NoSecret) };
         state.generation += 1;
         let id = GroupId { generation: state.generation, nonce: u64::from_le_bytes(nonce) };
         let ranks: Vec<RankAddress> = state.members.iter().flatten().map(|member| member.address.clone()).collect();

@@ -6,7 +6,7 @@ use super::*;
 fn a_group_forms_when_every_rank_is_there_and_runs_steps_on_all_of_them() {
     let (fleet, events) = fleet(2, PATIENCE);
     let mut ranks = vec![Rank::join(&fleet, 1)];
-    assert!(matches!(fleet.form(&map(2), 0), Err(FormError::Incomplete { missing }) if missing.contains(&0)));
+    assert!(matches!(fleet.form(&map(2), 0), Err(GroupError::Incomplete { missing }) if missing.contains(&0)));
     ranks.insert(0, Rank::join(&fleet, 0));
     let (mut group, steps) = formed(&fleet, &events, &mut ranks);
     assert_eq!((group.generation(), group.caches()), (1, vec![RankCache { blocks: 8, block_tokens: 16 }; 2]));

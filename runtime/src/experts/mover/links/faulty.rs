@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kernels::Backend;
 
-use super::{Link, NotReceived};
+use super::{NotReceived, PageLink};
 use crate::cancel::Cancel;
 use crate::experts::pages::Reserved;
 use crate::fabric::framing::ConnectionError;
@@ -53,7 +53,7 @@ impl<L> Faulty<L> {
     }
 }
 
-impl<B: Backend, L: Link<B>> Link<B> for Faulty<L> {
+impl<B: Backend, L: PageLink<B>> PageLink<B> for Faulty<L> {
     fn ask(&mut self, request: &PageRequest, patience: Duration) -> Result<Vec<u128>, ConnectionError> {
         (self.page, self.begins) = (self.asked.fetch_add(1, Ordering::Relaxed) + 1, true);
         let delay = self.faults.delay;

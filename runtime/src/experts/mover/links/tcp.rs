@@ -6,7 +6,7 @@ use std::time::Duration;
 use kernels::Backend;
 use kernels::fingerprint::{CHUNK_BYTES, chunks_of};
 
-use super::{Link, NotReceived};
+use super::{NotReceived, PageLink};
 use crate::experts::pages::Reserved;
 use crate::fabric::framing::{Connection, ConnectionError};
 use crate::protocol::{PageHead, PageRequest};
@@ -27,7 +27,7 @@ impl TcpLink {
     }
 }
 
-impl<B: Backend> Link<B> for TcpLink {
+impl<B: Backend> PageLink<B> for TcpLink {
     fn ask(&mut self, request: &PageRequest, patience: Duration) -> Result<Vec<u128>, ConnectionError> {
         self.connection.set_timeout(Some(patience))?;
         self.connection.send(request)?;

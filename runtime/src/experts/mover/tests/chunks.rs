@@ -83,7 +83,7 @@ fn give(mut connection: Connection, wrong: Option<usize>, tell: &Sender<PageRequ
 /// A mover of rank 0, which has these sources for expert 1, with `faults` on the way to them; what it reports, and the page.
 fn stage(secret: &Secret, sources: [SocketAddr; 2], faults: Faults) -> (Result<u64, NotStaged>, Option<Vec<u8>>) {
     let expected = large().fingerprints().page();
-    let pages = Pages::new(large_arena(), map(), HeldPages::<Cpu>::new(), 1).unwrap();
+    let pages = RankPages::new(large_arena(), map(), HeldPages::<Cpu>::new(), 1).unwrap();
     let (reports, received) = unbounded();
     let setup = MoverSetup {
         group: GROUP,
@@ -145,7 +145,7 @@ fn a_page_is_served_from_the_chunk_that_is_asked_for() {
     let arena = Arc::clone(page.arena());
     let held = HeldPages::<Cpu>::from([((LayerId(0), ExpertId(1)), page)]);
     let server = PageServer::start(TcpListener::bind("127.0.0.1:0").unwrap(), &VitalThreads::new(drop)).unwrap();
-    let pages = Pages::new(arena, map(), held, 0).unwrap();
+    let pages = RankPages::new(arena, map(), held, 0).unwrap();
     server.set(Some(Serving { group: GROUP, secret: secret.clone(), rank: RankId(1), ranks: 3, pages }));
     let purpose = Purpose::Moves { group: GROUP, from: RankId(0), to: RankId(1) };
     let mut connection = call(&server.address().to_string(), "rank 1", (purpose, &secret), PATIENCE).unwrap();

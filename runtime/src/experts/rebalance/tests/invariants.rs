@@ -154,7 +154,7 @@ impl World {
                 Effect::Record(recorded) => {
                     recorded.map.to_map(&recorded.map.model).unwrap();
                 }
-                Effect::Report(_) => {}
+                Effect::Notice(_) => {}
             }
         }
         assert_eq!((self.rebalancer.map(), self.rebalancer.epoch()), (&self.map, self.epoch));

@@ -110,7 +110,7 @@ impl Group {
                 Effect::Order { rank, order: ToRank::Stage { generation, transaction, .. } } => {
                     effects.extend(self.rebalancer.on(moved(generation, rank.0, transaction, Ok(1))));
                 }
-                Effect::Order { .. } | Effect::Record(_) | Effect::Report(_) => {}
+                Effect::Order { .. } | Effect::Record(_) | Effect::Notice(_) => {}
             }
         }
     }
@@ -127,7 +127,7 @@ impl Group {
         self.step += 1;
         self.rebalancer.commits_for(self.step);
         let map = self.rebalancer.map().clone();
-        let counts: Vec<Vec<u32>> = map.layers().map(|layer| map.replica_counts(layer)).collect();
+        let counts: Vec<Vec<u32>> = map.layers().map(|layer| map.copy_counts(layer)).collect();
         let of_rank = |rank: usize| {
             let slots = map.layers().flat_map(|layer| {
                 let (tokens, counts) = (&tokens[layer.index()], &counts[layer.index()]);

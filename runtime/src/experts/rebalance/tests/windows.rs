@@ -8,7 +8,7 @@ fn a_window_closes_after_its_steps_with_the_ratio_that_ranks_measured() {
     driven.steps(39);
     assert!(driven.plans.is_empty());
     driven.steps(1);
-    let [Report::WindowClosed(report)] = &driven.reports[..] else { panic!("{:?}", driven.reports) };
+    let [Notice::WindowClosed(report)] = &driven.notices[..] else { panic!("{:?}", driven.notices) };
     // Each layer: 40 pairs on rank 0, 20 on rank 1: mean 30 of max 40.
     assert_eq!((report.number, report.steps, report.pairs, report.ratio), (1, 40, 40 * 120, 0.75));
     assert_eq!(report.ratio_per_layer, [0.75, 0.75]);
@@ -60,7 +60,7 @@ fn a_window_is_counted_under_one_map() {
     driven.step();
     assert_eq!(driven.rebalancer.windows.steps(), 0);
     driven.steps(40);
-    let Some(Report::WindowClosed(report)) = driven.reports.last() else { panic!() };
+    let Some(Notice::WindowClosed(report)) = driven.notices.last() else { panic!() };
     assert_eq!((report.number, report.steps), (2, 40));
 }
 
@@ -99,7 +99,7 @@ fn a_plan_is_made_from_the_last_windows_and_knows_how_long_ago_pages_moved() {
         assert_eq!(planned(&driven), (WINDOWS_KEPT.min(1 + since), Some(since as u64)));
         driven.on(Event::Planned { request: since as u64 + 1, outcome: keep() });
     }
-    let decided = driven.reports.iter().filter(|report| matches!(report, Report::Decided(_))).count();
+    let decided = driven.notices.iter().filter(|notice| matches!(notice, Notice::Decided(_))).count();
     assert_eq!((decided, driven.rebalancer.last_decision), (10, Some(decision(Reason::GainTooSmall))));
 }
 

@@ -51,7 +51,7 @@ fn exchange(first: Frame, second: Frame) -> Result<u32, FabricError> {
     let mut results = cpu.buffer(group.results() * WIDTH).unwrap();
     queue.choose(&batch, &slots, 0, &mut routing);
     Exchange::<Cpu>::dispatch(&mut exchange, &queue, &mut routing, &mut x)?;
-    queue.group(&mut slots, 0, &mut routing);
+    queue.sort(&mut slots, 0, &mut routing);
     let weights = Values::F32(&[0.0; WIDTH]);
     let (wide, high) = (MatrixView::new(1, WIDTH, weights), MatrixView::new(WIDTH, 1, weights));
     let arena = Arena::new(Arc::new(cpu), page).unwrap();

@@ -47,7 +47,7 @@ impl fmt::Display for RequestId {
 
 /// A request to a route that generates, as far as it outlives its handler.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct Asker {
     /// Which route.
     pub route: Route,
     /// Its name.
@@ -56,7 +56,7 @@ pub struct Asked {
     pub reader: Reader,
 }
 
-impl Asked {
+impl Asker {
     /// Of a request that went through [`name`].
     #[must_use]
     pub fn of(request: &Request, route: Route) -> Self {
