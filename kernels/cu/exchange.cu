@@ -124,7 +124,12 @@ extern "C" KERNEL(256) take_pairs(GRID_CONSTANT const TakePairsParameters p) {
     if (thread == 0) routing.bases[rank] = base;
     base += count;
   }
-  if (thread == 0) routing.counts[COUNT_PAIRS] = base;
+  if (thread != 0) return;
+  routing.counts[COUNT_PAIRS] = base;
+  if (p.passed == nullptr) return;
+  const uint32_t now = *p.link.epoch + 1;
+  *p.link.epoch = now;
+  store_release(p.passed, now);
 }
 
 extern "C" KERNEL(128) give_results(GRID_CONSTANT const GiveResultsParameters p) {

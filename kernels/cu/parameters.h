@@ -480,11 +480,13 @@ struct AwaitParameters {
   uint32_t unused;
 };
 
-// `take_pairs`: those that were given behind the own ones, by rows `[ranks][tokens]`, and where those of each rank begin.
+// `take_pairs`: those that were given behind the own ones, by rows `[ranks][tokens]`, and where those of each rank begin. Who watches
+// from the host is told that another layer has passed, if there is where to.
 struct TakePairsParameters {
   RoutingTables routing;
   LinkTables link;
   uint32_t* error;
+  uint32_t* passed;
   uint32_t tokens;
   uint32_t slots_here;
 };

@@ -84,15 +84,17 @@ pub enum Lost {
     },
 }
 
-/// A rank's end of a link: what it puts on the rank's queue waits for the other ranks' devices there.
+/// A rank's end of a link: what it puts on the rank's queue waits for the other ranks' devices there, and is the same in every step of
+/// as many tokens, so that it can be repeated. What a queue kept of it is gone before this is.
 pub trait Link<B: Backend>: Send {
-    /// Whether what it puts on a queue is operations of this rank's device alone, the same in every step, so that they can be repeated.
-    fn is_repeatable(&self) -> bool {
+    /// Whether what it puts on a queue is as much on every rank, so that all of them prepare a step for as many tokens, and repeat it
+    /// or do not, alike.
+    fn is_uniform(&self) -> bool {
         false
     }
 
-    /// A step begins.
-    fn begin(&self);
+    /// A step begins, in which no rank has more tokens than these.
+    fn begin(&self, tokens: usize);
 
     /// Gives every rank the rows that its slots are to compute. What [`sort`](crate::Queue::sort) and
     /// [`experts`](crate::Queue::experts) do next they do with what all ranks gave this one.

@@ -18,7 +18,7 @@ use self::membership::Work;
 pub use self::membership::{Membership, StepPath};
 use crate::experts::routing::CommitError;
 use crate::fabric::framing::{Closer, ConnectionError};
-use crate::model::forward::{ForwardError, Model, StepOutcome};
+use crate::model::forward::{ForwardError, Model, StepInput, StepOutcome};
 use crate::protocol::{FromRank, MOST_WORDS, NotKnown, StepDone, StepTiming, TransactionId};
 use crate::quoted::shortened;
 use crate::threads::VitalThreads;
@@ -202,13 +202,14 @@ fn run_steps<B: Backend>(
     observer: &impl StepObserver,
 ) -> Result<Infallible, EngineError> {
     loop {
-        let Work { number, commits, batch } = member.next_step()?;
+        let Work { number, commits, batch, extent } = member.next_step()?;
         let (started, committed) = (Instant::now(), commits.len());
         let changes = member.apply(commits)?;
         let commit = started.elapsed();
         let Membership { workspace, exchange, mark, .. } = &mut *member;
         let enqueued = |place| *mark = Some(place);
-        let (outcome, times) = model.step((&batch, changes), workspace, &mut **exchange, enqueued)?;
+        let input = StepInput { batch: &batch, changes, extent };
+        let (outcome, times) = model.step(input, workspace, &mut **exchange, enqueued)?;
         let StepOutcome { outputs, slot_pairs } = outcome;
         let timing = timing(started.elapsed(), commit, times);
         let generation = member.generation();

@@ -14,13 +14,13 @@ use plan::moves::Transaction;
 use plan::wire::{MapDocument, ModelIdentity};
 use serde::{Deserialize, Serialize};
 
-pub use self::sequences::{Batch, NotKnown, SequenceStep, SequenceWork, Sequences, Tokens};
+pub use self::sequences::{Batch, NotKnown, SequenceStep, SequenceWork, Sequences, StepExtent, Tokens};
 pub use self::slot_pairs::SlotPairs;
 use crate::fabric::exchange::means::Means;
 use crate::fabric::secret::Drawn;
 
 /// Version of this protocol; coordinator and ranks of one group must be of one version.
-pub const PROTOCOL: u16 = 11;
+pub const PROTOCOL: u16 = 12;
 
 /// The first version whose members prove themselves: what came before begins a connection otherwise.
 pub const FIRST_THAT_PROVES: u16 = 4;
@@ -288,6 +288,8 @@ pub struct Step<'a> {
     pub number: u64,
     /// Map changes that take effect at the start of this step; the same on every rank.
     pub commits: Cow<'a, [Commit]>,
+    /// How much it is where it is most; the same on every rank.
+    pub extent: StepExtent,
     /// What the rank's sequences are from now on and what is done to them.
     pub batch: Batch,
 }

@@ -94,12 +94,14 @@ impl End {
         queue.launch(&GIVE_ROWS, x.rows().most.max(1) as usize, &parameters);
     }
 
-    fn take_pairs(&self, queue: &CudaQueue, routing: &mut Routing) {
+    /// Says at `passed` that a layer has, if that is anywhere.
+    fn take_pairs(&self, queue: &CudaQueue, routing: &mut Routing, passed: Address) {
         let group = self.shape.group;
         let parameters = TakePairsParameters {
             routing: routing.tables(),
             link: self.tables,
             error: queue.error(),
+            passed,
             tokens: group.tokens as u32,
             slots_here: group.slots as u32,
         };

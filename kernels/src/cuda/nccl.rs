@@ -2,8 +2,9 @@
 //! on a stream by it waits there for the other ranks, and for nobody else.
 
 mod library;
+mod patience;
 
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,7 +13,9 @@ use std::{ptr, thread};
 use cudarc::nccl::sys::{ncclComm_t, ncclConfig_t, ncclDataType_t, ncclResult_t, ncclUniqueId};
 
 use self::library::{Nccl, nccl};
+use self::patience::Waited;
 use super::context::Context;
+use super::memory::Mapped;
 use super::parameters::Address;
 use super::stream::Stream;
 use crate::error::DeviceError;
@@ -76,8 +79,9 @@ fn said(what: &str, code: ncclResult_t) -> Result<(), DeviceError> {
     }
 }
 
-/// A rank's end of a group. It is ended, and whatever waits for other ranks with it, when a step's exchanges take longer than is
-/// waited for, when NCCL says that it goes on no more, when it is told to, and when this is dropped.
+/// A rank's end of a group. It is ended, and whatever waits for other ranks with it, when a layer of a step takes longer than is
+/// waited for, when NCCL says that it goes on no more, when it is told to, and when this is dropped. NCCL gives it back when no
+/// graph is left that was captured of its exchanges: those are dropped before this is.
 #[derive(Debug)]
 pub(super) struct Communicator {
     shared: Arc<Shared>,
@@ -92,16 +96,30 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     patience: Duration,
+    /// Where the device leaves how many layers have passed.
+    passed: Arc<Mapped>,
+    /// Ranks, and this one.
+    group: (usize, usize),
 }
 
 #[derive(Debug)]
 struct State {
     /// There until it is ended.
     handle: Option<Handle>,
+    /// The same from then on, until the watchdog has ended it: that takes as long as there are graphs.
+    ending: Option<Handle>,
     /// Why it was ended, if not because it took too long or was told to.
     reason: Option<&'static str>,
-    /// Since when a step waits for other ranks.
-    since: Option<Instant>,
+    waited: Waited,
+}
+
+impl State {
+    /// Has the watchdog end it, if nobody did before; nobody else uses it from now on.
+    const fn end(&mut self, reason: Option<&'static str>) {
+        if let Some(handle) = self.handle.take() {
+            (self.ending, self.reason) = (Some(handle), reason);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -110,17 +128,19 @@ struct Handle(ncclComm_t);
 // SAFETY: NCCL's functions on a communicator may be called by any thread, one at a time, which its lock sees to.
 unsafe impl Send for Handle {}
 
-/// Words of every rank to every rank: the `r`-th part of `from` to rank `r`, that of rank `r` to the `r`-th part of `to`.
+/// Words of every rank to every other: the first of the `r`-th part of `from` to rank `r`, those of rank `r` to the `r`-th part of `to`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AllToAll {
     pub from: Address,
     pub to: Address,
-    /// Words of each part.
+    /// Bytes from each part to the next.
+    pub stride: usize,
+    /// Words of each that are sent.
     pub words: usize,
 }
 
 impl Communicator {
-    /// Joins a group that others join by the same name.
+    /// Joins a group that others join by the same name, whose steps leave at the beginning of `passed` how many layers they have exchanged.
     ///
     /// # Errors
     /// If they do not within `patience`, or NCCL says that it cannot.
@@ -128,7 +148,7 @@ impl Communicator {
         context: &Arc<Context>,
         LinkName(name): LinkName,
         (ranks, rank): (usize, usize),
-        patience: Duration,
+        (passed, patience): (Arc<Mapped>, Duration),
     ) -> Result<Self, DeviceError> {
         let nccl = nccl()?;
         let id = ncclUniqueId { internal: name.map(u8::cast_signed) };
@@ -138,13 +158,15 @@ impl Communicator {
         // SAFETY: both pointers are to local variables; the context of the rank's device is current.
         let joined = unsafe { (nccl.join)(&raw mut handle, ranks as i32, id, rank as i32, &raw mut config) };
         said("join a group of NCCL", joined)?;
-        let state = State { handle: Some(Handle(handle)), reason: None, since: None };
+        let state = State { handle: Some(Handle(handle)), ending: None, reason: None, waited: Waited::default() };
         let shared = Arc::new(Shared {
             nccl,
             context: Arc::clone(context),
             state: Mutex::new(state),
             changed: Condvar::new(),
             patience,
+            passed,
+            group: (ranks, rank),
         });
         let watched = Arc::clone(&shared);
         let watchdog = thread::Builder::new().name("nccl-watch".to_owned()).spawn(move || watched.watch());
@@ -166,9 +188,9 @@ impl Communicator {
         Err(DeviceError::Failed { reason, usable: true })
     }
 
-    /// A step begins: all that it exchanges is done within the patience, or the group is ended.
+    /// A step begins: each of its layers is exchanged within the patience, or the group is ended.
     pub fn begin(&self) {
-        self.shared.lock().since = Some(Instant::now());
+        self.shared.lock().waited.begin(Instant::now());
         self.shared.changed.notify_all();
     }
 
@@ -178,7 +200,7 @@ impl Communicator {
     /// If the group was ended meanwhile.
     pub fn end_step(&self) -> Result<(), Lost> {
         let mut state = self.shared.lock();
-        state.since = None;
+        state.waited.end();
         match (&state.handle, state.reason) {
             (Some(_), _) => Ok(()),
             (None, Some(reason)) => Err(Lost::Ended { reason }),
@@ -199,12 +221,18 @@ impl Communicator {
                 put = code;
             }
         };
-        for &AllToAll { from, to, words } in parts {
-            let (from, to) = (from as *const c_void, to as *mut c_void);
-            let (kind, stream) = (ncclDataType_t::ncclUint32, stream.handle().cast());
-            // SAFETY: both are memory of this device with as many words for each rank, by construction of the link, which lives until
-            // its stream has done this; the communicator is there while its lock is held.
-            told(unsafe { (nccl.all_to_all)(from, to, words, kind, handle, stream) });
+        let (ranks, own) = self.shared.group;
+        for &AllToAll { from, to, stride, words } in parts {
+            for peer in (0..ranks).filter(|&peer| peer != own) {
+                let at = |list: Address| list + (peer * stride) as u64;
+                let (from, to, peer) = (at(from) as *const c_void, at(to) as *mut c_void, peer as c_int);
+                let (kind, stream) = (ncclDataType_t::ncclUint32, stream.handle().cast());
+                // SAFETY: there are as many words of this device, by construction of the link, which lives until its stream has done this, and
+                // whatever was captured of it is gone; the communicator is there while its lock is held.
+                told(unsafe { (nccl.send)(from, words, kind, peer, handle, stream) });
+                // SAFETY: as above.
+                told(unsafe { (nccl.receive)(to, words, kind, peer, handle, stream) });
+            }
         }
         // SAFETY: it takes no pointers, and ends what was begun above.
         told(unsafe { (nccl.group_end)() });
@@ -260,40 +288,42 @@ impl Shared {
         }
     }
 
-    /// Ends the group when a step takes too long, or NCCL says that it goes on no more.
+    /// Ends the group when a layer takes too long, or NCCL says that it goes on no more; or when it is told to.
     fn watch(&self) {
         let (mut state, mut broken) = (self.lock(), None);
-        while let Some(Handle(handle)) = &state.handle {
-            // Without a step there is nothing to wait for.
-            let left = state.since.map(|since| self.patience.saturating_sub(since.elapsed()));
+        loop {
+            let State { handle, ending, waited, .. } = &mut *state;
+            if let Some(Handle(handle)) = ending.take() {
+                drop(state);
+                return self.abort(handle);
+            }
+            let Some(Handle(handle)) = handle else { return };
+            let left = waited.left(self.patience, self.passed.heard(0), Instant::now());
             if let Some(reason) = left.and_then(|_| ended(self.ask(handle))) {
                 broken.get_or_insert((Instant::now(), reason));
             }
             let is_over = broken.is_some_and(|(since, _)| since.elapsed() >= ENDS_WITHIN);
             if left.is_some_and(|left| left.is_zero() || is_over) {
-                drop(state);
-                return self.end(broken.map(|(_, reason)| reason));
+                state.end(broken.map(|(_, reason)| reason));
+                continue;
             }
             let wait = left.map_or(Duration::MAX, |left| left.min(LOOK_INTERVAL));
             state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Ends the group here: what waits on streams for other ranks goes on.
+    /// Has the group ended here: what waits on streams for other ranks goes on. Waits for nothing.
     fn end(&self, reason: Option<&'static str>) {
-        let mut state = self.lock();
-        let taken = state.handle.take();
-        if taken.is_some() {
-            state.reason = reason;
-        }
-        drop(state);
-        if let Some(Handle(handle)) = taken {
-            // If that fails the device is lost, and nothing waits on it.
-            let _ = self.context.bind();
-            // SAFETY: the communicator was made by NCCL, and nobody else has it any more.
-            let _ = unsafe { (self.nccl.abort)(handle) };
-        }
+        self.lock().end(reason);
         self.changed.notify_all();
+    }
+
+    /// What waits on streams goes on at once; returns when no graph is left.
+    fn abort(&self, handle: ncclComm_t) {
+        // If that fails the device is lost, and nothing waits on it.
+        let _ = self.context.bind();
+        // SAFETY: the communicator was made by NCCL, and nobody else has it any more.
+        let _ = unsafe { (self.nccl.abort)(handle) };
     }
 }
 

@@ -201,7 +201,7 @@ mirror! {
         ends: u32, unused: u32,
     }
     /// Of [`TAKE_PAIRS`].
-    TakePairsParameters { routing: RoutingTables, link: LinkTables, error: Address, tokens: u32, slots_here: u32, }
+    TakePairsParameters { routing: RoutingTables, link: LinkTables, error: Address, passed: Address, tokens: u32, slots_here: u32, }
     /// Of [`GIVE_RESULTS`].
     GiveResultsParameters { results: Address, routing: RoutingTables, link: LinkTables, width: u32, tokens: u32, }
     /// Of [`COPY`].

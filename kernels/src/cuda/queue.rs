@@ -116,6 +116,13 @@ impl CudaQueue {
         self.keep(bound.map_err(DeviceError::from).and_then(|()| communicator.exchange(&self.stream, parts)));
     }
 
+    /// Waits for what is on the queue by now; for nothing while that is captured, and one launch.
+    pub(super) fn catch_up(&self) {
+        if !self.is_capturing() {
+            self.keep(self.stream.finish());
+        }
+    }
+
     /// Where kernels of the step say what they met.
     pub(super) const fn error(&self) -> Address {
         self.error.get()

@@ -13,7 +13,7 @@ use runtime::experts::routing::RankMap;
 use runtime::fabric::Solo;
 use runtime::fabric::exchange::host::HostExchange;
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::forward::{CacheSize, KvCache, Model, Workspace, expert_shape, load_expert};
+use runtime::model::forward::{CacheSize, KvCache, Model, StepInput, Workspace, expert_shape, load_expert};
 use runtime::protocol::{Sampling, SequenceId, SequenceStep};
 
 /// Tokens of the longest sequence.
@@ -76,7 +76,8 @@ impl Engine {
             }
         };
         let batch: Vec<SequenceStep> = tokens.iter().enumerate().map(step).collect();
-        let (outcome, _) = self.model.step((&batch, Vec::new()), &mut self.workspace, &mut self.exchange, drop)?;
+        let (outcome, _) =
+            self.model.step(StepInput::alone(&batch, Vec::new()), &mut self.workspace, &mut self.exchange, drop)?;
         outcome.outputs.into_iter().map(|output| Ok(output.token.context("a token was asked for")?.token)).collect()
     }
 }

@@ -16,13 +16,14 @@ use crate::experts::routing::RankMap;
 use crate::fabric::exchange::Exchange;
 use crate::fabric::framing::Connection;
 use crate::model::forward::Workspace;
-use crate::protocol::{Commit, SequenceStep, Sequences, Step, StepDone, TransactionId};
+use crate::protocol::{Commit, SequenceStep, Sequences, Step, StepDone, StepExtent, TransactionId};
 
 /// How long a rank that has said why it leaves waits for the coordinator to hear it.
 const LET_GO_WITHIN: Duration = Duration::from_secs(1);
 
 /// A rank's part in one group.
 pub struct Membership<B: Backend> {
+    /// What was captured of the exchange goes with it, which is before that.
     pub(super) workspace: Workspace<B>,
     routing: RankMap,
     /// The last step that was put on the queue.
@@ -41,6 +42,7 @@ pub(super) struct Work {
     pub number: u64,
     pub commits: Vec<Commit>,
     pub batch: Vec<SequenceStep>,
+    pub extent: StepExtent,
 }
 
 /// What steps go over.
@@ -66,11 +68,11 @@ impl<B: Backend> Membership<B> {
     }
 
     pub(super) fn next_step(&mut self) -> Result<Work, EngineError> {
-        let Step { generation, number, commits, batch } = self.steps.receive()?;
+        let Step { generation, number, commits, extent, batch } = self.steps.receive()?;
         if generation != self.generation {
             return Err(EngineError::Generation { found: generation, expected: self.generation });
         }
-        Ok(Work { number, commits: commits.into_owned(), batch: self.sequences.next(batch)? })
+        Ok(Work { number, commits: commits.into_owned(), batch: self.sequences.next(batch)?, extent })
     }
 
     pub(super) fn answer(&mut self, batch: Vec<SequenceStep>, done: &StepDone) -> Result<(), EngineError> {

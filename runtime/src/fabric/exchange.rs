@@ -14,9 +14,15 @@ pub trait Exchange<B: Backend>: Send {
     /// Ranks of the group. Where there is one, nothing is exchanged.
     fn ranks(&self) -> usize;
 
-    /// Whether all of it is operations of the device, the same in every step: then steps may be put on the queue again without
-    /// asking it.
+    /// Whether all of it is operations of the device, the same in every step of as many tokens: then steps may be put on the queue
+    /// again without asking it.
     fn is_on_device(&self) -> bool {
+        false
+    }
+
+    /// Whether it is as much on every rank, whatever that has itself: then all ranks prepare a step for the tokens of the largest, and put
+    /// it on the queue again, or do not, alike.
+    fn is_uniform(&self) -> bool {
         false
     }
 
@@ -43,8 +49,8 @@ pub trait Exchange<B: Backend>: Send {
         results: &mut B::Buffer<f32>,
     ) -> Result<(), FabricError>;
 
-    /// A step begins.
-    fn begin(&mut self) {}
+    /// A step begins, in which no rank has more tokens than these.
+    fn begin(&mut self, _tokens: usize) {}
 
     /// What became of a step's exchanges, once it was collected: nothing of the step can be used if a rank was given up meanwhile.
     ///

@@ -31,7 +31,7 @@ use super::config::Config;
 use super::{sampling, weights};
 use crate::fabric::FabricError;
 use crate::fabric::exchange::Exchange;
-use crate::protocol::{SequenceOutput, SequenceStep, SlotPairs};
+use crate::protocol::{SequenceOutput, SequenceStep, SlotPairs, StepExtent};
 
 /// Rows of logits that are held at once; a scored prompt may want many.
 const LOGIT_ROWS: usize = 64;
@@ -58,6 +58,25 @@ enum FeedForward<B: Backend> {
     Dense(Page<B>),
     /// The router, and the layer's number among MoE layers.
     Sparse(B::Matrix, usize),
+}
+
+/// What a rank computes in a step.
+#[derive(Clone, Debug)]
+pub struct StepInput<'a> {
+    /// Its sequences, of which it may have none: every rank of a group takes part in every step.
+    pub batch: &'a [SequenceStep],
+    /// The routing of the layers where that changes before the step.
+    pub changes: Vec<LayerRouting>,
+    /// The same on all ranks.
+    pub extent: StepExtent,
+}
+
+impl<'a> StepInput<'a> {
+    /// A step of a rank that is alone, or of ranks that all have as much.
+    #[must_use]
+    pub fn alone(batch: &'a [SequenceStep], changes: Vec<LayerRouting>) -> Self {
+        Self { batch, changes, extent: StepExtent::of_rank(batch.iter().map(|step| step.tokens.len())) }
+    }
 }
 
 /// What a step gave.
@@ -145,29 +164,31 @@ impl<B: Backend> Model<B> {
         &self.backend
     }
 
-    /// Puts a step over this rank's sequences where the device gets it from, with the routing of the layers where that changes. Every
-    /// rank of the group takes part in every step, with an empty batch if it has no sequence. `exchange` is the one that the step
-    /// will have.
+    /// Puts a step where the device gets it from. `exchange` is the one that the step will have.
     ///
     /// # Errors
-    /// If the batch is larger than the workspace, or names tokens, positions or blocks that do not exist. Nothing has been done
-    /// then.
+    /// If the batch is larger than the workspace, or than the step is said to be on any rank, or names tokens, positions or blocks that do
+    /// not exist. Nothing has been done then.
     pub fn prepare(
         &self,
-        (batch, changes): (&[SequenceStep], Vec<LayerRouting>),
+        StepInput { batch, changes, extent }: StepInput<'_>,
         workspace: &mut Workspace<B>,
         exchange: &dyn Exchange<B>,
     ) -> Result<(), ForwardError> {
         self.check(batch, workspace)?;
+        let (own, most) = (StepInput::alone(batch, Vec::new()).extent, workspace.limits.tokens);
+        check_extent(batch, (own, extent), most)?;
         workspace.fill(batch, changes);
         let has_host = exchange.ranks() > 1 && !exchange.is_on_device();
-        workspace.area.bucket = if has_host { None } else { bucket::of(batch, workspace.limits.tokens) };
+        let shared = if exchange.is_uniform() { extent } else { own };
+        workspace.area.bucket = if has_host { None } else { bucket::of(shared, most) };
+        workspace.padded = bucket::padded(extent.tokens as usize, most);
         sampling::ask(batch, &mut workspace.area.asked);
         workspace.upload(&self.queue);
         Ok(())
     }
 
-    /// Puts a prepared step on the queue: as it was put there before, where it is like others.
+    /// Puts a prepared step on the queue: as it was put there before, where it is like others. The exchange's step begins with it.
     ///
     /// # Errors
     /// If an exchange fails.
@@ -176,6 +197,7 @@ impl<B: Backend> Model<B> {
         workspace: &mut Workspace<B>,
         exchange: &mut dyn Exchange<B>,
     ) -> Result<(), ForwardError> {
+        exchange.begin(workspace.padded);
         let Some(tokens) = workspace.area.bucket else { return self.pass(workspace, exchange) };
         let again = |workspace: &mut Workspace<B>| self.pass(workspace, exchange);
         let refused = self.queue.repeat(tokens, workspace, |workspace| &mut workspace.batch, again)?;
@@ -207,20 +229,19 @@ impl<B: Backend> Model<B> {
         Ok((StepOutcome { outputs, slot_pairs: SlotPairs::from(&*collected.pairs) }, collected.times))
     }
 
-    /// A whole step, over a batch and with the routing of the layers where that changes. `enqueued` gets its place on the queue before it
-    /// is waited for.
+    /// A whole step. `enqueued` gets its place on the queue before it is waited for.
     ///
     /// # Errors
     /// If the batch cannot be, when nothing has been done; if an exchange fails; or if the device did.
     pub fn step(
         &mut self,
-        (batch, changes): (&[SequenceStep], Vec<LayerRouting>),
+        input: StepInput<'_>,
         workspace: &mut Workspace<B>,
         exchange: &mut dyn Exchange<B>,
         enqueued: impl FnOnce(B::Mark),
     ) -> Result<(StepOutcome, StepTimes), ForwardError> {
-        self.prepare((batch, changes), workspace, exchange)?;
-        exchange.begin();
+        let batch = input.batch;
+        self.prepare(input, workspace, exchange)?;
         if let Err(error) = self.enqueue(workspace, exchange) {
             return Err(self.abandon(error, workspace));
         }
@@ -240,7 +261,8 @@ impl<B: Backend> Model<B> {
         collected.err().map_or(error, ForwardError::Device)
     }
 
-    /// As [`Self::step`] of no changes, but gives the logits of every token, `[tokens, vocabulary]`, and the pairs of every slot.
+    /// As [`Self::step`] of no changes through the hosts, but gives the logits of every token, `[tokens, vocabulary]`, and the pairs of
+    /// every slot.
     ///
     /// # Errors
     /// As [`Self::step`].
@@ -341,6 +363,25 @@ impl<B: Backend> Model<B> {
         }
         Ok(())
     }
+}
+
+/// That a rank's part of a step is no larger than the step is said to be where it is largest, and that no larger than it may be.
+fn check_extent(
+    batch: &[SequenceStep],
+    (own, extent): (StepExtent, StepExtent),
+    most: usize,
+) -> Result<(), ForwardError> {
+    let sequence = batch.first().map_or(0, |step| step.sequence.0);
+    for (what, value, limit) in [
+        ("number of tokens of the step on this rank", own.tokens, extent.tokens),
+        ("number of tokens of a sequence of the step", own.tokens_of_sequence, extent.tokens_of_sequence),
+        ("number of tokens of the step on any rank", extent.tokens, most as u32),
+    ] {
+        if value > limit {
+            return Err(ForwardError::Batch { sequence, what, value: value.into(), limit: limit.into() });
+        }
+    }
+    Ok(())
 }
 
 /// Why a network could not be loaded into a page.

@@ -26,6 +26,42 @@ impl Batch {
     }
 }
 
+/// How much a step is on the rank where it is most, which all ranks know: those that exchange frames of one size agree on it by this.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepExtent {
+    /// Tokens of the rank with the most.
+    pub tokens: u32,
+    /// Tokens of the sequence with the most.
+    pub tokens_of_sequence: u32,
+}
+
+impl StepExtent {
+    /// Of one rank, whose sequences have so many tokens each.
+    #[must_use]
+    pub fn of_rank(sequences: impl IntoIterator<Item = usize>) -> Self {
+        sequences.into_iter().fold(Self::default(), |Self { tokens, tokens_of_sequence }, count| {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            Self { tokens: tokens.saturating_add(count), tokens_of_sequence: tokens_of_sequence.max(count) }
+        })
+    }
+
+    /// Of all ranks.
+    #[must_use]
+    pub fn of_ranks<'a>(batches: impl IntoIterator<Item = &'a Batch>) -> Self {
+        let counts = |batch: &Batch| Self::of_rank(batch.work.iter().map(|work| work.tokens.count()));
+        batches.into_iter().map(counts).fold(Self::default(), Self::or)
+    }
+
+    /// The most of both.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            tokens: self.tokens.max(other.tokens),
+            tokens_of_sequence: self.tokens_of_sequence.max(other.tokens_of_sequence),
+        }
+    }
+}
+
 /// What one step does to one sequence, as far as its rank does not know it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SequenceWork {

@@ -143,7 +143,9 @@ fn messages_that_are_changed_on_their_way_are_read_as_some_message_or_as_none() 
     let commit = Commit { transaction: TransactionId(9), epoch: 6, work: transaction() };
     let goes_on = SequenceWork { begins: None, position: 3, tokens: Tokens::Chosen, ..begins.clone() };
     let batch = Batch { ended: vec![SequenceId(3)], work: vec![begins, goes_on] };
-    fuzz(&Step { generation: 3, number: 70, commits: vec![commit].into(), batch }, &mut random);
+    let extent = StepExtent::of_ranks([&batch, &Batch::default()]);
+    assert_eq!(extent, StepExtent { tokens: 4, tokens_of_sequence: 3 });
+    fuzz(&Step { generation: 3, number: 70, commits: vec![commit].into(), extent, batch }, &mut random);
     let score = TokenScore { token: 300, logprob: -0.5, top: vec![(300, -0.5), (2, -1.5)] };
     let output = SequenceOutput {
         sequence: SequenceId(4),

@@ -17,7 +17,9 @@ use runtime::fabric::exchange::host::HostExchange;
 use runtime::fabric::in_process::InProcess;
 use runtime::fabric::{Fabric as _, in_process};
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::forward::{CacheSize, ForwardError, KvCache, Model, Workspace, expert_shape, load_expert};
+use runtime::model::forward::{
+    CacheSize, ForwardError, KvCache, Model, StepInput, Workspace, expert_shape, load_expert,
+};
 use runtime::protocol::{Commit, Sampling, SequenceId, SequenceStep, TransactionId};
 
 use crate::counting;
@@ -119,7 +121,8 @@ impl Rank {
         let (batch, mut mark) = (self.batch(done), None);
         let before = counting::of_this_thread();
         let enqueued = |place| mark = Some(place);
-        let (outcome, _) = self.model.step((&batch, changes), &mut self.workspace, &mut self.exchange, enqueued)?;
+        let (outcome, _) =
+            self.model.step(StepInput::alone(&batch, changes), &mut self.workspace, &mut self.exchange, enqueued)?;
         if done > 0 {
             self.asked = self.asked.max(counting::of_this_thread() - before);
         }

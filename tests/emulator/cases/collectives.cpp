@@ -2,6 +2,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <barrier>
 #include <functional>
 #include <thread>
 
@@ -103,6 +105,49 @@ CASE(a_captured_exchange_is_replayed) {
     for (int i = 0; i < 2; ++i) OK(cu("cuGraphLaunch", executable, rank.device.stream));
     const auto got = rank.device.download<uint32_t>(to, 16);
     for (uint32_t i = 0; i < 8; ++i) EQUAL(got[i], 7 + static_cast<uint32_t>(number) * 8 + i);
+  });
+}
+
+CASE(an_exchange_that_one_side_captured_is_found) {
+  in_threads(2, [](const Id& id, int number) {
+    Rank rank(id, 2, number);
+    const Address from = rank.numbers(0, 16), to = rank.device.allocate(64);
+    Handle graph = nullptr, executable = nullptr;
+    if (number == 0) OK(cu("cuStreamBeginCapture_v2", rank.device.stream, 1));
+    OK(nccl("ncclAlltoAll", static_cast<const void*>(at(from)), at(to), size_t{8}, u32, rank.communicator, rank.device.stream));
+    if (number == 0) {
+      OK(cu("cuStreamEndCapture", rank.device.stream, &graph));
+      OK(cu("cuGraphInstantiateWithFlags", &executable, graph, uint64_t{0}));
+      OK(cu("cuGraphLaunch", executable, rank.device.stream));
+    }
+    rank.device.synchronize();
+  });
+  expect_finding("where rank ");
+}
+
+CASE(a_communicator_is_given_back_when_its_graphs_are) {
+  std::barrier captured(2);
+  in_threads(2, [&](const Id& id, int number) {
+    Rank rank(id, 2, number);
+    const Address from = rank.numbers(0, 16), to = rank.device.allocate(64);
+    Handle graph = nullptr, executable = nullptr;
+    OK(cu("cuStreamBeginCapture_v2", rank.device.stream, 1));
+    OK(nccl("ncclAlltoAll", static_cast<const void*>(at(from)), at(to), size_t{8}, u32, rank.communicator, rank.device.stream));
+    OK(cu("cuStreamEndCapture", rank.device.stream, &graph));
+    OK(cu("cuGraphInstantiateWithFlags", &executable, graph, uint64_t{0}));
+    OK(cu("cuGraphDestroy", graph));
+    captured.arrive_and_wait();
+    std::atomic<bool> ended{false};
+    std::thread aborts([&] {
+      OK(nccl("ncclCommAbort", rank.communicator));
+      ended = true;
+    });
+    // What is launched meanwhile waits for nobody.
+    OK(cu("cuGraphLaunch", executable, rank.device.stream));
+    OK(rank.device.synchronize());
+    CHECK(!ended);
+    OK(cu("cuGraphExecDestroy", executable));
+    aborts.join();
   });
 }
 

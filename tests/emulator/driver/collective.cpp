@@ -22,6 +22,11 @@ bool collective_touches(void* stream, const void* at, size_t bytes, bool writes)
   return static_cast<Stream*>(stream)->touch("a collective", reinterpret_cast<Address>(at), bytes, writes);
 }
 
+bool collective_is_captured(void* stream_handle) {
+  auto stream = stream_of(stream_handle);
+  return stream != nullptr && stream->capture != nullptr;
+}
+
 bool collective_is_broken(void* stream) { return static_cast<Stream*>(stream)->context().error != Status::success; }
 
 void collective_fails(void* stream, const char* finding) {

@@ -17,6 +17,7 @@ namespace {
 struct Frame {
   int32_t from;
   uint32_t kind;
+  uint64_t capture;
   uint64_t bytes;
 };
 constexpr uint32_t hello = 1, posted = 2, data_follows = 3;
@@ -109,7 +110,7 @@ Result Communicator::join() {
   }
   threads_.emplace_back([this] { accept_all(); });
   for (int peer = 0; peer < ranks_; ++peer)
-    if (!connect_to(peer) || !write_frame(peer, hello, nullptr, 0)) return state_ = Result::system_error;
+    if (!connect_to(peer) || !write_frame(peer, hello, 0, nullptr, 0)) return state_ = Result::system_error;
   bool timed_out = false;
   if (!wait([&] { return met_ == ranks_; }, &timed_out)) return state_ = Result::system_error;
   return state_ = Result::success;
@@ -141,7 +142,7 @@ void Communicator::read_all(int socket) {
     if (frame.kind == hello)
       ++met_;
     else if (frame.kind == posted)
-      ++peer.posted;
+      peer.posted.push_back(frame.capture);
     else
       peer.arrived.push_back(std::move(data));
     changed_.notify_all();
@@ -152,10 +153,10 @@ void Communicator::read_all(int socket) {
   changed_.notify_all();
 }
 
-bool Communicator::write_frame(int peer, uint64_t kind, const void* data, uint64_t bytes) {
+bool Communicator::write_frame(int peer, uint32_t kind, uint64_t capture, const void* data, uint64_t bytes) {
   Peer& to = peers_[static_cast<size_t>(peer)];
   std::lock_guard lock(to.writing);
-  const Frame frame{rank_, static_cast<uint32_t>(kind), bytes};
+  const Frame frame{rank_, kind, capture, bytes};
   return write_whole(to.out, &frame, sizeof frame) && (bytes == 0 || write_whole(to.out, data, bytes));
 }
 
@@ -165,22 +166,23 @@ template <class Ready> bool Communicator::wait(Ready ready, bool* timed_out) {
   return !*timed_out && !aborted_;
 }
 
-bool Communicator::post(int peer) {
-  if (write_frame(peer, posted, nullptr, 0) || aborted_) return !aborted_;
+bool Communicator::post(int peer, uint64_t capture) {
+  if (write_frame(peer, posted, capture, nullptr, 0) || aborted_) return !aborted_;
   state_ = Result::remote_error;
   return true;
 }
 
-bool Communicator::wait_posted(int peer, bool* timed_out) {
+bool Communicator::wait_posted(int peer, uint64_t* capture, bool* timed_out) {
   Peer& from = peers_[static_cast<size_t>(peer)];
-  if (!wait([&] { return from.posted > 0; }, timed_out)) return false;
+  if (!wait([&] { return !from.posted.empty(); }, timed_out)) return false;
   std::lock_guard lock(mutex_);
-  --from.posted;
+  *capture = from.posted.front();
+  from.posted.pop_front();
   return true;
 }
 
 bool Communicator::send(int peer, const void* data, size_t bytes) {
-  if (write_frame(peer, data_follows, data, bytes) || aborted_) return !aborted_;
+  if (write_frame(peer, data_follows, 0, data, bytes) || aborted_) return !aborted_;
   state_ = Result::remote_error;
   return true;
 }

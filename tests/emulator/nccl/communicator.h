@@ -44,17 +44,21 @@ class Communicator {
   // Ends every wait, of this rank and, by the connections that close, of the others'.
   void abort();
 
-  // Tells the peer that a receive is posted; waits for that of the peer; sends; takes what came. Each is false once the group is
-  // aborted; waiting also ends when the patience does, and sets `timed_out`.
-  bool post(int peer);
-  bool wait_posted(int peer, bool* timed_out);
+  // The number of a group of operations that is captured.
+  uint64_t next_capture() { return ++captures_; }
+
+  // Tells the peer that a receive is posted, of this captured group or of none; waits for that of the peer, whose group is left
+  // in `capture`; sends; takes what came. Each is false once the group is aborted; waiting also ends when the patience does, and
+  // sets `timed_out`.
+  bool post(int peer, uint64_t capture);
+  bool wait_posted(int peer, uint64_t* capture, bool* timed_out);
   bool send(int peer, const void* data, size_t bytes);
   bool take(int peer, std::vector<char>* data, bool* timed_out);
 
  private:
   struct Peer {
     int out = -1;
-    unsigned posted = 0;
+    std::deque<uint64_t> posted;
     std::deque<std::vector<char>> arrived;
     std::mutex writing;
   };
@@ -62,7 +66,7 @@ class Communicator {
   bool connect_to(int peer);
   void accept_all();
   void read_all(int socket);
-  bool write_frame(int peer, uint64_t kind, const void* data, uint64_t bytes);
+  bool write_frame(int peer, uint32_t kind, uint64_t capture, const void* data, uint64_t bytes);
   template <class Ready> bool wait(Ready ready, bool* timed_out);
 
   const int ranks_, rank_;
@@ -74,6 +78,7 @@ class Communicator {
   std::vector<int> incoming_;
   std::vector<std::thread> threads_;
   int met_ = 0;
+  std::atomic<uint64_t> captures_{0};
   std::atomic<bool> aborted_{false};
   std::atomic<Result> state_{Result::in_progress};
 };

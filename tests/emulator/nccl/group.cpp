@@ -24,6 +24,18 @@ void give_up(void* stream, const Communicator& communicator, bool sends, int pee
   model::collective_fails(stream, text);
 }
 
+// Whether an exchange is captured is to be so on both sides, which then replay what both captured together.
+bool is_of_one_capture(void* stream, const Part& part, uint64_t other) {
+  if (part.capture == other) return true;
+  char text[200];
+  std::snprintf(text, sizeof text, "rank %d is at captured group %llu where rank %d is at %llu; 0 is none",
+                part.communicator->rank(), static_cast<unsigned long long>(part.capture), part.peer,
+                static_cast<unsigned long long>(other));
+  model::collective_fails(stream, text);
+  part.communicator->set_state(Result::invalid_usage);
+  return false;
+}
+
 // On the stream's thread. All receives are posted before any send waits for its own.
 void run(void* data, void* stream) {
   auto& parts = *static_cast<std::vector<Part>*>(data);
@@ -31,13 +43,15 @@ void run(void* data, void* stream) {
   for (const Part& part : parts)
     if (!model::collective_touches(stream, part.at, part.bytes, !part.sends)) return;
   for (const Part& part : parts)
-    if (!part.sends && !part.communicator->post(part.peer)) return;
+    if (!part.sends && !part.communicator->post(part.peer, part.capture)) return;
   for (const Part& part : parts) {
     if (!part.sends) continue;
-    if (!part.communicator->wait_posted(part.peer, &timed_out)) {
+    uint64_t capture = 0;
+    if (!part.communicator->wait_posted(part.peer, &capture, &timed_out)) {
       if (timed_out) give_up(stream, *part.communicator, true, part.peer);
       return;
     }
+    if (!is_of_one_capture(stream, part, capture)) return;
     if (!part.communicator->send(part.peer, part.at, part.bytes)) return;
   }
   for (const Part& part : parts) {
@@ -65,6 +79,14 @@ Result start_all(std::vector<Part> parts) {
   std::map<void*, std::vector<Part>> by_stream;
   for (Part& part : parts) by_stream[part.stream].push_back(std::move(part));
   for (auto& [stream, of_stream] : by_stream) {
+    if (model::collective_is_captured(stream)) {
+      std::map<Communicator*, uint64_t> captures;
+      for (Part& part : of_stream) {
+        uint64_t& capture = captures[part.communicator.get()];
+        if (capture == 0) capture = part.communicator->next_capture();
+        part.capture = capture;
+      }
+    }
     auto* data = new std::vector<Part>(std::move(of_stream));
     if (model::put_collective(stream, {"a collective", run, drop, data}) != 0) return Result::unhandled_cuda_error;
   }

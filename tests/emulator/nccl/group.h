@@ -13,6 +13,7 @@ struct Part {
   int peer;
   std::shared_ptr<Communicator> communicator;
   void* stream;
+  uint64_t capture = 0;  // which of the communicator's captured groups it is of; 0 of none
 };
 
 void start_group();

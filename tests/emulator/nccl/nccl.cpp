@@ -2,9 +2,11 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <map>
+#include <thread>
 
 #include "collective.h"
 #include "group.h"
@@ -63,6 +65,16 @@ Result move(bool sends, const void* at, size_t count, int type, int peer, void* 
   return nccl::add({sends, const_cast<void*>(at), count * element_bytes[type], peer, communicator, stream});
 }
 
+// NCCL gives a communicator back only when no graph is left that was captured with it. Streams go on meanwhile.
+void wait_until_unused(const std::shared_ptr<Communicator>& ended) {
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(model::collective_patience_seconds());
+  while (ended.use_count() > 1) {
+    if (std::chrono::steady_clock::now() > until)
+      return model::collective_found("deadlock: a communicator is given back while there are graphs that were captured with it");
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
 Result end(void* handle, bool aborts) {
   std::shared_ptr<Communicator> ended;
   {
@@ -73,6 +85,7 @@ Result end(void* handle, bool aborts) {
     communicators().erase(found);
   }
   if (aborts) ended->abort();
+  wait_until_unused(ended);
   return Result::success;
 }
 

@@ -13,6 +13,7 @@ use plan::map::ExpertMap;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use runtime::fabric::exchange::means::Means;
+use runtime::model::forward::StepInput;
 use runtime::protocol::{SequenceOutput, SequenceStep};
 use tests::emulator::counters::Counters;
 
@@ -70,7 +71,7 @@ fn a_decode_step_is_one_launch_waits_once_and_neither_allocates_nor_copies() -> 
             let batch = decode(position);
             let Member { model, workspace, exchange, pages, .. } = &mut member;
             let before = counted()?;
-            model.prepare((&batch, changes), workspace, &**exchange)?;
+            model.prepare(StepInput::alone(&batch, changes), workspace, &**exchange)?;
             model.enqueue(workspace, &mut **exchange)?;
             let enqueued = counted()?;
             let (outcome, times) = model.collect(&batch, workspace)?;

@@ -27,8 +27,8 @@ use runtime::fabric::in_process::{self, InProcess};
 use runtime::fabric::neighbours::{Key, Neighbours};
 use runtime::fabric::purpose::GroupId;
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::forward::{CacheSize, KvCache, Model, Workspace, expert_shape, load_expert};
-use runtime::protocol::{Sampling, SequenceId, SequenceOutput, SequenceStep};
+use runtime::model::forward::{CacheSize, KvCache, Model, StepInput, Workspace, expert_shape, load_expert};
+use runtime::protocol::{Sampling, SequenceId, SequenceOutput, SequenceStep, StepExtent};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use tests::emulator::counters::Counters;
@@ -172,12 +172,23 @@ impl Member {
         Ok((Workspace::new(Arc::clone(arena), config, cache, (group, layers))?, group))
     }
 
-    /// A step, under another map from its begin on if there is one.
+    /// A step in which all ranks have as much, under another map from its begin on if there is one.
     pub fn step(&mut self, batch: &[SequenceStep], map: Option<&ExpertMap>) -> Result<Vec<SequenceOutput>> {
+        self.step_within(batch, StepInput::alone(batch, Vec::new()).extent, map)
+    }
+
+    /// The same of ranks of which none has more than this.
+    fn step_within(
+        &mut self,
+        batch: &[SequenceStep],
+        extent: StepExtent,
+        map: Option<&ExpertMap>,
+    ) -> Result<Vec<SequenceOutput>> {
         let Self { checkpoint, model, workspace, arena, pages, exchange, closer: _, rank } = self;
         let next = map.map(|map| held(checkpoint, arena, map, *rank)).transpose()?;
-        let (routing, now) = next.map_or((Vec::new(), None), |(routing, now)| (routing, Some(now)));
-        let (outcome, _) = model.step((batch, routing), workspace, &mut **exchange, drop)?;
+        let (changes, now) = next.map_or((Vec::new(), None), |(routing, now)| (routing, Some(now)));
+        let input = StepInput { batch, changes, extent };
+        let (outcome, _) = model.step(input, workspace, &mut **exchange, drop)?;
         // What slots pointed at is used again only now that no step can read it.
         if let Some(now) = now {
             *pages = now;
@@ -315,6 +326,17 @@ pub struct Run<'a> {
     pub way: Way,
 }
 
+/// How much a step is on the rank where it is most.
+fn extent(run: &Run<'_>, prompts: &[Vec<u32>], step: usize) -> StepExtent {
+    let ranks = run.maps[0].shape().ranks;
+    let tokens = |prompt: &Vec<u32>| match prompt.len().saturating_sub(step * run.chunk) {
+        0 => usize::from(step < prompt.len().div_ceil(run.chunk) + run.new - 1),
+        left => left.min(run.chunk),
+    };
+    let of_rank = |rank| StepExtent::of_rank(prompts.iter().skip(rank).step_by(ranks).map(tokens));
+    (0..ranks).map(of_rank).fold(StepExtent::default(), StepExtent::or)
+}
+
 /// What each sequence gave at each token that was chosen, and how many slots were changed.
 pub fn run(run: &Run<'_>, prompts: &[Vec<u32>]) -> Result<(Vec<Vec<SequenceOutput>>, usize)> {
     let ranks = run.maps[0].shape().ranks;
@@ -337,7 +359,7 @@ pub fn run(run: &Run<'_>, prompts: &[Vec<u32>]) -> Result<(Vec<Vec<SequenceOutpu
             let map = next.map(|next| &run.maps[next]);
             moved += map.map_or(0, |map| map.shape().layers * map.shape().slots_per_rank);
             index = next.unwrap_or(index);
-            let given = member.step(&batch, map)?;
+            let given = member.step_within(&batch, extent(run, prompts, step), map)?;
             for (part, output) in batch.iter().zip(given) {
                 let place = own.iter().position(|&index| index as u64 == part.sequence.0).context("a sequence")?;
                 done[place] += part.tokens.len();

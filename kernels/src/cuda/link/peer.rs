@@ -6,6 +6,7 @@
 //! before. So each pair of ranks waits for each other twice a layer, whether or not there is a row, and the number of the layer is
 //! all that a flag says: nothing is ever set back, and a launch says nothing that another step would say otherwise.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,11 @@ use super::{Buffer, End, pair_bytes, row_bytes};
 use crate::error::DeviceError;
 use crate::link::{Link, LinkCloser, LinkShape, Lost};
 
+/// Layers that a rank puts on its queue ahead of its device where another rank is on that too. A stream takes about a thousand launches,
+/// of which a layer is some twenty; who launches more waits for it, and keeps all other threads from that GPU meanwhile: the one that this
+/// device waits for could launch no more either.
+const LAYERS_AHEAD: usize = 8;
+
 /// In memory of the host: how long a kernel waits, in nanoseconds.
 const PATIENCE_AT: usize = 0;
 /// The rank that was given up, counted from 1.
@@ -28,6 +34,8 @@ const LOST_AT: usize = 8;
 #[derive(Debug)]
 pub(super) struct Window {
     shape: LinkShape,
+    /// The number of its GPU.
+    gpu: usize,
     /// `[ranks][tokens][hidden]`
     rows: Allocation,
     /// `[ranks][1 + pairs]`
@@ -44,7 +52,7 @@ impl Window {
         let [rows, pairs, homes, flags] = bytes.map(|bytes| Allocation::new(&shared.context, bytes));
         let flags = flags?;
         shared.transfers.zero(flags.address(), flags_bytes)?;
-        Ok(Self { shape, rows: rows?, pairs: pairs?, homes: homes?, flags })
+        Ok(Self { shape, gpu: shared.context.number(), rows: rows?, pairs: pairs?, homes: homes?, flags })
     }
 
     /// Bytes of each part.
@@ -87,6 +95,10 @@ pub(super) struct PeerLink {
     told: Arc<Mapped>,
     /// Of all ranks: none is freed while this rank's kernels may write it.
     windows: Vec<Arc<Window>>,
+    /// Whether another rank is on this one's GPU.
+    has_neighbour: bool,
+    /// Layers that the host has put on the queue since it last waited for the device.
+    ahead: Cell<usize>,
 }
 
 impl PeerLink {
@@ -107,7 +119,8 @@ impl PeerLink {
         let end = End::new(shared, shape, &peers, (own.pairs.address(), linked))?;
         let told = Arc::new(Mapped::new(&shared.context, 16)?);
         told.tell(PATIENCE_AT, u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX));
-        Ok(Self { end, context: Arc::clone(&shared.context), told, windows })
+        let has_neighbour = windows.iter().filter(|window| window.gpu == own.gpu).count() > 1;
+        Ok(Self { end, context: Arc::clone(&shared.context), told, windows, has_neighbour, ahead: Cell::new(0) })
     }
 
     /// Waits, on the queue, for the flags of all other ranks; those of rows, or those of results, which end the layer.
@@ -130,21 +143,24 @@ impl PeerLink {
 }
 
 impl Link<Cuda> for PeerLink {
-    fn is_repeatable(&self) -> bool {
-        true
+    fn begin(&self, _: usize) {
+        self.ahead.set(0);
     }
-
-    fn begin(&self) {}
 
     fn dispatch(&self, queue: &CudaQueue, routing: &mut Routing, x: &Buffer<f32>) {
         self.end.give_rows(queue, routing, x);
         self.wait(queue, false);
-        self.end.take_pairs(queue, routing);
+        self.end.take_pairs(queue, routing, 0);
     }
 
     fn combine(&self, queue: &CudaQueue, routing: &mut Routing, results: &Buffer<f32>) {
         self.end.give_results(queue, routing, results);
         self.wait(queue, true);
+        self.ahead.set(self.ahead.get() + 1);
+        if self.has_neighbour && self.ahead.get() == LAYERS_AHEAD {
+            queue.catch_up();
+            self.ahead.set(0);
+        }
     }
 
     fn end(&self) -> Result<(), Lost> {

@@ -11,7 +11,7 @@ use super::super::error::Version;
 use super::said;
 use crate::error::DeviceError;
 
-/// The first that has an exchange between all ranks of its own.
+/// The first whose configuration has all that is said in it here.
 const LEAST: Version = Version { major: 2, minor: 28 };
 
 /// What packages call it, and what a folder of headers and libraries does.
@@ -49,7 +49,8 @@ functions! {
     abort = "ncclCommAbort": fn(ncclComm_t);
     group_start = "ncclGroupStart": fn();
     group_end = "ncclGroupEnd": fn();
-    all_to_all = "ncclAlltoAll": fn(*const c_void, *mut c_void, usize, ncclDataType_t, ncclComm_t, cudaStream_t);
+    send = "ncclSend": fn(*const c_void, usize, ncclDataType_t, c_int, ncclComm_t, cudaStream_t);
+    receive = "ncclRecv": fn(*mut c_void, usize, ncclDataType_t, c_int, ncclComm_t, cudaStream_t);
 }
 
 /// NCCL, once it was found.

@@ -11,7 +11,7 @@ use super::answer::Expected;
 use super::members::Members;
 use crate::coordinator::ranks::RankGroup;
 use crate::fabric::framing::{Broken, Fan};
-use crate::protocol::{Batch, Commit, SequenceWork, Step, StepDone};
+use crate::protocol::{Batch, Commit, SequenceWork, Step, StepDone, StepExtent};
 use crate::scheduler::RankCache;
 
 /// A step was not finished: a rank is gone, and with it the group.
@@ -92,9 +92,9 @@ impl Group {
     fn try_send(&mut self, number: u64, batches: Vec<Batch>, commits: &[Commit]) -> Result<(), RankLost> {
         let generation = self.generation;
         let (sent, tokens) = (Instant::now(), batches.iter().map(Batch::tokens).sum());
-        let mut work = Vec::with_capacity(batches.len());
+        let (extent, mut work) = (StepExtent::of_ranks(&batches), Vec::with_capacity(batches.len()));
         for (rank, batch) in batches.into_iter().enumerate() {
-            let step = Step { generation, number, commits: commits.into(), batch };
+            let step = Step { generation, number, commits: commits.into(), extent, batch };
             let lost = |Broken { error, .. }| RankLost { rank: rank.into(), number, reason: error.to_string() };
             self.fan.send(rank, &step).map_err(lost)?;
             work.push(step.batch.work);

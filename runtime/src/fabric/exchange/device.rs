@@ -47,7 +47,11 @@ impl<B: Backend, F: Fabric> Exchange<B> for DeviceExchange<B, F> {
     }
 
     fn is_on_device(&self) -> bool {
-        self.link.is_repeatable()
+        true
+    }
+
+    fn is_uniform(&self) -> bool {
+        self.link.is_uniform()
     }
 
     fn dispatch(
@@ -70,8 +74,8 @@ impl<B: Backend, F: Fabric> Exchange<B> for DeviceExchange<B, F> {
         Ok(())
     }
 
-    fn begin(&mut self) {
-        self.link.begin();
+    fn begin(&mut self, tokens: usize) {
+        self.link.begin(tokens);
     }
 
     fn end(&mut self) -> Result<(), FabricError> {

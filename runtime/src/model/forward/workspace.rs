@@ -20,6 +20,8 @@ pub struct Workspace<B: Backend> {
     pub(in crate::model) cache: KvCache<B>,
     /// What goes to the device.
     pub(in crate::model) area: StepArea,
+    /// Tokens that no rank has more of in the step.
+    pub(super) padded: usize,
     pub(in crate::model) batch: B::Batch,
     pub(in crate::model) slots: B::Slots,
     pub(in crate::model) routing: B::Routing,
@@ -79,6 +81,7 @@ impl<B: Backend> Workspace<B> {
             limits,
             cache,
             area: StepArea::with_room(&limits)?,
+            padded: 0,
             batch: backend.batch(limits, &slots)?,
             slots,
             routing: backend.routing(group, arena.shape())?,

@@ -14,7 +14,7 @@ use runtime::experts::routing::RankMap;
 use runtime::fabric::exchange::host::HostExchange;
 use runtime::fabric::in_process::{self, InProcess};
 use runtime::model::checkpoint::{Checkpoint, WeightSeed};
-use runtime::model::forward::{CacheSize, KvCache, Model, Workspace, expert_shape, load_expert};
+use runtime::model::forward::{CacheSize, KvCache, Model, StepInput, Workspace, expert_shape, load_expert};
 use runtime::protocol::{Sampling, SequenceId, SequenceOutput, SequenceStep};
 
 const BLOCK_TOKENS: usize = 16;
@@ -105,7 +105,8 @@ impl Rank {
 
     /// Runs a step, with the routing of layers where that changes.
     pub fn step(&mut self, batch: &[SequenceStep], changes: Vec<LayerRouting>) -> Result<Vec<SequenceOutput>> {
-        let (outcome, _) = self.model.step((batch, changes), &mut self.workspace, &mut self.exchange, drop)?;
+        let (outcome, _) =
+            self.model.step(StepInput::alone(batch, changes), &mut self.workspace, &mut self.exchange, drop)?;
         Ok(outcome.outputs)
     }
 
