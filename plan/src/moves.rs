@@ -65,13 +65,13 @@ pub struct Transaction {
     pub shares: Vec<ShareChange>,
 }
 
-/// Staging pages of a rank that holds so many pages, where nobody says how many: one for each hundred, at least 2, so that one can
-/// be received while the last is not yet in use, and at most 16, beyond which nothing moves sooner.
+/// Staging pages of a rank that holds so many pages, where nobody says how many: one for each hundred and at most 16, beyond which
+/// nothing moves sooner; of a rank that holds fewer than a hundred 2, so that one can be received while the last is not yet in use.
 #[must_use]
 pub const fn usual_staging_pages(pages: usize) -> u32 {
     match pages / 100 {
-        0..=2 => 2,
-        pages @ 3..=15 => pages as u32,
+        0 => 2,
+        hundreds @ 1..=15 => hundreds as u32,
         _ => 16,
     }
 }

@@ -79,7 +79,7 @@ pub struct SpreadArguments {
     /// Physical experts of each layer beyond one copy of each
     #[arg(long, value_name = "R", requires = "ranks", default_value_t = 0, allow_hyphen_values = true, value_parser = bounds::REDUNDANCY.parser::<usize>())]
     init_redundancy_expert: usize,
-    /// Pages that each rank can receive before they are in use; one for each hundred that it holds, 2 to 16, if it is not given
+    /// Pages that each rank can receive before they are in use; one for each hundred that it holds, at most 16, and 2 if those are fewer, if it is not given
     #[arg(long, value_name = "PAGES", requires = "ranks", allow_hyphen_values = true, value_parser = bounds::STAGING.parser::<u32>())]
     staging_pages: Option<u32>,
     /// Blocks of each rank's KV cache; 80 % of what memory all else leaves it, if it is not given
@@ -226,7 +226,7 @@ struct EplbArguments {
     /// Least gain in balance ratio for which experts move
     #[arg(long, value_name = "SHARE", default_value_t, allow_hyphen_values = true)]
     minimum_gain: MinimumGain,
-    /// Pages that each rank can receive before they are in use; one for each hundred that it holds, 2 to 16, if it is not given
+    /// Pages that each rank can receive before they are in use; one for each hundred that it holds, at most 16, and 2 if those are fewer, if it is not given
     #[arg(long, value_name = "PAGES", allow_hyphen_values = true, value_parser = bounds::STAGING.parser::<u32>())]
     staging_pages: Option<u32>,
     /// Bytes per second that moves to one rank may use; 0 is no limit

@@ -22,7 +22,7 @@ pub(super) struct JudgeOptions {
     /// Bytes that one rebalance may move, those first that pay most; 0 is no limit
     #[arg(long, value_name = "B", default_value_t = 0)]
     max_rebalance_bytes: u64,
-    /// Pages that each rank can receive before they are in use; one for each hundred that it holds, 2 to 16, if it is not given
+    /// Pages that each rank can receive before they are in use; one for each hundred that it holds, at most 16, and 2 if those are fewer, if it is not given
     #[arg(long, value_name = "PAGES", value_parser = clap::value_parser!(u32).range(1..))]
     staging_pages: Option<u32>,
     /// Seconds that a window lasts: what a plan saves in that time must be more than what its moves cost

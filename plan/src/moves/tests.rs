@@ -202,6 +202,10 @@ fn a_topology_of_another_group_is_refused() {
 
 #[test]
 fn staging_is_a_hundredth_of_what_a_rank_holds_within_bounds() {
-    let usual = [0, 64, 200, 299, 300, 1599, 1600, 6144].map(usual_staging_pages);
-    assert_eq!(usual, [2, 2, 2, 2, 3, 15, 16, 16]);
+    let usual = [0, 64, 99, 100, 199, 200, 299, 300, 1599, 1600, 6144].map(usual_staging_pages);
+    assert_eq!(usual, [2, 2, 2, 1, 1, 2, 2, 3, 15, 16, 16]);
+    for pages in 100..10_000 {
+        let staging = usual_staging_pages(pages) as usize;
+        assert!((1..=16).contains(&staging) && 100 * staging <= pages, "{staging} of {pages}");
+    }
 }
