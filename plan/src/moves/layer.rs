@@ -1,7 +1,10 @@
 //! The way of one layer to its target.
 
+mod shares;
+
 use std::collections::VecDeque;
 
+use self::shares::{After, last_steps, shares_in};
 use super::ShareChange;
 use super::holdings::{self, Holdings};
 use super::lists::Lists;
@@ -82,62 +85,6 @@ pub(super) fn fills(start: &Holdings, new: &ExpertMap, layer: LayerId) -> Fills 
 
 fn full(slots: &[Option<ExpertId>]) -> Vec<ExpertId> {
     slots.iter().map(|expert| expert.expect("every slot has an expert at the end")).collect()
-}
-
-/// The shares of `new` for slots in which each rank holds what it holds there, in any order.
-fn shares_in(slots: &[ExpertId], new: &ExpertMap, layer: LayerId) -> Option<Vec<u32>> {
-    let shares = new.shares(layer)?;
-    let of_ranks = new.slots_of_ranks();
-    let (mut share_of, mut ordered) = (vec![0; new.shape().experts], Vec::with_capacity(slots.len()));
-    for rank in (0..new.shape().ranks).map(|rank| of_ranks.of(rank.into())) {
-        for slot in rank.clone() {
-            share_of[new.layer(layer)[slot].index()] = shares[slot];
-        }
-        ordered.extend(slots[rank].iter().map(|expert| share_of[expert.index()]));
-    }
-    Some(ordered)
-}
-
-/// Slots of a layer after steps, the shares that they have then if nothing is said of them, and those that are wanted.
-struct After<'a> {
-    slots: &'a [Option<ExpertId>],
-    even: &'a [u32],
-    wanted: &'a [u32],
-}
-
-impl After<'_> {
-    /// Has the last step that touches an expert set its shares; what is wanted for those that none touches and that have
-    /// other shares `before`.
-    fn set_shares(&self, steps: &mut [Step], before: &[u32], places: &[(RankId, SlotIndex)]) -> Vec<ShareChange> {
-        let experts = self.slots.iter().flatten().map(|expert| expert.index() + 1).max().unwrap_or(0);
-        let last = last_steps(steps, experts);
-        let held = || self.slots.iter().enumerate().filter_map(|(slot, expert)| Some((slot, expert.as_ref()?.index())));
-        let mut differs = vec![false; experts];
-        for (slot, expert) in held() {
-            let unsaid = if last[expert].is_some() { self.even[slot] } else { before[slot] };
-            differs[expert] |= self.wanted[slot] != unsaid;
-        }
-        let mut rest = Vec::new();
-        for (slot, expert) in held().filter(|&(_, expert)| differs[expert]) {
-            let (rank, place) = places[slot];
-            let change = ShareChange { rank, slot: place, share: self.wanted[slot] };
-            last[expert].map_or(&mut rest, |index| &mut steps[index].shares).push(change);
-        }
-        rest
-    }
-}
-
-/// The last step that touches each expert, `[experts]`; experts beyond those are no matter.
-fn last_steps(steps: &[Step], experts: usize) -> Vec<Option<usize>> {
-    let mut last = vec![None; experts];
-    for (index, step) in steps.iter().enumerate() {
-        for expert in step.changes.iter().flat_map(|change| change.from.into_iter().chain([change.to])) {
-            if let Some(last) = last.get_mut(expert.index()) {
-                *last = Some(index);
-            }
-        }
-    }
-    last
 }
 
 /// What is kept of the way.

@@ -4,14 +4,16 @@ use std::collections::hash_map::RandomState;
 use std::fmt::Debug;
 use std::hash::BuildHasher;
 
-use plan::ids::SlotIndex;
+use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use plan::map::{ExpertMap, MapShape};
-use plan::moves::SlotChange;
+use plan::moves::{SlotChange, Transaction};
+use plan::wire::{MapDocument, ModelIdentity};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::de::DeserializeOwned;
 
 use super::*;
+use crate::fabric::exchange::means::Means;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
