@@ -122,7 +122,7 @@ impl<B: Backend> Page<B> {
     /// # Errors
     /// If the device fails; then they are not there.
     pub fn fill(&mut self, start: usize, bytes: &[u8]) -> Result<(), DeviceError> {
-        self.arena.backend.fill(&self.arena.memory, self.id, (start, bytes))
+        self.arena.backend.fill(&self.arena.memory, self.id, start, bytes)
     }
 
     /// Says that what was written is whole. It is not gone through again: these are the fingerprints that its chunks were found to
@@ -145,7 +145,7 @@ impl<B: Backend> Page<B> {
     /// # Errors
     /// If the device fails; then `into` holds anything.
     pub fn read(&self, start: usize, into: &mut [u8]) -> Result<(), DeviceError> {
-        self.arena.backend.read_page(&self.arena.memory, self.id, (start, into))
+        self.arena.backend.read_page(&self.arena.memory, self.id, start, into)
     }
 }
 

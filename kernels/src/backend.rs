@@ -121,7 +121,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn cache_bytes(shape: CacheShape) -> u64;
     /// Bytes of its memory that the batch, the slots and the routing of a group take together, in a model with so many experts in each
     /// layer and pages of this shape.
-    fn step_bytes(limits: StepLimits, group: GroupShape, experts: (usize, PageShape)) -> u64;
+    fn step_bytes(limits: StepLimits, group: GroupShape, experts: usize, page: PageShape) -> u64;
     /// Bytes of its memory that each thread of a queue keeps between the parts of operations, beside that of a batch, once caches of
     /// this shape, these pages and rows of so many logits were made.
     fn scratch_bytes(cache: CacheShape, pages: &[PageShape], vocabulary: usize) -> u64;
@@ -150,11 +150,23 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// # Errors
     /// If there is no memory for it.
     fn buffer<T: Pod + Send + Sync>(&self, capacity: usize) -> Result<Self::Buffer<T>, DeviceError>;
+    /// A buffer of so many elements, which are those that `element` gives of their places. They are made where the buffer is, or a few at
+    /// a time: there is no list of all of them in the host's memory beside it.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    fn made<T: Pod + Send + Sync>(
+        &self,
+        elements: usize,
+        element: impl Fn(usize) -> T,
+    ) -> Result<Self::Buffer<T>, DeviceError>;
     /// A buffer with these values.
     ///
     /// # Errors
     /// If there is no memory for it.
-    fn filled<T: Pod + Send + Sync>(&self, values: &[T]) -> Result<Self::Buffer<T>, DeviceError>;
+    fn filled<T: Pod + Send + Sync>(&self, values: &[T]) -> Result<Self::Buffer<T>, DeviceError> {
+        self.made(values.len(), |place| values[place])
+    }
     /// Memory for the steps of a model over these slots.
     ///
     /// # Errors
@@ -201,12 +213,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// If the device does not take them; then those bytes are anything.
-    fn fill(&self, pages: &Self::Pages, page: PageId, bytes: (usize, &[u8])) -> Result<(), DeviceError>;
+    fn fill(&self, pages: &Self::Pages, page: PageId, start: usize, bytes: &[u8]) -> Result<(), DeviceError>;
     /// Bytes of a page from a place on, for another rank with the same backend.
     ///
     /// # Errors
     /// If the device does not give them; then `into` holds anything.
-    fn read_page(&self, pages: &Self::Pages, page: PageId, into: (usize, &mut [u8])) -> Result<(), DeviceError>;
+    fn read_page(&self, pages: &Self::Pages, page: PageId, start: usize, into: &mut [u8]) -> Result<(), DeviceError>;
     /// What takes the fingerprints of its pages, under its seed.
     fn fingerprinter(&self) -> Fingerprinter;
     /// The fingerprints of a page's bytes.

@@ -98,7 +98,7 @@ impl Backend for Cpu {
         Cache::bytes(shape)
     }
 
-    fn step_bytes(limits: StepLimits, group: GroupShape, (experts, _): (usize, PageShape)) -> u64 {
+    fn step_bytes(limits: StepLimits, group: GroupShape, experts: usize, _: PageShape) -> u64 {
         let parts = [Batch::bytes(limits), Slots::bytes(group, experts), Routing::bytes(group)];
         parts.into_iter().fold(0, u64::saturating_add)
     }
@@ -128,9 +128,14 @@ impl Backend for Cpu {
         Buffer::new(capacity)
     }
 
-    fn filled<T: Pod + Send + Sync>(&self, values: &[T]) -> Result<Buffer<T>, DeviceError> {
-        let mut buffer = Buffer::new(values.len())?;
-        buffer.append(values);
+    fn made<T: Pod + Send + Sync>(
+        &self,
+        elements: usize,
+        element: impl Fn(usize) -> T,
+    ) -> Result<Buffer<T>, DeviceError> {
+        let mut buffer = Buffer::new(elements)?;
+        buffer.set_len(elements);
+        buffer.iter_mut().enumerate().for_each(|(place, value)| *value = element(place));
         Ok(buffer)
     }
 
@@ -169,12 +174,12 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn fill(&self, pages: &Pages, page: PageId, (start, bytes): (usize, &[u8])) -> Result<(), DeviceError> {
+    fn fill(&self, pages: &Pages, page: PageId, start: usize, bytes: &[u8]) -> Result<(), DeviceError> {
         pages.fill(page, start, bytes);
         Ok(())
     }
 
-    fn read_page(&self, pages: &Pages, page: PageId, (start, into): (usize, &mut [u8])) -> Result<(), DeviceError> {
+    fn read_page(&self, pages: &Pages, page: PageId, start: usize, into: &mut [u8]) -> Result<(), DeviceError> {
         pages.read(page, start, into);
         Ok(())
     }

@@ -127,7 +127,7 @@ impl Backend for Cuda {
         Cache::bytes(shape)
     }
 
-    fn step_bytes(limits: StepLimits, group: GroupShape, (experts, page): (usize, PageShape)) -> u64 {
+    fn step_bytes(limits: StepLimits, group: GroupShape, experts: usize, page: PageShape) -> u64 {
         let parts = [
             Batch::bytes(&limits, group, experts),
             Slots::bytes(group, experts),
@@ -165,10 +165,18 @@ impl Backend for Cuda {
         Buffer::new(&self.shared.context, capacity)
     }
 
-    fn filled<T: Pod + Send + Sync>(&self, values: &[T]) -> Result<Buffer<T>, DeviceError> {
-        let mut buffer = Buffer::new(&self.shared.context, values.len())?;
-        self.shared.transfers.put(buffer.address(), bytemuck::cast_slice(values))?;
-        buffer.set(Rows { count: 0, first: 0, most: values.len() as u32 }, 1);
+    fn made<T: Pod + Send + Sync>(
+        &self,
+        elements: usize,
+        element: impl Fn(usize) -> T,
+    ) -> Result<Buffer<T>, DeviceError> {
+        let (mut buffer, width) = (Buffer::new(&self.shared.context, elements)?, size_of::<T>());
+        self.shared.transfers.write(buffer.address(), elements * width, |start, part| {
+            for (place, value) in part.chunks_exact_mut(width).enumerate() {
+                value.copy_from_slice(bytemuck::bytes_of(&element(start / width + place)));
+            }
+        })?;
+        buffer.set(Rows { count: 0, first: 0, most: elements as u32 }, 1);
         Ok(buffer)
     }
 
@@ -204,12 +212,12 @@ impl Backend for Cuda {
         weights::pack(&self.shared, pages, page, matrices)
     }
 
-    fn fill(&self, pages: &Pages, page: PageId, (start, bytes): (usize, &[u8])) -> Result<(), DeviceError> {
+    fn fill(&self, pages: &Pages, page: PageId, start: usize, bytes: &[u8]) -> Result<(), DeviceError> {
         assert!(start + bytes.len() <= pages.page_length(), "{} bytes at {start} of a page", bytes.len());
         self.shared.transfers.put(pages.page(page) + start as u64, bytes)
     }
 
-    fn read_page(&self, pages: &Pages, page: PageId, (start, into): (usize, &mut [u8])) -> Result<(), DeviceError> {
+    fn read_page(&self, pages: &Pages, page: PageId, start: usize, into: &mut [u8]) -> Result<(), DeviceError> {
         assert!(start + into.len() <= pages.page_length(), "{} bytes at {start} of a page", into.len());
         self.shared.transfers.get(pages.page(page) + start as u64, into)
     }

@@ -16,7 +16,7 @@ use plan::balance::Policy;
 use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use plan::map::ExpertMap;
 use plan::moves::{SlotChange, Transaction};
-use runtime::coordinator::ranks::Ranks as _;
+use runtime::coordinator::ranks::{RankGroup as _, Ranks as _};
 use runtime::experts::rebalance::{Notice, Settings};
 use runtime::protocol::{Batch, Commit, ToRank, TransactionId};
 use serde_json::{Value, json};
@@ -170,7 +170,8 @@ fn commit() -> Value {
         }
         deployment.wait_for_staged(4 * works.len());
         let group = deployment.group.as_mut().unwrap();
-        let answers = group.run_step(round + 1, vec![Batch::default(); 4], &commits).unwrap();
+        group.send(round + 1, vec![Batch::default(); 4], &commits).unwrap();
+        let answers = group.receive().unwrap();
         micros.extend(answers.iter().map(|answer| answer.timing.commit));
         map = works.iter().fold(map, |map, work| map.apply(work).unwrap());
     }

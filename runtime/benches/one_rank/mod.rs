@@ -53,7 +53,7 @@ impl Engine {
         let config = checkpoint.config();
         let group = routing.group(config.router.top_k, sequences * MOST_TOKENS);
         let workspace =
-            Workspace::new(arena, config, KvCache::new(&*backend, config, cache, None)?, (group, routing.layers()))?;
+            Workspace::new(arena, config, KvCache::new(&*backend, config, cache, None)?, group, routing.layers())?;
         let exchange = HostExchange::new(Solo, group, config.hidden);
         Ok(Self { model: Model::load(backend, &checkpoint)?, workspace, exchange, _pages: pages })
     }

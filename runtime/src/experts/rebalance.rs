@@ -50,6 +50,21 @@ enum Origin {
     Given(ExpertMap),
 }
 
+/// The group that stands.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    generation: u64,
+    /// Steps that had been run when it was formed.
+    since: u64,
+}
+
+/// What ranks have received.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moved {
+    pages: u64,
+    bytes: u64,
+}
+
 /// Decides when experts move; see the module.
 #[derive(Clone, Debug)]
 pub struct Rebalancer {
@@ -57,8 +72,7 @@ pub struct Rebalancer {
     model: ModelIdentity,
     in_force: InForce,
     phase: Phase,
-    /// The generation of the group that stands, and the steps that had been run when it was formed.
-    group: Option<(u64, u64)>,
+    group: Option<Standing>,
     moment: Moment,
     windows: Windows,
     /// The window after which pages were last moved because it was worth it.
@@ -69,7 +83,8 @@ pub struct Rebalancer {
     recorded: Option<Hashed<RecordedMap>>,
     next_transaction: u64,
     next_request: u64,
-    moved: (u64, u64),
+    /// By the plan that is carried out.
+    moved: Moved,
     totals: MoveTotals,
     degraded: Option<String>,
     /// What is to be done about what happens now.
@@ -97,7 +112,7 @@ impl Rebalancer {
             recorded: None,
             next_transaction: 1,
             next_request: 1,
-            moved: (0, 0),
+            moved: Moved::default(),
             totals: MoveTotals::default(),
             degraded: None,
             effects: Vec::new(),
@@ -170,7 +185,8 @@ impl Rebalancer {
             for (transaction, done) in committed {
                 self.in_force.apply(&done.work);
                 let (pages, bytes) = (page_count(&done.work), done.bytes);
-                self.moved = (self.moved.0 + pages, self.moved.1 + bytes);
+                self.moved.pages += pages;
+                self.moved.bytes += bytes;
                 self.totals.committed += 1;
                 self.totals.experts_moved += pages;
                 self.totals.bytes_moved += bytes;
@@ -184,10 +200,11 @@ impl Rebalancer {
     fn moved(&mut self, rank: plan::ids::RankId, report: MoveReport) {
         let MoveReport { generation, transaction, staged } = report;
         match (&mut self.phase, self.group) {
-            (Phase::Moving { moves, .. }, Some((current, _))) if current == generation => match staged {
+            (Phase::Moving { moves, .. }, Some(group)) if group.generation == generation => match staged {
                 Ok(bytes) => moves.staged(transaction, rank, bytes),
                 Err(NotStaged { reason, message }) => {
-                    self.failed(transaction, Some(rank), (reason, format!("{rank}: {message}")));
+                    let why = NotStaged { reason, message: format!("{rank}: {message}") };
+                    self.failed(transaction, Some(rank), why);
                 }
             },
             // It is about a group or a plan that is no more.
@@ -196,7 +213,7 @@ impl Rebalancer {
     }
 
     fn group_formed(&mut self, generation: u64) {
-        self.group = Some((generation, self.moment.steps));
+        self.group = Some(Standing { generation, since: self.moment.steps });
         self.take_wish();
     }
 
@@ -207,7 +224,7 @@ impl Rebalancer {
     }
 
     fn advance(&mut self) {
-        let Some((generation, _)) = self.group else { return };
+        let Some(Standing { generation, .. }) = self.group else { return };
         match &mut self.phase {
             Phase::Planning { .. } => {}
             Phase::Collecting => {
@@ -225,7 +242,8 @@ impl Rebalancer {
             }
             Phase::Moving { moves, .. } => {
                 for transaction in moves.expired(self.moment.now) {
-                    self.failed(transaction, None, (MoveFailure::Deadline, "a rank did not report".to_owned()));
+                    let (reason, message) = (MoveFailure::Deadline, "a rank did not report".to_owned());
+                    self.failed(transaction, None, NotStaged { reason, message });
                 }
                 self.start_transactions(generation);
                 self.finish_if_done();
@@ -281,7 +299,7 @@ impl Rebalancer {
         let (count, pages) = (transactions.len(), transactions.iter().map(page_count).sum());
         self.notice(Notice::Planned { transactions: count, pages });
         // A window closes, or a map is asked for, at or after the group was formed.
-        let formed = self.group.map_or(self.moment.steps, |(_, steps)| steps);
+        let formed = self.group.map_or(self.moment.steps, |group| group.since);
         let since = match origin {
             Origin::Window => self.moment.steps.saturating_sub(self.windows.steps()).max(formed),
             Origin::Given(_) => formed,
@@ -305,7 +323,7 @@ impl Rebalancer {
         };
         let moves = Moves::new(transactions);
         let too_large = moves.too_large(self.settings.staging_pages);
-        self.moved = (0, 0);
+        self.moved = Moved::default();
         self.phase = Phase::Moving { moves, origin, since: self.moment.steps, dropped: None };
         if let Some(layer) = too_large {
             let pages = counted(self.settings.staging_pages as usize, "staging page");
@@ -336,7 +354,7 @@ impl Rebalancer {
         if !moves.is_finished() {
             return;
         }
-        if matches!(origin, Origin::Window) && self.moved.0 > 0 {
+        if matches!(origin, Origin::Window) && self.moved.pages > 0 {
             self.moved_after = Some(self.windows.closed());
         }
         match (dropped.take(), *since) {
@@ -347,7 +365,7 @@ impl Rebalancer {
             (None, since) => {
                 self.totals.rebalances += 1;
                 self.degraded = None;
-                let (epoch, (pages, bytes), steps) = (self.epoch(), self.moved, self.moment.steps - since);
+                let (epoch, Moved { pages, bytes }, steps) = (self.epoch(), self.moved, self.moment.steps - since);
                 self.notice(Notice::Completed { epoch, pages, bytes, steps });
                 self.record();
             }

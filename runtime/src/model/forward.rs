@@ -10,11 +10,10 @@ mod load;
 mod pass;
 mod workspace;
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use kernels::backend::{Backend, PageShape, Write};
-use kernels::batch::{Asked, MOST_BEST};
+use kernels::batch::MOST_BEST;
 use kernels::routing::LayerRouting;
 use kernels::times::StepTimes;
 use kernels::{DeviceError, Page, Queue};
@@ -35,6 +34,24 @@ use crate::protocol::{SequenceOutput, SequenceStep, SlotPairs, StepExtent};
 
 /// Rows of logits that are held at once; a scored prompt may want many.
 const LOGIT_ROWS: usize = 64;
+
+/// Whoever is told of a step while it is made: a closure, of its place on the queue.
+pub trait Watch<B: Backend> {
+    /// It is on the queue, at this place, and is not waited for yet.
+    fn enqueued(&mut self, place: B::Mark);
+
+    /// Whether it takes the logits. Such a step is like no other.
+    const READS_LOGITS: bool = false;
+
+    /// The logits of what is asked are computed, of these rows.
+    fn logits(&mut self, _queue: &B::Queue, _rows: &B::Buffer<f32>) {}
+}
+
+impl<B: Backend, F: FnMut(B::Mark)> Watch<B> for F {
+    fn enqueued(&mut self, place: B::Mark) {
+        self(place);
+    }
+}
 
 /// A model on one rank: everything but the experts.
 pub struct Model<B: Backend> {
@@ -164,88 +181,24 @@ impl<B: Backend> Model<B> {
         &self.backend
     }
 
-    /// Puts a step where the device gets it from. `exchange` is the one that the step will have.
+    /// A whole step; `watch` is told of it on the way.
     ///
     /// # Errors
     /// If the batch is larger than the workspace, or than the step is said to be on any rank, or names tokens, positions or blocks that do
-    /// not exist. Nothing has been done then.
-    pub fn prepare(
-        &self,
-        StepInput { batch, changes, extent }: StepInput<'_>,
-        workspace: &mut Workspace<B>,
-        exchange: &dyn Exchange<B>,
-    ) -> Result<(), ForwardError> {
-        self.check(batch, workspace)?;
-        let (own, most) = (StepInput::alone(batch, Vec::new()).extent, workspace.limits.tokens);
-        check_extent(batch, (own, extent), most)?;
-        workspace.fill(batch, changes);
-        let has_host = exchange.ranks() > 1 && !exchange.is_on_device();
-        let shared = if exchange.is_uniform() { extent } else { own };
-        workspace.area.bucket = if has_host { None } else { bucket::of(shared, most) };
-        workspace.padded = bucket::padded(extent.tokens as usize, most);
-        sampling::ask(batch, &mut workspace.area.asked);
-        workspace.upload(&self.queue);
-        Ok(())
-    }
-
-    /// Puts a prepared step on the queue: as it was put there before, where it is like others. The exchange's step begins with it.
-    ///
-    /// # Errors
-    /// If an exchange fails.
-    pub fn enqueue(
-        &mut self,
-        workspace: &mut Workspace<B>,
-        exchange: &mut dyn Exchange<B>,
-    ) -> Result<(), ForwardError> {
-        exchange.begin(workspace.padded);
-        let Some(tokens) = workspace.area.bucket else { return self.pass(workspace, exchange) };
-        let again = |workspace: &mut Workspace<B>| self.pass(workspace, exchange);
-        let refused = self.queue.repeat(tokens, workspace, |workspace| &mut workspace.batch, again)?;
-        if let Some(error) = refused {
-            tracing::warn!(tokens, %error, "steps of so many sequences are asked of the device operation by operation");
-        }
-        Ok(())
-    }
-
-    fn pass(&self, workspace: &mut Workspace<B>, exchange: &mut dyn Exchange<B>) -> Result<(), ForwardError> {
-        workspace.begin(&self.queue);
-        self.layers(workspace, exchange)?;
-        self.logits(workspace, Queue::sample);
-        workspace.finish(&self.queue);
-        Ok(())
-    }
-
-    /// Waits for what a step gave, of the batch that was prepared, and how long the device was at what.
-    ///
-    /// # Errors
-    /// If the device failed since the last step.
-    pub fn collect(
-        &self,
-        batch: &[SequenceStep],
-        workspace: &Workspace<B>,
-    ) -> Result<(StepOutcome, StepTimes), DeviceError> {
-        let collected = self.queue.collect(&workspace.batch, &workspace.slots)?;
-        let outputs = sampling::outputs(batch, self.config.vocabulary, &collected);
-        Ok((StepOutcome { outputs, slot_pairs: SlotPairs::from(&*collected.pairs) }, collected.times))
-    }
-
-    /// A whole step. `enqueued` gets its place on the queue before it is waited for.
-    ///
-    /// # Errors
-    /// If the batch cannot be, when nothing has been done; if an exchange fails; or if the device did.
-    pub fn step(
+    /// not exist, when nothing has been done; if an exchange fails; or if the device did since the last step.
+    pub fn step<W: Watch<B>>(
         &mut self,
         input: StepInput<'_>,
         workspace: &mut Workspace<B>,
         exchange: &mut dyn Exchange<B>,
-        enqueued: impl FnOnce(B::Mark),
+        mut watch: W,
     ) -> Result<(StepOutcome, StepTimes), ForwardError> {
         let batch = input.batch;
-        self.prepare(input, workspace, exchange)?;
-        if let Err(error) = self.enqueue(workspace, exchange) {
+        self.prepare(input, workspace, exchange, W::READS_LOGITS)?;
+        if let Err(error) = self.enqueue(workspace, exchange, &mut watch) {
             return Err(self.abandon(error, workspace));
         }
-        enqueued(self.queue.mark());
+        watch.enqueued(self.queue.mark());
         let collected = self.collect(batch, workspace);
         match (exchange.end(), collected) {
             // Where a rank was given up the device failed for want of its rows, unless it is lost itself.
@@ -255,36 +208,73 @@ impl<B: Backend> Model<B> {
         }
     }
 
+    /// Puts a step where the device gets it from. One on whose way the host does something is like no other: it reads the logits, or
+    /// carries rows to other ranks.
+    fn prepare(
+        &self,
+        StepInput { batch, changes, extent }: StepInput<'_>,
+        workspace: &mut Workspace<B>,
+        exchange: &dyn Exchange<B>,
+        is_read: bool,
+    ) -> Result<(), ForwardError> {
+        self.check(batch, workspace)?;
+        let (own, most) = (StepInput::alone(batch, Vec::new()).extent, workspace.limits.tokens);
+        check_extent(batch, (own, extent), most)?;
+        workspace.fill(batch, changes);
+        let has_host = is_read || exchange.ranks() > 1 && !exchange.is_on_device();
+        let shared = if exchange.is_uniform() { extent } else { own };
+        workspace.area.bucket = if has_host { None } else { bucket::of(shared, most) };
+        workspace.padded = bucket::padded(extent.tokens as usize, most);
+        sampling::ask(batch, &mut workspace.area.asked);
+        workspace.upload(&self.queue);
+        Ok(())
+    }
+
+    /// Puts a prepared step on the queue: as it was put there before, where it is like others. The exchange's step begins with it.
+    fn enqueue(
+        &mut self,
+        workspace: &mut Workspace<B>,
+        exchange: &mut dyn Exchange<B>,
+        watch: &mut impl Watch<B>,
+    ) -> Result<(), ForwardError> {
+        exchange.begin(workspace.padded);
+        let Some(tokens) = workspace.area.bucket else { return self.pass(workspace, exchange, watch) };
+        let again = |workspace: &mut Workspace<B>| self.pass(workspace, exchange, watch);
+        let refused = self.queue.repeat(tokens, workspace, |workspace| &mut workspace.batch, again)?;
+        if let Some(error) = refused {
+            tracing::warn!(tokens, %error, "steps of so many sequences are asked of the device operation by operation");
+        }
+        Ok(())
+    }
+
+    fn pass(
+        &self,
+        workspace: &mut Workspace<B>,
+        exchange: &mut dyn Exchange<B>,
+        watch: &mut impl Watch<B>,
+    ) -> Result<(), ForwardError> {
+        workspace.begin(&self.queue);
+        self.layers(workspace, exchange)?;
+        self.logits(workspace, watch);
+        workspace.finish(&self.queue);
+        Ok(())
+    }
+
+    /// Waits for what a step gave, of the batch that was prepared, and how long the device was at what.
+    fn collect(
+        &self,
+        batch: &[SequenceStep],
+        workspace: &Workspace<B>,
+    ) -> Result<(StepOutcome, StepTimes), DeviceError> {
+        let collected = self.queue.collect(&workspace.batch, &workspace.slots)?;
+        let outputs = sampling::outputs(batch, self.config.vocabulary, &collected);
+        Ok((StepOutcome { outputs, slot_pairs: SlotPairs::from(&*collected.pairs) }, collected.times))
+    }
+
     /// What became of a step of which not all is on the queue: what the device failed with belongs to it, not to the next.
     fn abandon(&self, error: ForwardError, workspace: &Workspace<B>) -> ForwardError {
         let collected = self.queue.collect(&workspace.batch, &workspace.slots);
         collected.err().map_or(error, ForwardError::Device)
-    }
-
-    /// As [`Self::step`] of no changes through the hosts, but gives the logits of every token, `[tokens, vocabulary]`, and the pairs of
-    /// every slot.
-    ///
-    /// # Errors
-    /// As [`Self::step`].
-    pub fn all_logits(
-        &mut self,
-        batch: &[SequenceStep],
-        workspace: &mut Workspace<B>,
-        exchange: &mut dyn Exchange<B>,
-    ) -> Result<(Vec<f32>, Vec<u32>), ForwardError> {
-        self.check(batch, workspace)?;
-        workspace.fill(batch, Vec::new());
-        let rows = workspace.area.ids.len();
-        workspace.area.asked.extend((0..rows as u32).map(Asked::nothing));
-        workspace.upload(&self.queue);
-        workspace.begin(&self.queue);
-        if let Err(error) = self.layers(workspace, exchange) {
-            return Err(self.abandon(error, workspace));
-        }
-        let mut all = Vec::with_capacity(rows * self.config.vocabulary);
-        self.logits(workspace, |queue, logits, _, _| all.extend_from_slice(&queue.read(logits)));
-        workspace.finish(&self.queue);
-        Ok((all, self.queue.collect(&workspace.batch, &workspace.slots)?.pairs.into_owned()))
     }
 
     /// Leaves the last layer's output of every token in `workspace.hidden`.
@@ -306,12 +296,8 @@ impl<B: Backend> Model<B> {
         Ok(())
     }
 
-    /// Gives the logits of what is asked to `take`, some rows at a time.
-    fn logits(
-        &self,
-        workspace: &mut Workspace<B>,
-        mut take: impl FnMut(&B::Queue, &B::Buffer<f32>, Range<usize>, &mut B::Batch),
-    ) {
+    /// Answers what is asked of logits, some rows at a time.
+    fn logits<W: Watch<B>>(&self, workspace: &mut Workspace<B>, watch: &mut W) {
         let Self { queue, config, norm, head, .. } = self;
         let Workspace { area, batch, hidden, normed, rows, logits, .. } = workspace;
         let most = area.most_asked();
@@ -320,7 +306,10 @@ impl<B: Backend> Model<B> {
             queue.gather(hidden, batch, asked.clone(), rows);
             queue.rms_norm(rows, norm, config.norm_epsilon, normed);
             queue.matmul(normed, head, Write::Replace, logits);
-            take(queue, logits, asked, batch);
+            if W::READS_LOGITS {
+                watch.logits(queue, logits);
+            }
+            queue.sample(logits, asked, batch);
         }
     }
 

@@ -2,23 +2,22 @@
 
 use super::config::Rotary;
 
-/// `[positions, dimension]`: cosines, then sines, of `position / base^(2i / dimension)`. The exponent, the power, its
+/// Each element of `[positions, dimension]`: cosines, then sines, of `position / base^(2i / dimension)`. The exponent, the power, its
 /// inverse and the angle are each rounded to f32, as in the reference implementation: at position 30,000 one rounding
 /// less turns a head by several thousandths.
-pub(super) fn angles(rotary: Rotary, positions: usize) -> Vec<f32> {
+pub(super) fn angles(rotary: Rotary) -> impl Fn(usize) -> f32 {
     let Rotary { base, dimension } = rotary;
     let frequency = |index: usize| {
         let exponent = (2 * index) as f32 / dimension as f32;
         1.0 / f64::from(base as f32).powf(f64::from(exponent)) as f32
     };
-    let frequencies: Vec<f32> = (0..dimension / 2).map(frequency).collect();
-    let mut angles = Vec::with_capacity(positions * dimension);
-    for position in 0..positions {
-        let angle = |frequency: &f32| f64::from(position as f32 * frequency);
-        angles.extend(frequencies.iter().map(|frequency| angle(frequency).cos() as f32));
-        angles.extend(frequencies.iter().map(|frequency| angle(frequency).sin() as f32));
+    let half = dimension / 2;
+    let frequencies: Vec<f32> = (0..half).map(frequency).collect();
+    move |element| {
+        let (position, place) = (element / dimension, element % dimension);
+        let angle = f64::from(position as f32 * frequencies[place % half]);
+        if place < half { angle.cos() as f32 } else { angle.sin() as f32 }
     }
-    angles
 }
 
 #[cfg(test)]
@@ -46,8 +45,9 @@ mod tests {
             0.953_580_74,
             0.223_044_5_f32,
         ];
-        let angles = angles(Rotary { base: 1e6, dimension: 16 }, 40_001);
-        for (found, expected) in angles[40_000 * 16..].iter().zip(&expected) {
+        let angle = angles(Rotary { base: 1e6, dimension: 16 });
+        for (place, expected) in expected.iter().enumerate() {
+            let found = angle(40_000 * 16 + place);
             assert!((found - expected).abs() < 1e-6, "{found} instead of {expected}");
         }
     }

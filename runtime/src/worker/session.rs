@@ -252,7 +252,7 @@ impl<B: Backend> Session<B> {
         let kept = KvCache::new(&*worker.device, config, cache, worker.angles.take());
         let kept = kept.map_err(|error| SessionError::Start(WorkerError::of_cache(error)))?;
         worker.angles = Some(kept.angles());
-        let workspace = Workspace::new(Arc::clone(&arena), config, kept, (shape, routing.layers()))?;
+        let workspace = Workspace::new(Arc::clone(&arena), config, kept, shape, routing.layers())?;
         let pages = RankPages::new(arena, map, held, staging_pages)?;
         let (generation, kv_blocks) = (next.group.generation, cache.blocks as u32);
         self.loaded = Some(Loaded { next, means, experts, shape, workspace, routing, pages });

@@ -159,8 +159,8 @@ impl Backend for Watched {
         Cpu::cache_bytes(shape)
     }
 
-    fn step_bytes(limits: StepLimits, group: GroupShape, experts: (usize, PageShape)) -> u64 {
-        Cpu::step_bytes(limits, group, experts)
+    fn step_bytes(limits: StepLimits, group: GroupShape, experts: usize, page: PageShape) -> u64 {
+        Cpu::step_bytes(limits, group, experts, page)
     }
 
     fn scratch_bytes(cache: CacheShape, pages: &[PageShape], vocabulary: usize) -> u64 {
@@ -188,8 +188,12 @@ impl Backend for Watched {
         self.allocate_bytes(capacity * size_of::<T>(), self.cpu.buffer(capacity))
     }
 
-    fn filled<T: Pod + Send + Sync>(&self, values: &[T]) -> Result<cpu::Buffer<T>, DeviceError> {
-        self.allocate_bytes(size_of_val(values), self.cpu.filled(values))
+    fn made<T: Pod + Send + Sync>(
+        &self,
+        elements: usize,
+        element: impl Fn(usize) -> T,
+    ) -> Result<cpu::Buffer<T>, DeviceError> {
+        self.allocate_bytes(elements * size_of::<T>(), self.cpu.made(elements, element))
     }
 
     fn batch(&self, limits: StepLimits, slots: &cpu::Slots) -> Result<cpu::Batch, DeviceError> {
@@ -225,14 +229,14 @@ impl Backend for Watched {
         self.cpu.pack(pages, page, matrices)
     }
 
-    fn fill(&self, pages: &cpu::Pages, page: PageId, bytes: (usize, &[u8])) -> Result<(), DeviceError> {
+    fn fill(&self, pages: &cpu::Pages, page: PageId, start: usize, bytes: &[u8]) -> Result<(), DeviceError> {
         self.filling.happen()?;
-        self.cpu.fill(pages, page, bytes)
+        self.cpu.fill(pages, page, start, bytes)
     }
 
-    fn read_page(&self, pages: &cpu::Pages, page: PageId, into: (usize, &mut [u8])) -> Result<(), DeviceError> {
+    fn read_page(&self, pages: &cpu::Pages, page: PageId, start: usize, into: &mut [u8]) -> Result<(), DeviceError> {
         self.reading.happen()?;
-        self.cpu.read_page(pages, page, into)
+        self.cpu.read_page(pages, page, start, into)
     }
 
     fn fingerprinter(&self) -> Fingerprinter {

@@ -1,6 +1,6 @@
 //! A coordinator without its front end, and its ranks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +35,8 @@ pub struct Deployment {
     topology: Arc<Topology>,
     pub workers: Vec<Option<Worker>>,
     pub steps: u64,
+    /// Steps that are not answered, with what they commit; the oldest first.
+    under_way: VecDeque<(u64, Vec<Commit>)>,
     started: Instant,
     pub notices: Vec<Notice>,
     /// Why ranks were refused.
@@ -98,6 +100,7 @@ impl Deployment {
             group: None,
             workers,
             steps: 0,
+            under_way: VecDeque::new(),
             started: Instant::now(),
             notices: Vec::new(),
             refusals: Vec::new(),
@@ -163,7 +166,7 @@ impl Deployment {
             }
             FleetEvent::Lost { rank, reason, .. } => {
                 self.losses.push((rank, reason));
-                self.group = None;
+                self.lose();
                 self.on(Event::GroupLost);
             }
             FleetEvent::Failing(failing) => panic!("a rank has failed: {:?}", failing.take()),
@@ -203,9 +206,17 @@ impl Deployment {
         }
     }
 
-    /// Runs a step; `None` if the group is lost.
-    pub fn step(&mut self, batches: Vec<Batch>) -> Option<Vec<StepDone>> {
+    /// Steps that ranks have and have not answered.
+    pub fn under_way(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// Sends a step; false if the group is lost.
+    pub fn send(&mut self, batches: Vec<Batch>) -> bool {
         self.pump();
+        if self.group.is_none() {
+            return false;
+        }
         self.steps += 1;
         if let Some(moves) = self.setup.moves {
             self.keep_moving(moves);
@@ -218,17 +229,43 @@ impl Deployment {
             self.on_fleet(event);
             commits = self.rebalancer.commits_for(self.steps);
         }
-        let Ok(answers) = self.group.as_mut()?.run_step(self.steps, batches, &commits) else {
-            // The fleet tells the rest.
-            self.group = None;
+        let Some(group) = &mut self.group else { return false };
+        if group.send(self.steps, batches, &commits).is_err() {
+            self.lose();
+            return false;
+        }
+        self.under_way.push_back((self.steps, commits));
+        true
+    }
+
+    /// Waits for the answers to the oldest step under way; `None` if the group is lost.
+    pub fn receive(&mut self) -> Option<Vec<StepDone>> {
+        let group = self.group.as_mut()?;
+        let (number, commits) = self.under_way.pop_front().expect("a step is under way");
+        let Ok(answers) = group.receive() else {
+            self.lose();
             return None;
         };
         let now = self.started.elapsed();
-        self.on(Event::StepDone { number: self.steps, now, answers: &answers });
+        self.on(Event::StepDone { number, now, answers: &answers });
         if !commits.is_empty() {
-            self.committed.insert(self.steps, commits);
+            self.committed.insert(number, commits);
         }
         Some(answers)
+    }
+
+    /// Runs a step, when those under way are answered; `None` if the group is lost.
+    pub fn step(&mut self, batches: Vec<Batch>) -> Option<Vec<StepDone>> {
+        while self.under_way() > 0 {
+            self.receive()?;
+        }
+        if self.send(batches) { self.receive() } else { None }
+    }
+
+    /// The fleet tells the rest.
+    fn lose(&mut self) {
+        self.group = None;
+        self.under_way.clear();
     }
 
     /// Whether a move has failed, and is tried again some steps later.
@@ -285,7 +322,7 @@ impl Deployment {
         // The first listener is closed by then, or the second could not listen.
         let (nowhere, _) = start_fleet(&self.setup, "127.0.0.1:0");
         drop(std::mem::replace(&mut self.fleet, nowhere));
-        self.group = None;
+        self.lose();
         let deadline = Instant::now() + PATIENCE;
         while TcpListener::bind(&address).is_err() {
             assert!(Instant::now() < deadline, "the coordinator does not end");

@@ -15,7 +15,7 @@ use std::time::Duration;
 use runtime::fabric::secret::Secret;
 
 pub use self::deployment::Deployment;
-pub use self::sequences::{Sequence, advance, prefill};
+pub use self::sequences::{Sequence, advance, advance_ahead, prefill};
 pub use self::setup::{Moves, Setup};
 pub use self::worker::{Worker, settings};
 

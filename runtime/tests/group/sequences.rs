@@ -17,8 +17,8 @@ pub struct Sequence {
     /// Prompt, then what was sampled.
     pub tokens: Vec<u32>,
     prompt: usize,
-    /// Tokens whose KV is in the cache.
-    cached: usize,
+    /// Tokens that its rank was given, or told to go on from.
+    sent: usize,
 }
 
 impl Sequence {
@@ -34,7 +34,7 @@ impl Sequence {
             sampling,
             prompt: prompt.len(),
             tokens: prompt,
-            cached: 0,
+            sent: 0,
         }
     }
 
@@ -45,17 +45,21 @@ impl Sequence {
 
     /// Forgets its KV, as a lost group does.
     pub fn forget(&mut self) {
-        self.cached = 0;
+        self.sent = 0;
     }
 
-    fn step(&self) -> SequenceWork {
+    /// Its next step, which need not wait for the token that the one before gives.
+    fn step(&mut self) -> SequenceWork {
         let blocks = |tokens: usize| (tokens as u32).div_ceil(BLOCK_TOKENS) as usize;
+        let (begins, position) = (self.sent == 0, self.sent);
+        let tokens = if begins { Tokens::Given(self.tokens.clone()) } else { Tokens::Chosen };
+        self.sent += tokens.count();
         SequenceWork {
             sequence: self.id,
-            begins: (self.cached == 0).then_some(self.sampling),
-            position: self.cached as u32,
-            tokens: Tokens::Given(self.tokens[self.cached..].to_vec()),
-            blocks: self.blocks[blocks(self.cached)..blocks(self.tokens.len())].to_vec(),
+            begins: begins.then_some(self.sampling),
+            position: position as u32,
+            tokens,
+            blocks: self.blocks[blocks(position)..blocks(self.sent)].to_vec(),
             sample: true,
             score: Vec::new(),
             top_logprobs: 0,
@@ -77,18 +81,31 @@ pub fn prefill(number: u64, tokens: Vec<u32>) -> SequenceWork {
     }
 }
 
-/// One step of every sequence; false if the group was lost in it.
+/// One step of every sequence, alone; false if the group was lost in it.
 pub fn advance(deployment: &mut Deployment, sequences: &mut [Sequence]) -> bool {
-    let mut batches = vec![Batch::default(); deployment.setup.ranks];
-    for sequence in sequences.iter() {
-        batches[sequence.rank.index()].work.push(sequence.step());
+    go_on(deployment, sequences, 1)
+}
+
+/// One step of every sequence, while ranks have the one after it already, as those of the product do; false if the group was lost.
+pub fn advance_ahead(deployment: &mut Deployment, sequences: &mut [Sequence]) -> bool {
+    go_on(deployment, sequences, 2)
+}
+
+fn go_on(deployment: &mut Deployment, sequences: &mut [Sequence], under_way: usize) -> bool {
+    while deployment.under_way() < under_way {
+        let mut batches = vec![Batch::default(); deployment.setup.ranks];
+        for sequence in sequences.iter_mut() {
+            batches[sequence.rank.index()].work.push(sequence.step());
+        }
+        if !deployment.send(batches) {
+            return false;
+        }
     }
-    let Some(answers) = deployment.step(batches) else { return false };
+    let Some(answers) = deployment.receive() else { return false };
     let outputs = answers.iter().flat_map(|answer| &answer.outputs);
     let tokens: BTreeMap<SequenceId, u32> =
         outputs.filter_map(|output| Some((output.sequence, output.token.as_ref()?.token))).collect();
     for sequence in sequences {
-        sequence.cached = sequence.tokens.len();
         sequence.tokens.push(tokens[&sequence.id]);
     }
     true

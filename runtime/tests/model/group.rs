@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kernels::cpu::{Cpu, Instructions};
-use kernels::{Arena, Page};
+use kernels::cpu::{self, Cpu, CpuQueue, Instructions};
+use kernels::{Arena, Page, Queue as _};
 use plan::ids::ExpertId;
 use plan::map::{ExpertMap, MapShape};
 use plan::topology::Topology;
@@ -16,8 +16,8 @@ use runtime::fabric::exchange::host::HostExchange;
 use runtime::fabric::in_process::InProcess;
 use runtime::fabric::{Fabric as _, in_process};
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::forward::{CacheSize, KvCache, Model, Workspace, expert_shape, load_expert};
-use runtime::protocol::{SequenceId, SequenceStep};
+use runtime::model::forward::{CacheSize, KvCache, Model, StepInput, Watch, Workspace, expert_shape, load_expert};
+use runtime::protocol::{Sampling, SequenceId, SequenceOutput, SequenceStep};
 
 const BLOCK_TOKENS: usize = 16;
 
@@ -131,6 +131,19 @@ pub fn run(checkpoint: &Path, run: &Run, sequences: &[Sequence]) -> (Vec<Outcome
     ((0..sequences.len()).map(|index| by_rank[index % ranks].next().unwrap()).collect(), pairs)
 }
 
+/// Takes the logits of a step, `[tokens, vocabulary]`.
+struct Logits<'a>(&'a mut Vec<f32>);
+
+impl Watch<Cpu> for Logits<'_> {
+    const READS_LOGITS: bool = true;
+
+    fn enqueued(&mut self, (): ()) {}
+
+    fn logits(&mut self, queue: &CpuQueue, rows: &cpu::Buffer<f32>) {
+        self.0.extend_from_slice(&queue.read(rows));
+    }
+}
+
 struct Member {
     model: Model<Cpu>,
     workspace: Workspace<Cpu>,
@@ -160,7 +173,7 @@ impl Member {
         let config = checkpoint.config();
         let group = routing.group(config.router.top_k, 2048);
         let cache = KvCache::new(&*backend, config, cache, None).unwrap();
-        let workspace = Workspace::new(arena, config, cache, (group, routing.layers())).unwrap();
+        let workspace = Workspace::new(arena, config, cache, group, routing.layers()).unwrap();
         let exchange = HostExchange::new(fabric, group, config.hidden);
         Self { model: Model::load(backend, &checkpoint).unwrap(), workspace, exchange, _pages: pages, pairs: 0 }
     }
@@ -172,14 +185,17 @@ impl Member {
         }
         let batch: Vec<SequenceStep> = open.iter().map(|state| state.next(run.chunk)).collect();
         let Self { model, workspace, exchange, pairs, .. } = self;
-        let (logits, slot_pairs) = model.all_logits(&batch, workspace, exchange).unwrap();
-        *pairs += slot_pairs.into_iter().map(u64::from).sum::<u64>();
+        let mut logits = Vec::new();
+        let (outcome, _) =
+            model.step(StepInput::alone(&batch, Vec::new()), workspace, exchange, Logits(&mut logits)).unwrap();
+        *pairs += outcome.slot_pairs.sum();
         let mut rest = &logits[..];
-        for (state, step) in open.iter_mut().zip(&batch) {
+        for ((state, step), output) in open.iter_mut().zip(&batch).zip(&outcome.outputs) {
             let (own, left) = rest.split_at(step.tokens.len() * self.model.config().vocabulary);
-            state.take(step, own, self.model.config().vocabulary);
+            state.take((step, output), own, self.model.config().vocabulary);
             rest = left;
         }
+        assert!(rest.is_empty(), "a row for each token");
     }
 }
 
@@ -214,19 +230,21 @@ impl State {
             position: self.computed as u32,
             tokens: self.tokens[self.computed..end].to_vec(),
             blocks,
-            sample: None,
-            score: Vec::new(),
+            sample: (end == self.tokens.len()).then_some(Sampling::GREEDY),
+            // Its logits are asked for, of each token.
+            score: vec![Some(0); end - self.computed],
             top_logprobs: 0,
         }
     }
 
-    fn take(&mut self, step: &SequenceStep, logits: &[f32], vocabulary: usize) {
+    fn take(&mut self, (step, output): (&SequenceStep, &SequenceOutput), logits: &[f32], vocabulary: usize) {
         self.computed += step.tokens.len();
         self.outcome.logits.extend_from_slice(logits);
         if self.computed >= self.prompt {
             let last = &logits[logits.len() - vocabulary..];
             let best = last.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let token = last.iter().position(|logit| logit.total_cmp(&best).is_eq()).unwrap() as u32;
+            assert_eq!(output.token.as_ref().map(|drawn| drawn.token), Some(token), "the best is drawn on the device");
             self.tokens.push(token);
             self.outcome.tokens.push(token);
         }

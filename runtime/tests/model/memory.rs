@@ -41,10 +41,10 @@ fn made(checkpoint: &Checkpoint, part: RankPart, cache: CacheSize) -> u64 {
     let routing = RankMap::new(&map, &topology, RankId(0), 0, numbers);
     let group = routing.group(config.router.top_k, part.step_tokens);
     let kept = KvCache::new(&*backend, config, cache, None).unwrap();
-    let _workspace = Workspace::new(arena, config, kept, (group, routing.layers())).unwrap();
+    let _workspace = Workspace::new(arena, config, kept, group, routing.layers()).unwrap();
     // That batches, slots and routing take as much as the device says is tested where they are.
     let limits = StepLimits { tokens: part.step_tokens, blocks: cache.blocks, ..StepLimits::default() };
-    let of_step = Watched::step_bytes(limits, group, (shape.experts, expert_shape(checkpoint)));
+    let of_step = Watched::step_bytes(limits, group, shape.experts, expert_shape(checkpoint));
     let vocabulary = config.vocabulary;
     let dense = checkpoint.sizes().dense;
     let pages: Vec<_> = dense.into_iter().chain([expert_shape(checkpoint)]).collect();

@@ -1,7 +1,7 @@
 //! What a step asks of its device beside arithmetic: one upload, one download, one wait, and no memory.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use kernels::routing::LayerRouting;
@@ -15,7 +15,7 @@ use runtime::experts::pages::{HeldPages, RankPages, Swap};
 use runtime::experts::routing::RankMap;
 use runtime::fabric::exchange::host::HostExchange;
 use runtime::fabric::in_process::InProcess;
-use runtime::fabric::{Fabric as _, in_process};
+use runtime::fabric::{Fabric, FabricError, Frame, in_process};
 use runtime::model::checkpoint::Checkpoint;
 use runtime::model::forward::{
     CacheSize, ForwardError, KvCache, Model, StepInput, Workspace, expert_shape, load_expert,
@@ -36,6 +36,59 @@ const FOR_FRAME: u64 = 3;
 const STEPS: usize = 24;
 const BLOCK_TOKENS: usize = 16;
 
+/// What an exchange through the host carries between ranks, which no count of a device has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Carried {
+    exchanges: u64,
+    /// To other ranks, of both exchanges of a layer.
+    frames: u64,
+    /// Numbers that say what the rows are.
+    indices: [u64; 2],
+    /// Elements of rows: sent, and received.
+    values: [u64; 2],
+}
+
+impl Carried {
+    fn since(self, before: Self) -> Self {
+        let less = |now: [u64; 2], before: [u64; 2]| [now[0] - before[0], now[1] - before[1]];
+        Self {
+            exchanges: self.exchanges - before.exchanges,
+            frames: self.frames - before.frames,
+            indices: less(self.indices, before.indices),
+            values: less(self.values, before.values),
+        }
+    }
+}
+
+/// Connections that count what goes over them.
+struct Counted {
+    fabric: InProcess,
+    carried: Arc<Mutex<Carried>>,
+}
+
+impl Fabric for Counted {
+    fn rank(&self) -> RankId {
+        self.fabric.rank()
+    }
+
+    fn ranks(&self) -> usize {
+        self.fabric.ranks()
+    }
+
+    fn all_to_all(&mut self, outgoing: &[Frame], incoming: &mut [Frame]) -> Result<(), FabricError> {
+        self.fabric.all_to_all(outgoing, incoming)?;
+        let (mut carried, own) = (self.carried.lock().unwrap(), self.rank().index());
+        carried.exchanges += 1;
+        carried.frames += outgoing.len() as u64 - 1;
+        for (way, frames) in [outgoing, incoming].into_iter().enumerate() {
+            let others = || frames.iter().enumerate().filter(|(rank, _)| *rank != own).map(|(_, frame)| frame);
+            carried.indices[way] += others().map(|frame| frame.indices.len() as u64).sum::<u64>();
+            carried.values[way] += others().map(|frame| frame.values.len() as u64).sum::<u64>();
+        }
+        Ok(())
+    }
+}
+
 /// A rank with one sequence.
 struct Rank {
     backend: Arc<Watched>,
@@ -43,7 +96,8 @@ struct Rank {
     arena: Arc<Arena<Watched>>,
     model: Model<Watched>,
     workspace: Workspace<Watched>,
-    exchange: HostExchange<InProcess>,
+    exchange: HostExchange<Counted>,
+    carried: Arc<Mutex<Carried>>,
     routing: RankMap,
     /// The page of each slot.
     pages: Vec<Page<Watched>>,
@@ -69,11 +123,13 @@ impl Rank {
         let group = routing.group(config.router.top_k, 64);
         let cache = CacheSize { blocks: 16, block_tokens: BLOCK_TOKENS };
         let cache = KvCache::new(&*backend, config, cache, None).unwrap();
-        let workspace = Workspace::new(Arc::clone(&arena), config, cache, (group, routing.layers())).unwrap();
+        let workspace = Workspace::new(Arc::clone(&arena), config, cache, group, routing.layers()).unwrap();
+        let carried = Arc::<Mutex<Carried>>::default();
+        let fabric = Counted { fabric, carried: Arc::clone(&carried) };
         let exchange = HostExchange::new(fabric, group, config.hidden);
         let model = Model::load(Arc::clone(&backend), &checkpoint).unwrap();
         let tokens = (0..40).map(|at| (at * 31 + 7) % 256).collect();
-        Self { backend, checkpoint, arena, model, workspace, exchange, routing, pages, tokens, asked: 0 }
+        Self { backend, checkpoint, arena, model, workspace, exchange, carried, routing, pages, tokens, asked: 0 }
     }
 
     /// Two slots of a layer exchange their experts, on two ranks if there are as many.
@@ -149,31 +205,44 @@ fn on_ranks<T: Send>(ranks: usize, run: impl Fn(Rank) -> T + Sync) -> Vec<T> {
     })
 }
 
-/// The tokens of each rank's sequence, and what a step asks of the device.
+/// The tokens of each rank's sequence, and what a step asks of the device and of the way to other ranks.
 fn run(ranks: usize, moving: bool) -> Vec<Vec<u32>> {
-    on_ranks(ranks, |mut rank| {
-        rank.step(0, Vec::new()).unwrap();
-        // Staging memory: what moves takes it and gives back what it replaces.
-        drop((rank.arena.take().unwrap(), rank.arena.take().unwrap()));
-        let before = rank.backend.counts.all();
-        for step in 0..STEPS {
-            let changes = if moving { vec![rank.moved(step)] } else { Vec::new() };
-            rank.step(rank.tokens.len() - 1, changes).unwrap();
-        }
-        let after = rank.backend.counts.all();
-        let [uploads, collects, reads, allocations, stops, marks, _] =
-            std::array::from_fn(|count| after[count] - before[count]);
-        let all = STEPS as u64;
-        assert_eq!((uploads, collects, reads, allocations, marks), (all, all, 0, 0, all), "{ranks} ranks");
-        assert_eq!(after[6], 0, "no operation asks for memory, in the first step neither");
-        // What the exchange through the host carries: the rows of a layer, and their results.
-        let layers = rank.routing.shape().layers as u64;
-        assert_eq!(stops, if ranks == 1 { 0 } else { 2 * layers * all }, "{ranks} ranks");
-        let frames = 2 * layers * (ranks as u64 - 1);
-        let allowed = BY_HOST + frames * FOR_FRAME;
-        assert!((BY_HOST..=allowed).contains(&rank.asked), "{} of {allowed} with {ranks} ranks", rank.asked);
-        rank.tokens
-    })
+    let (tokens, carried): (Vec<_>, Vec<_>) = on_ranks(ranks, |rank| count(rank, moving)).into_iter().unzip();
+    let all = |of: fn(&Carried) -> u64| carried.iter().map(of).sum::<u64>();
+    assert_eq!(all(|of| of.values[0]), all(|of| of.values[1]), "what is sent arrives, {ranks} ranks");
+    assert_eq!(all(|of| of.indices[0]), all(|of| of.indices[1]), "what is sent arrives, {ranks} ranks");
+    println!("{STEPS} steps, {ranks} ranks, moving: {moving}: the host carried {carried:?}");
+    tokens
+}
+
+fn count(mut rank: Rank, moving: bool) -> (Vec<u32>, Carried) {
+    rank.step(0, Vec::new()).unwrap();
+    // Staging memory: what moves takes it and gives back what it replaces.
+    drop((rank.arena.take().unwrap(), rank.arena.take().unwrap()));
+    let (before, earlier) = (rank.backend.counts.all(), *rank.carried.lock().unwrap());
+    for step in 0..STEPS {
+        let changes = if moving { vec![rank.moved(step)] } else { Vec::new() };
+        rank.step(rank.tokens.len() - 1, changes).unwrap();
+    }
+    let (after, carried) = (rank.backend.counts.all(), rank.carried.lock().unwrap().since(earlier));
+    let [uploads, collects, reads, allocations, stops, marks, _] =
+        std::array::from_fn(|count| after[count] - before[count]);
+    let (all, ranks) = (STEPS as u64, rank.routing.shape().ranks as u64);
+    assert_eq!((uploads, collects, reads, allocations, marks), (all, all, 0, 0, all), "{ranks} ranks");
+    assert_eq!(after[6], 0, "no operation asks for memory, in the first step neither");
+    // The exchange through the host, apart: each layer has one of rows and one of their results, and stops the device before each.
+    let (layers, config) = (rank.routing.shape().layers as u64, rank.checkpoint.config());
+    let exchanges = if ranks == 1 { 0 } else { 2 * layers * all };
+    assert_eq!((stops, carried.exchanges), (exchanges, exchanges), "{ranks} ranks");
+    assert_eq!(carried.frames, exchanges * (ranks - 1), "one to each other rank");
+    // A token's row goes to a rank once, and as many come back as experts were asked there.
+    let (top_k, rows) = (config.router.top_k as u64, carried.values.map(|values| values / config.hidden as u64));
+    let most = layers * all * ((ranks - 1).min(top_k) + (ranks - 1) * top_k);
+    assert!(rows[0] <= most, "{rows:?} rows of at most {most}, {ranks} ranks");
+    let frames = 2 * layers * (ranks - 1);
+    let allowed = BY_HOST + frames * FOR_FRAME;
+    assert!((BY_HOST..=allowed).contains(&rank.asked), "{} of {allowed} with {ranks} ranks", rank.asked);
+    (rank.tokens, carried)
 }
 
 #[test]

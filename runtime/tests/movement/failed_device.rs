@@ -17,7 +17,7 @@ use runtime::protocol::MoveFailure;
 use runtime::worker::WorkerSettings;
 
 use crate::device::{Fault, Watched};
-use crate::group::{Deployment, Moves, PATIENCE, Setup, Worker, advance, checkpoint, settings};
+use crate::group::{Deployment, Moves, PATIENCE, Setup, Worker, advance_ahead, checkpoint, settings};
 use crate::lost_device::answer;
 use crate::{STEPS, seed, sequences, serve};
 
@@ -48,7 +48,7 @@ fn with_a_failed_page(of: fn(&mut Watched) -> &mut Fault, usable: bool, seed: u6
         if step == STEPS / 4 {
             fault.after(0, usable);
         }
-        assert!(advance(&mut deployment, &mut sequences), "no rank is lost, seed {seed}");
+        assert!(advance_ahead(&mut deployment, &mut sequences), "no rank is lost, seed {seed}");
     }
     assert!(!fault.is_due(), "pages have moved, seed {seed}");
     // A move that failed in the last of these steps is tried again after them.

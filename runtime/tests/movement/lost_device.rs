@@ -12,7 +12,7 @@ use runtime::device::DeviceOptions;
 use runtime::worker::WorkerSettings;
 
 use crate::device::{Fault, Watched};
-use crate::group::{Deployment, Moves, PATIENCE, Sequence, Setup, Worker, advance, settings};
+use crate::group::{Deployment, Moves, PATIENCE, Sequence, Setup, Worker, advance_ahead, settings};
 use crate::{STEPS, seed, sequences, serve};
 
 /// What is said of such a device.
@@ -65,7 +65,7 @@ fn serve_through(group: &mut Group, seed: u64, usable: bool, mut lost: impl FnMu
             group.fault.after(seed % 4, usable);
             told = true;
         }
-        if advance(&mut group.deployment, &mut sequences) {
+        if advance_ahead(&mut group.deployment, &mut sequences) {
             map = Some(group.deployment.rebalancer.map_document());
         } else {
             lost(group);

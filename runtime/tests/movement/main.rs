@@ -16,7 +16,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex};
 
-use group::{Deployment, Moves, Sequence, Setup, Worker, advance, settings};
+use group::{Deployment, Moves, Sequence, Setup, Worker, advance, advance_ahead, settings};
 use plan::policy::Decision;
 use plan::wire;
 use rand::rngs::StdRng;
@@ -50,7 +50,7 @@ fn sequences(setup: &Setup, count: u32, seed: u64) -> Vec<Sequence> {
 /// The tokens of every sequence after [`STEPS`] steps.
 fn serve(deployment: &mut Deployment, mut sequences: Vec<Sequence>) -> Vec<Vec<u32>> {
     for _ in 0..STEPS {
-        assert!(advance(deployment, &mut sequences), "no rank is lost");
+        assert!(advance_ahead(deployment, &mut sequences), "no rank is lost");
     }
     sequences.iter().map(|sequence| sequence.output().to_vec()).collect()
 }
@@ -68,7 +68,7 @@ fn serve_through(
         {
             lose(deployment);
         }
-        if !advance(deployment, &mut sequences) {
+        if !advance_ahead(deployment, &mut sequences) {
             deployment.wait_for_group();
             sequences.iter_mut().for_each(Sequence::forget);
             deployment.run_in();

@@ -13,7 +13,7 @@ mod strangers;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use group::{Deployment, Moves, Sequence, Setup, advance};
+use group::{Deployment, Moves, Sequence, Setup, advance_ahead};
 
 /// Steps of each sequence.
 const STEPS: usize = 30;
@@ -41,7 +41,7 @@ fn sequences(setup: &Setup) -> Vec<Sequence> {
 /// Runs steps until every sequence has its tokens, forming the group again whenever it is lost.
 fn serve(deployment: &mut Deployment, mut sequences: Vec<Sequence>) -> Vec<Vec<u32>> {
     while sequences[0].output().len() < STEPS {
-        if !advance(deployment, &mut sequences) {
+        if !advance_ahead(deployment, &mut sequences) {
             deployment.wait_for_group();
             sequences.iter_mut().for_each(Sequence::forget);
         }

@@ -14,7 +14,7 @@ use runtime::fabric::purpose::{Hello, Purpose};
 use runtime::fabric::secret::Secret;
 use runtime::protocol::{FromRank, ProcessId};
 
-use crate::group::{Deployment, Sequence, advance};
+use crate::group::{Deployment, Sequence, advance_ahead};
 use crate::process::{Over, PATIENCE, has_logged, ports_of, raise_the_limit_of_descriptors, threads};
 use crate::{alone, moving, sequences, serve, two_ranks, undisturbed};
 
@@ -43,13 +43,13 @@ fn strangers_that_wait_for_a_rank_to_restart_never_are_the_rank() {
             if step == crate::STEPS / 2 {
                 deployment.restart(1);
             }
-            if !advance(&mut deployment, &mut sequences) {
+            if !advance_ahead(&mut deployment, &mut sequences) {
                 deployment.wait_for_group();
                 sequences.iter_mut().for_each(Sequence::forget);
             }
         }
         while sequences[0].output().len() < crate::STEPS {
-            if !advance(&mut deployment, &mut sequences) {
+            if !advance_ahead(&mut deployment, &mut sequences) {
                 deployment.wait_for_group();
                 sequences.iter_mut().for_each(Sequence::forget);
             }

@@ -71,11 +71,10 @@ fn a_decode_step_is_one_launch_waits_once_and_neither_allocates_nor_copies() -> 
             let batch = decode(position);
             let Member { model, workspace, exchange, pages, .. } = &mut member;
             let before = counted()?;
-            model.prepare(StepInput::alone(&batch, changes), workspace, &**exchange)?;
-            model.enqueue(workspace, &mut **exchange)?;
-            let enqueued = counted()?;
-            let (outcome, times) = model.collect(&batch, workspace)?;
-            let after = counted()?;
+            let mut enqueued = Ok(before);
+            let input = StepInput::alone(&batch, changes);
+            let (outcome, times) = model.step(input, workspace, &mut **exchange, |_| enqueued = counted())?;
+            let (enqueued, after) = (enqueued?, counted()?);
             ensure!(outcome.outputs.iter().all(|output| output.token.is_some()), "every sequence goes on");
             ensure!(!times.experts.is_zero() && times.exchange.is_zero(), "a rank alone takes {times:?}");
             let (launches, kernels) = (after.launches - before.launches, after.kernels - before.kernels);

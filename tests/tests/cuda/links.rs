@@ -96,12 +96,9 @@ fn a_decode_step_waits_once(means: Means) -> Result<()> {
                 now
             };
             let before = count()?;
-            model.prepare(StepInput::alone(&batch, Vec::new()), workspace, &**exchange)?;
-            model.enqueue(workspace, &mut **exchange)?;
-            let enqueued = count()?;
-            model.collect(&batch, workspace)?;
-            exchange.end()?;
-            let after = count()?;
+            let mut enqueued = Ok(before);
+            model.step(StepInput::alone(&batch, Vec::new()), workspace, &mut **exchange, |_| enqueued = count())?;
+            let (enqueued, after) = (enqueued?, count()?);
             // The first is seen, the second captured.
             if position < 10 {
                 continue;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use kernels::cuda::Cuda;
 use kernels::link::LinkShape;
 use kernels::routing::{GroupShape, LayerRouting};
-use kernels::{Arena, Backend as _, Page};
+use kernels::{Arena, Backend, Page, Queue as _};
 use plan::ids::{ExpertId, RankId};
 use plan::map::{ExpertMap, MapShape};
 use plan::topology::Topology;
@@ -27,7 +27,7 @@ use runtime::fabric::in_process::{self, InProcess};
 use runtime::fabric::neighbours::{Key, Neighbours};
 use runtime::fabric::purpose::GroupId;
 use runtime::model::checkpoint::Checkpoint;
-use runtime::model::forward::{CacheSize, KvCache, Model, StepInput, Workspace, expert_shape, load_expert};
+use runtime::model::forward::{CacheSize, KvCache, Model, StepInput, Watch, Workspace, expert_shape, load_expert};
 use runtime::protocol::{Sampling, SequenceId, SequenceOutput, SequenceStep, StepExtent};
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -102,6 +102,19 @@ pub struct Member {
     pub rank: RankId,
 }
 
+/// Takes the logits of a step, `[tokens, vocabulary]`.
+struct Logits<'a>(&'a mut Vec<f32>);
+
+impl Watch<Cuda> for Logits<'_> {
+    const READS_LOGITS: bool = true;
+
+    fn enqueued(&mut self, _: <Cuda as Backend>::Mark) {}
+
+    fn logits(&mut self, queue: &<Cuda as Backend>::Queue, rows: &<Cuda as Backend>::Buffer<f32>) {
+        self.0.extend_from_slice(&queue.read(rows));
+    }
+}
+
 /// How the ranks of a group exchange rows, and are asked for steps.
 #[derive(Clone)]
 pub struct Way {
@@ -169,7 +182,7 @@ impl Member {
         };
         let size = CacheSize { blocks: 8 * BLOCKS_EACH, block_tokens: BLOCK_TOKENS };
         let cache = KvCache::new(&**arena.backend(), config, size, None)?;
-        Ok((Workspace::new(Arc::clone(arena), config, cache, (group, layers))?, group))
+        Ok((Workspace::new(Arc::clone(arena), config, cache, group, layers)?, group))
     }
 
     /// A step in which all ranks have as much, under another map from its begin on if there is one.
@@ -251,9 +264,11 @@ fn check((folder, oracle): (&Path, &Path), names: &[&str], tolerance: f32) -> Re
     let prompts = prompts(oracle)?;
     let (mut compared, mut most) = (0, 0.0_f32);
     for prompt in prompts.iter().filter(wanted) {
-        let batch = [part(0, 0, &prompt.ids, 0, false)];
+        // The logits of each token are asked for.
+        let batch = [SequenceStep { score: vec![Some(0); prompt.ids.len()], ..part(0, 0, &prompt.ids, 0, false) }];
         let Member { model, workspace, exchange, .. } = &mut member;
-        let (logits, _) = model.all_logits(&batch, workspace, &mut **exchange)?;
+        let mut logits = Vec::new();
+        model.step(StepInput::alone(&batch, Vec::new()), workspace, &mut **exchange, Logits(&mut logits))?;
         let vocabulary = logits.len() / prompt.ids.len();
         let found = &logits[logits.len() - prompt.logits.len()..];
         for (expected, found) in prompt.logits.chunks(vocabulary).zip(found.chunks(vocabulary)) {

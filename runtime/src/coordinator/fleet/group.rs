@@ -72,23 +72,6 @@ impl Group {
         Self { generation, caches, expected, fan, under_way, answered, members }
     }
 
-    /// Runs one step on every rank, `batches[r]` on rank `r`, and waits for all answers, `[ranks]`. No step may be under way.
-    ///
-    /// # Errors
-    /// As [`RankGroup::send`] and [`RankGroup::receive`].
-    ///
-    /// # Panics
-    /// If there is not one batch for each rank.
-    pub fn run_step(
-        &mut self,
-        number: u64,
-        batches: Vec<Batch>,
-        commits: &[Commit],
-    ) -> Result<Vec<StepDone>, RankLost> {
-        self.send(number, batches, commits)?;
-        self.receive()
-    }
-
     fn try_send(&mut self, number: u64, batches: Vec<Batch>, commits: &[Commit]) -> Result<(), RankLost> {
         let generation = self.generation;
         let (sent, tokens) = (Instant::now(), batches.iter().map(Batch::tokens).sum());

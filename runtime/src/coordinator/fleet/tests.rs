@@ -36,6 +36,17 @@ fn secret() -> Secret {
     SECRET.clone()
 }
 
+/// Sends a step and waits for its answers; none may be under way.
+fn run_step(
+    group: &mut Group,
+    number: u64,
+    batches: Vec<Batch>,
+    commits: &[Commit],
+) -> Result<Vec<StepDone>, RankLost> {
+    group.send(number, batches, commits)?;
+    group.receive()
+}
+
 fn fleet(ranks: usize, silence_limit: Duration) -> (Fleet, Receiver<FleetEvent>) {
     fleet_of_steps(ranks, silence_limit, PATIENCE)
 }

@@ -4,8 +4,8 @@
 use plan::ids::RankId;
 
 use super::moves::Moves;
-use super::{AbortReason, Effect, Notice, Origin, Phase, Rebalancer};
-use crate::protocol::{MoveFailure, ToRank, TransactionId};
+use super::{AbortReason, Effect, Notice, Origin, Phase, Rebalancer, Standing};
+use crate::protocol::{NotStaged, ToRank, TransactionId};
 
 /// Failures of one transaction after which the rest of its plan is dropped. With the steps between them, a rank that is busy or
 /// is replaced has some 150 steps to come back, seconds to a minute; what still fails then fails by what the plan wants, and the
@@ -18,13 +18,11 @@ pub(super) const BACK_OFF_STEPS: u64 = 10;
 
 impl Rebalancer {
     /// Takes a transaction back, and tries it again later or gives its plan up.
-    pub(super) fn failed(
-        &mut self,
-        transaction: TransactionId,
-        reporter: Option<RankId>,
-        (reason, message): (MoveFailure, String),
-    ) {
-        let (Phase::Moving { moves, .. }, Some((generation, _))) = (&mut self.phase, self.group) else { return };
+    pub(super) fn failed(&mut self, transaction: TransactionId, reporter: Option<RankId>, why: NotStaged) {
+        let (Phase::Moving { moves, .. }, Some(Standing { generation, .. })) = (&mut self.phase, self.group) else {
+            return;
+        };
+        let NotStaged { reason, message } = why;
         let Some(failed) = moves.fail(transaction) else { return };
         self.totals.aborted += 1;
         for rank in failed.receivers().into_iter().filter(|&rank| Some(rank) != reporter) {
@@ -43,7 +41,8 @@ impl Rebalancer {
 
     /// Gives up what is not being committed; the phase ends when the steps that are under way have ended.
     pub(super) fn drop_plan(&mut self, reason: String) {
-        let (Phase::Moving { moves, dropped, .. }, Some((generation, _))) = (&mut self.phase, self.group) else {
+        let (Phase::Moving { moves, dropped, .. }, Some(Standing { generation, .. })) = (&mut self.phase, self.group)
+        else {
             return;
         };
         for (transaction, given_up) in moves.drop_rest() {

@@ -33,7 +33,8 @@ impl<B: Backend> KvCache<B> {
     pub fn new(backend: &B, config: &Config, size: CacheSize, angles: Option<Angles<B>>) -> Result<Self, DeviceError> {
         // A sequence never has more positions than the cache has places, whatever the configuration allows.
         let positions = config.max_positions.min(size.blocks * size.block_tokens);
-        let made = || backend.filled(&rotary::angles(config.rotary, positions)).map(Arc::new);
+        let elements = positions.saturating_mul(config.rotary.dimension);
+        let made = || backend.made(elements, rotary::angles(config.rotary)).map(Arc::new);
         let angles = angles.map_or_else(made, Ok)?;
         let layers = config.layers.iter().map(|_| backend.cache(cache_shape(config, size)));
         Ok(Self { size, positions, angles, layers: layers.collect::<Result<_, _>>()? })
@@ -43,5 +44,26 @@ impl<B: Backend> KvCache<B> {
     #[must_use]
     pub fn angles(&self) -> Angles<B> {
         Arc::clone(&self.angles)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use kernels::cpu::Cpu;
+
+    use super::*;
+    use crate::model::checkpoint::Checkpoint;
+
+    #[test]
+    fn angles_that_find_no_memory_are_an_error_before_the_cache_is_made() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-moe");
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let config = Config { max_positions: 1 << 50, ..checkpoint.config().clone() };
+        let size = CacheSize { blocks: 1 << 46, block_tokens: 16 };
+        let Err(error) = KvCache::new(&Cpu::new(1), &config, size, None) else { panic!("2^50 positions have angles") };
+        let bytes = (1 << 50) * (config.rotary.dimension * size_of::<f32>()) as u64;
+        assert!(matches!(error, DeviceError::Memory { bytes: found } if found == bytes), "{error}");
     }
 }

@@ -72,7 +72,8 @@ impl<B: Backend> Workspace<B> {
         arena: Arc<Arena<B>>,
         config: &Config,
         cache: KvCache<B>,
-        (group, layers): (GroupShape, Vec<LayerRouting>),
+        group: GroupShape,
+        layers: Vec<LayerRouting>,
     ) -> Result<Self, DeviceError> {
         let backend = Arc::clone(arena.backend());
         let (limits, elements) = (limits(config, group, cache.size), Elements::of(config, group));
@@ -104,7 +105,7 @@ impl<B: Backend> Workspace<B> {
             Elements::of(config, group);
         let buffers = [hidden, normed, projected, attended, router, results, rows, logits].into_iter();
         let elements = buffers.fold(0, |sum: u64, elements| sum.saturating_add(elements as u64));
-        let of_step = B::step_bytes(limits(config, group, cache), group, (config.experts.count, page));
+        let of_step = B::step_bytes(limits(config, group, cache), group, config.experts.count, page);
         elements.saturating_mul(size_of::<f32>() as u64).saturating_add(of_step)
     }
 

@@ -57,7 +57,7 @@ impl Rank {
         let numbers = pages.iter().map(Page::id).collect();
         let routing = RankMap::new(&map, &topology, RankId(0), 0, numbers);
         let group = routing.group(config.router.top_k, sequences.max(512));
-        let workspace = Workspace::new(arena, config, cache, (group, routing.layers()))?;
+        let workspace = Workspace::new(arena, config, cache, group, routing.layers())?;
         let fabric = in_process::connect(1).into_iter().next().context("one rank")?;
         let exchange = HostExchange::new(fabric, group, config.hidden);
         let vocabulary = config.vocabulary;

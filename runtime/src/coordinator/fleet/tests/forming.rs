@@ -22,7 +22,7 @@ fn a_group_forms_when_every_rank_is_there_and_runs_steps_on_all_of_them() {
     let workers: Vec<_> = workers.collect();
     let work = Transaction { layer: 0.into(), changes: Vec::new(), shares: Vec::new() };
     let commit = Commit { transaction: TransactionId(1), epoch: 1, work };
-    let done = group.run_step(1, vec![Batch::default(); 2], &[commit]).unwrap();
+    let done = run_step(&mut group, 1, vec![Batch::default(); 2], &[commit]).unwrap();
     assert_eq!(done.iter().map(|done| done.number).collect::<Vec<_>>(), [1, 1]);
     for worker in workers {
         worker.join().unwrap();

@@ -153,7 +153,7 @@ fn a_rank_that_leaves_its_group_is_lost_with_what_it_says_of_it() {
     let (mut group, steps) = formed(&fleet, &events, &mut ranks);
     ranks[1].control.send(&FromRank::Leaves { reason: "its device failed".to_owned() }).unwrap();
     // Neither has answered, and the first waits for the second.
-    assert!(group.run_step(1, vec![Batch::default(); 2], &[]).is_err());
+    assert!(run_step(&mut group, 1, vec![Batch::default(); 2], &[]).is_err());
     match next(&events) {
         FleetEvent::Lost { generation: 1, rank: RankId(1), reason } => assert_eq!(reason, "its device failed"),
         other => panic!("a loss was expected, not {other:?}"),

@@ -10,7 +10,7 @@ fn a_lost_rank_ends_its_group_and_the_next_has_a_higher_generation() {
     let (mut group, steps) = formed(&fleet, &events, &mut ranks);
     drop(ranks.pop());
     assert!(matches!(next(&events), FleetEvent::Lost { generation: 1, rank: RankId(1), .. }));
-    let error = group.run_step(1, vec![Batch::default(); 2], &[]).unwrap_err();
+    let error = run_step(&mut group, 1, vec![Batch::default(); 2], &[]).unwrap_err();
     assert_eq!(error.number, 1);
     let is_let_go = (0..2).any(|_| ranks[0].control.receive::<ToRank>().is_err());
     assert!(is_let_go, "the survivor hears what was agreed, and then that it has to register again");
@@ -31,7 +31,7 @@ fn a_rank_that_dies_in_a_step_is_named_and_its_group_is_lost() {
         steps[0].send(&answer(&step, 2)).unwrap();
         steps
     });
-    let error = group.run_step(7, vec![Batch::default(); 2], &[]).unwrap_err();
+    let error = run_step(&mut group, 7, vec![Batch::default(); 2], &[]).unwrap_err();
     assert_eq!((error.rank, error.number), (RankId(1), 7));
     assert!(matches!(next(&events), FleetEvent::Lost { generation: 1, rank: RankId(1), .. }));
     survivor.join().unwrap();
@@ -52,7 +52,7 @@ fn a_rank_that_is_there_and_never_answers_a_step_is_lost_and_the_next_group_form
     });
     ranks[1].control.send(&FromRank::Alive).unwrap();
     let started = Instant::now();
-    let error = group.run_step(1, vec![Batch::default(); 2], &[]).unwrap_err();
+    let error = run_step(&mut group, 1, vec![Batch::default(); 2], &[]).unwrap_err();
     assert_eq!((error.rank, error.number), (RankId(1), 1));
     assert!(error.reason.starts_with("no answer within 0.4 s (step-deadline-seconds)"), "{}", error.reason);
     assert!(started.elapsed() < PATIENCE / 2, "{:?}", started.elapsed());
@@ -81,7 +81,7 @@ fn a_rank_that_answers_wrongly_is_lost_with_the_reason() {
             steps[0].send(&done).unwrap();
             steps
         });
-        let error = group.run_step(1, vec![Batch::default()], &[]).unwrap_err();
+        let error = run_step(&mut group, 1, vec![Batch::default()], &[]).unwrap_err();
         assert!(error.reason.contains(expected), "{error}");
         assert!(matches!(next(&events), FleetEvent::Lost { generation: 1, rank: RankId(0), .. }));
         worker.join().unwrap();
