@@ -13,7 +13,9 @@ const COMPILER: &str = "SWIFTBALANCER_NVCC";
 /// The release whose output the drivers of these chips take: a later one writes instructions that they refuse.
 const RELEASE: &str = "release 13.0";
 
-/// Machine code for each chip that is served, and instructions that a driver compiles for any later one.
+/// Machine code for each chip that is served, and instructions that a driver compiles for any later one. Kernels of one chip are empty
+/// for others, and those of compute capability 9.0 are in the code of `sm_90a` alone, which all chips of that capability run: a file
+/// of such kernels has no code for `sm_90` that a driver might take instead.
 const TARGETS: [&str; 4] = [
     "--generate-code=arch=compute_80,code=[sm_80,compute_80]",
     "--generate-code=arch=compute_90,code=sm_90",
@@ -153,7 +155,9 @@ fn compile(compiler: &Path, source: &Path, out: &Path) -> Result<Built, String> 
         command.args(OPTIONS).arg(source);
         command
     };
-    run(command().args(TARGETS).arg("--fatbin").arg("--output-file").arg(&image))?;
+    let targets =
+        TARGETS.into_iter().filter(|target| !(name(source).ends_with("_90a.cu") && target.ends_with("=sm_90")));
+    run(command().args(targets).arg("--fatbin").arg("--output-file").arg(&image))?;
     run(command().arg("--gpu-architecture=compute_80").arg("--ptx").arg("--output-file").arg(&ptx))?;
     let text = fs::read_to_string(&ptx).map_err(said)?;
     Ok((name(source), image, entries(&text)))

@@ -150,7 +150,7 @@ DEVICE void multiply_tile(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, ui
 // ---- tiles and products beside the threads, sm_90a
 
 // Made by the host (cuTensorMapEncodeTiled); a field of a kernel's parameters.
-struct alignas(64) TensorMap {
+struct alignas(128) TensorMap {
   uint64_t words[16];
 };
 // In shared memory: threads that arrive and bytes that come in, counted down to the next phase.
@@ -212,10 +212,12 @@ template <int VALUES> DEVICE void group_hold(float (&d)[VALUES]) {
 #pragma unroll
   for (int i = 0; i < VALUES; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
-// Until all but the last `LEFT` committed groups of products have ended; until then `d` belongs to them.
+// Until all but the last `LEFT` committed groups of products have ended.
+template <int LEFT> DEVICE void group_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory"); }
+// The same; until then `d` belongs to them.
 template <int LEFT, int VALUES> DEVICE void group_wait(float (&d)[VALUES]) {
   group_hold(d);
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
+  group_wait<LEFT>();
   group_hold(d);
 }
 // d += a * b, 64 rows of a by 64, 128 or 256 rows of b, 16 deep.

@@ -241,6 +241,13 @@ struct ProductParameters {
   uint32_t unused;
 };
 
+// `*_90a`: the same for chips of compute capability 9.0, by x in both terms. The weights come through one map of those of all pages,
+// `[pages, n, k]`, in boxes of 128 outputs by 64; arena, page_bytes and offset are not asked.
+struct MappedProductParameters {
+  TensorMap weights;
+  ProductParameters product;
+};
+
 // `rotate`: norms the query and key heads of each row and rotates them, in place. angles [positions, dimension].
 struct RotateParameters {
   Rows rows;

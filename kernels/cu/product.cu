@@ -123,19 +123,7 @@ template <int BM, int BN, int STAGES, bool GATED> DEVICE void multiply(const Pro
         }
 #pragma unroll
         for (int n = 0; n < BN / 64; ++n) {
-          const float *first = sums[m][2 * n] + 2 * half, *second = sums[m][2 * n + 1] + 2 * half;
-          const uint32_t here = column + n * 16;
-          if (GATED) {
-            // The first eight outputs of sixteen are gates, the second the values that go through them.
-            if (here >= p.n) continue;
-            const uint32_t width = p.n / 2, to = (here - lane() % 4 * 2) / 2 + lane() % 4 * 2;
-            store_terms(terms_at(static_cast<bf16*>(p.out), item.row + at, width, to), width, silu(first[0]) * second[0], silu(first[1]) * second[1]);
-          } else {
-            put_output(p, item.row + at, here, first[0]);
-            put_output(p, item.row + at, here + 1, first[1]);
-            put_output(p, item.row + at, here + 8, second[0]);
-            put_output(p, item.row + at, here + 9, second[1]);
-          }
+          put_outputs<GATED>(p, item.row + at, column + n * 16, sums[m][2 * n] + 2 * half, sums[m][2 * n + 1] + 2 * half);
         }
       }
   }

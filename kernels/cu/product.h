@@ -51,14 +51,17 @@ template <int BM, int BN> DEVICE bool find_item(const ProductParameters& p, cons
   return true;
 }
 
+// The page of an item's group.
+DEVICE uint32_t page_of(const ProductParameters& p, const Item& item) {
+  const uint32_t page = p.page_of == nullptr ? p.page : p.page_of[item.group];
+  if (page < p.pages) return page;
+  report(p.error, ERROR_PAGE);
+  return 0;
+}
+
 // The weights of an item's group.
 DEVICE const unsigned char* weights_of(const ProductParameters& p, const Item& item) {
-  uint32_t page = p.page_of == nullptr ? p.page : p.page_of[item.group];
-  if (page >= p.pages) {
-    report(p.error, ERROR_PAGE);
-    page = 0;
-  }
-  return p.arena + page * p.page_bytes + p.offset;
+  return p.arena + page_of(p, item) * p.page_bytes + p.offset;
 }
 
 // The row of x that an output row is of.
@@ -70,4 +73,19 @@ DEVICE void put_output(const ProductParameters& p, uint32_t row, uint32_t column
   float* out = static_cast<float*>(p.out) + static_cast<size_t>(row) * p.n + column;
   if (p.bias != nullptr) value += p.bias[column];
   *out = p.add != 0 ? *out + value : value;
+}
+
+// What tensor cores give a thread of a row: two outputs of each half of sixteen, `column` and the next, and eight further.
+template <bool GATED> DEVICE void put_outputs(const ProductParameters& p, uint32_t row, uint32_t column, const float* first, const float* second) {
+  if (GATED) {
+    // The first eight outputs of sixteen are gates, the second the values that go through them.
+    if (column >= p.n) return;
+    const uint32_t width = p.n / 2, to = column / 16 * 8 + column % 16;
+    store_terms(terms_at(static_cast<bf16*>(p.out), row, width, to), width, silu(first[0]) * second[0], silu(first[1]) * second[1]);
+  } else {
+    put_output(p, row, column, first[0]);
+    put_output(p, row, column + 1, first[1]);
+    put_output(p, row, column + 8, second[0]);
+    put_output(p, row, column + 9, second[1]);
+  }
 }

@@ -25,6 +25,7 @@ pub mod parameters;
 mod queue;
 mod routing;
 mod stream;
+mod tensor_map;
 mod transfer;
 mod weights;
 
@@ -66,6 +67,8 @@ pub struct Cuda {
     seed: u64,
     /// Whether steps that are alike are captured.
     captures: bool,
+    /// Whether products use what this chip alone has.
+    uses_maps: bool,
 }
 
 /// What queues and pages use, of all threads.
@@ -89,7 +92,7 @@ impl Cuda {
         let events = Events::new(&context);
         let transfers = Transfers::new(&context, &events).map_err(|error| CudaError::not_given(device, &error))?;
         let shared = Shared { kernels, transfers, events, context };
-        Ok(Self { shared: Arc::new(shared), seed: 0, captures: true })
+        Ok(Self { shared: Arc::new(shared), seed: 0, captures: true, uses_maps: true })
     }
 
     /// The same with fingerprints under another seed: who does not know it can prepare no pages that have the same one.
@@ -102,6 +105,18 @@ impl Cuda {
     #[must_use]
     pub fn without_graphs(self) -> Self {
         Self { captures: false, ..self }
+    }
+
+    /// Whether it has products that are not those of any chip.
+    #[must_use]
+    pub fn uses_tensor_maps(&self) -> bool {
+        self.uses_maps && tensor_map::has_products(&self.shared.context)
+    }
+
+    /// The same whose products are those of any chip, to compare with: their bits are others.
+    #[must_use]
+    pub fn without_tensor_maps(self) -> Self {
+        Self { uses_maps: false, ..self }
     }
 }
 
@@ -158,7 +173,7 @@ impl Backend for Cuda {
     }
 
     fn queue(&self) -> Result<CudaQueue, DeviceError> {
-        CudaQueue::new(&self.shared, self.captures)
+        CudaQueue::new(&self.shared, (self.captures, self.uses_maps))
     }
 
     fn buffer<T: Pod + Send + Sync>(&self, capacity: usize) -> Result<Buffer<T>, DeviceError> {

@@ -123,7 +123,7 @@ inline void load_matrices(uint32_t (&r)[4], const void* row) { model::load_matri
 inline void load_matrices_transposed(uint32_t (&r)[4], const void* row) { model::load_matrices(r, row, true); }
 inline void multiply_tile(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { model::multiply_tile(d, a, b0, b1); }
 
-struct alignas(64) TensorMap {
+struct alignas(128) TensorMap {
   uint64_t words[16];
 };
 struct Barrier {
@@ -147,6 +147,7 @@ inline void group_fence() {}
 inline void group_commit() { model::group_commit(); }
 inline void async_fence() {}
 template <int VALUES> void group_hold(float (&)[VALUES]) {}
+template <int LEFT> void group_wait() { model::group_wait(LEFT); }
 template <int LEFT, int VALUES> void group_wait(float (&)[VALUES]) { model::group_wait(LEFT); }
 template <int VALUES> void group_multiply(float (&d)[VALUES], uint64_t a, uint64_t b) {
   static_assert(VALUES == 32 || VALUES == 64 || VALUES == 128);

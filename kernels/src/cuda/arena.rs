@@ -11,6 +11,7 @@ use cudarc::driver::sys::{
 
 use super::context::Context;
 use super::failure::{Failure, check};
+use super::tensor_map::{Matrices, TensorMap};
 use super::weights::check_width;
 use crate::arena::PageId;
 use crate::backend::PageShape;
@@ -40,6 +41,8 @@ pub struct Pages {
     shape: PageShape,
     range: Mutex<Range>,
     address: u64,
+    /// Of both halves of networks of all pages that there may ever be, where products are through maps.
+    maps: [Option<TensorMap>; 2],
     /// Pages that there are.
     count: Arc<AtomicU32>,
 }
@@ -98,7 +101,13 @@ impl Pages {
         check("reserve addresses for pages", asked)?;
         let context = Arc::clone(context);
         let range = Range { context, address, bytes, granularity, pieces: Vec::new(), mapped: 0 };
-        Ok(Self { shape, range: Mutex::new(range), address, count: Arc::default() })
+        let maps = maps(&range, shape)?;
+        Ok(Self { shape, range: Mutex::new(range), address, maps, count: Arc::default() })
+    }
+
+    /// The map of the first or second half of networks.
+    pub(super) const fn map(&self, half: usize) -> Option<&TensorMap> {
+        self.maps[half].as_ref()
     }
 
     /// What its pages hold.
@@ -118,7 +127,7 @@ impl Pages {
 
     /// Where the second half of a network begins in its page.
     pub(super) const fn down_offset(&self) -> usize {
-        2 * self.shape.intermediate * self.shape.hidden * element_bytes(self.shape.kind)
+        down_offset(self.shape)
     }
 
     /// Pages that there are.
@@ -148,6 +157,23 @@ impl Pages {
         self.count.store(page.0 + 1, Ordering::Relaxed);
         Ok(())
     }
+}
+
+const fn down_offset(shape: PageShape) -> usize {
+    2 * shape.intermediate * shape.hidden * element_bytes(shape.kind)
+}
+
+/// Maps of both halves of the networks in a range, made once: a page that comes or moves is another coordinate.
+fn maps(range: &Range, shape: PageShape) -> Result<[Option<TensorMap>; 2], DeviceError> {
+    if shape.kind == WeightKind::F32 {
+        return Ok([None; 2]);
+    }
+    let (page_bytes, PageShape { hidden, intermediate, .. }) = (page_bytes(shape), shape);
+    let map = |offset: usize, rows, columns| {
+        let (address, pages) = (range.address + offset as u64, range.bytes / page_bytes);
+        TensorMap::new(&range.context, Matrices { address, page_bytes, pages, rows, columns })
+    };
+    Ok([map(0, 2 * intermediate, hidden)?, map(down_offset(shape), hidden, intermediate)?])
 }
 
 impl Range {

@@ -126,11 +126,11 @@ impl Kernels {
             check("give it shared memory", set).map_err(|failure| self.not_loaded(kernel.name, failure.words()))?;
         }
         let (mut resident, threads) = (0, kernel.threads as i32);
+        let usual = usual_shared(kernel).min(self.context.shared as usize);
         // Drivers load a kernel when it is first asked about, which is now and not in the first step.
         // SAFETY: the pointer is to a local variable, and the function was found above.
-        let asked = unsafe {
-            sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&raw mut resident, function, threads, usual_shared(kernel))
-        };
+        let asked =
+            unsafe { sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&raw mut resident, function, threads, usual) };
         check("say how many blocks run at once", asked)
             .map_err(|failure| self.not_loaded(kernel.name, failure.words()))?;
         Ok(Function { handle: function, resident: resident.max(1) as u32 })

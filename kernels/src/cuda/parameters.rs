@@ -135,6 +135,8 @@ mirror! {
         x: Address, bias: Address, out: Address, error: Address,
         groups: u32, page: u32, pages: u32, n: u32, k: u32, add: u32, terms: u32, unused: u32,
     }
+    /// Of those of compute capability 9.0.
+    MappedProductParameters { weights: [u64; 16], product: ProductParameters, }
     /// Of [`ROTATE`].
     RotateParameters {
         rows: Rows, projected: Address, row_positions: Address, query_norm: Address, key_norm: Address, angles: Address,
@@ -260,6 +262,14 @@ kernels! {
     GATED_BF16_TALL = "gated_bf16_tall"(ProductParameters), 128, Any;
     /// First half of a feed-forward network of f32 weights.
     GATED_F32 = "gated_f32"(ProductParameters), 128, Any;
+    /// Product by mapped bf16 weights, tiles of 64 rows.
+    PRODUCT_BF16_90A = "product_bf16_90a"(MappedProductParameters), 192, Any;
+    /// Product by mapped bf16 weights, tiles of 128 rows.
+    PRODUCT_BF16_90A_TALL = "product_bf16_90a_tall"(MappedProductParameters), 320, Any;
+    /// First half of a feed-forward network of mapped bf16 weights, tiles of 64 rows.
+    GATED_BF16_90A = "gated_bf16_90a"(MappedProductParameters), 192, Any;
+    /// First half of a feed-forward network of mapped bf16 weights, tiles of 128 rows.
+    GATED_BF16_90A_TALL = "gated_bf16_90a_tall"(MappedProductParameters), 320, Any;
     /// Norms and rotates heads.
     ROTATE = "rotate"(RotateParameters), 256, Any;
     /// Puts keys and values into the cache.
@@ -406,14 +416,17 @@ pub const MOST_PADDED: usize = 128;
 /// Bytes of dynamic shared memory of a product of so many groups, by rows of so many terms.
 #[must_use]
 pub const fn product_shared(kernel: &Kernel, groups: usize, terms: usize) -> usize {
-    // Tiles of x and of the weights, rows of which are 128 bytes; then how many tiles of rows stand before each group, twice.
-    let (stages, rows, outputs) = match kernel.name.as_bytes() {
-        b"product_bf16" | b"gated_bf16" => (3, 16, 128),
-        b"product_bf16_narrow" => (8, 16, 32),
-        b"product_bf16_tall" | b"gated_bf16_tall" => (3, 64, 128),
-        _ => (0, 0, 0),
+    // Tiles of x and of the weights, rows of which are 128 bytes, and barriers of each stage; then how many tiles of rows stand before
+    // each group, twice.
+    let (stages, rows, outputs, barriers) = match kernel.name.as_bytes() {
+        b"product_bf16" | b"gated_bf16" => (3, 16, 128, 0),
+        b"product_bf16_narrow" => (8, 16, 32, 0),
+        b"product_bf16_tall" | b"gated_bf16_tall" => (3, 64, 128, 0),
+        b"product_bf16_90a" | b"gated_bf16_90a" => (6, 64, 128, 2),
+        b"product_bf16_90a_tall" | b"gated_bf16_90a_tall" => (3, 128, 256, 2),
+        _ => (0, 0, 0, 0),
     };
-    stages * (terms * rows + outputs) * 128 + 2 * (groups + 1) * size_of::<u32>()
+    stages * ((terms * rows + outputs) * 128 + barriers * size_of::<u64>()) + 2 * (groups + 1) * size_of::<u32>()
 }
 
 /// The most dynamic shared memory that a kernel is ever launched with.

@@ -16,6 +16,7 @@ use std::sync::{Arc, Weak};
 
 use bytemuck::Pod;
 
+pub(super) use self::layer::keeps_busy;
 use self::repeat::Noted;
 use super::batch::{Batch, Scratch};
 use super::buffer::Buffer;
@@ -46,6 +47,8 @@ pub struct CudaQueue {
     number: u64,
     /// Whether steps that are alike are captured.
     captures: bool,
+    /// Whether products by mapped weights go through their map.
+    uses_maps: bool,
     /// What is noted of a capture while it goes on.
     capturing: RefCell<Option<Noted>>,
     device: Arc<Shared>,
@@ -63,12 +66,13 @@ pub struct CudaQueue {
 }
 
 impl CudaQueue {
-    pub(super) fn new(device: &Arc<Shared>, captures: bool) -> Result<Self, DeviceError> {
+    pub(super) fn new(device: &Arc<Shared>, (captures, uses_maps): (bool, bool)) -> Result<Self, DeviceError> {
         let stream = Stream::new(&device.context, Precedence::First)?;
         let stages = RefCell::new(Stages::new(&device.context, &device.events)?);
         Ok(Self {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             captures,
+            uses_maps,
             capturing: RefCell::default(),
             device: Arc::clone(device),
             stream,

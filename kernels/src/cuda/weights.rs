@@ -7,6 +7,8 @@ use super::arena::{Pages, element_bytes, page_bytes};
 use super::buffer::Buffer;
 use super::memory::Allocation;
 use super::parameters::{Address, DrawParameters, KIND_BF16, KIND_F32};
+use super::queue::keeps_busy;
+use super::tensor_map::{Matrices, TensorMap};
 use crate::arena::PageId;
 use crate::drawn::Drawn;
 use crate::error::DeviceError;
@@ -40,6 +42,8 @@ pub struct Matrix {
     pub(super) rows: usize,
     pub(super) columns: usize,
     pub(super) kind: WeightKind,
+    /// Where products by it are through its map.
+    pub(super) map: Option<TensorMap>,
     memory: Allocation,
     bias: Option<Buffer<f32>>,
 }
@@ -71,7 +75,13 @@ impl Matrix {
             transfers.put(buffer.address(), bytemuck::cast_slice(values))?;
             Ok::<_, DeviceError>(buffer)
         });
-        Ok(Self { rows, columns, kind, memory, bias: bias.transpose()? })
+        let map = if kind == WeightKind::Bf16 && keeps_busy(context, rows) {
+            let (address, page_bytes) = (memory.address(), rows * columns * element_bytes(kind));
+            TensorMap::new(context, Matrices { address, page_bytes, pages: 1, rows, columns })?
+        } else {
+            None
+        };
+        Ok(Self { rows, columns, kind, map, memory, bias: bias.transpose()? })
     }
 
     /// Where it is.

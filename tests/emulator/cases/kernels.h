@@ -34,7 +34,7 @@ struct MistakeParameters {
 struct LastParameters {
   uint64_t values, parts, done, sum;
 };
-struct alignas(64) TensorMap {
+struct alignas(128) TensorMap {
   uint64_t words[16];
 };
 struct PipelineParameters {

@@ -41,6 +41,7 @@ DRIVER cuTensorMapEncodeTiled(void* map, int type, uint32_t rank, void* base, co
       return refuse("a stride is no multiple of 16 below 2^40");
     const uint64_t inner = i == 1 ? sizes[0] * element : strides[i - 2];
     if (strides[i - 1] < inner) return refuse("a stride is smaller than what it strides over");
+    if (i > 1 && strides[i - 1] % inner != 0) return refuse("a stride is no whole number of those that it strides over");
     encoded.strides[i - 1] = strides[i - 1];
   }
   if (box[0] * element % 16 != 0) return refuse("a row of the box is no multiple of 16 bytes");

@@ -11,16 +11,18 @@ namespace {
 
 Block& here() { return *Block::running(); }
 
-// The swizzle acts on addresses, as on the chip.
-float element(const unsigned char* shared, uint64_t operand, unsigned row, unsigned column) {
-  uint64_t at = operand * 16 + row / 8 * 1024 + row % 8 * 128 + column * 2;
-  at ^= (at >> 7 & 7) << 4;
-  uint16_t bits;
-  std::memcpy(&bits, shared + at, 2);
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float value;
-  std::memcpy(&value, &wide, 4);
-  return value;
+// Sixteen elements of a row, two chunks of eight: the swizzle moves chunks, and acts on addresses, as on the chip.
+void load_row(const unsigned char* shared, uint64_t operand, unsigned row, float (&to)[16]) {
+  for (unsigned chunk = 0; chunk < 2; ++chunk) {
+    uint64_t at = operand * 16 + row / 8 * 1024 + row % 8 * 128 + chunk * 16;
+    at ^= (at >> 7 & 7) << 4;
+    uint16_t bits[8];
+    std::memcpy(bits, shared + at, sizeof bits);
+    for (unsigned i = 0; i < 8; ++i) {
+      const uint32_t wide = static_cast<uint32_t>(bits[i]) << 16;
+      std::memcpy(&to[chunk * 8 + i], &wide, sizeof wide);
+    }
+  }
 }
 
 std::vector<float>& accumulator(GroupProducts& products, float* d, int values) {
@@ -39,20 +41,26 @@ void carry_out(Block& block, GroupProduct& product) {
   std::vector<float>& sums = accumulator(block.lane().products, product.d, product.values);
   const unsigned char* shared = block.dynamic_shared();
   float left[2][16];
-  for (unsigned half = 0; half < 2; ++half)
-    for (unsigned k = 0; k < 16; ++k) left[half][k] = element(shared, product.a, lane / 32 * 16 + lane % 32 / 4 + half * 8, k);
-  for (unsigned i = 0; i < static_cast<unsigned>(product.values); i += 4)
-    for (unsigned pair = 0; pair < 2; ++pair) {
-      const unsigned column = i / 4 * 8 + lane % 4 * 2 + pair;
-      float first = 0, second = 0;
-      for (unsigned k = 0; k < 16; ++k) {
-        const float right = element(shared, product.b, column, k);
-        first += left[0][k] * right;
-        second += left[1][k] * right;
-      }
-      sums[i + pair] += first;
-      sums[i + 2 + pair] += second;
+  for (unsigned half = 0; half < 2; ++half) load_row(shared, product.a, lane / 32 * 16 + lane % 32 / 4 + half * 8, left[half]);
+  // Columns beside each other, which a compiler computes at once; each is summed in the order of k.
+  constexpr unsigned columns = 16;
+  for (unsigned begin = 0; begin < static_cast<unsigned>(product.values); begin += 2 * columns) {
+    float right[16][columns], first[columns] = {}, second[columns] = {};
+    for (unsigned c = 0; c < columns; ++c) {
+      float row[16];
+      load_row(shared, product.b, (begin + 2 * c) / 4 * 8 + lane % 4 * 2 + c % 2, row);
+      for (unsigned k = 0; k < 16; ++k) right[k][c] = row[k];
     }
+    for (unsigned k = 0; k < 16; ++k)
+      for (unsigned c = 0; c < columns; ++c) {
+        first[c] += left[0][k] * right[k][c];
+        second[c] += left[1][k] * right[k][c];
+      }
+    for (unsigned c = 0; c < columns; ++c) {
+      sums[begin + c / 2 * 4 + c % 2] += first[c];
+      sums[begin + c / 2 * 4 + 2 + c % 2] += second[c];
+    }
+  }
 }
 
 // The first lane of each warp stands for it: its rows of a, and all of b.

@@ -2,6 +2,8 @@
 
 use anyhow::Result;
 use kernels::backend::Write;
+use kernels::cuda::Cuda;
+use kernels::cuda::measure::Gauge;
 use kernels::{Backend, Queue, StepArea};
 
 use crate::steps::{CLOSE, Case, EPSILON, HIDDEN, Numbers, Steps, Weights, compared, gpu, same_bits, tokens};
@@ -56,10 +58,16 @@ fn multiplied<B: Backend>(
     Ok(all)
 }
 
+/// Outputs that are just enough for every multiprocessor to have some, of any kind of product.
+fn many_outputs(gpu: &Cuda) -> Result<usize> {
+    Ok((Gauge::new(gpu)?.multiprocessors() as usize - 1) * 128 + 8)
+}
+
 /// By f32 weights they are the CPU's bits: both are one chain of fused multiply-adds in the same order.
 fn a_product_is_right_for_every_kind_shape_and_number_of_rows() -> Result<()> {
     let (gpu, mut numbers) = (gpu()?, Numbers(3));
-    for (rows, columns) in [(8, 8), (24, 16), (136, HIDDEN), (256, 64), (72, 200)] {
+    let many = many_outputs(&gpu)?;
+    for (rows, columns) in [(8, 8), (24, 16), (136, HIDDEN), (256, 64), (72, 200), (many, 72)] {
         for weights in Weights::all(&numbers.vec(rows * columns)) {
             for tokens in [0, 1, 15, 16, 17, 63, 64, 65] {
                 let (x, before, bias) = (numbers.vec(tokens * columns), numbers.vec(tokens * rows), numbers.vec(rows));
@@ -77,8 +85,14 @@ fn a_product_is_right_for_every_kind_shape_and_number_of_rows() -> Result<()> {
 
 fn a_row_has_the_same_bits_alone_and_among_others() -> Result<()> {
     let (gpu, mut numbers) = (gpu()?, Numbers(4));
-    let (rows, columns, count) = (136, 64, 70);
-    for weights in Weights::all(&numbers.vec(rows * columns)) {
+    // Enough rows for the tallest tiles.
+    let (columns, count, many) = (136, 70, many_outputs(&gpu)?);
+    let of =
+        |rows: usize, numbers: &mut Numbers| Weights::all(&numbers.vec(rows * columns)).map(|weights| (rows, weights));
+    let few = of(136, &mut numbers);
+    // Only by bf16 weights do products of many outputs differ from those of few.
+    let [wide, ..] = of(many, &mut numbers);
+    for (rows, weights) in few.into_iter().chain([wide]) {
         let (x, before) = (numbers.vec(count * columns), numbers.vec(count * rows));
         let mut steps = Steps::alone(&gpu)?;
         let together = multiplied(&mut steps, (&x, &before), &weights, (rows, &[]))?;

@@ -129,9 +129,13 @@ impl<B: Backend> Steps<B> {
         Ok(self.backend.filled(values)?)
     }
 
-    /// Room for any result of these tests; what is not written shows.
+    /// Room for the results of most of these tests; what is not written shows.
     pub fn room(&self) -> Result<B::Buffer<f32>> {
-        Ok(self.backend.filled(&vec![f32::NAN; 1 << 17])?)
+        self.room_for(1 << 17)
+    }
+
+    fn room_for(&self, elements: usize) -> Result<B::Buffer<f32>> {
+        Ok(self.backend.filled(&vec![f32::NAN; elements])?)
     }
 
     /// A table of these rows, one for each token.
@@ -144,7 +148,7 @@ impl<B: Backend> Steps<B> {
 
     /// Rows of activations: those of the tokens of the step, as an embedding gives them.
     pub fn rows(&self, rows: &[f32], width: usize) -> Result<B::Buffer<f32>> {
-        let mut out = self.room()?;
+        let mut out = self.room_for(rows.len().max(1 << 17))?;
         self.queue.embed(&self.table(rows, width)?, &self.batch, &mut out);
         Ok(out)
     }
@@ -214,6 +218,13 @@ pub fn gpu() -> Result<Arc<Cuda>> {
     Ok(Arc::new(Cuda::new(0)?.with_fingerprint_seed(7)))
 }
 
+/// The same, and with the products of any chip, where those that the GPU alone has give other bits.
+pub fn gpus() -> Result<[Arc<Cuda>; 2]> {
+    let gpu = gpu()?;
+    let plain = Arc::new(Cuda::clone(&gpu).without_tensor_maps());
+    Ok([gpu, plain])
+}
+
 /// Pages of these networks, in order.
 pub fn pages<B: Backend>(backend: &Arc<B>, shape: PageShape, networks: &[[Weights; 3]]) -> Result<Vec<Page<B>>> {
     let arena = Arena::new(Arc::clone(backend), shape)?;
@@ -227,9 +238,19 @@ pub fn pages<B: Backend>(backend: &Arc<B>, shape: PageShape, networks: &[[Weight
 
 /// Networks of the `kind`-th kind of weights.
 pub fn networks(numbers: &mut Numbers, count: usize, kind: usize) -> Vec<[Weights; 3]> {
+    networks_of(numbers, (HIDDEN, INTERMEDIATE), count, kind)
+}
+
+/// The same of these widths.
+pub fn networks_of(
+    numbers: &mut Numbers,
+    (hidden, intermediate): (usize, usize),
+    count: usize,
+    kind: usize,
+) -> Vec<[Weights; 3]> {
     // As large as those of a model, which keep the size of what goes through them.
     let mut one = || {
-        let values: Vec<f32> = numbers.vec(HIDDEN * INTERMEDIATE).iter().map(|value| value / 4.0).collect();
+        let values: Vec<f32> = numbers.vec(hidden * intermediate).iter().map(|value| value / 4.0).collect();
         Weights::all(&values).into_iter().nth(kind).expect("three kinds")
     };
     (0..count).map(|_| [one(), one(), one()]).collect()

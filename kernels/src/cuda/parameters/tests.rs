@@ -22,6 +22,7 @@ fn structs() -> BTreeMap<&'static str, Vec<(&'static str, usize)>> {
                 _ if kind.ends_with('*') => 8,
                 "uint32_t" | "float" => 4,
                 "uint64_t" | "double" => 8,
+                "TensorMap" => 128,
                 other => found[other].iter().map(|(_, size)| size).sum(),
             };
             fields.push((name, size * count.parse::<usize>().unwrap()));

@@ -85,9 +85,9 @@ impl CudaQueue {
         // What the host knows of how many rows there are decides the height of tiles, and no bit.
         let expected = if routing.linked.is_some() { routing.chosen().max(1) } else { rows.most as usize };
         let first = ProductParameters { list: tables.rows, x: operand, out: routing.between(), ..of(gated(pages)) };
-        self.product(GATED, shape.kind, expected, &first);
+        self.product(GATED, (shape.kind, pages.map(0)), expected, &first);
         let second = ProductParameters { x: routing.between(), out: results.address(), ..of(down(pages)) };
-        self.product(PRODUCT, shape.kind, expected, &second);
+        self.product(PRODUCT, (shape.kind, pages.map(1)), expected, &second);
     }
 
     pub(super) fn combine_results(&self, results: &Buffer<f32>, routing: &Routing, out: &Buffer<f32>) {

@@ -3,12 +3,15 @@
 use super::super::batch::Batch;
 use super::super::buffer::Buffer;
 use super::super::cache::Cache;
+use super::super::context::Context;
 use super::super::parameters::{
     ATTEND_BF16, ATTEND_BF16_WIDE, ATTEND_F32, Address, AttendParameters, EMBED, EmbedParameters, GATED_BF16,
-    GATED_BF16_TALL, GATED_F32, Kernel, MERGE, MOST_PADDED, MOST_TERMS, NormParameters, PRODUCT_BF16,
+    GATED_BF16_90A, GATED_BF16_90A_TALL, GATED_BF16_TALL, GATED_F32, Kernel, MERGE, MOST_PADDED, MOST_TERMS,
+    MappedProductParameters, NormParameters, PRODUCT_BF16, PRODUCT_BF16_90A, PRODUCT_BF16_90A_TALL,
     PRODUCT_BF16_NARROW, PRODUCT_BF16_TALL, PRODUCT_F32, ProductParameters, RMS_NORM, ROTATE, RotateParameters,
     SPLIT_ROWS, STORE, SplitParameters, StoreParameters, attend_shared, product_shared,
 };
+use super::super::tensor_map::TensorMap;
 use super::super::weights::{Matrix, kind_word};
 use super::super::{Cuda, Pages};
 use super::CudaQueue;
@@ -21,24 +24,54 @@ use crate::tensor::WeightKind;
 const TILE_OUTPUTS: usize = 128;
 const NARROW_OUTPUTS: usize = 32;
 const TILE_ROWS: [usize; 2] = [16, 64];
+/// The same where weights are mapped.
+const MAPPED_OUTPUTS: [usize; 2] = [128, 256];
+const MAPPED_ROWS: [usize; 2] = [64, 128];
 
 /// Kernels of a product, or of the first half of a feed-forward network.
 #[derive(Clone, Copy)]
 pub(super) struct Products {
     bf16: [&'static Kernel; 2],
+    mapped: [&'static Kernel; 2],
     narrow: Option<&'static Kernel>,
     f32: &'static Kernel,
 }
 
 /// Rows to rows.
-pub(super) const PRODUCT: Products =
-    Products { bf16: [&PRODUCT_BF16, &PRODUCT_BF16_TALL], narrow: Some(&PRODUCT_BF16_NARROW), f32: &PRODUCT_F32 };
+pub(super) const PRODUCT: Products = Products {
+    bf16: [&PRODUCT_BF16, &PRODUCT_BF16_TALL],
+    mapped: [&PRODUCT_BF16_90A, &PRODUCT_BF16_90A_TALL],
+    narrow: Some(&PRODUCT_BF16_NARROW),
+    f32: &PRODUCT_F32,
+};
 /// Rows to what is between the layers of a network.
-pub(super) const GATED: Products = Products { bf16: [&GATED_BF16, &GATED_BF16_TALL], narrow: None, f32: &GATED_F32 };
+pub(super) const GATED: Products = Products {
+    bf16: [&GATED_BF16, &GATED_BF16_TALL],
+    mapped: [&GATED_BF16_90A, &GATED_BF16_90A_TALL],
+    narrow: None,
+    f32: &GATED_F32,
+};
+
+/// Whether a product of so many outputs by mapped weights has work for every multiprocessor, however few rows there are: its tiles
+/// are wide, and one that has fewer of them waits for its weights less where tiles may be narrow.
+pub(in crate::cuda) fn keeps_busy(context: &Context, outputs: usize) -> bool {
+    outputs.div_ceil(MAPPED_OUTPUTS[0]) >= context.multiprocessors as usize
+}
 
 impl CudaQueue {
-    /// Puts a product on the queue whose groups have about so many rows together.
-    pub(super) fn product(&self, products: Products, kind: WeightKind, rows: usize, parameters: &ProductParameters) {
+    /// Puts a product on the queue whose groups have about so many rows together. Whether the weights have a map decides bits, and
+    /// is the same for all of their rows for ever; the number of rows decides none.
+    pub(super) fn product(
+        &self,
+        products: Products,
+        (kind, map): (WeightKind, Option<&TensorMap>),
+        rows: usize,
+        parameters: &ProductParameters,
+    ) {
+        if let Some(map) = map.filter(|_| self.uses_maps) {
+            self.mapped_product(products.mapped, map, rows, parameters);
+            return;
+        }
         let most = parameters.rows.most as usize;
         let (groups, n) = (parameters.groups as usize, parameters.n as usize);
         let shared = |kernel: &Kernel| product_shared(kernel, groups, MOST_TERMS);
@@ -55,6 +88,22 @@ impl CudaQueue {
         };
         let parameters = ProductParameters { terms: MOST_TERMS as u32, ..*parameters };
         self.launch_with(kernel, tiles * n.div_ceil(outputs), shared(kernel), &parameters);
+    }
+
+    fn mapped_product(
+        &self,
+        kernels: [&'static Kernel; 2],
+        map: &TensorMap,
+        rows: usize,
+        parameters: &ProductParameters,
+    ) {
+        let most = parameters.rows.most as usize;
+        let (groups, n) = (parameters.groups as usize, parameters.n as usize);
+        let height = usize::from(rows > groups * MAPPED_ROWS[0]);
+        let tiles = (most / MAPPED_ROWS[height] + groups.min(most)) * n.div_ceil(MAPPED_OUTPUTS[height]);
+        let product = ProductParameters { terms: MOST_TERMS as u32, ..*parameters };
+        let parameters = MappedProductParameters { weights: map.0, product };
+        self.launch_with(kernels[height], tiles, product_shared(kernels[height], groups, MOST_TERMS), &parameters);
     }
 
     /// Rows as products by weights of this kind read them.
@@ -144,7 +193,7 @@ impl CudaQueue {
             terms: 0,
             unused: 0,
         };
-        self.product(PRODUCT, weights.kind, rows.most as usize, &parameters);
+        self.product(PRODUCT, (weights.kind, weights.map.as_ref()), rows.most as usize, &parameters);
     }
 
     pub(super) fn rotate_heads(&self, projected: &mut Buffer<f32>, batch: &Batch, rotation: &Rotation<'_, Cuda>) {
@@ -221,6 +270,7 @@ impl CudaQueue {
         let (shape, rows, scratch) = (pages.shape(), x.rows(), self.scratch());
         self.note_pages(pages);
         let elements = rows.most as usize * shape.intermediate;
+        let map = |half: usize, outputs| pages.map(half).filter(|_| keeps_busy(&self.device.context, outputs));
         assert!(elements <= scratch.between_elements, "{elements} elements between the layers of a network");
         let first = ProductParameters {
             rows,
@@ -230,11 +280,11 @@ impl CudaQueue {
             groups: 1,
             ..gated(pages)
         };
-        self.product(GATED, shape.kind, rows.most as usize, &first);
+        self.product(GATED, (shape.kind, map(0, 2 * shape.intermediate)), rows.most as usize, &first);
         let x = scratch.between.address();
         let second = ProductParameters { rows, page: page.0, x, out: out.address(), groups: 1, add: 1, ..down(pages) };
         self.changed(out);
-        self.product(PRODUCT, shape.kind, rows.most as usize, &second);
+        self.product(PRODUCT, (shape.kind, map(1, shape.hidden)), rows.most as usize, &second);
     }
 }
 

@@ -126,9 +126,16 @@ impl<'a> Layers<'a> {
         }
         let dense = if small { None } else { self.by_cublas(gauge, &rows)? };
         let mut numbers: Vec<PageId> = self.pages.iter().map(Page::id).collect();
-        let in_order = self.step(tokens, &chosen, &numbers, small)?;
+        let in_order = self.step(self.gpu, tokens, (&chosen, &numbers), small)?;
         numbers.shuffle(&mut random);
-        let in_disorder = self.step(tokens, &chosen, &numbers, small)?;
+        let in_disorder = self.step(self.gpu, tokens, (&chosen, &numbers), small)?;
+        // Where the chip has products of its own, those of any chip too.
+        let plain = if self.gpu.uses_tensor_maps() {
+            let plain = Arc::new(Cuda::clone(self.gpu).without_tensor_maps());
+            Some(self.step(&plain, tokens, (&chosen, &numbers), small)?.products)
+        } else {
+            None
+        };
         let &Shape { hidden, intermediate, name, .. } = self.shape;
         let (active, pairs) = (rows.iter().filter(|rows| **rows > 0).count(), chosen.len());
         // Weights once, rows in and between and out once each.
@@ -148,6 +155,8 @@ impl<'a> Layers<'a> {
                 ("products of read %", percent(rate(bytes, products), read)),
                 ("TFLOP/s", rounded(flops / products / 1e12)),
                 ("disorder %", rounded(100.0 * (products / in_order.products - 1.0))),
+                ("mma.sync us", or_nothing(plain)),
+                ("of mma.sync %", plain.map_or(Value::Null, |plain| percent(plain, products))),
                 ("cuBLAS us", or_nothing(dense)),
                 ("of cuBLAS %", dense.map_or(Value::Null, |dense| percent(dense, products))),
             ],
@@ -172,7 +181,13 @@ impl<'a> Layers<'a> {
     }
 
     /// Times of a layer, with these experts of each token, in pages of these numbers.
-    fn step(&self, tokens: usize, chosen: &[usize], numbers: &[PageId], small: bool) -> Result<Times> {
+    fn step(
+        &self,
+        gpu: &Arc<Cuda>,
+        tokens: usize,
+        (chosen, numbers): (&[usize], &[PageId]),
+        small: bool,
+    ) -> Result<Times> {
         let &Shape { hidden, intermediate, experts, top_k, layers, .. } = self.shape;
         let group = GroupShape { ranks: 1, rank: 0, layers, slots: experts, top_k, tokens };
         let layer = |layer: usize| LayerRouting {
@@ -194,7 +209,7 @@ impl<'a> Layers<'a> {
             intermediate,
             heads: HeadShape { query: 1, key_value: 1, dimension: 8 },
         };
-        let (gpu, queue) = (self.gpu, self.gpu.queue()?);
+        let queue = gpu.queue()?;
         let mut slots = gpu.slots(group, (0..layers).map(layer).collect())?;
         let mut batch = gpu.batch(limits, &slots)?;
         let mut routing = gpu.routing(group, self.arena.shape())?;
