@@ -114,6 +114,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Names how the bytes of a page lie: a page that is read from one device can be filled into another whose pages have the same
     /// layout and length.
     const PAGE_LAYOUT: &'static str;
+    /// Bytes of its memory that what links ranks of any processes takes for itself at most, beside the frames in what a step takes.
+    const COLLECTIVE_BYTES: u64 = 0;
 
     /// Length of a page in bytes.
     fn page_bytes(shape: PageShape) -> usize;

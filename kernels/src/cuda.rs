@@ -133,6 +133,7 @@ impl Backend for Cuda {
     type Mark = Mark;
 
     const PAGE_LAYOUT: &'static str = arena::LAYOUT;
+    const COLLECTIVE_BYTES: u64 = nccl::BYTES;
 
     fn page_bytes(shape: PageShape) -> usize {
         arena::page_bytes(shape)

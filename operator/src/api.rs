@@ -93,6 +93,8 @@ pub const GROUP: &str = "swiftbalancer.io";
     validation = Rule::new(rules::REDUNDANCY.expression).message(rules::REDUNDANCY.message),
     validation = Rule::new(rules::COPIES.expression).message(rules::COPIES.message),
     validation = Rule::new(rules::GPUS.expression).message(rules::GPUS.message),
+    validation = Rule::new(rules::EXCHANGE_GPUS.expression).message(rules::EXCHANGE_GPUS.message),
+    validation = Rule::new(rules::EXCHANGE_PEER.expression).message(rules::EXCHANGE_PEER.message),
     validation = Rule::new(rules::RECORD_PATH_WRITABLE.expression).message(rules::RECORD_PATH_WRITABLE.message),
     validation = Rule::new(rules::RECORD_PATH_REPLICAS.expression).message(rules::RECORD_PATH_REPLICAS.message),
 )]

@@ -93,6 +93,8 @@ pub struct EachRank {
     pub experts: u64,
     /// All weights but those, and the angles of all positions that are served.
     pub other_weights: u64,
+    /// What NCCL takes at most; nothing on CPUs, of one rank, and where GPUs of one pod reach each other.
+    pub nccl: u64,
     /// What the largest step is computed in.
     pub activations: u64,
     /// Pages that it can receive before they are in use.
@@ -260,7 +262,7 @@ fn each_rank<B: Backend>(
     let shape = MapShape::with_redundancy(config.sparse_layers(), config.experts.count, ranks, redundancy)?;
     let slots = shape.slots_per_rank;
     let staging_pages = spread.staging_pages.unwrap_or_else(|| usual_staging_pages(shape.pages_per_rank()));
-    let part = RankPart { ranks, slots, staging_pages, step_tokens, threads: 1 };
+    let part = RankPart { ranks, slots, staging_pages, step_tokens, threads: 1, has_nccl: ranks > 1 };
     let needs = |blocks| Needs::of::<B>(sizes, part, CacheSize { blocks, block_tokens });
     let room = memory.of_each(sharing, sharing);
     let kv_blocks = if let Some(blocks) = spread.kv_blocks {
@@ -277,6 +279,7 @@ fn each_rank<B: Backend>(
         slots_per_layer: slots,
         experts,
         other_weights: all.weights.bytes - experts,
+        nccl: all.nccl.bytes,
         activations: all.steps.bytes,
         staging_pages,
         staging: all.staging.bytes,

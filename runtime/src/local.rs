@@ -99,7 +99,7 @@ pub async fn run(settings: LocalSettings, stop: impl Future<Output = ()>) -> Res
     let slots = (experts + coordinator.redundancy.unwrap_or(0)) / ranks.max(1);
     let staging_pages = coordinator.staging_pages.unwrap_or_else(|| usual_staging_pages(slots * layers));
     let (step_tokens, threads) = (coordinator.limits.step_tokens, device.threads.into());
-    let part = RankPart { ranks, slots, staging_pages, step_tokens, threads };
+    let part = RankPart { ranks, slots, staging_pages, step_tokens, threads, has_nccl: false };
     kv_blocks(RankNeeds { part, kv_tokens: u64::MAX })?;
     let coordinator = Coordinator::start(&coordinator)?;
     let device = DeviceArguments { kv_blocks: kv_blocks(coordinator.rank())?, backend: Some(kind), ..device };

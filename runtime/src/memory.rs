@@ -48,6 +48,7 @@ impl Display for TooLarge {
         let &Self { need: Need { user, bytes }, ref beside, ranks, limit: Limit { bytes: most, of } } = self;
         let has_cache = beside.iter().any(|need| matches!(need.user, MemoryUser::KvBlocks(_)));
         let advice = match user {
+            MemoryUser::Nccl => "use --exchange tcp, a smaller model, or GPUs with more memory",
             MemoryUser::Weights | MemoryUser::KvBlocks(1) => "serve a smaller model, or give it more memory",
             MemoryUser::Steps(_) | MemoryUser::StagingPages(_) if has_cache => "lower it, or kv-blocks",
             MemoryUser::KvBlocks(_) | MemoryUser::Steps(_) | MemoryUser::StagingPages(_) => "lower it",
@@ -225,6 +226,18 @@ mod tests {
                 1,
                 "kv-blocks 4000 takes 5.0 GiB on 1 rank(s), beside 100.0 MiB of weights, and a process (ulimit -v) has \
                  5.0 GiB; lower it",
+            ),
+            (
+                &[weights(4 * gib), Need { user: MemoryUser::Nccl, bytes: 2 * gib }],
+                1,
+                "NCCL takes 2.0 GiB on 1 rank(s), beside 4.0 GiB of weights, and a process (ulimit -v) has 5.0 GiB; use \
+                 --exchange tcp, a smaller model, or GPUs with more memory",
+            ),
+            (
+                &[weights(gib), Need { user: MemoryUser::Nccl, bytes: gib }, cache(2000, 3 * gib)],
+                2,
+                "kv-blocks 2000 takes 6.0 GiB on 2 rank(s), beside 4.0 GiB of weights and NCCL, and this container has 8.0 \
+                 GiB; lower it",
             ),
             (
                 &[weights(gib), staging(9, 4 * gib)],

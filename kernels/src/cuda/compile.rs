@@ -61,6 +61,21 @@ const fn same(a: &[u8], b: &[u8]) -> bool {
     true
 }
 
+/// The version of NVRTC, where it is there.
+///
+/// # Errors
+/// If it is not.
+pub(super) fn version() -> Result<Version, CudaError> {
+    // SAFETY: this runs the initialisation of NVRTC's library, which is what the user asked for.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(CudaError::NoCompiler { folders: folders() });
+    }
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: both pointers are to local variables.
+    let _ = unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) };
+    Ok(Version { major: major.unsigned_abs(), minor: minor.unsigned_abs() })
+}
+
 /// A program of NVRTC.
 struct Program(nvrtcProgram);
 
@@ -71,13 +86,9 @@ impl Drop for Program {
     }
 }
 
-/// Compiles a file for chips of this capability: to machine code, so that a driver takes it that is older than the compiler and of
+/// Compiles a file, once NVRTC's version is known, for chips of this capability: to machine code, so that a driver takes it that is older than the compiler and of
 /// the same major version, and has nothing left to compile.
 pub(super) fn compile(source: Source, capability: Version) -> Result<Vec<u8>, CudaError> {
-    // SAFETY: this runs the initialisation of NVRTC's library, which is what the user asked for.
-    if !unsafe { sys::is_culib_present() } {
-        return Err(CudaError::NoCompiler { folders: folders() });
-    }
     let failed = |log: String| CudaError::NotCompiled { file: source.file, capability, log };
     let program = program(source).map_err(|code| failed(format!("{code:?}")))?;
     // Instructions of Hopper alone have an architecture of their own.

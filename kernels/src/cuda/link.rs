@@ -22,6 +22,9 @@ use super::{Cuda, Shared, nccl};
 use crate::error::DeviceError;
 use crate::link::{self, Link, LinkName, LinkShape, Linking};
 
+/// Has the driver wait for the end of every launch before it returns.
+const LAUNCHES_WAIT: &str = "CUDA_LAUNCH_BLOCKING";
+
 /// Words of a link's own: the epoch, blocks that are done, the rank that was given up.
 const WORDS: usize = 3;
 
@@ -44,6 +47,11 @@ const fn row_bytes(LinkShape { page, .. }: LinkShape) -> usize {
 /// Bytes of the pairs that one rank gives another, with their number.
 const fn pair_bytes(LinkShape { group, .. }: LinkShape) -> usize {
     (1 + group.pairs_between()).saturating_mul(size_of::<GivenPair>())
+}
+
+/// Whether every launch waits for its end, by what the environment says.
+fn has_launches_wait(said: Option<&str>) -> bool {
+    said.is_some_and(|said| !said.is_empty() && said != "0")
 }
 
 /// What kernels of a rank know of its link.
@@ -123,6 +131,10 @@ impl End {
 
 impl Linking<Cuda> for Cuda {
     fn reach(&self, other: &Cuda) -> Result<(), DeviceError> {
+        if has_launches_wait(std::env::var(LAUNCHES_WAIT).ok().as_deref()) {
+            let reason = format!("with {LAUNCHES_WAIT} no rank can launch anything while a GPU waits for another");
+            return Err(DeviceError::Unusable { reason });
+        }
         self.shared.context.reach(&other.shared.context)
     }
 
@@ -152,5 +164,15 @@ impl Linking<Cuda> for Cuda {
 
     fn join(&self, name: LinkName, shape: LinkShape, patience: Duration) -> Result<Box<dyn Link<Self>>, DeviceError> {
         Ok(Box::new(CollectiveLink::new(&self.shared, name, shape, patience)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn launches_wait_where_the_environment_says_so() {
+        assert_eq!([None, Some(""), Some("0"), Some("1")].map(has_launches_wait), [false, false, false, true]);
     }
 }

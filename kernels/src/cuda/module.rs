@@ -72,7 +72,11 @@ impl Kernels {
             kernels.add(file, image)?;
         }
         if built::IMAGES.is_empty() {
-            let capability = context.capability;
+            let (capability, compiler) = (context.capability, compile::version()?);
+            if compiler.major > context.driver.major {
+                let (found, needed) = (context.driver, Version { major: compiler.major, minor: 0 });
+                return Err(CudaError::OldDriver { found, needs: "what this machine's NVRTC compiles", needed });
+            }
             for &source in built::SOURCES {
                 let text = compile::compile(Source { headers: built::HEADERS, ..source }, capability)?;
                 kernels.add(source.file, &text)?;

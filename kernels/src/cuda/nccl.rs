@@ -26,6 +26,11 @@ const MAGIC: u32 = 0xcafe_beef;
 const CONFIG_VERSION: u32 = 22_800;
 const UNDEFINED: i32 = i32::MIN;
 
+/// What NCCL takes of a GPU's memory for a communicator whose ranks send and receive: its buffers for a network, which all peers
+/// share, are 512 MiB each way on the largest machines (NVIDIA/nccl issue 2363 and pull request 2366, measured with 2.28.9); those
+/// between GPUs of a node are less.
+pub(super) const BYTES: u64 = 1 << 30;
+
 /// How often a rank that joins is asked for; an exchange is asked for without a pause, since a step has two for each layer.
 const JOIN_INTERVAL: Duration = Duration::from_millis(1);
 

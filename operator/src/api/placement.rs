@@ -69,6 +69,33 @@ pub struct Ranks {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub kv_blocks: Option<i32>,
+    /// How ranks exchange the rows of tokens.
+    #[serde(default, skip_serializing_if = "Exchange::is_auto")]
+    pub exchange: Exchange,
+}
+
+/// How ranks exchange rows; `auto` if left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum Exchange {
+    /// The fastest that all of them can.
+    #[default]
+    Auto,
+    /// GPUs of one pod store into each other's memory.
+    Peer,
+    /// GPUs anywhere, through NCCL.
+    Nccl,
+    /// Through the hosts, over TCP; for any device.
+    Tcp,
+}
+
+impl Exchange {
+    /// Whether ranks choose.
+    #[must_use]
+    pub const fn is_auto(&self) -> bool {
+        matches!(self, Self::Auto)
+    }
 }
 
 /// Requests and limits of a container.

@@ -49,6 +49,22 @@ pub const GPUS: Rule = Rule {
               change gpusPerPod or data",
 };
 
+/// CPUs have no way of their own between them.
+pub const EXCHANGE_GPUS: Rule = Rule {
+    expression: "!has(self.ranks.exchange) || self.gpusPerPod > 0 || self.ranks.exchange == 'auto' || \
+                 self.ranks.exchange == 'tcp'",
+    message: "ranks.exchange peer and nccl are between GPUs, and gpusPerPod is 0: leave ranks.exchange out, or set \
+              gpusPerPod",
+};
+
+/// GPUs reach each other's memory within a pod.
+pub const EXCHANGE_PEER: Rule = Rule {
+    expression: "!has(self.ranks.exchange) || self.ranks.exchange != 'peer' || self.gpusPerPod == 0 || \
+                 self.gpusPerPod == self.parallelism.tensor * self.parallelism.data",
+    message: "ranks.exchange peer is between the GPUs of one pod: set gpusPerPod to parallelism.tensor * \
+              parallelism.data, or ranks.exchange to auto or nccl",
+};
+
 /// Only what can be written to can be recorded to. Folders of nodes are not: a link that is written into an allowed folder
 /// would lead out of it.
 pub const RECORD_PATH_WRITABLE: Rule = Rule {

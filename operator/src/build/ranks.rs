@@ -2,7 +2,8 @@
 //! several GPUs would not reach the memory of the others.
 
 use k8s_openapi::api::core::v1::{
-    Container, EnvVar, EnvVarSource, ObjectFieldSelector, Pod, ResourceRequirements, TopologySpreadConstraint,
+    Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ObjectFieldSelector, Pod, ResourceRequirements,
+    TopologySpreadConstraint, Volume,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -11,14 +12,19 @@ use plan::wire::path;
 use plan::wire::process::{WorkerCommand, backend, port, variable};
 
 use super::pod::{self, Identity};
+use crate::api::placement::Exchange;
 use crate::names::{self, Role};
 use crate::validate::Checked;
+
+/// Of each pod's container, at most.
+const SHARED_MEMORY: &str = "1Gi";
 
 pub(super) fn build(checked: &Checked, identity: &Identity<'_>, first: usize) -> Pod {
     let mut pod = pod::pod(checked, identity, vec![container(checked, identity, first)]);
     if let Some(spec) = &mut pod.spec {
         spec.runtime_class_name.clone_from(&checked.deployment.spec.placement.runtime_class_name);
         spec.topology_spread_constraints = Some(vec![spread(checked, identity.group)]);
+        spec.volumes.get_or_insert_default().extend(has_nccl(checked).then(shared_memory));
     }
     pod
 }
@@ -46,7 +52,26 @@ fn container(checked: &Checked, identity: &Identity<'_>, first: usize) -> Contai
         let resources = container.resources.get_or_insert_with(ResourceRequirements::default);
         resources.limits.get_or_insert_default().extend([gpus]);
     }
+    let shared = has_nccl(checked).then(|| pod::mount("shared-memory", "/dev/shm", false));
+    container.volume_mounts.get_or_insert_default().extend(shared);
     container
+}
+
+/// Whether its ranks may exchange rows through NCCL.
+const fn has_nccl(checked: &Checked) -> bool {
+    let exchange = checked.deployment.spec.ranks.exchange;
+    checked.shape.gpus_per_rank > 0 && matches!(exchange, Exchange::Auto | Exchange::Nccl)
+}
+
+/// What NCCL keeps in memory that its threads and their peers share: container runtimes give a pod 64 MiB of it, which its documentation
+/// says is too little. It counts as memory of the container as it comes into use.
+fn shared_memory() -> Volume {
+    let source = EmptyDirVolumeSource {
+        medium: Some("Memory".to_owned()),
+        size_limit: Some(Quantity(SHARED_MEMORY.to_owned())),
+        ..EmptyDirVolumeSource::default()
+    };
+    Volume { name: "shared-memory".to_owned(), empty_dir: Some(source), ..Volume::default() }
 }
 
 fn command(checked: &Checked, identity: &Identity<'_>, first: usize) -> WorkerCommand {
@@ -59,6 +84,7 @@ fn command(checked: &Checked, identity: &Identity<'_>, first: usize) -> WorkerCo
         advertise_address: format!("$({})", variable::ADDRESS),
         // A pod whose GPUs are not to be seen ends and says so, instead of computing without them.
         backend: (shape.gpus_per_rank > 0).then_some(backend::CUDA),
+        exchange: (!spec.ranks.exchange.is_auto()).then(|| spec.ranks.exchange.into()),
         threads: spec.ranks.threads.map(pod::number),
         kv_blocks: spec.ranks.kv_blocks.map(pod::number),
         secret_file: pod::key_file(identity, GROUP_SECRET),

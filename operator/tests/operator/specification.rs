@@ -85,6 +85,8 @@ fn a_specification_that_cannot_work_is_refused_with_what_to_do() {
             ],
         ),
         ("uneven GPUs", vec![("/spec/gpusPerPod", json!(3))]),
+        ("an exchange of GPUs among CPUs", vec![("/spec/ranks", json!({"exchange": "nccl"}))]),
+        ("peers in several pods", vec![("/spec/gpusPerPod", json!(2)), ("/spec/ranks", json!({"exchange": "peer"}))]),
         ("a short wait", vec![("/spec/eplb/numWaitWorkerIterations", json!(29))]),
         (
             "two static maps",

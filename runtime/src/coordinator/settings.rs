@@ -168,7 +168,7 @@ impl CoordinatorSettings {
         let kv_tokens = (self.limits.running_per_rank as u64).saturating_mul(limits.max_model_len as u64);
         // Of its threads, each rank knows itself.
         let step_tokens = self.limits.step_tokens;
-        let part = RankPart { ranks: self.ranks, slots, staging_pages, step_tokens, threads: 1 };
+        let part = RankPart { ranks: self.ranks, slots, staging_pages, step_tokens, threads: 1, has_nccl: false };
         let rank = RankNeeds { part, kv_tokens };
         let planner = Planner {
             policy: self.policy,

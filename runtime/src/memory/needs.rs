@@ -22,6 +22,8 @@ pub const MOST_BLOCKS: u32 = 1 << 24;
 pub enum MemoryUser {
     /// The weights of the model.
     Weights,
+    /// What NCCL takes for itself.
+    Nccl,
     /// The KV cache, of so many blocks.
     KvBlocks(u64),
     /// Activations, logits and routing of steps of so many tokens on each rank.
@@ -35,6 +37,7 @@ impl MemoryUser {
     pub(super) const fn in_a_list(self) -> &'static str {
         match self {
             Self::Weights => "weights",
+            Self::Nccl => "NCCL",
             Self::KvBlocks(_) => "KV cache",
             Self::Steps(_) => "activations",
             Self::StagingPages(_) => "staging pages",
@@ -46,6 +49,7 @@ impl Display for MemoryUser {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Weights => formatter.write_str("the weights of the model"),
+            Self::Nccl => formatter.write_str("NCCL"),
             Self::KvBlocks(blocks) => write!(formatter, "kv-blocks {blocks}"),
             Self::Steps(tokens) => write!(formatter, "max-step-tokens {tokens}"),
             Self::StagingPages(pages) => write!(formatter, "staging-pages {pages}"),
@@ -75,6 +79,8 @@ pub struct RankPart {
     pub step_tokens: usize,
     /// Its compute threads.
     pub threads: usize,
+    /// Whether it exchanges rows by NCCL.
+    pub has_nccl: bool,
 }
 
 /// All that a rank needs.
@@ -82,6 +88,8 @@ pub struct RankPart {
 pub struct Needs {
     /// Experts and all other weights, with the angles of its positions.
     pub weights: Need,
+    /// NCCL, where rows are exchanged by it.
+    pub nccl: Need,
     /// The KV cache, over all layers.
     pub cache: Need,
     /// What a step is computed in.
@@ -94,7 +102,7 @@ impl Needs {
     /// Of a rank with this part and a cache of this size.
     #[must_use]
     pub fn of<B: Backend>(sizes: &Sizes, part: RankPart, cache: CacheSize) -> Self {
-        let RankPart { ranks, slots, staging_pages, step_tokens, threads } = part;
+        let RankPart { ranks, slots, staging_pages, step_tokens, threads, has_nccl } = part;
         let (config, tokens) = (&sizes.config, cache.blocks.saturating_mul(cache.block_tokens));
         let (layers, top_k) = (config.sparse_layers(), config.router.top_k);
         let group = GroupShape { ranks, rank: 0, layers, slots, top_k, tokens: step_tokens };
@@ -105,6 +113,7 @@ impl Needs {
         let steps = steps.saturating_add(of_threads::<B>(sizes, cache, threads));
         Self {
             weights: Need { user: MemoryUser::Weights, bytes: weights },
+            nccl: Need { user: MemoryUser::Nccl, bytes: if has_nccl { B::COLLECTIVE_BYTES } else { 0 } },
             cache: Need { user: MemoryUser::KvBlocks(cache.blocks as u64), bytes: of_cache::<B>(sizes, cache) },
             steps: Need { user: MemoryUser::Steps(step_tokens as u64), bytes: steps },
             staging: Need { user: MemoryUser::StagingPages(staging_pages.into()), bytes: pages },
@@ -113,9 +122,9 @@ impl Needs {
 
     /// In the order in which something that does not fit is told.
     #[must_use]
-    pub const fn all(&self) -> [Need; 4] {
-        let Self { weights, cache, steps, staging } = *self;
-        [weights, cache, steps, staging]
+    pub const fn all(&self) -> [Need; 5] {
+        let Self { weights, nccl, cache, steps, staging } = *self;
+        [weights, nccl, cache, steps, staging]
     }
 
     /// Bytes of all together.
@@ -197,7 +206,8 @@ mod tests {
     use super::*;
     use crate::model::checkpoint::Checkpoint;
 
-    const PART: RankPart = RankPart { ranks: 4, slots: 8, staging_pages: 2, step_tokens: 64, threads: 1 };
+    const PART: RankPart =
+        RankPart { ranks: 4, slots: 8, staging_pages: 2, step_tokens: 64, threads: 1, has_nccl: false };
 
     fn checkpoint() -> Checkpoint {
         Checkpoint::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/models/tiny-moe"))).unwrap()

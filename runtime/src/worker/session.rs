@@ -237,7 +237,9 @@ impl<B: Backend> Session<B> {
         let here = (&worker.settings.node, &worker.said.unit);
         let neighbours = next.ranks.iter().filter(|rank| (&rank.node, &rank.unit) == here).count();
         let (slots, step_tokens) = (map.shape().slots_per_rank, next.step_tokens as usize);
-        let part = RankPart { ranks, slots, staging_pages, step_tokens, threads: worker.settings.threads };
+        // Where it has something faster so do the others, which are of its process then.
+        let (has_nccl, threads) = (means.first() == Some(&Means::Nccl), worker.settings.threads);
+        let part = RankPart { ranks, slots, staging_pages, step_tokens, threads, has_nccl };
         let cache = worker.room_for(part, kv_tokens, neighbours)?;
         let slots = slots_of(&map, rank);
         let loaded = worker.weights.load(&slots, &control.gone)?;

@@ -60,7 +60,8 @@ fn what_is_foreseen_is_what_is_made() {
         let checkpoint = Checkpoint::open(folder).unwrap();
         let experts = checkpoint.config().experts.count;
         for (ranks, blocks, step_tokens) in [(1, 3, 8), (2, 40, 100), (2, 4000, 512)] {
-            let part = RankPart { ranks, slots: experts / ranks, staging_pages: 3, step_tokens, threads: 1 };
+            let part =
+                RankPart { ranks, slots: experts / ranks, staging_pages: 3, step_tokens, threads: 1, has_nccl: false };
             let cache = CacheSize { blocks, block_tokens: BLOCK_TOKENS };
             let made = made(&checkpoint, part, cache);
             assert_eq!(Needs::of::<Watched>(&checkpoint.sizes(), part, cache).bytes(), made, "{folder:?} {part:?}");

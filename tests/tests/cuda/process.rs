@@ -135,6 +135,11 @@ fn what_is_missing_is_said_in_one_sentence(emulator: &Emulator) -> Result<()> {
             "there is no GPU 0: the CUDA driver shows 0; check CUDA_VISIBLE_DEVICES",
         ),
         (&[("CUDA_MODEL_CAPABILITY", "75")], true, "has compute capability 7.5, and the kernels need 8.0"),
+        (
+            &[("CUDA_MODEL_NVRTC", "14")],
+            true,
+            "the CUDA driver is for CUDA 13.0, and what this machine's NVRTC compiles needs 14.0; update the driver",
+        ),
         (&[("CUDA_MODEL_MEMORY_MB", "1")], true, "take"),
     ] {
         // Where a machine has a GPU of its own, nothing is missing.

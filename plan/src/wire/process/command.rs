@@ -114,6 +114,8 @@ pub struct WorkerCommand {
     pub advertise_address: String,
     /// What each rank computes on, of [`backend`](super::backend), if that is not for the process to choose.
     pub backend: Option<&'static str>,
+    /// How ranks exchange rows, if that is not for them to choose.
+    pub exchange: Option<&'static str>,
     /// Compute threads of each rank.
     pub threads: Option<u64>,
     /// Blocks of each rank's KV cache.
@@ -126,8 +128,18 @@ impl WorkerCommand {
     /// The command line after the program.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
-        let Self { model, rank, ranks_here, coordinator, advertise_address, backend, threads, kv_blocks, secret_file } =
-            self;
+        let Self {
+            model,
+            rank,
+            ranks_here,
+            coordinator,
+            advertise_address,
+            backend,
+            exchange,
+            threads,
+            kv_blocks,
+            secret_file,
+        } = self;
         let mut line = Line::new(Subcommand::Worker);
         line.set("model", model);
         line.set("rank", rank);
@@ -138,6 +150,7 @@ impl WorkerCommand {
         line.set("advertise-address", advertise_address);
         line.set("health-listen", &everywhere(port::HEALTH));
         line.set_if("backend", backend.as_ref());
+        line.set_if("exchange", exchange.as_ref());
         line.set_if("threads", threads.as_ref());
         line.set_if("kv-blocks", kv_blocks.as_ref());
         line.set_if("secret-file", secret_file.as_ref());
