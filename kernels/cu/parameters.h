@@ -212,7 +212,7 @@ struct SplitParameters {
 
 // Products: rows of `k` to rows of `n`, by weights `[n, k]`. Groups of rows, each with a page: group g has rows starts[g] to
 // starts[g + 1] of the output, which are rows list[..] of x (the same ones without a list), and the weights at
-// arena + page_of[g] * page_bytes + offset. Without starts there is one group of `rows`; without page_of its page is `page`.
+// arena + page_of[g] * page_bytes + offset. Without starts there is one group of `rows`; without page_of the page of group g is `page` + g.
 // `product_*`: out is f32, `+ bias` if there is one, added to what was there if `add`. `gated_*`: the rows of the weights are gate
 // and up, 8 by 8, and out is silu(gate) * up, `[rows, n / 2]`, for the next product.
 // `*_bf16` take x in terms, of which they multiply the first or both: `*_bf16` and `*_bf16_tall` in tiles of 16 and 64 rows by 128

@@ -53,7 +53,7 @@ template <int BM, int BN> DEVICE bool find_item(const ProductParameters& p, cons
 
 // The page of an item's group.
 DEVICE uint32_t page_of(const ProductParameters& p, const Item& item) {
-  const uint32_t page = p.page_of == nullptr ? p.page : p.page_of[item.group];
+  const uint32_t page = p.page_of == nullptr ? p.page + item.group : p.page_of[item.group];
   if (page < p.pages) return page;
   report(p.error, ERROR_PAGE);
   return 0;

@@ -42,7 +42,12 @@ say() { echo "${mark}[$((SECONDS - begin)) s] $*" | tee -a "$out/log"; }
 
 keep() {
   [ -e "$part" ] || return 0
-  grep '^{' "$part" >> "$lines"
+  if [ -n "$mark" ]; then
+    # Also what programs of others found.
+    grep '^{' "$part" | sed 's/^{"stage"/{"on":"emulated","stage"/' >> "$lines"
+  else
+    grep '^{' "$part" >> "$lines"
+  fi
   cat "$part" >> "$out/log"
   rm -f "$part"
 }
@@ -63,7 +68,7 @@ trap 'finish 1' INT TERM
 trap 'finish $?' EXIT
 
 failed=0
-# stage LIMIT NAME COMMAND...
+# stage LIMIT NAME COMMAND..., which finds its limit in STAGE_SECONDS
 stage() {
   local limit=$(($1 * ${SLOWER:-1})) name=$2 left=$((all - (SECONDS - begin))) ended
   shift 2
@@ -74,7 +79,7 @@ stage() {
   fi
   say "$name, at most $limit s"
   # In the background, so that a signal ends this script with what there is.
-  timeout --kill-after=3 "$limit" "$@" > "$part" 2>&1 &
+  STAGE_SECONDS=$limit timeout --kill-after=3 "$limit" "$@" > "$part" 2>&1 &
   child=$!
   wait "$child"
   ended=$?
@@ -101,39 +106,56 @@ if [ -z "$mark" ] && ! ldconfig -p | grep -q 'libcublas\.so'; then
   fi
 fi
 
-right() {
-  stage 15 probe "$bench" probe
+# What is checked by NVIDIA's checker: products, routing, experts and what they exchange, attention, sampling, commits, and ranks that share
+# the GPU.
+checked=${CHECKED:-a_product_is_right_for_every_kind_shape_and_number_of_rows
+  experts_are_right_in_groups_of_any_size_and_a_move_changes_no_bit
+  ranks_together_give_what_one_gives_to_the_bit
+  attention_is_right_over_blocks_in_any_order_and_the_same_bits_in_any_chunking
+  what_is_asked_of_logits_is_answered_as_the_specification_does
+  a_graph_holds_for_a_thousand_commits
+  attention_on_tensor_cores_is_right_and_the_same_bits_in_any_chunking
+  ranks_that_share_a_gpu_change_no_bit_by_peer}
+
+check() {
+  local limit=$1 tool=$2
   # shellcheck disable=SC2086  # a list of names
-  stage 90 "operations against the CPU's" "$bench" suite --program "$programs/gpu-tests" ${TESTS:-}
-  stage 25 ceilings "$bench" ceilings "${small[@]}"
+  stage "$limit" "$tool" "$bench" sanitizer --checker "$checker" --tool "$tool" --program "$programs/gpu-tests" $checked
+}
+
+right() {
+  stage 10 probe "$bench" probe
+  # shellcheck disable=SC2086  # a list of names
+  stage 85 "operations against the CPU's" "$bench" suite --program "$programs/gpu-tests" ${TESTS:-}
   local checker
   checker=$(found compute-sanitizer)
   if [ -n "$checker" ]; then
-    for tool in memcheck racecheck synccheck; do
-      stage 40 "$tool" env SWIFTBALANCER_GPU=required SWIFTBALANCER_CUDA_CASE=a_product_is_right_for_every_kind_shape_and_number_of_rows \
-        "$checker" --tool "$tool" --error-exitcode 9 --print-limit 20 "$programs/gpu-tests"
-      grep 'SUMMARY' "$out/log" | tail -n 1 | tr -d '="' |
-        sed "s/^ *\(.*\)/{\"stage\":\"sanitizer\",\"what\":\"$tool\",\"summary\":\"\1\"}/" >> "$lines"
-    done
+    check 45 memcheck
+    check 25 racecheck
+    check 15 synccheck
   else
     say "sanitizer: this machine has no compute-sanitizer"
   fi
+  stage 20 ceilings "$bench" ceilings "${small[@]}"
 }
 
 fast() {
   stage 20 ceilings "$bench" ceilings "${small[@]}"
   stage 110 products "$bench" products "${small[@]}"
-  stage 150 steps "$bench" steps --model "$model" "${small[@]}"
-  stage 90 serving "$bench" serving --model "$model" --runtime "$programs/swiftbalancer-runtime" --seconds "${LOAD_SECONDS:-20}" \
+  stage 125 steps "$bench" steps --model "$model" "${small[@]}"
+  stage 85 serving "$bench" serving --model "$model" --runtime "$programs/swiftbalancer-runtime" --seconds "${LOAD_SECONDS:-20}" \
     "${small[@]}"
-  if [ -z "$mark" ] && command -v python3 > /dev/null; then stage 40 torch python3 tests/gpu/grouped_mm.py; fi
   local profiler
   profiler=$(found ncu)
-  if [ -z "$mark" ] && [ -n "$profiler" ]; then
-    stage 40 ncu "$profiler" --clock-control none --launch-count 24 --metrics \
-      dram__throughput.avg.pct_of_peak_sustained_elapsed,sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active \
-      "$bench" products --shape qwen3-30b-a3b --tokens 64
-    grep -E 'dram__throughput|sm__pipe_tensor|^  [a-z_0-9]+ \(' "$out/log" | tail -n 80
+  if [ -n "$profiler" ]; then
+    stage 45 ncu "$bench" profile --profiler "$profiler" "${small[@]}"
+  else
+    say "ncu: this machine has no profiler"
+  fi
+  if command -v python3 > /dev/null; then
+    stage 35 torch python3 tests/gpu/grouped_mm.py
+  else
+    say "torch: this machine has no python3"
   fi
 }
 

@@ -11,14 +11,16 @@ use std::time::Instant;
 use super::memory::{Allocation, Mapped};
 use super::module::Launch;
 use super::parameters::{COPY, CopyParameters, READ_ALL, ReadParameters};
+use super::queue::PagesOf;
 use super::stream::{Precedence, Stream};
-use super::{Cuda, Shared};
+use super::{Buffer, Cuda, CudaQueue, Pages, Routing, Shared};
+use crate::arena::PageId;
 use crate::drawn::Drawn;
 use crate::error::DeviceError;
 use crate::tensor::{MatrixView, Values, WeightKind};
 
 pub use self::dense::Dense;
-pub use self::traffic::{Carried, Route, Traffic};
+pub use self::traffic::{Carried, Load, Route, Traffic};
 
 /// Blocks of a kernel that has the device alone, for each multiprocessor.
 const BLOCKS_EACH: u32 = 8;
@@ -54,6 +56,15 @@ pub enum Way {
     ToDevice,
     /// From the device to the host.
     ToHost,
+}
+
+/// What brings a few bytes from the host to the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bringer {
+    /// A copy engine.
+    Engine,
+    /// A kernel that reads memory of the host in place, as steps do.
+    Kernel,
 }
 
 impl Gauge {
@@ -161,6 +172,36 @@ impl Gauge {
         })
     }
 
+    /// Seconds from asking for the first bytes of a pinned memory until they are at the beginning of a region.
+    ///
+    /// # Errors
+    /// See [`Self::read`].
+    ///
+    /// # Panics
+    /// If either is shorter.
+    pub fn bring(
+        &self,
+        (by, bytes): (Bringer, usize),
+        pinned: &mut Pinned,
+        region: &mut Region,
+    ) -> Result<f64, DeviceError> {
+        assert!(bytes <= pinned.bytes && bytes <= region.bytes, "{bytes} bytes");
+        let (source, target) = (pinned.memory.address(), region.memory.address());
+        let started = Instant::now();
+        match by {
+            // SAFETY: both are borrowed as mutable until it was waited for, and long enough (asserted above).
+            Bringer::Engine => unsafe { self.stream.copy_to_device(target, pinned.memory.host(), bytes) }?,
+            Bringer::Kernel => {
+                let parameters = CopyParameters { source, target, bytes: bytes as u64 };
+                let launch = Launch { kernel: &COPY, blocks: 1, shared: 0 };
+                // SAFETY: as above.
+                unsafe { self.device.kernels.launch(&self.stream, launch, &parameters) }?;
+            }
+        }
+        self.stream.finish()?;
+        Ok(started.elapsed().as_secs_f64())
+    }
+
     /// Seconds that it takes to copy as much as a pinned memory holds, in parts of so many bytes.
     ///
     /// # Errors
@@ -197,5 +238,19 @@ impl Region {
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+impl CudaQueue {
+    /// What [`Queue::experts`](crate::Queue::experts) does, with the pages of slots one after the other from `first` on instead of those
+    /// of the table: the same kernels, so that the difference is what the table costs.
+    pub fn experts_in_a_row(
+        &self,
+        (pages, first): (&Pages, PageId),
+        routing: &Routing,
+        x: &Buffer<f32>,
+        results: &mut Buffer<f32>,
+    ) {
+        self.run_experts_of((pages, PagesOf::Row(first)), routing, x, results);
     }
 }

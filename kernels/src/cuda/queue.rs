@@ -16,6 +16,7 @@ use std::sync::{Arc, Weak};
 
 use bytemuck::Pod;
 
+pub(super) use self::expert::PagesOf;
 pub(super) use self::layer::keeps_busy;
 use self::repeat::Noted;
 use super::batch::{Batch, Scratch};

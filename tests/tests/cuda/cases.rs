@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use libtest_mimic::Trial;
 use tests::emulator::Emulator;
 
-use crate::suite::{self, run_with_seeds};
+use crate::model::Test;
+use crate::suite::{self, Told, run_with_seeds};
 use crate::{attention, exchange, experts, graphs, links, logits, model, operations, pages};
 
 /// Names the test that a process is to run.
@@ -31,16 +32,24 @@ struct Case {
     seeds: u64,
     /// What fails in the driver, as its `CUDA_MODEL_FAULTS` says it.
     faults: &'static str,
+    /// How many GPUs it needs.
+    gpus: usize,
     run: fn() -> Result<()>,
 }
 
 fn cases() -> impl Iterator<Item = Case> {
     let parts = [operations::CASES, attention::CASES, experts::CASES, exchange::CASES, logits::CASES, pages::CASES];
-    let operations = parts.into_iter().flatten().map(|&(name, run)| Case { name, seeds: 2, faults: "", run });
-    let models = model::CASES.iter().chain(links::CASES).chain(graphs::CASES);
-    let models = models.map(|&(name, run)| Case { name, seeds: 1, faults: "", run });
+    let of = |seeds, gpus| move |&(name, run): &Test| Case { name, seeds, faults: "", gpus, run };
+    let operations = parts.into_iter().flatten().map(of(2, 1));
+    let models = model::CASES.iter().chain(graphs::CASES).chain(links::ON_ONE_GPU).map(of(1, 1));
+    let linked = links::ON_TWO_GPUS.iter().map(of(1, 2)).chain(links::ON_ALL_GPUS.iter().map(of(1, GPUS)));
     let (name, faults, run) = graphs::REFUSED;
-    operations.chain(models).chain([Case { name, seeds: 1, faults, run }])
+    operations.chain(models).chain(linked).chain([Case { name, seeds: 1, faults, gpus: 1, run }])
+}
+
+/// Whether there is a test of this name.
+pub fn is_one(name: &str) -> bool {
+    cases().any(|case| case.name == name)
 }
 
 /// Runs the test for which this process was started, if it was.
@@ -59,23 +68,37 @@ pub fn run_the_one_asked_for() -> Option<ExitCode> {
     })
 }
 
-/// One for each, under its own name.
-pub fn trials(driver: &Driver) -> Vec<Trial> {
-    let is_linked = |name: &str| links::CASES.iter().any(|(linked, _)| *linked == name);
-    let is_for = |case: &Case| match driver {
-        Driver::Emulated(_) => true,
-        Driver::OfTheMachine { gpus } => !graphs::is_counted(case.name) && (*gpus >= GPUS || !is_linked(case.name)),
-    };
-    cases().filter(is_for).map(|case| trial(driver.clone(), case)).collect()
+/// Why a test does not run with a driver.
+fn missing(case: &Case, driver: &Driver) -> Option<String> {
+    let Driver::OfTheMachine { gpus } = driver else { return None };
+    if graphs::is_counted(case.name) {
+        return Some("it is about what is asked of the emulated driver, which counts that or refuses it".to_owned());
+    }
+    (case.gpus > *gpus).then(|| format!("it needs {} GPUs, and this machine has {gpus}", case.gpus))
 }
 
-fn trial(driver: Driver, Case { name, seeds, faults, .. }: Case) -> Trial {
+/// One for each, under its own name; what does not run is ignored.
+pub fn trials(driver: &Driver, told: &Told) -> Vec<Trial> {
+    let one = |case: Case| {
+        let is_left_out = missing(&case, driver).is_some();
+        trial(driver.clone(), case, told.clone()).with_ignored_flag(is_left_out)
+    };
+    cases().map(one).collect()
+}
+
+/// The tests that do not run with a driver, and why.
+pub fn left_out(driver: &Driver) -> Vec<(String, String)> {
+    cases().filter_map(|case| Some((format!("cuda::{}", case.name), missing(&case, driver)?))).collect()
+}
+
+fn trial(driver: Driver, Case { name, seeds, faults, .. }: Case, told: Told) -> Trial {
     Trial::test(format!("cuda::{name}"), move || {
         let run = || -> Result<()> {
             let (program, folder) = (std::env::current_exe()?, tempfile::tempdir()?);
             let start = || {
                 let mut command = Command::new(&program);
-                command.env(CASE, name);
+                // Ranks that share a GPU wait for each other on it: none of that is to stand before another's work.
+                command.env(CASE, name).env("CUDA_DEVICE_MAX_CONNECTIONS", "32");
                 if let Driver::Emulated(emulator) = &driver {
                     command.envs(emulator.environment()).env("CUDA_MODEL_FAULTS", faults);
                     command.env("CUDA_MODEL_DEVICES", GPUS.to_string());
@@ -83,7 +106,8 @@ fn trial(driver: Driver, Case { name, seeds, faults, .. }: Case) -> Trial {
                 }
                 command
             };
-            run_with_seeds(suite::seeds(seeds), start)
+            told.keep(name, &run_with_seeds(suite::seeds(seeds), start)?);
+            Ok(())
         };
         run().map_err(|error| format!("{error:#}").into())
     })

@@ -57,6 +57,6 @@ fn trial(emulator: &Emulator, name: String) -> Trial {
             command.arg(&name).envs(emulator.environment_of_cases());
             command
         };
-        run_with_seeds(suite::seeds(3), start).map_err(|error| format!("{error:#}").into())
+        run_with_seeds(suite::seeds(3), start).map(drop).map_err(|error| format!("{error:#}").into())
     })
 }

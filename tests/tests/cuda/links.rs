@@ -20,16 +20,44 @@ use crate::model::{Member, Run, Test, Way, counted, part, prompts, random_map, r
 /// The test of what a step asks of the driver.
 pub const A_DECODE_STEP: &str = "a_decode_step_over_a_link_is_one_launch_and_waits_once";
 
-/// The tests of this file.
-pub const CASES: &[Test] = &[
-    ("no_way_of_exchanging_rows_changes_a_bit", no_way_of_exchanging_rows_changes_a_bit),
+/// The tests of this file that one GPU is enough for.
+pub const ON_ONE_GPU: &[Test] = &[
+    ("ranks_that_share_a_gpu_change_no_bit_by_peer", ranks_that_share_a_gpu_change_no_bit),
+    ("a_rank_that_does_not_come_to_a_gpu_that_it_shares_is_given_up", a_rank_that_does_not_come_to_a_shared_gpu),
+    ("a_wait_on_a_shared_gpu_for_another_rank_ends_with_its_group", a_wait_on_a_shared_gpu_ends_with_its_group),
+];
+
+/// Those that need two.
+pub const ON_TWO_GPUS: &[Test] = &[
+    ("no_exchange_by_peer_changes_a_bit", no_exchange_by_peer_changes_a_bit),
     (A_DECODE_STEP, a_decode_step_over_a_link_waits_once),
     ("a_rank_that_does_not_come_is_given_up_and_the_next_group_serves", a_rank_that_does_not_come_is_given_up),
     ("a_rank_that_is_gone_ends_an_exchange_before_its_time", a_rank_that_is_gone_ends_an_exchange_before_its_time),
     ("a_wait_for_another_rank_ends_with_its_group", a_wait_for_another_rank_ends_with_its_group),
 ];
 
-fn no_way_of_exchanging_rows_changes_a_bit() -> Result<()> {
+/// Those that need [`GPUS`].
+pub const ON_ALL_GPUS: &[Test] = &[("no_exchange_by_nccl_changes_a_bit", no_exchange_by_nccl_changes_a_bit)];
+
+fn ranks_that_share_a_gpu_change_no_bit() -> Result<()> {
+    no_way_of_exchanging_rows_changes_a_bit(&[(2, 0, 64, Way::new(Means::Peer, 1))])
+}
+
+fn no_exchange_by_peer_changes_a_bit() -> Result<()> {
+    let ways = [(2, 2, 9, Way::new(Means::Peer, 2)), (4, 4, 7, Way::new(Means::Peer, 2))];
+    no_way_of_exchanging_rows_changes_a_bit(&ways)
+}
+
+fn no_exchange_by_nccl_changes_a_bit() -> Result<()> {
+    no_way_of_exchanging_rows_changes_a_bit(&[
+        (2, 0, 64, Way::new(Means::Nccl, GPUS)),
+        (2, 2, 9, Way { has_graphs: false, ..Way::new(Means::Nccl, GPUS) }),
+        (4, 4, 7, Way::new(Means::Nccl, GPUS)),
+    ])
+}
+
+/// Ranks, slots more than experts, most tokens of a step, and how rows are exchanged.
+fn no_way_of_exchanging_rows_changes_a_bit(ways: &[(usize, usize, usize, Way)]) -> Result<()> {
     let mut random = StdRng::seed_from_u64(2);
     for name in ["base", "tied_f32"] {
         let folder = variant(name);
@@ -37,14 +65,7 @@ fn no_way_of_exchanging_rows_changes_a_bit() -> Result<()> {
         let plain = [ExpertMap::contiguous(shape(&folder, 1, 0)?)?];
         let alone = Run { folder: &folder, maps: &plain, chunk: 64, new: 5, way: Way::new(Means::Tcp, 1) };
         let (expected, _) = run(&alone, &prompts)?;
-        for (ranks, redundancy, chunk, way) in [
-            (2, 2, 9, Way::new(Means::Peer, GPUS)),
-            (2, 0, 64, Way::new(Means::Peer, 1)),
-            (4, 4, 7, Way::new(Means::Peer, 2)),
-            (2, 0, 64, Way::new(Means::Nccl, GPUS)),
-            (2, 2, 9, Way { has_graphs: false, ..Way::new(Means::Nccl, GPUS) }),
-            (4, 4, 7, Way::new(Means::Nccl, GPUS)),
-        ] {
+        for (ranks, redundancy, chunk, way) in ways.iter().cloned() {
             let shape = shape(&folder, ranks, redundancy)?;
             let maps: Vec<ExpertMap> = (0..3).map(|_| random_map(shape, &mut random)).collect::<Result<_>>()?;
             let (means, gpus) = (way.means, way.gpus);
@@ -150,13 +171,20 @@ fn silent(
     ended.into_inner().map_err(|_| anyhow!("a rank panicked"))?.context("a step that ended")
 }
 
+fn a_rank_that_does_not_come_to_a_shared_gpu() -> Result<()> {
+    who_does_not_come_is_given_up(&[(Means::Peer, 1, "rank 1 gave no rows within 2 s")])
+}
+
 fn a_rank_that_does_not_come_is_given_up() -> Result<()> {
-    let folder = variant("base");
-    for (means, gpus, said) in [
-        (Means::Peer, 1, "rank 1 gave no rows within 2 s"),
+    who_does_not_come_is_given_up(&[
         (Means::Peer, 2, "rank 1 gave no rows within 2 s"),
         (Means::Nccl, 2, "another rank gave no rows within 2 s"),
-    ] {
+    ])
+}
+
+fn who_does_not_come_is_given_up(ways: &[(Means, usize, &str)]) -> Result<()> {
+    let folder = variant("base");
+    for &(means, gpus, said) in ways {
         let way = Way { patience: Duration::from_secs(2), ..Way::new(means, gpus) };
         let (error, after) = silent(&folder, (&way, true), |_| Ok(()))?;
         ensure!(error.to_string().starts_with(said), "{error}");
@@ -181,9 +209,17 @@ fn a_rank_that_is_gone_ends_an_exchange_before_its_time() -> Result<()> {
     Ok(())
 }
 
+fn a_wait_on_a_shared_gpu_ends_with_its_group() -> Result<()> {
+    waits_end_with_their_group(&[(Means::Peer, 1)])
+}
+
 fn a_wait_for_another_rank_ends_with_its_group() -> Result<()> {
-    for means in [Means::Peer, Means::Nccl] {
-        let way = Way::new(means, 2);
+    waits_end_with_their_group(&[(Means::Peer, 2), (Means::Nccl, 2)])
+}
+
+fn waits_end_with_their_group(ways: &[(Means, usize)]) -> Result<()> {
+    for &(means, gpus) in ways {
+        let way = Way::new(means, gpus);
         let (error, after) = silent(&variant("base"), (&way, true), |member| {
             member.closer.as_ref().context("what ends the waits")?();
             Ok(())

@@ -23,19 +23,36 @@ mod suite;
 
 use std::ffi::OsStr;
 use std::process::ExitCode;
+use std::time::Instant;
 
+use anyhow::{Context as _, Result};
 use libtest_mimic::{Arguments, Trial};
 use tests::emulator::Emulator;
+use tests::figures::Figures;
+
+use crate::suite::Told;
 
 /// Has tests run on the machine's GPU; where it is `required` a machine without one fails them.
 const ON_GPU: &str = "SWIFTBALANCER_GPU";
 
+/// Runs what so many GPUs are enough for, and says what is left out and why.
+fn on_gpus(arguments: &Arguments, gpus: usize) -> ExitCode {
+    let (driver, told) = (cases::Driver::OfTheMachine { gpus }, Told::default());
+    let is_asked = |name: &str| arguments.filter.as_ref().is_none_or(|filter| name.contains(filter));
+    for (name, reason) in cases::left_out(&driver).iter().filter(|(name, _)| is_asked(name)) {
+        println!("left out: {name}: {reason}");
+    }
+    let conclusion = libtest_mimic::run(arguments, cases::trials(&driver, &told));
+    for (name, figure) in told.all() {
+        println!("figure: {name}: {figure}");
+    }
+    conclusion.exit_code()
+}
+
 fn on_gpu(arguments: &Arguments, asked: &OsStr) -> ExitCode {
     let reason = match kernels::cuda::devices() {
         Ok(0) => "the driver shows no GPU".to_owned(),
-        Ok(gpus) => {
-            return libtest_mimic::run(arguments, cases::trials(&cases::Driver::OfTheMachine { gpus })).exit_code();
-        }
+        Ok(gpus) => return on_gpus(arguments, gpus),
         Err(error) => error.to_string(),
     };
     eprintln!("THE TESTS ON A GPU WERE NOT RUN. {reason}\n");
@@ -50,7 +67,7 @@ fn main() -> ExitCode {
     if let Some(ended) = cases::run_the_one_asked_for() {
         return ended;
     }
-    let arguments = Arguments::from_args();
+    let (arguments, began) = (Arguments::from_args(), Instant::now());
     if let Some(asked) = std::env::var_os(ON_GPU) {
         return on_gpu(&arguments, &asked);
     }
@@ -71,15 +88,26 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut trials: Vec<Trial> = match driver::trials(&emulator) {
-        Ok(trials) => trials,
+    match on_emulator(&emulator, &arguments, began) {
+        Ok(ended) => ended,
         Err(error) => {
-            eprintln!("the driver's own tests cannot be listed: {error:#}");
-            return ExitCode::FAILURE;
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
         }
-    };
-    trials.extend(cases::trials(&cases::Driver::Emulated(emulator.clone())));
-    trials.extend(measure::trials(&emulator));
-    trials.extend(process::trials(&emulator));
-    libtest_mimic::run(&arguments, trials).exit_code()
+    }
+}
+
+fn on_emulator(emulator: &Emulator, arguments: &Arguments, began: Instant) -> Result<ExitCode> {
+    let told = Told::default();
+    let mut trials = driver::trials(emulator).context("the driver's own tests cannot be listed")?;
+    trials.extend(cases::trials(&cases::Driver::Emulated(emulator.clone()), &told));
+    trials.extend(measure::trials(emulator));
+    trials.extend(process::trials(emulator));
+    let conclusion = libtest_mimic::run(arguments, trials);
+    let Arguments { filter, skip, list, exact, ignored, .. } = arguments;
+    let is_whole = filter.is_none() && skip.is_empty() && !list && !exact && !ignored;
+    if is_whole && !conclusion.has_failed() {
+        told.record(&Figures::begin("emulated-gpu")?, began)?;
+    }
+    Ok(conclusion.exit_code())
 }

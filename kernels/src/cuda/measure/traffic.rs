@@ -16,6 +16,8 @@ use crate::error::DeviceError;
 
 /// Parts that are put on the stream before the first is waited for: as many as two stages of a mover, and more where parts are small.
 const UNDER_WAY: usize = 8;
+/// Bytes of the host's memory that parts go through in turn, as a mover's staging has them, unless a part is longer.
+const OF_THE_HOST: usize = 32 << 20;
 /// How long it waits where it is ahead of its rate.
 const PAUSE: Duration = Duration::from_micros(50);
 
@@ -30,6 +32,19 @@ pub enum Route {
     Within,
     /// Within the device, by a kernel of so many blocks.
     ByBlocks(u32),
+}
+
+/// What is carried beside other work.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Load {
+    /// How.
+    pub route: Route,
+    /// Bytes of each copy.
+    pub part: usize,
+    /// Bytes of the device's memory that are written in turn: more than its caches hold, or nothing of it reaches memory.
+    pub span: usize,
+    /// Bytes a second at most, if there is such a limit.
+    pub rate: Option<f64>,
 }
 
 /// What was carried.
@@ -55,35 +70,37 @@ struct Copier {
     stream: Stream,
     device: Arc<Shared>,
     host: Mapped,
-    /// Two parts.
+    /// As many parts as are read in turn within the device, and behind them as many that are written.
     memory: Allocation,
-    route: Route,
-    part: usize,
+    load: Load,
+    /// Parts of the host's memory, and of each half of the device's.
+    places: [usize; 2],
 }
 
 impl Traffic {
-    /// Begins to carry parts of so many bytes, at most so many bytes a second if there is a rate.
+    /// Begins to carry a load.
     ///
     /// # Errors
     /// If the device has no memory or stream for it.
     ///
     /// # Panics
     /// If the system gives no thread.
-    pub fn start(gpu: &Cuda, route: Route, part: usize, rate: Option<f64>) -> Result<Self, DeviceError> {
+    pub fn start(gpu: &Cuda, load: Load) -> Result<Self, DeviceError> {
         let device = Arc::clone(&gpu.shared);
-        let part = part.next_multiple_of(16);
+        let part = load.part.next_multiple_of(16);
+        let places = [OF_THE_HOST.min(UNDER_WAY * part) / part, load.span.div_ceil(part)].map(|places| places.max(1));
         let copier = Copier {
             stream: Stream::new(&device.context, Precedence::Last)?,
-            host: Mapped::new(&device.context, part)?,
-            memory: Allocation::new(&device.context, 2 * part)?,
+            host: Mapped::new(&device.context, places[0] * part)?,
+            memory: Allocation::new(&device.context, 2 * places[1] * part)?,
             device,
-            route,
-            part,
+            load: Load { part, ..load },
+            places,
         };
-        copier.device.transfers.zero(copier.memory.address(), 2 * part)?;
+        copier.device.transfers.zero(copier.memory.address(), 2 * places[1] * part)?;
         let carried = Arc::new(AtomicU64::new(0));
         let ((ending, ended), counted) = (channel(), Arc::clone(&carried));
-        let work = move || copier.run(rate, &counted, &ended);
+        let work = move || copier.run(&counted, &ended);
         let thread = std::thread::Builder::new().name("traffic".to_owned()).spawn(work);
         Ok(Self { ending, carried, started: Instant::now(), thread: thread.expect("the system gives a thread") })
     }
@@ -104,9 +121,9 @@ impl Traffic {
 }
 
 impl Copier {
-    fn run(&self, rate: Option<f64>, carried: &AtomicU64, ended: &Receiver<()>) -> Result<(), DeviceError> {
-        let started = Instant::now();
-        let mut pause = Duration::ZERO;
+    fn run(&self, carried: &AtomicU64, ended: &Receiver<()>) -> Result<(), DeviceError> {
+        let (started, Load { part, rate, .. }) = (Instant::now(), self.load);
+        let (mut pause, mut count) = (Duration::ZERO, 0);
         while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
             let due = rate.map_or(u64::MAX, |rate| (rate * started.elapsed().as_secs_f64()) as u64);
             pause = if carried.load(Ordering::Relaxed) < due { Duration::ZERO } else { PAUSE };
@@ -114,8 +131,9 @@ impl Copier {
                 continue;
             }
             for _ in 0..UNDER_WAY {
-                self.carry()?;
-                let all = carried.fetch_add(self.part as u64, Ordering::Relaxed) + self.part as u64;
+                self.carry(count)?;
+                count += 1;
+                let all = carried.fetch_add(part as u64, Ordering::Relaxed) + part as u64;
                 if all >= due {
                     break;
                 }
@@ -125,13 +143,18 @@ impl Copier {
         Ok(())
     }
 
-    fn carry(&self) -> Result<(), DeviceError> {
-        let (source, target, bytes) = (self.memory.address(), self.memory.address() + self.part as u64, self.part);
-        match self.route {
-            // SAFETY: both memories are this copier's, as long as a part, and nobody looks at what is in them.
-            Route::FromHost => Ok(unsafe { self.stream.copy_to_device(target, self.host.host(), bytes) }?),
+    /// Carries the part of this number.
+    fn carry(&self, number: usize) -> Result<(), DeviceError> {
+        let (Load { route, part: bytes, .. }, [of_host, of_half]) = (self.load, self.places);
+        let host = self.host.host_at(number % of_host * bytes);
+        let source = self.memory.address() + (number % of_half * bytes) as u64;
+        let target = source + (of_half * bytes) as u64;
+        match route {
+            // SAFETY: all places are within this copier's memories (by their numbers), and nobody looks at what is in them; copies
+            // on one stream come one after the other.
+            Route::FromHost => Ok(unsafe { self.stream.copy_to_device(target, host, bytes) }?),
             // SAFETY: as above.
-            Route::ToHost => Ok(unsafe { self.stream.copy_to_host(self.host.host(), source, bytes) }?),
+            Route::ToHost => Ok(unsafe { self.stream.copy_to_host(host, source, bytes) }?),
             // SAFETY: as above.
             Route::Within => Ok(unsafe { self.stream.copy_on_device(target, source, bytes) }?),
             Route::ByBlocks(blocks) => {

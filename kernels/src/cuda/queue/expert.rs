@@ -10,7 +10,17 @@ use super::super::parameters::{
 use super::super::routing::{Routing, Slots};
 use super::CudaQueue;
 use super::layer::{GATED, PRODUCT, down, gated};
+use crate::arena::PageId;
 use crate::backend::RouterShape;
+
+/// Where products find the pages of slots.
+#[derive(Clone, Copy)]
+pub(in crate::cuda) enum PagesOf {
+    /// In the table of the routing's layer.
+    Table,
+    /// One after the other, from this one on: what that saves is what the table costs.
+    Row(PageId),
+}
 
 /// Pairs that are worth a block of their own where each block goes through all that come before.
 const PAIRS_EACH: usize = 1024;
@@ -59,14 +69,29 @@ impl CudaQueue {
     }
 
     pub(super) fn run_experts(&self, pages: &Pages, routing: &Routing, x: &Buffer<f32>, results: &mut Buffer<f32>) {
+        self.run_experts_of((pages, PagesOf::Table), routing, x, results);
+    }
+
+    pub(in crate::cuda) fn run_experts_of(
+        &self,
+        (pages, of): (&Pages, PagesOf),
+        routing: &Routing,
+        x: &Buffer<f32>,
+        results: &mut Buffer<f32>,
+    ) {
         let (shape, tables) = (pages.shape(), routing.tables());
+        let (page_of, page) = match of {
+            PagesOf::Table => (routing.page_of, 0),
+            PagesOf::Row(first) => (0, first.0),
+        };
         let rows = routing.result_rows();
         self.note_pages(pages);
         results.set(rows, shape.hidden);
         self.changed(results);
         let groups = ProductParameters {
             rows: Rows { first: 0, ..rows },
-            page_of: routing.page_of,
+            page_of,
+            page,
             starts: tables.starts,
             error: self.error.get(),
             groups: routing.group().slots as u32,

@@ -73,15 +73,20 @@ fn dense(gauge: &Gauge, small: bool, figures: &Figures) -> Result<()> {
         return Ok(());
     };
     for size in if small { vec![64] } else { vec![2048, 4096, 8192] } {
-        let (weights, x) = (gauge.region(2 * size * size)?, gauge.region(2 * size * size)?);
-        let mut out = gauge.region(2 * size * size)?;
-        let product = |least: f64, _| {
-            let seconds = dense.products(&[size], (size, size), (&weights, &x, &mut out), 20)?;
-            Ok::<_, anyhow::Error>(seconds.min(least))
-        };
-        let seconds = (0..3).try_fold(f64::INFINITY, product)?;
-        let teraflops = 2.0 * (size as f64).powi(3) / seconds / 1e12;
+        let teraflops = square(gauge, &dense, size)?;
         figures.tell("dense by cuBLAS", &[("size", json!(size)), ("TFLOP/s", rounded(teraflops))]);
     }
     Ok(())
+}
+
+/// Teraflops of a square product of cuBLAS.
+pub fn square(gauge: &Gauge, dense: &Dense<'_>, size: usize) -> Result<f64> {
+    let (weights, x) = (gauge.region(2 * size * size)?, gauge.region(2 * size * size)?);
+    let mut out = gauge.region(2 * size * size)?;
+    let product = |least: f64, _| {
+        let seconds = dense.products(&[size], (size, size), (&weights, &x, &mut out), 20)?;
+        Ok::<_, anyhow::Error>(seconds.min(least))
+    };
+    let seconds = (0..3).try_fold(f64::INFINITY, product)?;
+    Ok(2.0 * (size as f64).powi(3) / seconds / 1e12)
 }

@@ -7,7 +7,9 @@
 mod ceilings;
 mod figures;
 mod products;
+mod profile;
 mod rank;
+mod sanitizer;
 mod serving;
 mod steps;
 mod suite;
@@ -72,6 +74,27 @@ enum Stage {
         /// Those whose names contain one of these; all if there is none
         tests: Vec<String>,
     },
+    /// The products under NVIDIA's profiler
+    Profile {
+        /// The profiler's program
+        #[arg(long, value_name = "FILE")]
+        profiler: PathBuf,
+    },
+    /// Tests of the CUDA engine under NVIDIA's checker, for as many seconds as `STAGE_SECONDS` says, or 60
+    Sanitizer {
+        /// The checker's program
+        #[arg(long, value_name = "FILE")]
+        checker: PathBuf,
+        /// The part of it that checks
+        #[arg(long, value_name = "NAME")]
+        tool: String,
+        /// The tests' program
+        #[arg(long, value_name = "FILE")]
+        program: PathBuf,
+        /// The tests
+        #[arg(required = true)]
+        cases: Vec<String>,
+    },
     /// Lines of all stages, from a file, as a table
     Table {
         /// The file
@@ -93,6 +116,10 @@ fn main() -> ExitCode {
             serving::run(&serving::Setup { small, model, runtime, seconds }, &Figures::of("serving"))
         }
         Stage::Suite { program, tests } => suite::run(&program, &tests, &Figures::of("suite")),
+        Stage::Profile { profiler } => profile::run(small, &profiler, &Figures::of("ncu")),
+        Stage::Sanitizer { checker, tool, program, cases } => sanitizer::seconds().and_then(|seconds| {
+            sanitizer::run(&sanitizer::Setup { checker, tool, program, cases, seconds }, &Figures::of("sanitizer"))
+        }),
         Stage::Table { lines } => table::print(&lines),
     };
     match done {

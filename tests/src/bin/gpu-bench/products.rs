@@ -1,25 +1,26 @@
 //! The half of a layer that experts are: from the router's logits to sums of results, over layers in turn, so that weights come from memory.
-//! Beside it what the same products take of cuBLAS, one after the other.
+//! Beside it the same kernels with pages one after the other, without a table, and what the same products take of cuBLAS, one after the
+//! other and as one.
+
+mod layer;
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use kernels::backend::{HeadShape, PageShape, RouterShape};
-use kernels::batch::StepLimits;
+use kernels::backend::PageShape;
 use kernels::cuda::Cuda;
 use kernels::cuda::measure::{Dense, Gauge};
 use kernels::drawn::Drawn;
-use kernels::routing::{Copies, GroupShape, LayerRouting, Slot};
 use kernels::tensor::{MatrixView, Values, WeightKind};
-use kernels::{Arena, Backend, Page, PageId, Queue, StepArea};
+use kernels::{Arena, Page, PageId};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-use crate::ceilings::rate;
+use self::layer::{Step, Times};
+use crate::ceilings::{rate, square};
 use crate::figures::{Figures, percent, rounded};
 use crate::least;
 
@@ -51,6 +52,13 @@ const SMALL: [Shape; 1] = [Shape { name: "small", hidden: 64, intermediate: 32, 
 const TOKENS: [usize; 10] = [32, 4096, 128, 4, 1, 64, 512, 16, 8, 32768];
 const SMALL_TOKENS: [usize; 2] = [4, 17];
 
+/// Tokens up to which a layer is measured in a graph, as decode steps are; more are a prompt's, which is launched.
+const IN_A_GRAPH: usize = 512;
+const SMALL_IN_A_GRAPH: usize = 8;
+
+/// Rows of the one product of cuBLAS that all rows of a layer are beside, at most: more are as fast.
+const DENSE_ROWS: usize = 32_768;
+
 /// Which experts tokens go to.
 #[derive(Clone, Copy, PartialEq)]
 enum Spread {
@@ -59,13 +67,29 @@ enum Spread {
     Zipf,
 }
 
+/// What all figures are told against.
+struct Ceilings {
+    /// Gigabytes a second that a kernel reads.
+    read: f64,
+    /// Teraflops of one large square product of cuBLAS, where there is one.
+    square: Option<f64>,
+}
+
+impl Ceilings {
+    fn new(gauge: &Gauge, small: bool) -> Result<Self> {
+        let region = gauge.region(if small { 1 << 18 } else { 2 << 30 })?;
+        let read = rate(region.bytes(), least(3, || Ok(gauge.read(&region, 4)?))?);
+        drop(region);
+        let dense = Dense::new(gauge)?;
+        let square = dense.map(|dense| square(gauge, &dense, if small { 64 } else { 8192 })).transpose()?;
+        Ok(Self { read, square })
+    }
+}
+
 pub fn run(small: bool, chosen: &Chosen, figures: &Figures) -> Result<()> {
     let gpu = Arc::new(Cuda::new(0)?);
     let gauge = Gauge::new(&gpu)?;
-    let read = {
-        let region = gauge.region(if small { 1 << 18 } else { 2 << 30 })?;
-        rate(region.bytes(), least(3, || Ok(gauge.read(&region, 4)?))?)
-    };
+    let ceilings = Ceilings::new(&gauge, small)?;
     let (shapes, tokens) = if small { (&SMALL[..], &SMALL_TOKENS[..]) } else { (&SHAPES[..], &TOKENS[..]) };
     let is_wanted = |shape: &&Shape| chosen.shape.as_ref().is_none_or(|name| name == shape.name);
     let mut measured = 0;
@@ -73,7 +97,7 @@ pub fn run(small: bool, chosen: &Chosen, figures: &Figures) -> Result<()> {
         let layers = Layers::new(&gpu, shape)?;
         for &tokens in tokens.iter().filter(|tokens| chosen.tokens.is_none_or(|chosen| chosen == **tokens)) {
             for spread in [Spread::Uniform, Spread::Zipf] {
-                layers.measure(&gauge, (tokens, spread), (read, small), figures)?;
+                layers.measure(&gauge, (tokens, spread), (&ceilings, small), figures)?;
                 measured += 1;
             }
         }
@@ -110,12 +134,12 @@ impl<'a> Layers<'a> {
         Ok(Self { gpu, shape, arena, pages })
     }
 
-    /// Measures so many tokens through pages in order and in disorder.
+    /// Measures so many tokens through pages in disorder, and in order with and without a table.
     fn measure(
         &self,
         gauge: &Gauge,
         (tokens, spread): (usize, Spread),
-        (read, small): (f64, bool),
+        (ceilings, small): (&Ceilings, bool),
         figures: &Figures,
     ) -> Result<()> {
         let mut random = StdRng::seed_from_u64(tokens as u64);
@@ -124,15 +148,25 @@ impl<'a> Layers<'a> {
         for &expert in &chosen {
             rows[expert] += 1;
         }
-        let dense = if small { None } else { self.by_cublas(gauge, &rows)? };
+        let in_graph = tokens <= if small { SMALL_IN_A_GRAPH } else { IN_A_GRAPH };
         let mut numbers: Vec<PageId> = self.pages.iter().map(Page::id).collect();
-        let in_order = self.step(self.gpu, tokens, (&chosen, &numbers), small)?;
+        let step = |gpu: &Arc<Cuda>, numbers: &[PageId], has_table| {
+            self.step(gpu, &Step { tokens, chosen: &chosen, numbers, has_table, in_graph, small })
+        };
+        // What a table costs does not depend on which experts are liked.
+        let in_order = if spread == Spread::Uniform {
+            let (with, without) = (step(self.gpu, &numbers, true)?, step(self.gpu, &numbers, false)?);
+            ensure!(with.sums == without.sums, "{tokens} tokens: other bits without a table");
+            Some((with.products, without.products))
+        } else {
+            None
+        };
         numbers.shuffle(&mut random);
-        let in_disorder = self.step(self.gpu, tokens, (&chosen, &numbers), small)?;
+        let Times { half, products, .. } = step(self.gpu, &numbers, true)?;
         // Where the chip has products of its own, those of any chip too.
         let plain = if self.gpu.uses_tensor_maps() {
             let plain = Arc::new(Cuda::clone(self.gpu).without_tensor_maps());
-            Some(self.step(&plain, tokens, (&chosen, &numbers), small)?.products)
+            Some(step(&plain, &numbers, true)?.products)
         } else {
             None
         };
@@ -140,138 +174,62 @@ impl<'a> Layers<'a> {
         let (active, pairs) = (rows.iter().filter(|rows| **rows > 0).count(), chosen.len());
         // Weights once, rows in and between and out once each.
         let bytes = active * 3 * hidden * intermediate * 2 + pairs * (2 * hidden + 4 * intermediate + 4 * hidden);
-        let flops = 6.0 * hidden as f64 * intermediate as f64 * pairs as f64;
-        let Times { half, products } = in_disorder;
-        let or_nothing = |seconds: Option<f64>| seconds.map_or(Value::Null, |seconds| rounded(seconds * 1e6));
+        let teraflops = 6.0 * hidden as f64 * intermediate as f64 * pairs as f64 / products / 1e12;
+        let cublas = self.by_cublas(gauge, &rows)?;
+        let or_nothing = |value: Option<Value>| value.unwrap_or(Value::Null);
+        let more = |products: f64, than: f64| rounded(100.0 * (products / than - 1.0));
         figures.tell(
             name,
             &[
                 ("tokens", json!(tokens)),
                 ("spread", json!(if spread == Spread::Uniform { "uniform" } else { "zipf" })),
+                ("as", json!(if in_graph { "graph" } else { "launches" })),
                 ("active", json!(active)),
                 ("half us", rounded(half * 1e6)),
                 ("products us", rounded(products * 1e6)),
-                ("half of read %", percent(rate(bytes, half), read)),
-                ("products of read %", percent(rate(bytes, products), read)),
-                ("TFLOP/s", rounded(flops / products / 1e12)),
-                ("disorder %", rounded(100.0 * (products / in_order.products - 1.0))),
-                ("mma.sync us", or_nothing(plain)),
-                ("of mma.sync %", plain.map_or(Value::Null, |plain| percent(plain, products))),
-                ("cuBLAS us", or_nothing(dense)),
-                ("of cuBLAS %", dense.map_or(Value::Null, |dense| percent(dense, products))),
+                ("half of read %", percent(rate(bytes, half), ceilings.read)),
+                ("products of read %", percent(rate(bytes, products), ceilings.read)),
+                ("TFLOP/s", rounded(teraflops)),
+                ("table %", or_nothing(in_order.map(|(with, without)| more(with, without)))),
+                ("disorder %", or_nothing(in_order.map(|(_, without)| more(products, without)))),
+                ("mma.sync us", or_nothing(plain.map(|plain| rounded(plain * 1e6)))),
+                ("of mma.sync %", or_nothing(plain.map(|plain| percent(plain, products)))),
+                ("cuBLAS us", or_nothing(cublas.as_ref().map(|cublas| rounded(cublas.each * 1e6)))),
+                ("of cuBLAS %", or_nothing(cublas.as_ref().map(|cublas| percent(cublas.each, products)))),
+                ("of dense %", or_nothing(cublas.as_ref().map(|cublas| percent(cublas.as_one, products)))),
+                ("of 8192 %", or_nothing(ceilings.square.map(|square| percent(teraflops, square)))),
             ],
         );
         Ok(())
     }
 
-    /// Seconds that the same products take of cuBLAS.
-    fn by_cublas(&self, gauge: &Gauge, rows: &[usize]) -> Result<Option<f64>> {
+    /// What the same products take of cuBLAS.
+    fn by_cublas(&self, gauge: &Gauge, rows: &[usize]) -> Result<Option<OfCublas>> {
         let Some(dense) = Dense::new(gauge)? else { return Ok(None) };
         let &Shape { hidden, intermediate, experts, layers, .. } = self.shape;
-        let most = rows.iter().copied().max().unwrap_or(1);
-        let (wide, matrix) = (hidden.max(2 * intermediate), 2 * 2 * hidden * intermediate);
+        let pairs: usize = rows.iter().sum();
+        let (together, wide) = (pairs.min(DENSE_ROWS), hidden.max(2 * intermediate));
+        let most = rows.iter().copied().max().unwrap_or(1).max(together);
+        let matrix = 2 * 2 * hidden * intermediate;
         let weights = gauge.region((layers * experts * matrix).min(2 << 30))?;
         let (x, out) = (gauge.region(2 * most * wide)?, RefCell::new(gauge.region(2 * most * wide)?));
-        let both = || {
+        let both = |rows: &[usize]| {
             let mut out = out.borrow_mut();
             let first = dense.products(rows, (2 * intermediate, hidden), (&weights, &x, &mut out), 3)?;
             Ok(first + dense.products(rows, (hidden, intermediate), (&weights, &x, &mut out), 3)?)
         };
-        Ok(Some(least(2, both)?))
-    }
-
-    /// Times of a layer, with these experts of each token, in pages of these numbers.
-    fn step(
-        &self,
-        gpu: &Arc<Cuda>,
-        tokens: usize,
-        (chosen, numbers): (&[usize], &[PageId]),
-        small: bool,
-    ) -> Result<Times> {
-        let &Shape { hidden, intermediate, experts, top_k, layers, .. } = self.shape;
-        let group = GroupShape { ranks: 1, rank: 0, layers, slots: experts, top_k, tokens };
-        let layer = |layer: usize| LayerRouting {
-            layer,
-            copies: Copies {
-                starts: (0..=experts as u32).collect(),
-                slots: (0..experts as u32).map(|index| Slot { rank: 0, index }).collect(),
-                bounds: vec![0; experts],
-            },
-            pages: numbers[layer * experts..][..experts].to_vec(),
-        };
-        let limits = StepLimits {
-            tokens,
-            blocks: 1,
-            block_tokens: 16,
-            logit_rows: 1,
-            vocabulary: tokens,
-            hidden,
-            intermediate,
-            heads: HeadShape { query: 1, key_value: 1, dimension: 8 },
-        };
-        let queue = gpu.queue()?;
-        let mut slots = gpu.slots(group, (0..layers).map(layer).collect())?;
-        let mut batch = gpu.batch(limits, &slots)?;
-        let mut routing = gpu.routing(group, self.arena.shape())?;
-        let mut area = StepArea::default();
-        for token in 0..tokens as u32 {
-            area.push(token, 0, &[token], &[]);
-        }
-        let mut logits = vec![0.0_f32; tokens * experts];
-        for (pair, &expert) in chosen.iter().enumerate() {
-            logits[pair / top_k * experts + expert] = 10.0 + (pair % top_k) as f32 / top_k as f32;
-        }
-        let router = gpu.lookup(MatrixView::new(tokens, experts, Values::F32(&logits)))?;
-        let mut logits = gpu.buffer(tokens * experts)?;
-        let drawn = [Drawn::new(1, "rows", tokens * hidden, (0.0, 1.0))];
-        let values = Values::Drawn { kind: WeightKind::Bf16, parts: &drawn };
-        let table = gpu.lookup(MatrixView::new(tokens, hidden, values))?;
-        let mut x = gpu.buffer(tokens * hidden)?;
-        let mut out = gpu.buffer(tokens * hidden)?;
-        let mut results = gpu.buffer(tokens * top_k * hidden)?;
-        queue.upload(&area, &mut batch, &mut slots);
-        queue.begin(&mut batch, &mut slots);
-        // What is looked up has as many rows as the step has tokens.
-        queue.embed(&router, &batch, &mut logits);
-        queue.embed(&table, &batch, &mut x);
-        queue.embed(&table, &batch, &mut out);
-        let shape = RouterShape { experts, top_k, normalise: true };
-        let mut some = |times: usize, with_products: bool| -> Result<f64> {
-            queue.finish(&mut batch, &mut slots);
-            queue.collect(&batch, &slots)?;
-            let started = Instant::now();
-            for time in 0..times {
-                let layer = time % layers;
-                queue.route(&logits, shape, &mut routing);
-                queue.choose(&batch, &slots, layer, &mut routing);
-                queue.sort(&mut slots, layer, &mut routing);
-                if with_products || time == 0 {
-                    queue.experts(self.arena.memory(), &routing, &x, &mut results);
-                }
-                queue.combine(&results, &routing, &mut out);
-            }
-            queue.finish(&mut batch, &mut slots);
-            queue.collect(&batch, &slots)?;
-            Ok(started.elapsed().as_secs_f64() / times as f64)
-        };
-        some(layers, true)?;
-        let times = if small { layers } else { (0.04 / some(2 * layers, true)?).clamp(8.0, 400.0) as usize };
-        let rounds = if small { 1 } else { 3 };
-        let (mut half, mut rest) = (f64::INFINITY, f64::INFINITY);
-        for _ in 0..rounds {
-            half = half.min(some(times, true)?);
-            rest = rest.min(some(times, false)?);
-        }
-        Ok(Times { half, products: (half - rest).max(half * 1e-3) })
+        let each = least(2, || both(rows))?;
+        let as_one = least(2, || both(&[together]))? * pairs as f64 / together as f64;
+        Ok(Some(OfCublas { each, as_one }))
     }
 }
 
-/// Seconds of a layer.
-struct Times {
-    /// Of all from the router's logits to the sums.
-    half: f64,
-    /// Of its products: what the rest takes is taken away.
-    products: f64,
+/// Seconds of both products of a layer.
+struct OfCublas {
+    /// One product for each expert, one after the other.
+    each: f64,
+    /// One product for all rows, as if all had one expert: the dense rate in these shapes.
+    as_one: f64,
 }
 
 /// The experts of each token, all different.

@@ -1,4 +1,5 @@
-//! Two ranks on the GPU as a user runs them, with weights that are drawn: what requests see while experts move and while none do.
+//! Two ranks of one process on the GPU, as a pod has them, with weights that are drawn: what requests see while experts move and while
+//! none do, and how the ranks exchange rows. Where the exchange between GPUs fails, the one through the hosts is measured too.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
@@ -39,26 +40,96 @@ pub fn run(setup: &Setup, figures: &Figures) -> Result<()> {
 }
 
 async fn serve(setup: &Setup, figures: &Figures) -> Result<()> {
-    let address = || Ok::<_, anyhow::Error>(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.to_string());
-    let (listen, admin) = (address()?, address()?);
-    let mut command = Command::new(&setup.runtime);
-    command.args(["local", "--weights", "seed:1", "--backend", "cuda", "--ranks", "2", "--served-model-name", "drawn"]);
-    command.args(["--init-redundancy-expert", if setup.small { "2" } else { "16" }]);
-    command.args([
-        "--listen",
-        &listen,
-        "--admin-listen",
-        &admin,
-        "--kv-blocks",
-        if setup.small { "32" } else { "4096" },
-    ]);
-    command.args(["--max-running-sequences", "64", "--max-step-tokens", if setup.small { "64" } else { "2048" }]);
-    command.arg("--model").arg(&setup.model).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+    let Err(error) = serve_by("auto", setup, figures).await else { return Ok(()) };
+    let reason: String = format!("{error:#}").chars().take(300).collect();
+    figures.tell("two ranks", &[("exchange asked for", json!("auto")), ("failed", json!(reason))]);
+    serve_by("tcp", setup, figures).await?;
+    Err(error)
+}
+
+/// The coordinator and the process of both ranks.
+struct Processes {
+    coordinator: Child,
+    ranks: Child,
+    // Read when they start.
+    _secret: tempfile::NamedTempFile,
+}
+
+impl Processes {
+    fn start(exchange: &str, setup: &Setup) -> Result<(Self, Server)> {
+        let address = || Ok::<_, anyhow::Error>(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.to_string());
+        let [listen, admin, control, health] = [address()?, address()?, address()?, address()?];
+        let secret = tempfile::NamedTempFile::new()?;
+        std::fs::write(secret.path(), "a group on this machine alone, of one run")?;
+        let start = |part: &str, arguments: &[&str]| -> Result<Child> {
+            let mut command = Command::new(&setup.runtime);
+            command.arg(part).arg("--model").arg(&setup.model).args(["--weights", "seed:1"]).args(arguments);
+            command.arg("--secret-file").arg(secret.path());
+            // As the image for GPUs has it: one rank's wait stands before no work of the other.
+            command.env("CUDA_DEVICE_MAX_CONNECTIONS", "32");
+            command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+            command.spawn().with_context(|| format!("{} does not start", setup.runtime.display()))
+        };
+        let of_size = |small, large| if setup.small { small } else { large };
+        let coordinator = [
+            ["--ranks", "2"],
+            ["--served-model-name", "drawn"],
+            ["--listen", &listen],
+            ["--admin-listen", &admin],
+            ["--control-listen", &control],
+            ["--init-redundancy-expert", of_size("2", "16")],
+            ["--max-running-sequences", "64"],
+            ["--max-step-tokens", of_size("64", "2048")],
+        ];
+        let ranks = [
+            ["--backend", "cuda"],
+            ["--exchange", exchange],
+            ["--rank", "0"],
+            ["--ranks-here", "2"],
+            ["--coordinator", &control],
+            ["--advertise-address", "127.0.0.1"],
+            ["--listen", "127.0.0.1:0"],
+            ["--move-listen", "127.0.0.1:0"],
+            ["--health-listen", &health],
+            ["--kv-blocks", of_size("32", "4096")],
+        ];
+        let coordinator = start("coordinator", coordinator.as_flattened())?;
+        let ranks = start("worker", ranks.as_flattened())?;
+        let server =
+            Server { client: Client::new(), url: format!("http://{listen}"), admin: format!("http://{admin}") };
+        Ok((Self { coordinator, ranks, _secret: secret }, server))
+    }
+
+    /// Why one of them has ended that is to serve.
+    fn ended(&mut self) -> Result<()> {
+        for (name, process) in [("coordinator", &mut self.coordinator), ("ranks' process", &mut self.ranks)] {
+            if let Some(status) = process.try_wait()? {
+                return Err(anyhow!("the {name} ended with {status} before it served"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends both, the ranks first.
+    async fn end(self) -> Result<()> {
+        for mut process in [self.ranks, self.coordinator] {
+            if let Some(pid) = process.id().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)) {
+                rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+            }
+            let ended = process.wait().await?;
+            ensure!(ended.success(), "the runtime ended with {ended}");
+        }
+        Ok(())
+    }
+}
+
+async fn serve_by(exchange: &str, setup: &Setup, figures: &Figures) -> Result<()> {
     let started = Instant::now();
-    let mut child = command.spawn().with_context(|| format!("{} does not start", setup.runtime.display()))?;
-    let server = Server { client: Client::new(), url: format!("http://{listen}"), admin: format!("http://{admin}") };
-    server.until_healthy(&mut child).await?;
-    figures.tell("start of two ranks", &[("s", rounded(started.elapsed().as_secs_f64()))]);
+    let (mut processes, server) = Processes::start(exchange, setup)?;
+    server.until_healthy(&mut processes).await?;
+    let exchange = server.exchange().await?;
+    figures
+        .tell("start of two ranks", &[("exchange", json!(exchange)), ("s", rounded(started.elapsed().as_secs_f64()))]);
     let load = if setup.small {
         Load { requests: 2, prompt: 5, answer: 4, seconds: setup.seconds }
     } else {
@@ -67,23 +138,18 @@ async fn serve(setup: &Setup, figures: &Figures) -> Result<()> {
     // In turn, so that a change of the machine meets both.
     for round in 0..if setup.small { 1 } else { 2 } {
         let still = server.load(load).await?;
-        tell(figures, round, load, still, None);
+        tell(figures, (round, &exchange), load, still, None);
         let mut rounds = 0;
         let moving = tokio::select! {
             load = server.load(load) => load?,
             ended = server.keep_moving(&mut rounds) => return Err(ended),
         };
-        tell(figures, round, load, moving, Some(rounds));
+        tell(figures, (round, &exchange), load, moving, Some(rounds));
     }
-    if let Some(pid) = child.id().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)) {
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-    }
-    let ended = child.wait().await?;
-    ensure!(ended.success(), "the runtime ended with {ended}");
-    Ok(())
+    processes.end().await
 }
 
-fn tell(figures: &Figures, round: usize, load: Load, mut seen: Seen, rounds: Option<u64>) {
+fn tell(figures: &Figures, (round, exchange): (usize, &str), load: Load, mut seen: Seen, rounds: Option<u64>) {
     seen.between.sort_by(f64::total_cmp);
     seen.first.sort_by(f64::total_cmp);
     let milliseconds = |times: &[f64], part| rounded(quantile(times, part) * 1e3);
@@ -91,6 +157,7 @@ fn tell(figures: &Figures, round: usize, load: Load, mut seen: Seen, rounds: Opt
         "load",
         &[
             ("experts", json!(if rounds.is_some() { "moving" } else { "still" })),
+            ("exchange", json!(exchange)),
             ("round", json!(round)),
             ("requests at a time", json!(load.requests)),
             ("tokens/s", rounded(seen.tokens as f64 / seen.seconds)),
@@ -121,18 +188,35 @@ struct Seen {
 }
 
 impl Server {
-    async fn until_healthy(&self, child: &mut Child) -> Result<()> {
+    async fn until_healthy(&self, processes: &mut Processes) -> Result<()> {
         let mut looks = tokio::time::interval(Duration::from_millis(100));
         loop {
-            if let Some(status) = child.try_wait()? {
-                return Err(anyhow!("the runtime ended with {status} before it served"));
-            }
+            processes.ended()?;
             let answer = self.client.get(format!("{}/health", self.url)).send().await;
             if answer.is_ok_and(|answer| answer.status().is_success()) {
                 return Ok(());
             }
             looks.tick().await;
         }
+    }
+
+    /// How the ranks exchange rows, when all of them tell.
+    async fn exchange(&self) -> Result<String> {
+        let mut looks = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            looks.tick().await;
+            let mut by: Vec<String> = self.state().await?.ranks.into_iter().map(|rank| rank.exchange).collect();
+            by.dedup();
+            if by.iter().all(|by| !by.is_empty()) {
+                ensure!(by.len() == 1, "ranks exchange rows by {by:?}");
+                return Ok(by.remove(0));
+            }
+        }
+    }
+
+    async fn state(&self) -> Result<State> {
+        let state = self.client.get(format!("{}{}", self.admin, path::STATE)).send().await?.bytes().await?;
+        Ok(serde_json::from_slice(&state)?)
     }
 
     /// Keeps so many requests under way for so many seconds.
@@ -206,8 +290,7 @@ impl Server {
         let mut looks = tokio::time::interval(Duration::from_millis(20));
         loop {
             looks.tick().await;
-            let state = self.client.get(format!("{}{}", self.admin, path::STATE)).send().await?.bytes().await?;
-            let state: State = serde_json::from_slice(&state)?;
+            let state = self.state().await?;
             if state.pending_transactions == 0 && state.phase != Phase::Planning {
                 return Ok(());
             }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use kernels::cuda::Cuda;
-use kernels::cuda::measure::{Carried, Gauge, Route, Traffic};
+use kernels::cuda::measure::{Bringer, Carried, Gauge, Load, Route, Traffic};
 use kernels::routing::LayerRouting;
 use runtime::protocol::{SequenceOutput, SequenceStep};
 use serde_json::json;
@@ -19,8 +19,33 @@ use crate::rank::Rank;
 /// Sequences of the steps that others are compared with.
 const SEQUENCES: usize = 32;
 
-/// Parts that are carried beside steps.
+/// How copies are carried beside steps.
+const ROUTES: [(&str, Route); 5] = [
+    ("from the host", Route::FromHost),
+    ("to the host", Route::ToHost),
+    ("within, by the driver", Route::Within),
+    ("within, by 4 blocks", Route::ByBlocks(4)),
+    ("within, by 16 blocks", Route::ByBlocks(16)),
+];
+
+/// Bytes of each of those copies.
 const PARTS: [usize; 3] = [1 << 20, 64 << 10, 4 << 20];
+
+/// Per cent of what the device reads that they carry, or all that they can.
+const RATES: [(&str, Option<f64>); 3] = [("1 %", Some(0.01)), ("5 %", Some(0.05)), ("all", None)];
+
+/// What they write in turn, far more than a chip's caches hold.
+const SPAN: usize = 256 << 20;
+
+/// What steps are compared with.
+struct Beside {
+    batch: Vec<SequenceStep>,
+    /// Steps of a measurement.
+    steps: usize,
+    small: bool,
+    /// Bytes a second that a kernel reads.
+    read: f64,
+}
 
 pub fn run(small: bool, model: &Path, figures: &Figures) -> Result<()> {
     let gpu = Arc::new(Cuda::new(0)?);
@@ -46,9 +71,27 @@ pub fn run(small: bool, model: &Path, figures: &Figures) -> Result<()> {
             ],
         );
     }
-    let batch = rank.decode(SEQUENCES.min(sequences));
-    copies((&gpu, &mut rank), &batch, (small, steps), figures)?;
-    commits(&mut rank, &batch, steps, figures)
+    let read = {
+        let gauge = Gauge::new(&gpu)?;
+        let region = gauge.region(if small { 1 << 18 } else { 2 << 30 })?;
+        rate(region.bytes(), least(3, || Ok(gauge.read(&region, 2)?))?) * 1e9
+    };
+    let beside = Beside { batch: rank.decode(SEQUENCES.min(sequences)), steps, small, read };
+    // What is asked for first: the usual budget in the usual parts, then commits, then all else.
+    let parts = if small { &PARTS[1..2] } else { &PARTS[..] };
+    for route in ROUTES {
+        copies((&gpu, &mut rank), &beside, (route, parts[0], RATES[0]), figures)?;
+    }
+    commits(&mut rank, &beside, figures)?;
+    small_copies(&gpu, small, figures)?;
+    for (place, part) in parts.iter().enumerate() {
+        for route in ROUTES {
+            for rate in RATES.into_iter().skip(usize::from(place == 0)).filter(|rate| !small || rate.1.is_none()) {
+                copies((&gpu, &mut rank), &beside, (route, *part, rate), figures)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// How long steps took, shortest first. All give the same tokens.
@@ -68,57 +111,75 @@ fn tokens(outputs: &[SequenceOutput]) -> Vec<Option<u32>> {
     outputs.iter().map(|output| output.token.as_ref().map(|token| token.token)).collect()
 }
 
-/// Steps beside copies of each kind, at rates of the device's reads, in parts of several sizes; each beside steps that have the device
-/// alone.
+/// Steps beside copies, and steps that have the device alone.
 fn copies(
     (gpu, rank): (&Arc<Cuda>, &mut Rank),
-    batch: &[SequenceStep],
-    (small, steps): (bool, usize),
+    beside: &Beside,
+    ((name, route), part, (limit, share)): ((&str, Route), usize, (&str, Option<f64>)),
     figures: &Figures,
 ) -> Result<()> {
-    let gauge = Gauge::new(gpu)?;
-    let region = gauge.region(if small { 1 << 18 } else { 1 << 30 })?;
-    let read = rate(region.bytes(), least(3, || Ok(gauge.read(&region, 2)?))?) * 1e9;
-    drop(region);
-    let rates = [("1 %", Some(0.01 * read)), ("5 %", Some(0.05 * read)), ("all", None)];
-    let routes = [
-        ("from the host", Route::FromHost),
-        ("to the host", Route::ToHost),
-        ("within, by the driver", Route::Within),
-        ("within, by 4 blocks", Route::ByBlocks(4)),
-        ("within, by 16 blocks", Route::ByBlocks(16)),
-    ];
-    for part in if small { &PARTS[1..2] } else { &PARTS[..] } {
-        for (route, way) in routes {
-            for (limit, rate) in if small { &rates[2..] } else { &rates[..] } {
-                let still = timed(rank, batch, steps)?;
-                let traffic = Traffic::start(gpu, way, *part, *rate)?;
-                let beside = timed(rank, batch, steps);
-                let Carried { bytes, seconds } = traffic.end()?;
-                let beside = beside?;
-                let ratio = |part| rounded(quantile(&beside, part) / quantile(&still, part));
-                figures.tell(
-                    "beside copies",
-                    &[
-                        ("copies", json!(route)),
-                        ("KiB each", json!(part >> 10)),
-                        ("of reads", json!(limit)),
-                        ("GB/s", rounded(bytes as f64 / seconds / 1e9)),
-                        ("p50 ratio", ratio(0.5)),
-                        ("p99 ratio", ratio(0.99)),
-                        ("p99 us", rounded(quantile(&beside, 0.99) * 1e6)),
-                    ],
-                );
-            }
+    let &Beside { ref batch, steps, small, read } = beside;
+    let still = timed(rank, batch, steps)?;
+    let span = if small { 4 * part } else { SPAN };
+    let traffic = Traffic::start(gpu, Load { route, part, span, rate: share.map(|share| share * read) })?;
+    let beside = timed(rank, batch, steps);
+    let Carried { bytes, seconds } = traffic.end()?;
+    let beside = beside?;
+    let ratio = |part| rounded(quantile(&beside, part) / quantile(&still, part));
+    figures.tell(
+        "beside copies",
+        &[
+            ("copies", json!(name)),
+            ("KiB each", json!(part >> 10)),
+            ("of reads", json!(limit)),
+            ("GB/s", rounded(bytes as f64 / seconds / 1e9)),
+            ("MiB in turn", rounded(span as f64 / f64::from(1 << 20))),
+            ("p50 ratio", ratio(0.5)),
+            ("p99 ratio", ratio(0.99)),
+            ("p99 us", rounded(quantile(&beside, 0.99) * 1e6)),
+        ],
+    );
+    Ok(())
+}
+
+/// How long a few bytes take from the host to the device, by a copy engine and by a kernel that reads them in place, as the batches of
+/// steps are read: alone, and behind copies of a move.
+fn small_copies(gpu: &Arc<Cuda>, small: bool, figures: &Figures) -> Result<()> {
+    const BYTES: usize = 4096;
+    let (gauge, times) = (Gauge::new(gpu)?, if small { 3 } else { 300 });
+    let (mut pinned, mut region) = (gauge.pinned(BYTES)?, gauge.region(BYTES)?);
+    let big: &[usize] = if small { &[64 << 10] } else { &[1 << 20, 64 << 20] };
+    for part in std::iter::once(None).chain(big.iter().map(|part| Some(*part))) {
+        for (name, by) in [("copy engine", Bringer::Engine), ("kernel", Bringer::Kernel)] {
+            let of =
+                |part| Load { route: Route::FromHost, part, span: if small { 4 * part } else { SPAN }, rate: None };
+            let traffic = part.map(|part| Traffic::start(gpu, of(part))).transpose()?;
+            let brought = (0..times).map(|_| gauge.bring((by, BYTES), &mut pinned, &mut region));
+            let brought: Result<Vec<f64>, _> = brought.collect();
+            let carried = traffic.map(Traffic::end).transpose()?;
+            let mut seconds = brought?;
+            seconds.sort_by(f64::total_cmp);
+            let [median, last] = [0.5, 0.99].map(|part| rounded(quantile(&seconds, part) * 1e6));
+            figures.tell(
+                "4 KiB from the host",
+                &[
+                    ("by", json!(name)),
+                    ("behind copies of KiB", json!(part.map(|part| part >> 10))),
+                    ("GB/s", json!(carried.map(|carried| rounded(carried.bytes as f64 / carried.seconds / 1e9)))),
+                    ("p50 us", median),
+                    ("p99 us", last),
+                ],
+            );
         }
     }
     Ok(())
 }
 
 /// Steps that begin with a commit of so many slots of a layer, in turn with steps that begin with none. Every one gives the same tokens.
-fn commits(rank: &mut Rank, batch: &[SequenceStep], steps: usize, figures: &Figures) -> Result<()> {
+fn commits(rank: &mut Rank, beside: &Beside, figures: &Figures) -> Result<()> {
+    let &Beside { ref batch, steps, .. } = beside;
     let expected = tokens(&rank.step(batch, Vec::new())?);
-    for slots in [1, 16, 128].map(|slots: usize| slots.min(rank.slots())) {
+    for slots in [128, 16, 1].map(|slots: usize| slots.min(rank.slots())) {
         let (mut without, mut with) = (Vec::new(), Vec::new());
         for round in 0..steps {
             let commit: Vec<LayerRouting> = rank.commit(slots, round % 2 == 0);
