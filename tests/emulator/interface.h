@@ -41,6 +41,7 @@ MODEL_API void copy_wait(int left);
 MODEL_API void load_matrices(uint32_t (&r)[4], const void* row, bool transposed);
 MODEL_API void multiply_tile(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 
+MODEL_API void async_fence();
 MODEL_API void barrier_init(void* barrier, int arrivals);
 MODEL_API void barrier_arrive(void* barrier, int bytes);
 MODEL_API void barrier_wait(void* barrier, int parity);

@@ -145,7 +145,7 @@ inline void tile_3d(void* to, const TensorMap* map, Barrier* barrier, int x, int
 inline uint64_t group_operand(const void* tile) { return model::group_operand(tile); }
 inline void group_fence() {}
 inline void group_commit() { model::group_commit(); }
-inline void async_fence() {}
+inline void async_fence() { model::async_fence(); }
 template <int VALUES> void group_hold(float (&)[VALUES]) {}
 template <int LEFT> void group_wait() { model::group_wait(LEFT); }
 template <int LEFT, int VALUES> void group_wait(float (&)[VALUES]) { model::group_wait(LEFT); }

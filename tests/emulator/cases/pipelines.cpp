@@ -1,4 +1,4 @@
-// Pipelined products: right for any order, and each of seven mistakes found.
+// Pipelined products: right for any order, and each of nine mistakes found.
 #include <cmath>
 
 #include "driver.h"
@@ -80,6 +80,10 @@ CASE(a_pipeline_that_does_not_wait_for_products_is_found) { is_found("mistake_ti
 CASE(a_stage_released_by_one_warp_of_four_is_found) { is_found("mistake_tiles_released_by_one_warp"); }
 CASE(a_stage_released_by_two_warps_of_four_is_found) { is_found("mistake_tiles_released_by_two_warps"); }
 
+CASE(a_pipeline_of_tiles_and_copies_is_right) { is_right("case_pipeline_of_tiles_and_copies"); }
+CASE(a_pipeline_of_tiles_that_does_not_wait_for_copies_is_found) { is_found("mistake_tiles_no_copy_wait"); }
+CASE(a_pipeline_of_tiles_that_does_not_fence_its_copies_is_found) { is_found("mistake_tiles_no_fence"); }
+
 CASE(a_page_that_the_arena_does_not_have_is_found) {
   Problem problem;
   Device& device = problem.device;
@@ -99,6 +103,8 @@ CASE(tensor_maps_that_no_driver_makes_are_refused) {
   encode(at, 2, {64, 64}, {112}, invalid_value);
   encode(at, 2, {64, 0}, {128}, invalid_value);
   encode(at, 3, {64, 64, 2}, {128, 64}, invalid_value);
-  EQUAL(counter(tensor_maps), 1);
-  expect_findings(5);
+  encode(at, 3, {64, 2, 2}, {128, 320}, invalid_value);
+  encode(at, 3, {64, 2, 2}, {128, 384});
+  EQUAL(counter(tensor_maps), 2);
+  expect_findings(6);
 }

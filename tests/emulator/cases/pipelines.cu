@@ -10,7 +10,11 @@ enum Mistake {
   no_empty,
   no_product_wait,
   released_by_one_warp,
-  released_by_two_warps
+  released_by_two_warps,
+  // The pipeline whose rows come by copies of a warp, once right.
+  rows_by_copies,
+  no_copy_wait,
+  no_fence
 };
 
 struct PipelineParameters {
@@ -72,13 +76,14 @@ template <Mistake MISTAKE> DEVICE void pipeline_tiles(const PipelineParameters& 
   DYNAMIC_SHARED(shared);
 #if defined(SWIFTBALANCER_MODEL) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
   constexpr int STAGES = 3, TILE = 64 * 64;
+  constexpr bool COPIES = MISTAKE >= rows_by_copies;
   constexpr int RELEASED = MISTAKE == released_by_one_warp ? 1 : MISTAKE == released_by_two_warps ? 2 : 4;
   bf16 *a = reinterpret_cast<bf16*>(shared), *b = a + STAGES * TILE;
   Barrier *full = reinterpret_cast<Barrier*>(b + STAGES * TILE), *empty = full + STAGES;
   const unsigned thread = threadIdx.x, steps = p.k / 64;
   if (thread == 0) {
     for (int stage = 0; stage < STAGES; ++stage) {
-      barrier_init(full + stage, 1);
+      barrier_init(full + stage, COPIES ? 33 : 1);
       barrier_init(empty + stage, RELEASED);
     }
     barrier_fence();
@@ -86,15 +91,26 @@ template <Mistake MISTAKE> DEVICE void pipeline_tiles(const PipelineParameters& 
   block_barrier();
   unsigned turn = 0;
   if (thread >= 128) {
-    if (thread == 128)
+    if (thread == 128 || COPIES)
       for (unsigned group = blockIdx.x; group < p.groups; group += gridDim.x) {
         const int page = static_cast<int>(p.page_of[group]);
         for (unsigned step = 0; step < steps; ++step, ++turn) {
           const unsigned stage = turn % STAGES;
           if (MISTAKE != no_empty) barrier_wait(empty + stage, static_cast<int>(turn / STAGES % 2 ^ 1));
-          barrier_expect(full + stage, TILE * 2 * 2);
-          tile_2d(a + stage * TILE, &p.x_map, full + stage, static_cast<int>(step * 64), 0);
-          tile_3d(b + stage * TILE, &p.arena_map, full + stage, static_cast<int>(step * 64), 0, page);
+          if (thread == 128) {
+            barrier_expect(full + stage, TILE * 2 * (COPIES ? 1 : 2));
+            if (!COPIES) tile_2d(a + stage * TILE, &p.x_map, full + stage, static_cast<int>(step * 64), 0);
+            tile_3d(b + stage * TILE, &p.arena_map, full + stage, static_cast<int>(step * 64), 0, page);
+          }
+          if (!COPIES) continue;
+          for (unsigned i = lane(); i < 64 * 8; i += 32) {
+            const unsigned row = i / 8, chunk = i % 8;
+            copy16_async(a + stage * TILE + row * 64 + (chunk ^ row % 8) * 8, p.x + row * p.k + step * 64 + chunk * 8, true);
+          }
+          copy_commit();
+          if (MISTAKE != no_copy_wait) copy_wait<0>();
+          if (MISTAKE != no_fence) async_fence();
+          barrier_arrive(full + stage);
         }
       }
     return;
@@ -136,3 +152,8 @@ extern "C" KERNEL(160) mistake_tiles_released_by_one_warp(GRID_CONSTANT const Pi
 extern "C" KERNEL(160) mistake_tiles_released_by_two_warps(GRID_CONSTANT const PipelineParameters p) {
   pipeline_tiles<released_by_two_warps>(p);
 }
+extern "C" KERNEL(160) case_pipeline_of_tiles_and_copies(GRID_CONSTANT const PipelineParameters p) {
+  pipeline_tiles<rows_by_copies>(p);
+}
+extern "C" KERNEL(160) mistake_tiles_no_copy_wait(GRID_CONSTANT const PipelineParameters p) { pipeline_tiles<no_copy_wait>(p); }
+extern "C" KERNEL(160) mistake_tiles_no_fence(GRID_CONSTANT const PipelineParameters p) { pipeline_tiles<no_fence>(p); }

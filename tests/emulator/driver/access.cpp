@@ -100,7 +100,11 @@ Words& words() {
 }  // namespace
 
 void access_read(const void* at, size_t bytes) { check("reads", at, bytes, true, false, now()); }
-void access_written(void* at, size_t bytes) { check("writes", at, bytes, true, true, now()); }
+void access_written(void* at, size_t bytes) {
+  check("writes", at, bytes, true, true, now());
+  Block* block = Block::running();
+  if (block != nullptr && block->in_shared_region(at)) block->wrote(at, bytes, block->current());
+}
 
 void access_atomic(const void* at, size_t bytes) {
   Block& block = *Block::running();

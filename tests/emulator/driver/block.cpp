@@ -102,6 +102,7 @@ void Block::start_block() {
   const unsigned threads = size.x * size.y * size.z;
   arrays_.clear();
   poison(shared_, launch_->dynamic_bytes);
+  forget_fences();
   lanes_.clear();
   lanes_.resize(threads);
   warps_.assign((threads + 31) / 32, {});

@@ -41,6 +41,7 @@ struct Lane {
   const Meeting* at = nullptr;
   CopyGroups copies;
   GroupProducts products;
+  std::vector<size_t> unfenced;  // what it wrote to shared memory since its last fence, in 16 bytes
 };
 
 struct Context;
@@ -90,6 +91,14 @@ class Block {
   void wait_in(Meeting& meeting, const char* what);
   void wake(Meeting& meeting);
   std::map<const void*, PhaseBarrier>& barriers() { return barriers_; }
+  // What a thread writes to shared memory is seen by products of four warps once that thread has fenced it. Noted where a kernel has
+  // barriers of phases, as all have whose products read shared memory.
+  void wrote(const void* at, size_t bytes, unsigned thread);
+  void fenced(unsigned thread);
+  // Written beside the threads, which needs no fence.
+  void brought(const void* at, size_t bytes);
+  bool is_unfenced(const void* at) const;
+  void forget_fences();
   std::vector<Tile>& tiles() { return tiles_; }
   Meeting& block_meeting() { return block_meeting_; }
   Meeting& group_meeting(int id) { return group_meetings_[static_cast<size_t>(id)]; }
@@ -151,6 +160,7 @@ class Block {
   std::vector<SharedArray> arrays_;
   std::map<const void*, PhaseBarrier> barriers_;
   std::vector<Tile> tiles_;
+  std::vector<uint16_t> unfenced_;  // who wrote each 16 bytes of shared memory without a fence since, plus 1
   BlockClock clock_;
   Cell* cells_;
   uint32_t operation_ = 0, number_ = 0, runs_ = 0;

@@ -94,7 +94,10 @@ void group_multiply(float* d, int values, uint64_t a, uint64_t b) {
   GroupProducts& products = block.lane().products;
   const GroupProduct product{d, values, a, b, false};
   accumulator(products, d, values);
-  for_operands(block, product, [](const void* at) { access_begun(at, 16, false); });
+  for_operands(block, product, [&](const void* at) {
+    if (block.is_unfenced(at)) block.fail(Status::launch_failed, "multiplies what a thread wrote and did not fence");
+    access_begun(at, 16, false);
+  });
   products.open.push_back(product);
 }
 

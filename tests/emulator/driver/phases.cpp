@@ -98,6 +98,7 @@ void bring_in(Block& block, const Tile& tile) {
   }
   PhaseBarrier& barrier = block.barriers().at(tile.barrier);
   access_finished(tile.to, tile.bytes, true, tile.thread);
+  block.brought(tile.to, tile.bytes);
   BlockClock::join(barrier.known, block.clock().release(tile.thread));
   barrier.bytes -= static_cast<long>(tile.bytes);
   end_phase_if_complete(block, barrier);

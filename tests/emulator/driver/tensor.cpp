@@ -46,6 +46,7 @@ void copy_wait(int left) {
     for (const Copy16& copy : copies.closed.front()) {
       if (!copy.done) carry_out(copy);
       access_finished(copy.to, 16, true, here().current());
+      if (here().in_shared_region(copy.to)) here().wrote(copy.to, 16, here().current());
     }
     copies.closed.pop_front();
   }

@@ -125,7 +125,7 @@ fn a_token_has_the_same_bits_in_groups_of_any_size() -> Result<()> {
         bounds: vec![0; experts as usize],
     };
     let layer = || LayerRouting { layer: 0, copies: copies.clone(), pages: (0..experts).map(PageId).collect() };
-    for widths in [(72, 64), (136, 128)] {
+    for widths in [(8, 8), (72, 64), (136, 128)] {
         let held = networks_of(&mut numbers, widths, experts as usize, 0);
         let (logits, x) = (numbers.vec(TOKENS * experts as usize), numbers.vec(TOKENS * widths.0));
         let before = vec![0.0; x.len()];
