@@ -8,6 +8,8 @@
 #                            the planner's numbers does
 # make endurance            MINUTES=20 of load while experts move and ranks are killed: no wrong token, no lost request, and
 #                            nothing that grows
+# make test-kernels CASE=x  the emulated GPU's tests whose name contains x, with the .cu files of the kernels as they are now: only those are
+#                            compiled, the rest is as the last `cargo test -p tests --test cuda` left it
 # make test-gpu             the tests of the CUDA engine on this machine's GPU; says why where it has none
 # make gpu-bundle           what a machine with a GPU and nothing else needs to measure, in target/gpu
 # make bench-gpu            measures this machine's GPU with it, see docs/gpu.md
@@ -22,7 +24,7 @@ RECORDED ?=
 MINUTES ?= 20
 loads = $(CURDIR)/target/plan-loads
 
-.PHONY: demo test test-gpu bench bench-gpu bench-plan endurance gpu-bundle images krew cluster-up cluster-down
+.PHONY: demo test test-kernels test-gpu bench bench-gpu bench-plan endurance gpu-bundle images krew cluster-up cluster-down
 
 demo:
 	cargo run --locked --release --package tests --bin demo -- $(if $(CONTEXT),--context '$(CONTEXT)')
@@ -42,8 +44,13 @@ bench-plan:
 	cargo bench --locked --package plan --bench planner -- --loads $(loads) $(if $(CHECK),--check) $(if $(QUICK),--quick) \
 	  $(if $(TUNING),--tuning $(CURDIR)/docs/tuning.md) $(SECTION)
 
+test-kernels:
+	@program="$$(ls -t target/debug/deps/cuda-* 2>/dev/null | grep -v '[.]d$$' | head -n 1)"; \
+	  [ -n "$$program" ] || { echo "first: cargo test --locked --package tests --no-default-features --test cuda --no-run"; exit 1; }; \
+	  cd tests && "../$$program" $(CASE)
+
 test-gpu:
-	SWIFTBALANCER_GPU=asked cargo test --locked --package tests --test cuda
+	SWIFTBALANCER_GPU=asked cargo test --locked --package tests --no-default-features --test cuda
 
 gpu-bundle:
 	tests/gpu/bundle.sh

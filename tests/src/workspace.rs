@@ -35,7 +35,7 @@ fn profile_folder() -> PathBuf {
 /// The product's programs, built in the profile of the running one.
 #[derive(Clone, Debug)]
 pub struct Binaries {
-    /// `swiftbalancer-operator`.
+    /// `swiftbalancer-operator`; built with the feature `cluster` alone.
     pub operator: PathBuf,
     /// `swiftbalancer-runtime`.
     pub runtime: PathBuf,
@@ -53,9 +53,14 @@ impl Binaries {
             Some(name) => name,
         };
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        // The whole workspace, and its tests where those are run, as the command that built this program did: with less Cargo
-        // would choose other features for shared dependencies and compile those a second time.
-        let targets: &[&str] = if profile == "dev" { &["--bins", "--tests"] } else { &["--bins"] };
+        // As the command that built this program did: with less or more Cargo would choose other features for shared dependencies and
+        // compile those a second time. That is the whole workspace, with its tests where those are run; or, of a program that has
+        // nothing of Kubernetes', this package and the runtime.
+        let targets: &[&str] = match (cfg!(feature = "cluster"), profile) {
+            (true, "dev") => &["--workspace", "--bins", "--tests"],
+            (true, _) => &["--workspace", "--bins"],
+            (false, _) => &["--package", "tests", "--package", "runtime", "--no-default-features", "--bins"],
+        };
         let mut command = Command::new(cargo);
         // What Cargo tells the program that it runs about its package would be news to build scripts that look at it (ring's
         // does): everything that depends on those would be compiled again, here and by the next command of the user.
@@ -65,7 +70,7 @@ impl Binaries {
             }
         }
         let status = command
-            .args(["build", "--workspace"])
+            .arg("build")
             .args(targets)
             .args(["--profile", profile, "--target-dir"])
             .arg(folder.parent().context("a profile's folder lies in the target folder")?)

@@ -6,6 +6,7 @@
 
 mod bucket;
 mod cache;
+mod error;
 mod load;
 mod pass;
 mod workspace;
@@ -18,17 +19,16 @@ use kernels::routing::LayerRouting;
 use kernels::times::StepTimes;
 use kernels::{DeviceError, Page, Queue};
 use plan::ids::{ExpertId, LayerId};
-use thiserror::Error;
 
 pub use self::cache::{Angles, KvCache};
+pub use self::error::{ForwardError, LoadModelError, LoadPageError};
 use self::load::load_layer;
 pub(in crate::model) use self::pass::Pass;
 pub use self::workspace::Workspace;
 use super::attention::AttentionWeights;
-use super::checkpoint::{Checkpoint, CheckpointError};
+use super::checkpoint::Checkpoint;
 use super::config::Config;
 use super::{sampling, weights};
-use crate::fabric::FabricError;
 use crate::fabric::exchange::Exchange;
 use crate::protocol::{SequenceOutput, SequenceStep, SlotPairs, StepExtent};
 
@@ -371,58 +371,4 @@ fn check_extent(
         }
     }
     Ok(())
-}
-
-/// Why a network could not be loaded into a page.
-#[derive(Debug, Error)]
-pub enum LoadPageError {
-    /// Its tensors cannot be read.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The device does not take them.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-}
-
-impl From<LoadPageError> for LoadModelError {
-    fn from(error: LoadPageError) -> Self {
-        match error {
-            LoadPageError::Checkpoint(error) => Self::Checkpoint(error),
-            LoadPageError::Device(error) => Self::Device(error),
-        }
-    }
-}
-
-/// Why a model could not be loaded.
-#[derive(Debug, Error)]
-pub enum LoadModelError {
-    /// Its checkpoint.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The device that it is to be on.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-}
-
-/// Why a step could not be run.
-#[derive(Debug, Error)]
-pub enum ForwardError {
-    /// The batch is impossible: the coordinator has a mistake.
-    #[error("sequence {sequence}: {what} {value} is out of range, the limit is {limit}")]
-    Batch {
-        /// The sequence.
-        sequence: u64,
-        /// What is wrong.
-        what: &'static str,
-        /// Its value.
-        value: u64,
-        /// The first value that is too large, or the number expected.
-        limit: u64,
-    },
-    /// Rows could not be exchanged.
-    #[error(transparent)]
-    Fabric(#[from] FabricError),
-    /// The device failed.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
 }
