@@ -68,21 +68,24 @@ enum Spread {
 }
 
 /// What all figures are told against.
-struct Ceilings {
+struct Ceilings<'a> {
     /// Gigabytes a second that a kernel reads.
     read: f64,
-    /// Teraflops of one large square product of cuBLAS, where there is one.
+    /// cuBLAS, where there is one.
+    cublas: Option<Dense<'a>>,
+    /// Teraflops of one large square product of it.
     square: Option<f64>,
 }
 
-impl Ceilings {
-    fn new(gauge: &Gauge, small: bool) -> Result<Self> {
+impl<'a> Ceilings<'a> {
+    fn new(gauge: &'a Gauge, small: bool) -> Result<Self> {
         let region = gauge.region(if small { 1 << 18 } else { 2 << 30 })?;
         let read = rate(region.bytes(), least(3, || Ok(gauge.read(&region, 4)?))?);
         drop(region);
-        let dense = Dense::new(gauge)?;
-        let square = dense.map(|dense| square(gauge, &dense, if small { 64 } else { 8192 })).transpose()?;
-        Ok(Self { read, square })
+        let cublas = Dense::new(gauge)?;
+        let size = if small { 64 } else { 8192 };
+        let square = cublas.as_ref().map(|cublas| square(gauge, cublas, size)).transpose()?;
+        Ok(Self { read, cublas, square })
     }
 }
 
@@ -139,7 +142,7 @@ impl<'a> Layers<'a> {
         &self,
         gauge: &Gauge,
         (tokens, spread): (usize, Spread),
-        (ceilings, small): (&Ceilings, bool),
+        (ceilings, small): (&Ceilings<'_>, bool),
         figures: &Figures,
     ) -> Result<()> {
         let mut random = StdRng::seed_from_u64(tokens as u64);
@@ -175,7 +178,7 @@ impl<'a> Layers<'a> {
         // Weights once, rows in and between and out once each.
         let bytes = active * 3 * hidden * intermediate * 2 + pairs * (2 * hidden + 4 * intermediate + 4 * hidden);
         let teraflops = 6.0 * hidden as f64 * intermediate as f64 * pairs as f64 / products / 1e12;
-        let cublas = self.by_cublas(gauge, &rows)?;
+        let cublas = ceilings.cublas.as_ref().map(|dense| self.by_cublas(gauge, dense, &rows)).transpose()?;
         let or_nothing = |value: Option<Value>| value.unwrap_or(Value::Null);
         let more = |products: f64, than: f64| rounded(100.0 * (products / than - 1.0));
         figures.tell(
@@ -204,8 +207,7 @@ impl<'a> Layers<'a> {
     }
 
     /// What the same products take of cuBLAS.
-    fn by_cublas(&self, gauge: &Gauge, rows: &[usize]) -> Result<Option<OfCublas>> {
-        let Some(dense) = Dense::new(gauge)? else { return Ok(None) };
+    fn by_cublas(&self, gauge: &Gauge, dense: &Dense<'_>, rows: &[usize]) -> Result<OfCublas> {
         let &Shape { hidden, intermediate, experts, layers, .. } = self.shape;
         let pairs: usize = rows.iter().sum();
         let (together, wide) = (pairs.min(DENSE_ROWS), hidden.max(2 * intermediate));
@@ -220,7 +222,7 @@ impl<'a> Layers<'a> {
         };
         let each = least(2, || both(rows))?;
         let as_one = least(2, || both(&[together]))? * pairs as f64 / together as f64;
-        Ok(Some(OfCublas { each, as_one }))
+        Ok(OfCublas { each, as_one })
     }
 }
 
