@@ -136,6 +136,14 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// If it does not say.
     fn memory(&self) -> Result<Option<DeviceMemory>, DeviceError>;
 
+    /// Bytes that its own memory reads and writes in a second, measured now; none if all that is made on it is in the host's.
+    ///
+    /// # Errors
+    /// If it fails.
+    fn bandwidth(&self) -> Result<Option<f64>, DeviceError> {
+        Ok(None)
+    }
+
     /// How its rows get to the devices of other ranks with no host in between; none if they do not.
     fn linking(&self) -> Option<&dyn Linking<Self>> {
         None

@@ -6,6 +6,7 @@
 //! wait.
 
 mod arena;
+mod bandwidth;
 mod batch;
 mod buffer;
 mod cache;
@@ -167,6 +168,10 @@ impl Backend for Cuda {
     fn memory(&self) -> Result<Option<DeviceMemory>, DeviceError> {
         let context = &self.shared.context;
         Ok(Some(DeviceMemory { total: context.memory, free: context.free_memory()? }))
+    }
+
+    fn bandwidth(&self) -> Result<Option<f64>, DeviceError> {
+        bandwidth::bytes_per_second(&self.shared).map(Some)
     }
 
     fn linking(&self) -> Option<&dyn Linking<Self>> {

@@ -229,9 +229,10 @@ struct EplbArguments {
     /// Pages that each rank can receive before they are in use; one for each hundred that it holds, at most 16, and 2 if those are fewer, if it is not given
     #[arg(long, value_name = "PAGES", allow_hyphen_values = true, value_parser = bounds::STAGING.parser::<u32>())]
     staging_pages: Option<u32>,
-    /// Bytes per second that moves to one rank may use; 0 is no limit
-    #[arg(long, value_name = "B", default_value_t = 0, allow_hyphen_values = true, value_parser = bounds::MOVE_BYTES.parser::<u64>())]
-    move_bytes_per_second: u64,
+    /// Bytes per second that moves to one rank may use, 0 is no limit; one hundredth of what the memory of its GPU does, and no limit on
+    /// CPUs, if it is not given
+    #[arg(long, value_name = "B", allow_hyphen_values = true, value_parser = bounds::MOVE_BYTES.parser::<u64>())]
+    move_bytes_per_second: Option<u64>,
     /// Bytes that one rebalance may move, those first that pay most; 0 is no limit
     #[arg(long, value_name = "B", default_value_t = 0, allow_hyphen_values = true, value_parser = bounds::REBALANCE_BYTES.parser::<u64>())]
     max_rebalance_bytes: u64,

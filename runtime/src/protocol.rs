@@ -19,7 +19,7 @@ pub use self::slot_pairs::SlotPairs;
 pub use self::steps::{Commit, Sampling, SequenceOutput, Step, StepDone, StepTiming, TokenScore};
 
 /// Version of this protocol; coordinator and ranks of one group must be of one version.
-pub const PROTOCOL: u16 = 12;
+pub const PROTOCOL: u16 = 13;
 
 /// The first version whose members prove themselves: what came before begins a connection otherwise.
 pub const FIRST_THAT_PROVES: u16 = 4;

@@ -82,7 +82,7 @@ fn command(checked: &Checked, identity: &Identity<'_>, first: usize) -> WorkerCo
         ranks_here: shape.ranks_per_pod,
         coordinator: names::coordinator(&checked.name, identity.group),
         advertise_address: format!("$({})", variable::ADDRESS),
-        // A pod whose GPUs are not to be seen ends and says so, instead of computing without them.
+        // A pod whose GPUs are not to be seen says so, instead of computing without them.
         backend: (shape.gpus_per_rank > 0).then_some(backend::CUDA),
         exchange: (!spec.ranks.exchange.is_auto()).then(|| spec.ranks.exchange.into()),
         threads: spec.ranks.threads.map(pod::number),

@@ -82,7 +82,7 @@ impl Deployment {
             step_tokens: 512,
             staging_pages: 2,
             kv_tokens: 1 << 24,
-            move_bytes_per_second: 0,
+            move_bytes_per_second: None,
             silence_limit: PATIENCE,
             stall_limit: PATIENCE,
             step_deadline: Duration::from_mins(1),

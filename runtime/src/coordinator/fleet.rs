@@ -54,8 +54,8 @@ pub struct FleetSettings {
     pub staging_pages: u32,
     /// Tokens of all the sequences that a rank may have at a time.
     pub kv_tokens: u64,
-    /// Bytes per second that moves to one rank may use; 0 is no limit.
-    pub move_bytes_per_second: u64,
+    /// Bytes per second that moves to one rank may use; 0 is no limit. What suits its device if there is none.
+    pub move_bytes_per_second: Option<u64>,
     /// A rank that is silent for longer is lost. It speaks every second.
     pub silence_limit: Duration,
     /// A rank that loads is waited for while it goes on; one that lives and came no further for so long is lost.

@@ -68,8 +68,8 @@ pub struct CoordinatorSettings {
     pub policy: Policy,
     /// Least gain in balance ratio for which experts move.
     pub minimum_gain: MinimumGain,
-    /// Bytes per second that moves to one rank may use; 0 is no limit.
-    pub move_bytes_per_second: u64,
+    /// Bytes per second that moves to one rank may use; 0 is no limit. What suits its device if there is none.
+    pub move_bytes_per_second: Option<u64>,
     /// Bytes that one rebalance may move; 0 is no limit.
     pub rebalance_bytes: u64,
     /// Windows after one that moved pages in which none move.
@@ -176,7 +176,7 @@ impl CoordinatorSettings {
             min_coverage: self.min_coverage,
             terms: Terms {
                 minimum_gain: self.minimum_gain.0,
-                bytes_per_second: limit(self.move_bytes_per_second).map(|bytes| bytes as f64),
+                bytes_per_second: self.move_bytes_per_second.and_then(limit).map(|bytes| bytes as f64),
                 byte_budget: limit(self.rebalance_bytes),
                 cool_down: self.cool_down_windows,
                 ..Terms::usual(page_bytes(&checkpoint), 0.0)
@@ -218,7 +218,7 @@ impl CoordinatorSettings {
         ] {
             bounds.check(found as u64)?;
         }
-        bounds::MOVE_BYTES.check(self.move_bytes_per_second)?;
+        bounds::MOVE_BYTES.check(self.move_bytes_per_second.unwrap_or(0))?;
         bounds::REBALANCE_BYTES.check(self.rebalance_bytes)?;
         bounds::COOL_DOWN.check(self.cool_down_windows)?;
         bounds::STEP_DEADLINE.check(self.step_deadline.as_secs())?;

@@ -176,8 +176,8 @@ pub enum ToRank {
         staging_pages: u32,
         /// Tokens of all the sequences that a rank may have at a time; a KV cache for more is of no use.
         kv_tokens: u64,
-        /// Bytes per second that moves to this rank may use; 0 is no limit.
-        move_bytes_per_second: u64,
+        /// Bytes per second that moves to this rank may use; 0 is no limit, and none what suits its device.
+        move_bytes_per_second: Option<u64>,
         /// Tokens that any rank computes in one step at most.
         step_tokens: u32,
     },

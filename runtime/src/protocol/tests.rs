@@ -99,7 +99,7 @@ fn messages_that_are_changed_on_their_way_are_read_as_some_message_or_as_none() 
             epoch: 5,
             staging_pages: 16,
             kv_tokens: 1 << 40,
-            move_bytes_per_second: 1 << 30,
+            move_bytes_per_second: Some(1 << 30),
             step_tokens: 512,
         },
         ToRank::Connect { generation: 3, fingerprints: vec![Some(u128::MAX), None] },

@@ -123,7 +123,7 @@ struct NextGroup {
     secret: Secret,
     ranks: Vec<RankAddress>,
     epoch: u64,
-    move_bytes_per_second: u64,
+    move_bytes_per_second: Option<u64>,
     step_tokens: u32,
 }
 

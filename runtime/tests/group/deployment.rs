@@ -359,7 +359,7 @@ fn start_fleet(setup: &Setup, address: &str) -> (Fleet, Receiver<FleetEvent>) {
         step_tokens: (setup.sequences_per_rank * BLOCKS * BLOCK_TOKENS) as usize,
         staging_pages: setup.settings.staging_pages,
         kv_tokens: 1 << 20,
-        move_bytes_per_second: setup.move_bytes_per_second,
+        move_bytes_per_second: Some(setup.move_bytes_per_second),
         silence_limit: FleetSettings::SILENCE_LIMIT,
         stall_limit: FleetSettings::STALL_LIMIT,
         step_deadline: Duration::from_mins(5),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use kernels::backend::{PageShape, Write};
 use kernels::cuda::Cuda;
 use kernels::drawn::Drawn;
@@ -93,7 +93,23 @@ fn as_read(drawn: Values<'_>) -> Weights {
     if drawn.kind() == WeightKind::Bf16 { narrow } else { wide }
 }
 
+/// Moves may take a hundredth of it.
+fn how_fast_memory_is_can_be_measured_and_takes_none_of_it() -> Result<()> {
+    let gpu = gpu()?;
+    let free = || -> Result<u64> { Ok(gpu.memory()?.context("a GPU has memory of its own")?.free) };
+    let before = free()?;
+    let measured = gpu.bandwidth()?.context("a GPU's memory has a speed")?;
+    // A bus of a GPU that is served moves more than 100 MB a second, and none will move a petabyte.
+    ensure!((1e8..1e15).contains(&measured), "{measured} bytes a second");
+    ensure!(free()? == before, "{} bytes free of {before}", free()?);
+    Ok(())
+}
+
 pub const CASES: &[Case] = &[
     ("a_page_survives_the_way_to_another_rank", a_page_survives_the_way_to_another_rank),
+    (
+        "how_fast_memory_is_can_be_measured_and_takes_none_of_it",
+        how_fast_memory_is_can_be_measured_and_takes_none_of_it,
+    ),
     ("what_is_drawn_on_the_gpu_is_the_hosts_to_the_bit", what_is_drawn_on_the_gpu_is_the_hosts_to_the_bit),
 ];

@@ -69,7 +69,7 @@ fn settings(ranks: usize) -> FleetSettings {
         step_tokens: 64,
         staging_pages: 2,
         kv_tokens: 4096,
-        move_bytes_per_second: 0,
+        move_bytes_per_second: None,
         silence_limit: PATIENCE,
         stall_limit: PATIENCE,
         step_deadline: PATIENCE,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
-use kernels::Backend;
 use kernels::link::LinkShape;
+use kernels::{Backend, DeviceError};
 
 use super::{LOOK_INTERVAL, Loaded, NextGroup, Part, Session, SessionError};
 use crate::cancel::Cancel;
@@ -59,6 +59,7 @@ impl<B: Backend> Session<B> {
         };
         let formed = while_connected(&control.gone, &dissolver, || forming.form(fabric))?;
         let Formed { exchange, means, closer: waits } = formed?;
+        let bytes_per_second = move_bytes_per_second.map_or_else(|| usual_rate(&*worker.device), Ok)?;
         let setup = MoverSetup {
             group,
             secret,
@@ -67,7 +68,7 @@ impl<B: Backend> Session<B> {
             pages: Arc::clone(&pages),
             load_page: worker.weights.load_page(),
             count_page: count_page(&worker.metrics),
-            bytes_per_second: move_bytes_per_second,
+            bytes_per_second,
             reports: control.reports.clone(),
             threads: worker.threads.clone(),
             faults: worker.settings.faults,
@@ -86,11 +87,18 @@ impl<B: Backend> Session<B> {
         worker.metrics.formed(true);
         worker.metrics.exchanges_by(means);
         let by = means.map_or("nothing", Into::into);
-        tracing::info!(generation, epoch, exchange = by, "part of a group");
+        tracing::info!(generation, epoch, exchange = by, move_bytes_per_second = bytes_per_second, "part of a group");
         // As in `load`.
         let _ = control.reports.send(FromRank::Ready { generation, exchange: means });
         Ok(())
     }
+}
+
+/// Bytes per second at which pages arrive where nobody says how fast they may, 0 for no limit: what no step feels. Steps are as fast as
+/// the memory that they read, of which arriving pages then take a hundredth; on CPUs a page is copied between steps' own threads, and is
+/// there the sooner the less it waits.
+fn usual_rate<B: Backend>(device: &B) -> Result<u64, DeviceError> {
+    Ok(device.bandwidth()?.map_or(0, |bandwidth| (bandwidth / 100.0).max(1.0) as u64))
 }
 
 /// Does what waits for other ranks, which it does no more once the coordinator is gone.
