@@ -5,6 +5,7 @@
 #include <string>
 
 #include "block.h"
+#include "counters.h"
 #include "image.h"
 #include "memory.h"
 #include "settings.h"
@@ -78,6 +79,7 @@ void check(const char* what, const void* at, size_t bytes, bool aligned, bool wr
     if (in_kernel_image(address)) return;
     refuse(*block, what, at, bytes);
   } else {
+    if (device < 0 && !writes) count(Counter::host_bytes, bytes);
     if (device >= 0 && device != block->context().device && !may_use(*block, address, device))
       refuse_device(*block, what, at, bytes, device);
     if (!in_arena(address)) return;

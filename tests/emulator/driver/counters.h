@@ -17,6 +17,7 @@ enum class Counter {
   graph_launches,
   tensor_maps,  // encoded
   findings,
+  host_bytes,  // of pinned memory that kernels read
   last,
 };
 

@@ -37,9 +37,7 @@ impl Counters {
     /// # Errors
     /// If the file is not there, or is not one of counters.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).with_context(|| format!("cannot read counters from {}", path.display()))?;
-        let (words, _) = bytes.as_chunks::<8>();
-        let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
+        let mut words = words(path)?.into_iter();
         let mut next = || words.next().context("a file of counters is too short");
         Ok(Self {
             synchronisations: next()?,
@@ -55,4 +53,19 @@ impl Counters {
             findings: next()?,
         })
     }
+
+    /// Bytes of the host's memory that kernels have read, which says how much a step is told.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn host_bytes(path: &Path) -> Result<u64> {
+        const BEFORE: usize = 11;
+        words(path)?.get(BEFORE).copied().context("a file of counters is too short")
+    }
+}
+
+fn words(path: &Path) -> Result<Vec<u64>> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read counters from {}", path.display()))?;
+    let (words, _) = bytes.as_chunks::<8>();
+    Ok(words.iter().map(|word| u64::from_le_bytes(*word)).collect())
 }

@@ -19,7 +19,8 @@ use tests::emulator::counters::Counters;
 
 use crate::links;
 use crate::model::{
-    Member, Run, Test, Way, alone, counted, counted_if_emulated, held, part, prompts, random_map, run, shape, variant,
+    Member, Run, Test, Way, alone, counted, counted_host_bytes, counted_if_emulated, held, part, prompts, random_map,
+    run, shape, variant,
 };
 use crate::steps::{HIDDEN, INTERMEDIATE, Numbers, Steps, tokens};
 
@@ -166,13 +167,14 @@ impl<B: Backend> Routed<B> {
         Ok(Self { steps, logits, table })
     }
 
-    fn step(&mut self, number: usize) -> Result<Vec<u32>> {
+    /// A step after as many commits.
+    fn step(&mut self, number: usize, commits: usize) -> Result<Vec<u32>> {
         let mut area: StepArea = tokens(TOKENS);
         area.bucket = Some(BUCKET);
         for (index, sequence) in area.sequences.iter_mut().enumerate() {
             *sequence = (number * TOKENS + index) as u32;
         }
-        area.changes = (0..LAYERS).map(|index| layer(index, number + index)).collect();
+        area.changes = (0..commits).map(|index| layer(index, number + index)).collect();
         let Steps { queue, batch, slots, .. } = &mut self.steps;
         queue.upload(&area, batch, slots);
         let (queue, state) = (&self.steps.queue, &mut (&mut self.logits, &mut self.steps.batch, &mut self.steps.slots));
@@ -198,12 +200,22 @@ impl<B: Backend> Routed<B> {
     }
 }
 
+/// Bytes of the host's memory that a commit has a step read.
+fn told_by_a_commit(steps: &mut Routed<Cuda>) -> Result<usize> {
+    let mut told = |commits| -> Result<usize> {
+        let before = counted_host_bytes()?;
+        steps.step(52, commits)?;
+        Ok(usize::try_from(counted_host_bytes()? - before)?)
+    };
+    Ok((told(LAYERS)? - told(0)?) / LAYERS)
+}
+
 fn a_graph_holds_for_a_thousand_commits() -> Result<()> {
     let mut specified = Routed::new(&Arc::new(Cpu::new(1)))?;
     let mut computed = Routed::new(&Arc::new(Cuda::new(0)?))?;
     let (mut commits, mut ready) = (0, None);
     for number in 0..52 {
-        let (expected, found) = (specified.step(number)?, computed.step(number)?);
+        let (expected, found) = (specified.step(number, LAYERS)?, computed.step(number, LAYERS)?);
         ensure!(expected == found, "step {number}: {found:?} pairs instead of {expected:?}");
         ensure!(found.iter().sum::<u32>() == (LOOKED_AT.len() * TOKENS * 2) as u32, "{found:?}");
         if number == 1 {
@@ -223,6 +235,14 @@ fn a_graph_holds_for_a_thousand_commits() -> Result<()> {
         println!("figure: {commits} commits: 0 captures, 0 tensor maps, 0 copies, 0 allocations");
     }
     ensure!(commits == 1000, "{commits} commits");
+    if ready.is_some() {
+        let each = told_by_a_commit(&mut computed)?;
+        // The layer, which each thread reads, where each expert's copies begin, of each copy its slot and its bound, and of each
+        // slot its page.
+        let (routing, pages) = (4 * 256 + 4 * (EXPERTS + 1) + 12 * SLOTS, 4 * SLOTS);
+        ensure!(each == routing + pages, "a commit of {SLOTS} slots takes {each} bytes");
+        println!("figure: a commit: {} bytes a slot for its page", pages / SLOTS);
+    }
     Ok(())
 }
 

@@ -427,8 +427,16 @@ fn ranks_chunks_and_moves_change_no_bit() -> Result<()> {
 
 /// What was asked of the driver by this process.
 pub fn counted() -> Result<Counters> {
-    let file = std::env::var_os("CUDA_MODEL_COUNTERS").context("a process with a file of counters")?;
-    Counters::read(Path::new(&file))
+    Counters::read(&counters()?)
+}
+
+/// How much of the host's memory this process's kernels have read.
+pub fn counted_host_bytes() -> Result<u64> {
+    Counters::host_bytes(&counters()?)
+}
+
+fn counters() -> Result<PathBuf> {
+    std::env::var_os("CUDA_MODEL_COUNTERS").map(PathBuf::from).context("a process with a file of counters")
 }
 
 /// The same where the driver counts, which a machine's own does not.
