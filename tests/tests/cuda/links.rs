@@ -56,6 +56,25 @@ fn no_exchange_by_nccl_changes_a_bit() -> Result<()> {
     ])
 }
 
+/// What runs with more seeds than any other: two ranks whose kernels exchange rows, and experts that move.
+pub const WITH_MANY_SEEDS: (&str, u64, fn() -> Result<()>) =
+    ("no_order_of_two_ranks_that_exchange_rows_changes_a_bit", 100, no_order_changes_a_bit);
+
+fn no_order_changes_a_bit() -> Result<()> {
+    let folder = variant("base");
+    let prompts: Vec<Vec<u32>> =
+        prompts(&folder)?.into_iter().take(2).map(|prompt| prompt.ids.into_iter().take(5).collect()).collect();
+    let plain = [ExpertMap::contiguous(shape(&folder, 1, 0)?)?];
+    let alone = Run { folder: &folder, maps: &plain, chunk: 5, new: 2, way: Way::new(Means::Tcp, 1) };
+    let (expected, _) = run(&alone, &prompts)?;
+    let (shape, mut random) = (shape(&folder, 2, 2)?, StdRng::seed_from_u64(5));
+    let maps: Vec<ExpertMap> = (0..2).map(|_| random_map(shape, &mut random)).collect::<Result<_>>()?;
+    let way = Way::new(Means::Peer, 2);
+    let (found, moved) = run(&Run { folder: &folder, maps: &maps, chunk: 3, new: 2, way }, &prompts)?;
+    ensure!(expected == found && moved > 0, "{moved} moves: {found:?} instead of {expected:?}");
+    Ok(())
+}
+
 /// Ranks, slots more than experts, most tokens of a step, and how rows are exchanged.
 fn no_way_of_exchanging_rows_changes_a_bit(ways: &[(usize, usize, usize, Way)]) -> Result<()> {
     let mut random = StdRng::seed_from_u64(2);
