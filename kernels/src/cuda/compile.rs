@@ -61,21 +61,6 @@ const fn same(a: &[u8], b: &[u8]) -> bool {
     true
 }
 
-/// The version of NVRTC, where it is there.
-///
-/// # Errors
-/// If it is not.
-pub(super) fn version() -> Result<Version, CudaError> {
-    // SAFETY: this runs the initialisation of NVRTC's library, which is what the user asked for.
-    if !unsafe { sys::is_culib_present() } {
-        return Err(CudaError::NoCompiler { folders: folders() });
-    }
-    let (mut major, mut minor) = (0, 0);
-    // SAFETY: both pointers are to local variables.
-    let _ = unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) };
-    Ok(Version { major: major.unsigned_abs(), minor: minor.unsigned_abs() })
-}
-
 /// A program of NVRTC.
 struct Program(nvrtcProgram);
 
@@ -86,26 +71,66 @@ impl Drop for Program {
     }
 }
 
-/// Compiles a file, once NVRTC's version is known, for chips of this capability: to machine code, so that a driver takes it that is older than the compiler and of
-/// the same major version, and has nothing left to compile.
-pub(super) fn compile(source: Source, capability: Version) -> Result<Vec<u8>, CudaError> {
-    let failed = |log: String| CudaError::NotCompiled { file: source.file, capability, log };
-    let program = program(source).map_err(|code| failed(format!("{code:?}")))?;
-    // Instructions of Hopper alone have an architecture of their own.
-    let suffix = if (capability.major, capability.minor) == (9, 0) { "a" } else { "" };
-    let options = [
-        format!("--gpu-architecture=sm_{}{}{suffix}", capability.major, capability.minor),
-        "--std=c++17".to_owned(),
-        "--fmad=false".to_owned(),
-    ];
-    let options = options.map(|option| CString::new(option).unwrap_or_default());
-    let options: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
-    // SAFETY: the program lives, and so do as many options as are told, each of which ends with zero.
-    let compiled = unsafe { sys::nvrtcCompileProgram(program.0, options.len() as i32, options.as_ptr()) };
-    if compiled != nvrtcResult::NVRTC_SUCCESS {
-        return Err(failed(log(&program)));
+/// NVRTC, of some version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Compiler(Version);
+
+impl std::fmt::Display for Compiler {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "NVRTC {}", self.0)
     }
-    bytes(&program, sys::nvrtcGetCUBINSize, sys::nvrtcGetCUBIN).map_err(|code| failed(format!("{code:?}")))
+}
+
+impl Compiler {
+    /// The one that this machine has.
+    ///
+    /// # Errors
+    /// If it has none.
+    pub fn find() -> Result<Self, CudaError> {
+        // SAFETY: this runs the initialisation of NVRTC's library, which is what the user asked for.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(CudaError::NoCompiler { folders: folders() });
+        }
+        let (mut major, mut minor) = (0, 0);
+        // SAFETY: both pointers are to local variables. It fails for none but pointers of nothing.
+        let _ = unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) };
+        Ok(Self(Version { major: major.unsigned_abs(), minor: minor.unsigned_abs() }))
+    }
+
+    /// That such a driver takes what it makes, which is so with all of its major version and with later ones.
+    ///
+    /// # Errors
+    /// If it is older.
+    pub fn check(self, driver: Version) -> Result<(), CudaError> {
+        let Self(compiler) = self;
+        if driver.major < compiler.major { Err(CudaError::NewCompiler { found: driver, compiler }) } else { Ok(()) }
+    }
+
+    /// Compiles a file for chips of this capability: to machine code, so that a driver takes it that is older than the compiler and of
+    /// the same major version, and has nothing left to compile.
+    ///
+    /// # Errors
+    /// If it does not take it.
+    pub fn compile(self, source: Source, capability: Version) -> Result<Vec<u8>, CudaError> {
+        let Self(compiler) = self;
+        let failed = |log: String| CudaError::NotCompiled { compiler, file: source.file, capability, log };
+        let program = program(source).map_err(|code| failed(format!("{code:?}")))?;
+        // Instructions of Hopper alone have an architecture of their own.
+        let suffix = if (capability.major, capability.minor) == (9, 0) { "a" } else { "" };
+        let options = [
+            format!("--gpu-architecture=sm_{}{}{suffix}", capability.major, capability.minor),
+            "--std=c++17".to_owned(),
+            "--fmad=false".to_owned(),
+        ];
+        let options = options.map(|option| CString::new(option).unwrap_or_default());
+        let options: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
+        // SAFETY: the program lives, and so do as many options as are told, each of which ends with zero.
+        let done = unsafe { sys::nvrtcCompileProgram(program.0, options.len() as i32, options.as_ptr()) };
+        if done != nvrtcResult::NVRTC_SUCCESS {
+            return Err(failed(log(&program)));
+        }
+        bytes(&program, sys::nvrtcGetCUBINSize, sys::nvrtcGetCUBIN).map_err(|code| failed(format!("{code:?}")))
+    }
 }
 
 fn program(source: Source) -> Result<Program, nvrtcResult> {
@@ -154,7 +179,7 @@ fn bytes(
 
 /// The first error that NVRTC tells, on one line.
 fn log(program: &Program) -> String {
-    const MOST: usize = 150;
+    const MOST: usize = 120;
     let log = bytes(program, sys::nvrtcGetProgramLogSize, sys::nvrtcGetProgramLog).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
     let line = log.lines().find(|line| line.contains("error")).unwrap_or("it says nothing");
@@ -165,6 +190,20 @@ fn log(program: &Program) -> String {
 mod tests {
     use super::*;
     use crate::cuda::parameters::Blocks;
+
+    #[test]
+    fn a_driver_takes_what_a_compiler_of_its_major_version_or_an_older_one_makes() {
+        let version = |major, minor| Version { major, minor };
+        for (driver, compiler) in [((13, 0), (13, 2)), ((13, 2), (13, 0)), ((13, 0), (12, 9))] {
+            let (driver, compiler) = (version(driver.0, driver.1), version(compiler.0, compiler.1));
+            assert_eq!(Compiler(compiler).check(driver), Ok(()), "{driver} and {compiler}");
+        }
+        assert_eq!(
+            Compiler(version(13, 2)).check(version(12, 9)).unwrap_err().to_string(),
+            "the CUDA driver is for CUDA 12.9, and takes nothing that NVRTC 13.2 compiles; update the driver, install NVRTC 12.9, or \
+             use --backend cpu"
+        );
+    }
 
     #[test]
     fn compiled_kernels_agree_with_the_table_by_name_size_and_number() {

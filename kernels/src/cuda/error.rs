@@ -61,9 +61,25 @@ pub enum CudaError {
         /// Where NVRTC was looked for.
         folders: String,
     },
+    /// What NVRTC makes is for newer drivers.
+    #[error(
+        "the CUDA driver is for CUDA {found}, and takes nothing that NVRTC {compiler} compiles; update the driver, install NVRTC \
+         {found}, or use --backend cpu"
+    )]
+    NewCompiler {
+        /// The driver's version.
+        found: Version,
+        /// NVRTC's.
+        compiler: Version,
+    },
     /// NVRTC does not take the kernels.
-    #[error("NVRTC did not compile {file} for compute capability {capability}: {log}")]
+    #[error(
+        "NVRTC {compiler} did not compile {file} for compute capability {capability}: {log}; install one that is made for this \
+         GPU, or use --backend cpu"
+    )]
     NotCompiled {
+        /// NVRTC's version.
+        compiler: Version,
         /// The source.
         file: &'static str,
         /// Of the GPU.
@@ -72,7 +88,10 @@ pub enum CudaError {
         log: String,
     },
     /// The driver does not take the compiled kernels.
-    #[error("GPU {device} ({name}, compute capability {capability}) takes none of the kernels of {file}: {reason}")]
+    #[error(
+        "GPU {device} ({name}, compute capability {capability}) takes none of the kernels of {file} by {compiler} with its driver for \
+         CUDA {driver}: {reason}; update the driver, or use --backend cpu"
+    )]
     NotLoaded {
         /// The GPU's number.
         device: usize,
@@ -82,11 +101,18 @@ pub enum CudaError {
         capability: Version,
         /// The source.
         file: &'static str,
+        /// What compiled it, with its version.
+        compiler: String,
+        /// The driver's version.
+        driver: Version,
         /// What the driver says.
         reason: String,
     },
     /// The driver refuses something else.
-    #[error("GPU {device} cannot be used: {reason}")]
+    #[error(
+        "GPU {device} cannot be used: {reason}; see whether nvidia-smi shows it in good order and another process has it to itself, or \
+         use --backend cpu"
+    )]
     Refused {
         /// The GPU's number.
         device: usize,
@@ -131,8 +157,73 @@ impl From<CudaError> for DeviceError {
             | CudaError::NoDevice { .. }
             | CudaError::OldChip { .. }
             | CudaError::NoCompiler { .. }
+            | CudaError::NewCompiler { .. }
             | CudaError::NotCompiled { .. }
             | CudaError::NotLoaded { .. } => Self::Unusable { reason },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_driver_refuses_says_what_was_found_what_is_needed_and_what_to_do() {
+        let version = |major, minor| Version { major, minor };
+        let name = "NVIDIA RTX PRO 6000 Blackwell".to_owned();
+        let reason =
+            "CUDA_ERROR_UNSUPPORTED_PTX_VERSION (the provided PTX was compiled with an unsupported toolchain.)";
+        let not_loaded = CudaError::NotLoaded {
+            device: 0,
+            name,
+            capability: version(12, 0),
+            file: "product.cu",
+            compiler: "CUDA 13.0".to_owned(),
+            driver: version(12, 4),
+            reason: reason.to_owned(),
+        };
+        let refused = CudaError::Refused {
+            device: 0,
+            reason:
+                "could not open it: CUDA_ERROR_DEVICE_UNAVAILABLE (CUDA-capable device(s) is/are busy or unavailable)"
+                    .to_owned(),
+        };
+        let not_compiled = CudaError::NotCompiled {
+            compiler: version(12, 0),
+            file: "attention_bf16.cu",
+            capability: version(12, 0),
+            log: "e".repeat(120),
+        };
+        for (error, begin, end, is_permanent) in [
+            (
+                not_loaded,
+                "GPU 0 (NVIDIA RTX PRO 6000 Blackwell, compute capability 12.0) takes none of the kernels of product.cu by CUDA 13.0 \
+                 with its driver for CUDA 12.4: CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
+                "; update the driver, or use --backend cpu",
+                true,
+            ),
+            (
+                refused,
+                "GPU 0 cannot be used: could not open it: CUDA_ERROR_DEVICE_UNAVAILABLE",
+                "; see whether nvidia-smi shows it in good order and another process has it to itself, or use --backend cpu",
+                false,
+            ),
+            (
+                not_compiled,
+                "NVRTC 12.0 did not compile attention_bf16.cu for compute capability 12.0: eee",
+                "; install one that is made for this GPU, or use --backend cpu",
+                true,
+            ),
+        ] {
+            let error = DeviceError::from(error);
+            let said = match &error {
+                DeviceError::Unusable { reason } | DeviceError::Failed { reason, .. } => reason,
+                other => panic!("{other}"),
+            };
+            assert!(said.starts_with(begin) && said.ends_with(end), "{said}");
+            assert!(said.chars().count() <= 300, "{} characters: {said}", said.chars().count());
+            assert_eq!(error.is_permanent(), is_permanent, "{said}");
         }
     }
 }

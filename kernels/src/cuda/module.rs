@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cudarc::driver::sys::{self, CUfunction, CUfunction_attribute, CUmodule};
 
-use super::compile::{self, Source};
+use super::compile::{self, Compiler, Source};
 use super::context::Context;
 use super::error::{CudaError, Version};
 use super::failure::{Failure, check};
@@ -39,6 +39,8 @@ pub(super) struct Launch {
 #[derive(Debug)]
 pub(super) struct Kernels {
     context: Arc<Context>,
+    /// What compiled them, with its version.
+    compiler: String,
     modules: Vec<CUmodule>,
     functions: BTreeMap<&'static str, Function>,
 }
@@ -67,19 +69,18 @@ impl Kernels {
             return Err(CudaError::OldDriver { found, needs: "what is compiled into this runtime", needed: COMPILER });
         }
         context.bind().map_err(|failure| CudaError::refused(context.number(), failure))?;
-        let mut kernels = Self { context: Arc::clone(context), modules: Vec::new(), functions: BTreeMap::new() };
+        let (modules, functions, compiler) = (Vec::new(), BTreeMap::new(), format!("CUDA {COMPILER}"));
+        let mut kernels = Self { context: Arc::clone(context), compiler, modules, functions };
         for &(file, image) in built::IMAGES {
             kernels.add(file, image)?;
         }
         if built::IMAGES.is_empty() {
-            let (capability, compiler) = (context.capability, compile::version()?);
-            if compiler.major > context.driver.major {
-                let (found, needed) = (context.driver, Version { major: compiler.major, minor: 0 });
-                return Err(CudaError::OldDriver { found, needs: "what this machine's NVRTC compiles", needed });
-            }
+            let (capability, compiler) = (context.capability, Compiler::find()?);
+            compiler.check(context.driver)?;
+            kernels.compiler = compiler.to_string();
             for &source in built::SOURCES {
-                let text = compile::compile(Source { headers: built::HEADERS, ..source }, capability)?;
-                kernels.add(source.file, &text)?;
+                let image = compiler.compile(Source { headers: built::HEADERS, ..source }, capability)?;
+                kernels.add(source.file, &image)?;
             }
         }
         for kernel in KERNELS {
@@ -90,16 +91,16 @@ impl Kernels {
     }
 
     fn not_loaded(&self, file: &'static str, reason: String) -> CudaError {
-        let Context { name, capability, .. } = &*self.context;
-        let (device, name, capability) = (self.context.number(), name.clone(), *capability);
-        CudaError::NotLoaded { device, name, capability, file, reason }
+        let &Context { ref name, capability, driver, .. } = &*self.context;
+        let (device, name, compiler) = (self.context.number(), name.clone(), self.compiler.clone());
+        CudaError::NotLoaded { device, name, capability, file, compiler, driver, reason }
     }
 
     fn add(&mut self, file: &'static str, image: &[u8]) -> Result<(), CudaError> {
         let mut module = std::ptr::null_mut();
         // SAFETY: the pointer is to a local variable; the image says its own length, or ends with zero where it is text.
         let loaded = unsafe { sys::cuModuleLoadData(&raw mut module, image.as_ptr().cast()) };
-        check("load them", loaded).map_err(|failure| self.not_loaded(file, failure.words()))?;
+        check("load them", loaded).map_err(|failure| self.not_loaded(file, failure.said()))?;
         self.modules.push(module);
         Ok(())
     }

@@ -138,7 +138,7 @@ fn what_is_missing_is_said_in_one_sentence(emulator: &Emulator) -> Result<()> {
         (
             &[("CUDA_MODEL_NVRTC", "14")],
             true,
-            "the CUDA driver is for CUDA 13.0, and what this machine's NVRTC compiles needs 14.0; update the driver",
+            "the CUDA driver is for CUDA 13.0, and takes nothing that NVRTC 14.0 compiles; update the driver",
         ),
         (&[("CUDA_MODEL_MEMORY_MB", "1")], true, "take"),
     ] {
