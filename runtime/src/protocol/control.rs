@@ -169,7 +169,7 @@ pub enum ToRank {
         ranks: Vec<RankAddress>,
         /// The map in force, as JSON: fields of a document that are absent have no place in the encoding of messages.
         #[serde(with = "document")]
-        map: MapDocument,
+        map: Box<MapDocument>,
         /// Its epoch.
         epoch: u64,
         /// Staging pages to hold.
@@ -225,8 +225,8 @@ mod document {
         serde_json::to_string(map).map_err(S::Error::custom)?.serialize(serializer)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MapDocument, D::Error> {
-        MapDocument::from_json(String::deserialize(deserializer)?.as_bytes()).map_err(D::Error::custom)
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<MapDocument>, D::Error> {
+        MapDocument::from_json(String::deserialize(deserializer)?.as_bytes()).map(Box::new).map_err(D::Error::custom)
     }
 }
 

@@ -95,7 +95,7 @@ fn messages_that_are_changed_on_their_way_are_read_as_some_message_or_as_none() 
             nonce: 7,
             drawn: [7; 32],
             ranks: vec![address(0), address(1)],
-            map: MapDocument::new(model.clone(), &map),
+            map: Box::new(MapDocument::new(model.clone(), &map)),
             epoch: 5,
             staging_pages: 16,
             kv_tokens: 1 << 40,

@@ -130,7 +130,7 @@ impl Rank {
             panic!("an order to form was expected")
         };
         assert_eq!(ranks[self.number.index()].moves, format!("moves:{}", self.number.0));
-        (GroupId { generation, nonce }, secret().of_group(&drawn), map)
+        (GroupId { generation, nonce }, secret().of_group(&drawn), *map)
     }
 
     /// Takes the order to connect, connects its steps and says that it is ready; what was agreed.

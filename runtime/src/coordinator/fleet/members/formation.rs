@@ -98,7 +98,7 @@ impl Members {
             nonce: id.nonce,
             drawn,
             ranks,
-            map: map.clone(),
+            map: Box::new(map.clone()),
             epoch,
             staging_pages: self.settings.staging_pages,
             kv_tokens: self.settings.kv_tokens,
