@@ -2,11 +2,12 @@
 //! list. Whoever has a [`Page`] owns its number; it is free again when that is dropped.
 
 use std::fmt::{self, Debug, Formatter};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::backend::{Backend, PageShape};
 use crate::error::DeviceError;
-use crate::fingerprint::Fingerprints;
+use crate::fingerprint::{CHUNK_BYTES, Fingerprints};
 use crate::tensor::MatrixView;
 
 /// Number of a page in its arena.
@@ -73,6 +74,14 @@ impl<B: Backend> Arena<B> {
         self.shape
     }
 
+    /// Lets the device of another arena copy pages of this one into its own.
+    ///
+    /// # Errors
+    /// If the machine has no way between them; which, in words.
+    pub fn open_to(&self, other: &Self) -> Result<(), DeviceError> {
+        other.backend.reach_pages(&self.backend, &self.memory)
+    }
+
     fn numbers(&self) -> MutexGuard<'_, Numbers> {
         self.numbers.lock().expect("no thread panics while it holds the numbers")
     }
@@ -123,6 +132,20 @@ impl<B: Backend> Page<B> {
     /// If the device fails; then they are not there.
     pub fn fill(&mut self, start: usize, bytes: &[u8]) -> Result<(), DeviceError> {
         self.arena.backend.fill(&self.arena.memory, self.id, start, bytes)
+    }
+
+    /// Copies whole chunks of another page, whose arena was [opened](Arena::open_to) to this one's, and gives the fingerprints of what is
+    /// there then.
+    ///
+    /// # Errors
+    /// If either device fails; then they are not there.
+    ///
+    /// # Panics
+    /// If the other page is of another shape, or the place does not begin with a chunk.
+    pub fn pull(&mut self, from: &Self, place: Range<usize>) -> Result<Vec<u128>, DeviceError> {
+        assert_eq!(self.arena.shape, from.arena.shape, "pages of one shape");
+        assert!(place.start.is_multiple_of(CHUNK_BYTES), "byte {} begins no chunk", place.start);
+        self.arena.backend.pull(self.weights(), from.weights(), place)
     }
 
     /// Says that what was written is whole. It is not gone through again: these are the fingerprints that its chunks were found to

@@ -4,6 +4,8 @@
 //! Memory is made while a model is loaded or a group is formed, never in a step. Shapes are checked by assertion: a wrong one
 //! is a mistake of the model code, never of its input.
 
+use std::ops::Range;
+
 use bytemuck::Pod;
 
 use crate::arena::PageId;
@@ -229,6 +231,24 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// # Errors
     /// If the device does not give them; then `into` holds anything.
     fn read_page(&self, pages: &Self::Pages, page: PageId, start: usize, into: &mut [u8]) -> Result<(), DeviceError>;
+    /// Lets it [pull](Self::pull) out of pages of a device of its kind, which may be the same: those that are there, and those that are
+    /// added.
+    ///
+    /// # Errors
+    /// If the machine has no way between them; which, in words.
+    fn reach_pages(&self, other: &Self, pages: &Self::Pages) -> Result<(), DeviceError>;
+    /// Copies chunks of a page that it [reaches](Self::reach_pages) to the same place in one of its own, of the same shape, through no
+    /// memory of the host where a device has its own. They are there when this returns; gives the fingerprints of what is there.
+    /// Whoever has the other page lets nobody write it meanwhile.
+    ///
+    /// # Errors
+    /// If either device fails; then those bytes are anything.
+    fn pull(
+        &self,
+        to: (&Self::Pages, PageId),
+        from: (&Self::Pages, PageId),
+        place: Range<usize>,
+    ) -> Result<Vec<u128>, DeviceError>;
     /// What takes the fingerprints of its pages, under its seed.
     fn fingerprinter(&self) -> Fingerprinter;
     /// The fingerprints of a page's bytes.

@@ -20,6 +20,7 @@ mod simd;
 mod threads;
 mod untouched;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytemuck::Pod;
@@ -182,6 +183,20 @@ impl Backend for Cpu {
     fn read_page(&self, pages: &Pages, page: PageId, start: usize, into: &mut [u8]) -> Result<(), DeviceError> {
         pages.read(page, start, into);
         Ok(())
+    }
+
+    fn reach_pages(&self, _: &Self, _: &Pages) -> Result<(), DeviceError> {
+        // All of it is the host's memory.
+        Ok(())
+    }
+
+    fn pull(
+        &self,
+        (pages, page): (&Pages, PageId),
+        from: (&Pages, PageId),
+        place: Range<usize>,
+    ) -> Result<Vec<u128>, DeviceError> {
+        Ok(pages.pull(page, from, place, self.fingerprinter()))
     }
 
     fn fingerprinter(&self) -> Fingerprinter {

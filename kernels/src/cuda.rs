@@ -30,6 +30,7 @@ mod tensor_map;
 mod transfer;
 mod weights;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytemuck::Pod;
@@ -241,6 +242,24 @@ impl Backend for Cuda {
     fn read_page(&self, pages: &Pages, page: PageId, start: usize, into: &mut [u8]) -> Result<(), DeviceError> {
         assert!(start + into.len() <= pages.page_length(), "{} bytes at {start} of a page", into.len());
         self.shared.transfers.get(pages.page(page) + start as u64, into)
+    }
+
+    fn reach_pages(&self, other: &Self, pages: &Pages) -> Result<(), DeviceError> {
+        self.shared.context.reach(&other.shared.context)?;
+        pages.open_to(&self.shared.context)
+    }
+
+    fn pull(
+        &self,
+        (pages, page): (&Pages, PageId),
+        (others, from): (&Pages, PageId),
+        place: Range<usize>,
+    ) -> Result<Vec<u128>, DeviceError> {
+        assert_eq!(pages.shape(), others.shape(), "pages of one shape");
+        assert!(place.end <= pages.page_length(), "bytes {place:?} of a page");
+        let Shared { transfers, kernels, .. } = &*self.shared;
+        let [to, from] = [(pages, page), (others, from)].map(|(pages, page)| pages.page(page) + place.start as u64);
+        transfers.pull(kernels, (to, from), place.len(), self.seed)
     }
 
     fn fingerprinter(&self) -> Fingerprinter {

@@ -1,5 +1,6 @@
 //! Feed-forward networks' weights, each in one piece of memory: packed gate, up and down matrices, in this order.
 
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use bytemuck::Zeroable;
@@ -10,7 +11,7 @@ use super::untouched::Untouched;
 use crate::arena::PageId;
 use crate::backend::PageShape;
 use crate::error::DeviceError;
-use crate::fingerprint::{Fingerprinter, Fingerprints};
+use crate::fingerprint::{CHUNK_BYTES, Fingerprinter, Fingerprints};
 use crate::tensor::MatrixView;
 
 /// The pages of an arena. Each has memory of its own, which the system gives when it is written. Nobody ever waits for one:
@@ -162,6 +163,30 @@ impl Pages {
         let page = page.read().unwrap_or_else(PoisonError::into_inner);
         let bytes: &[u8] = bytemuck::cast_slice(page.lines.lines());
         into.copy_from_slice(&bytes[start..start + into.len()]);
+    }
+
+    /// Copies chunks of a page to the same place of one of these, and gives their fingerprints.
+    pub(crate) fn pull(
+        &self,
+        page: PageId,
+        (others, from): (&Self, PageId),
+        place: Range<usize>,
+        fingerprinter: Fingerprinter,
+    ) -> Vec<u128> {
+        let from = others.page(from);
+        let from = from.read().unwrap_or_else(PoisonError::into_inner);
+        let from: &[u8] = bytemuck::cast_slice(from.lines.lines());
+        let mut found = Vec::with_capacity(place.len().div_ceil(CHUNK_BYTES));
+        self.write(page, false, |lines| {
+            let page: &mut [u8] = bytemuck::cast_slice_mut(lines);
+            let chunks = page[place.clone()].chunks_mut(CHUNK_BYTES).zip(from[place].chunks(CHUNK_BYTES));
+            for (chunk, from) in chunks {
+                chunk.copy_from_slice(from);
+                // It is in the processor's cache.
+                found.push(fingerprinter.chunk(chunk));
+            }
+        });
+        found
     }
 
     pub(crate) fn fingerprints(&self, page: PageId, fingerprinter: Fingerprinter) -> Fingerprints {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::sys::{
-    self, CUmemAccess_flags, CUmemAccessDesc, CUmemAllocationGranularity_flags, CUmemAllocationHandleType,
+    self, CUdevice, CUmemAccess_flags, CUmemAccessDesc, CUmemAllocationGranularity_flags, CUmemAllocationHandleType,
     CUmemAllocationProp, CUmemAllocationType, CUmemGenericAllocationHandle, CUmemLocation, CUmemLocationType,
 };
 
@@ -60,6 +60,8 @@ struct Range {
     pieces: Vec<Piece>,
     /// Bytes that have memory.
     mapped: usize,
+    /// Other GPUs that may use it.
+    others: Vec<CUdevice>,
 }
 
 #[derive(Debug)]
@@ -74,13 +76,13 @@ fn properties(context: &Context) -> CUmemAllocationProp {
     CUmemAllocationProp {
         type_: CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED,
         requestedHandleTypes: CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE,
-        location: location(context),
+        location: location(context.device()),
         ..nothing
     }
 }
 
-fn location(context: &Context) -> CUmemLocation {
-    CUmemLocation { type_: CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE, id: context.device() }
+fn location(device: CUdevice) -> CUmemLocation {
+    CUmemLocation { type_: CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE, id: device }
 }
 
 impl Pages {
@@ -100,7 +102,7 @@ impl Pages {
         let asked = unsafe { sys::cuMemAddressReserve(&raw mut address, bytes, 0, 0, 0) };
         check("reserve addresses for pages", asked)?;
         let context = Arc::clone(context);
-        let range = Range { context, address, bytes, granularity, pieces: Vec::new(), mapped: 0 };
+        let range = Range { context, address, bytes, granularity, pieces: Vec::new(), mapped: 0, others: Vec::new() };
         let maps = maps(&range, shape)?;
         Ok(Self { shape, range: Mutex::new(range), address, maps, count: Arc::default() })
     }
@@ -143,6 +145,12 @@ impl Pages {
     /// Where a page is.
     pub(super) const fn page(&self, page: PageId) -> u64 {
         self.address + page.0 as u64 * page_bytes(self.shape) as u64
+    }
+
+    /// Lets another GPU copy them.
+    pub(super) fn open_to(&self, other: &Context) -> Result<(), DeviceError> {
+        let mut range = self.range.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(range.open_to(other.device())?)
     }
 
     /// Gives memory to the next page.
@@ -208,16 +216,35 @@ impl Range {
         let address = self.address + self.mapped as u64;
         // SAFETY: the addresses are reserved and have no memory yet; the handle has as many bytes.
         check("map memory for pages", unsafe { sys::cuMemMap(address, bytes, 0, handle, 0) })?;
-        let access = CUmemAccessDesc {
-            location: location(&self.context),
-            flags: CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE,
-        };
-        // SAFETY: the addresses were mapped above; the pointer is to one local variable.
-        let allowed = unsafe { sys::cuMemSetAccess(address, bytes, &raw const access, 1) };
-        check("allow access to memory for pages", allowed).inspect_err(|_| {
+        let devices: Vec<CUdevice> =
+            std::iter::once(self.context.device()).chain(self.others.iter().copied()).collect();
+        self.allow((address, bytes), &devices).inspect_err(|_| {
             // SAFETY: they were mapped above, and nothing knows of them.
             let _ = unsafe { sys::cuMemUnmap(address, bytes) };
         })
+    }
+
+    /// Lets GPUs use addresses that have memory.
+    fn allow(&self, (address, bytes): (u64, usize), devices: &[CUdevice]) -> Result<(), Failure> {
+        let flags = CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+        let access: Vec<_> =
+            devices.iter().map(|device| CUmemAccessDesc { location: location(*device), flags }).collect();
+        self.context.bind()?;
+        // SAFETY: all of the addresses are mapped; the pointer is to as many local values as it is said.
+        let allowed = unsafe { sys::cuMemSetAccess(address, bytes, access.as_ptr(), access.len()) };
+        check("allow access to memory for pages", allowed)
+    }
+
+    /// Lets another GPU use what has memory, and what will have.
+    fn open_to(&mut self, device: CUdevice) -> Result<(), Failure> {
+        if device == self.context.device() || self.others.contains(&device) {
+            return Ok(());
+        }
+        if self.mapped > 0 {
+            self.allow((self.address, self.mapped), &[device])?;
+        }
+        self.others.push(device);
+        Ok(())
     }
 }
 

@@ -75,7 +75,7 @@ impl Stream {
         check("copy to the host", copied)
     }
 
-    /// Copies bytes of the device to others of it once all is done that is on the stream by now.
+    /// Copies bytes of the device, or of one whose memory it may use, to others of it once all is done that is on the stream by now.
     ///
     /// # Safety
     /// The memory that is written is used by nothing else, and what is read stays as it is, until the stream has done it.

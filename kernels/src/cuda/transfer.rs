@@ -140,6 +140,32 @@ impl Lane {
     fn new(context: &Arc<Context>, events: &Arc<Events>) -> Result<Self, DeviceError> {
         Ok(Self { stream: Stream::new(context, Precedence::Last)?, stages: Stages::new(context, events)? })
     }
+
+    /// The fingerprints of chunks of the device, once all is done that is on the stream: which the caller lets nobody change meanwhile.
+    fn fingerprints(
+        &mut self,
+        kernels: &Kernels,
+        (address, length): (u64, usize),
+        seed: u64,
+    ) -> Result<Vec<u128>, DeviceError> {
+        let Self { stream, stages: Stages { stages: [stage, _], .. } } = self;
+        let mut found = vec![ChunkFingerprint { low: 0, high: 0 }; chunks_of(length)];
+        assert!(size_of_val(&*found) <= STAGE, "{} chunks of a page", found.len());
+        let parameters = FingerprintParameters {
+            bytes: address,
+            chunks: stage.memory.address(),
+            length: length as u64,
+            seed,
+            secret: FingerprintParameters::secret(seed),
+        };
+        let launch = Launch { kernel: &FINGERPRINT, blocks: found.len().min(MOST_BLOCKS) as u32, shared: 0 };
+        // SAFETY: the caller vouches for the bytes; the stage has room for the fingerprints (asserted above), belongs to this lane,
+        // and is read when the stream has done it.
+        unsafe { kernels.launch(stream, launch, &parameters) }?;
+        stream.finish()?;
+        stage.memory.read(0, &mut found);
+        Ok(found.iter().map(|half| u128::from(half.high) << 64 | u128::from(half.low)).collect())
+    }
 }
 
 impl Drop for Taken<'_> {
@@ -203,35 +229,33 @@ impl Transfers {
         self.with(|Lane { stream, stages }| stages.read(stream, address, into))
     }
 
+    /// Copies bytes of this device, or of one whose memory it may use, to an address of this one, and gives the fingerprints of the
+    /// chunks that are there then.
+    ///
+    /// What is written belongs to the caller, who lets nobody change what is read meanwhile.
+    ///
+    /// # Panics
+    /// As [`Self::fingerprints`].
+    pub fn pull(
+        &self,
+        kernels: &Kernels,
+        (to, from): (u64, u64),
+        length: usize,
+        seed: u64,
+    ) -> Result<Vec<u128>, DeviceError> {
+        self.with(|lane| {
+            // SAFETY: the caller vouches for both; what fails here ends with its lane, which waits for all that is on its stream.
+            unsafe { lane.stream.copy_on_device(to, from, length) }?;
+            lane.fingerprints(kernels, (to, length), seed)
+        })
+    }
+
     /// The fingerprints of the chunks of bytes of the device, of which nothing on the device changes any meanwhile.
     ///
     /// # Panics
     /// If there are more than a stage has room for.
-    pub fn fingerprints(
-        &self,
-        kernels: &Kernels,
-        (address, length): (u64, usize),
-        seed: u64,
-    ) -> Result<Vec<u128>, DeviceError> {
-        let mut found = vec![ChunkFingerprint { low: 0, high: 0 }; chunks_of(length)];
-        assert!(size_of_val(&*found) <= STAGE, "{} chunks of a page", found.len());
-        self.with(|Lane { stream, stages: Stages { stages: [stage, _], .. } }| {
-            let parameters = FingerprintParameters {
-                bytes: address,
-                chunks: stage.memory.address(),
-                length: length as u64,
-                seed,
-                secret: FingerprintParameters::secret(seed),
-            };
-            let launch = Launch { kernel: &FINGERPRINT, blocks: found.len().min(MOST_BLOCKS) as u32, shared: 0 };
-            // SAFETY: the caller vouches for the bytes; the stage has room for the fingerprints (asserted above), belongs to this
-            // lane, and is read when the stream has done it.
-            unsafe { kernels.launch(stream, launch, &parameters) }?;
-            stream.finish()?;
-            stage.memory.read(0, &mut found);
-            Ok(())
-        })?;
-        Ok(found.iter().map(|half| u128::from(half.high) << 64 | u128::from(half.low)).collect())
+    pub fn fingerprints(&self, kernels: &Kernels, bytes: (u64, usize), seed: u64) -> Result<Vec<u128>, DeviceError> {
+        self.with(|lane| lane.fingerprints(kernels, bytes, seed))
     }
 
     /// Draws weights into memory of the device that nothing uses yet; all of them are there when this returns.

@@ -5,6 +5,7 @@ mod arriving;
 mod budget;
 mod fetch;
 mod links;
+mod near;
 mod serve;
 mod sources;
 
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use kernels::fingerprint::CHUNK_BYTES;
 use kernels::{Backend, DeviceError, Page};
 use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
 use plan::moves::Transaction;
@@ -22,6 +24,7 @@ use thiserror::Error;
 use self::budget::Budget;
 use self::fetch::Fetcher;
 pub use self::links::Faults;
+pub use self::near::Near;
 pub use self::serve::{PageServer, Serving};
 use super::Yield;
 use super::pages::{NotReserved, RankPages, Reserved, StagedPage};
@@ -57,6 +60,8 @@ pub enum NotRead {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::EnumIter)]
 #[strum(serialize_all = "snake_case")]
 pub enum PageRoute {
+    /// A rank of the same process: this one's device copied it out of the other's memory.
+    Peer,
     /// A rank of the same node.
     Node,
     /// A rank of another.
@@ -110,6 +115,8 @@ pub struct MoverSetup<B: Backend> {
     pub ranks: Vec<RankAddress>,
     /// This rank's pages.
     pub pages: Arc<RankPages<B>>,
+    /// Ranks whose pages its device copies by itself.
+    pub near: Near<B>,
     /// The last resort for a page.
     pub load_page: LoadPage<B>,
     /// Who is told of each page that has arrived.
@@ -236,9 +243,18 @@ impl<B: Backend> Shared<B> {
         self.open.lock().expect("no thread panics while it holds the open orders")
     }
 
+    /// Chunks that are paid for at once, of so many at most.
+    fn part(&self, most: usize) -> usize {
+        (self.budget().at_once() / CHUNK_BYTES).clamp(1, most)
+    }
+
     /// Takes so many bytes of what may arrive; they may be received after the returned time has passed.
     fn pay(&self, bytes: usize) -> Duration {
-        self.budget.lock().expect("no thread panics while it holds the budget").take(bytes, self.started.elapsed())
+        self.budget().take(bytes, self.started.elapsed())
+    }
+
+    fn budget(&self) -> MutexGuard<'_, Budget> {
+        self.budget.lock().expect("no thread panics while it holds the budget")
     }
 
     fn hand_over(&self, hand_over: HandOver<B>) {

@@ -5,6 +5,7 @@
 //! first. So the view is exact, and no lock is ever held by both paths.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -116,6 +117,14 @@ impl<B: Backend> RankPages<B> {
         self.lock().map.copies(layer, expert).into_iter().map(|(rank, _)| rank).collect()
     }
 
+    /// Lets the device of another rank copy these into its own.
+    ///
+    /// # Errors
+    /// If the machine has no way between them; which, in words.
+    pub fn open_to(&self, other: &Self) -> Result<(), DeviceError> {
+        self.arena.open_to(&other.arena)
+    }
+
     /// Staging pages that are free.
     #[must_use]
     pub fn free(&self) -> usize {
@@ -225,6 +234,15 @@ impl<B: Backend> Reserved<B> {
     /// If the device fails; then they are not there.
     pub fn fill(&mut self, start: usize, bytes: &[u8]) -> Result<(), DeviceError> {
         self.page().fill(start, bytes)
+    }
+
+    /// Copies whole chunks of a page of a rank that is [open](RankPages::open_to) to this one, and gives the fingerprints of what is
+    /// there then.
+    ///
+    /// # Errors
+    /// If either device fails; then they are not there.
+    pub fn pull(&mut self, from: &Page<B>, place: Range<usize>) -> Result<Vec<u128>, DeviceError> {
+        self.page().pull(from, place)
     }
 
     /// Length of the page in bytes.

@@ -22,6 +22,8 @@ pub enum Key {
     Device(String),
     /// The memory of a rank of a group that others write.
     Window(GroupId, RankId),
+    /// The pages of a rank of a group, which others copy.
+    Pages(GroupId, RankId),
 }
 
 impl Neighbours {

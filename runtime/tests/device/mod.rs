@@ -239,6 +239,20 @@ impl Backend for Watched {
         self.cpu.read_page(pages, page, start, into)
     }
 
+    fn reach_pages(&self, other: &Self, pages: &cpu::Pages) -> Result<(), DeviceError> {
+        self.cpu.reach_pages(&other.cpu, pages)
+    }
+
+    fn pull(
+        &self,
+        to: (&cpu::Pages, PageId),
+        from: (&cpu::Pages, PageId),
+        place: Range<usize>,
+    ) -> Result<Vec<u128>, DeviceError> {
+        self.filling.happen()?;
+        self.cpu.pull(to, from, place)
+    }
+
     fn fingerprinter(&self) -> Fingerprinter {
         self.cpu.fingerprinter()
     }

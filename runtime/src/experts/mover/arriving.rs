@@ -50,24 +50,22 @@ impl<B: Backend> Arriving<B> {
         Ok(())
     }
 
-    /// Where the next chunk belongs, in bytes, and the memory that it is put into; `None` if all are there.
-    pub fn next(&mut self) -> Option<(Range<usize>, &mut Reserved<B>)> {
+    /// Where the next chunks belong, so many at most, in bytes, and the memory that they are put into; `None` if all are there.
+    pub fn next(&mut self, most: usize) -> Option<(Range<usize>, &mut Reserved<B>)> {
         let start = self.there * CHUNK_BYTES;
-        let end = (start + CHUNK_BYTES).min(self.into.page_bytes());
+        let end = start.saturating_add(most.saturating_mul(CHUNK_BYTES)).min(self.into.page_bytes());
         (start < end).then_some((start..end, &mut self.into))
     }
 
-    /// Takes note that the next chunk is in its place, where it has this fingerprint.
+    /// Takes note that the next chunks are in their places, where they have these fingerprints.
     ///
     /// # Errors
-    /// If it is another than the chunk's: then it is still missing.
-    pub fn put(&mut self, found: u128) -> Result<(), Corrupt> {
-        let expected = self.chunks.as_ref().and_then(|chunks| chunks.chunks().get(self.there));
-        if expected != Some(&found) {
-            return Err(Corrupt);
-        }
-        self.there += 1;
-        Ok(())
+    /// If one is another than the chunk's: then it and what comes after it are still missing.
+    pub fn put(&mut self, found: &[u128]) -> Result<(), Corrupt> {
+        let expected = self.chunks.as_ref().and_then(|chunks| chunks.chunks().get(self.there..)).unwrap_or_default();
+        let right = found.iter().zip(expected).take_while(|(found, expected)| found == expected).count();
+        self.there += right;
+        if right == 0 || right < found.len() { Err(Corrupt) } else { Ok(()) }
     }
 
     /// The page.
@@ -126,27 +124,47 @@ mod tests {
         let (whole, right) = (bytes(&sent), sent.fingerprints());
         assert!(right.chunks().len() > 4 && !whole.len().is_multiple_of(CHUNK_BYTES));
         let mut arriving = Arriving::new(into, right.page());
-        assert_eq!(arriving.put(right.chunks()[0]), Err(Corrupt), "nothing is known of it yet");
+        assert_eq!(arriving.put(&right.chunks()[..1]), Err(Corrupt), "nothing is known of it yet");
         assert_eq!(arriving.told(right.chunks().to_vec()), Ok(()));
         let bring = |arriving: &mut Arriving<Cpu>, change: u8| {
-            let (place, into) = arriving.next().unwrap();
+            let (place, into) = arriving.next(1).unwrap();
             let mut chunk = whole[place.clone()].to_vec();
             *chunk.last_mut().unwrap() ^= change;
             into.fill(place.start, &chunk).unwrap();
             let found = into.fingerprinter().chunk(&chunk);
-            arriving.put(found)
+            arriving.put(&[found])
         };
         assert_eq!(
             [0, 0, 4, 2].map(|change| bring(&mut arriving, change)),
             [Ok(()), Ok(()), Err(Corrupt), Err(Corrupt)]
         );
         assert_eq!(arriving.there(), 2);
-        while arriving.next().is_some() {
+        while arriving.next(1).is_some() {
             assert_eq!(bring(&mut arriving, 0), Ok(()));
         }
         let received = arriving.finish().commit();
         assert_eq!(bytes(&received), whole);
         assert_eq!(received.fingerprints(), right);
+    }
+
+    #[test]
+    fn of_chunks_that_come_together_those_before_the_wrong_one_stay() {
+        let (_pages, into) = staging();
+        let sent = page();
+        let (bytes, right) = (bytes(&sent).len(), sent.fingerprints().clone());
+        let mut arriving = Arriving::new(into, right.page());
+        assert_eq!(arriving.told(right.chunks().to_vec()), Ok(()));
+        let place = |arriving: &mut Arriving<Cpu>, most| arriving.next(most).map(|(place, _)| place);
+        assert_eq!(place(&mut arriving, 3), Some(0..3 * CHUNK_BYTES));
+        assert_eq!(place(&mut arriving, usize::MAX), Some(0..bytes));
+        let mut found = right.chunks()[..4].to_vec();
+        found[2] ^= 1;
+        assert_eq!((arriving.put(&found), arriving.there()), (Err(Corrupt), 2));
+        assert_eq!(place(&mut arriving, 2), Some(2 * CHUNK_BYTES..4 * CHUNK_BYTES));
+        assert_eq!((arriving.put(&[]), arriving.there()), (Err(Corrupt), 2), "nothing came");
+        let longer = [&right.chunks()[2..], &[7]].concat();
+        assert_eq!(arriving.put(&longer), Err(Corrupt));
+        assert_eq!(place(&mut arriving, 2), None);
     }
 
     #[test]
@@ -162,7 +180,7 @@ mod tests {
         {
             assert_eq!(arriving.told(told), Err(Corrupt));
         }
-        assert_eq!((arriving.put(right.chunks()[0]), arriving.there()), (Err(Corrupt), 0));
+        assert_eq!((arriving.put(&right.chunks()[..1]), arriving.there()), (Err(Corrupt), 0));
         drop(arriving);
         assert_eq!(pages.free(), 1);
     }

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Bytes that may arrive at once after a pause, as time: small against a step's share of the link.
 const BURST: Duration = Duration::from_millis(50);
 
+/// What is asked for at once, as time: no more, so that what goes the same way beside it waits no longer for that.
+const PART: Duration = Duration::from_millis(1);
+
 /// A token bucket: `bytes_per_second`, with bursts of at most [`BURST`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget {
@@ -17,6 +20,14 @@ impl Budget {
     /// 0 is no limit.
     pub const fn new(bytes_per_second: u64) -> Self {
         Self { bytes_per_second, paid: Duration::ZERO }
+    }
+
+    /// Bytes that are best asked for at once.
+    pub fn at_once(self) -> usize {
+        match self.bytes_per_second {
+            0 => usize::MAX,
+            each => (each as f64 * PART.as_secs_f64()) as usize,
+        }
     }
 
     /// Takes bytes; they may be used after the returned time has passed.
@@ -55,7 +66,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_for_at_once_is_a_thousandth_of_what_arrives_in_a_second() {
+        let at_once = [1, 1000, 43_000_000_000].map(|each| Budget::new(each).at_once());
+        assert_eq!(at_once, [0, 1, 43_000_000]);
+    }
+
+    #[test]
     fn no_limit_never_waits() {
         assert_eq!(Budget::new(0).take(usize::MAX, Duration::ZERO), Duration::ZERO);
+        assert_eq!(Budget::new(0).at_once(), usize::MAX);
     }
 }

@@ -19,8 +19,16 @@ use crate::protocol::{MoveFailure, NotStaged, PageRequest};
 /// One thread's links to other ranks.
 pub(super) struct Fetcher<'a, B: Backend> {
     shared: &'a Shared<B>,
-    /// Each with when it was last used.
-    links: BTreeMap<RankId, (Box<dyn PageLink<B>>, Instant)>,
+    links: BTreeMap<RankId, Open<B>>,
+}
+
+/// A link that is open.
+struct Open<B: Backend> {
+    link: Box<dyn PageLink<B>>,
+    /// What pages that come over it are counted as.
+    route: PageRoute,
+    /// When it was last used.
+    used: Instant,
 }
 
 impl<'a, B: Backend> Fetcher<'a, B> {
@@ -28,7 +36,7 @@ impl<'a, B: Backend> Fetcher<'a, B> {
         Self { shared, links: BTreeMap::new() }
     }
 
-    /// The page of `change.to` and the bytes that came over the network for it.
+    /// The page of `change.to` and the bytes that came from other ranks for it.
     pub fn fetch(
         &mut self,
         order: &Order,
@@ -43,10 +51,8 @@ impl<'a, B: Backend> Fetcher<'a, B> {
         loop {
             match sources.next(Instant::now()) {
                 Next::Ask(source) => match self.ask(source, (order, expert), &sources, &mut arriving) {
-                    Ok(()) => {
-                        let node = |rank: RankId| setup.ranks.get(rank.index()).map(|address| &address.node);
-                        let is_near = node(source) == node(setup.rank);
-                        (setup.count_page)(if is_near { PageRoute::Node } else { PageRoute::Network });
+                    Ok(route) => {
+                        (setup.count_page)(route);
                         return Ok((arriving.finish(), bytes));
                     }
                     Err(failure) => {
@@ -65,23 +71,23 @@ impl<'a, B: Backend> Fetcher<'a, B> {
         }
     }
 
-    /// Asks a rank for what is missing. Its link is kept only if it has given all of that: what is still on its way would be
-    /// taken for the answer to the next request.
+    /// Asks a rank for what is missing, and says which way that came. Its link is kept only if it has given all of that: what is
+    /// still on its way would be taken for the answer to the next request.
     fn ask(
         &mut self,
         source: RankId,
         (order, expert): (&Order, ExpertId),
         sources: &Sources,
         arriving: &mut Arriving<B>,
-    ) -> Result<(), NotStaged> {
+    ) -> Result<PageRoute, NotStaged> {
         let shared = self.shared;
         let lost = |error: &dyn Display| unreachable(format!("{source} did not send the page: {error}"));
         let corrupt =
             |Corrupt| NotStaged { reason: MoveFailure::Corrupt, message: format!("the page from {source} is corrupt") };
         let patience = || sources.patience(Instant::now());
-        let mut link = match self.links.remove(&source) {
+        let (mut link, route) = match self.links.remove(&source) {
             // Its other end closes it when it has been idle for twice as long.
-            Some((link, used)) if used.elapsed() < IDLE_LIMIT / 2 => link,
+            Some(Open { link, route, used }) if used.elapsed() < IDLE_LIMIT / 2 => (link, route),
             _ => connect(shared, source, patience()?)?,
         };
         let (generation, layer, from) = (shared.setup.group.generation, order.work.layer, arriving.there() as u32);
@@ -92,19 +98,22 @@ impl<'a, B: Backend> Fetcher<'a, B> {
         }
         // What they must be is what every holder has said, not what this one says now.
         arriving.told(chunks).map_err(corrupt)?;
-        while let Some((place, into)) = arriving.next() {
+        let most = shared.part(link.most_chunks());
+        while let Some((place, into)) = arriving.next(most) {
             let wait = shared.pay(place.len());
             if order.cancel.wait(wait) {
                 return Err(NotStaged { reason: MoveFailure::Aborted, message: "aborted".to_owned() });
             }
             let found = link.receive(into, place, patience()?).map_err(|error| match error {
                 NotReceived::Connection(error) => lost(&error),
-                NotReceived::Device(error) => not_taken(&error),
+                // Which of the two has failed shows where another gives the page.
+                NotReceived::Copy(error) if error.is_worth_a_retry() => lost(&error),
+                NotReceived::Copy(error) | NotReceived::Device(error) => not_taken(&error),
             })?;
-            arriving.put(found).map_err(corrupt)?;
+            arriving.put(&found).map_err(corrupt)?;
         }
-        self.links.insert(source, (link, Instant::now()));
-        Ok(())
+        self.links.insert(source, Open { link, route, used: Instant::now() });
+        Ok(route)
     }
 
     /// The page as the checkpoint has it, if no rank gave it.

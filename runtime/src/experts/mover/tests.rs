@@ -1,4 +1,5 @@
 mod chunks;
+mod near;
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -84,6 +85,7 @@ fn bench(options: &Options) -> Bench {
             RankAddress { node: options.node.to_owned(), ..address(1, server.address().to_string()) },
         ],
         pages: Arc::clone(&pages),
+        near: Near::default(),
         load_page,
         count_page: Arc::new(move |route| arrived.send(route).unwrap()),
         bytes_per_second: options.bytes_per_second,

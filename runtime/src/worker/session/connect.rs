@@ -11,7 +11,7 @@ use kernels::{Backend, DeviceError};
 use super::{LOOK_INTERVAL, Loaded, NextGroup, Part, Session, SessionError};
 use crate::cancel::Cancel;
 use crate::engine::{self, Membership, StepPath};
-use crate::experts::mover::{CountPage, Mover, MoverSetup, Serving};
+use crate::experts::mover::{CountPage, Mover, MoverSetup, Near, Serving};
 use crate::fabric::exchange::device::PATIENCE;
 use crate::fabric::exchange::form::{self, Formed, Forming};
 use crate::fabric::framing::CONNECT_TIMEOUT;
@@ -43,6 +43,8 @@ impl<B: Backend> Session<B> {
         let largest = Largest { indices: largest.indices.max(form::INDICES), ..largest };
         let serving = Serving { group, secret: secret.clone(), rank, ranks: ranks.len(), pages: Arc::clone(&pages) };
         worker.server.set(Some(serving));
+        let (neighbours, number) = (&worker.settings.neighbours, ranks.len());
+        Near::share(neighbours, (group, rank), &pages);
         let mesh = MeshSetup { group, secret: &secret, rank, ranks: &ranks, largest };
         let fabric = Mesh::connect(mesh, &worker.steps, MESH_TIMEOUT, &control.gone)?;
         let purpose = (Purpose::Steps { group, rank }, &secret);
@@ -51,7 +53,7 @@ impl<B: Backend> Session<B> {
         let page = expert_shape(&worker.checkpoint);
         let forming = Forming {
             device: &*worker.device,
-            neighbours: &worker.settings.neighbours,
+            neighbours,
             group,
             shape: LinkShape { group: shape, page },
             possible: &means,
@@ -60,12 +62,15 @@ impl<B: Backend> Session<B> {
         let formed = while_connected(&control.gone, &dissolver, || forming.form(fabric))?;
         let Formed { exchange, means, closer: waits } = formed?;
         let bytes_per_second = move_bytes_per_second.map_or_else(|| usual_rate(&*worker.device), Ok)?;
+        // All have shared theirs before they said by which means they exchange rows.
+        let near = Near::find(neighbours, (group, rank), number, &pages);
         let setup = MoverSetup {
             group,
             secret,
             rank,
             ranks,
             pages: Arc::clone(&pages),
+            near,
             load_page: worker.weights.load_page(),
             count_page: count_page(&worker.metrics),
             bytes_per_second,

@@ -18,7 +18,7 @@ use crate::protocol::PageRequest;
 /// for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// A chunk of this page comes as other bytes; `u64::MAX` means every page.
+    /// The first chunks of this page come as other bytes; `u64::MAX` means every page.
     pub corrupt: Option<u64>,
     /// The link ends in the middle of this page; `u64::MAX` means every page.
     pub cut: Option<u64>,
@@ -64,21 +64,25 @@ impl<B: Backend, L: PageLink<B>> PageLink<B> for Faulty<L> {
         self.link.ask(request, patience)
     }
 
+    fn most_chunks(&self) -> usize {
+        self.link.most_chunks()
+    }
+
     fn receive(
         &mut self,
         into: &mut Reserved<B>,
         place: Range<usize>,
         patience: Duration,
-    ) -> Result<u128, NotReceived> {
+    ) -> Result<Vec<u128>, NotReceived> {
         let (start, begins) = (place.start, std::mem::take(&mut self.begins));
         let found = self.link.receive(into, place.clone(), patience)?;
         if begins && Faults::hits(self.faults.cut, self.page) {
             return Err(ConnectionError::Closed { peer: PEER.to_owned() }.into());
         }
         if begins && Faults::hits(self.faults.corrupt, self.page) {
-            let other = vec![!(found as u8); place.len()];
+            let other = vec![!found.first().map_or(0, |first| *first as u8); place.len()];
             into.fill(start, &other)?;
-            return Ok(into.fingerprinter().chunk(&other));
+            return Ok(into.fingerprinter().of(&other).chunks().to_vec());
         }
         Ok(found)
     }

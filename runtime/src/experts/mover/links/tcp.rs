@@ -35,17 +35,21 @@ impl<B: Backend> PageLink<B> for TcpLink {
         Ok(chunks)
     }
 
+    fn most_chunks(&self) -> usize {
+        1
+    }
+
     fn receive(
         &mut self,
         into: &mut Reserved<B>,
         place: Range<usize>,
         patience: Duration,
-    ) -> Result<u128, NotReceived> {
+    ) -> Result<Vec<u128>, NotReceived> {
         self.connection.set_timeout(Some(patience))?;
         let chunk = &mut self.chunk[..place.len()];
         self.connection.receive_bytes(chunk)?;
         // What the device has taken is there: its fingerprint is that of what it was given.
         into.fill(place.start, chunk)?;
-        Ok(into.fingerprinter().chunk(chunk))
+        Ok(vec![into.fingerprinter().chunk(chunk)])
     }
 }

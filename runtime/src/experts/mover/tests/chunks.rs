@@ -16,7 +16,7 @@ use crate::fabric::greeter::{Greeter, Stopper};
 /// Eight chunks and a part of one.
 const SHAPE: PageShape = PageShape { hidden: 96, intermediate: 480, kind: WeightKind::F32 };
 
-fn large() -> Page<Cpu> {
+pub(super) fn large() -> Page<Cpu> {
     let mut page = large_arena().take().unwrap();
     let values: Vec<f32> = (0..SHAPE.hidden * SHAPE.intermediate).map(|value| value as f32 + 0.5).collect();
     let view = |rows| MatrixView::new(rows, values.len() / rows, Values::F32(&values));
@@ -24,12 +24,12 @@ fn large() -> Page<Cpu> {
     page
 }
 
-fn large_arena() -> Arc<Arena<Cpu>> {
+pub(super) fn large_arena() -> Arc<Arena<Cpu>> {
     Arena::new(Arc::new(Cpu::new(1)), SHAPE).unwrap()
 }
 
 /// One layer of which rank 0 holds expert 0, and ranks 1 and 2 expert 1.
-fn map() -> ExpertMap {
+pub(super) fn map() -> ExpertMap {
     let shape = MapShape { layers: 1, experts: 2, ranks: 3, slots_per_rank: 1 };
     ExpertMap::new(shape, [0, 1, 1].map(ExpertId).to_vec()).unwrap()
 }
@@ -91,6 +91,7 @@ fn stage(secret: &Secret, sources: [SocketAddr; 2], faults: Faults) -> (Result<u
         rank: RankId(0),
         ranks: vec![address(0, String::new()), address(1, sources[0].to_string()), address(2, sources[1].to_string())],
         pages: Arc::clone(&pages),
+        near: Near::default(),
         load_page: Arc::new(|_, _, _| {
             Err(NotRead::Unreadable { reason: "no checkpoint".to_owned(), is_permanent: true })
         }),
