@@ -66,9 +66,18 @@ impl Deployment {
 
     /// With so many ranks in each process, which is in the place of its first rank.
     pub fn start_in_processes(setup: Setup, ranks_here: usize) -> Self {
+        Self::start_in_processes_with(setup, ranks_here, |settings| settings)
+    }
+
+    /// The same, each with what `with` makes of its settings.
+    pub fn start_in_processes_with(
+        setup: Setup,
+        ranks_here: usize,
+        with: impl Fn(WorkerSettings) -> WorkerSettings,
+    ) -> Self {
         let start = |rank: usize, coordinator| {
             let settings = WorkerSettings { ranks_here, ..settings(rank, coordinator, &setup) };
-            rank.is_multiple_of(ranks_here).then(|| Worker::of(settings))
+            rank.is_multiple_of(ranks_here).then(|| Worker::of(with(settings)))
         };
         let mut deployment = Self::of(setup, contiguous(&setup), start);
         deployment.wait_for_group();

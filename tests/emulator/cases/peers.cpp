@@ -9,6 +9,47 @@ namespace {
 
 constexpr int peer_access_already_enabled = 704;
 
+// As cuda.h lays them out.
+struct Place {
+  int type, id;
+};
+struct MappedProperties {
+  int type, handles;
+  Place place;
+  void* windows;
+  unsigned char flags[8];
+};
+struct GivenAccess {
+  Place place;
+  int flags;
+};
+
+size_t granularity() {
+  const MappedProperties properties{1, 0, {1, 1}, nullptr, {}};
+  size_t part = 0;
+  OK(cu("cuMemGetAllocationGranularity", &part, &properties, 0));
+  return part;
+}
+
+void give_access(Address at, int ordinal) {
+  const GivenAccess access{{1, ordinal}, 3};
+  OK(cu("cuMemSetAccess", at, granularity(), &access, size_t{1}));
+}
+
+// Mapped memory of device 1, which has filled it with 5, 6, 7 and so on.
+Address mapped_on(const Device& device) {
+  const MappedProperties properties{1, 0, {1, 1}, nullptr, {}};
+  Address at = 0;
+  uint64_t memory = 0;
+  OK(cu("cuMemAddressReserve", &at, granularity(), size_t{0}, Address{0}, uint64_t{0}));
+  OK(cu("cuMemCreate", &memory, granularity(), &properties, uint64_t{0}));
+  OK(cu("cuMemMap", at, granularity(), size_t{0}, memory, uint64_t{0}));
+  give_access(at, 1);
+  OK(device.launch("case_fill", 1, 64, FillParameters{at, 5, 64}));
+  OK(device.synchronize());
+  return at;
+}
+
 }  // namespace
 
 CASE(a_kernel_uses_the_memory_of_a_peer_after_access_is_enabled) {
@@ -47,6 +88,30 @@ CASE(a_page_is_copied_from_a_peer_by_the_copy_engine_alone) {
   OK(cu("cuMemcpyPeerAsync", to, device.context, from, other.context, size_t{16}, device.stream));
   EQUAL(device.download<uint32_t>(to, 4)[3], 4);
   EQUAL(counter(kernels), 0);
+}
+
+CASE(a_copy_reads_mapped_memory_of_another_device_that_access_was_given_to) {
+  setenv("CUDA_MODEL_DEVICES", "2", 1);
+  Device other(1);
+  const Address from = mapped_on(other);
+  Device device(0);
+  give_access(from, 0);
+  const Address to = device.allocate(16);
+  OK(cu("cuMemcpyDtoDAsync_v2", to, from, size_t{16}, device.stream));
+  EQUAL(device.download<uint32_t>(to, 4)[3], 8);
+}
+
+// What contexts let each other use is not memory that was mapped.
+CASE(a_copy_out_of_mapped_memory_of_another_device_without_access_is_found) {
+  setenv("CUDA_MODEL_DEVICES", "2", 1);
+  Device other(1);
+  const Address from = mapped_on(other);
+  Device device(0);
+  OK(cu("cuCtxEnablePeerAccess", other.context, 0u));
+  const Address to = device.allocate(16);
+  OK(cu("cuMemcpyDtoDAsync_v2", to, from, size_t{16}, device.stream));
+  EQUAL(device.synchronize(), illegal_address);
+  expect_finding("a copy of device 0 reads");
 }
 
 CASE(a_process_reads_what_another_wrote_to_memory_that_it_opened_by_handle) {

@@ -234,6 +234,13 @@ bool is_allowed(Address at, int device) {
   return held != nullptr && held->home == Home::mapped && (held->allowed >> device & 1) != 0;
 }
 
+bool is_closed(Address at, int device) {
+  State& all = state();
+  std::lock_guard lock(all.mutex);
+  const Allocation* held = holder(all, at);
+  return held != nullptr && held->home == Home::mapped && (held->allowed >> device & 1) == 0;
+}
+
 bool reachable(Address at, size_t bytes, int* device) {
   // What this thread found last in each of a few places.
   struct Remembered {

@@ -59,6 +59,8 @@ bool reachable(Address at, size_t bytes, int* device = nullptr);
 // Of mapped memory: the devices that access was given to.
 void allow(Address at, size_t bytes, int device);
 bool is_allowed(Address at, int device);
+// Whether it is such memory and access was not given to this device.
+bool is_closed(Address at, int device);
 bool is_pinned(Address at);
 // Fills memory with what reads as NaN, and as an index that no table has.
 void poison(void* at, size_t bytes);

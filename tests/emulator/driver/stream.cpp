@@ -235,6 +235,13 @@ void Stream::copy(Address to, bool to_device, Address from, bool from_device, si
     found("stream %u: a copy %s %s", number_, wrong_to ? "writes" : "reads", describe(wrong_to ? to : from, bytes).c_str());
     return context_->fail(Status::illegal_address);
   }
+  const auto closed = [&](Address at, bool is_device) { return is_device && is_closed(at, context_->device); };
+  if (closed(to, to_device) || closed(from, from_device)) {
+    const bool closed_to = closed(to, to_device);
+    found("stream %u: a copy of device %d %s %s, to which it was given no access", number_, context_->device,
+          closed_to ? "writes" : "reads", describe(closed_to ? to : from, bytes).c_str());
+    return context_->fail(Status::illegal_address);
+  }
   const uint32_t operation = begin("a copy");
   if ((from_device && !note_range(operation, "a copy", from, bytes, false)) ||
       (to_device && !note_range(operation, "a copy", to, bytes, true)))

@@ -9,7 +9,7 @@ use tests::emulator::Emulator;
 
 use crate::model::Test;
 use crate::suite::{self, Told, run_with_seeds};
-use crate::{attention, exchange, experts, graphs, links, logits, model, operations, pages};
+use crate::{attention, exchange, experts, graphs, links, logits, model, moves, operations, pages};
 
 /// Names the test that a process is to run.
 const CASE: &str = "SWIFTBALANCER_CUDA_CASE";
@@ -42,7 +42,8 @@ fn cases() -> impl Iterator<Item = Case> {
     let of = |seeds, gpus| move |&(name, run): &Test| Case { name, seeds, faults: "", gpus, run };
     let operations = parts.into_iter().flatten().map(of(2, 1));
     let models = model::CASES.iter().chain(graphs::CASES).chain(links::ON_ONE_GPU).map(of(1, 1));
-    let linked = links::ON_TWO_GPUS.iter().map(of(1, 2)).chain(links::ON_ALL_GPUS.iter().map(of(1, GPUS)));
+    let linked =
+        links::ON_TWO_GPUS.iter().chain(moves::CASES).map(of(1, 2)).chain(links::ON_ALL_GPUS.iter().map(of(1, GPUS)));
     let (name, faults, run) = graphs::REFUSED;
     let refused = Case { name, seeds: 1, faults, gpus: 1, run };
     let (name, seeds, run) = links::WITH_MANY_SEEDS;

@@ -15,6 +15,7 @@ mod links;
 mod logits;
 mod measure;
 mod model;
+mod moves;
 mod operations;
 mod pages;
 mod process;

@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use kernels::backend::{PageShape, Write};
 use kernels::cuda::Cuda;
 use kernels::drawn::Drawn;
-use kernels::fingerprint::Fingerprints;
+use kernels::fingerprint::{CHUNK_BYTES, Fingerprints, chunks_of};
 use kernels::tensor::{MatrixView, Values, WeightKind};
-use kernels::{Arena, Backend, Queue as _};
+use kernels::{Arena, Backend, Page, Queue as _};
 
 use crate::steps::{Case, HIDDEN, INTERMEDIATE, Numbers, Steps, Weights, gpu, networks, pages, same_bits, tokens};
 
@@ -30,6 +30,46 @@ fn a_page_survives_the_way_to_another_rank() -> Result<()> {
         let mut again = vec![0; bytes.len()];
         copy.read(0, &mut again)?;
         ensure!(again == bytes, "what was filled is what was read");
+    }
+    Ok(())
+}
+
+/// Copies of pages out of the memory of another GPU, and of the same one, in parts of any length; also of pages that got memory only after
+/// the way between the two was opened.
+fn a_page_is_pulled_out_of_the_memory_of_another_gpu() -> Result<()> {
+    let (shape, mut numbers) = (PageShape { hidden: 64, intermediate: 400, kind: WeightKind::F32 }, Numbers(5));
+    let bytes = Cuda::page_bytes(shape);
+    ensure!(chunks_of(bytes) == 5 && !bytes.is_multiple_of(CHUNK_BYTES), "a page of {bytes} bytes");
+    let mut page = |arena: &Arc<Arena<Cuda>>| -> Result<Page<Cuda>> {
+        let mut page = arena.take()?;
+        let values = numbers.vec(shape.hidden * shape.intermediate);
+        let view = |rows| MatrixView::new(rows, values.len() / rows, Values::F32(&values));
+        page.pack(view(shape.intermediate), view(shape.intermediate), view(shape.hidden))?;
+        Ok(page)
+    };
+    let last = kernels::cuda::devices()? - 1;
+    for other in [0, last.min(1)] {
+        let of_gpu = |number| Arena::new(Arc::new(Cuda::new(number)?.with_fingerprint_seed(7)), shape);
+        let (own, theirs) = (of_gpu(0)?, of_gpu(other)?);
+        let before = page(&theirs)?;
+        theirs.open_to(&own)?;
+        theirs.open_to(&own)?;
+        let mut sources = vec![before];
+        // Memory comes in pieces that hold several.
+        for _ in 0..10 {
+            sources.push(page(&theirs)?);
+        }
+        for (index, source) in sources.iter().enumerate().filter(|(index, _)| [0, 1, 10].contains(index)) {
+            let (mut copy, mut found) = (own.take()?, Vec::new());
+            for start in (0..bytes).step_by(CHUNK_BYTES * (1 + index)) {
+                found.extend(copy.pull(source, start..bytes.min(start + CHUNK_BYTES * (1 + index)))?);
+            }
+            ensure!(found == source.fingerprints().chunks(), "the fingerprints of what was copied from GPU {other}");
+            let [mut expected, mut copied] = [vec![0; bytes], vec![0; bytes]];
+            source.read(0, &mut expected)?;
+            copy.read(0, &mut copied)?;
+            ensure!(expected == copied, "what was copied from GPU {other} is what was there");
+        }
     }
     Ok(())
 }
@@ -111,5 +151,6 @@ pub const CASES: &[Case] = &[
         "how_fast_memory_is_can_be_measured_and_takes_none_of_it",
         how_fast_memory_is_can_be_measured_and_takes_none_of_it,
     ),
+    ("a_page_is_pulled_out_of_the_memory_of_another_gpu", a_page_is_pulled_out_of_the_memory_of_another_gpu),
     ("what_is_drawn_on_the_gpu_is_the_hosts_to_the_bit", what_is_drawn_on_the_gpu_is_the_hosts_to_the_bit),
 ];
