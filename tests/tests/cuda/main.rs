@@ -19,6 +19,7 @@ mod moves;
 mod operations;
 mod pages;
 mod process;
+mod served;
 mod steps;
 mod suite;
 
@@ -104,6 +105,7 @@ fn on_emulator(emulator: &Emulator, arguments: &Arguments, began: Instant) -> Re
     trials.extend(cases::trials(&cases::Driver::Emulated(emulator.clone()), &told));
     trials.extend(measure::trials(emulator));
     trials.extend(process::trials(emulator));
+    trials.extend(served::trials(emulator));
     let conclusion = libtest_mimic::run(arguments, trials);
     let Arguments { filter, skip, list, exact, ignored, .. } = arguments;
     let is_whole = filter.is_none() && skip.is_empty() && !list && !exact && !ignored;
