@@ -2,7 +2,6 @@
 //! The harness that gives a test a namespace on a real cluster, the images that run there, and what the cross-crate tests
 //! and the demo share.
 
-#[cfg(feature = "cluster")]
 pub mod admin;
 #[cfg(feature = "cluster")]
 pub mod chart;

@@ -265,10 +265,20 @@ impl Deployment {
 
     /// Runs a step, when those under way are answered; `None` if the group is lost.
     pub fn step(&mut self, batches: Vec<Batch>) -> Option<Vec<StepDone>> {
-        while self.under_way() > 0 {
-            self.receive()?;
+        if !self.receive_all() {
+            return None;
         }
         if self.send(batches) { self.receive() } else { None }
+    }
+
+    /// Waits for the answers to all steps under way; false if the group is lost.
+    pub fn receive_all(&mut self) -> bool {
+        while self.under_way() > 0 {
+            if self.receive().is_none() {
+                return false;
+            }
+        }
+        true
     }
 
     /// The fleet tells the rest.

@@ -46,6 +46,8 @@ fn serve(deployment: &mut Deployment, mut sequences: Vec<Sequence>) -> Vec<Vec<u
             sequences.iter_mut().for_each(Sequence::forget);
         }
     }
+    // Whatever is served next gives other answers than the step that is still under way.
+    deployment.receive_all();
     sequences.iter().map(|sequence| sequence.output().to_vec()).collect()
 }
 
