@@ -14,12 +14,12 @@ const MOST: usize = 128 << 20;
 const COPIES: usize = 5;
 
 /// Bytes that the device's memory reads and writes in a second, by copies within it. Takes twice as many as are copied of its free
-/// memory for as long as it measures, and at most an eighth.
+/// memory for as long as it measures, and at most a 32nd.
 ///
 /// # Errors
 /// If it has none, or fails.
 pub(super) fn bytes_per_second(device: &Shared) -> Result<f64, DeviceError> {
-    let bytes = (device.context.free_memory()? / 16).min(MOST as u64) as usize;
+    let bytes = (device.context.free_memory()? / 64).min(MOST as u64) as usize;
     let [from, to] = [Allocation::new(&device.context, bytes)?, Allocation::new(&device.context, bytes)?];
     let stream = Stream::new(&device.context, Precedence::Last)?;
     // SAFETY: both have so many bytes, and outlive the waits below as nothing else knows of them.
