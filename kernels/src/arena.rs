@@ -56,6 +56,12 @@ impl<B: Backend> Arena<B> {
         Ok(Page { arena: Arc::clone(self), id: PageId(id), fingerprints: None })
     }
 
+    /// Bytes of memory that its pages have, whether anybody owns them or not: none of it is given back.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        B::page_bytes(self.shape) as u64 * u64::from(self.numbers().made)
+    }
+
     /// Its pages, for the device.
     #[must_use]
     pub const fn memory(&self) -> &B::Pages {

@@ -123,6 +123,13 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn page_bytes(shape: PageShape) -> usize;
     /// Bytes that a cache takes.
     fn cache_bytes(shape: CacheShape) -> u64;
+    /// Whether it can serve a model in a group of these shapes at all; said before anything of either is read.
+    ///
+    /// # Errors
+    /// If it cannot, in a sentence that says what to do.
+    fn check_shape(_limits: StepLimits, _group: GroupShape, _page: PageShape) -> Result<(), DeviceError> {
+        Ok(())
+    }
     /// Bytes of its memory that the batch, the slots and the routing of a group take together, in a model with so many experts in each
     /// layer and pages of this shape.
     fn step_bytes(limits: StepLimits, group: GroupShape, experts: usize, page: PageShape) -> u64;

@@ -25,6 +25,7 @@ mod nccl;
 pub mod parameters;
 mod queue;
 mod routing;
+mod shape;
 mod stream;
 mod tensor_map;
 mod transfer;
@@ -143,6 +144,10 @@ impl Backend for Cuda {
 
     fn cache_bytes(shape: CacheShape) -> u64 {
         Cache::bytes(shape)
+    }
+
+    fn check_shape(limits: StepLimits, group: GroupShape, page: PageShape) -> Result<(), DeviceError> {
+        shape::check(&limits, group, page)
     }
 
     fn step_bytes(limits: StepLimits, group: GroupShape, experts: usize, page: PageShape) -> u64 {

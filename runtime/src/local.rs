@@ -142,10 +142,17 @@ struct Sharing<'a> {
 impl OnDevice for Sharing<'_> {
     type Done = Result<Option<u32>, LocalError>;
 
-    /// Those that are asked for, or what is there of this machine's memory, if that has room for all that so many ranks need. Of a
-    /// device's own memory each rank takes its share itself.
+    /// Those that are asked for, or what is there of this machine's memory, if that has room for all that so many ranks need and the
+    /// device serves such a model at all. Of a device's own memory, which has to have room for one rank, each takes its share itself.
     fn on<B: Backend>(self, open: impl Fn(DeviceOptions) -> Result<B, DeviceError> + Sync) -> Self::Done {
-        if open(DeviceOptions::default())?.memory()?.is_some() {
+        let device = open(DeviceOptions::default())?;
+        let part = RankPart { threads: self.device.threads.into(), ..self.rank.part };
+        part.check::<B>(self.sizes)?;
+        if device.memory()?.is_some() {
+            let (blocks, block_tokens) =
+                (self.device.kv_blocks.unwrap_or(0) as usize, self.device.block_tokens as usize);
+            let needs = Needs::of::<B>(self.sizes, part, CacheSize { blocks, block_tokens });
+            Memory::of_device(&device)?.check(&needs.all(), 1)?;
             return Ok(self.device.kv_blocks);
         }
         Ok(Some(self.kv_blocks::<B>(Memory::of_this_process())?))

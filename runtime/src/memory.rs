@@ -24,6 +24,8 @@ pub struct Memory {
     own: Limit,
     /// What of the machine's or the device's nobody uses now; unknown where it is a container's that counts.
     free: Option<u64>,
+    /// Whether it is a device's own. That has no more for anybody than is free: nobody there lets go of anything for another.
+    is_devices: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +35,60 @@ struct Limit {
     of: &'static str,
 }
 
-/// More memory is asked for than there is. Nothing but another setting or another machine helps.
+/// More memory is asked for than there is. Nothing but another setting or another machine helps, or that others leave a device.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub struct TooLarge {
+pub enum TooLarge {
+    /// Something does not fit beside the rest.
+    #[error(transparent)]
+    Beside(#[from] NotBeside),
+    /// A device has not as much.
+    #[error(transparent)]
+    Device(#[from] DeviceTooSmall),
+}
+
+/// A device has too little memory, or too little of it is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub struct DeviceTooSmall {
+    /// What a rank needs most for.
+    largest: Need,
+    /// What it needs in all.
+    needed: u64,
+    /// Ranks that share the device.
+    ranks: usize,
+    memory: DeviceMemory,
+}
+
+impl Display for DeviceTooSmall {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let &Self { largest: Need { user, bytes }, needed, ranks, memory: DeviceMemory { total, free } } = self;
+        let who = if ranks == 1 { "this rank needs".to_owned() } else { format!("each of {ranks} ranks needs") };
+        let (needed_words, of_largest) = (amount(needed, 1), amount(bytes, 1));
+        let advice = if u128::from(needed) * ranks as u128 <= total.into() {
+            "end what else uses it"
+        } else if ranks > 1 {
+            "give each rank a GPU of its own"
+        } else {
+            "serve a smaller model, start more ranks"
+        };
+        let lower = match user {
+            MemoryUser::Weights => "use a GPU with more",
+            MemoryUser::Nccl => "use --exchange tcp",
+            MemoryUser::KvBlocks(_) => "lower kv-blocks",
+            MemoryUser::Steps(_) => "lower max-step-tokens",
+            MemoryUser::StagingPages(_) => "lower staging-pages",
+        };
+        write!(
+            formatter,
+            "{who} {needed_words} of its device's memory, {of_largest} of that for {user}, and {} of {} are free; {advice}, or {lower}",
+            amount(free, 1),
+            amount(total, 1)
+        )
+    }
+}
+
+/// Something for which there is no room beside the rest.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub struct NotBeside {
     need: Need,
     /// What each rank is asked for already, with which this has to fit.
     beside: Vec<Need>,
@@ -43,7 +96,7 @@ pub struct TooLarge {
     limit: Limit,
 }
 
-impl Display for TooLarge {
+impl Display for NotBeside {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         let &Self { need: Need { user, bytes }, ref beside, ranks, limit: Limit { bytes: most, of } } = self;
         let has_cache = beside.iter().any(|need| matches!(need.user, MemoryUser::KvBlocks(_)));
@@ -91,7 +144,7 @@ impl Memory {
     pub fn of_device<B: Backend>(device: &B) -> Result<Self, DeviceError> {
         let Some(DeviceMemory { total, free }) = device.memory()? else { return Ok(Self::of_this_process()) };
         let (shared, own) = (Limit { bytes: total, of: "its device" }, Limit { bytes: u64::MAX, of: "a process" });
-        Ok(Self { shared, own, free: Some(free) })
+        Ok(Self { shared, own, free: Some(free), is_devices: true })
     }
 
     /// What the machine has or, where that is less, the control groups of this process; and what one process may take.
@@ -106,17 +159,17 @@ impl Memory {
         // A system that says nothing of its memory refuses nothing here.
         let own = limit(getrlimit(Resource::As).current, "a process (ulimit -v)");
         if container.bytes < machine.bytes {
-            return Self { shared: container, own, free: None };
+            return Self { shared: container, own, free: None, is_devices: false };
         }
         let free = read(Path::new("/proc/meminfo")).and_then(|text| kilobytes(&text, "MemAvailable:"));
-        Self { shared: machine, own, free }
+        Self { shared: machine, own, free, is_devices: false }
     }
 
     /// Memory of so many bytes, for one rank.
     #[must_use]
     pub const fn of_bytes(bytes: u64) -> Self {
         let limit = Limit { bytes, of: "this rank" };
-        Self { shared: limit, own: limit, free: None }
+        Self { shared: limit, own: limit, free: None, is_devices: false }
     }
 
     /// Bytes that one rank can have of it at most, if the system says so.
@@ -151,15 +204,32 @@ impl Memory {
     /// # Errors
     /// If they cannot.
     pub fn check(self, needs: &[Need], ranks: usize) -> Result<(), TooLarge> {
+        if self.is_devices {
+            return Ok(self.check_device(needs, ranks)?);
+        }
         for (index, &need) in needs.iter().enumerate() {
             let (beside, each) = (&needs[..index], total(&needs[..=index]));
             for (ranks, limit) in [(ranks, self.shared), (1, self.own)] {
                 if u128::from(each).saturating_mul(ranks as u128) > limit.bytes.into() {
-                    return Err(TooLarge { need, beside: taken(beside), ranks, limit });
+                    return Err(NotBeside { need, beside: taken(beside), ranks, limit }.into());
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether a device has what each of `ranks` ranks needs that share it, and what is free of it is enough for one that has taken
+    /// nothing yet but what was [said](Self::with_taken).
+    fn check_device(self, needs: &[Need], ranks: usize) -> Result<(), DeviceTooSmall> {
+        let (needed, total, free) = (total(needs), self.shared.bytes, self.free.unwrap_or(self.shared.bytes));
+        let all = u128::from(needed).saturating_mul(ranks as u128);
+        let largest = needs.iter().max_by_key(|need| need.bytes);
+        match largest {
+            Some(&largest) if all > total.into() || needed > free => {
+                Err(DeviceTooSmall { largest, needed, ranks, memory: DeviceMemory { total, free } })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -200,7 +270,7 @@ mod tests {
     fn what_fits_is_taken_and_what_does_not_is_refused_with_what_there_is() {
         let (container, process) = ("this container", "a process (ulimit -v)");
         let (shared, own) = (Limit { bytes: 8 << 30, of: container }, Limit { bytes: 5 << 30, of: process });
-        let memory = Memory { shared, own, free: None };
+        let memory = Memory { shared, own, free: None, is_devices: false };
         let weights = |bytes| Need { user: MemoryUser::Weights, bytes };
         let cache = |blocks, bytes| Need { user: MemoryUser::KvBlocks(blocks), bytes };
         let staging = |pages, bytes| Need { user: MemoryUser::StagingPages(pages), bytes };
@@ -272,9 +342,47 @@ mod tests {
     }
 
     #[test]
+    fn a_device_has_what_is_free_of_it_and_says_what_is_needed_and_for_what_most_of_it() {
+        let (gib, own) = (1 << 30, Limit { bytes: u64::MAX, of: "a process" });
+        let shared = Limit { bytes: 80 * gib, of: "its device" };
+        let free = |free| Memory { shared, own, free: Some(free), is_devices: true };
+        let need = |user, bytes| Need { user, bytes };
+        let weights = |bytes| need(MemoryUser::Weights, bytes);
+        let needs = [weights(57 * gib), need(MemoryUser::KvBlocks(9), gib), need(MemoryUser::Steps(512), 2 * gib)];
+        assert_eq!(free(60 * gib).check(&needs, 1), Ok(()));
+        assert_eq!(free(50 * gib).with_taken(10 * gib).check(&needs, 1), Ok(()), "what it has it need not find");
+        for (memory, needs, ranks, said) in [
+            (
+                free(12 * gib),
+                &needs[..],
+                1,
+                "this rank needs 60.0 GiB of its device's memory, 57.0 GiB of that for the weights of the model, and 12.0 GiB of \
+                 80.0 GiB are free; end what else uses it, or use a GPU with more",
+            ),
+            (
+                free(79 * gib),
+                &[weights(70 * gib), need(MemoryUser::KvBlocks(9000), 90 * gib)],
+                1,
+                "this rank needs 160.0 GiB of its device's memory, 90.0 GiB of that for kv-blocks 9000, and 79.0 GiB of 80.0 GiB \
+                 are free; serve a smaller model, start more ranks, or lower kv-blocks",
+            ),
+            (
+                free(79 * gib),
+                &needs,
+                2,
+                "each of 2 ranks needs 60.0 GiB of its device's memory, 57.0 GiB of that for the weights of the model, and 79.0 \
+                 GiB of 80.0 GiB are free; give each rank a GPU of its own, or use a GPU with more",
+            ),
+        ] {
+            assert_eq!(memory.check(needs, ranks).unwrap_err().to_string(), said);
+            assert!(said.len() <= 300);
+        }
+    }
+
+    #[test]
     fn ranks_of_one_machine_share_what_it_has_and_take_no_more_than_is_free() {
         let limit = |bytes| Limit { bytes, of: "it" };
-        let memory = Memory { shared: limit(800), own: limit(u64::MAX), free: Some(300) };
+        let memory = Memory { shared: limit(800), own: limit(u64::MAX), free: Some(300), is_devices: false };
         // Four that start, and one that starts again beside three that have theirs.
         assert_eq!((memory.of_each(4, 4), memory.of_each(4, 1), memory.of_each(2, 1)), (75, 200, 300));
         // What one has taken already it need not find.

@@ -38,7 +38,7 @@ use crate::device::Device;
 use crate::engine::Engine;
 use crate::experts::load::BeforeRead;
 use crate::experts::mover::{Faults, PageServer};
-use crate::fabric::exchange::means::ExchangeChoice;
+use crate::fabric::exchange::means::{ExchangeChoice, Means, View};
 use crate::fabric::mesh::StepPort;
 use crate::fabric::neighbours::{Key, Neighbours};
 use crate::fabric::secret::Secret;
@@ -130,6 +130,8 @@ struct Worker<B: Backend> {
     checkpoint: Arc<Checkpoint>,
     /// Its KV cache, once it is known how large it is.
     cache: Option<CacheSize>,
+    /// Why its device cannot use the memory of others, once that was told.
+    unreached: Option<String>,
     /// The angles of its positions, once they were needed.
     angles: Option<Angles<B>>,
     weights: Weights<B>,
@@ -165,6 +167,7 @@ impl<B: Backend> Worker<B> {
         let (page_layout, page_bytes) = (B::PAGE_LAYOUT.to_owned(), B::page_bytes(expert_shape(&checkpoint)) as u64);
         let said = RankDevice { kind, name, unit, page_layout, page_bytes, memory: memory.most().unwrap_or(0) };
         // Of its part in a group it knows nothing yet.
+        RankPart::default().check::<B>(&sizes)?;
         let needs = Needs::of::<B>(&sizes, RankPart::default(), cache.unwrap_or(CacheSize { blocks: 0, block_tokens }));
         memory.check(&needs.all(), 1)?;
         let steps = StepPort::start(listen(settings.listen)?, &threads)?;
@@ -184,6 +187,7 @@ impl<B: Backend> Worker<B> {
             said,
             checkpoint,
             cache,
+            unreached: None,
             angles: None,
             weights,
             steps,
@@ -223,14 +227,17 @@ impl<B: Backend> Worker<B> {
         Ok(())
     }
 
-    /// Checks that there is memory for its part in a group, and for its KV cache, which is sized once: for so many tokens at most. Its
-    /// device has room for as many such ranks as share it, itself among them.
+    /// Checks that its device can serve its part in a group, that there is memory for that, and for its KV cache, which is sized once: for
+    /// so many tokens at most. Its device has room for as many such ranks as share it, itself among them.
     fn room_for(&mut self, part: RankPart, kv_tokens: u64, neighbours: usize) -> Result<CacheSize, SessionError> {
         let (sizes, block_tokens) = (self.checkpoint.sizes(), self.settings.block_tokens);
-        let memory = Memory::of_device(&*self.device)?.with_taken(self.weights.taken(of_shared::<B>(&sizes)));
+        part.check::<B>(&sizes)?;
+        let (found, shared) = (Memory::of_device(&*self.device)?, of_shared::<B>(&sizes));
+        let memory = found.with_taken(self.weights.taken(shared));
         // All ranks of a group need as much. What is a container's alone is its process's.
         let sharing = if memory.is_shared() { neighbours } else { self.settings.ranks_here };
-        let check = |cache| memory.check(&Needs::of::<B>(&sizes, part, cache).all(), sharing);
+        let at_most = found.with_taken(self.weights.taken_at_most(shared));
+        let check = |cache| at_most.check(&Needs::of::<B>(&sizes, part, cache).all(), sharing);
         if let Some(cache) = self.cache {
             check(cache)?;
             return Ok(cache);
@@ -247,6 +254,17 @@ impl<B: Backend> Worker<B> {
         );
         self.cache = Some(cache);
         Ok(cache)
+    }
+
+    /// Tells once that devices do not reach each other, which all that may be asked to find another way for does not fail for.
+    fn tell_unreached(&mut self, view: &View, means: &[Means]) {
+        let told = self.settings.exchange == ExchangeChoice::Auto && view.unreached != self.unreached;
+        self.unreached.clone_from(&view.unreached);
+        if let Some(reason) = view.unreached.as_ref().filter(|_| told) {
+            let left = means.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+            let no_nccl = view.no_nccl.as_deref();
+            tracing::warn!(no_nccl, "{reason}: rows do not go straight from GPU to GPU, but by {left}");
+        }
     }
 
     /// What this rank says of itself.

@@ -11,8 +11,8 @@ use cudarc::driver::sys::{
 
 use super::context::Context;
 use super::failure::{Failure, check};
+use super::shape::check_page;
 use super::tensor_map::{Matrices, TensorMap};
-use super::weights::check_width;
 use crate::arena::PageId;
 use crate::backend::PageShape;
 use crate::error::DeviceError;
@@ -87,8 +87,7 @@ fn location(device: CUdevice) -> CUmemLocation {
 
 impl Pages {
     pub(super) fn new(context: &Arc<Context>, shape: PageShape) -> Result<Self, DeviceError> {
-        check_width("a feed-forward network", shape.hidden)?;
-        check_width("a feed-forward network", shape.intermediate)?;
+        check_page(shape)?;
         context.bind()?;
         let (mut granularity, properties) = (0, properties(context));
         let least = CUmemAllocationGranularity_flags::CU_MEM_ALLOC_GRANULARITY_MINIMUM;

@@ -15,7 +15,7 @@ use super::parameters::{
     SlotTables, StepAsked, StepHeader, StepLayout, StepSampled, StepScored, StepSpan, WEIGHT_BINS, WeightBin,
 };
 use super::routing::Slots;
-use super::weights::check_width;
+use super::shape::check_heads;
 use crate::batch::{Asked, MOST_BEST, Sampled, Scored, Span, StepArea, StepLimits};
 use crate::error::DeviceError;
 use crate::routing::GroupShape;
@@ -23,9 +23,6 @@ use crate::routing::GroupShape;
 /// Partial results of attention that a step has room for at most, each of 256 keys of one token; tokens for which there is no room
 /// are computed whole, by one block.
 const MOST_PARTIALS: usize = 8192;
-
-/// Elements of a head at most.
-const MOST_DIMENSION: usize = 256;
 
 /// What a step computes, and what it leaves for the host.
 #[derive(Debug)]
@@ -123,16 +120,8 @@ impl Scratch {
 
 impl Batch {
     pub(super) fn new(context: &Arc<Context>, limits: StepLimits, slots: &Slots) -> Result<Self, DeviceError> {
-        let StepLimits { tokens, blocks, heads, .. } = limits;
-        check_width("an attention head", heads.dimension)?;
-        if heads.dimension > MOST_DIMENSION {
-            let reason = format!(
-                "the CUDA kernels take attention heads of {MOST_DIMENSION} elements at most, and this model has {}; use \
-                 --backend cpu",
-                heads.dimension
-            );
-            return Err(DeviceError::Unusable { reason });
-        }
+        let StepLimits { tokens, blocks, .. } = limits;
+        check_heads(&limits)?;
         let change_words = slots.change_words();
         let layout = StepLayout::new(tokens, blocks, slots.group().layers, change_words);
         let bytes = layout.words as usize * size_of::<u32>();

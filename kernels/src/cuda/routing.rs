@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::context::Context;
 use super::memory::{Allocation, Mapped};
 use super::parameters::{
-    Address, COUNT_PAIRS, MOST_CHOSEN, MOST_RANKS, MOST_SLOTS, PairDestination, ROUTING_COUNTS, RoutingTables, Rows,
-    SlotPair, SlotTables, TableSlot,
+    Address, COUNT_PAIRS, PairDestination, ROUTING_COUNTS, RoutingTables, Rows, SlotPair, SlotTables, TableSlot,
 };
+use super::shape::check_group;
 use super::transfer::Transfers;
 use crate::arena::PageId;
 use crate::backend::PageShape;
@@ -35,7 +35,7 @@ impl Slots {
         layers: &[LayerRouting],
     ) -> Result<Self, DeviceError> {
         assert!(layers.iter().map(|layer| layer.layer).eq(0..group.layers), "every layer in order");
-        check_shape(group)?;
+        check_group(group)?;
         let experts = layers.first().map_or(0, |layer| layer.copies.starts.len().saturating_sub(1));
         let physical = group.ranks * group.slots;
         let mut memory = Vec::new();
@@ -147,22 +147,6 @@ impl Slots {
         self.pairs.read(0, &mut pairs);
         pairs
     }
-}
-
-/// That the kernels have room for what a group has of each.
-fn check_shape(group: GroupShape) -> Result<(), DeviceError> {
-    for (what, count, most) in [
-        ("ranks", group.ranks, MOST_RANKS),
-        ("slots of a layer on each rank", group.slots, MOST_SLOTS),
-        ("experts of each token", group.top_k, MOST_CHOSEN),
-    ] {
-        if count > most {
-            let reason =
-                format!("the CUDA kernels take {most} {what} at most, and this group has {count}; use --backend cpu");
-            return Err(DeviceError::Unusable { reason });
-        }
-    }
-    Ok(())
 }
 
 /// A layer's lists, as long as the device's.

@@ -8,14 +8,12 @@ use super::buffer::Buffer;
 use super::memory::Allocation;
 use super::parameters::{Address, DrawParameters, KIND_BF16, KIND_F32};
 use super::queue::keeps_busy;
+use super::shape::{WIDTHS, check_width};
 use super::tensor_map::{Matrices, TensorMap};
 use crate::arena::PageId;
 use crate::drawn::Drawn;
 use crate::error::DeviceError;
 use crate::tensor::{MatrixView, Values, WeightKind};
-
-/// What the widths of all layers are multiples of: what one load of a kernel takes.
-const WIDTHS: usize = 8;
 
 /// How parameters of kernels name a kind.
 pub(super) const fn kind_word(kind: WeightKind) -> u32 {
@@ -23,17 +21,6 @@ pub(super) const fn kind_word(kind: WeightKind) -> u32 {
         WeightKind::Bf16 => KIND_BF16,
         WeightKind::F32 => KIND_F32,
     }
-}
-
-/// That the kernels can multiply rows of this width.
-pub(super) fn check_width(what: &str, width: usize) -> Result<(), DeviceError> {
-    if width.is_multiple_of(WIDTHS) {
-        return Ok(());
-    }
-    let reason = format!(
-        "the CUDA kernels need widths that are multiples of {WIDTHS}, and {what} has {width}; serve this model with --backend cpu"
-    );
-    Err(DeviceError::Unusable { reason })
 }
 
 /// A matrix as the checkpoint has it, in rows; also a table to look rows up in.
@@ -247,15 +234,5 @@ mod tests {
                 assert!((found - values[index]).abs() < f32::EPSILON, "{kind:?} {row} {from}");
             }
         }
-    }
-
-    #[test]
-    fn a_width_that_no_kernel_takes_is_refused_in_one_sentence() {
-        assert_eq!(check_width("a layer", 64), Ok(()));
-        let said = check_width("a layer", 20).unwrap_err().to_string();
-        assert_eq!(
-            said,
-            "the CUDA kernels need widths that are multiples of 8, and a layer has 20; serve this model with --backend cpu"
-        );
     }
 }

@@ -2,11 +2,12 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use kernels::Backend;
 use kernels::routing::GroupShape;
+use kernels::{Backend, DeviceError};
 
-use super::{Limit, TooLarge, taken, total};
+use super::{Limit, NotBeside, TooLarge, taken, total};
 use crate::model::attention::cache_shape;
+use crate::model::config::Config;
 use crate::model::forward::{CacheSize, Workspace};
 use crate::model::sizes::Sizes;
 
@@ -98,18 +99,33 @@ pub struct Needs {
     pub staging: Need,
 }
 
+impl RankPart {
+    /// The group in which a rank has it.
+    fn group(self, config: &Config) -> GroupShape {
+        let Self { ranks, slots, step_tokens, .. } = self;
+        let (layers, top_k) = (config.sparse_layers(), config.router.top_k);
+        GroupShape { ranks, rank: 0, layers, slots, top_k, tokens: step_tokens }
+    }
+
+    /// Whether such a device serves a model with this part for it, however much memory there is.
+    ///
+    /// # Errors
+    /// If it never does.
+    pub fn check<B: Backend>(self, sizes: &Sizes) -> Result<(), DeviceError> {
+        Workspace::<B>::check(&sizes.config, self.group(&sizes.config), sizes.expert)
+    }
+}
+
 impl Needs {
     /// Of a rank with this part and a cache of this size.
     #[must_use]
     pub fn of<B: Backend>(sizes: &Sizes, part: RankPart, cache: CacheSize) -> Self {
-        let RankPart { ranks, slots, staging_pages, step_tokens, threads, has_nccl } = part;
+        let RankPart { ranks: _, slots, staging_pages, step_tokens, threads, has_nccl } = part;
         let (config, tokens) = (&sizes.config, cache.blocks.saturating_mul(cache.block_tokens));
-        let (layers, top_k) = (config.sparse_layers(), config.router.top_k);
-        let group = GroupShape { ranks, rank: 0, layers, slots, top_k, tokens: step_tokens };
         let pages = page_bytes::<B>(sizes).saturating_mul(staging_pages.into());
         let weights = [of_shared::<B>(sizes), sizes.angles(tokens), of_experts::<B>(sizes, slots)];
         let weights = weights.into_iter().fold(0, u64::saturating_add);
-        let steps = Workspace::<B>::bytes(config, cache, group, sizes.expert);
+        let steps = Workspace::<B>::bytes(config, cache, part.group(config), sizes.expert);
         let steps = steps.saturating_add(of_threads::<B>(sizes, cache, threads));
         Self {
             weights: Need { user: MemoryUser::Weights, bytes: weights },
@@ -155,7 +171,7 @@ pub fn usual_blocks<B: Backend>(sizes: &Sizes, part: RankPart, room: u64, cache:
     let blocks = (share as u64 / one.max(1)).min(most.div_ceil(block_tokens as u64)).min(MOST_BLOCKS.into());
     if blocks == 0 {
         let limit = Limit { bytes: room, of: "it" };
-        return Err(TooLarge { need: with.cache, beside: taken(&without.all()), ranks: 1, limit });
+        return Err(NotBeside { need: with.cache, beside: taken(&without.all()), ranks: 1, limit }.into());
     }
     Ok(blocks as usize)
 }

@@ -233,13 +233,17 @@ impl<B: Backend> Session<B> {
             let (least, most) = (counts.counts().min().unwrap_or(0), counts.most());
             return Err(SessionError::UnequalRanks { least, most });
         }
-        let means = possible(worker.settings.exchange, &view(worker, &next.ranks))?;
+        let view = view(worker, &next.ranks);
+        let means = possible(worker.settings.exchange, &view)?;
+        worker.tell_unreached(&view, &means);
         let here = (&worker.settings.node, &worker.said.unit);
         let neighbours = next.ranks.iter().filter(|rank| (&rank.node, &rank.unit) == here).count();
         let (slots, step_tokens) = (map.shape().slots_per_rank, next.step_tokens as usize);
         // Where it has something faster so do the others, which are of its process then.
         let (has_nccl, threads) = (means.first() == Some(&Means::Nccl), worker.settings.threads);
         let part = RankPart { ranks, slots, staging_pages, step_tokens, threads, has_nccl };
+        // What was loaded for a group that did not come about gives its memory back.
+        self.loaded = None;
         let cache = worker.room_for(part, kv_tokens, neighbours)?;
         let slots = slots_of(&map, rank);
         let loaded = worker.weights.load(&slots, &control.gone)?;

@@ -114,12 +114,21 @@ impl<B: Backend> Weights<B> {
         watch
     }
 
-    /// What is in memory by now of all but the experts, which takes `all` bytes.
+    /// What is in memory by now of all but the experts, which takes `all` bytes, and of experts and the pages that they move through.
     pub fn taken(&self, all: u64) -> u64 {
-        match self.shared {
+        let shared = match self.shared {
             Shared::Reading(_) => self.checkpoint.bytes_read().min(all),
             Shared::Read(_) => all,
             Shared::Failed => 0,
+        };
+        shared.saturating_add(self.arena.as_ref().map_or(0, |arena| arena.bytes()))
+    }
+
+    /// The same at most: what is being read has its memory before it is read.
+    pub fn taken_at_most(&self, all: u64) -> u64 {
+        match self.shared {
+            Shared::Reading(_) => all,
+            Shared::Read(_) | Shared::Failed => self.taken(all),
         }
     }
 
@@ -249,13 +258,15 @@ mod tests {
         });
         let started = weights.told().recv();
         weights.heard(started).unwrap();
-        assert_eq!(weights.taken(77), 77);
+        assert_eq!((weights.taken(77), weights.taken_at_most(77)), (77, 77));
         let shared = weights.checkpoint.shared_bytes();
         assert_eq!(weights.checkpoint.bytes_read(), shared);
         let slots: Vec<_> = (0..4).map(|expert| (LayerId(1), ExpertId(expert))).collect();
         let expert = weights.checkpoint.expert_bytes();
         weights.load(&slots, &Cancel::default()).unwrap();
         assert_eq!(weights.checkpoint.bytes_read(), shared + 4 * expert);
+        let page = Cpu::page_bytes(expert_shape(&weights.checkpoint)) as u64;
+        assert_eq!(weights.taken(77), 77 + 4 * page);
         let text = metrics.text();
         let line = format!("swiftbalancer_rank_load_bytes{{rank=\"0\"}} {}\n", shared + 4 * expert);
         assert!(text.contains(&line), "{text}");

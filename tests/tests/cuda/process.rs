@@ -140,7 +140,7 @@ fn what_is_missing_is_said_in_one_sentence(emulator: &Emulator) -> Result<()> {
             true,
             "the CUDA driver is for CUDA 13.0, and takes nothing that NVRTC 14.0 compiles; update the driver",
         ),
-        (&[("CUDA_MODEL_MEMORY_MB", "1")], true, "take"),
+        (&[("CUDA_MODEL_MEMORY_MB", "1")], true, "of its device's memory, "),
     ] {
         // Where a machine has a GPU of its own, nothing is missing.
         if !has_driver && kernels::cuda::devices().is_ok() {

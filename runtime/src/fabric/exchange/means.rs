@@ -113,6 +113,12 @@ pub enum Refusal {
         /// What is missing.
         reason: Quoted<128>,
     },
+    /// The same, where NCCL is there and cannot be used.
+    #[error(
+        "ranks are on several nodes, and some share a GPU, which NCCL does not take; give each rank a GPU of its own, or ask for \
+         --exchange tcp, which is slow"
+    )]
+    NodesSharing,
 }
 
 /// The means that a rank has of those that it is asked for, the fastest first.
@@ -137,6 +143,7 @@ pub fn possible(asked: ExchangeChoice, view: &View) -> Result<Vec<Means>, Refusa
             Some(reason) if view.has_links && view.spans_nodes => {
                 Err(Refusal::NodesWithoutNccl { reason: reason.as_str().into() })
             }
+            None if view.has_links && view.spans_nodes && view.shares => Err(Refusal::NodesSharing),
             _ => Ok(peer().into_iter().chain(nccl()).chain([Means::Tcp]).collect()),
         },
         ExchangeChoice::Peer => Ok(vec![peer()?]),
@@ -219,6 +226,13 @@ mod tests {
              or ask for --exchange tcp, which is slow"
         );
         assert_eq!(possible(ExchangeChoice::Tcp, &view), Ok(vec![Means::Tcp]));
+        let sharing = View { no_nccl: None, shares: true, ..view.clone() };
+        assert_eq!(
+            possible(ExchangeChoice::Auto, &sharing).unwrap_err().to_string(),
+            "ranks are on several nodes, and some share a GPU, which NCCL does not take; give each rank a GPU of its own, or ask for \
+             --exchange tcp, which is slow"
+        );
+        assert_eq!(possible(ExchangeChoice::Tcp, &sharing), Ok(vec![Means::Tcp]));
         let cpus = View { has_links: false, ..view };
         assert_eq!(possible(ExchangeChoice::Auto, &cpus), Ok(vec![Means::Tcp]));
     }

@@ -98,6 +98,14 @@ impl<B: Backend> Workspace<B> {
         })
     }
 
+    /// Whether such a device serves a model of this configuration in a group of this shape, with experts in pages of this shape.
+    ///
+    /// # Errors
+    /// If it never does.
+    pub fn check(config: &Config, group: GroupShape, page: PageShape) -> Result<(), DeviceError> {
+        B::check_shape(limits(config, group, CacheSize { blocks: 0, block_tokens: 0 }), group, page)
+    }
+
     /// Bytes that one takes of the device's memory, with experts in pages of this shape.
     #[must_use]
     pub fn bytes(config: &Config, cache: CacheSize, group: GroupShape, page: PageShape) -> u64 {
