@@ -69,6 +69,12 @@ impl Emulator {
         Ok(Self { folder: build.folder.clone() })
     }
 
+    /// Where its libraries are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// What a process must be started with to meet the emulated driver with the product's kernels.
     #[must_use]
     pub fn environment(&self) -> Vec<(&'static str, OsString)> {

@@ -61,7 +61,7 @@ DRIVER cuInit(unsigned) {
 }
 
 DRIVER cuDriverGetVersion(int* version) {
-  *version = 13000;
+  *version = model::settings().driver;
   return Status::success;
 }
 
@@ -168,7 +168,7 @@ DRIVER cuCtxGetStreamPriorityRange(int* least, int* greatest) {
 
 DRIVER cuDeviceCanAccessPeer(int* can, int device, int peer) {
   if (!is_device(device) || !is_device(peer)) return Status::invalid_device;
-  *can = device != peer;
+  *can = device != peer && model::settings().peers;
   return Status::success;
 }
 
@@ -177,6 +177,7 @@ DRIVER cuCtxEnablePeerAccess(void* peer, unsigned flags) {
   auto* other = static_cast<model::Context*>(peer);
   if (!model::is_context(other) || flags != 0) return Status::invalid_value;
   if (other == model::current()) return Status::invalid_device;
+  if (!model::settings().peers) return Status::peer_access_unsupported;
   if (model::current()->peers[other->device].exchange(true)) return Status::peer_access_already_enabled;
   return Status::success;
 }

@@ -19,6 +19,7 @@ std::pair<const char*, const char*> text(Status status) {
     case Status::invalid_context: return {"CUDA_ERROR_INVALID_CONTEXT", "invalid device context"};
     case Status::no_binary_for_gpu:
       return {"CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device"};
+    case Status::ecc_uncorrectable: return {"CUDA_ERROR_ECC_UNCORRECTABLE", "uncorrectable ECC error encountered"};
     case Status::peer_access_unsupported:
       return {"CUDA_ERROR_PEER_ACCESS_UNSUPPORTED", "peer access is not supported between these two devices"};
     case Status::invalid_ptx: return {"CUDA_ERROR_INVALID_PTX", "a PTX JIT compilation failed"};

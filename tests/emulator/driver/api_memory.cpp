@@ -1,4 +1,5 @@
 // Allocations, pinned memory and copies.
+#include <algorithm>
 #include <cstring>
 
 #include "counters.h"
@@ -63,7 +64,8 @@ Status give_back(Home home, Address at) {
 DRIVER cuMemGetInfo_v2(size_t* free, size_t* total) {
   if (const Status status = model::ready(); status != Status::success) return status;
   *total = model::settings().memory;
-  *free = *total - model::used(model::current()->device);
+  const size_t used = model::used(model::current()->device) + model::settings().others;
+  *free = *total - std::min(*total, used);
   return Status::success;
 }
 

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "counters.h"
+#include "faults.h"
 #include "image.h"
 #include "machine.h"
 #include "report.h"
@@ -15,6 +16,7 @@ using model::Stream;
 DRIVER cuModuleLoadData(void** handle, const void* image) {
   if (const Status status = model::ready(); status != Status::success) return status;
   if (image == nullptr) return Status::invalid_value;
+  if (!model::settings().loads) return Status::unsupported_ptx_version;
   Module* module = nullptr;
   const Status status = model::load_module(image, &module);
   *handle = module;
@@ -145,6 +147,7 @@ DRIVER cuLaunchKernel(void* handle, unsigned grid_x, unsigned grid_y, unsigned g
                  kernel.most_threads, function->dynamic_limit, static_cast<unsigned long long>(threads), dynamic_bytes);
     return threads > kernel.most_threads ? Status::launch_out_of_resources : Status::invalid_value;
   }
+  if (model::fails(model::Fault::refused)) return Status::out_of_memory;
   auto launch = std::make_shared<model::Launch>();
   launch->kernel = function->kernel;
   launch->grid = {grid_x, grid_y, grid_z};

@@ -16,6 +16,7 @@ enum class Status : int {
   invalid_image = 200,
   invalid_context = 201,
   no_binary_for_gpu = 209,
+  ecc_uncorrectable = 214,
   peer_access_unsupported = 217,
   invalid_ptx = 218,
   unsupported_ptx_version = 222,

@@ -55,7 +55,7 @@ bool in_registered(State& all, Address at, size_t bytes) {
 }
 
 bool charge_locked(State& all, int device, size_t bytes) {
-  if (all.used[device] + bytes > settings().memory) return false;
+  if (all.used[device] + settings().others + bytes > settings().memory) return false;
   all.used[device] += bytes;
   return true;
 }

@@ -28,6 +28,10 @@ Settings read() {
   read.patience_seconds = static_cast<int>(number("CUDA_MODEL_PATIENCE", 60));
   read.races = number("CUDA_MODEL_RACES", 1) != 0;
   read.faults = text("CUDA_MODEL_FAULTS", "");
+  read.driver = static_cast<int>(number("CUDA_MODEL_DRIVER", 13000));
+  read.loads = number("CUDA_MODEL_LOADS", 1) != 0;
+  read.peers = number("CUDA_MODEL_PEERS", 1) != 0;
+  read.others = static_cast<size_t>(number("CUDA_MODEL_OTHERS_MB", 0)) << 20;
   read.report = text("CUDA_MODEL_REPORT", "");
   read.counters = text("CUDA_MODEL_COUNTERS", "");
   return read;

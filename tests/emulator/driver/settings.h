@@ -18,6 +18,10 @@ struct Settings {
   int patience_seconds;    // CUDA_MODEL_PATIENCE, 60: a kernel that waits longer is in a deadlock, the host after twice that
   bool races;              // CUDA_MODEL_RACES, 1: unordered accesses are looked for
   std::string faults;      // CUDA_MODEL_FAULTS, see faults.h
+  int driver;              // CUDA_MODEL_DRIVER, 13000: the version that it says it has
+  bool loads;              // CUDA_MODEL_LOADS, 1: 0 refuses every image as one of an unsupported compiler
+  bool peers;              // CUDA_MODEL_PEERS, 1: 0 lets no device use the memory of another
+  size_t others;           // CUDA_MODEL_OTHERS_MB, 0: what another process has taken of each device
   std::string report;      // CUDA_MODEL_REPORT, a file to which findings are appended
   std::string counters;    // CUDA_MODEL_COUNTERS, a file that holds the counters
 };

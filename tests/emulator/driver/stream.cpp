@@ -167,6 +167,8 @@ void Stream::launch(const Launch& launch) {
   if (context_->error != Status::success) return;
   if (fails(Fault::stop)) stop();
   if (fails(Fault::launch)) return context_->fail(Status::launch_failed);
+  if (fails(Fault::ecc)) return context_->fail(Status::ecc_uncorrectable);
+  if (fails(Fault::illegal)) return context_->fail(Status::illegal_address);
   count(Counter::kernels);
   if (block_ == nullptr) {
     block_ = std::make_unique<Block>();

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <thread>
@@ -92,7 +93,8 @@ Result end(void* handle, bool aborts) {
 }  // namespace
 
 NCCL Result ncclGetVersion(int* version) {
-  *version = 22809;
+  const char* said = std::getenv("CUDA_MODEL_NCCL");
+  *version = said != nullptr && *said != 0 ? std::atoi(said) : 22809;
   return Result::success;
 }
 

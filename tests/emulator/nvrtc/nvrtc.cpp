@@ -18,6 +18,11 @@ struct Program {
   std::string source, log, ptx;
 };
 
+long number(const char* name, long otherwise) {
+  const char* said = std::getenv(name);
+  return said != nullptr && *said != 0 ? std::atol(said) : otherwise;
+}
+
 const model::Kernel* library_kernel(const std::string& name) {
   const char* path = std::getenv("CUDA_MODEL_KERNELS");
   static void* library = path == nullptr ? nullptr : dlopen(path, RTLD_NOW | RTLD_LOCAL);
@@ -42,6 +47,10 @@ Result compile(Program& program, const std::string& target) {
     const std::string name = (*found)[1].matched ? (*found)[1] : (*found)[2];
     if (name == "__launch_bounds__") continue;  // the definition of KERNEL itself
     const model::Kernel* known = library_kernel(name);
+    if (number("CUDA_MODEL_COMPILES", 1) == 0) {
+      program.log += name + ".cu(1): error: CUDA_MODEL_COMPILES is 0\n";
+      continue;
+    }
     if (known == nullptr) {
       program.log += "error: the emulated device has no kernel \"" + name + "\"\n";
       continue;
@@ -62,9 +71,9 @@ Result give(const std::string& text, char* out) {
 #define NVRTC extern "C" MODEL_API
 
 NVRTC Result nvrtcVersion(int* major, int* minor) {
-  const char* given = std::getenv("CUDA_MODEL_NVRTC");
-  *major = given == nullptr ? 13 : std::atoi(given);
-  *minor = 0;
+  const long version = number("CUDA_MODEL_NVRTC", 13000);
+  *major = static_cast<int>(version / 1000);
+  *minor = static_cast<int>(version % 1000 / 10);
   return Result::success;
 }
 

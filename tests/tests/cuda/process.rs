@@ -1,8 +1,8 @@
-//! The runtime's own process on the emulated GPU: it serves, and what it lacks it says in one sentence before it reads an expert.
+//! The runtime's own process on the emulated GPU: it serves as it does on CPUs.
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
-use std::process::{Output, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,8 +11,10 @@ use tests::emulator::Emulator;
 use tests::{wait, workspace};
 use tokio::process::Command;
 
+use crate::{faults, refusals};
+
 /// A machine is slow that compiles beside this.
-const PATIENCE: Duration = Duration::from_mins(3);
+pub const PATIENCE: Duration = Duration::from_mins(3);
 
 /// The tests of this file.
 pub fn trials(emulator: &Emulator) -> Vec<Trial> {
@@ -23,41 +25,66 @@ pub fn trials(emulator: &Emulator) -> Vec<Trial> {
     vec![
         trial("two_ranks_answer_as_they_do_on_cpus", two_ranks_answer_as_they_do_on_cpus),
         trial("ranks_of_one_process_have_a_gpu_each_and_tell_what_it_does", ranks_of_one_process),
-        trial("what_is_missing_is_said_in_one_sentence", what_is_missing_is_said_in_one_sentence),
+        trial("what_is_missing_is_said_in_one_sentence", refusals::all_are_said),
+        trial("the_page_says_what_is_missing_as_the_process_does", refusals::the_page_says_them),
+        trial("a_gpu_that_fails_while_it_serves_costs_its_rank_alone", faults::a_gpu_that_fails),
     ]
 }
 
-fn program() -> Result<PathBuf> {
+/// The runtime.
+pub fn program() -> Result<PathBuf> {
     Ok(workspace::Binaries::build()?.runtime)
 }
 
-/// `local` on this many ranks.
-fn local(program: &PathBuf, backend: &str, ranks: &str) -> Result<(Command, String)> {
-    let address = || Ok::<_, anyhow::Error>(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.to_string());
-    let (listen, admin) = (address()?, address()?);
-    let mut command = Command::new(program);
-    command.args(["local", "--served-model-name", "tiny-moe", "--backend", backend, "--ranks", ranks]);
-    command.args(["--listen", &listen, "--admin-listen", &admin, "--kv-blocks", "32"]);
-    command.args(["--max-running-sequences", "4", "--max-step-tokens", "32", "--model"]);
-    command.arg(workspace::root().join("examples/models/tiny-moe"));
+/// The model that is served.
+pub fn example() -> PathBuf {
+    workspace::root().join("examples/models/tiny-moe")
+}
+
+/// An address that nobody listens on.
+pub fn address() -> Result<String> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.to_string())
+}
+
+/// `local` of a model on this many ranks, as the options say that are still to be added.
+pub fn local(program: &Path, backend: &str, model: &Path) -> Result<(Command, String)> {
+    let (mut command, listen) = (Command::new(program), address()?);
+    command.args(["local", "--served-model-name", "tiny-moe", "--backend", backend]);
+    command.args(["--listen", &listen, "--admin-listen", &address()?]);
+    command.args(["--max-running-sequences", "4", "--max-step-tokens", "32", "--model"]).arg(model);
     command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
     Ok((command, format!("http://{listen}")))
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+/// How a process ends that is not told to.
+pub fn ended(mut command: Command) -> Result<ExitStatus> {
+    // A process is started, and waited for, within the runtime alone.
+    runtime()?.block_on(async {
+        let mut child = command.stderr(Stdio::null()).spawn().context("starting the runtime")?;
+        Ok(tokio::time::timeout(PATIENCE, child.wait()).await.context("it does not end")??)
+    })
+}
+
+/// What waits for processes.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-/// What a runtime answers to a prompt, greedily.
-async fn answer(mut command: Command, url: &str) -> Result<String> {
-    let mut child = command.spawn().context("starting the runtime")?;
-    let client = reqwest::Client::new();
+/// What is answered there to a prompt, greedily.
+pub async fn asked(url: &str) -> Result<String> {
     let request =
         serde_json::json!({"model": "tiny-moe", "prompt": "The capital of", "max_tokens": 8, "temperature": 0});
-    let answer: serde_json::Value = wait::until("the runtime answers", PATIENCE, async || {
+    let sent = reqwest::Client::new().post(format!("{url}/v1/completions")).json(&request).send().await?;
+    let answer: serde_json::Value = sent.error_for_status()?.json().await?;
+    Ok(answer["choices"][0]["text"].as_str().context("an answer")?.to_owned())
+}
+
+/// What a runtime answers.
+async fn answer(mut command: Command, url: &str) -> Result<String> {
+    let mut child = command.spawn().context("starting the runtime")?;
+    let answer = wait::until("the runtime answers", PATIENCE, async || {
         ensure!(child.try_wait()?.is_none(), "it has ended");
-        let url = format!("{url}/v1/completions");
-        Ok(client.post(url).json(&request).send().await?.error_for_status()?.json().await?)
+        asked(url).await
     })
     .await?;
     if let Some(pid) = child.id().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)) {
@@ -65,14 +92,14 @@ async fn answer(mut command: Command, url: &str) -> Result<String> {
     }
     let ended = tokio::time::timeout(PATIENCE, child.wait()).await.context("the runtime does not end")??;
     ensure!(ended.success(), "the runtime ended with {ended}");
-    Ok(answer["choices"][0]["text"].as_str().context("an answer")?.to_owned())
+    Ok(answer)
 }
 
 fn two_ranks_answer_as_they_do_on_cpus(emulator: &Emulator) -> Result<()> {
     let (program, runtime) = (program()?, runtime()?);
     let on = |backend| -> Result<String> {
-        let (mut command, url) = local(&program, backend, "2")?;
-        command.envs(emulator.environment());
+        let (mut command, url) = local(&program, backend, &example())?;
+        command.args(["--ranks", "2", "--kv-blocks", "32"]).envs(emulator.environment());
         runtime.block_on(answer(command, &url))
     };
     let (expected, found) = (on("cpu")?, on("cuda")?);
@@ -83,14 +110,13 @@ fn two_ranks_answer_as_they_do_on_cpus(emulator: &Emulator) -> Result<()> {
 /// A process of two ranks that no coordinator is there for: each opens a GPU of its own, and tells what that does.
 fn ranks_of_one_process(emulator: &Emulator) -> Result<()> {
     let (program, runtime) = (program()?, runtime()?);
-    let address = || Ok::<_, anyhow::Error>(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.to_string());
     let (health, nobody) = (address()?, address()?);
     let secret = tempfile::NamedTempFile::new()?;
     std::fs::write(secret.path(), "s".repeat(32))?;
     let mut command = Command::new(program);
     command.args(["worker", "--backend", "cuda", "--rank", "2", "--ranks-here", "2", "--coordinator", &nobody]);
     command.args(["--advertise-address", "127.0.0.1", "--listen", "127.0.0.1:0", "--move-listen", "127.0.0.1:0"]);
-    command.args(["--health-listen", &health, "--model"]).arg(workspace::root().join("examples/models/tiny-moe"));
+    command.args(["--health-listen", &health, "--model"]).arg(example());
     command.arg("--secret-file").arg(secret.path()).envs(emulator.environment());
     command.envs([("CUDA_MODEL_DEVICES", "2"), ("CUDA_MODEL_NVML_BUSY", "37"), ("CUDA_MODEL_NVML_USED_MB", "100")]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
@@ -110,48 +136,4 @@ fn ranks_of_one_process(emulator: &Emulator) -> Result<()> {
         })
         .await
     })
-}
-
-fn what_is_missing_is_said_in_one_sentence(emulator: &Emulator) -> Result<()> {
-    let (program, runtime) = (program()?, runtime()?);
-    let ends = |environment: &[(&str, &str)], has_driver: bool| -> Result<Output> {
-        let (mut command, _) = local(&program, "cuda", "1")?;
-        if has_driver {
-            command.envs(emulator.environment());
-        } else {
-            command.env_remove("LD_LIBRARY_PATH");
-        }
-        command.envs(environment.iter().copied()).stderr(Stdio::piped());
-        // A process is started, and waited for, within the runtime alone.
-        let ended = runtime.block_on(async { tokio::time::timeout(PATIENCE, command.output()).await });
-        Ok(ended.context("it does not end")??)
-    };
-    let no_driver = "there is no CUDA driver: neither libcuda.so nor libcuda.so.1 is in the system's library folders";
-    for (environment, has_driver, said) in [
-        (&[][..], false, no_driver),
-        (
-            &[("CUDA_MODEL_DEVICES", "0")],
-            true,
-            "there is no GPU 0: the CUDA driver shows 0; check CUDA_VISIBLE_DEVICES",
-        ),
-        (&[("CUDA_MODEL_CAPABILITY", "75")], true, "has compute capability 7.5, and the kernels need 8.0"),
-        (
-            &[("CUDA_MODEL_NVRTC", "14")],
-            true,
-            "the CUDA driver is for CUDA 13.0, and takes nothing that NVRTC 14.0 compiles; update the driver",
-        ),
-        (&[("CUDA_MODEL_MEMORY_MB", "1")], true, "of its device's memory, "),
-    ] {
-        // Where a machine has a GPU of its own, nothing is missing.
-        if !has_driver && kernels::cuda::devices().is_ok() {
-            continue;
-        }
-        let Output { status, stderr, .. } = ends(environment, has_driver)?;
-        let told = String::from_utf8_lossy(&stderr);
-        ensure!(!status.success() && !told.contains("panicked"), "{environment:?}: {status}, {told}");
-        let sentence = told.lines().find(|line| line.contains(said));
-        let sentence = sentence.with_context(|| format!("{environment:?}: {said:?} is not in {told}"))?;
-        ensure!(sentence.len() <= 400, "{} characters: {sentence}", sentence.len());
-    }
-    Ok(())
 }
