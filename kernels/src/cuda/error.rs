@@ -89,8 +89,8 @@ pub enum CudaError {
     },
     /// The driver does not take the compiled kernels.
     #[error(
-        "GPU {device} ({name}, compute capability {capability}) takes none of the kernels of {file}, which {compiler} compiled, with \
-         its driver for CUDA {driver}: {reason}; update the driver, or use --backend cpu"
+        "GPU {device} ({name}, compute capability {capability}) takes none of the kernels of {file} by {compiler} with its driver for \
+         CUDA {driver}: {reason}; update the driver, or use --backend cpu"
     )]
     NotLoaded {
         /// The GPU's number.
@@ -198,8 +198,8 @@ mod tests {
         for (error, begin, end, is_permanent) in [
             (
                 not_loaded,
-                "GPU 0 (NVIDIA RTX PRO 6000 Blackwell, compute capability 12.0) takes none of the kernels of product.cu, which CUDA \
-                 13.0 compiled, with its driver for CUDA 12.4: CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
+                "GPU 0 (NVIDIA RTX PRO 6000 Blackwell, compute capability 12.0) takes none of the kernels of product.cu by CUDA 13.0 \
+                 with its driver for CUDA 12.4: CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
                 "; update the driver, or use --backend cpu",
                 true,
             ),

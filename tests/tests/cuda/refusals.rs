@@ -81,8 +81,8 @@ const REFUSALS: &[Refusal] = &[
     },
     Refusal {
         environment: &[("CUDA_MODEL_LOADS", "0")],
-        said: "GPU 0 (CUDA model, compute capability 9.0) takes none of the kernels of attention.cu, which NVRTC 13.0 compiled, with \
-               its driver for CUDA 13.0: CUDA_ERROR_UNSUPPORTED_PTX_VERSION (the provided PTX was compiled with an unsupported \
+        said: "GPU 0 (CUDA model, compute capability 9.0) takes none of the kernels of attention.cu by NVRTC 13.0 with its driver \
+               for CUDA 13.0: CUDA_ERROR_UNSUPPORTED_PTX_VERSION (the provided PTX was compiled with an unsupported \
                toolchain.); update the driver, or use --backend cpu",
         ..FINE
     },
