@@ -120,7 +120,8 @@ fn trial(driver: Driver, (Case { name, seeds, faults, .. }, chip): (Case, Option
                 if let Driver::Emulated(emulator) = &driver {
                     command.envs(emulator.environment()).env("CUDA_MODEL_FAULTS", faults);
                     command.envs(chip.map(|chip| ("CUDA_MODEL_CAPABILITY", chip)));
-                    command.env("CUDA_MODEL_DEVICES", GPUS.to_string());
+                    // Beside all else, what NCCL takes.
+                    command.envs([("CUDA_MODEL_DEVICES", &*GPUS.to_string()), ("CUDA_MODEL_MEMORY_MB", "2048")]);
                     command.env("CUDA_MODEL_COUNTERS", folder.path().join("counters"));
                 }
                 command
