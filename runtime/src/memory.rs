@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use kernels::{Backend, DeviceError, DeviceMemory};
+use plan::words::counted;
 use rustix::process::{Resource, getrlimit};
 use thiserror::Error;
 
@@ -61,7 +62,7 @@ pub struct DeviceTooSmall {
 impl Display for DeviceTooSmall {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         let &Self { largest: Need { user, bytes }, needed, ranks, memory: DeviceMemory { total, free } } = self;
-        let who = if ranks == 1 { "this rank needs".to_owned() } else { format!("each of {ranks} ranks needs") };
+        let who = if ranks == 1 { "this rank".to_owned() } else { format!("each of {}", counted(ranks, "rank")) };
         let (needed_words, of_largest) = (amount(needed, 1), amount(bytes, 1));
         let advice = if u128::from(needed) * ranks as u128 <= total.into() {
             "end what else uses it"
@@ -79,7 +80,7 @@ impl Display for DeviceTooSmall {
         };
         write!(
             formatter,
-            "{who} {needed_words} of its device's memory, {of_largest} of that for {user}, and {} of {} are free; {advice}, or {lower}",
+            "{who} needs {needed_words} of its device's memory, {of_largest} of that for {user}, and {} of {} are free; {advice}, or {lower}",
             amount(free, 1),
             amount(total, 1)
         )
@@ -181,7 +182,7 @@ impl Memory {
     /// The same for one that has taken so many bytes already of what it needs.
     #[must_use]
     pub fn with_taken(self, bytes: u64) -> Self {
-        Self { free: self.free.map(|free| free.saturating_add(bytes)), ..self }
+        Self { free: self.free.map(|free| free.saturating_add(bytes).min(self.shared.bytes)), ..self }
     }
 
     /// Whether other processes have their part of it.

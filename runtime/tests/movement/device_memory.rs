@@ -59,14 +59,16 @@ fn ranks_that_fit_a_device_alone_and_not_together_are_refused_before_they_load_t
     };
     start(["first", "second"]).wait_for_group();
     let said = start(["first", "first"]).wait_for_failure();
-    let kv = format!(" cannot serve: kv-blocks {blocks} takes 614.4 MiB on 2 rank(s), beside ");
-    assert!(said.contains(&kv) && said.ends_with(", and its device has 512.0 MiB; lower it"), "{said}");
+    let free = "and 512.0 MiB of 512.0 MiB are free; give each rank a GPU of its own, or lower kv-blocks";
+    let end = format!(" of its device's memory, 307.2 MiB of that for kv-blocks {blocks}, {free}");
+    assert!(said.contains(" cannot serve: each of 2 ranks needs ") && said.ends_with(&end), "{said}");
 }
 
 #[test]
 fn weights_that_a_device_does_not_hold_are_refused_though_its_machine_would_hold_them() {
     let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
     let error = rank(0, nobody, &Setup::default(), (1 << 20, "first")).stop().unwrap_err().to_string();
-    assert!(error.starts_with("the weights of the model take "), "{error}");
-    assert!(error.ends_with("and its device has 1.0 MiB; serve a smaller model, or give it more memory"), "{error}");
+    assert!(error.starts_with("this rank needs "), "{error}");
+    let free = "and 1.0 MiB of 1.0 MiB are free; serve a smaller model, start more ranks, or use a GPU with more";
+    assert!(error.ends_with(&format!(" of that for the weights of the model, {free}")), "{error}");
 }
