@@ -2,7 +2,7 @@
 //! again with the same map, with the rank itself where its GPU can still be used, and otherwise with the process that takes its place.
 
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,7 +11,7 @@ use tests::emulator::Emulator;
 use tests::wait;
 use tokio::process::{Child, Command};
 
-use crate::process::{PATIENCE, address, asked, example, program, runtime};
+use crate::process::{PATIENCE, address, asked, command, example, program, runtime};
 use crate::refusals::last_word_of;
 
 /// What the second rank's GPU does, and what its process says when it ends.
@@ -42,9 +42,8 @@ struct Group<'a> {
 
 impl Group<'_> {
     fn command(&self, subcommand: &str) -> Command {
-        let mut command = Command::new(self.program);
-        command.arg(subcommand).arg("--secret-file").arg(self.secret).arg("--model").arg(example());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+        let mut command = command(self.program, subcommand, &example());
+        command.arg("--secret-file").arg(self.secret);
         command
     }
 

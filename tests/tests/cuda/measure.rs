@@ -14,6 +14,7 @@ use tests::emulator::Emulator;
 use tests::{wait, workspace};
 
 use crate::cases;
+use crate::suite::{OnEmulator, trials_of};
 
 /// For a stage's first figure on a machine that compiles beside this.
 const PATIENCE: Duration = Duration::from_mins(3);
@@ -23,16 +24,13 @@ const MARK: &str = "emulated: ";
 
 /// The tests of this file.
 pub fn trials(emulator: &Emulator) -> Vec<Trial> {
-    let trial = |name: &str, run: fn(&Emulator) -> Result<()>| {
-        let emulator = emulator.clone();
-        Trial::test(format!("measure::{name}"), move || run(&emulator).map_err(|error| format!("{error:#}").into()))
-    };
-    vec![
-        trial("every_stage_measures_and_says_that_it_is_emulated", every_stage_measures_and_says_that_it_is_emulated),
-        trial("what_was_found_is_told_when_it_is_ended", what_was_found_is_told_when_it_is_ended),
-        trial("what_was_not_checked_to_its_end_is_not_clean", what_was_not_checked_to_its_end_is_not_clean),
-        trial("stages_fit_into_their_call_and_what_is_checked_is_there", stages_fit_into_their_call),
-    ]
+    let tests: &[OnEmulator] = &[
+        ("every_stage_measures_and_says_that_it_is_emulated", every_stage_measures_and_says_that_it_is_emulated),
+        ("what_was_found_is_told_when_it_is_ended", what_was_found_is_told_when_it_is_ended),
+        ("what_was_not_checked_to_its_end_is_not_clean", what_was_not_checked_to_its_end_is_not_clean),
+        ("stages_fit_into_their_call_and_what_is_checked_is_there", stages_fit_into_their_call),
+    ];
+    trials_of("measure", emulator, tests)
 }
 
 /// What stands for programs that a machine with a GPU may have.

@@ -67,9 +67,7 @@ fn serve(deployment: &mut Deployment, mut sequences: Vec<Sequence>) -> Result<Ve
     for _ in 0..STEPS {
         ensure!(advance_ahead(deployment, &mut sequences), "a rank is lost: {:?}", deployment.losses);
     }
-    while deployment.under_way() > 0 {
-        ensure!(deployment.receive().is_some(), "a rank is lost: {:?}", deployment.losses);
-    }
+    ensure!(deployment.receive_all(), "a rank is lost: {:?}", deployment.losses);
     Ok(sequences.iter().map(|sequence| sequence.output().to_vec()).collect())
 }
 

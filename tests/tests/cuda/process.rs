@@ -11,6 +11,7 @@ use tests::emulator::Emulator;
 use tests::{wait, workspace};
 use tokio::process::Command;
 
+use crate::suite::{OnEmulator, trials_of};
 use crate::{faults, refusals};
 
 /// A machine is slow that compiles beside this.
@@ -18,17 +19,14 @@ pub const PATIENCE: Duration = Duration::from_mins(3);
 
 /// The tests of this file.
 pub fn trials(emulator: &Emulator) -> Vec<Trial> {
-    let trial = |name: &str, run: fn(&Emulator) -> Result<()>| {
-        let emulator = emulator.clone();
-        Trial::test(format!("process::{name}"), move || run(&emulator).map_err(|error| format!("{error:#}").into()))
-    };
-    vec![
-        trial("two_ranks_answer_as_they_do_on_cpus", two_ranks_answer_as_they_do_on_cpus),
-        trial("ranks_of_one_process_have_a_gpu_each_and_tell_what_it_does", ranks_of_one_process),
-        trial("what_is_missing_is_said_in_one_sentence", refusals::all_are_said),
-        trial("the_page_says_what_is_missing_as_the_process_does", refusals::the_page_says_them),
-        trial("a_gpu_that_fails_while_it_serves_costs_its_rank_alone", faults::a_gpu_that_fails),
-    ]
+    let tests: &[OnEmulator] = &[
+        ("two_ranks_answer_as_they_do_on_cpus", two_ranks_answer_as_they_do_on_cpus),
+        ("ranks_of_one_process_have_a_gpu_each_and_tell_what_it_does", ranks_of_one_process),
+        ("what_is_missing_is_said_in_one_sentence", refusals::all_are_said),
+        ("the_page_says_what_is_missing_as_the_process_does", refusals::the_page_says_them),
+        ("a_gpu_that_fails_while_it_serves_costs_its_rank_alone", faults::a_gpu_that_fails),
+    ];
+    trials_of("process", emulator, tests)
 }
 
 /// The runtime.
@@ -46,13 +44,20 @@ pub fn address() -> Result<String> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.to_string())
 }
 
+/// A command of the runtime that says nothing and ends with the test.
+pub fn command(program: &Path, subcommand: &str, model: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.arg(subcommand).arg("--model").arg(model);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+    command
+}
+
 /// `local` of a model on this many ranks, as the options say that are still to be added.
 pub fn local(program: &Path, backend: &str, model: &Path) -> Result<(Command, String)> {
-    let (mut command, listen) = (Command::new(program), address()?);
-    command.args(["local", "--served-model-name", "tiny-moe", "--backend", backend]);
+    let (mut command, listen) = (command(program, "local", model), address()?);
+    command.args(["--served-model-name", "tiny-moe", "--backend", backend]);
     command.args(["--listen", &listen, "--admin-listen", &address()?]);
-    command.args(["--max-running-sequences", "4", "--max-step-tokens", "32", "--model"]).arg(model);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+    command.args(["--max-running-sequences", "4", "--max-step-tokens", "32"]);
     Ok((command, format!("http://{listen}")))
 }
 
@@ -113,13 +118,11 @@ fn ranks_of_one_process(emulator: &Emulator) -> Result<()> {
     let (health, nobody) = (address()?, address()?);
     let secret = tempfile::NamedTempFile::new()?;
     std::fs::write(secret.path(), "s".repeat(32))?;
-    let mut command = Command::new(program);
-    command.args(["worker", "--backend", "cuda", "--rank", "2", "--ranks-here", "2", "--coordinator", &nobody]);
+    let mut command = command(&program, "worker", &example());
+    command.args(["--backend", "cuda", "--rank", "2", "--ranks-here", "2", "--coordinator", &nobody]);
     command.args(["--advertise-address", "127.0.0.1", "--listen", "127.0.0.1:0", "--move-listen", "127.0.0.1:0"]);
-    command.args(["--health-listen", &health, "--model"]).arg(example());
-    command.arg("--secret-file").arg(secret.path()).envs(emulator.environment());
+    command.args(["--health-listen", &health]).arg("--secret-file").arg(secret.path()).envs(emulator.environment());
     command.envs([("CUDA_MODEL_DEVICES", "2"), ("CUDA_MODEL_NVML_BUSY", "37"), ("CUDA_MODEL_NVML_USED_MB", "100")]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
     runtime.block_on(async {
         let _process = command.spawn().context("starting the ranks")?;
         wait::until("both ranks tell what their GPUs do", PATIENCE, async || {

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tests::emulator::Emulator;
 use tests::workspace;
 
-use crate::process::{ended, local, program};
+use crate::process::{ended, example, local, program};
 
 /// Which libraries a process finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,9 +142,8 @@ const REFUSALS: &[Refusal] = &[
 
 /// A folder with the configuration of the example, and what it says otherwise.
 fn model(config: &[(&str, u64)]) -> Result<TempDir> {
-    let example = workspace::root().join("examples/models/tiny-moe");
     let folder = tempfile::tempdir()?;
-    let mut said: serde_json::Value = serde_json::from_slice(&fs::read(example.join("config.json"))?)?;
+    let mut said: serde_json::Value = serde_json::from_slice(&fs::read(example().join("config.json"))?)?;
     for &(name, value) in config {
         said[name] = value.into();
     }

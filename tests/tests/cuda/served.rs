@@ -1,10 +1,7 @@
 //! Groups of ranks as a user starts them, on the emulated GPUs: they answer as CPUs do, move experts, and outlive a rank that is killed
 //! while it answers, by every way in which GPUs exchange rows among themselves.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
@@ -14,11 +11,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tests::admin::{self, Endpoint};
 use tests::emulator::Emulator;
-use tests::{wait, workspace};
+use tests::wait;
 use tokio::process::{Child, Command};
 
-/// A machine is slow that compiles beside this.
-const PATIENCE: Duration = Duration::from_mins(3);
+use crate::process::{PATIENCE, address, command, example, program, runtime};
+use crate::suite::{OnEmulator, trials_of};
+
 /// Tokens of an answer.
 const TOKENS: usize = 16;
 /// Those of them that are compared with CPUs', whose rounding is another.
@@ -26,26 +24,11 @@ const COMPARED: usize = 8;
 
 /// The tests of this file.
 pub fn trials(emulator: &Emulator) -> Vec<Trial> {
-    let trial = |name: &str, run: fn(&Emulator) -> Result<()>| {
-        let emulator = emulator.clone();
-        Trial::test(format!("served::{name}"), move || run(&emulator).map_err(|error| format!("{error:#}").into()))
-    };
-    vec![
-        trial("ranks_of_one_process_serve_move_and_start_again_by_peer", ranks_of_one_process),
-        trial("ranks_of_several_processes_serve_move_and_start_again_by_nccl", ranks_of_several_processes),
-    ]
-}
-
-fn address() -> Result<String> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.to_string())
-}
-
-/// A command of the runtime that says nothing and ends with the test.
-fn command(program: &Path, subcommand: &str) -> Command {
-    let mut command = Command::new(program);
-    command.arg(subcommand).arg("--model").arg(workspace::root().join("examples/models/tiny-moe"));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
-    command
+    let tests: &[OnEmulator] = &[
+        ("ranks_of_one_process_serve_move_and_start_again_by_peer", ranks_of_one_process),
+        ("ranks_of_several_processes_serve_move_and_start_again_by_nccl", ranks_of_several_processes),
+    ];
+    trials_of("served", emulator, tests)
 }
 
 /// Where requests and admins reach what serves, told to a command that is to serve there.
@@ -153,25 +136,21 @@ fn kill(pid: u32) -> Result<()> {
 
 /// What CPUs answer.
 async fn expected(program: &Path) -> Result<Vec<String>> {
-    let mut command = command(program, "local");
+    let mut command = command(program, "local", &example());
     let served = Served::by(&mut command)?;
     let _process = command.args(["--backend", "cpu", "--kv-blocks", "32"]).spawn().context("starting ranks on CPUs")?;
     served.is_ready().await?;
     served.answer(async || Ok(())).await
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
-}
-
 fn ranks_of_one_process(emulator: &Emulator) -> Result<()> {
-    let (program, secret) = (workspace::Binaries::build()?.runtime, tempfile::NamedTempFile::new()?);
+    let (program, secret) = (program()?, tempfile::NamedTempFile::new()?);
     std::fs::write(secret.path(), "s".repeat(32))?;
-    let mut coordinator = command(&program, "coordinator");
+    let mut coordinator = command(&program, "coordinator", &example());
     let (served, control) = (Served::by(&mut coordinator)?, address()?);
     coordinator.args(["--control-listen", &control]).arg("--secret-file").arg(secret.path());
     let start = || -> Result<Child> {
-        let mut command = command(&program, "worker");
+        let mut command = command(&program, "worker", &example());
         command.args(["--backend", "cuda", "--exchange", "peer", "--rank", "0", "--ranks-here", "2"]);
         command.args(["--coordinator", &control, "--advertise-address", "127.0.0.1", "--listen", "127.0.0.1:0"]);
         command.args(["--move-listen", "127.0.0.1:0", "--health-listen", &address()?, "--kv-blocks", "32"]);
@@ -192,8 +171,8 @@ fn ranks_of_one_process(emulator: &Emulator) -> Result<()> {
 }
 
 fn ranks_of_several_processes(emulator: &Emulator) -> Result<()> {
-    let program = workspace::Binaries::build()?.runtime;
-    let mut command = command(&program, "local");
+    let program = program()?;
+    let mut command = command(&program, "local", &example());
     let served = Served::by(&mut command)?;
     command.args(["--backend", "cuda", "--exchange", "nccl", "--kv-blocks", "32"]).envs(emulator.environment());
     // As much as NCCL takes, and as all else does.

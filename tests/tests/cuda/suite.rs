@@ -6,10 +6,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use tests::emulator::Emulator;
 use tests::figures::Figures;
 
 /// With what a line of a test begins that is a figure.
 const FIGURE: &str = "figure: ";
+
+/// A test of a module that starts processes of its own, and what it is called.
+pub type OnEmulator = (&'static str, fn(&Emulator) -> Result<()>);
+
+/// The tests of a module, under its name.
+pub fn trials_of(module: &str, emulator: &Emulator, tests: &[OnEmulator]) -> Vec<Trial> {
+    let trial = |&(name, run): &OnEmulator| {
+        let emulator = emulator.clone();
+        Trial::test(format!("{module}::{name}"), move || run(&emulator).map_err(|error| format!("{error:#}").into()))
+    };
+    tests.iter().map(trial).collect()
+}
 
 /// How long all tests on the emulated GPU may take two processors.
 const MOST: Duration = Duration::from_mins(10);
