@@ -145,7 +145,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// If it does not say.
     fn memory(&self) -> Result<Option<DeviceMemory>, DeviceError>;
 
-    /// Bytes that its own memory reads and writes in a second, measured now; none if all that is made on it is in the host's.
+    /// Bytes that its own memory reads and writes in a second, measured when that is first asked; none if all that is made on it is in the host's.
     ///
     /// # Errors
     /// If it fails.

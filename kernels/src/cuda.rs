@@ -32,7 +32,7 @@ mod transfer;
 mod weights;
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytemuck::Pod;
 
@@ -82,6 +82,8 @@ struct Shared {
     transfers: Transfers,
     events: Arc<Events>,
     context: Arc<Context>,
+    /// How fast its memory is, once somebody has asked.
+    bandwidth: OnceLock<f64>,
 }
 
 impl Cuda {
@@ -94,7 +96,7 @@ impl Cuda {
         let kernels = Kernels::load(&context)?;
         let events = Events::new(&context);
         let transfers = Transfers::new(&context, &events).map_err(|error| CudaError::not_given(device, &error))?;
-        let shared = Shared { kernels, transfers, events, context };
+        let shared = Shared { kernels, transfers, events, context, bandwidth: OnceLock::new() };
         Ok(Self { shared: Arc::new(shared), seed: 0, captures: true, uses_maps: true })
     }
 
@@ -177,7 +179,12 @@ impl Backend for Cuda {
     }
 
     fn bandwidth(&self) -> Result<Option<f64>, DeviceError> {
-        bandwidth::bytes_per_second(&self.shared).map(Some)
+        let Shared { bandwidth, .. } = &*self.shared;
+        if bandwidth.get().is_none() {
+            // Who asks at the same time measures for nothing.
+            let _ = bandwidth.set(bandwidth::bytes_per_second(&self.shared)?);
+        }
+        Ok(bandwidth.get().copied())
     }
 
     fn linking(&self) -> Option<&dyn Linking<Self>> {
