@@ -5,7 +5,7 @@
 //! and forms stay: a field that was released is told by every later release, with the same meaning, and one that is added later
 //! is an `Option`, since earlier releases do not tell it. `plan/tests/documents` keeps the documents of every release.
 //!
-//! **What is answered** ([`State`], [`LoadDocument`], [`HealthDocument`], [`LastWord`](process::LastWord)) is read tolerantly,
+//! **What is answered** ([`State`], [`LoadDocument`], [`MonitorDocument`], [`HealthDocument`], [`LastWord`](process::LastWord)) is read tolerantly,
 //! since an operator runs beside coordinators of other releases: unknown fields are passed over, and the unknown value of a
 //! list is [`Told::Other`]. **What is stored** ([`MapDocument`], [`RecordedMap`]) is read strictly: a map of which a part is
 //! passed over is another map. An unknown version is an error in both.
@@ -16,6 +16,7 @@ mod health;
 mod load;
 mod map;
 mod model;
+mod monitor;
 pub mod process;
 mod state;
 mod told;
@@ -28,6 +29,7 @@ pub use health::{HealthDocument, HealthStatus};
 pub use load::LoadDocument;
 pub use map::{MapDocument, Provenance, RecordedMap};
 pub use model::ModelIdentity;
+pub use monitor::{Happening, Latency, MonitorDocument, MonitorEvent, MovedExpert, Quantiles};
 pub use state::{MoveTotals, Phase, RankState, State, WindowReport};
 pub use told::{Told, Word};
 
@@ -51,6 +53,8 @@ pub mod path {
     pub const RECORDED_MAP: &str = "/admin/v1/map/recorded";
     /// `GET`: load of the last closed window, [`super::LoadDocument`]; 404 before the first.
     pub const LOAD: &str = "/admin/v1/load";
+    /// `GET`: what goes on now, [`super::MonitorDocument`]; with `?after=NUMBER` of what happened only what came after that number.
+    pub const MONITOR: &str = "/admin/v1/monitor";
     /// `POST`: close the window now and plan, whatever its length.
     pub const REBALANCE: &str = "/admin/v1/rebalance";
 }

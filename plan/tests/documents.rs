@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use plan::wire::process::LastWord;
-use plan::wire::{HealthDocument, LoadDocument, MapDocument, RecordedMap, State, WireError};
+use plan::wire::{HealthDocument, LoadDocument, MapDocument, MonitorDocument, RecordedMap, State, WireError};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -19,16 +19,18 @@ enum Kind {
     Last,
     Load,
     Map,
+    Monitor,
     Recorded,
     State,
 }
 
 impl Kind {
-    const ALL: [(&str, Self); 6] = [
+    const ALL: [(&str, Self); 7] = [
         ("health", Self::Health),
         ("last", Self::Last),
         ("load", Self::Load),
         ("map", Self::Map),
+        ("monitor", Self::Monitor),
         ("recorded", Self::Recorded),
         ("state", Self::State),
     ];
@@ -51,6 +53,7 @@ impl Kind {
             Self::Last => LastWord::from_json(json).map(written),
             Self::Load => LoadDocument::from_json(json).map(written),
             Self::Map => MapDocument::from_json(json).map(written),
+            Self::Monitor => MonitorDocument::from_json(json).map(written),
             Self::Recorded => RecordedMap::from_json(json).map(written),
             Self::State => State::from_json(json).map(written),
         }
@@ -60,6 +63,7 @@ impl Kind {
     const fn words(self) -> &'static [&'static str] {
         match self {
             Self::Health => &["/status"],
+            Self::Monitor => &["/phase", "/decision/reason", "/events/2/what/reason"],
             Self::State => &["/phase", "/lastDecision/reason"],
             Self::Last | Self::Load | Self::Map | Self::Recorded => &[],
         }

@@ -5,6 +5,7 @@ pub mod driver;
 pub(crate) mod fake;
 pub mod fleet;
 pub mod handle;
+pub mod live;
 pub mod metrics;
 pub mod ranks;
 pub mod settings;

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use self::stepping::{STEPS_UNDER_WAY, UnderWay};
 use super::fleet::FleetEvent;
 use super::handle::{COMMANDS, Command, DriverHandle, HandleError, Health, SequenceError, Submission, Update};
+use super::live::{Doing, Live};
 use super::metrics::DriverMetrics;
 use super::ranks::{RankGroup, Ranks};
 use super::unread::{Post, UpdateSender, post};
@@ -76,6 +77,7 @@ pub struct Driver<R: Ranks> {
     events: Receiver<FleetEvent<R::Group>>,
     capacity: watch::Sender<Option<usize>>,
     metrics: DriverMetrics,
+    live: Live,
 }
 
 /// What `/health` shows. It is never better than what is: a driver that ends, however it ends, serves nobody.
@@ -139,6 +141,7 @@ impl<R: Ranks> Driver<R> {
         let queued = settings.limits.queued;
         let (post, postman) = post();
         let shape = settings.rebalancer.map().shape();
+        let live = Live::new(settings.model.clone(), shape, settings.rebalancer.epoch(), Instant::now());
         let driver = Self {
             topology: Arc::new(Topology::single_node(shape.ranks, shape.slots_per_rank)),
             scheduler: Scheduler::new(settings.limits),
@@ -157,8 +160,9 @@ impl<R: Ranks> Driver<R> {
             health: Shown(Arc::clone(&health)),
             capacity,
             metrics,
+            live: live.clone(),
         };
-        (driver, DriverHandle::new(sender, health, known_capacity, (queued, postman)))
+        (driver, DriverHandle::new(sender, health, known_capacity, (queued, postman), live))
     }
 
     /// Runs steps until it is told to stop.
@@ -241,6 +245,7 @@ impl<R: Ranks> Driver<R> {
             let reader = |updates| Reader { updates, submitted: now, last_token: None };
             self.readers.waiting.extend(ids.into_iter().zip(updates.into_iter().map(reader)));
             self.metrics.taken(prompt_tokens);
+            self.live.taken(prompt_tokens);
         });
         // A client that is gone already is noticed by its closed channels.
         let _ = reply.send(submitted.map_err(HandleError::Submit));
@@ -304,6 +309,7 @@ impl<R: Ranks> Driver<R> {
         let states = self.ranks.roll().states();
         let slots_per_rank = self.settings.rebalancer.map().shape().slots_per_rank;
         self.topology = Arc::new(Topology::named(states.iter().map(|rank| rank.node.as_str()), slots_per_rank));
+        self.live.formed(Instant::now(), generation);
         self.tell_rebalancer(Event::GroupFormed { generation });
         self.set_health(Health::Serving);
     }
@@ -317,6 +323,7 @@ impl<R: Ranks> Driver<R> {
             let running = self.scheduler.running();
             let ended = self.scheduler.lose();
             self.metrics.lost(running - ended.len());
+            self.live.lost(Instant::now(), reason);
             for id in ended {
                 self.end(id, SequenceError::LostGroups);
             }
@@ -361,8 +368,11 @@ impl<R: Ranks> Driver<R> {
     }
 
     fn show_fill(&self) {
-        let Self { scheduler, metrics, .. } = self;
-        metrics.fill(scheduler.waiting(), scheduler.running(), scheduler.blocks_used());
+        let Self { scheduler, metrics, live, settings, .. } = self;
+        let (waiting, running, rebalancer) = (scheduler.waiting(), scheduler.running(), &settings.rebalancer);
+        metrics.fill(waiting, running, scheduler.blocks_used());
+        let (phase, epoch, moves) = (rebalancer.phase(), rebalancer.epoch(), rebalancer.totals().clone());
+        live.doing(Doing { phase, epoch, moves, waiting, running });
     }
 
     /// Tells how things are; a failure and a stop are told before anything else.

@@ -1,12 +1,14 @@
 //! How the HTTP side talks to the driver's thread: bounded channels, no lock.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::{Sender, TrySendError};
-use plan::wire::{MapDocument, State};
+use plan::wire::{MapDocument, MonitorDocument, State};
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
+use super::live::Live;
 use super::ranks::Roll;
 use super::unread::{Postman, Unread, UpdateSender, Updates, updates};
 use crate::experts::rebalance::{Refusal, Seen, Service};
@@ -198,19 +200,21 @@ pub struct DriverHandle {
     queued: usize,
     unread: Room,
     postman: Postman,
+    live: Live,
 }
 
 impl DriverHandle {
-    /// A handle on the driver that reads `commands`, writes `health` and `capacity`, lets `queued` sequences wait, and posts updates
-    /// for `postman`.
+    /// A handle on the driver that reads `commands`, writes `health`, `capacity` and `live`, lets `queued` sequences wait, and posts
+    /// updates for `postman`.
     #[must_use]
     pub fn new(
         commands: Sender<Command>,
         health: Arc<watch::Sender<Health>>,
         capacity: watch::Receiver<Option<usize>>,
         (queued, postman): (usize, Postman),
+        live: Live,
     ) -> Self {
-        Self { commands, health, capacity, queued, unread: Room::of(UNREAD_IN_ALL), postman }
+        Self { commands, health, capacity, queued, unread: Room::of(UNREAD_IN_ALL), postman, live }
     }
 
     /// Tokens of the longest sequence that the ranks' KV caches hold, as the last group said; `None` before the first.
@@ -270,6 +274,12 @@ impl DriverHandle {
     #[must_use]
     pub fn health(&self) -> Health {
         self.health.borrow().clone()
+    }
+
+    /// What goes on now, for somebody who knows what happened up to the event of a number. The driver is not asked.
+    #[must_use]
+    pub fn monitor(&self, after: u64) -> MonitorDocument {
+        self.live.document(Instant::now(), after, self.health())
     }
 
     /// Waits until a rank has failed for good; which, and why.

@@ -27,6 +27,7 @@ use plan::wire::{ModelIdentity, MoveTotals, Provenance, RecordedMap};
 use plan::words::counted;
 
 pub use self::contract::{AbortReason, Effect, Event, Goal, Notice, PlanOutcome, PlanRequest, Refusal, Settings};
+pub use self::documents::decision as decision_report;
 use self::in_force::{Hashed, InForce};
 use self::moves::{InFlight, Moment, Moves, page_count, receivers};
 pub use self::seen::{Seen, Service};
@@ -190,8 +191,9 @@ impl Rebalancer {
                 self.totals.committed += 1;
                 self.totals.experts_moved += pages;
                 self.totals.bytes_moved += bytes;
-                let (layer, epoch) = (done.work.layer, self.in_force.epoch());
-                self.effects.push(Effect::Notice(Notice::Committed { transaction, layer, epoch, pages, bytes }));
+                let (layer, epoch, changes) = (done.work.layer, self.in_force.epoch(), done.work.changes);
+                let notice = Notice::Committed { transaction, layer, epoch, pages, bytes, changes };
+                self.effects.push(Effect::Notice(notice));
             }
         }
         self.windows.count(answers);

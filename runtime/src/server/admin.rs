@@ -1,7 +1,8 @@
 //! The admin API: what the rebalancer sees and does, and what it is told. Documents are `plan::wire`'s.
 
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -13,6 +14,7 @@ use super::body::Bodies;
 use super::error::{ApiError, Code};
 use crate::coordinator::handle::{AdminCommand, AdminError};
 use crate::experts::rebalance::Refusal;
+use crate::quoted::Quoted;
 
 /// Bytes of a map at most: one of 100 layers and 1,000 slots in each has one.
 const MAP_BYTES: usize = 8 << 20;
@@ -26,6 +28,7 @@ pub fn routes() -> Router<App> {
         .route(path::MAP, get(map).post(apply))
         .route(path::RECORDED_MAP, get(recorded_map))
         .route(path::LOAD, get(load))
+        .route(path::MONITOR, get(monitor))
         .route(path::REBALANCE, post(rebalance))
 }
 
@@ -43,6 +46,21 @@ async fn recorded_map(State(app): State<App>) -> Result<Response, ApiError> {
 
 async fn load(State(app): State<App>) -> Result<Response, ApiError> {
     found(app.driver.ask(AdminCommand::Look).await?.seen.last_load(), "no window has closed yet")
+}
+
+/// Asked for several times a second, it neither waits for a step nor costs one anything.
+async fn monitor(State(app): State<App>, uri: Uri) -> Result<Response, ApiError> {
+    let after = after(uri.query().unwrap_or_default())?;
+    Ok(([(CACHE_CONTROL, "no-store")], Json(app.driver.monitor(after))).into_response())
+}
+
+/// The number that a query asks for what came after.
+fn after(query: &str) -> Result<u64, ApiError> {
+    let Some(number) = query.split('&').find_map(|part| part.strip_prefix("after=")) else { return Ok(0) };
+    number.parse().map_err(|_| {
+        let message = format!("after must be the number of an event, not \"{}\"", Quoted::<64>::from(number));
+        ApiError::field("after", Code::InvalidValue, message)
+    })
 }
 
 /// All maps share one room.

@@ -89,6 +89,14 @@ async fn the_admin_api_tells_the_state_and_says_what_is_not_there_yet() {
     for path in [plan::wire::path::LOAD, plan::wire::path::RECORDED_MAP] {
         assert_eq!(get(path).await.status, StatusCode::NOT_FOUND, "{path}");
     }
+    let monitor = get(&format!("{}?after=0", plan::wire::path::MONITOR)).await;
+    let monitor = plan::wire::MonitorDocument::from_json(&monitor.body).unwrap();
+    assert_eq!((monitor.ready, monitor.steps, monitor.completion_tokens), (true, 1, 1));
+    assert_eq!(monitor.events.iter().map(|event| event.number).collect::<Vec<_>>(), [1], "the group has formed");
+    let after = |number: &str| get(&format!("{}?after={number}", plan::wire::path::MONITOR));
+    assert_eq!(after("1").await.json()["events"], json!([]));
+    let refused = after("x").await;
+    assert_eq!((refused.status, &refused.json()["error"]["param"]), (StatusCode::BAD_REQUEST, &json!("after")));
     let map = get(plan::wire::path::MAP).await.body;
     let post = |body: Vec<u8>| {
         let request = Request::post(plan::wire::path::MAP).header(here.0, here.1);

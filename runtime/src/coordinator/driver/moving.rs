@@ -52,8 +52,10 @@ impl<R: Ranks> Driver<R> {
                 }
             }
             Effect::Notice(notice) => {
+                let now = Instant::now();
                 log(&notice);
-                self.metrics.noticed(&notice, Instant::now());
+                self.metrics.noticed(&notice, now);
+                self.live.noticed(now, &notice);
             }
         }
     }
@@ -94,7 +96,7 @@ fn log(notice: &Notice) {
         }
         Notice::Planned { transactions, pages } => tracing::info!(transactions, pages, "experts will move"),
         Notice::Kept { reason } => tracing::info!(reason, "the placement stays"),
-        Notice::Committed { transaction, layer, epoch, pages, bytes } => {
+        Notice::Committed { transaction, layer, epoch, pages, bytes, .. } => {
             tracing::debug!(transaction = transaction.0, layer = layer.0, epoch, pages, bytes, "committed");
         }
         Notice::Aborted { transaction, reason, message } => {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::{Driver, RankGroup as _, Ranks, SequenceError, Update};
+use crate::coordinator::live::Tokens;
 use crate::experts::rebalance::Event;
 use crate::protocol::{Batch, StepDone};
 use crate::scheduler::Output;
@@ -50,7 +51,9 @@ impl<R: Ranks> Driver<R> {
         match group.receive() {
             Ok(mut answers) => {
                 let begun = sent.max(std::mem::replace(&mut self.answered, Instant::now()));
-                self.metrics.stepped(self.answered - begun, &answers);
+                let took = self.answered - begun;
+                self.metrics.stepped(took, &answers);
+                self.live.stepped(self.answered, took, &answers);
                 if scheduled {
                     self.emit(&mut answers);
                 }
@@ -68,7 +71,7 @@ impl<R: Ranks> Driver<R> {
     fn emit(&mut self, answers: &mut [StepDone]) {
         let now = self.answered;
         let outputs = answers.iter_mut().map(|answer| std::mem::take(&mut answer.outputs)).collect();
-        let mut updates = Vec::new();
+        let (mut updates, mut tokens) = (Vec::new(), Tokens::default());
         for Output { sequence, prompt_scores, token, finish, no_numbers } in self.scheduler.take(outputs) {
             if no_numbers {
                 self.end(sequence, SequenceError::NoNumbers);
@@ -77,8 +80,14 @@ impl<R: Ranks> Driver<R> {
             let Some(reader) = self.readers.waiting.get_mut(&sequence) else { continue };
             if token.is_some() {
                 match reader.last_token.replace(now) {
-                    None => self.metrics.first_token(now, now - reader.submitted),
-                    Some(last) => self.metrics.next_token(now, now - last),
+                    None => {
+                        tokens.first.push(now - reader.submitted);
+                        self.metrics.first_token(now, now - reader.submitted);
+                    }
+                    Some(last) => {
+                        tokens.next.push(now - last);
+                        self.metrics.next_token(now, now - last);
+                    }
                 }
             }
             if token.is_none() && prompt_scores.is_empty() && finish.is_none() {
@@ -91,6 +100,7 @@ impl<R: Ranks> Driver<R> {
             }
             updates.extend(update);
         }
+        self.live.gave(now, &tokens);
         self.readers.post.send(updates);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use plan::ids::{LayerId, RankId};
 use plan::load::ExpertLoad;
 use plan::map::{ExpertMap, MapShape};
-use plan::moves::Transaction;
+use plan::moves::{SlotChange, Transaction};
 use plan::policy::{Decision, History};
 use plan::wire::{RecordedMap, WindowReport};
 use plan::words::counted;
@@ -202,6 +202,8 @@ pub enum Notice {
         pages: u64,
         /// Bytes of them.
         bytes: u64,
+        /// The slots that hold another expert.
+        changes: Vec<SlotChange>,
     },
     /// A transaction was taken back.
     Aborted {

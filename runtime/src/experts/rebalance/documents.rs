@@ -6,7 +6,8 @@ use plan::policy::{Decision, Reason};
 use plan::wire::{DecisionFigures, DecisionHistory, DecisionReason, DecisionReport, DecisionTerms, Told};
 
 /// A decision with everything that decided it.
-pub(super) fn decision(decision: &Decision) -> DecisionReport {
+#[must_use]
+pub fn decision(decision: &Decision) -> DecisionReport {
     let Decision { reason, figures, terms, history, .. } = decision;
     DecisionReport {
         reason: Told::Known(reason_of(*reason)),

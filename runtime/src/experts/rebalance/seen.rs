@@ -79,6 +79,12 @@ impl Rebalancer {
         }
     }
 
+    /// Totals since the start.
+    #[must_use]
+    pub const fn totals(&self) -> &MoveTotals {
+        &self.totals
+    }
+
     /// Transactions planned and not yet committed or given up.
     #[must_use]
     pub fn pending_transactions(&self) -> usize {

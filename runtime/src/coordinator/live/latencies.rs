@@ -1,0 +1,100 @@
+//! How long tokens and steps took in the last seconds: a histogram for each second, so that what is old can be left out.
+
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use plan::wire::{Latency, Quantiles};
+
+use super::Tokens;
+
+/// Seconds that are told of.
+const SECONDS: usize = 10;
+
+/// Longest duration that is told apart, microseconds.
+const LONGEST: u64 = 600_000_000;
+
+/// Significant digits of what is told.
+const DIGITS: u8 = 2;
+
+/// What is measured. Each is `[SECONDS]`, of which one is being filled.
+pub(super) struct Latencies {
+    first: Ring,
+    next: Ring,
+    step: Ring,
+    began: Instant,
+    /// The second that is being filled, since it began.
+    second: u64,
+}
+
+struct Ring(Vec<Histogram<u32>>);
+
+impl Latencies {
+    pub fn new(now: Instant) -> Self {
+        Self { first: Ring::new(), next: Ring::new(), step: Ring::new(), began: now, second: 0 }
+    }
+
+    pub fn stepped(&mut self, now: Instant, took: Duration) {
+        self.reach(now);
+        self.step.record(self.second, took);
+    }
+
+    pub fn gave(&mut self, now: Instant, tokens: &Tokens) {
+        self.reach(now);
+        tokens.first.iter().for_each(|&took| self.first.record(self.second, took));
+        tokens.next.iter().for_each(|&took| self.next.record(self.second, took));
+    }
+
+    /// The last seconds.
+    pub fn over(&mut self, now: Instant) -> Latency {
+        self.reach(now);
+        let seconds = now.saturating_duration_since(self.began).as_secs_f64();
+        // The second that is being filled is not whole.
+        let over_seconds = seconds.min(SECONDS as f64 - 1.0 + seconds.fract());
+        Latency {
+            over_seconds,
+            first_token: self.first.quantiles(),
+            inter_token: self.next.quantiles(),
+            step: self.step.quantiles(),
+        }
+    }
+
+    /// Empties the seconds that have come since.
+    fn reach(&mut self, now: Instant) {
+        let second = now.saturating_duration_since(self.began).as_secs();
+        let passed = second.saturating_sub(self.second).min(SECONDS as u64);
+        for old in second + 1 - passed..=second {
+            for ring in [&mut self.first, &mut self.next, &mut self.step] {
+                ring.at(old).reset();
+            }
+        }
+        self.second = self.second.max(second);
+    }
+}
+
+impl Ring {
+    fn new() -> Self {
+        let empty = Histogram::new_with_bounds(1, LONGEST, DIGITS).expect("the bounds are in order");
+        Self(vec![empty; SECONDS])
+    }
+
+    fn at(&mut self, second: u64) -> &mut Histogram<u32> {
+        &mut self.0[second as usize % SECONDS]
+    }
+
+    fn record(&mut self, second: u64, took: Duration) {
+        self.at(second).saturating_record(took.as_micros().try_into().unwrap_or(u64::MAX));
+    }
+
+    fn quantiles(&self) -> Option<Quantiles> {
+        let mut used = self.0.iter().filter(|second| !second.is_empty());
+        let mut all = used.next()?.clone();
+        // All have the same bounds.
+        used.for_each(|second| all.add(second).expect("the bounds are alike"));
+        let at = |quantile| seconds(all.value_at_quantile(quantile));
+        Some(Quantiles { count: all.len(), p50: at(0.5), p90: at(0.9), p99: at(0.99), most: seconds(all.max()) })
+    }
+}
+
+fn seconds(microseconds: u64) -> f64 {
+    microseconds as f64 / 1e6
+}

@@ -1,0 +1,116 @@
+//! What is told of what happens, at times that the tests choose.
+
+use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
+
+use super::*;
+use crate::protocol::{StepTiming, TransactionId};
+
+const SHAPE: MapShape = MapShape { layers: 2, experts: 4, ranks: 2, slots_per_rank: 2 };
+
+fn live() -> (Live, Instant) {
+    let start = Instant::now();
+    let model = ModelIdentity { name: "tiny".to_owned(), digest: "abc".to_owned(), layers: 2, experts: 4 };
+    (Live::new(model, SHAPE, 0, start), start)
+}
+
+fn told(live: &Live, now: Instant, after: u64) -> MonitorDocument {
+    live.document(now, after, Health::Serving)
+}
+
+fn answers(pairs: [[u32; 4]; 2]) -> Vec<StepDone> {
+    let answer = |pairs: [u32; 4]| StepDone {
+        generation: 1,
+        number: 1,
+        outputs: Vec::new(),
+        slot_pairs: pairs.into_iter().collect(),
+        timing: StepTiming { commit: 250, ..StepTiming::default() },
+    };
+    pairs.map(answer).into()
+}
+
+const fn millis(number: u64) -> Duration {
+    Duration::from_millis(number)
+}
+
+#[test]
+fn pairs_of_ranks_are_counted_by_layer_while_somebody_asks() {
+    let (live, start) = live();
+    let step = answers([[1, 2, 3, 4], [10, 20, 30, 40]]);
+    live.stepped(start, millis(5), &step);
+    assert_eq!(told(&live, start, 0).pairs, [[0, 0], [0, 0]], "nobody had asked");
+    live.stepped(start + millis(100), millis(5), &step);
+    live.stepped(start + millis(200), millis(5), &step);
+    let late = start + COUNTED_FOR + millis(1);
+    live.stepped(late, millis(5), &step);
+    let document = told(&live, late, 0);
+    assert_eq!(document.pairs, [[6, 60], [14, 140]], "and nobody asked for a minute");
+    assert_eq!((document.steps, document.stall_seconds), (4, 0.001));
+}
+
+#[test]
+fn latencies_are_those_of_the_last_ten_seconds() {
+    let (live, start) = live();
+    let first = |took: u64| Tokens { first: vec![millis(took)], next: Vec::new() };
+    (1..=100).for_each(|took| live.gave(start + millis(took * 10), &first(took)));
+    let within = |found: f64, expected: f64| (found - expected).abs() <= expected * 0.01;
+    let told_first = |now| told(&live, now, 0).latency.first_token;
+    let spread = told_first(start + millis(1100)).unwrap();
+    assert_eq!(spread.count, 100);
+    assert!(within(spread.p50, 0.05) && within(spread.p90, 0.09) && within(spread.p99, 0.099), "{spread:?}");
+    assert!(within(spread.most, 0.1), "{spread:?}");
+    assert_eq!(told_first(start + millis(9999)).unwrap().count, 100);
+    assert_eq!(
+        told_first(start + millis(10_500)).unwrap().count,
+        1,
+        "the first second is over, the last of it was in the next"
+    );
+    assert_eq!(told_first(start + millis(11_000)), None);
+    // A year later there is nothing, and what comes then is told.
+    let late = start + Duration::from_hours(8760);
+    live.gave(late, &Tokens { first: Vec::new(), next: vec![millis(3), Duration::from_hours(25)] });
+    let latency = told(&live, late, 0).latency;
+    assert_eq!((latency.first_token, latency.inter_token.unwrap().count), (None, 2));
+    assert!(latency.over_seconds >= 9.0 && latency.over_seconds < 10.0, "{latency:?}");
+    assert_eq!(told(&live, late, 0).completion_tokens, 102);
+}
+
+#[test]
+fn what_happened_is_told_after_a_number_and_all_of_it_to_who_knew_another_process() {
+    let (live, start) = live();
+    live.formed(start, 1);
+    let change = |rank, source, to| SlotChange {
+        rank: RankId(rank),
+        slot: SlotIndex(0),
+        from: ExpertId(0),
+        to: ExpertId(to),
+        source: RankId(source),
+    };
+    let changes = vec![change(1, 0, 3), change(1, 1, 2)];
+    let (transaction, layer) = (TransactionId(1), LayerId(1));
+    live.noticed(
+        start + millis(500),
+        &Notice::Committed { transaction, layer, epoch: 4, pages: 1, bytes: 10, changes },
+    );
+    let numbers = |after| told(&live, start, after).events.iter().map(|event| event.number).collect::<Vec<_>>();
+    assert_eq!([numbers(0), numbers(1), numbers(2), numbers(3)], [vec![1, 2], vec![2], vec![], vec![1, 2]]);
+    let event = told(&live, start, 1).events.remove(0);
+    let moved = vec![MovedExpert { expert: 3, from: 0, to: 1 }];
+    assert_eq!(event.what, Happening::Committed { layer: 1, epoch: 4, bytes: 10, moved });
+    assert!((event.seconds - 0.5).abs() < 1e-9);
+}
+
+#[test]
+fn the_oldest_events_are_given_up() {
+    let (live, start) = live();
+    (0..EVENTS_KEPT as u64 + 3).for_each(|generation| live.formed(start, generation));
+    let events = told(&live, start, 0).events;
+    assert_eq!((events.len(), events[0].number), (EVENTS_KEPT, 4));
+}
+
+#[test]
+fn why_requests_are_not_served_is_told() {
+    let (live, start) = live();
+    let document = live.document(start, 0, Health::NotFormed { reason: "the ranks are loading".to_owned() });
+    assert_eq!((document.ready, document.reason.as_deref()), (false, Some("the ranks are loading")));
+    assert!(told(&live, start, 0).ready);
+}
