@@ -110,12 +110,22 @@ impl SlotPairs {
         }
     }
 
+    /// Adds up those of each `slots` in a row, onto `sums` in their order.
+    pub fn add_rows_to(&self, slots: usize, sums: &mut [u64]) {
+        let rows = sums.iter_mut().zip(self.bytes.chunks(slots * self.width.bytes()));
+        match self.width {
+            Width::One => rows.for_each(|(sum, row)| *sum += row.iter().map(|&pairs| u64::from(pairs)).sum::<u64>()),
+            Width::Two => rows.for_each(|(sum, row)| *sum += two(row).map(u64::from).sum::<u64>()),
+            Width::Four => rows.for_each(|(sum, row)| *sum += four(row).map(u64::from).sum::<u64>()),
+        }
+    }
+
     /// All of them together.
     #[must_use]
     pub fn sum(&self) -> u64 {
-        let mut sums = vec![0; self.slots()];
-        self.add_to(&mut sums);
-        sums.into_iter().sum()
+        let mut sum = [0];
+        self.add_rows_to(self.slots().max(1), &mut sum);
+        sum[0]
     }
 }
 
@@ -143,6 +153,9 @@ mod tests {
             read.add_to(&mut sums);
             assert_eq!(sums, [13, 20 + u64::from(largest), 30, 240]);
             assert_eq!(read.sum(), 203 + u64::from(largest));
+            let mut rows = [1, 2];
+            read.add_rows_to(2, &mut rows);
+            assert_eq!(rows, [4 + u64::from(largest), 202]);
         }
         let none = SlotPairs::from_iter([]);
         assert_eq!((none.slots(), none.most(), none.sum()), (0, 0, 0));

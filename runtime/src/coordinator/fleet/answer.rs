@@ -103,12 +103,11 @@ impl Expected {
     /// Why the answers of all ranks do not fit together, if they do not: every token goes to its experts in every layer.
     pub fn wrong_sum(&self, answers: &[StepDone], tokens: usize) -> Option<String> {
         let expected = (tokens * self.top_k) as u64;
-        let mut sums = vec![0; self.layers * self.slots_per_rank];
+        let mut of_layers = vec![0; self.layers];
         for done in answers {
-            done.slot_pairs.add_to(&mut sums);
+            done.slot_pairs.add_rows_to(self.slots_per_rank, &mut of_layers);
         }
-        let of_layers = sums.chunks(self.slots_per_rank).map(|slots| slots.iter().sum::<u64>());
-        let (layer, found) = of_layers.enumerate().find(|&(_, found)| found != expected)?;
+        let (layer, found) = of_layers.into_iter().enumerate().find(|&(_, found)| found != expected)?;
         let found = counted(found as usize, "pair");
         Some(format!("the ranks together computed {found} in layer {layer} instead of {expected}"))
     }

@@ -187,37 +187,40 @@ impl Spoke {
         Ok(())
     }
 
-    /// The next message, if it is there in whole.
+    /// The next message, if it is there in whole. One that arrives alone, as most do, is read where it arrived.
     fn next<T: DeserializeOwned>(&mut self, limit: usize, room: &mut [u8]) -> Result<Option<T>, ConnectionError> {
         loop {
-            if let Some(message) = self.whole(limit)? {
+            if let Some((message, used)) = self.whole(&self.received, limit)? {
+                self.received.drain(..used);
                 return Ok(Some(message));
             }
-            match recv(&self.connection.stream, &mut *room, RecvFlags::DONTWAIT) {
-                Ok((_, 0)) => {
-                    return Err(self.connection.io(io::ErrorKind::UnexpectedEof.into()));
-                }
-                Ok((_, bytes)) => self.received.extend_from_slice(&room[..bytes]),
+            let arrived = match recv(&self.connection.stream, &mut *room, RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return Err(self.connection.io(io::ErrorKind::UnexpectedEof.into())),
+                Ok((_, bytes)) => &room[..bytes],
                 Err(Errno::AGAIN) => return Ok(None),
-                Err(Errno::INTR) => {}
+                Err(Errno::INTR) => continue,
                 Err(error) => return Err(self.connection.io(error.into())),
+            };
+            let alone = if self.received.is_empty() { self.whole(arrived, limit)? } else { None };
+            let used = alone.as_ref().map_or(0, |(_, used)| *used);
+            self.received.extend_from_slice(&arrived[used..]);
+            if let Some((message, _)) = alone {
+                return Ok(Some(message));
             }
         }
     }
 
-    /// A message of what has been received. What was only announced costs no memory.
-    fn whole<T: DeserializeOwned>(&mut self, limit: usize) -> Result<Option<T>, ConnectionError> {
-        let Some((head, rest)) = self.received.split_first_chunk::<HEAD>() else { return Ok(None) };
-        let bytes = u32::from_le_bytes(*head) as usize;
-        self.connection.check_length(bytes, limit)?;
-        let Some(message) = rest.get(..bytes) else { return Ok(None) };
-        let message = match postcard::take_from_bytes(message) {
-            Ok((message, [])) => message,
-            Ok(_) => return Err(self.connection.malformed(postcard::Error::DeserializeBadEncoding)),
-            Err(source) => return Err(self.connection.malformed(source)),
-        };
-        self.received.drain(..HEAD + bytes);
-        Ok(Some(message))
+    /// The first message of some bytes and how many it takes, if it is there in whole. What was only announced costs no memory.
+    fn whole<T: DeserializeOwned>(&self, bytes: &[u8], limit: usize) -> Result<Option<(T, usize)>, ConnectionError> {
+        let Some((head, rest)) = bytes.split_first_chunk::<HEAD>() else { return Ok(None) };
+        let length = u32::from_le_bytes(*head) as usize;
+        self.connection.check_length(length, limit)?;
+        let Some(message) = rest.get(..length) else { return Ok(None) };
+        match postcard::take_from_bytes(message) {
+            Ok((message, [])) => Ok(Some((message, HEAD + length))),
+            Ok(_) => Err(self.connection.malformed(postcard::Error::DeserializeBadEncoding)),
+            Err(source) => Err(self.connection.malformed(source)),
+        }
     }
 }
 
