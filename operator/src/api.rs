@@ -5,7 +5,10 @@ pub mod conditions;
 pub mod eplb;
 pub mod model;
 pub mod placement;
+pub mod pod_template;
+pub mod rollout;
 pub mod rules;
+pub mod service;
 pub mod status;
 
 use kube::{CustomResource, KubeSchema};
@@ -14,7 +17,11 @@ use serde::{Deserialize, Serialize};
 use eplb::Eplb;
 use model::Model;
 use placement::{Coordinator, Placement, Ranks, Runtime};
+use rollout::Rollout;
+use service::ServiceSettings;
 use status::MoEDeploymentStatus;
+
+use crate::names::Role;
 
 /// API group of the custom resource, and the domain of its labels and annotations.
 pub const GROUP: &str = "swiftbalancer.io";
@@ -96,6 +103,7 @@ pub const GROUP: &str = "swiftbalancer.io";
     validation = Rule::new(rules::EXCHANGE_GPUS.expression).message(rules::EXCHANGE_GPUS.message),
     validation = Rule::new(rules::EXCHANGE_PEER.expression).message(rules::EXCHANGE_PEER.message),
     validation = Rule::new(rules::RECORD_PATH_WRITABLE.expression).message(rules::RECORD_PATH_WRITABLE.message),
+    validation = Rule::new(rules::RECORD_PATH_READ_ONLY.expression).message(rules::RECORD_PATH_READ_ONLY.message),
     validation = Rule::new(rules::RECORD_PATH_REPLICAS.expression).message(rules::RECORD_PATH_REPLICAS.message),
 )]
 pub struct MoEDeploymentSpec {
@@ -129,12 +137,30 @@ pub struct MoEDeploymentSpec {
     /// Ranks of each replica.
     #[serde(default)]
     pub ranks: Ranks,
-    /// Where pods may run.
+    /// Where pods may run, unless coordinator or ranks say otherwise.
     #[serde(default)]
     pub placement: Placement,
+    /// The Service that clients use.
+    #[serde(default, skip_serializing_if = "ServiceSettings::is_default")]
+    pub service: ServiceSettings,
+    /// How replicas get a new specification.
+    #[serde(default, skip_serializing_if = "Rollout::is_default")]
+    pub rollout: Rollout,
     /// Expert parallelism load balancing.
     #[serde(default)]
     pub eplb: Eplb,
+}
+
+impl MoEDeploymentSpec {
+    /// Where the pods of a role may be.
+    #[must_use]
+    pub fn placement_of(&self, role: Role) -> &Placement {
+        let own = match role {
+            Role::Coordinator => self.coordinator.placement.as_ref(),
+            Role::Rank => self.ranks.placement.as_ref(),
+        };
+        own.unwrap_or(&self.placement)
+    }
 }
 
 /// How one replica is spread over ranks. The EP size is `tensor * data`.

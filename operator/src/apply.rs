@@ -17,12 +17,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::api::MoEDeployment;
+use crate::api::{GROUP, MoEDeployment};
 use crate::build::{self, Desired, KeysSecret};
 use crate::context::Context;
 use crate::decide::{Cause, Decision, KeysChange, MapChanges, Removal};
 use crate::error::ApplyError;
 use crate::keys::Keys;
+use crate::lean::Lean;
 use crate::names;
 use crate::observe::controls;
 use crate::observed::Observed;
@@ -131,7 +132,7 @@ impl Writer<'_> {
         }
     }
 
-    async fn ensure_all<K: Kind>(&self, desired: &[K], observed: &BTreeMap<String, Arc<K>>) -> Result<(), ApplyError> {
+    async fn ensure_all<K: Kind + Lean>(&self, desired: &[K], observed: &BTreeMap<String, Arc<K>>) -> Result<(), ApplyError> {
         for object in desired {
             self.ensure(object, observed.get(&object.name_any()).map(AsRef::as_ref)).await?;
         }
@@ -139,11 +140,14 @@ impl Writer<'_> {
     }
 
     /// Applies an object that may change, unless it is already as it should be.
-    async fn ensure<K: Kind>(&self, desired: &K, observed: Option<&K>) -> Result<(), ApplyError> {
+    async fn ensure<K: Kind + Lean>(&self, desired: &K, observed: Option<&K>) -> Result<(), ApplyError> {
         let name = desired.name_any();
         if let Some(observed) = observed {
             let json = |object: &K| serde_json::to_value(object).expect("an object is plain data");
-            if contains(&json(observed), &json(desired)) {
+            // As the cache has it, without what it does not keep.
+            let mut kept = desired.clone();
+            kept.make_lean();
+            if contains(&json(observed), &json(&kept)) && own_annotations(observed) == own_annotations(&kept) {
                 return Ok(());
             }
         } else {
@@ -243,6 +247,11 @@ impl Writer<'_> {
         }
         Ok(())
     }
+}
+
+/// Annotations that nobody but the operator gives: one that is desired no more says that something else is not, too.
+fn own_annotations<K: Kind>(object: &K) -> BTreeMap<&String, &String> {
+    object.annotations().iter().filter(|(key, _)| key.starts_with(GROUP)).collect()
 }
 
 fn is(error: &kube::Error, code: u16) -> bool {

@@ -5,6 +5,7 @@ mod budget;
 mod coordinator;
 mod expert_map;
 mod keys;
+pub(crate) mod mounts;
 mod pod;
 mod ranks;
 mod service;
@@ -21,6 +22,7 @@ use crate::names::{self, Role};
 use crate::validate::{Checked, Refused};
 
 pub use keys::KeysSecret;
+pub use pod::placed;
 
 /// Objects that should exist.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -47,7 +49,7 @@ pub fn build(deployment: &MoEDeployment, verdict: &Result<Checked, Refused>, dec
         return Desired { map, ..Desired::default() };
     };
     let mut desired = Desired {
-        accounts: vec![account::build(checked)],
+        accounts: account::build(checked).into_iter().collect(),
         services: vec![service::api(checked)],
         keys: decision.keys.as_ref().map(|change| match change {
             KeysChange::Create(keys) | KeysChange::Replace { uid: _, keys } => keys::build(deployment, keys),
@@ -61,9 +63,13 @@ pub fn build(deployment: &MoEDeployment, verdict: &Result<Checked, Refused>, dec
         let pods = pod_names(checked, group.index).into_iter().filter(|(name, _)| group.create.contains(name));
         desired.pods.extend(pods.map(|(name, (role, rank))| {
             let identity = pod::Identity { name, role, group: group.index, wanted: &group.wanted, image: &group.image };
-            match role {
+            let pod = match role {
                 Role::Coordinator => coordinator::build(checked, &identity),
                 Role::Rank => ranks::build(checked, &identity, rank),
+            };
+            match checked.overlays.of(role) {
+                Some(overlay) => overlay.over(pod, role),
+                None => pod,
             }
         }));
     }

@@ -5,8 +5,11 @@ use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 
 use crate::api::MoEDeploymentSpec;
+use crate::build;
+use crate::names::Role;
 use crate::nodes;
 use crate::observed::Observed;
+use crate::template::Overlays;
 use crate::validate::{Refusal, Shape};
 
 /// The most GPUs of a pod, as the definition has it.
@@ -34,9 +37,24 @@ struct Offer<'a> {
 }
 
 fn offers<'a>(spec: &MoEDeploymentSpec, observed: &'a Observed) -> Vec<Offer<'a>> {
-    let usable = observed.nodes.values().filter(|node| nodes::takes(node, &spec.placement, observed.now));
+    let placed = build::placed(spec, Role::Rank);
+    let overlays = Overlays::read(spec).unwrap_or_default();
+    let pod = match overlays.of(Role::Rank) {
+        Some(overlay) => overlay.over_spec(placed, Role::Rank),
+        None => placed,
+    };
+    let usable = observed.nodes.values().filter(|node| nodes::takes(node, &pod, observed.now));
     let offers = usable.map(|node| Offer { node, gpus: nodes::allocatable(node, &spec.gpu_resource_name) });
     offers.filter(|offer| offer.gpus > 0).collect()
+}
+
+/// Whether a resource is a GPU, or a part of one, under whatever name: the deployment's own, or one that device plugins use.
+#[must_use]
+pub fn is_gpu(resource: &str, of_deployment: &str) -> bool {
+    let is_of_vendor = ["nvidia.com/mig-", "gpu.intel.com/"].iter().any(|prefix| resource.starts_with(prefix));
+    resource == of_deployment
+        || ["nvidia.com/gpu", "nvidia.com/gpu.shared", "amd.com/gpu"].contains(&resource)
+        || is_of_vendor
 }
 
 /// Checks the GPUs of a deployment that asks for some.

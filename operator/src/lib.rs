@@ -29,6 +29,7 @@ pub mod report;
 pub mod revision;
 pub mod runtime_client;
 pub mod runtime_watch;
+pub mod template;
 pub mod validate;
 pub mod words;
 pub mod write_status;

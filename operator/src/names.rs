@@ -23,6 +23,9 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// Annotation of pods: hash of what they were made from.
 pub const REVISION: &str = "swiftbalancer.io/revision";
+/// Annotation of the Service that clients use: hash of what the specification says of it, so that what it says no more is taken
+/// away.
+pub const SERVICE_SETTINGS: &str = "swiftbalancer.io/service-settings";
 /// Annotation of a deployment: a new value restarts its pods, one replica after the other.
 pub const RESTARTED_AT: &str = "swiftbalancer.io/restarted-at";
 /// Annotation of a deployment: a new value makes new keys and with them new pods, one replica after the other. On the Secret

@@ -1,10 +1,11 @@
 //! What a node object says about whether it can run pods.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Taint};
+use k8s_openapi::api::core::v1::{Node, PodSpec, Taint, Toleration};
 
-use crate::api::placement::{Placement, Toleration, TolerationOperator};
 use crate::quantity;
+
+mod affinity;
 
 /// How long a node may be out of reach before its pods are replaced: longer than the hiccup of a kubelet that restarts,
 /// short against loading a model. The cluster itself takes some 50 s to notice that a node is gone.
@@ -34,30 +35,35 @@ pub fn reach(node: Option<&Node>, now: Timestamp) -> Reach {
     if lost <= now { Reach::Lost } else { Reach::Doubtful(lost) }
 }
 
-/// Whether a node takes new pods of a deployment with this placement.
+/// Whether a node takes new pods that say this of where they may be.
 #[must_use]
-pub fn takes(node: &Node, placement: &Placement, now: Timestamp) -> bool {
+pub fn takes(node: &Node, pod: &PodSpec, now: Timestamp) -> bool {
     let labels = node.metadata.labels.as_ref();
-    let mut selector = placement.node_selector.iter();
+    let mut selector = pod.node_selector.iter().flatten();
     let is_selected = selector.all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value));
     let spec = node.spec.as_ref();
     let is_cordoned = spec.and_then(|spec| spec.unschedulable).unwrap_or(false);
     let taints = spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
-    let is_tolerated = |taint: &Taint| placement.tolerations.iter().any(|toleration| tolerates(toleration, taint));
+    let is_tolerated = |taint: &Taint| pod.tolerations.iter().flatten().any(|toleration| tolerates(toleration, taint));
     let mut refusing = taints.iter().filter(|taint| taint.effect != "PreferNoSchedule");
-    is_selected && !is_cordoned && refusing.all(is_tolerated) && reach(Some(node), now) == Reach::Ready
+    let is_allowed = affinity::allows(pod.affinity.as_ref(), node);
+    is_selected && is_allowed && !is_cordoned && refusing.all(is_tolerated) && reach(Some(node), now) == Reach::Ready
 }
 
 /// As the scheduler has it.
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect: Option<&str> = toleration.effect.map(Into::into);
-    let has_effect = effect.is_none_or(|effect| effect == taint.effect);
-    let has_key = toleration.key.as_ref().is_none_or(|key| *key == taint.key);
-    let has_value = match toleration.operator {
-        Some(TolerationOperator::Exists) => true,
-        Some(TolerationOperator::Equal) | None => {
-            toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
-        }
+    // An empty text is none.
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let has_effect = given(&toleration.effect).is_none_or(|effect| effect == taint.effect);
+    let has_key = given(&toleration.key).is_none_or(|key| key == taint.key);
+    let value = taint.value.as_deref().unwrap_or_default();
+    let asked = toleration.value.as_deref().unwrap_or_default();
+    let number = |text: &str| text.parse::<i64>().ok();
+    let has_value = match toleration.operator.as_deref().unwrap_or_default() {
+        "Exists" => true,
+        "Lt" => number(value).zip(number(asked)).is_some_and(|(value, asked)| value < asked),
+        "Gt" => number(value).zip(number(asked)).is_some_and(|(value, asked)| value > asked),
+        _ => asked == value,
     };
     has_effect && has_key && has_value
 }
@@ -82,8 +88,8 @@ mod tests {
     fn takes_with(taints: &Value, tolerations: &Value) -> bool {
         let node: Node =
             serde_json::from_value(json!({"metadata": {"name": "a"}, "spec": {"taints": taints}})).unwrap();
-        let placement: Placement = serde_json::from_value(json!({"tolerations": tolerations})).unwrap();
-        takes(&node, &placement, Timestamp::UNIX_EPOCH)
+        let pod: PodSpec = serde_json::from_value(json!({"containers": [], "tolerations": tolerations})).unwrap();
+        takes(&node, &pod, Timestamp::UNIX_EPOCH)
     }
 
     #[test]

@@ -37,6 +37,8 @@ struct Inputs<'a> {
     num_wait_worker_iterations: i32,
     init_redundancy_expert: i32,
     policy: Policy,
+    #[serde(flatten)]
+    moves: Moves<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     start_map: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,6 +47,27 @@ struct Inputs<'a> {
     restarted_at: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keys: Option<String>,
+}
+
+/// How experts move.
+#[derive(Serialize)]
+struct Moves<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    minimum_gain: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    staging_pages: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    move_bytes_per_second: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_rebalance_bytes: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cool_down_windows: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_coverage: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_node_coverage: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    move_deadline_seconds: Option<i32>,
 }
 
 /// Revisions that the pods of a deployment may have.
@@ -110,6 +133,9 @@ fn revision(checked: &Checked, keys: Option<&Keys>) -> String {
         coordinator,
         ranks,
         placement,
+        // Of the Service alone, and of when pods are replaced.
+        service: _,
+        rollout: _,
         eplb,
     } = &checked.deployment.spec;
     let Eplb {
@@ -119,6 +145,14 @@ fn revision(checked: &Checked, keys: Option<&Keys>) -> String {
         init_redundancy_expert,
         max_redundant_experts_per_gpu: _,
         policy,
+        minimum_gain,
+        staging_pages,
+        move_bytes_per_second,
+        max_rebalance_bytes,
+        cool_down_windows,
+        min_coverage,
+        min_node_coverage,
+        move_deadline_seconds,
         expert_map_ref: _,
         expert_map_path: _,
         expert_map_record_path,
@@ -138,6 +172,16 @@ fn revision(checked: &Checked, keys: Option<&Keys>) -> String {
         num_wait_worker_iterations: *num_wait_worker_iterations,
         init_redundancy_expert: *init_redundancy_expert,
         policy: *policy,
+        moves: Moves {
+            minimum_gain: minimum_gain.as_deref(),
+            staging_pages: *staging_pages,
+            move_bytes_per_second: *move_bytes_per_second,
+            max_rebalance_bytes: *max_rebalance_bytes,
+            cool_down_windows: *cool_down_windows,
+            min_coverage: *min_coverage,
+            min_node_coverage: *min_node_coverage,
+            move_deadline_seconds: *move_deadline_seconds,
+        },
         start_map: match &checked.start_map {
             StartMap::Even => None,
             StartMap::InModelSource(path) => Some(path),
@@ -147,8 +191,13 @@ fn revision(checked: &Checked, keys: Option<&Keys>) -> String {
         restarted_at: checked.deployment.annotations().get(names::RESTARTED_AT).map(String::as_str),
         keys: keys.map(Keys::identity),
     };
-    let json = serde_json::to_vec(&inputs).expect("the inputs are plain data");
-    Sha256::digest(json).iter().take(8).fold(String::new(), |mut text, byte| {
+    short_hash(&serde_json::to_vec(&inputs).expect("the inputs are plain data"))
+}
+
+/// A hash of bytes in 16 digits.
+#[must_use]
+pub fn short_hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(8).fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("writing to a string does not fail");
         text
     })

@@ -19,6 +19,7 @@ use crate::gpus::{self, Unlike};
 use crate::host_paths::AllowedHostPaths;
 use crate::names;
 use crate::observed::{Observed, Reference};
+use crate::template::{self, Overlays};
 
 /// Dimensions of each replica; they fit each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +81,8 @@ pub struct Checked {
     pub replicas: usize,
     /// What experts start from.
     pub start_map: StartMap,
+    /// What users add to its pods.
+    pub overlays: Overlays,
     /// Why it could not be built anew: its pods run, and what they need is kept up all the same.
     pub concern: Option<Refusal>,
 }
@@ -102,6 +105,8 @@ pub enum Refusal {
     Specification(Vec<String>),
     /// It mounts a folder of nodes that the operator does not allow.
     HostPathNotAllowed {
+        /// Where it is named.
+        at: String,
         /// The folder.
         path: String,
         /// Those that are allowed.
@@ -170,8 +175,12 @@ pub fn validate(deployment: &MoEDeployment, observed: &Observed) -> Result<Check
     if !broken.is_empty() {
         return Err(refuse(Refusal::Specification(broken), None, None));
     }
+    let overlays = match template::check(&deployment.spec) {
+        Ok(overlays) => overlays,
+        Err(error) => return Err(refuse(Refusal::Specification(vec![error.to_string()]), None, None)),
+    };
     let shape = shape(deployment);
-    if let Err(refusal) = host_path(deployment, &observed.allowed_host_paths) {
+    if let Err(refusal) = host_paths(deployment, &overlays, &observed.allowed_host_paths) {
         return Err(refuse(refusal, Some(shape), None));
     }
     let checked = |start_map, concern| Checked {
@@ -180,6 +189,7 @@ pub fn validate(deployment: &MoEDeployment, observed: &Observed) -> Result<Check
         shape,
         replicas: size(deployment.spec.replicas),
         start_map,
+        overlays: overlays.clone(),
         concern,
     };
     let found = start_map(deployment, shape, &observed.reference);
@@ -242,13 +252,13 @@ fn shape(deployment: &MoEDeployment) -> Shape {
     }
 }
 
-fn host_path(deployment: &MoEDeployment, allowed: &AllowedHostPaths) -> Result<(), Refusal> {
-    match &deployment.spec.model.source.host_path {
-        Some(host) if !allowed.allows(&host.path) => {
-            Err(Refusal::HostPathNotAllowed { path: host.path.clone(), allowed: allowed.clone() })
-        }
-        _ => Ok(()),
-    }
+fn host_paths(deployment: &MoEDeployment, overlays: &Overlays, allowed: &AllowedHostPaths) -> Result<(), Refusal> {
+    let source = deployment.spec.model.source.host_path.as_ref();
+    let of_source = source.map(|host| ("model.source.hostPath.path".to_owned(), host.path.as_str()));
+    let mut asked = of_source.into_iter().chain(overlays.host_paths());
+    asked.find(|(_, path)| !allowed.allows(path)).map_or(Ok(()), |(at, path)| {
+        Err(Refusal::HostPathNotAllowed { at, path: path.to_owned(), allowed: allowed.clone() })
+    })
 }
 
 fn start_map(deployment: &MoEDeployment, shape: Shape, reference: &Reference) -> Result<StartMap, Refusal> {

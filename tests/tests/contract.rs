@@ -10,12 +10,13 @@ use std::time::Duration;
 use clap::Parser as _;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::CustomResourceExt as _;
-use operator::api::MoEDeployment;
+use operator::api::{MoEDeployment, MoEDeploymentSpec};
 use operator::api::eplb::{ExpertMapRef, Policy};
 use operator::build::build;
 use operator::decide::{Decision, Group, MapChanges, pod_names};
 use operator::names;
 use operator::revision::Wanted;
+use operator::template::Overlays;
 use operator::validate::{Checked, Shape, StartMap};
 use plan::wire::keys::{ADMIN_TOKEN, FOLDER, GROUP_SECRET};
 use plan::wire::process::port::NEXT_RANK;
@@ -38,10 +39,16 @@ fn deployment(yaml: &str) -> Value {
 
 fn examples() -> Vec<Value> {
     let files = fs::read_dir(workspace::root().join("examples")).unwrap().map(|entry| entry.unwrap().path());
-    let texts = files.filter(|file| file.extension().is_some_and(|ending| ending == "yaml")).map(fs::read_to_string);
-    let examples: Vec<_> = texts.map(|text| deployment(&text.unwrap())).collect();
-    assert!(examples.len() >= 2);
+    let mut files: Vec<_> = files.filter(|file| file.extension().is_some_and(|ending| ending == "yaml")).collect();
+    files.sort();
+    let examples: Vec<_> = files.iter().map(|file| deployment(&fs::read_to_string(file).unwrap())).collect();
+    assert!(examples.len() >= 5);
     examples
+}
+
+/// The example of four ranks on CPUs.
+fn tiny() -> Value {
+    examples().into_iter().find(|example| example["metadata"]["name"] == "tiny-moe").unwrap()
 }
 
 /// What is built of a specification, whatever the cluster has.
@@ -57,7 +64,8 @@ fn checked(deployment: &Value, start_map: StartMap) -> Checked {
         redundancy: count(spec.eplb.init_redundancy_expert),
     };
     let name = deployment.metadata.name.clone().unwrap();
-    Checked { name, deployment, shape, replicas: 1, start_map, concern: None }
+    let overlays = Overlays::read(&deployment.spec).unwrap();
+    Checked { name, deployment, shape, replicas: 1, start_map, overlays, concern: None }
 }
 
 fn pods(checked: &Checked) -> Vec<Pod> {
@@ -97,11 +105,12 @@ fn expanded(argument: &str, variables: &BTreeMap<&str, &str>) -> String {
 
 /// The runtime's reading of a container's command line.
 fn parsed(container: &Container, keys: &Path) -> Command {
+    // What a template adds comes after what the operator gives.
     let environment = container.env.iter().flatten();
     let known = [variable::ADDRESS, variable::NODE, variable::TERMINATION_FILE];
     let variables: BTreeMap<&str, &str> = environment
         .map(|variable| (variable.name.as_str(), variable.value.as_deref().unwrap_or(ADDRESS)))
-        .inspect(|(name, _)| assert!(known.contains(name), "{name} is no variable of the runtime"))
+        .filter(|(name, _)| known.contains(name))
         .collect();
     assert_eq!(variables.get(variable::TERMINATION_FILE), Some(&TERMINATION_FILE));
     assert_eq!(container.termination_message_path.as_deref(), Some(TERMINATION_FILE));
@@ -188,6 +197,31 @@ fn coordinator_agrees(checked: &Checked, container: &Container, settings: &Coord
         assert_eq!(settings.limits.queued as u64, number(requests));
     }
     assert_eq!(settings.max_model_len.map(|tokens| tokens as u64), spec.coordinator.max_model_len.map(number));
+    assert_eq!(settings.weights.map(|seed| seed.to_string()), seed(spec));
+    let same = |found: u64, asked: Option<u64>| assert!(asked.is_none_or(|asked| asked == found), "{found} for {asked:?}");
+    same(settings.limits.running_per_rank as u64, spec.coordinator.max_running_sequences.map(number));
+    same(settings.limits.step_tokens as u64, spec.coordinator.max_step_tokens.map(number));
+    assert_eq!(settings.body_limit.map(|bytes| bytes as u64), spec.coordinator.max_body_bytes.map(number));
+    same(settings.step_deadline.as_secs(), spec.coordinator.step_deadline_seconds.map(number));
+    same(settings.leave.as_secs(), spec.coordinator.shutdown_delay_seconds.map(number));
+    same(settings.grace.as_secs(), spec.coordinator.shutdown_grace_seconds.map(number));
+    assert_eq!(settings.api_keys_path.is_some(), spec.coordinator.api_key_secret_ref.is_some());
+    assert!(settings.api_keys_path.iter().all(|path| is_mounted(container, path)));
+    let gain = eplb.minimum_gain.as_ref().map(|gain| gain.parse().unwrap());
+    assert!(gain.is_none_or(|gain| gain == settings.minimum_gain));
+    assert_eq!(settings.staging_pages.map(u64::from), eplb.staging_pages.map(number));
+    let large = |value: i64| u64::try_from(value).unwrap();
+    assert_eq!(settings.move_bytes_per_second, eplb.move_bytes_per_second.map(large));
+    same(settings.rebalance_bytes, eplb.max_rebalance_bytes.map(large));
+    same(settings.cool_down_windows, eplb.cool_down_windows.map(number));
+    same(settings.min_coverage.ranks as u64, eplb.min_coverage.map(number));
+    same(settings.min_coverage.nodes as u64, eplb.min_node_coverage.map(number));
+    same(settings.move_deadline.as_secs(), eplb.move_deadline_seconds.map(number));
+}
+
+/// What weights are drawn from, as a command line says it.
+fn seed(spec: &MoEDeploymentSpec) -> Option<String> {
+    spec.model.weights_seed.map(|seed| format!("seed:{seed}"))
 }
 
 fn rank_agrees(checked: &Checked, container: &Container, settings: &WorkerSettings) {
@@ -210,6 +244,9 @@ fn rank_agrees(checked: &Checked, container: &Container, settings: &WorkerSettin
     if let Some(threads) = spec.ranks.threads {
         assert_eq!(settings.threads, usize::try_from(threads).unwrap());
     }
+    assert_eq!(settings.weights.map(|seed| seed.to_string()), seed(spec));
+    assert_eq!(settings.is_eager, spec.ranks.enforce_eager);
+    assert!(spec.ranks.block_tokens.is_none_or(|tokens| settings.block_tokens == usize::try_from(tokens).unwrap()));
     assert_eq!(settings.kv_blocks, spec.ranks.kv_blocks.map(|blocks| usize::try_from(blocks).unwrap()));
 }
 
@@ -247,7 +284,7 @@ fn the_least_and_the_most_of_every_number_of_the_definition_is_taken() {
     let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
     let numbers = numbers(schema, "/spec");
     assert!(numbers.len() >= 10, "{numbers:?}");
-    let example = &examples()[0];
+    let example = &tiny();
     for (path, bounds) in numbers {
         for number in bounds {
             let number = match path.as_str() {
@@ -259,6 +296,25 @@ fn the_least_and_the_most_of_every_number_of_the_definition_is_taken() {
             };
             agree(&with(example, &path, json!(number)), StartMap::Even);
         }
+    }
+}
+
+/// Sets all that a specification can say of the processes, beside numbers, which another test goes through.
+#[test]
+fn what_is_no_number_is_taken_too() {
+    let example = tiny();
+    for (path, value) in [
+        ("/spec/coordinator/apiKeySecretRef", json!({"name": "clients", "key": "keys.txt"})),
+        ("/spec/eplb/minimumGain", json!("0.0125")),
+        ("/spec/eplb/minimumGain", json!("0")),
+        ("/spec/ranks/enforceEager", json!(true)),
+        ("/spec/runtime/logFormat", json!("Json")),
+        ("/spec/runtime/logFormat", json!("Text")),
+        ("/spec/ranks/podTemplate", json!({"spec": {"containers": [
+            {"name": "rank", "env": [{"name": "RUST_LOG", "value": "debug"}, {"name": "A", "value": "$(POD_IP)"}]},
+        ]}})),
+    ] {
+        agree(&with(&example, path, value), StartMap::Even);
     }
 }
 
@@ -288,7 +344,7 @@ fn settings_of_expert_load_balancing_are_taken_in_every_combination() {
 
 #[test]
 fn ranks_that_share_a_pod_are_told_apart() {
-    let example = with(&examples()[0], "/spec/parallelism/data", json!(16));
+    let example = with(&tiny(), "/spec/parallelism/data", json!(16));
     for gpus in [1, 2, 8, 16] {
         agree(&with(&example, "/spec/gpusPerPod", json!(gpus)), StartMap::Even);
     }

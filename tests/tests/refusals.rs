@@ -25,7 +25,7 @@ when they differ.
 ";
 
 /// Heading, introduction, and the snapshot that holds inputs and errors.
-const SNAPSHOTS: [(&str, &str, &str); 9] = [
+const SNAPSHOTS: [(&str, &str, &str); 10] = [
     (
         "Specifications, by the API server",
         "`kubectl apply` fails; the object is not stored.",
@@ -35,6 +35,11 @@ const SNAPSHOTS: [(&str, &str, &str); 9] = [
         "Specifications, by the operator",
         "What the cluster decides: the condition `Ready` is false with this reason and message, and no pod is created.",
         "operator/tests/operator/snapshots/operator__status__what_the_cluster_cannot_give_holds_no_pod_and_says_what_is_missing.snap",
+    ),
+    (
+        "Pod templates, by the operator",
+        "The condition `SpecValid` is false with the reason `Invalid` and this message, and no pod is created or replaced.",
+        "operator/tests/operator/snapshots/operator__templates__what_takes_the_place_of_the_operators_own_is_refused_by_name.snap",
     ),
     (
         "Answers of the runtime, by the operator",

@@ -38,6 +38,39 @@ pub struct Eplb {
     /// How a target map is computed from the load.
     #[serde(default)]
     pub policy: Policy,
+    /// Least gain in balance ratio for which experts move, a decimal from 0 to below 1; the runtime's own value if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 12), regex(pattern = r"^0(\.[0-9]{1,10})?$"))]
+    pub minimum_gain: Option<String>,
+    /// Pages that each rank can receive before they are in use; one for each hundred that it holds, at most 16, if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65_536))]
+    pub staging_pages: Option<i32>,
+    /// Bytes per second that moves to one rank may use, 0 is no limit; one hundredth of what the memory of its GPU does, and no
+    /// limit on CPUs, if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000_000_000_000_i64))]
+    pub move_bytes_per_second: Option<i64>,
+    /// Bytes that one rebalance may move, those first that pay most; 0, which is no limit, if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000_000_000_000_i64))]
+    pub max_rebalance_bytes: Option<i64>,
+    /// Windows after one that moved experts in which none move; 0 if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000_000))]
+    pub cool_down_windows: Option<i32>,
+    /// Ranks of which any may be lost with every expert still present, where the slots allow it; 0 if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 16_384))]
+    pub min_coverage: Option<i32>,
+    /// Nodes of which any may be lost with every expert still present, where the slots allow it; 0 if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 16_384))]
+    pub min_node_coverage: Option<i32>,
+    /// Seconds that a rank may take to receive the pages of one transaction; 30 if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub move_deadline_seconds: Option<i32>,
     /// A recorded map to start from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expert_map_ref: Option<ExpertMapRef>,
@@ -65,6 +98,14 @@ impl Default for Eplb {
             init_redundancy_expert: 0,
             max_redundant_experts_per_gpu: default_max_redundant(),
             policy: Policy::default(),
+            minimum_gain: None,
+            staging_pages: None,
+            move_bytes_per_second: None,
+            max_rebalance_bytes: None,
+            cool_down_windows: None,
+            min_coverage: None,
+            min_node_coverage: None,
+            move_deadline_seconds: None,
             expert_map_ref: None,
             expert_map_path: None,
             expert_map_record_path: None,

@@ -23,6 +23,11 @@ pub struct Model {
     pub experts: i32,
     /// Where the checkpoint is.
     pub source: ModelSource,
+    /// Draw the weights from this number instead of reading them, which needs no more of the checkpoint than `config.json`: to
+    /// measure with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub weights_seed: Option<i64>,
 }
 
 /// Where a checkpoint is: `type` and the member of that name.
@@ -71,6 +76,10 @@ pub struct ClaimSource {
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = Rule::new(rules::RELATIVE_PATH.expression).message(rules::RELATIVE_PATH.message))]
     pub path: Option<String>,
+    /// Whether the volume is attached to be read alone, as claims with the access mode `ReadOnlyMany` ask for. The checkpoint is
+    /// mounted read-only in any case.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
 }
 
 /// A checkpoint in a folder of the nodes.

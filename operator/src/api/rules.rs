@@ -73,6 +73,15 @@ pub const RECORD_PATH_WRITABLE: Rule = Rule {
               leave it out (maps are recorded as ConfigMaps by eplb.record), or serve from a PersistentVolumeClaim",
 };
 
+/// A claim that is attached to be read is not written to.
+pub const RECORD_PATH_READ_ONLY: Rule = Rule {
+    expression: "!has(self.eplb.expertMapRecordPath) || !has(self.model.source.persistentVolumeClaim) || \
+                 !has(self.model.source.persistentVolumeClaim.readOnly) || \
+                 !self.model.source.persistentVolumeClaim.readOnly",
+    message: "eplb.expertMapRecordPath is a file in model.source, whose claim is attached to be read alone: leave the path \
+              out, or set model.source.persistentVolumeClaim.readOnly to false",
+};
+
 /// Two writers of one file would overwrite each other.
 pub const RECORD_PATH_REPLICAS: Rule = Rule {
     expression: "!has(self.eplb.expertMapRecordPath) || self.replicas <= 1",
@@ -147,4 +156,45 @@ pub const RELATIVE_PATH: Rule = Rule {
 pub const HOST_PATH: Rule = Rule {
     expression: "self.startsWith('/') && !self.split('/').exists(part, part == '..')",
     message: "model.source.hostPath.path must be absolute and must not contain '..'",
+};
+
+/// A toleration that ends is one of `NoExecute`.
+pub const TOLERATION_SECONDS: Rule = Rule {
+    expression: "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+    message: "tolerationSeconds is how long a pod stays on a node with a taint of NoExecute: set effect to NoExecute, or \
+              leave it out",
+};
+
+/// A port of the nodes is of a Service that has one.
+pub const NODE_PORT: Rule = Rule {
+    expression: "!has(self.nodePort) || (has(self.type) && self.type != 'ClusterIP')",
+    message: "service.nodePort is a port of every node: set service.type to NodePort or LoadBalancer, or leave it out",
+};
+
+/// What is said of a load balancer needs one.
+pub const LOAD_BALANCER: Rule = Rule {
+    expression: "(has(self.type) && self.type == 'LoadBalancer') || \
+                 !(has(self.loadBalancerClass) || has(self.loadBalancerSourceRanges))",
+    message: "service.loadBalancerClass and service.loadBalancerSourceRanges are of a load balancer: set service.type to \
+              LoadBalancer, or leave them out",
+};
+
+/// How traffic from outside is spread needs some.
+pub const EXTERNAL_TRAFFIC: Rule = Rule {
+    expression: "!has(self.externalTrafficPolicy) || (has(self.type) && self.type != 'ClusterIP')",
+    message: "service.externalTrafficPolicy is about traffic from outside of the cluster: set service.type to NodePort or \
+              LoadBalancer, or leave it out",
+};
+
+/// How long a client keeps its coordinator needs that it keeps one.
+pub const AFFINITY_SECONDS: Rule = Rule {
+    expression: "!has(self.sessionAffinitySeconds) || (has(self.sessionAffinity) && self.sessionAffinity == 'ClientIP')",
+    message: "service.sessionAffinitySeconds is how long a client keeps its replica: set service.sessionAffinity to \
+              ClientIP, or leave it out",
+};
+
+/// A rollout has to be able to begin.
+pub const ROLLOUT: Rule = Rule {
+    expression: "(has(self.maxUnavailable) ? self.maxUnavailable : 1) + (has(self.maxSurge) ? self.maxSurge : 0) >= 1",
+    message: "rollout.maxUnavailable and rollout.maxSurge cannot both be 0: no replica could be replaced",
 };

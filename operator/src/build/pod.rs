@@ -7,22 +7,24 @@ use k8s_openapi::api::core::v1::{
     VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use plan::wire::keys::{ADMIN_TOKEN, FOLDER, GROUP_SECRET};
-use plan::wire::process::{TERMINATION_FILE, variable};
+use plan::wire::keys::{ADMIN_TOKEN, GROUP_SECRET};
+use plan::wire::process::{ProcessOptions, TERMINATION_FILE, variable};
 
 use super::metadata;
+use super::mounts::{KEYS_FOLDER, MODEL};
+use crate::api::MoEDeploymentSpec;
 use crate::api::model::{ModelSource, ModelSourceType};
-use crate::api::placement::{Placement, Resources};
+use crate::api::placement::{Placement, Resources, RunAs};
 use crate::names::{self, Role};
 use crate::revision::Wanted;
 use crate::validate::Checked;
 
-/// Where the model's volume is mounted.
-const MODEL: &str = "/model";
 /// The user that distroless images call nonroot.
 const USER: i64 = 65532;
 /// Readable by its owner, root, and by the group of the pod's volumes, which is that of [`USER`].
 const KEYS_MODE: i32 = 0o440;
+/// Where the cluster chooses user and group, by whoever runs in the pod: nobody else reaches its volumes.
+const KEYS_MODE_OF_ANY_USER: i32 = 0o444;
 
 /// Which pod is built, and from what.
 pub(super) struct Identity<'a> {
@@ -44,12 +46,12 @@ pub(super) fn pod(checked: &Checked, identity: &Identity<'_>, containers: Vec<Co
     ]);
     metadata.annotations = Some([(names::REVISION.to_owned(), identity.wanted.revision.clone())].into());
     let spec = &checked.deployment.spec;
-    let Placement { node_selector, tolerations, priority_class_name, runtime_class_name: _ } = &spec.placement;
+    let own_account = || names::account(&checked.name);
     let secrets = &spec.runtime.image_pull_secrets;
     Pod {
         metadata,
         spec: Some(PodSpec {
-            service_account_name: Some(names::account(&checked.name)),
+            service_account_name: Some(spec.runtime.service_account_name.clone().unwrap_or_else(own_account)),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             restart_policy: Some("Always".to_owned()),
@@ -60,16 +62,13 @@ pub(super) fn pod(checked: &Checked, identity: &Identity<'_>, containers: Vec<Co
                     .flatten()
                     .collect(),
             ),
-            node_selector: (!node_selector.is_empty()).then(|| node_selector.clone()),
-            tolerations: (!tolerations.is_empty()).then(|| tolerations.iter().map(toleration).collect()),
-            priority_class_name: priority_class_name.clone(),
             image_pull_secrets: (!secrets.is_empty())
                 .then(|| secrets.iter().map(|secret| LocalObjectReference { name: secret.name.clone() }).collect()),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
-                run_as_user: Some(USER),
-                run_as_group: Some(USER),
-                fs_group: Some(USER),
+                run_as_user: user(spec),
+                run_as_group: user(spec),
+                fs_group: user(spec),
                 // A checkpoint of hundreds of gigabytes is not to be walked at each start.
                 fs_group_change_policy: Some("OnRootMismatch".to_owned()),
                 seccomp_profile: Some(SeccompProfile {
@@ -78,10 +77,55 @@ pub(super) fn pod(checked: &Checked, identity: &Identity<'_>, containers: Vec<Co
                 }),
                 ..PodSecurityContext::default()
             }),
-            ..PodSpec::default()
+            ..placed(spec, identity.role)
         }),
         status: None,
     }
+}
+
+/// Where the pods of a role may be, as the specification of a pod that says no more.
+#[must_use]
+pub fn placed(spec: &MoEDeploymentSpec, role: Role) -> PodSpec {
+    let Placement { node_selector, tolerations, priority_class_name, runtime_class_name, spread: _ } =
+        spec.placement_of(role);
+    // What is said of all pods is the runtime class of those with GPUs.
+    let has_runtime_class = role == Role::Rank || spec.coordinator.placement.is_some();
+    PodSpec {
+        node_selector: (!node_selector.is_empty()).then(|| node_selector.clone()),
+        tolerations: (!tolerations.is_empty()).then(|| tolerations.iter().map(toleration).collect()),
+        priority_class_name: priority_class_name.clone(),
+        runtime_class_name: runtime_class_name.clone().filter(|_| has_runtime_class),
+        ..PodSpec::default()
+    }
+}
+
+/// The user that processes run as, where it is not the cluster that chooses.
+fn user(spec: &MoEDeploymentSpec) -> Option<i64> {
+    spec.runtime.run_as.is_fixed().then_some(USER)
+}
+
+/// What all processes of a deployment are told alike.
+pub(super) fn process(spec: &MoEDeploymentSpec) -> ProcessOptions {
+    ProcessOptions {
+        weights_seed: spec.model.weights_seed.and_then(|seed| u64::try_from(seed).ok()),
+        log_format: spec.runtime.log_format.map(Into::into),
+    }
+}
+
+/// A volume with one key of a Secret, or several, as files of the same names.
+pub(super) fn secret(spec: &MoEDeploymentSpec, volume: &str, secret: String, keys: &[&str]) -> Volume {
+    let item = |key: &&str| KeyToPath { key: (*key).to_owned(), path: (*key).to_owned(), ..KeyToPath::default() };
+    let mode = match spec.runtime.run_as {
+        RunAs::Fixed => KEYS_MODE,
+        RunAs::Assigned => KEYS_MODE_OF_ANY_USER,
+    };
+    let source = SecretVolumeSource {
+        secret_name: Some(secret),
+        items: Some(keys.iter().map(item).collect()),
+        default_mode: Some(mode),
+        ..SecretVolumeSource::default()
+    };
+    Volume { name: volume.to_owned(), secret: Some(source), ..Volume::default() }
 }
 
 /// A container that runs the runtime.
@@ -179,7 +223,10 @@ fn model(source: &ModelSource) -> Volume {
     Volume {
         name: "model".to_owned(),
         persistent_volume_claim: source.persistent_volume_claim.as_ref().map(|claim| {
-            PersistentVolumeClaimVolumeSource { claim_name: claim.claim_name.clone(), ..Default::default() }
+            PersistentVolumeClaimVolumeSource {
+                claim_name: claim.claim_name.clone(),
+                read_only: claim.read_only.then_some(true),
+            }
         }),
         host_path: source
             .host_path
@@ -202,28 +249,22 @@ fn keys(checked: &Checked, identity: &Identity<'_>) -> Option<Volume> {
         Role::Coordinator => &[GROUP_SECRET, ADMIN_TOKEN],
         Role::Rank => &[GROUP_SECRET],
     };
-    let item = |key: &&str| KeyToPath { key: (*key).to_owned(), path: (*key).to_owned(), ..KeyToPath::default() };
-    let secret = SecretVolumeSource {
-        secret_name: Some(names::keys(&checked.name)),
-        items: Some(files.iter().map(item).collect()),
-        default_mode: Some(KEYS_MODE),
-        ..SecretVolumeSource::default()
-    };
-    identity.wanted.with_keys.then(|| Volume { name: "keys".to_owned(), secret: Some(secret), ..Volume::default() })
+    let volume = || secret(&checked.deployment.spec, "keys", names::keys(&checked.name), files);
+    identity.wanted.with_keys.then(volume)
 }
 
 fn keys_mount(identity: &Identity<'_>) -> Option<VolumeMount> {
-    identity.wanted.with_keys.then(|| mount("keys", FOLDER, true))
+    identity.wanted.with_keys.then(|| mount("keys", KEYS_FOLDER, true))
 }
 
 /// The file of one of a pod's keys, if it has any.
 pub(super) fn key_file(identity: &Identity<'_>, key: &str) -> Option<String> {
-    identity.wanted.with_keys.then(|| format!("{FOLDER}/{key}"))
+    identity.wanted.with_keys.then(|| format!("{KEYS_FOLDER}/{key}"))
 }
 
 /// A number of a specification, none of which may be below 0, as an option has it.
-pub(super) fn number(value: i32) -> u64 {
-    u64::try_from(value).unwrap_or_default()
+pub(super) fn number(value: impl Into<i64>) -> u64 {
+    u64::try_from(value.into()).unwrap_or_default()
 }
 
 fn scratch() -> Volume {
@@ -237,6 +278,6 @@ fn toleration(toleration: &crate::api::placement::Toleration) -> Toleration {
         operator: toleration.operator.map(|operator| text(operator.into())),
         value: toleration.value.clone(),
         effect: toleration.effect.map(|effect| text(effect.into())),
-        toleration_seconds: None,
+        toleration_seconds: toleration.toleration_seconds,
     }
 }

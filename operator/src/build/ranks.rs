@@ -11,20 +11,23 @@ use plan::wire::keys::GROUP_SECRET;
 use plan::wire::path;
 use plan::wire::process::{WorkerCommand, backend, port, variable};
 
+use super::mounts;
 use super::pod::{self, Identity};
 use crate::api::placement::Exchange;
 use crate::names::{self, Role};
 use crate::validate::Checked;
 
-/// Of each pod's container, at most.
+/// Shared memory of each pod whose ranks may use NCCL, where the specification does not say.
 const SHARED_MEMORY: &str = "1Gi";
+/// How long a pod may take until its process answers, where the specification does not say.
+const STARTUP_SECONDS: i32 = 1800;
 
 pub(super) fn build(checked: &Checked, identity: &Identity<'_>, first: usize) -> Pod {
     let mut pod = pod::pod(checked, identity, vec![container(checked, identity, first)]);
     if let Some(spec) = &mut pod.spec {
-        spec.runtime_class_name.clone_from(&checked.deployment.spec.placement.runtime_class_name);
-        spec.topology_spread_constraints = Some(vec![spread(checked, identity.group)]);
-        spec.volumes.get_or_insert_default().extend(has_nccl(checked).then(shared_memory));
+        let is_spread = checked.deployment.spec.placement_of(Role::Rank).spread.is_over_nodes();
+        spec.topology_spread_constraints = is_spread.then(|| vec![spread(checked, identity.group)]);
+        spec.volumes.get_or_insert_default().extend(shared_memory(checked));
     }
     pod
 }
@@ -42,8 +45,9 @@ fn container(checked: &Checked, identity: &Identity<'_>, first: usize) -> Contai
     };
     let ports = (0..shape.ranks_per_pod).flat_map(of_rank);
     container.ports = Some(ports.chain([pod::port("health-0".to_owned(), health)]).collect());
-    // A rank reads its experts before it answers: minutes for a large model on slow storage.
-    container.startup_probe = Some(pod::probe(path::LIVEZ, health, 1, 1800));
+    // Nothing else is probed while a process starts, however slow its storage is.
+    let startup = spec.ranks.startup_seconds.unwrap_or(STARTUP_SECONDS);
+    container.startup_probe = Some(pod::probe(path::LIVEZ, health, 1, startup));
     container.liveness_probe = Some(pod::probe(path::LIVEZ, health, 10, 6));
     container.readiness_probe = Some(pod::probe(path::READYZ, health, 1, 2));
     if shape.gpus_per_rank > 0 {
@@ -52,7 +56,7 @@ fn container(checked: &Checked, identity: &Identity<'_>, first: usize) -> Contai
         let resources = container.resources.get_or_insert_with(ResourceRequirements::default);
         resources.limits.get_or_insert_default().extend([gpus]);
     }
-    let shared = has_nccl(checked).then(|| pod::mount("shared-memory", "/dev/shm", false));
+    let shared = shared_memory(checked).map(|volume| pod::mount(&volume.name, mounts::SHARED_MEMORY, false));
     container.volume_mounts.get_or_insert_default().extend(shared);
     container
 }
@@ -65,13 +69,15 @@ const fn has_nccl(checked: &Checked) -> bool {
 
 /// What NCCL keeps in memory that its threads and their peers share: container runtimes give a pod 64 MiB of it, which its documentation
 /// says is too little. It counts as memory of the container as it comes into use.
-fn shared_memory() -> Volume {
+fn shared_memory(checked: &Checked) -> Option<Volume> {
+    let asked = checked.deployment.spec.ranks.shared_memory.as_deref();
+    let size = asked.or_else(|| has_nccl(checked).then_some(SHARED_MEMORY))?;
     let source = EmptyDirVolumeSource {
         medium: Some("Memory".to_owned()),
-        size_limit: Some(Quantity(SHARED_MEMORY.to_owned())),
+        size_limit: Some(Quantity(size.to_owned())),
         ..EmptyDirVolumeSource::default()
     };
-    Volume { name: "shared-memory".to_owned(), empty_dir: Some(source), ..Volume::default() }
+    Some(Volume { name: "shared-memory".to_owned(), empty_dir: Some(source), ..Volume::default() })
 }
 
 fn command(checked: &Checked, identity: &Identity<'_>, first: usize) -> WorkerCommand {
@@ -87,7 +93,10 @@ fn command(checked: &Checked, identity: &Identity<'_>, first: usize) -> WorkerCo
         exchange: (!spec.ranks.exchange.is_auto()).then(|| spec.ranks.exchange.into()),
         threads: spec.ranks.threads.map(pod::number),
         kv_blocks: spec.ranks.kv_blocks.map(pod::number),
+        block_tokens: spec.ranks.block_tokens.map(pod::number),
+        enforce_eager: spec.ranks.enforce_eager,
         secret_file: pod::key_file(identity, GROUP_SECRET),
+        process: pod::process(spec),
     }
 }
 

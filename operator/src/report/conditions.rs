@@ -301,7 +301,9 @@ fn balanced(facts: &Facts<'_>) -> Finding {
 pub(super) fn describe(refusal: &Refusal) -> (Reason, String) {
     match refusal {
         Refusal::Specification(broken) => (Reason::Invalid, broken.join("; ")),
-        Refusal::HostPathNotAllowed { path, allowed } => (Reason::HostPathNotAllowed, not_allowed(path, allowed)),
+        Refusal::HostPathNotAllowed { at, path, allowed } => {
+            (Reason::HostPathNotAllowed, not_allowed(at, path, allowed))
+        }
         Refusal::MapMissing { config_map } => (
             Reason::ExpertMapMissing,
             format!("ConfigMap {config_map} of eplb.expertMapRef does not exist in this namespace"),
@@ -360,7 +362,7 @@ fn not_alike(Unlike { label, first, second }: &Unlike) -> String {
 const LONGEST_PATH: usize = 80;
 const MOST_FOLDERS: usize = 2;
 
-fn not_allowed(path: &str, allowed: &AllowedHostPaths) -> String {
+fn not_allowed(at: &str, path: &str, allowed: &AllowedHostPaths) -> String {
     let quoted: String = path.chars().take(LONGEST_PATH).collect();
     let quoted = if quoted.len() < path.len() { format!("{quoted:?}...") } else { format!("{quoted:?}") };
     let folders = allowed.folders();
@@ -377,7 +379,7 @@ fn not_allowed(path: &str, allowed: &AllowedHostPaths) -> String {
         _ => (format!("allows only {}", named.join(" and ")), "name one below, ".to_owned()),
     };
     format!(
-        "model.source.hostPath.path is {quoted} and the operator {which}: {remedy}use a claim or an image, or have it added \
+        "{at} is {quoted} and the operator {which}: {remedy}use a claim or an image, or have it added \
          to allowedHostPaths of the chart"
     )
 }

@@ -2,6 +2,7 @@
 
 mod answers;
 mod keys;
+mod specification;
 mod world;
 
 use std::time::Duration;

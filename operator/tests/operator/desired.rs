@@ -9,8 +9,9 @@ use operator::names;
 use operator::observed::Reference;
 use serde_json::json;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, condition};
 use crate::fake_runtime::{map, recorded, view};
+use crate::specification::examples;
 
 const TINY: &str = include_str!("../../../examples/tiny-moe.yaml");
 const WARM: &str = include_str!("../../../examples/tiny-moe-warm.yaml");
@@ -33,6 +34,25 @@ fn the_example_becomes_a_coordinator_four_ranks_and_what_they_need() {
     desired.pods.splice(0..0, first.pods);
     desired.keys = first.keys;
     assert_yaml_snapshot!(desired);
+}
+
+#[test]
+fn every_example_gets_all_of_its_pods_on_a_cluster_that_has_what_it_asks_for() {
+    for (name, example) in examples() {
+        let mut cluster = Cluster::new(&example);
+        let nodes = usize::try_from(cluster.deployment.spec.replicas).unwrap() * 2;
+        for node in (1..=nodes.max(3)).map(|node| format!("node-{node}")) {
+            cluster.set_node(&node, true, 8);
+            cluster.label_node(&node, "nvidia.com/gpu.product", "NVIDIA-H200");
+        }
+        if cluster.deployment.spec.eplb.expert_map_ref.is_some() {
+            let json = serde_json::to_string(&map(0)).unwrap();
+            cluster.reference = Reference::Found(Arc::new(config_map("tiny-moe-map-0123456789", &json)));
+        }
+        let status = cluster.settle().status;
+        assert_eq!(condition(&status, "SpecValid").1, "Valid", "{name}");
+        assert_eq!(condition(&status, "Ready").1, "AllReplicasReady", "{name}: {}", condition(&status, "Ready").2);
+    }
 }
 
 /// What the coordinator of the example mounts, and what it is started with, when its model comes from another source.

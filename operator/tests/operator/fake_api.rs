@@ -42,6 +42,8 @@ struct State {
     revision: u64,
     objects: BTreeMap<Key, Value>,
     history: Vec<(u64, &'static str, Key, Value)>,
+    /// What was applied last: what is not applied again goes.
+    applied: BTreeMap<Key, Value>,
     calls: Vec<Call>,
     ending: bool,
 }
@@ -264,6 +266,9 @@ impl FakeApi {
             } else if content_type.contains("strategic") {
                 patch_owners(&mut object, patch);
             } else {
+                if let Some(owned) = state.applied.insert(key.clone(), patch.clone()) {
+                    let_go(&mut object, &owned, patch);
+                }
                 merge(&mut object, patch);
             }
             if before.as_ref() == Some(&object) {
@@ -347,6 +352,18 @@ fn merge(object: &mut Value, patch: &Value) {
             }
         }
         (object, patch) => object.clone_from(patch),
+    }
+}
+
+/// Takes away what was applied once and is not applied any more, as server-side apply does of fields that nobody else has.
+fn let_go(object: &mut Value, owned: &Value, applied: &Value) {
+    let (Value::Object(object), Value::Object(owned)) = (object, owned) else { return };
+    for (key, owned) in owned {
+        match (object.get_mut(key), applied.get(key)) {
+            (Some(object), Some(applied)) => let_go(object, owned, applied),
+            (Some(_), None) => drop(object.remove(key)),
+            (None, _) => {}
+        }
     }
 }
 

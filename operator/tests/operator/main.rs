@@ -11,3 +11,4 @@ mod fake_api;
 mod fake_runtime;
 mod specification;
 mod status;
+mod templates;

@@ -1,10 +1,15 @@
 //! What the API server refuses, with the message that the user gets; that what it accepts is what the examples use; and
 //! that the committed definition is the one these types give.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use kube::CustomResourceExt as _;
 use operator::api::MoEDeployment;
+
+const TEMPLATES: &str = include_str!("fixtures/templates.yaml");
 
 fn example() -> serde_json::Value {
     serde_saphyr::from_str(include_str!("../../../examples/tiny-moe.yaml")).unwrap()
@@ -48,12 +53,53 @@ fn the_committed_definition_is_the_one_these_types_give() {
     }
 }
 
+/// The examples, by the names of their files.
+pub fn examples() -> BTreeMap<String, String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let named = files.filter(|file| file.extension().is_some_and(|ending| ending == "yaml"));
+    let read = |file: PathBuf| (file.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(file).unwrap());
+    named.map(read).collect()
+}
+
 #[test]
 fn every_example_is_accepted() {
-    for example in
-        [include_str!("../../../examples/tiny-moe.yaml"), include_str!("../../../examples/tiny-moe-warm.yaml")]
-    {
-        assert_eq!(refusals(serde_saphyr::from_str(example).unwrap()), Vec::<String>::new());
+    let examples = examples();
+    assert!(examples.len() >= 5, "{:?}", examples.keys());
+    for (name, example) in &examples {
+        assert_eq!(refusals(serde_saphyr::from_str(example).unwrap()), Vec::<String>::new(), "{name}");
+    }
+    let lines = examples["qwen3-235b.yaml"].lines().count();
+    assert!(lines <= 20, "a large model is served by {lines} lines");
+}
+
+/// Fields of an object that the definition does not have: the API server would drop them.
+fn unknown(path: &str, schema: &serde_json::Value, object: &serde_json::Value, found: &mut Vec<String>) {
+    if schema["x-kubernetes-preserve-unknown-fields"] == true {
+        return;
+    }
+    for (index, item) in object.as_array().into_iter().flatten().enumerate() {
+        unknown(&format!("{path}[{index}]"), &schema["items"], item, found);
+    }
+    for (name, value) in object.as_object().into_iter().flatten() {
+        let at = format!("{path}.{name}");
+        match (schema["properties"].get(name), schema.get("additionalProperties")) {
+            (Some(property), _) => unknown(&at, property, value, found),
+            (None, Some(_)) => {}
+            (None, None) => found.push(at),
+        }
+    }
+}
+
+#[test]
+fn no_example_has_a_field_that_the_definition_does_not_have() {
+    let definition = serde_json::to_value(MoEDeployment::crd()).unwrap();
+    let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    for (name, example) in examples().into_iter().chain([("templates".to_owned(), TEMPLATES.to_owned())]) {
+        let object: serde_json::Value = serde_saphyr::from_str(&example).unwrap();
+        let mut found = Vec::new();
+        unknown("spec", schema, &object["spec"], &mut found);
+        assert_eq!(found, Vec::<String>::new(), "{name}");
     }
 }
 
@@ -129,6 +175,34 @@ fn a_specification_that_cannot_work_is_refused_with_what_to_do() {
             vec![("/spec/model/source", json!({"type": "HostPath", "hostPath": {"path": "models"}}))],
         ),
         ("a path out of the source", vec![("/spec/eplb/expertMapPath", json!("../map.json"))]),
+        (
+            "a record in a claim that is only read",
+            vec![
+                (
+                    "/spec/model/source",
+                    json!({"type": "PersistentVolumeClaim", "persistentVolumeClaim": {"claimName": "models", "readOnly": true}}),
+                ),
+                path("map.json"),
+            ],
+        ),
+        (
+            "a toleration that ends without an end",
+            vec![("/spec/placement", json!({"tolerations": [{"key": "gpu", "effect": "NoSchedule", "tolerationSeconds": 5}]}))],
+        ),
+        ("a port of nodes within the cluster", vec![("/spec/service", json!({"nodePort": 30_000}))]),
+        (
+            "a load balancer's ranges without one",
+            vec![("/spec/service", json!({"type": "NodePort", "loadBalancerSourceRanges": ["10.0.0.0/8"]}))],
+        ),
+        (
+            "traffic from outside within the cluster",
+            vec![("/spec/service", json!({"type": "ClusterIP", "externalTrafficPolicy": "Local"}))],
+        ),
+        (
+            "seconds of an affinity that there is not",
+            vec![("/spec/service", json!({"sessionAffinity": "None", "sessionAffinitySeconds": 60}))],
+        ),
+        ("a rollout that cannot begin", vec![("/spec/rollout", json!({"maxUnavailable": 0}))]),
     ];
     let mut report = String::new();
     for (what, changes) in table {

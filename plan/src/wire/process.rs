@@ -7,7 +7,7 @@
 mod command;
 mod last_word;
 
-pub use command::{CoordinatorCommand, Subcommand, WorkerCommand};
+pub use command::{CoordinatorCommand, MoveOptions, ProcessOptions, Subcommand, WorkerCommand};
 pub use last_word::LastWord;
 
 /// Ports of a pod's processes.
