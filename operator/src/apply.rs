@@ -132,7 +132,11 @@ impl Writer<'_> {
         }
     }
 
-    async fn ensure_all<K: Kind + Lean>(&self, desired: &[K], observed: &BTreeMap<String, Arc<K>>) -> Result<(), ApplyError> {
+    async fn ensure_all<K: Kind + Lean>(
+        &self,
+        desired: &[K],
+        observed: &BTreeMap<String, Arc<K>>,
+    ) -> Result<(), ApplyError> {
         for object in desired {
             self.ensure(object, observed.get(&object.name_any()).map(AsRef::as_ref)).await?;
         }

@@ -69,11 +69,14 @@ impl Overlays {
     pub fn host_paths(&self) -> Vec<(String, &str)> {
         let roles = [(Role::Coordinator, &self.coordinator), (Role::Rank, &self.rank)];
         let overlays = roles.into_iter().filter_map(|(role, overlay)| Some((role, overlay.as_ref()?)));
-        let volumes = overlays.flat_map(|(role, overlay)| overlay.spec.volumes.iter().flatten().map(move |volume| (role, volume)));
+        let volumes = overlays
+            .flat_map(|(role, overlay)| overlay.spec.volumes.iter().flatten().map(move |volume| (role, volume)));
         let of = |(role, volume): (Role, &Volume)| {
             format!("{}.spec.volumes[{}].hostPath.path", at(role), error::shorten(&volume.name))
         };
-        volumes.filter_map(|(role, volume)| Some((of((role, volume)), volume.host_path.as_ref()?.path.as_str()))).collect()
+        volumes
+            .filter_map(|(role, volume)| Some((of((role, volume)), volume.host_path.as_ref()?.path.as_str())))
+            .collect()
     }
 }
 

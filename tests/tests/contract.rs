@@ -10,8 +10,8 @@ use std::time::Duration;
 use clap::Parser as _;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::CustomResourceExt as _;
-use operator::api::{MoEDeployment, MoEDeploymentSpec};
 use operator::api::eplb::{ExpertMapRef, Policy};
+use operator::api::{MoEDeployment, MoEDeploymentSpec};
 use operator::build::build;
 use operator::decide::{Decision, Group, MapChanges, pod_names};
 use operator::names;
@@ -198,7 +198,8 @@ fn coordinator_agrees(checked: &Checked, container: &Container, settings: &Coord
     }
     assert_eq!(settings.max_model_len.map(|tokens| tokens as u64), spec.coordinator.max_model_len.map(number));
     assert_eq!(settings.weights.map(|seed| seed.to_string()), seed(spec));
-    let same = |found: u64, asked: Option<u64>| assert!(asked.is_none_or(|asked| asked == found), "{found} for {asked:?}");
+    let same =
+        |found: u64, asked: Option<u64>| assert!(asked.is_none_or(|asked| asked == found), "{found} for {asked:?}");
     same(settings.limits.running_per_rank as u64, spec.coordinator.max_running_sequences.map(number));
     same(settings.limits.step_tokens as u64, spec.coordinator.max_step_tokens.map(number));
     assert_eq!(settings.body_limit.map(|bytes| bytes as u64), spec.coordinator.max_body_bytes.map(number));
@@ -310,9 +311,12 @@ fn what_is_no_number_is_taken_too() {
         ("/spec/ranks/enforceEager", json!(true)),
         ("/spec/runtime/logFormat", json!("Json")),
         ("/spec/runtime/logFormat", json!("Text")),
-        ("/spec/ranks/podTemplate", json!({"spec": {"containers": [
-            {"name": "rank", "env": [{"name": "RUST_LOG", "value": "debug"}, {"name": "A", "value": "$(POD_IP)"}]},
-        ]}})),
+        (
+            "/spec/ranks/podTemplate",
+            json!({"spec": {"containers": [
+                {"name": "rank", "env": [{"name": "RUST_LOG", "value": "debug"}, {"name": "A", "value": "$(POD_IP)"}]},
+            ]}}),
+        ),
     ] {
         agree(&with(&example, path, value), StartMap::Even);
     }

@@ -114,7 +114,11 @@ fn command(checked: &Checked, identity: &Identity<'_>) -> CoordinatorCommand {
         dynamic_eplb: eplb.dynamic_eplb,
         secret_file: pod::key_file(identity, GROUP_SECRET),
         admin_token_file: pod::key_file(identity, ADMIN_TOKEN),
-        api_key_file: spec.coordinator.api_key_secret_ref.as_ref().map(|keys| format!("{API_KEYS_FOLDER}/{}", keys.key)),
+        api_key_file: spec
+            .coordinator
+            .api_key_secret_ref
+            .as_ref()
+            .map(|keys| format!("{API_KEYS_FOLDER}/{}", keys.key)),
         process: pod::process(spec),
     }
 }

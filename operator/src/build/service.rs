@@ -37,9 +37,8 @@ pub(super) fn api(checked: &Checked) -> Service {
         metadata.annotations = Some(annotations.clone().into_iter().chain([own]).collect());
     }
     let http = ServicePort { node_port: *node_port, ..port("http", number.unwrap_or(PORT), names::API_PORT) };
-    let client_ip = |seconds| SessionAffinityConfig {
-        client_ip: Some(ClientIPConfig { timeout_seconds: Some(seconds) }),
-    };
+    let client_ip =
+        |seconds| SessionAffinityConfig { client_ip: Some(ClientIPConfig { timeout_seconds: Some(seconds) }) };
     Service {
         metadata,
         spec: Some(ServiceSpec {

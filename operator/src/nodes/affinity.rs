@@ -17,7 +17,8 @@ fn fits(term: &NodeSelectorTerm, node: &Node) -> bool {
     let labels = node.labels();
     let mut expressions = match_expressions.iter().flatten();
     let mut fields = match_fields.iter().flatten();
-    let is_empty = match_expressions.iter().flatten().next().is_none() && match_fields.iter().flatten().next().is_none();
+    let is_empty =
+        match_expressions.iter().flatten().next().is_none() && match_fields.iter().flatten().next().is_none();
     let name = node.name_any();
     !is_empty
         && expressions.all(|requirement| meets(requirement, labels.get(&requirement.key).map(String::as_str)))
@@ -48,13 +49,15 @@ mod tests {
 
     fn is_allowed(terms: &Value) -> bool {
         let node = json!({"metadata": {"name": "node-1", "labels": {"product": "H200", "memory": "143771"}}});
-        let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}});
+        let affinity =
+            json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}});
         allows(Some(&serde_json::from_value(affinity).unwrap()), &serde_json::from_value(node).unwrap())
     }
 
     #[test]
     fn a_node_is_allowed_as_the_scheduler_has_it() {
-        let label = |key: &str, operator: &str, values: Value| json!({"key": key, "operator": operator, "values": values});
+        let label =
+            |key: &str, operator: &str, values: Value| json!({"key": key, "operator": operator, "values": values});
         for (requirement, expected) in [
             (label("product", "In", json!(["H100", "H200"])), true),
             (label("product", "In", json!(["H100"])), false),

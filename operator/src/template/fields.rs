@@ -13,7 +13,8 @@ pub(super) enum Field {
 use Field::{Free, Owned};
 
 const NAMES: &str = "members reach each other by the names and addresses that the operator gives";
-const COMMAND: &str = "the command line follows from the specification: use the settings of the coordinator, ranks and eplb";
+const COMMAND: &str =
+    "the command line follows from the specification: use the settings of the coordinator, ranks and eplb";
 const PROBES: &str = "the operator probes what it knows of the process: set startupSeconds if it is slow to start";
 const RESTART: &str = "containers are started again whenever they end";
 const LAST_WORD: &str = "the operator reads the container's last word there";

@@ -7,7 +7,8 @@ use super::error::shorten;
 use crate::api::GROUP;
 
 /// Labels that all objects of a deployment have.
-const OWN: [&str; 4] = ["app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component", crate::names::MANAGED_BY];
+const OWN: [&str; 4] =
+    ["app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component", crate::names::MANAGED_BY];
 /// Longest name of a key, and longest domain before it, as Kubernetes has it.
 const LONGEST_NAME: usize = 63;
 const LONGEST_DOMAIN: usize = 253;
@@ -30,12 +31,16 @@ pub(super) fn check_metadata(
     }
     for (key, value) in labels {
         if !is_label_value(value) {
-            let problem = "a label has at most 63 letters, digits, '-', '_' and '.', and begins and ends with a letter or digit";
+            let problem =
+                "a label has at most 63 letters, digits, '-', '_' and '.', and begins and ends with a letter or digit";
             return Err(TemplateError::value(format!("{at}.labels[{}]", shorten(key)), value, problem));
         }
     }
     if annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > ANNOTATION_BYTES {
-        return Err(TemplateError::owned(format!("{at}.annotations"), "Kubernetes takes 262144 bytes of annotations in all"));
+        return Err(TemplateError::owned(
+            format!("{at}.annotations"),
+            "Kubernetes takes 262144 bytes of annotations in all",
+        ));
     }
     Ok(())
 }
@@ -48,7 +53,8 @@ fn check_key(at: impl Fn() -> String, key: &str) -> Result<(), TemplateError> {
     }
     let is_domain = |domain: &str| domain.len() <= LONGEST_DOMAIN && domain.split('.').all(is_dns_label);
     if domain.is_some_and(|domain| !is_domain(domain)) || name.is_empty() || !is_label_value(name) {
-        let problem = "a key is a name of at most 63 letters, digits, '-', '_' and '.', with or without DOMAIN/ before it";
+        let problem =
+            "a key is a name of at most 63 letters, digits, '-', '_' and '.', with or without DOMAIN/ before it";
         return Err(TemplateError::value(at(), key, problem));
     }
     Ok(())

@@ -3,15 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Capabilities, Container, PodSpec, ResourceRequirements, SecurityContext, VolumeMount};
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, PodSpec, ResourceRequirements, SecurityContext, VolumeMount,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use plan::wire::keys::FOLDER;
 use plan::wire::process::{TERMINATION_FILE, variable};
 
+use super::Own;
 use super::error::{TemplateError, shorten};
 use super::merge::SCRATCH;
 use super::metadata::is_dns_label;
-use super::Own;
 use crate::build::mounts::{API_KEYS_FOLDER, MAP_FOLDER, MODEL, SHARED_MEMORY};
 use crate::gpus::is_gpu;
 use crate::names::Role;
@@ -66,7 +68,10 @@ pub(super) fn restrict(spec: &PodSpec, own: &Own<'_>) -> Result<(), TemplateErro
     let lists = [("containers", Some(&spec.containers)), ("initContainers", spec.init_containers.as_ref())];
     for (list, containers) in lists {
         for (index, container) in containers.into_iter().flatten().enumerate() {
-            let at = format!("{at}.{list}[{}]", if container.name.is_empty() { index.to_string() } else { shorten(&container.name) });
+            let at = format!(
+                "{at}.{list}[{}]",
+                if container.name.is_empty() { index.to_string() } else { shorten(&container.name) }
+            );
             if !names.insert(container.name.as_str()) {
                 return Err(TemplateError::Twice { at });
             }
@@ -98,7 +103,8 @@ fn each(container: &Container, at: &str, own: &Own<'_>) -> Result<(), TemplateEr
 
 /// The operator's own container.
 fn of_own(container: &Container, at: &str, own: &Own<'_>) -> Result<(), TemplateError> {
-    if let Some(variable) = container.env.iter().flatten().find(|variable| VARIABLES.contains(&variable.name.as_str())) {
+    if let Some(variable) = container.env.iter().flatten().find(|variable| VARIABLES.contains(&variable.name.as_str()))
+    {
         let instead = "the process is told by it what it is";
         return Err(TemplateError::owned(format!("{at}.env[{}]", variable.name), instead));
     }
@@ -131,13 +137,19 @@ fn beside(container: &Container, at: &str, own: &Own<'_>) -> Result<(), Template
     for port in container.ports.iter().flatten() {
         let at = || format!("{at}.ports[{}]", port.container_port);
         if own.ports.contains(&port.container_port) {
-            return Err(TemplateError::owned(at(), "containers of a pod share their ports, and the operator's own listens there"));
+            return Err(TemplateError::owned(
+                at(),
+                "containers of a pod share their ports, and the operator's own listens there",
+            ));
         }
         let is_own = |name: &String| {
             PORT_NAMES.contains(&name.as_str()) || PORT_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         };
         if port.name.as_ref().is_some_and(is_own) {
-            return Err(TemplateError::owned(at(), "ports of the operator's own container have such names: choose another"));
+            return Err(TemplateError::owned(
+                at(),
+                "ports of the operator's own container have such names: choose another",
+            ));
         }
     }
     Ok(())
@@ -185,7 +197,8 @@ fn mounts(container: &Container, at: &str, is_own: bool, volumes: &BTreeSet<Stri
 
 /// Whether what is mounted at a path takes the place of a folder, or lies around it. What lies within `/tmp` does not.
 fn collides(path: &str, folder: &str) -> bool {
-    let parts = |path: &str| path.split('/').filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect::<Vec<_>>();
+    let parts =
+        |path: &str| path.split('/').filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect::<Vec<_>>();
     let (path, own) = (parts(path), parts(folder));
     own.starts_with(&path) || (folder != "/tmp" && path.starts_with(&own))
 }
@@ -205,7 +218,11 @@ fn dns(spec: &PodSpec, at: &str, own: &Own<'_>) -> Result<(), TemplateError> {
     Ok(())
 }
 
-pub(super) fn resources(resources: Option<&ResourceRequirements>, at: &str, own: &Own<'_>) -> Result<(), TemplateError> {
+pub(super) fn resources(
+    resources: Option<&ResourceRequirements>,
+    at: &str,
+    own: &Own<'_>,
+) -> Result<(), TemplateError> {
     let Some(ResourceRequirements { claims: _, limits, requests }) = resources else { return Ok(()) };
     let gpu = |quantities: Option<&BTreeMap<String, Quantity>>| {
         quantities.into_iter().flatten().map(|(name, _)| name).find(|name| is_gpu(name, own.gpu_resource_name)).cloned()

@@ -25,7 +25,13 @@ fn every_field_of_a_pod_and_of_a_container_is_decided_on() {
 }
 
 fn own() -> Own<'static> {
-    Own { role: Role::Rank, at: at(Role::Rank), container: "rank", ports: rank_ports(2), gpu_resource_name: "example.com/gpu" }
+    Own {
+        role: Role::Rank,
+        at: at(Role::Rank),
+        container: "rank",
+        ports: rank_ports(2),
+        gpu_resource_name: "example.com/gpu",
+    }
 }
 
 fn pod() -> Pod {
@@ -104,13 +110,17 @@ fn a_pod_on_the_network_of_its_node_finds_the_names_of_the_cluster() {
 
 /// Some value of a field, right or wrong for it.
 fn value() -> impl Strategy<Value = Value> {
-    let words = ["rank", "rank-2", "proxy", "model", "scratch", "keys", "/model", "/tmp", "/cache", "POD_IP", "8003", "Never", ""];
+    let words = [
+        "rank", "rank-2", "proxy", "model", "scratch", "keys", "/model", "/tmp", "/cache", "POD_IP", "8003", "Never",
+        "",
+    ];
     prop_oneof![
         proptest::sample::select(words.to_vec()).prop_map(|word| json!(word)),
         any::<bool>().prop_map(|truth| json!(truth)),
         (0..9000_i64).prop_map(|number| json!(number)),
         proptest::sample::select(words.to_vec()).prop_map(|word| json!([word])),
-        proptest::sample::select(words.to_vec()).prop_map(|word| json!([{"name": word, "mountPath": word, "emptyDir": {}}])),
+        proptest::sample::select(words.to_vec())
+            .prop_map(|word| json!([{"name": word, "mountPath": word, "emptyDir": {}}])),
         proptest::sample::select(words.to_vec()).prop_map(|word| json!([{"name": word, "value": "x"}])),
         proptest::sample::select(words.to_vec()).prop_map(|word| json!({word: word})),
         Just(json!({"limits": {"example.com/gpu": 1}})),

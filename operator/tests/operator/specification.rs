@@ -58,7 +58,8 @@ pub fn examples() -> BTreeMap<String, String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let named = files.filter(|file| file.extension().is_some_and(|ending| ending == "yaml"));
-    let read = |file: PathBuf| (file.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(file).unwrap());
+    let read =
+        |file: PathBuf| (file.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(file).unwrap());
     named.map(read).collect()
 }
 
@@ -187,7 +188,10 @@ fn a_specification_that_cannot_work_is_refused_with_what_to_do() {
         ),
         (
             "a toleration that ends without an end",
-            vec![("/spec/placement", json!({"tolerations": [{"key": "gpu", "effect": "NoSchedule", "tolerationSeconds": 5}]}))],
+            vec![(
+                "/spec/placement",
+                json!({"tolerations": [{"key": "gpu", "effect": "NoSchedule", "tolerationSeconds": 5}]}),
+            )],
         ),
         ("a port of nodes within the cluster", vec![("/spec/service", json!({"nodePort": 30_000}))]),
         (

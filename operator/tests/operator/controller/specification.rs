@@ -27,7 +27,10 @@ async fn the_service_is_as_the_specification_says_and_what_it_says_no_more_goes(
     let spec = &service["spec"];
     assert_eq!((&spec["ports"][0]["port"], &spec["sessionAffinity"]), (&json!(443), &json!("ClientIP")));
     assert_eq!(service["metadata"]["annotations"]["cloud.example.com/kind"], "fast");
-    assert_eq!((&service["metadata"]["labels"]["team"], &spec["loadBalancerClass"]), (&json!("a"), &json!("example.com/lb")));
+    assert_eq!(
+        (&service["metadata"]["labels"]["team"], &spec["loadBalancerClass"]),
+        (&json!("a"), &json!("example.com/lb"))
+    );
     world.quiet().await;
     // One annotation less, and then nothing at all.
     world.api.edit("moedeployments", &name, |object| object["spec"]["service"]["annotations"] = json!({}));
@@ -49,7 +52,8 @@ async fn a_template_replaces_pods_once_and_a_bad_one_leaves_them() {
     let name = world.apply(TINY);
     world.ready(&name).await;
     let before = uids(&world.api);
-    let template = |name: &str| json!({"spec": {"containers": [{"name": name, "env": [{"name": "RUST_LOG", "value": "debug"}]}]}});
+    let template =
+        |name: &str| json!({"spec": {"containers": [{"name": name, "env": [{"name": "RUST_LOG", "value": "debug"}]}]}});
     world.api.edit("moedeployments", &name, |object| object["spec"]["ranks"]["podTemplate"] = template("rank-0"));
     world.condition(&name, "SpecValid", "False", "Invalid").await;
     world.quiet().await;
