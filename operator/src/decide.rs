@@ -10,6 +10,7 @@ use kube::ResourceExt as _;
 use plan::wire::RecordedMap;
 
 use crate::api::MoEDeployment;
+use crate::api::rollout::Rollout;
 use crate::keys::Keys;
 use crate::names::{self, Role};
 use crate::nodes::{self, Reach};
@@ -258,7 +259,8 @@ fn is_needed(rank: &Member, observed: &Observed) -> bool {
         && observed.members.values().filter(of_it).any(|coordinator| coordinator.ready || coordinator.deleting)
 }
 
-/// Replicas whose outdated pods are replaced now: each that does not serve, and one that does if all others serve too.
+/// Replicas whose outdated pods are replaced now: each that does not serve, and as many of those that do as may be out beside
+/// them, from the first that takes a new specification on.
 fn rolling(checked: &Checked, observed: &Observed, revisions: &Revisions) -> BTreeMap<usize, Wanted> {
     let outdated = |group: usize| {
         let wanted = wanted(revisions, observed, group);
@@ -267,9 +269,10 @@ fn rolling(checked: &Checked, observed: &Observed, revisions: &Revisions) -> BTr
     };
     let out: BTreeSet<usize> = (0..checked.replicas).filter(|&group| !serves(observed, group)).collect();
     let mut rolling: BTreeMap<usize, Wanted> = out.iter().copied().filter_map(outdated).collect();
-    if out.is_empty() {
-        rolling.extend((0..checked.replicas).find_map(outdated));
-    }
+    let Rollout { max_unavailable, partition } = checked.deployment.spec.rollout;
+    let count = |number: i32| usize::try_from(number).unwrap_or_default();
+    let serving = (partition.map_or(0, count)..checked.replicas).filter(|group| !out.contains(group));
+    rolling.extend(serving.filter_map(outdated).take(max_unavailable.map_or(1, count).saturating_sub(out.len())));
     rolling
 }
 

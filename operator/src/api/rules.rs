@@ -192,9 +192,3 @@ pub const AFFINITY_SECONDS: Rule = Rule {
     message: "service.sessionAffinitySeconds is how long a client keeps its replica: set service.sessionAffinity to \
               ClientIP, or leave it out",
 };
-
-/// A rollout has to be able to begin.
-pub const ROLLOUT: Rule = Rule {
-    expression: "(has(self.maxUnavailable) ? self.maxUnavailable : 1) + (has(self.maxSurge) ? self.maxSurge : 0) >= 1",
-    message: "rollout.maxUnavailable and rollout.maxSurge cannot both be 0: no replica could be replaced",
-};

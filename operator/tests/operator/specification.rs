@@ -206,7 +206,6 @@ fn a_specification_that_cannot_work_is_refused_with_what_to_do() {
             "seconds of an affinity that there is not",
             vec![("/spec/service", json!({"sessionAffinity": "None", "sessionAffinitySeconds": 60}))],
         ),
-        ("a rollout that cannot begin", vec![("/spec/rollout", json!({"maxUnavailable": 0}))]),
     ];
     let mut report = String::new();
     for (what, changes) in table {

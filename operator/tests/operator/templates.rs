@@ -299,3 +299,34 @@ fn a_coordinator_has_the_time_that_its_requests_are_given() {
     assert_eq!(grace(&[("/spec/coordinator/shutdownGraceSeconds", json!(600))]), Some(605));
     assert_eq!(grace(&[("/spec/coordinator/shutdownDelaySeconds", json!(20))]), Some(47));
 }
+
+#[test]
+fn as_many_replicas_are_replaced_at_a_time_as_may_be_out_and_those_before_the_partition_stay() {
+    let replaced = |rollout: Value| {
+        let mut cluster = with(TINY, &[("/spec/replicas", json!(4))]);
+        cluster.settle();
+        cluster.deployment.spec.coordinator.max_queued_requests = Some(9);
+        cluster.deployment.spec.rollout = serde_json::from_value(rollout).unwrap();
+        let removed = cluster.pass().decision.remove;
+        [0, 1, 2, 3].map(|group| removed.iter().any(|removal| removal.name == format!("tiny-moe-{group}-coordinator")))
+    };
+    assert_eq!(replaced(json!({})), [true, false, false, false]);
+    assert_eq!(replaced(json!({"maxUnavailable": 2})), [true, true, false, false]);
+    assert_eq!(replaced(json!({"maxUnavailable": 64})), [true; 4]);
+    assert_eq!(replaced(json!({"partition": 3})), [false, false, false, true]);
+    assert_eq!(replaced(json!({"partition": 2, "maxUnavailable": 3})), [false, false, true, true]);
+    assert_eq!(replaced(json!({"partition": 4})), [false; 4]);
+}
+
+#[test]
+fn replicas_that_are_out_count_and_get_the_new_specification_wherever_they_are() {
+    let mut cluster =
+        with(TINY, &[("/spec/replicas", json!(4)), ("/spec/rollout", json!({"maxUnavailable": 2, "partition": 2}))]);
+    cluster.settle();
+    cluster.set_ready("tiny-moe-0-coordinator", false);
+    cluster.deployment.spec.coordinator.max_queued_requests = Some(9);
+    let pass = cluster.pass();
+    let mut groups: Vec<_> = pass.decision.remove.iter().map(|removal| removal.name[9..10].to_owned()).collect();
+    groups.dedup();
+    assert_eq!(groups, ["0", "2"], "one is out, and one more may be");
+}
