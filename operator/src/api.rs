@@ -100,6 +100,7 @@ pub const GROUP: &str = "swiftbalancer.io";
     validation = Rule::new(rules::REDUNDANCY.expression).message(rules::REDUNDANCY.message),
     validation = Rule::new(rules::COPIES.expression).message(rules::COPIES.message),
     validation = Rule::new(rules::GPUS.expression).message(rules::GPUS.message),
+    validation = Rule::new(rules::GPU_CLAIM.expression).message(rules::GPU_CLAIM.message),
     validation = Rule::new(rules::EXCHANGE_GPUS.expression).message(rules::EXCHANGE_GPUS.message),
     validation = Rule::new(rules::EXCHANGE_PEER.expression).message(rules::EXCHANGE_PEER.message),
     validation = Rule::new(rules::RECORD_PATH_WRITABLE.expression).message(rules::RECORD_PATH_WRITABLE.message),
@@ -121,6 +122,11 @@ pub struct MoEDeploymentSpec {
     #[serde(default = "default_gpu_resource_name")]
     #[schemars(length(min = 3, max = 120), regex(pattern = r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$"))]
     pub gpu_resource_name: String,
+    /// A `ResourceClaimTemplate` of the deployment's namespace, of which each rank pod gets a claim with its GPUs (dynamic resource
+    /// allocation), in place of the extended resource. It has to ask for `gpusPerPod` GPUs of one kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub gpu_claim_template_name: Option<String>,
     /// Independent serving groups, each with its own coordinator and ranks.
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 0, max = 64))]

@@ -57,13 +57,13 @@ pub fn is_gpu(resource: &str, of_deployment: &str) -> bool {
         || is_of_vendor
 }
 
-/// Checks the GPUs of a deployment that asks for some.
+/// Checks the GPUs of a deployment that asks for some. What devices there are for claims is the scheduler's to know.
 ///
 /// # Errors
 /// If there are too few, no node has as many as a pod, or the nodes have unlike ones.
 pub fn check(spec: &MoEDeploymentSpec, shape: Shape, replicas: usize, observed: &Observed) -> Result<(), Refusal> {
     let needed = (replicas * shape.ranks * shape.gpus_per_rank) as u64;
-    if needed == 0 {
+    if needed == 0 || spec.gpu_claim_template_name.is_some() {
         return Ok(());
     }
     let (per_pod, offers) = (shape.ranks_per_pod as u64, offers(spec, observed));
@@ -96,7 +96,7 @@ fn unlike(offers: &[Offer<'_>]) -> Option<Unlike> {
 #[must_use]
 pub fn better_per_pod(spec: &MoEDeploymentSpec, shape: Shape, observed: &Observed) -> Option<u64> {
     let (ranks, per_pod) = (shape.ranks as u64, shape.ranks_per_pod as u64);
-    if shape.gpus_per_rank == 0 || per_pod >= ranks {
+    if shape.gpus_per_rank == 0 || per_pod >= ranks || spec.gpu_claim_template_name.is_some() {
         return None;
     }
     let each = offers(spec, observed).iter().map(|offer| offer.gpus).min()?;

@@ -28,6 +28,8 @@ struct Inputs<'a> {
     gpus_per_pod: i32,
     #[serde(skip_serializing_if = "Option::is_none")]
     gpu_resource_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu_claim_template_name: Option<&'a str>,
     runtime: &'a Runtime,
     coordinator: &'a Coordinator,
     ranks: &'a Ranks,
@@ -127,6 +129,7 @@ fn revision(checked: &Checked, keys: Option<&Keys>) -> String {
         parallelism,
         gpus_per_pod,
         gpu_resource_name,
+        gpu_claim_template_name,
         replicas: _,
         paused: _,
         runtime,
@@ -163,6 +166,7 @@ fn revision(checked: &Checked, keys: Option<&Keys>) -> String {
         parallelism: *parallelism,
         gpus_per_pod: *gpus_per_pod,
         gpu_resource_name: (*gpus_per_pod > 0).then_some(gpu_resource_name),
+        gpu_claim_template_name: gpu_claim_template_name.as_deref(),
         runtime,
         coordinator,
         ranks,

@@ -49,6 +49,13 @@ pub const GPUS: Rule = Rule {
               change gpusPerPod or data",
 };
 
+/// A claim of GPUs is for ranks that compute on some.
+pub const GPU_CLAIM: Rule = Rule {
+    expression: "!has(self.gpuClaimTemplateName) || self.gpusPerPod > 0",
+    message: "gpuClaimTemplateName is where ranks get their GPUs, and gpusPerPod is 0: set gpusPerPod to the GPUs of a claim, \
+              or leave the name out",
+};
+
 /// CPUs have no way of their own between them.
 pub const EXCHANGE_GPUS: Rule = Rule {
     expression: "!has(self.ranks.exchange) || self.gpusPerPod > 0 || self.ranks.exchange == 'auto' || \

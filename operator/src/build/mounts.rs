@@ -1,4 +1,4 @@
-//! Folders in the operator's own containers.
+//! Folders in the operator's own containers, and the claim of GPUs of rank pods.
 
 use plan::wire::keys::FOLDER as KEYS;
 
@@ -12,3 +12,5 @@ pub(crate) const API_KEYS_FOLDER: &str = "/etc/swiftbalancer/api-keys";
 pub(crate) const KEYS_FOLDER: &str = KEYS;
 /// Where memory is that processes share.
 pub(crate) const SHARED_MEMORY: &str = "/dev/shm";
+/// The claim by which a rank pod gets its GPUs, where it gets them by one.
+pub(crate) const GPU_CLAIM: &str = "gpus";

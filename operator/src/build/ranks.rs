@@ -2,8 +2,8 @@
 //! several GPUs would not reach the memory of the others.
 
 use k8s_openapi::api::core::v1::{
-    Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ObjectFieldSelector, Pod, ResourceRequirements,
-    TopologySpreadConstraint, Volume,
+    Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ObjectFieldSelector, Pod, PodResourceClaim, ResourceClaim,
+    ResourceRequirements, TopologySpreadConstraint, Volume,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -28,6 +28,8 @@ pub(super) fn build(checked: &Checked, identity: &Identity<'_>, first: usize) ->
         let is_spread = checked.deployment.spec.placement_of(Role::Rank).spread.is_over_nodes();
         spec.topology_spread_constraints = is_spread.then(|| vec![spread(checked, identity.group)]);
         spec.volumes.get_or_insert_default().extend(shared_memory(checked));
+        let template = checked.deployment.spec.gpu_claim_template_name.clone();
+        spec.resource_claims = template.map(|template| vec![gpu_claim(template)]);
     }
     pod
 }
@@ -52,9 +54,14 @@ fn container(checked: &Checked, identity: &Identity<'_>, first: usize) -> Contai
     container.readiness_probe = Some(pod::probe(path::READYZ, health, 1, 2));
     if shape.gpus_per_rank > 0 {
         let gpus = shape.gpus_per_rank * shape.ranks_per_pod;
-        let gpus = (spec.gpu_resource_name.clone(), Quantity(gpus.to_string()));
         let resources = container.resources.get_or_insert_with(ResourceRequirements::default);
-        resources.limits.get_or_insert_default().extend([gpus]);
+        if spec.gpu_claim_template_name.is_some() {
+            let claim = ResourceClaim { name: mounts::GPU_CLAIM.to_owned(), ..ResourceClaim::default() };
+            resources.claims = Some(vec![claim]);
+        } else {
+            let gpus = (spec.gpu_resource_name.clone(), Quantity(gpus.to_string()));
+            resources.limits.get_or_insert_default().extend([gpus]);
+        }
     }
     let shared = shared_memory(checked).map(|volume| pod::mount(&volume.name, mounts::SHARED_MEMORY, false));
     container.volume_mounts.get_or_insert_default().extend(shared);
@@ -78,6 +85,14 @@ fn shared_memory(checked: &Checked) -> Option<Volume> {
         ..EmptyDirVolumeSource::default()
     };
     Some(Volume { name: "shared-memory".to_owned(), empty_dir: Some(source), ..Volume::default() })
+}
+
+fn gpu_claim(template: String) -> PodResourceClaim {
+    PodResourceClaim {
+        name: mounts::GPU_CLAIM.to_owned(),
+        resource_claim_template_name: Some(template),
+        ..PodResourceClaim::default()
+    }
 }
 
 fn command(checked: &Checked, identity: &Identity<'_>, first: usize) -> WorkerCommand {

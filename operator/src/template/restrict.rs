@@ -14,7 +14,7 @@ use super::Own;
 use super::error::{TemplateError, shorten};
 use super::merge::SCRATCH;
 use super::metadata::is_dns_label;
-use crate::build::mounts::{API_KEYS_FOLDER, MAP_FOLDER, MODEL, SHARED_MEMORY};
+use crate::build::mounts::{API_KEYS_FOLDER, GPU_CLAIM, MAP_FOLDER, MODEL, SHARED_MEMORY};
 use crate::gpus::is_gpu;
 use crate::names::Role;
 
@@ -63,6 +63,12 @@ pub(super) fn restrict(spec: &PodSpec, own: &Own<'_>) -> Result<(), TemplateErro
     let at = format!("{}.spec", own.at);
     resources(spec.resources.as_ref(), &format!("{at}.resources"), own)?;
     dns(spec, &at, own)?;
+    let claims = || spec.resource_claims.iter().flatten().map(|claim| claim.name.as_str());
+    once(claims(), |name| format!("{at}.resourceClaims[{}]", shorten(name)))?;
+    if own.role == Role::Rank && claims().any(|name| name == GPU_CLAIM) {
+        let instead = "the claim of a rank pod's GPUs is called so: set gpuClaimTemplateName, or choose another name";
+        return Err(TemplateError::owned(format!("{at}.resourceClaims[{GPU_CLAIM}]"), instead));
+    }
     let volumes = volumes(spec, &at)?;
     let mut names = BTreeSet::new();
     let lists = [("containers", Some(&spec.containers)), ("initContainers", spec.init_containers.as_ref())];

@@ -193,6 +193,7 @@ fn a_specification_that_cannot_work_is_refused_with_what_to_do() {
                 json!({"tolerations": [{"key": "gpu", "effect": "NoSchedule", "tolerationSeconds": 5}]}),
             )],
         ),
+        ("a claim of GPUs for CPUs", vec![("/spec/gpuClaimTemplateName", json!("gpus"))]),
         ("a port of nodes within the cluster", vec![("/spec/service", json!({"nodePort": 30_000}))]),
         (
             "a load balancer's ranges without one",

@@ -132,6 +132,10 @@ fn what_takes_the_place_of_the_operators_own_is_refused_by_name() {
             rank(json!({"securityContext": {"capabilities": {"add": ["CAP_SYS_ADMIN"]}}})),
         ),
         ("names of the node alone", pod(json!({"dnsPolicy": "Default"}))),
+        (
+            "a claim under the name of the operator's",
+            pod(json!({"resourceClaims": [{"name": "gpus", "resourceClaimName": "c"}]})),
+        ),
         ("GPUs among the resources of ranks", ("/spec/ranks/resources", json!({"limits": {"nvidia.com/gpu": "8"}}))),
         ("GPUs for the coordinator", ("/spec/coordinator/resources", json!({"requests": {"amd.com/gpu": 1}}))),
         (
@@ -329,4 +333,32 @@ fn replicas_that_are_out_count_and_get_the_new_specification_wherever_they_are()
     let mut groups: Vec<_> = pass.decision.remove.iter().map(|removal| removal.name[9..10].to_owned()).collect();
     groups.dedup();
     assert_eq!(groups, ["0", "2"], "one is out, and one more may be");
+}
+
+#[test]
+fn gpus_come_by_a_claim_where_the_specification_names_its_template() {
+    let change = ("/spec/gpuClaimTemplateName", json!("eight-h200"));
+    let other = (
+        "/spec/ranks/podTemplate/spec",
+        json!({
+            "resourceClaims": [{"name": "imex", "resourceClaimTemplateName": "domain"}],
+            "containers": [{"name": "rank", "resources": {"claims": [{"name": "imex"}]}}],
+        }),
+    );
+    // No node offers the extended resource, and none needs to.
+    let mut cluster = with(GPUS, &[change, other]);
+    for node in ["node-1", "node-2", "node-3"] {
+        cluster.set_node(node, true, 0);
+    }
+    cluster.settle();
+    let spec = cluster.pods["large-0-rank-8"].spec.clone().unwrap();
+    let claims = serde_json::to_value(spec.resource_claims).unwrap();
+    let expected = json!([
+        {"name": "gpus", "resourceClaimTemplateName": "eight-h200"}, {"name": "imex", "resourceClaimTemplateName": "domain"},
+    ]);
+    assert_eq!(claims, expected);
+    let resources = spec.containers[0].resources.clone().unwrap();
+    assert_eq!(serde_json::to_value(resources.claims).unwrap(), json!([{"name": "gpus"}, {"name": "imex"}]));
+    assert_eq!(resources.limits, None);
+    assert_eq!(cluster.pods["large-0-coordinator"].spec.as_ref().unwrap().resource_claims, None);
 }
