@@ -22,7 +22,7 @@ use plan::wire::keys::{ADMIN_TOKEN, FOLDER, GROUP_SECRET};
 use plan::wire::process::port::NEXT_RANK;
 use plan::wire::process::{TERMINATION_FILE, variable};
 use runtime::args::{Arguments, Command};
-use runtime::coordinator::settings::CoordinatorSettings;
+use runtime::coordinator::settings::{CoordinatorSettings, MinimumGain};
 use runtime::device::Device;
 use runtime::worker::WorkerSettings;
 use serde_json::{Value, json};
@@ -208,7 +208,7 @@ fn coordinator_agrees(checked: &Checked, container: &Container, settings: &Coord
     same(settings.grace.as_secs(), spec.coordinator.shutdown_grace_seconds.map(number));
     assert_eq!(settings.api_keys_path.is_some(), spec.coordinator.api_key_secret_ref.is_some());
     assert!(settings.api_keys_path.iter().all(|path| is_mounted(container, path)));
-    let gain = eplb.minimum_gain.as_ref().map(|gain| gain.parse().unwrap());
+    let gain = eplb.minimum_gain.as_ref().map(|gain| gain.parse::<MinimumGain>().unwrap());
     assert!(gain.is_none_or(|gain| gain == settings.minimum_gain));
     assert_eq!(settings.staging_pages.map(u64::from), eplb.staging_pages.map(number));
     let large = |value: i64| u64::try_from(value).unwrap();
