@@ -28,7 +28,7 @@ const ENDING: Duration = Duration::from_mins(5);
 #[tracing::instrument(skip_all, fields(namespace = guarded.namespace(), name = guarded.name_any()))]
 pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
     let mut timer = context.metrics.reconcile();
-    let action = pass(&guarded, &context).await.inspect_err(|error| timer.failed(error.category()))?;
+    let action = Box::pin(pass(&guarded, &context)).await.inspect_err(|error| timer.failed(error.category()))?;
     context.succeeded(&guarded.uid().unwrap_or_default());
     Ok(Action::requeue(action))
 }

@@ -46,7 +46,7 @@ pub enum RunAs {
     /// User and group 65532, which images call nonroot.
     #[default]
     Fixed,
-    /// One that the cluster gives the namespace, as OpenShift does; the pods name none.
+    /// One that the cluster gives the namespace, as `OpenShift` does; the pods name none.
     Assigned,
 }
 

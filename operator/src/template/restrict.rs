@@ -100,11 +100,11 @@ fn each(container: &Container, at: &str, own: &Own<'_>) -> Result<(), TemplateEr
     privileges(container.security_context.as_ref(), &format!("{at}.securityContext"))?;
     let variables = container.env.iter().flatten().map(|variable| variable.name.as_str());
     once(variables.clone(), |name| format!("{at}.env[{}]", shorten(name)))?;
-    for name in variables.filter(|name| GPU_VARIABLES.contains(name)) {
+    let gpus = variables.into_iter().find(|name| GPU_VARIABLES.contains(name));
+    gpus.map_or(Ok(()), |name| {
         let instead = "the GPUs of a rank are those that gpusPerPod asks for";
-        return Err(TemplateError::owned(format!("{at}.env[{name}]"), instead));
-    }
-    Ok(())
+        Err(TemplateError::owned(format!("{at}.env[{name}]"), instead))
+    })
 }
 
 /// The operator's own container.
