@@ -49,6 +49,7 @@ fn a_template_is_laid_over_the_pods_of_its_role() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table, of which every row is a test")]
 fn what_takes_the_place_of_the_operators_own_is_refused_by_name() {
     let container = |name: &str, fields: Value| {
         let mut container = json!({"name": name});
