@@ -31,6 +31,8 @@ pub struct Settings {
     pub images: RuntimeImages,
     /// Namespace that is served; all if `None`.
     pub namespace: Option<String>,
+    /// Whether nodes are watched, which takes a right that no namespace gives.
+    pub watch_nodes: bool,
     /// Folders of nodes that deployments may mount; none if there are none.
     pub allowed_host_paths: AllowedHostPaths,
     /// Pace at which coordinators are asked for their state.

@@ -12,6 +12,7 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher::Event;
 use kube::runtime::{Controller, WatchStreamExt as _, reflector, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use plan::words::with_causes;
@@ -44,6 +45,9 @@ pub async fn run(
     let deployments: Api<Guarded> = scoped(&client, &settings);
     let deployments = Controller::new(deployments, watcher::Config::default())
         .with_config(kube::runtime::controller::Config::default().concurrency(CONCURRENCY));
+    if let Err(error) = metrics.show(deployments.store()) {
+        tracing::error!(error = with_causes(&error), "metrics of deployments are not shown");
+    }
     let (stores, mut triggers) = watches(&client, &settings, deployments.store());
     let heard = Heard::default();
     let (sender, changes) = mpsc::unbounded();
@@ -97,14 +101,25 @@ fn watches(client: &Client, settings: &Settings, deployments: Store<Guarded>) ->
     let managed = || watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::MANAGER));
     let recorded = watcher::Config::default().labels(&format!("{}={}", names::EXPERT_MAP, names::RECORDED));
     let mut triggers = Triggers::new();
-    let (pods, pod_changes) = watched(scoped::<Pod>(client, settings), managed());
+    let watches_nodes = settings.watch_nodes;
+    let pods = watcher(scoped::<Pod>(client, settings), managed().page_size(PAGE));
+    // A pod whose node nobody looks at is on none that could be lost.
+    let pods =
+        pods.modify(move |pod| pod.spec.iter_mut().filter(|_| !watches_nodes).for_each(|spec| spec.node_name = None));
+    let (pods, pod_changes) = cached(pods);
     let (services, service_changes) = watched(scoped(client, settings), managed());
     let (accounts, account_changes) = watched(scoped(client, settings), managed());
     let (budgets, budget_changes) = watched(scoped(client, settings), managed());
     // Maps are large, anybody can label a ConfigMap, and a pass that needs one map reads that one.
     let maps = watcher(scoped::<PartialObjectMeta<ConfigMap>>(client, settings), recorded).map_ok(without_data);
     let (maps, map_changes) = cached(maps);
-    let (nodes, node_changes) = watched(Api::<Node>::all(client.clone()), watcher::Config::default());
+    let nodes = if watches_nodes {
+        watcher(Api::<Node>::all(client.clone()), watcher::Config::default().page_size(PAGE)).boxed()
+    } else {
+        // Filled at once, and with nothing.
+        futures::stream::iter([Ok(Event::Init), Ok(Event::InitDone)]).boxed()
+    };
+    let (nodes, node_changes) = cached(nodes);
     triggers.push(of_deployment(pod_changes));
     triggers.push(of_deployment(service_changes));
     triggers.push(of_deployment(account_changes));

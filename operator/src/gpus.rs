@@ -63,7 +63,8 @@ pub fn is_gpu(resource: &str, of_deployment: &str) -> bool {
 /// If there are too few, no node has as many as a pod, or the nodes have unlike ones.
 pub fn check(spec: &MoEDeploymentSpec, shape: Shape, replicas: usize, observed: &Observed) -> Result<(), Refusal> {
     let needed = (replicas * shape.ranks * shape.gpus_per_rank) as u64;
-    if needed == 0 || spec.gpu_claim_template_name.is_some() {
+    // Where nodes are not watched the scheduler alone counts.
+    if needed == 0 || spec.gpu_claim_template_name.is_some() || !observed.watches_nodes {
         return Ok(());
     }
     let (per_pod, offers) = (shape.ranks_per_pod as u64, offers(spec, observed));

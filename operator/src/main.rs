@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use kube::{Client, CustomResourceExt as _};
 use operator::api::MoEDeployment;
 use operator::context::Settings;
@@ -49,6 +49,10 @@ struct Run {
     /// Serve one namespace instead of all.
     #[arg(long, env = "WATCH_NAMESPACE")]
     namespace: Option<String>,
+    /// Whether to watch nodes. Without it no right beyond a namespace is needed: pods of lost nodes are replaced when Kubernetes
+    /// removes them, and GPUs are not counted before pods ask for them.
+    #[arg(long, env = "WATCH_NODES", default_value_t = true, action = ArgAction::Set)]
+    watch_nodes: bool,
     /// Folder of nodes that deployments may mount, with what is below it; give it again for each further one. Without any,
     /// a deployment that mounts one is refused.
     #[arg(long = "allow-host-path", value_name = "FOLDER")]
@@ -91,6 +95,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
             gpu: arguments.gpu_runtime_image.filter(|image| !image.is_empty()),
         },
         namespace: arguments.namespace.filter(|namespace| !namespace.is_empty()),
+        watch_nodes: arguments.watch_nodes,
         allowed_host_paths: AllowedHostPaths::new(arguments.allowed_host_paths),
         poll: Duration::from_secs(arguments.poll_seconds),
     };

@@ -47,6 +47,7 @@ pub async fn observe(context: &Context, deployment: &MoEDeployment, now: Timesta
         maps_in_use: maps_in_use(context, &namespace, deployment),
         maps,
         reference,
+        watches_nodes: context.settings.watch_nodes,
         nodes: named(stores.nodes.state()),
         runtimes: context.runtimes.of(&namespace, &deployment.name_any()),
         unreadable: context.runtimes.unreadable_of(&namespace, &deployment.name_any()),

@@ -58,6 +58,8 @@ pub struct Observed {
     pub maps_in_use: BTreeSet<String>,
     /// What `expertMapRef` leads to.
     pub reference: Reference,
+    /// Whether nodes are watched; if they are not, there are none.
+    pub watches_nodes: bool,
     /// Nodes, by name.
     pub nodes: BTreeMap<String, Arc<Node>>,
     /// What the coordinators say, by replica.

@@ -89,6 +89,26 @@ async fn pods_of_a_lost_node_are_removed_by_force_and_created_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_operator_that_does_not_watch_nodes_asks_for_none_and_leaves_pods_of_lost_ones() {
+    let world = World::with(false);
+    let name = world.apply(TINY);
+    world.ready(&name).await;
+    let uid = |api: &FakeApi| api.get("pods", "tiny-moe-0-rank-1").map(|pod| pod["metadata"]["uid"].clone());
+    let before = uid(&world.api);
+    world.api.edit("pods", "tiny-moe-0-rank-1", |pod| pod["spec"]["nodeName"] = json!("node-9"));
+    world.api.put("nodes", node_object("node-2", "Unknown", "2026-01-01T00:00:00Z"));
+    world.quiet().await;
+    assert_eq!(uid(&world.api), before);
+    // One that is gone is replaced as everywhere.
+    world.api.delete("pods", "tiny-moe-0-rank-1");
+    world.api.until("the pod is another one", |api| uid(api).is_some() && uid(api) != before).await;
+    world.ready(&name).await;
+    let asked: Vec<_> = world.api.calls().into_iter().filter(|call| call.resource == "nodes").collect();
+    assert!(asked.is_empty(), "{asked:?}");
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_second_deployment_starts_from_the_recorded_map_and_keeps_it() {
     let world = World::start();
     let first = world.apply(TINY);

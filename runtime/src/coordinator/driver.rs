@@ -370,7 +370,7 @@ impl<R: Ranks> Driver<R> {
     fn show_fill(&self) {
         let Self { scheduler, metrics, live, settings, .. } = self;
         let (waiting, running, rebalancer) = (scheduler.waiting(), scheduler.running(), &settings.rebalancer);
-        metrics.fill(waiting, running, scheduler.blocks_used());
+        metrics.fill(waiting, running, scheduler.blocks());
         let (phase, epoch, moves) = (rebalancer.phase(), rebalancer.epoch(), rebalancer.totals().clone());
         live.doing(Doing { phase, epoch, moves, waiting, running });
     }

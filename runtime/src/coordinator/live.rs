@@ -148,7 +148,7 @@ impl Live {
     pub fn noticed(&self, now: Instant, notice: &Notice) {
         let mut live = self.lock();
         match notice {
-            Notice::WindowClosed(window) => live.ratio = Some(window.ratio),
+            Notice::WindowClosed(closed) => live.ratio = Some(closed.report.ratio),
             Notice::Decided(decision) => live.decision = Some(*decision),
             _ => {}
         }
@@ -229,7 +229,8 @@ impl Now {
 
 fn happening(notice: &Notice) -> Happening {
     match notice {
-        Notice::WindowClosed(window) => {
+        Notice::WindowClosed(closed) => {
+            let window = &closed.report;
             Happening::Window { number: window.number, steps: window.steps, ratio: window.ratio }
         }
         Notice::Decided(decision) => {

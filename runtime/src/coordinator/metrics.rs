@@ -40,6 +40,8 @@ pub struct DriverMetrics {
     running: IntGauge,
     /// `[ranks]`
     blocks_used: Vec<IntGauge>,
+    /// `[ranks]`
+    blocks: Vec<IntGauge>,
     groups_lost: IntCounter,
     moving: MovingMetrics,
     scraped: Arc<Mutex<Scraped>>,
@@ -53,7 +55,8 @@ impl DriverMetrics {
     pub fn new(registry: &Registry, ranks: usize) -> prometheus::Result<Self> {
         let scraped = Arc::new(Mutex::new(Scraped::default()));
         registry.register(Box::new(ScrapedGauges::new(Arc::clone(&scraped))?))?;
-        let blocks = Opts::new("swiftbalancer_kv_blocks_used", "KV blocks held by sequences, by rank.");
+        let used = Opts::new("swiftbalancer_kv_blocks_used", "KV blocks held by sequences, by rank.");
+        let blocks = Opts::new("swiftbalancer_kv_blocks", "KV blocks of the cache, by rank.");
         Ok(Self {
             first_token: histogram(
                 registry,
@@ -94,7 +97,8 @@ impl DriverMetrics {
             },
             waiting: gauge(registry, "swiftbalancer_sequences_waiting", "Sequences in the queue.")?,
             running: gauge(registry, "swiftbalancer_sequences_running", "Sequences that hold KV blocks.")?,
-            blocks_used: of_ranks(&register(registry, IntGaugeVec::new(blocks, &["rank"])?)?, ranks),
+            blocks_used: of_ranks(&register(registry, IntGaugeVec::new(used, &["rank"])?)?, ranks),
+            blocks: of_ranks(&register(registry, IntGaugeVec::new(blocks, &["rank"])?)?, ranks),
             groups_lost: counter(registry, "swiftbalancer_groups_lost_total", "Groups that ended with a lost rank.")?,
             moving: MovingMetrics::new(registry, ranks)?,
             scraped,
@@ -131,7 +135,7 @@ impl DriverMetrics {
     /// The rebalancer has a notice.
     pub fn noticed(&self, notice: &Notice, now: Instant) {
         match notice {
-            Notice::WindowClosed(window) => self.lock().ratio = Some(window.ratio),
+            Notice::WindowClosed(closed) => self.lock().ratio = Some(closed.report.ratio),
             Notice::Committed { .. } => self.lock().map_changed = Some(now),
             _ => {}
         }
@@ -171,16 +175,17 @@ impl DriverMetrics {
         self.failed.with_label_values(&[<&str>::from(reason)]).inc();
     }
 
-    /// How full everything is.
-    pub fn fill(&self, waiting: usize, running: usize, blocks_used: impl Iterator<Item = usize>) {
+    /// How full everything is; of each rank's KV blocks those that are held, and all.
+    pub fn fill(&self, waiting: usize, running: usize, blocks: impl Iterator<Item = (usize, usize)>) {
         let mut gauges = [(&self.waiting, waiting as i64), (&self.running, running as i64)];
         // What rises is told first: a sequence that goes from one to the other is in both for a moment, never in neither.
         gauges.sort_by_key(|(gauge, now)| gauge.get() - now);
         for (gauge, now) in gauges {
             gauge.set(now);
         }
-        for (gauge, used) in self.blocks_used.iter().zip(blocks_used) {
-            gauge.set(used as i64);
+        for ((used_now, all), (used, blocks)) in self.blocks_used.iter().zip(&self.blocks).zip(blocks) {
+            used_now.set(used as i64);
+            all.set(blocks as i64);
         }
     }
 
@@ -217,20 +222,50 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntG
 
 #[cfg(test)]
 mod tests {
+    use plan::load::ExpertLoad;
     use plan::wire::WindowReport;
 
     use super::*;
+    use crate::experts::rebalance::ClosedWindow;
+
+    fn closed() -> ClosedWindow {
+        let report = WindowReport { number: 1, steps: 400, pairs: 1000, ratio: 0.75, ratio_per_layer: vec![0.75] };
+        let (load, length) = (ExpertLoad::zero(1, 4), Duration::from_secs(1));
+        ClosedWindow { report, load, pairs_of_ranks: vec![600, 400], length }
+    }
 
     #[test]
     fn what_is_told_of_each_rank_is_there_before_the_first_step() {
         let registry = Registry::new();
         let _metrics = DriverMetrics::new(&registry, 3).unwrap();
         let families = registry.gather();
-        for name in ["swiftbalancer_kv_blocks_used", "swiftbalancer_staging_pages_used"] {
+        let of_ranks = [
+            "swiftbalancer_kv_blocks",
+            "swiftbalancer_kv_blocks_used",
+            "swiftbalancer_staging_pages_used",
+            "swiftbalancer_window_pairs",
+        ];
+        for name in of_ranks {
             let family = families.iter().find(|family| family.name() == name).unwrap_or_else(|| panic!("no {name}"));
             let ranks: Vec<_> = family.get_metric().iter().map(|metric| metric.get_label()[0].value()).collect();
             assert_eq!(ranks, ["0", "1", "2"], "{name}");
         }
+    }
+
+    #[test]
+    fn what_each_rank_computed_in_a_window_shows_when_it_has_closed() {
+        let registry = Registry::new();
+        let metrics = DriverMetrics::new(&registry, 2).unwrap();
+        metrics.noticed(&Notice::WindowClosed(Arc::new(closed())), Instant::now());
+        metrics.fill(0, 1, [(3, 10), (0, 12)].into_iter());
+        let families = registry.gather();
+        let values = |name: &str| {
+            let family = families.iter().find(|family| family.name() == name).unwrap();
+            family.get_metric().iter().map(|metric| metric.get_gauge().get_value()).collect::<Vec<_>>()
+        };
+        assert_eq!(values("swiftbalancer_window_pairs"), [600.0, 400.0]);
+        assert_eq!(values("swiftbalancer_kv_blocks_used"), [3.0, 0.0]);
+        assert_eq!(values("swiftbalancer_kv_blocks"), [10.0, 12.0]);
     }
 
     #[test]
@@ -243,8 +278,7 @@ mod tests {
             Some(family.get_metric()[0].get_gauge().get_value())
         };
         assert_eq!(ratio(), None);
-        let window = WindowReport { number: 1, steps: 400, pairs: 1000, ratio: 0.75, ratio_per_layer: vec![0.75] };
-        metrics.noticed(&Notice::WindowClosed(window), Instant::now());
+        metrics.noticed(&Notice::WindowClosed(Arc::new(closed())), Instant::now());
         assert_eq!(ratio(), Some(0.75));
     }
 }

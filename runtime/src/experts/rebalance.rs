@@ -254,8 +254,8 @@ impl Rebalancer {
     }
 
     fn close_window(&mut self) {
-        let report = self.windows.close(self.in_force.map(), self.in_force.epoch(), self.moment.now);
-        self.notice(Notice::WindowClosed(report));
+        let closed = self.windows.close(self.in_force.map(), self.in_force.epoch(), self.moment.now);
+        self.notice(Notice::WindowClosed(closed));
     }
 
     fn plan_for_window(&mut self) {

@@ -187,7 +187,7 @@ impl Deployment {
     /// Balance ratios of the windows that have closed.
     pub fn ratios(&self) -> Vec<f64> {
         let closed = self.notices.iter().filter_map(|notice| match notice {
-            Notice::WindowClosed(window) => Some(window.ratio),
+            Notice::WindowClosed(closed) => Some(closed.report.ratio),
             _ => None,
         });
         closed.collect()

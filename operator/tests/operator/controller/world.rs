@@ -92,6 +92,11 @@ pub struct World {
 
 impl World {
     pub fn start() -> Self {
+        Self::with(true)
+    }
+
+    /// Whose operator watches nodes, or does not.
+    pub fn with(watch_nodes: bool) -> Self {
         let api = FakeApi::new();
         for node in ["node-1", "node-2"] {
             api.put("nodes", node_object(node, "True", "2026-01-01T00:00:00Z"));
@@ -100,6 +105,7 @@ impl World {
         let settings = Settings {
             images: RuntimeImages { cpu: "docker.io/swiftbalancer/runtime:1".to_owned(), gpu: None },
             namespace: None,
+            watch_nodes,
             allowed_host_paths: AllowedHostPaths::default(),
             poll: Duration::from_secs(2),
         };

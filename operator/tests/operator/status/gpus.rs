@@ -93,6 +93,17 @@ fn gpus_of_nodes_that_it_may_not_use_or_that_no_pod_fills_do_not_count() {
 }
 
 #[test]
+fn where_nodes_are_not_watched_their_gpus_are_left_to_the_scheduler() {
+    let mut cluster = with_gpus(1);
+    for node in NODES {
+        cluster.set_node(node, true, 0);
+    }
+    assert_eq!(refused(&cluster.pass()).0, "InsufficientGPUs");
+    cluster.watches_nodes = false;
+    assert_eq!(cluster.pass().desired.pods.len(), 1);
+}
+
+#[test]
 fn a_pod_with_more_gpus_than_any_node_has_is_refused_with_what_the_largest_offers() {
     let mut cluster = with_gpus(4);
     for (node, gpus) in NODES.into_iter().zip([1, 3, 0]) {

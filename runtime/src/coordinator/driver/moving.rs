@@ -77,7 +77,8 @@ fn short(ratio: f64) -> f64 {
 
 fn log(notice: &Notice) {
     match notice {
-        Notice::WindowClosed(window) => {
+        Notice::WindowClosed(closed) => {
+            let window = &closed.report;
             tracing::info!(
                 window = window.number,
                 steps = window.steps,

@@ -31,6 +31,8 @@ pub(super) struct MovingMetrics {
     phase: Option<(Phase, Instant)>,
     /// `[ranks]`
     staging_used: Vec<IntGauge>,
+    /// `[ranks]`
+    pairs: Vec<IntGauge>,
 }
 
 impl MovingMetrics {
@@ -49,6 +51,10 @@ impl MovingMetrics {
         let phases = HistogramVec::new(phases.buckets(exponential(0.001, 4.0, 12)), &["phase"])?;
         let staging =
             Opts::new("swiftbalancer_staging_pages_used", "Staging pages that transactions under way need, by rank.");
+        let pairs = Opts::new(
+            "swiftbalancer_window_pairs",
+            "(Token, expert) pairs that each rank computed in the last window, by rank.",
+        );
         let metrics = Self {
             rebalances: register(registry, IntCounterVec::new(rebalances, &["outcome"])?)?,
             aborts: register(registry, IntCounterVec::new(aborts, &["reason"])?)?,
@@ -73,6 +79,7 @@ impl MovingMetrics {
             phases: register(registry, phases)?,
             phase: None,
             staging_used: of_ranks(&register(registry, IntGaugeVec::new(staging, &["rank"])?)?, ranks),
+            pairs: of_ranks(&register(registry, IntGaugeVec::new(pairs, &["rank"])?)?, ranks),
         };
         // A counter that starts to exist with its first event has no rate for it.
         for phase in [Phase::Collecting, Phase::Planning, Phase::Moving].map(name) {
@@ -138,8 +145,15 @@ impl MovingMetrics {
             Notice::Aborted { reason, .. } => self.aborts.with_label_values(&[reason.as_str()]).inc(),
             Notice::Completed { .. } => self.ended(RebalanceOutcome::Completed),
             Notice::Dropped { .. } => self.ended(RebalanceOutcome::Dropped),
-            Notice::WindowClosed(window) if window.pairs == 0 => self.without_load.inc(),
-            Notice::WindowClosed(_) | Notice::Planned { .. } => {}
+            Notice::WindowClosed(closed) => {
+                if closed.report.pairs == 0 {
+                    self.without_load.inc();
+                }
+                for (gauge, &pairs) in self.pairs.iter().zip(&closed.pairs_of_ranks) {
+                    gauge.set(pairs as i64);
+                }
+            }
+            Notice::Planned { .. } => {}
         }
     }
 

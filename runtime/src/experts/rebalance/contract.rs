@@ -1,5 +1,6 @@
 //! What goes into the rebalancer and what comes out of it. Plain data.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use plan::ids::{LayerId, RankId};
@@ -7,10 +8,11 @@ use plan::load::ExpertLoad;
 use plan::map::{ExpertMap, MapShape};
 use plan::moves::{SlotChange, Transaction};
 use plan::policy::{Decision, History};
-use plan::wire::{RecordedMap, WindowReport};
+use plan::wire::RecordedMap;
 use plan::words::counted;
 use thiserror::Error;
 
+use super::window::ClosedWindow;
 use crate::bounds::{self, OutOfBounds};
 use crate::protocol::{MoveFailure, MoveReport, StepDone, ToRank, TransactionId};
 
@@ -175,7 +177,7 @@ pub enum PlanOutcome {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
     /// A window has closed.
-    WindowClosed(WindowReport),
+    WindowClosed(Arc<ClosedWindow>),
     /// Whether a plan is worth it has been decided.
     Decided(Decision),
     /// Experts will move.

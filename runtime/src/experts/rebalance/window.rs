@@ -67,22 +67,21 @@ impl Windows {
     }
 
     /// Closes the one that is open, whose last steps ran under `map`, and opens the next.
-    pub fn close(&mut self, map: &ExpertMap, epoch: u64, now: Duration) -> WindowReport {
+    pub fn close(&mut self, map: &ExpertMap, epoch: u64, now: Duration) -> Arc<ClosedWindow> {
         self.closed += 1;
         self.open.ran_under(map);
-        let closed = self.open.close(self.closed, now);
-        let report = closed.report.clone();
-        self.first.get_or_insert_with(|| Arc::new(report.clone()));
+        let closed = Arc::new(self.open.close(self.closed, now));
+        self.first.get_or_insert_with(|| Arc::new(closed.report.clone()));
         // A window in which nothing was counted says nothing of any placement.
-        if report.pairs > 0 {
+        if closed.report.pairs > 0 {
             if self.loads.len() == WINDOWS_KEPT {
                 self.loads.pop_front();
             }
             self.loads.push_back(closed.load.clone());
         }
-        self.last = Some(Arc::new(closed));
+        self.last = Some(Arc::clone(&closed));
         self.open = Window::open(self.shape, epoch, now);
-        report
+        closed
     }
 
     /// Opens the window anew if the map in force is not the one under which it began.
@@ -128,6 +127,8 @@ pub struct ClosedWindow {
     pub report: WindowReport,
     /// Pairs by expert.
     pub load: ExpertLoad,
+    /// Pairs that each rank computed, over all layers, `[ranks]`.
+    pub pairs_of_ranks: Vec<u64>,
     /// How long it was open.
     pub length: Duration,
 }
@@ -167,6 +168,9 @@ impl Window {
         let ratio_per_layer = self.computed.iter().map(|ranks| balance_ratio(std::slice::from_ref(ranks))).collect();
         let (steps, pairs, ratio) = (self.steps, self.load.total(), balance_ratio(&self.computed));
         let report = WindowReport { number, steps, pairs, ratio, ratio_per_layer };
-        ClosedWindow { report, load: self.load.clone(), length: now.saturating_sub(self.started) }
+        let ranks = self.computed.first().map_or(0, Vec::len);
+        let of_rank = |rank: usize| self.computed.iter().map(|layer| layer[rank]).sum::<f64>() as u64;
+        let pairs_of_ranks = (0..ranks).map(of_rank).collect();
+        ClosedWindow { report, load: self.load.clone(), pairs_of_ranks, length: now.saturating_sub(self.started) }
     }
 }

@@ -8,10 +8,12 @@ fn a_window_closes_after_its_steps_with_the_ratio_that_ranks_measured() {
     driven.steps(39);
     assert!(driven.plans.is_empty());
     driven.steps(1);
-    let [Notice::WindowClosed(report)] = &driven.notices[..] else { panic!("{:?}", driven.notices) };
+    let [Notice::WindowClosed(closed)] = &driven.notices[..] else { panic!("{:?}", driven.notices) };
+    let report = &closed.report;
     // Each layer: 40 pairs on rank 0, 20 on rank 1: mean 30 of max 40.
     assert_eq!((report.number, report.steps, report.pairs, report.ratio), (1, 40, 40 * 120, 0.75));
     assert_eq!(report.ratio_per_layer, [0.75, 0.75]);
+    assert_eq!(closed.pairs_of_ranks, [40 * 80, 40 * 40]);
     let [PlanRequest { goal: Goal::Balance { windows, lifetime, .. }, .. }] = &driven.plans[..] else { panic!() };
     assert_eq!(windows[0].layer(LayerId(1)), [1200, 400, 400, 400]);
     assert_eq!(*lifetime, Duration::from_millis(400));
@@ -60,8 +62,8 @@ fn a_window_is_counted_under_one_map() {
     driven.step();
     assert_eq!(driven.rebalancer.windows.steps(), 0);
     driven.steps(40);
-    let Some(Notice::WindowClosed(report)) = driven.notices.last() else { panic!() };
-    assert_eq!((report.number, report.steps), (2, 40));
+    let Some(Notice::WindowClosed(closed)) = driven.notices.last() else { panic!() };
+    assert_eq!((closed.report.number, closed.report.steps), (2, 40));
 }
 
 #[test]
