@@ -5,35 +5,34 @@ use tests::chart;
 
 use crate::suite::Suite;
 
-pub fn lints_and_renders(suite: &Suite) -> Result<()> {
-    let cluster = suite.cluster()?;
-    let render = |values: &str, more: &[&str]| {
-        let arguments = ["template", "release", "charts/swiftbalancer", "--set", values];
-        Ok(cluster.helm(arguments.iter().chain(more).copied())?.stdout)
+/// Where another release serves.
+const TENANT: &str = "tenant";
+
+/// A second release of the same name, for one namespace: through install, upgrade, rollback and uninstall the first has what it had.
+pub fn second_release(suite: &Suite) -> Result<()> {
+    let cluster = suite.installed()?;
+    let of_tenant = |argument: String| if argument == chart::NAMESPACE { TENANT.to_owned() } else { argument };
+    let install = |more: &[&str]| {
+        let mut arguments: Vec<String> = chart::install_arguments(&[]).into_iter().map(of_tenant).collect();
+        let values = ["watchNamespace=tenant", "nodes.watch=false", "networkPolicy.enabled=true"];
+        for value in values.iter().chain(more) {
+            arguments.extend(["--set".to_owned(), (*value).to_owned()]);
+        }
+        cluster.helm(arguments.iter().map(String::as_str))
     };
-    cluster.helm(["lint", "--strict", "charts/swiftbalancer"])?;
-    for values in
-        ["crds.enabled=false", "watchNamespace=one", "metrics.service.enabled=false", "aggregateClusterRoles=false"]
-    {
-        let rendered = render(values, &[])?;
-        ensure!(rendered.contains("kind: Deployment"), "{values}: {rendered}");
-    }
-    let restricted = render("networkPolicy.enabled=true", &["--set-json=networkPolicy.from=[{\"podSelector\":{}}]"])?;
-    ensure!(restricted.contains("kind: NetworkPolicy"), "{restricted}");
-    let folders = render("allowedHostPaths={/srv/models,/mnt/with a space}", &[])?;
-    ensure!(folders.contains(r#"- "--allow-host-path=/mnt/with a space""#), "{folders}");
-    let images = render("runtime.gpuImage.tag=v9", &[])?;
-    ensure!(images.contains("- --gpu-runtime-image=docker.io/swiftbalancer/runtime-cuda:v9\n"), "{images}");
-    let without = render("runtime.gpuImage.repository=", &[])?;
-    ensure!(!without.contains("gpu-runtime-image"), "{without}");
-    let monitor = "metrics.serviceMonitor.enabled=true";
-    let monitored = render(monitor, &["--api-versions=monitoring.coreos.com/v1"])?;
-    ensure!(monitored.contains("kind: ServiceMonitor"), "{monitored}");
-    let folder = ["allowedHostPaths={models}", "allowedHostPaths={/srv/../etc}", "allowedHostPaths=/srv"];
-    for refused in ["pollSeconds=soon", "unknown=1", monitor].into_iter().chain(folder) {
-        let rendered: Result<String> = render(refused, &[]);
-        ensure!(rendered.is_err(), "{refused} was accepted");
-    }
+    let tested = || cluster.helm(["test", chart::RELEASE, "--namespace", TENANT, "--timeout=60s"]);
+    let owner = || -> Result<String> {
+        let path = r"jsonpath={.metadata.annotations.meta\.helm\.sh/release-namespace}";
+        Ok(cluster.kubectl(["get", "crd", "moedeployments.swiftbalancer.io", "--output", path])?.stdout)
+    };
+    install(&[])?;
+    ensure!(tested()?.stdout.contains("Succeeded"));
+    install(&["log=debug"])?;
+    cluster.helm(["rollback", chart::RELEASE, "1", "--namespace", TENANT, "--wait", "--timeout=2m"])?;
+    ensure!(tested()?.stdout.contains("Succeeded"));
+    ensure!(owner()? == chart::NAMESPACE);
+    cluster.helm(["uninstall", chart::RELEASE, "--namespace", TENANT, "--wait"])?;
+    ensure!(owner()? == chart::NAMESPACE, "the definition belongs to another release");
     Ok(())
 }
 
