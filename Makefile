@@ -17,6 +17,9 @@
 #                            NCCL (750 MB), and leaves the image for GPUs out where it cannot
 # make krew URL=...          the plugin as an archive for this machine, and the manifest by which krew installs it and those of
 #                            other machines that lie beside it in target/krew, all fetched from URL
+# make dashboards            Grafana's dashboards of the chart, written anew by the program in dashboards/
+# make dashboards-check      a Prometheus that scrapes the runtime under a load that shifts: every query of every dashboard has data there;
+#                            draws each in docs/dashboards, which needs Node.js and Chromium
 # make cluster-up            the test cluster, to look around in; make cluster-down takes it down
 
 CONTEXT ?=
@@ -24,7 +27,7 @@ RECORDED ?=
 MINUTES ?= 20
 loads = $(CURDIR)/target/plan-loads
 
-.PHONY: demo test test-kernels test-gpu bench bench-gpu bench-plan endurance gpu-bundle images krew cluster-up cluster-down
+.PHONY: demo test test-kernels test-gpu bench bench-gpu bench-plan endurance gpu-bundle images krew dashboards dashboards-check cluster-up cluster-down
 
 demo:
 	cargo run --locked --release --package tests --bin demo -- $(if $(CONTEXT),--context '$(CONTEXT)')
@@ -72,6 +75,12 @@ krew:
 	tar --create --gzip --file target/krew/kubectl-moe-$(platform).tar.gz LICENSE --directory target/release kubectl-moe \
 	  kubectl_complete-moe
 	kubectl-moe/krew.sh '$(URL)' target/krew/*.tar.gz > target/krew/moe.yaml
+
+dashboards:
+	cd dashboards && GOWORK=off go run . ../charts/swiftbalancer/files/dashboards
+
+dashboards-check:
+	SWIFTBALANCER_DASHBOARDS=draw cargo test --locked --package tests --test dashboards -- --nocapture
 
 cluster-up:
 	cargo run --locked --release --package tests --bin cluster -- up
