@@ -98,6 +98,10 @@ fn the_page_lists_every_panel() {
     } else {
         assert!(page == expected, "`UPDATE_DOCS=1 cargo test -p tests --test chart` writes docs/dashboards.md anew");
     }
+    for name in dashboards.keys() {
+        let picture = workspace::root().join("docs/dashboards").join(name.replace(".json", ".png"));
+        assert!(picture.exists(), "{} is missing: `make dashboards-check` draws it", picture.display());
+    }
 }
 
 #[test]
