@@ -10,6 +10,7 @@
 #                            nothing that grows
 # make test-kernels CASE=x  the emulated GPU's tests whose name contains x, with the .cu files of the kernels as they are now: only those are
 #                            compiled, the rest is as the last `cargo test -p tests --test cuda` left it
+# make removals             leaves out every wait of the kernels and of the device layer, one by one: a test has to fail each time
 # make test-gpu             the tests of the CUDA engine on this machine's GPU; says why where it has none
 # make gpu-bundle           what a machine with a GPU and nothing else needs to measure, in target/gpu
 # make bench-gpu            measures this machine's GPU with it, see docs/gpu.md
@@ -27,7 +28,7 @@ RECORDED ?=
 MINUTES ?= 20
 loads = $(CURDIR)/target/plan-loads
 
-.PHONY: demo test test-kernels test-gpu bench bench-gpu bench-plan endurance gpu-bundle images krew dashboards dashboards-check cluster-up cluster-down
+.PHONY: demo test test-kernels removals test-gpu bench bench-gpu bench-plan endurance gpu-bundle images krew dashboards dashboards-check cluster-up cluster-down
 
 demo:
 	cargo run --locked --release --package tests --bin demo -- $(if $(CONTEXT),--context '$(CONTEXT)')
@@ -51,6 +52,9 @@ test-kernels:
 	@program="$$(ls -t target/debug/deps/cuda-* 2>/dev/null | grep -v '[.]d$$' | head -n 1)"; \
 	  [ -n "$$program" ] || { echo "first: cargo test --locked --package tests --no-default-features --test cuda --no-run"; exit 1; }; \
 	  cd tests && "../$$program" $(CASE)
+
+removals:
+	SWIFTBALANCER_EMULATOR=required SWIFTBALANCER_REMOVALS=1 cargo test --locked --package tests --no-default-features --test cuda
 
 test-gpu:
 	SWIFTBALANCER_GPU=asked cargo test --locked --package tests --no-default-features --test cuda

@@ -36,10 +36,8 @@ DEVICE unsigned warp() { return threadIdx.x / 32; }
 // Every thread of the block, every lane of the warp, or `threads` threads that name the same `id` of 1 to 15.
 DEVICE void block_barrier() { __syncthreads(); }
 DEVICE void warp_barrier() { __syncwarp(); }
-DEVICE void group_barrier(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 template <class T> DEVICE T shuffle(T value, int from) { return __shfl_sync(0xffffffffu, value, from); }
 template <class T> DEVICE T shuffle_xor(T value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
-template <class T> DEVICE T shuffle_down(T value, int lanes) { return __shfl_down_sync(0xffffffffu, value, lanes); }
 template <class T> DEVICE T shuffle_up(T value, int lanes) { return __shfl_up_sync(0xffffffffu, value, lanes); }
 DEVICE uint32_t vote(bool predicate) { return __ballot_sync(0xffffffffu, predicate); }
 
@@ -47,14 +45,6 @@ DEVICE uint32_t vote(bool predicate) { return __ballot_sync(0xffffffffu, predica
 
 DEVICE uint4 load16(const void* from) { return *static_cast<const uint4*>(from); }
 DEVICE void store16(void* to, uint4 value) { *static_cast<uint4*>(to) = value; }
-// Of memory that nothing writes while the kernel runs and that is read once, such as weights: it does not push out other lines.
-DEVICE uint4 load16_once(const void* from) {
-  uint4 value;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
-               : "l"(from));
-  return value;
-}
 // Seen by the host and by other devices: what was written before a release is seen after the acquire that reads its value.
 DEVICE uint32_t load_acquire(const uint32_t* from) {
   uint32_t value;
@@ -73,13 +63,11 @@ DEVICE void store_release(uint64_t* to, uint64_t value) {
   asm volatile("st.release.sys.global.u64 [%0], %1;" ::"l"(to), "l"(value) : "memory");
 }
 DEVICE void fence_system() { __threadfence_system(); }
-DEVICE void fence_device() { __threadfence(); }
 // Counts, never values: the order in which threads come must not change a result.
 DEVICE uint32_t add_count(uint32_t* count, uint32_t more) { return atomicAdd(count, more); }
 DEVICE uint64_t add_count(uint64_t* count, uint64_t more) {
   return atomicAdd(reinterpret_cast<unsigned long long*>(count), static_cast<unsigned long long>(more));
 }
-DEVICE uint32_t max_count(uint32_t* count, uint32_t value) { return atomicMax(count, value); }
 DEVICE uint32_t or_bits(uint32_t* word, uint32_t bits) { return atomicOr(word, bits); }
 DEVICE uint32_t compare_exchange(uint32_t* word, uint32_t expected, uint32_t desired) {
   return atomicCAS(word, expected, desired);
@@ -93,18 +81,13 @@ DEVICE uint64_t nanoseconds() {
   asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
   return now;
 }
-DEVICE void trap() { __trap(); }
 
 // ---- numbers
 
 DEVICE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 DEVICE float square_root(float value) { return __fsqrt_rn(value); }
-DEVICE float sine(float value) { return sinf(value); }
-DEVICE float cosine(float value) { return cosf(value); }
-DEVICE float power(float base, float exponent) { return powf(base, exponent); }
 DEVICE double exponential_wide(double value) { return exp(value); }
 DEVICE int count_bits(uint32_t word) { return __popc(word); }
-DEVICE uint64_t multiply_high(uint64_t a, uint64_t b) { return __umul64hi(a, b); }
 DEVICE uint32_t float_bits(float value) { return __float_as_uint(value); }
 DEVICE float bits_float(uint32_t bits) { return __uint_as_float(bits); }
 // Two values rounded to the nearest bf16, ties to even: `low` in the lower half.
@@ -182,12 +165,6 @@ DEVICE void barrier_wait(Barrier* barrier, int parity) {
   }
 }
 // A box of the tensor to shared memory, aligned to 1024 bytes and swizzled by 128; its bytes count down the barrier.
-DEVICE void tile_2d(void* to, const TensorMap* map, Barrier* barrier, int x, int y) {
-  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(
-                   shared_address(to)),
-               "l"(map), "r"(shared_address(barrier)), "r"(x), "r"(y)
-               : "memory");
-}
 DEVICE void tile_3d(void* to, const TensorMap* map, Barrier* barrier, int x, int y, int z) {
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <source_location>
 
 #define MODEL_API __attribute__((visibility("default")))
 
@@ -28,8 +29,9 @@ MODEL_API unsigned char* dynamic_shared();
 
 enum class Atomic { add, most, bits_or, exchange_if };
 MODEL_API uint64_t atomic(Atomic kind, void* at, size_t bytes, uint64_t operand, uint64_t expected);
-MODEL_API uint64_t acquire(const void* at, size_t bytes);
-MODEL_API void release(void* at, size_t bytes, uint64_t value);
+// Where they do not order, they are no more than a load and a store.
+MODEL_API uint64_t acquire(const void* at, size_t bytes, bool orders);
+MODEL_API void release(void* at, size_t bytes, uint64_t value, bool orders);
 MODEL_API void fence();
 MODEL_API void pause();
 MODEL_API uint64_t nanoseconds();
@@ -43,13 +45,25 @@ MODEL_API void multiply_tile(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
 
 MODEL_API void async_fence();
 MODEL_API void barrier_init(void* barrier, int arrivals);
+MODEL_API void barrier_fence();
 MODEL_API void barrier_arrive(void* barrier, int bytes);
 MODEL_API void barrier_wait(void* barrier, int parity);
 MODEL_API void tile(void* to, const void* map, void* barrier, const int* at, unsigned rank);
 MODEL_API uint64_t group_operand(const void* tile);
 MODEL_API void group_multiply(float* d, int values, uint64_t a, uint64_t b);
+MODEL_API void group_fence();
 MODEL_API void group_commit();
 MODEL_API void group_wait(int left);
+
+// A wrapper that a library of kernels has, and whether it ran.
+struct Wrapper {
+  const char* name;
+  unsigned char ran = 0;
+  const Wrapper* next = nullptr;
+  MODEL_API explicit Wrapper(const char* called);
+};
+// Notes that a wait at a place in the kernels' source runs; false where it is to be left out.
+MODEL_API bool is_kept(const std::source_location& place);
 
 // One for each kernel of the library, under the name "model_kernel_" and its own.
 struct Kernel {

@@ -15,6 +15,9 @@ use crate::image::shared_libraries;
 use crate::workspace;
 
 pub mod counters;
+pub mod functions;
+pub mod ran;
+pub mod sources;
 
 const WARNINGS: &[&str] = &["-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers"];
 const ALWAYS: &[&str] = &["-std=c++20", "-O2", "-g1", "-fPIC", "-pthread", "-fvisibility=hidden"];
@@ -33,6 +36,8 @@ const KERNEL: &[&str] = &[
 #[derive(Clone, Debug)]
 pub struct Emulator {
     folder: PathBuf,
+    /// Where processes say what ran in them, if that is asked.
+    ran: Option<PathBuf>,
 }
 
 impl Emulator {
@@ -61,12 +66,19 @@ impl Emulator {
         build.driver()?;
         build.library("libnvrtc.so", &["nvrtc"], &["-ldl"])?;
         build.library("libnvidia-ml.so.1", &["nvml"], &[])?;
+        build.library("libtrace.so", &["trace"], &[])?;
         let driver = format!("-L{}", build.folder.display());
         build.library("libnccl.so.2", &["nccl"], &[&driver, "-l:libcuda.so.1", "-Wl,--no-undefined"])?;
         build.kernels("product.so", &workspace::root().join("kernels/cu"))?;
         build.kernels("cases.so", &build.sources.join("cases"))?;
         build.cases()?;
-        Ok(Self { folder: build.folder.clone() })
+        Ok(Self { folder: build.folder.clone(), ran: None })
+    }
+
+    /// The same, whose processes say in a folder what ran in them.
+    #[must_use]
+    pub fn telling(&self, ran: &Path) -> Self {
+        Self { ran: Some(ran.to_owned()), ..self.clone() }
     }
 
     /// Where its libraries are.
@@ -78,7 +90,13 @@ impl Emulator {
     /// What a process must be started with to meet the emulated driver with the product's kernels.
     #[must_use]
     pub fn environment(&self) -> Vec<(&'static str, OsString)> {
-        self.environment_with("product.so")
+        let mut environment = self.environment_with("product.so");
+        if let Some(ran) = &self.ran {
+            environment.push(("CUDA_MODEL_RAN", ran.join("product.txt").into_os_string()));
+            environment.push(("CUDA_MODEL_TRACE", ran.clone().into_os_string()));
+            environment.push(("LD_PRELOAD", self.folder.join("libtrace.so").into_os_string()));
+        }
+        environment
     }
 
     /// The same with the kernels of the driver's own tests.
@@ -284,7 +302,7 @@ fn run(command: &mut Command) -> Result<()> {
 }
 
 /// Names of the kernels of a source and how many threads each is made for, as the source says it.
-fn kernels_of(source: &str) -> Vec<(&str, &str)> {
+pub(crate) fn kernels_of(source: &str) -> Vec<(&str, &str)> {
     source
         .lines()
         .filter_map(|line| {
@@ -294,7 +312,7 @@ fn kernels_of(source: &str) -> Vec<(&str, &str)> {
         .collect()
 }
 
-fn with_extension(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+pub(crate) fn with_extension(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     for entry in entries {
@@ -316,41 +334,7 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
-    use super::{kernels_of, with_extension};
-    use crate::workspace;
-
-    #[test]
-    fn kernels_meet_the_hardware_in_the_header_of_wrappers_alone() {
-        let mut seen = 0;
-        for folder in ["kernels/cu", "tests/emulator/cases"] {
-            for extension in ["cu", "h", "cuh"] {
-                for path in with_extension(&workspace::root().join(folder), extension).unwrap() {
-                    if path.ends_with("kernels/cu/device.cuh") || path.ends_with("cases/driver.h") {
-                        continue;
-                    }
-                    seen += 1;
-                    for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
-                        let code = line.split("//").next().unwrap();
-                        let words = code.split(|c: char| !(c.is_alphanumeric() || c == '_'));
-                        for word in words {
-                            let meets = word == "asm" || word.starts_with("__") || word.starts_with("atomic");
-                            // What a compiler says of itself, and of a macro's arguments, is no feature of the machine.
-                            let allowed = word.starts_with("__CUDA_ARCH") || word == "__VA_ARGS__";
-                            assert!(
-                                !meets || allowed,
-                                "{}:{}: {word} belongs in device.cuh",
-                                path.display(),
-                                number + 1
-                            );
-                        }
-                    }
-                }
-            }
-        }
-        assert!(seen > 10, "{seen} sources were found");
-    }
+    use super::kernels_of;
 
     #[test]
     fn kernels_are_found_with_their_threads() {

@@ -39,8 +39,9 @@ namespace {
                                         (with.time == unfinished ? " and had not finished" : "") + "; nothing orders them");
 }
 
-void note(Block& block, const void* at, size_t bytes, bool writes, uint32_t time) {
+void note(Block& block, const void* at, size_t bytes, bool writes, uint32_t time, bool atomic = false) {
   Access access = block.access(writes, time), with{};
+  access.atomic = atomic;
   const auto address = reinterpret_cast<Address>(at);
   const uint64_t chance = block.random().next();
   bool raced = false;
@@ -92,7 +93,7 @@ uint32_t now() { return Block::running() == nullptr ? 0 : Block::running()->cloc
 // Who released a word within a launch, by its address.
 struct Words {
   std::mutex mutex;
-  std::map<const void*, std::map<uint32_t, std::set<uint32_t>>> blocks;  // by operation
+  std::map<const void*, std::map<uint32_t, KnownBlocks>> blocks;  // by operation
 };
 Words& words() {
   static auto* made_once = new Words;
@@ -108,23 +109,25 @@ void access_written(void* at, size_t bytes) {
   if (block != nullptr && block->in_shared_region(at)) block->wrote(at, bytes, block->current());
 }
 
-void access_atomic(const void* at, size_t bytes) {
+void access_atomic(const void* at, size_t bytes, bool writes) {
   Block& block = *Block::running();
   const auto address = reinterpret_cast<Address>(at);
   if (address % bytes != 0 || (block.in_shared_region(at) ? !block.shared_reachable(at, bytes) : !reachable(address, bytes)))
     refuse(block, "synchronises on", at, bytes);
+  if (settings().races && (block.in_shared_region(at) || in_arena(address))) note(block, at, bytes, writes, now(), true);
 }
 
 void synchronise_release(const void* at) {
   Block& block = *Block::running();
   // Another operation learns what was done up to here, and nothing of what this one does after it.
   const Performed& going_on = performed(block.operation());
-  released(at, block.operation_clock().within({block.operation(), going_on.timeline, going_on.sequence, block.seen_blocks(),
-                                               block.number(), block.clock().release(block.current())}));
-  std::lock_guard lock(words().mutex);
-  auto& of_operation = words().blocks[at][block.operation()];
-  of_operation.insert(block.number());
-  of_operation.insert(block.seen_blocks().begin(), block.seen_blocks().end());
+  KnownBlocks told = block.seen_blocks();
+  BlockClock::join(told[block.number()], block.clock().release(block.current()));
+  {
+    std::lock_guard lock(words().mutex);
+    join(words().blocks[at][block.operation()], told);
+  }
+  released(at, block.operation_clock().within({block.operation(), going_on.timeline, going_on.sequence, std::move(told)}));
 }
 
 void synchronise_acquire(const void* at) {
@@ -134,8 +137,9 @@ void synchronise_acquire(const void* at) {
   auto& of_word = words().blocks[at];
   const auto found = of_word.find(block.operation());
   if (found == of_word.end()) return;
-  block.seen_blocks().insert(found->second.begin(), found->second.end());
-  if (found->second.count(block.number()) != 0) block.clock().acquire_all(block.current());
+  join(block.seen_blocks(), found->second);
+  const auto own = found->second.find(block.number());
+  if (own != found->second.end()) block.clock().acquire(block.current(), own->second);
 }
 
 void access_begun(const void* at, size_t bytes, bool writes) {

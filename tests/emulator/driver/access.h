@@ -6,8 +6,8 @@ namespace model {
 
 void access_read(const void* at, size_t bytes);
 void access_written(void* at, size_t bytes);
-// Of a word on which threads, blocks or devices synchronise: its place is checked, not its order.
-void access_atomic(const void* at, size_t bytes);
+// Of a word on which threads, blocks or devices synchronise: it is ordered with accesses that are not of this kind.
+void access_atomic(const void* at, size_t bytes, bool writes);
 
 // A thread lets those that read the word know what it knows, or learns that.
 void synchronise_release(const void* at);

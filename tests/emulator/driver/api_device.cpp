@@ -4,6 +4,7 @@
 
 #include "machine.h"
 #include "memory.h"
+#include "ran.h"
 #include "settings.h"
 
 using model::Status;
@@ -150,6 +151,7 @@ DRIVER cuCtxGetDevice(int* device) {
 DRIVER cuCtxSynchronize() {
   if (const Status status = model::ready(); status != Status::success) return status;
   model::Context* context = model::current();
+  if (!model::host_waits("cuCtxSynchronize")) return context->error;
   std::vector<std::shared_ptr<model::Stream>> streams;
   {
     std::lock_guard lock(context->mutex);

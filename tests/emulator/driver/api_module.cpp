@@ -1,4 +1,5 @@
 // Modules, functions and launches.
+#include <algorithm>
 #include <cstring>
 
 #include "counters.h"
@@ -89,7 +90,7 @@ DRIVER cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void* handle, in
   auto* function = static_cast<Function*>(handle);
   if (!model::is_function(function) || threads <= 0) return Status::invalid_value;
   const size_t by_threads = 2048 / static_cast<size_t>(threads), by_memory = (228 << 10) / (dynamic_bytes + 1024);
-  *blocks = static_cast<int>(std::min({by_threads, by_memory, size_t{32}}));
+  *blocks = static_cast<int>(std::min({by_threads, by_memory, static_cast<size_t>(std::max(model::settings().resident, 1))}));
   return Status::success;
 }
 

@@ -2,6 +2,7 @@
 #include "counters.h"
 #include "graph.h"
 #include "machine.h"
+#include "ran.h"
 #include "report.h"
 
 using model::Event;
@@ -45,7 +46,7 @@ DRIVER cuStreamSynchronize(void* handle) {
     stream->capture->invalid = true;
     return Status::stream_capture_unsupported;
   }
-  return stream->synchronize();
+  return model::host_waits("cuStreamSynchronize") ? stream->synchronize() : stream->context().error.load();
 }
 
 DRIVER cuStreamQuery(void* handle) {
@@ -97,6 +98,7 @@ DRIVER cuEventRecord(void* event_handle, void* stream_handle) {
   event->capture = stream->capture;
   event->captured_after = stream->captured_after;
   if (stream->capture != nullptr) return Status::success;
+  if (!model::host_waits("cuEventRecord")) return Status::success;
   event->mark = std::make_shared<model::Mark>();
   stream->record(event->mark);
   return Status::success;
@@ -126,7 +128,7 @@ DRIVER cuEventQuery(void* handle) {
   auto event = model::event_of(handle);
   if (event == nullptr) return Status::invalid_handle;
   std::lock_guard lock(event->mutex);
-  if (event->mark == nullptr) return Status::success;
+  if (!model::host_waits("cuEventQuery") || event->mark == nullptr) return Status::success;
   if (!event->mark->reached()) return Status::not_ready;
   model::host_waited(event->mark->clock);
   return event->context->error;
@@ -143,6 +145,7 @@ DRIVER cuEventSynchronize(void* handle) {
     mark = event->mark;
   }
   model::count(model::Counter::synchronisations);
+  if (!model::host_waits("cuEventSynchronize")) return event->context->error;
   if (mark != nullptr && !mark->wait()) {
     model::found("deadlock: the host waits too long for an event");
     event->context->fail(Status::launch_timeout);

@@ -37,6 +37,7 @@ struct GroupProducts {
     std::vector<float> values;
   };
   std::vector<Accumulator> lent;
+  bool fenced = false;  // since the thread had its registers back
 };
 
 // Threads that wait for each other.
@@ -50,6 +51,8 @@ struct PhaseBarrier {
   int arrivals, pending;
   long bytes = 0;
   int phase = 0;
+  bool fenced = false;  // tiles may count it down
+  unsigned made_by;
   BlockClock::Known known;  // what those who arrived let others know
   Meeting meeting;
 };

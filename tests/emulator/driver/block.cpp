@@ -122,11 +122,11 @@ void Block::start_block() {
   seen_blocks_.clear();
 }
 
-Access Block::access(bool writes, uint32_t time) const { return {operation_, number_ << 10 | current_, time, 0, writes}; }
+Access Block::access(bool writes, uint32_t time) const { return {operation_, number_ << 10 | current_, time, 0, writes, false}; }
 
 bool Block::is_before(const Access& before) const {
   if (before.operation != operation_) return model::is_before(before, *operation_clock_);
-  if (before.who >> 10 != number_) return seen_blocks_.count(before.who >> 10) != 0;
+  if (before.who >> 10 != number_) return has(seen_blocks_, before);
   return clock_.is_before(before.who & 1023, before.time, current_);
 }
 

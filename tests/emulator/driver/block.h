@@ -38,6 +38,8 @@ struct Lane {
   void* stack = nullptr;
   bool ended = false;
   bool fenced = false;
+  // Words that it counted in since its last fence: the next one lets it know what others knew that had counted there.
+  std::set<const void*> counted;
   const Meeting* at = nullptr;
   CopyGroups copies;
   GroupProducts products;
@@ -118,8 +120,8 @@ class Block {
   bool is_before_shared(const Access& before) const;
   Cell* shared_cells(const void* at) const { return cells_ + (static_cast<const unsigned char*>(at) - shared_region_) / 16; }
   uint32_t shared_run() const { return runs_; }
-  // Blocks of this launch whose release this block has seen.
-  std::set<uint32_t>& seen_blocks() { return seen_blocks_; }
+  // Blocks of this launch whose release this block has seen: how far it knows each of their threads.
+  KnownBlocks& seen_blocks() { return seen_blocks_; }
   uint32_t operation() const { return operation_; }
   uint32_t number() const { return number_; }
 
@@ -165,7 +167,7 @@ class Block {
   Cell* cells_;
   uint32_t operation_ = 0, number_ = 0, runs_ = 0;
   Clock* operation_clock_ = nullptr;
-  std::set<uint32_t> seen_blocks_;
+  KnownBlocks seen_blocks_;
   void* scheduler_ = nullptr;
   unsigned current_ = 0, left_ = 0, starved_ = 0;
   std::chrono::steady_clock::time_point began_;

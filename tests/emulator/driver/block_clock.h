@@ -48,11 +48,6 @@ class BlockClock {
     join(known_[thread], other);
     any_known_ = true;
   }
-  // Learns all that was done up to now.
-  void acquire_all(unsigned thread) {
-    ++now_;
-    acquire(thread, Known(known_.size(), now_));
-  }
 
   bool is_before(unsigned thread, uint32_t time, unsigned current) const {
     if (time == unfinished) return false;

@@ -92,6 +92,7 @@ uint64_t group_operand(const void* tile) {
 void group_multiply(float* d, int values, uint64_t a, uint64_t b) {
   Block& block = here();
   GroupProducts& products = block.lane().products;
+  if (!products.fenced) block.fail(Status::launch_failed, "multiplies before a fence says that its registers are as they should be");
   const GroupProduct product{d, values, a, b, false};
   accumulator(products, d, values);
   for_operands(block, product, [&](const void* at) {
@@ -100,6 +101,8 @@ void group_multiply(float* d, int values, uint64_t a, uint64_t b) {
   });
   products.open.push_back(product);
 }
+
+void group_fence() { here().lane().products.fenced = true; }
 
 void group_commit() {
   Block& block = here();
@@ -128,6 +131,7 @@ void group_wait(int left) {
   if (!products.closed.empty() || !products.open.empty()) return;
   for (const auto& lent : products.lent) std::copy(lent.values.begin(), lent.values.end(), lent.d);
   products.lent.clear();
+  products.fenced = false;
 }
 
 }  // namespace model

@@ -9,6 +9,8 @@
 #include <map>
 #include <mutex>
 
+#include "block_clock.h"
+
 namespace model {
 namespace {
 
@@ -48,11 +50,17 @@ void Clock::join(const Clock& other) {
   std::erase_if(parts_, [&](const auto& part) { return has_all(*part); });
 }
 
-bool PartlyDone::has(const Access& access) const {
-  if (access.operation != operation || access.time == unfinished) return false;
-  const uint32_t in = access.who >> 10, thread = access.who & 1023;
-  return blocks.count(in) != 0 || (in == block && thread < known.size() && access.time < known[thread]);
+bool has(const KnownBlocks& blocks, const Access& access) {
+  const auto found = blocks.find(access.who >> 10);
+  const uint32_t thread = access.who & 1023;
+  return access.time != unfinished && found != blocks.end() && thread < found->second.size() && access.time < found->second[thread];
 }
+
+void join(KnownBlocks& into, const KnownBlocks& other) {
+  for (const auto& [block, known] : other) BlockClock::join(into[block], known);
+}
+
+bool PartlyDone::has(const Access& access) const { return access.operation == operation && model::has(blocks, access); }
 
 Clock Clock::within(PartlyDone operation) const {
   Clock told = *this;

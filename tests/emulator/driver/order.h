@@ -2,21 +2,23 @@
 // knows of every timeline how far it has come for sure: a vector clock.
 #pragma once
 #include <cstdint>
+#include <map>
 #include <memory>
-#include <set>
 #include <vector>
 
 #include "races.h"
 
 namespace model {
 
-// What a release tells of an operation that goes on: blocks of it that the one which released knew to have ended, and of the
-// threads of its own block how far it knew each of them.
+// Of blocks of a launch, by their numbers, how far each thread is known.
+using KnownBlocks = std::map<uint32_t, std::vector<uint32_t>>;
+bool has(const KnownBlocks& blocks, const Access& access);
+void join(KnownBlocks& into, const KnownBlocks& other);
+
+// What a release tells of an operation that goes on: what the thread that released knew of its own block and of others.
 struct PartlyDone {
   uint32_t operation, timeline, sequence;
-  std::set<uint32_t> blocks;
-  uint32_t block;
-  std::vector<uint32_t> known;
+  KnownBlocks blocks;
 
   bool has(const Access& access) const;
 };

@@ -32,6 +32,13 @@ void barrier_init(void* at, int arrivals) {
   if (arrivals < 1) block.fail(Status::launch_failed, "makes a barrier for " + std::to_string(arrivals) + " arrivals");
   PhaseBarrier& barrier = block.barriers()[at] = {};
   barrier.arrivals = barrier.pending = arrivals;
+  barrier.made_by = block.current();
+}
+
+void barrier_fence() {
+  Block& block = here();
+  for (auto& [at, barrier] : block.barriers())
+    if (barrier.made_by == block.current()) barrier.fenced = true;
 }
 
 void barrier_arrive(void* at, int bytes) {
@@ -57,7 +64,8 @@ void tile(void* to, const void* map_at, void* barrier, const int* at, unsigned r
   if (map.marked != EncodedMap::mark || map.rank != rank)
     block.fail(Status::illegal_address,
                "copies a tile of rank " + std::to_string(rank) + " through what is no tensor map of that rank");
-  barrier_at(block, barrier);
+  if (!barrier_at(block, barrier).fenced)
+    block.fail(Status::launch_failed, "has a tile count down a barrier that was not fenced after it was made");
   Tile tile{to, {}, barrier, block.current(), 2, block.random().below(8)};
   for (unsigned i = 0; i < rank; ++i) tile.bytes *= map.box[i];
   if (reinterpret_cast<Address>(to) % (map.swizzle != 0 ? 1024 : 128) != 0)

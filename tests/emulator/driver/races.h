@@ -15,6 +15,7 @@ struct Access {
   uint32_t time;       // by the block's own clock; `unfinished` for what goes on beside its thread
   uint16_t bytes;      // a bit for each
   bool writes;
+  bool atomic;  // of a word on which threads synchronise: two such accesses need no order
 };
 
 constexpr uint32_t unfinished = ~uint32_t{0};
@@ -53,7 +54,7 @@ inline bool note_access(Cell& cell, Access access, uint64_t chance, Access* with
       continue;
     }
     if (before.operation == access.operation && before.who == access.who && before.writes == access.writes &&
-        before.time != unfinished && access.time != unfinished) {
+        before.atomic == access.atomic && before.time != unfinished && access.time != unfinished) {
       // Its own earlier access: the later one stands for both only where it covers it.
       if ((before.bytes & ~access.bytes) == 0 || before.time == access.time) {
         access.bytes |= before.bytes;
@@ -62,7 +63,7 @@ inline bool note_access(Cell& cell, Access access, uint64_t chance, Access* with
       continue;
     }
     if ((before.bytes & access.bytes) == 0) continue;
-    if (!before.writes && !access.writes) continue;
+    if ((!before.writes && !access.writes) || (before.atomic && access.atomic)) continue;
     if (!is_ordered(before)) {
       *with = before;
       return true;

@@ -20,6 +20,7 @@ Settings read() {
   read.devices = static_cast<int>(number("CUDA_MODEL_DEVICES", 1));
   read.memory = static_cast<size_t>(number("CUDA_MODEL_MEMORY_MB", 1024)) << 20;
   read.multiprocessors = static_cast<int>(number("CUDA_MODEL_MULTIPROCESSORS", 4));
+  read.resident = static_cast<int>(number("CUDA_MODEL_RESIDENT", 32));
   read.capability = static_cast<int>(number("CUDA_MODEL_CAPABILITY", 90));
   read.product = text("CUDA_MODEL_PRODUCT", "CUDA model");
   read.kernels = text("CUDA_MODEL_KERNELS", "");
@@ -34,6 +35,9 @@ Settings read() {
   read.others = static_cast<size_t>(number("CUDA_MODEL_OTHERS_MB", 0)) << 20;
   read.report = text("CUDA_MODEL_REPORT", "");
   read.counters = text("CUDA_MODEL_COUNTERS", "");
+  read.ran = text("CUDA_MODEL_RAN", "");
+  read.calls = text("CUDA_MODEL_CALLS", "");
+  read.without = text("CUDA_MODEL_WITHOUT", "");
   return read;
 }
 

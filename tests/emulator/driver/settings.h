@@ -10,6 +10,7 @@ struct Settings {
   int devices;             // CUDA_MODEL_DEVICES, 1
   size_t memory;           // CUDA_MODEL_MEMORY_MB of each device, 1024
   int multiprocessors;     // CUDA_MODEL_MULTIPROCESSORS, 4
+  int resident;            // CUDA_MODEL_RESIDENT, 32: blocks of a kernel that a multiprocessor runs at once, at most
   int capability;          // CUDA_MODEL_CAPABILITY, 90 for compute capability 9.0
   std::string product;     // CUDA_MODEL_PRODUCT, the device's name
   std::string kernels;     // CUDA_MODEL_KERNELS, the library of kernels
@@ -24,6 +25,9 @@ struct Settings {
   size_t others;           // CUDA_MODEL_OTHERS_MB, 0: what another process has taken of each device
   std::string report;      // CUDA_MODEL_REPORT, a file to which findings are appended
   std::string counters;    // CUDA_MODEL_COUNTERS, a file that holds the counters
+  std::string ran;         // CUDA_MODEL_RAN, a file to which what ran is appended when the process ends, see ran.h
+  std::string calls;       // CUDA_MODEL_CALLS, the same for who called what the host waits with
+  std::string without;     // CUDA_MODEL_WITHOUT, waits that are left out, by comma: FILE:LINE of kernels, +ADDRESS of the program
 };
 
 const Settings& settings();

@@ -7,6 +7,7 @@
 #include "counters.h"
 #include "faults.h"
 #include "memory.h"
+#include "ran.h"
 #include "report.h"
 #include "settings.h"
 
@@ -170,6 +171,7 @@ void Stream::launch(const Launch& launch) {
   if (fails(Fault::ecc)) return context_->fail(Status::ecc_uncorrectable);
   if (fails(Fault::illegal)) return context_->fail(Status::illegal_address);
   count(Counter::kernels);
+  note_kernel(launch.kernel->name);
   if (block_ == nullptr) {
     block_ = std::make_unique<Block>();
     block_->set_context(context_);
@@ -203,7 +205,7 @@ bool Stream::touch(const char* name, Address at, size_t bytes, bool writes) {
 // False where something else touches the range in no order with this.
 bool Stream::note_range(uint32_t operation, const char* name, Address at, size_t bytes, bool writes) {
   if (!settings().races || !in_arena(at)) return true;
-  const Access access{operation, 0, 0, 0, writes};
+  const Access access{operation, 0, 0, 0, writes, false};
   for (size_t done = 0; done < bytes;) {
     const Address next = at + done;
     const size_t part = std::min<size_t>(bytes - done, 64 - next % 64);

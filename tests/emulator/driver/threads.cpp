@@ -78,12 +78,11 @@ void* shared_array(const void* key, size_t bytes, size_t alignment) { return her
 unsigned char* dynamic_shared() { return here().dynamic_shared(); }
 
 uint64_t atomic(Atomic kind, void* at, size_t bytes, uint64_t operand, uint64_t expected) {
-  access_atomic(at, bytes);
-  // With a fence, counts order what they count: the last block of a launch may read what the others wrote.
-  if (here().lane().fenced) {
-    synchronise_release(at);
-    synchronise_acquire(at);
-  }
+  access_atomic(at, bytes, true);
+  // Counts order what they count between fences: what was done before one that comes before the count is known to who counts after
+  // it and then has one. So the last block of a launch may read what the others wrote.
+  if (here().lane().fenced) synchronise_release(at);
+  here().lane().counted.insert(at);
   const auto change = [&](auto* word) -> uint64_t {
     using Word = std::remove_pointer_t<decltype(word)>;
     switch (kind) {
@@ -106,17 +105,17 @@ uint64_t atomic(Atomic kind, void* at, size_t bytes, uint64_t operand, uint64_t 
   return bytes == 4 ? change(static_cast<uint32_t*>(at)) : change(static_cast<uint64_t*>(at));
 }
 
-uint64_t acquire(const void* at, size_t bytes) {
-  access_atomic(at, bytes);
+uint64_t acquire(const void* at, size_t bytes, bool orders) {
+  access_atomic(at, bytes, false);
   const uint64_t value = bytes == 4 ? __atomic_load_n(static_cast<const uint32_t*>(at), __ATOMIC_ACQUIRE)
                                     : __atomic_load_n(static_cast<const uint64_t*>(at), __ATOMIC_ACQUIRE);
-  synchronise_acquire(at);
+  if (orders) synchronise_acquire(at);
   return value;
 }
 
-void release(void* at, size_t bytes, uint64_t value) {
-  access_atomic(at, bytes);
-  synchronise_release(at);
+void release(void* at, size_t bytes, uint64_t value, bool orders) {
+  access_atomic(at, bytes, true);
+  if (orders) synchronise_release(at);
   if (bytes == 4)
     __atomic_store_n(static_cast<uint32_t*>(at), static_cast<uint32_t>(value), __ATOMIC_RELEASE);
   else
@@ -124,7 +123,10 @@ void release(void* at, size_t bytes, uint64_t value) {
 }
 
 void fence() {
-  here().lane().fenced = true;
+  Lane& lane = here().lane();
+  lane.fenced = true;
+  for (const void* at : lane.counted) synchronise_acquire(at);
+  lane.counted.clear();
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 

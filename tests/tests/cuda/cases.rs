@@ -1,13 +1,17 @@
 //! Tests that are functions of this program: each runs in a process of its own, started again with a driver and the name of its
 //! test, once a seed.
 
+use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use libtest_mimic::Trial;
 use tests::emulator::Emulator;
 
 use crate::model::Test;
+use crate::removals::Runs;
 use crate::suite::{self, Told, run_with_seeds};
 use crate::{attention, exchange, experts, graphs, links, logits, model, moves, operations, pages};
 
@@ -16,6 +20,9 @@ const CASE: &str = "SWIFTBALANCER_CUDA_CASE";
 
 /// GPUs that each of them has.
 pub const GPUS: usize = 4;
+
+/// Seeds of a test of kernels, whose orders are a part of what they are.
+const OF_KERNELS: u64 = 2;
 
 /// What tests meet.
 #[derive(Clone, Debug)]
@@ -27,29 +34,64 @@ pub enum Driver {
 }
 
 /// A test: its name, and with how many seeds it runs; a driver that has none is to say the same as often.
-struct Case {
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
     name: &'static str,
     seeds: u64,
     /// What fails in the driver, as its `CUDA_MODEL_FAULTS` says it.
     faults: &'static str,
     /// How many GPUs it needs.
     gpus: usize,
+    /// The capability of the emulated chip, where it is not the usual one.
+    chip: Option<&'static str>,
     run: fn() -> Result<()>,
 }
 
-fn cases() -> impl Iterator<Item = Case> {
+impl Case {
+    /// By which it is known.
+    pub fn title(&self) -> String {
+        self.chip.map(|chip| format!("sm_{chip}::")).unwrap_or_default() + self.name
+    }
+
+    /// Whether it is of kernels, one by one; else of a model's steps.
+    pub fn is_about_kernels(&self) -> bool {
+        self.seeds == OF_KERNELS
+    }
+
+    /// A process of it: this program with a driver, which counts in a folder what is asked of it.
+    pub fn command(&self, driver: &Driver, folder: &Path) -> Result<Command> {
+        let mut command = Command::new(std::env::current_exe()?);
+        // Ranks that share a GPU wait for each other on it: none of that is to stand before another's work.
+        command.env(CASE, self.name).env("CUDA_DEVICE_MAX_CONNECTIONS", "32");
+        if let Driver::Emulated(emulator) = driver {
+            command.envs(emulator.environment()).env("CUDA_MODEL_FAULTS", self.faults);
+            command.envs(self.chip.map(|chip| ("CUDA_MODEL_CAPABILITY", chip)));
+            // Beside all else, what NCCL takes.
+            command.envs([("CUDA_MODEL_DEVICES", &*GPUS.to_string()), ("CUDA_MODEL_MEMORY_MB", "2048")]);
+            command.env("CUDA_MODEL_COUNTERS", folder.join("counters"));
+        }
+        Ok(command)
+    }
+}
+
+/// All of them.
+pub fn cases() -> impl Iterator<Item = Case> {
     let parts = [operations::CASES, attention::CASES, experts::CASES, exchange::CASES, logits::CASES, pages::CASES];
-    let of = |seeds, gpus| move |&(name, run): &Test| Case { name, seeds, faults: "", gpus, run };
-    let operations = parts.into_iter().flatten().map(of(2, 1));
+    let of = |seeds, gpus| move |&(name, run): &Test| Case { name, seeds, faults: "", gpus, chip: None, run };
+    let operations = parts.into_iter().flatten().map(of(OF_KERNELS, 1));
     let models = model::CASES.iter().chain(graphs::CASES).chain(links::ON_ONE_GPU).map(of(1, 1));
     let linked =
         links::ON_TWO_GPUS.iter().chain(moves::CASES).map(of(1, 2)).chain(links::ON_ALL_GPUS.iter().map(of(1, GPUS)));
     let (name, faults, run) = graphs::REFUSED;
-    let refused = Case { name, seeds: 1, faults, gpus: 1, run };
+    let refused = Case { name, seeds: 1, faults, gpus: 1, chip: None, run };
     let (name, seeds, run) = links::WITH_MANY_SEEDS;
     // What takes longest begins first.
-    let first = Case { name, seeds, faults: "", gpus: 2, run };
-    std::iter::once(first).chain(operations).chain(models).chain(linked).chain([refused])
+    let first = Case { name, seeds, faults: "", gpus: 2, chip: None, run };
+    let usual: Vec<Case> =
+        std::iter::once(first).chain(operations).chain(models).chain(linked).chain([refused]).collect();
+    let is_old = |case: &&Case| ON_THE_OLDEST.contains(&case.name);
+    let old: Vec<Case> = usual.iter().filter(is_old).map(|case| Case { chip: Some(OLDEST), ..*case }).collect();
+    usual.into_iter().chain(old)
 }
 
 /// Whether there is a test of this name.
@@ -87,46 +129,42 @@ fn missing(case: &Case, driver: &Driver) -> Option<String> {
     if graphs::is_counted(case.name) {
         return Some("it is about what is asked of the emulated driver, which counts that or refuses it".to_owned());
     }
+    if case.chip.is_some() {
+        return Some("it is about another chip".to_owned());
+    }
     (case.gpus > *gpus).then(|| format!("it needs {} GPUs, and this machine has {gpus}", case.gpus))
 }
 
 /// One for each, under its own name; what does not run is ignored.
-pub fn trials(driver: &Driver, told: &Told) -> Vec<Trial> {
+pub fn trials(driver: &Driver, told: &Told, runs: Option<&Arc<Runs>>) -> Vec<Trial> {
     let one = |case: Case| {
         let is_left_out = missing(&case, driver).is_some();
-        trial(driver.clone(), (case, None), told.clone()).with_ignored_flag(is_left_out)
+        trial(driver.clone(), case, (told.clone(), runs.cloned())).with_ignored_flag(is_left_out)
     };
-    let is_old = |case: &Case| matches!(driver, Driver::Emulated(_)) && ON_THE_OLDEST.contains(&case.name);
-    let old = cases().filter(is_old).map(|case| trial(driver.clone(), (case, Some(OLDEST)), told.clone()));
-    cases().map(one).chain(old).collect()
+    cases().map(one).collect()
 }
 
 /// The tests that do not run with a driver, and why.
 pub fn left_out(driver: &Driver) -> Vec<(String, String)> {
-    cases().filter_map(|case| Some((format!("cuda::{}", case.name), missing(&case, driver)?))).collect()
+    cases().filter_map(|case| Some((format!("cuda::{}", case.title()), missing(&case, driver)?))).collect()
 }
 
-/// A test on the chip that the driver shows, or on an emulated one of this capability.
-fn trial(driver: Driver, (Case { name, seeds, faults, .. }, chip): (Case, Option<&'static str>), told: Told) -> Trial {
-    let of_chip = chip.map(|chip| format!("sm_{chip}::")).unwrap_or_default();
-    let full_name = format!("cuda::{of_chip}{name}");
-    Trial::test(full_name, move || {
+fn trial(driver: Driver, case: Case, (told, runs): (Told, Option<Arc<Runs>>)) -> Trial {
+    Trial::test(format!("cuda::{}", case.title()), move || {
         let run = || -> Result<()> {
-            let (program, folder) = (std::env::current_exe()?, tempfile::tempdir()?);
+            let (seeds, began, folder) = (suite::seeds(case.seeds), Instant::now(), tempfile::tempdir()?);
+            let count = u32::try_from(seeds.len())?;
             let start = || {
-                let mut command = Command::new(&program);
-                // Ranks that share a GPU wait for each other on it: none of that is to stand before another's work.
-                command.env(CASE, name).env("CUDA_DEVICE_MAX_CONNECTIONS", "32");
-                if let Driver::Emulated(emulator) = &driver {
-                    command.envs(emulator.environment()).env("CUDA_MODEL_FAULTS", faults);
-                    command.envs(chip.map(|chip| ("CUDA_MODEL_CAPABILITY", chip)));
-                    // Beside all else, what NCCL takes.
-                    command.envs([("CUDA_MODEL_DEVICES", &*GPUS.to_string()), ("CUDA_MODEL_MEMORY_MB", "2048")]);
-                    command.env("CUDA_MODEL_COUNTERS", folder.path().join("counters"));
+                let mut command = case.command(&driver, folder.path())?;
+                if let Some(runs) = &runs {
+                    runs.note(&mut command, &case);
                 }
-                command
+                Ok(command)
             };
-            told.keep(&format!("{of_chip}{name}"), &run_with_seeds(suite::seeds(seeds), start)?);
+            told.keep(&case.title(), &run_with_seeds(seeds, start)?);
+            if let Some(runs) = &runs {
+                runs.took(&case, began.elapsed() / count);
+            }
             Ok(())
         };
         run().map_err(|error| format!("{error:#}").into())

@@ -55,7 +55,7 @@ fn trial(emulator: &Emulator, name: String) -> Trial {
         let start = || {
             let mut command = Command::new(emulator.cases());
             command.arg(&name).envs(emulator.environment_of_cases());
-            command
+            Ok(command)
         };
         run_with_seeds(suite::seeds(3), start).map(drop).map_err(|error| format!("{error:#}").into())
     })

@@ -7,6 +7,7 @@
 
 mod attention;
 mod cases;
+mod coverage;
 mod driver;
 mod exchange;
 mod experts;
@@ -21,6 +22,7 @@ mod operations;
 mod pages;
 mod process;
 mod refusals;
+mod removals;
 mod served;
 mod steps;
 mod suite;
@@ -34,6 +36,7 @@ use libtest_mimic::{Arguments, Trial};
 use tests::emulator::Emulator;
 use tests::figures::Figures;
 
+use crate::removals::Runs;
 use crate::suite::Told;
 
 /// Has tests run on the machine's GPU; where it is `required` a machine without one fails them.
@@ -46,7 +49,7 @@ fn on_gpus(arguments: &Arguments, gpus: usize) -> ExitCode {
     for (name, reason) in cases::left_out(&driver).iter().filter(|(name, _)| is_asked(name)) {
         println!("left out: {name}: {reason}");
     }
-    let conclusion = libtest_mimic::run(arguments, cases::trials(&driver, &told));
+    let conclusion = libtest_mimic::run(arguments, cases::trials(&driver, &told, None));
     for (name, figure) in told.all() {
         println!("figure: {name}: {figure}");
     }
@@ -102,17 +105,34 @@ fn main() -> ExitCode {
 }
 
 fn on_emulator(emulator: &Emulator, arguments: &Arguments, began: Instant) -> Result<ExitCode> {
-    let told = Told::default();
+    let Arguments { filter, skip, list, exact, ignored, .. } = arguments;
+    let is_whole = filter.is_none() && skip.is_empty() && !list && !exact && !ignored;
+    let (told, folder) = (Told::default(), tempfile::tempdir()?);
+    let traced = is_whole.then(|| coverage::begin(folder.path())).transpose()?;
+    let emulator = &emulator.telling(folder.path());
+    let runs = Runs::new(emulator, folder.path());
     let mut trials = driver::trials(emulator).context("the driver's own tests cannot be listed")?;
-    trials.extend(cases::trials(&cases::Driver::Emulated(emulator.clone()), &told));
+    trials.extend(cases::trials(&cases::Driver::Emulated(emulator.clone()), &told, Some(&runs)));
     trials.extend(measure::trials(emulator));
     trials.extend(process::trials(emulator));
     trials.extend(served::trials(emulator));
     let conclusion = libtest_mimic::run(arguments, trials);
-    let Arguments { filter, skip, list, exact, ignored, .. } = arguments;
-    let is_whole = filter.is_none() && skip.is_empty() && !list && !exact && !ignored;
-    if is_whole && !conclusion.has_failed() {
-        told.record(&Figures::begin("emulated-gpu")?, began)?;
+    let all = std::env::var_os(removals::ASKED).is_some();
+    if conclusion.has_failed() || !(is_whole || all) {
+        return Ok(conclusion.exit_code());
+    }
+    let figures = traced
+        .map(|traced| {
+            let figures = Figures::begin("emulated-gpu")?;
+            told.record(&figures, began)?;
+            coverage::check(&traced, folder.path(), &figures)?;
+            anyhow::Ok(figures)
+        })
+        .transpose()?;
+    // What each test runs is known by now, and the quickest that comes to a place tells whether it is missed there.
+    let conclusion = libtest_mimic::run(arguments, removals::trials(&runs, all)?);
+    if let Some(figures) = figures {
+        runs.tell(&figures)?;
     }
     Ok(conclusion.exit_code())
 }

@@ -87,11 +87,11 @@ pub fn seeds(count: u64) -> Vec<u64> {
 
 /// Runs the program once a seed, and gives what it says. It must end well and say the same each time: no order that a GPU leaves open
 /// may show.
-pub fn run_with_seeds(seeds: Vec<u64>, start: impl Fn() -> Command) -> Result<String> {
+pub fn run_with_seeds(seeds: Vec<u64>, start: impl Fn() -> Result<Command>) -> Result<String> {
     let mut said: Option<Vec<u8>> = None;
     for seed in seeds {
         let output =
-            start().env("CUDA_MODEL_SEED", seed.to_string()).output().context("the test's program does not start")?;
+            start()?.env("CUDA_MODEL_SEED", seed.to_string()).output().context("the test's program does not start")?;
         let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         ensure!(output.status.success(), "with CUDA_MODEL_SEED={seed}: {}\n{told}", output.status);
         let before = said.get_or_insert_with(|| output.stdout.clone());
