@@ -35,6 +35,17 @@ pub(crate) struct Cluster {
 /// What a coordinator says of its replica, or why it says nothing.
 pub(crate) type Answer = Result<State, String>;
 
+/// An answer, if it is there in time.
+pub(crate) async fn within<T>(
+    timeout: Option<Duration>,
+    answer: impl Future<Output = Result<T, PluginError>>,
+) -> Result<T, PluginError> {
+    match timeout {
+        None => answer.await,
+        Some(after) => tokio::time::timeout(after, answer).await.unwrap_or_else(|_| Err(PluginError::Late { after })),
+    }
+}
+
 impl Cluster {
     pub async fn reach(connection: &Connection) -> Result<Self, PluginError> {
         let (client, namespace) = connection.client().await?;
@@ -49,12 +60,7 @@ impl Cluster {
 
     /// An answer, if it is there in time.
     pub async fn within<T>(&self, answer: impl Future<Output = Result<T, PluginError>>) -> Result<T, PluginError> {
-        match self.timeout {
-            None => answer.await,
-            Some(after) => {
-                tokio::time::timeout(after, answer).await.unwrap_or_else(|_| Err(PluginError::Late { after }))
-            }
-        }
+        within(self.timeout, answer).await
     }
 
     /// Deployments of the namespace, or of all.

@@ -52,7 +52,7 @@ fn completed(
         names.map(CompletionCandidate::new).collect::<Vec<_>>()
     });
     let mut command = Arguments::command();
-    for asking in ["status", "map", "load", "rebalance"] {
+    for asking in ["status", "map", "load", "monitor", "rebalance"] {
         command = command.mut_subcommand(asking, |one| one.mut_arg("name", |name| name.add(names.clone())));
     }
     let mut line = vec![OsString::from("kubectl-moe")];

@@ -2,15 +2,16 @@
 //! there is not believed to be harmless: answers are bounded in bytes and time, and their words are shown without what a
 //! terminal obeys.
 
+use std::path::Path;
 use std::time::Duration;
 
-use http::{Request, StatusCode};
+use http::{Request, StatusCode, Uri};
 use http_body_util::BodyExt as _;
-use kube::Client;
 use kube::client::Body;
 use kube::core::Status;
+use kube::{Client, Config};
 use plan::wire::keys::ADMIN_TOKEN_HEADER;
-use plan::wire::{self, LoadDocument, MapDocument, RecordedMap, State, WireError};
+use plan::wire::{self, LoadDocument, MapDocument, MonitorDocument, RecordedMap, State, WireError};
 use serde::Deserialize;
 
 use super::PluginError;
@@ -24,7 +25,9 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 
 pub(super) struct Coordinator {
     client: Client,
-    namespace: String,
+    /// What goes before a path: the way through the API server's proxy; nothing where the coordinator is asked itself.
+    way: String,
+    /// What it is called: its pod, or its address.
     pod: String,
     token: Option<AdminToken>,
 }
@@ -32,7 +35,20 @@ pub(super) struct Coordinator {
 impl Coordinator {
     pub fn new(client: &Client, namespace: &str, deployment: &str, replica: usize) -> Self {
         let pod = names::coordinator(deployment, replica);
-        Self { client: client.clone(), namespace: namespace.to_owned(), pod, token: None }
+        let way = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{}/proxy", names::ADMIN_PORT);
+        Self { client: client.clone(), way, pod, token: None }
+    }
+
+    /// The one whose admin port is at a URL, asked with the token of a file if there is one.
+    pub fn at(url: &str, token: Option<&Path>) -> Result<Self, PluginError> {
+        let shown = words::shorten(url);
+        let parsed = url.parse::<Uri>().ok().filter(|uri| uri.scheme().is_some() && uri.authority().is_some());
+        let uri = parsed.ok_or_else(|| PluginError::Url { url: shown.clone() })?;
+        let token = token.map(read_token).transpose()?;
+        let mut config = Config::new(uri);
+        config.default_retry = false;
+        let client = Client::try_from(config).map_err(|source| PluginError::Client(Box::new(source)))?;
+        Ok(Self { client, way: String::new(), pod: shown, token })
     }
 
     /// The same, asked with a token.
@@ -56,8 +72,15 @@ impl Coordinator {
         self.read(wire::path::LOAD, LoadDocument::from_json).await
     }
 
+    /// What goes on now, and what happened after the event of a number.
+    pub async fn monitor(&self, after: u64) -> Result<MonitorDocument, PluginError> {
+        let path = wire::path::MONITOR;
+        let json = self.ask("get", path, &format!("?after={after}")).await?;
+        MonitorDocument::from_json(json.as_bytes()).map_err(|source| self.unreadable(source))
+    }
+
     pub async fn rebalance(&self) -> Result<(), PluginError> {
-        self.ask("create", wire::path::REBALANCE).await.map(drop)
+        self.ask("create", wire::path::REBALANCE, "").await.map(drop)
     }
 
     pub fn unreadable(&self, source: WireError) -> PluginError {
@@ -65,18 +88,18 @@ impl Coordinator {
     }
 
     async fn read<T>(&self, path: &'static str, parse: fn(&[u8]) -> Result<T, WireError>) -> Result<T, PluginError> {
-        let json = self.ask("get", path).await?;
+        let json = self.ask("get", path, "").await?;
         parse(json.as_bytes()).map_err(|source| self.unreadable(source))
     }
 
-    async fn ask(&self, verb: &'static str, path: &'static str) -> Result<String, PluginError> {
+    async fn ask(&self, verb: &'static str, path: &'static str, query: &str) -> Result<String, PluginError> {
         let late = || PluginError::TooSlow { pod: self.pod.clone(), path, seconds: TIMEOUT.as_secs() };
-        tokio::time::timeout(TIMEOUT, self.answer(verb, path)).await.map_err(|_| late())?
+        tokio::time::timeout(TIMEOUT, self.answer(verb, path, query)).await.map_err(|_| late())?
     }
 
-    async fn answer(&self, verb: &'static str, path: &'static str) -> Result<String, PluginError> {
-        let Self { client, namespace, pod, token } = self;
-        let url = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{}/proxy{path}", names::ADMIN_PORT);
+    async fn answer(&self, verb: &'static str, path: &'static str, query: &str) -> Result<String, PluginError> {
+        let Self { client, way, pod, token } = self;
+        let url = format!("{way}{path}{query}");
         let mut request = if verb == "get" { Request::get(url) } else { Request::post(url) };
         if let Some(token) = token {
             // The API server's proxy keeps `Authorization` for itself.
@@ -87,7 +110,13 @@ impl Coordinator {
             request = request.header("content-type", "application/json");
         }
         let request = request.body(Body::empty()).expect("the names of objects are valid in a URL");
-        let failed = |source| PluginError::Coordinator { pod: pod.clone(), path, verb, source: Box::new(source) };
+        let failed = |source| {
+            let (pod, source) = (pod.clone(), Box::new(source));
+            if way.is_empty() {
+                return PluginError::Address { url: pod, path, source };
+            }
+            PluginError::Coordinator { pod, path, verb, source }
+        };
         let response = client.send(request).await.map_err(failed)?;
         let status = response.status();
         let mut frames = response.into_body();
@@ -110,6 +139,15 @@ impl Coordinator {
             Err(_) => failed(kube::Error::Api(Box::new(said_by_api_server(&text, status)))),
         })
     }
+}
+
+fn read_token(path: &Path) -> Result<AdminToken, PluginError> {
+    let failed = |source| PluginError::TokenFile { path: path.to_owned(), source };
+    let bytes = std::fs::read(path).map_err(failed)?;
+    // The file may hold several, and comments.
+    let line = |line: &&[u8]| !line.trim_ascii().is_empty() && !line.trim_ascii().starts_with(b"#");
+    let token = bytes.split(|&byte| byte == b'\n').find(line).and_then(AdminToken::read);
+    token.ok_or_else(|| failed(std::io::Error::other("it holds no token of 32 visible characters or more")))
 }
 
 /// How a coordinator says that it does not do what it was asked for.

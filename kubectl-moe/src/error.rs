@@ -40,6 +40,30 @@ pub enum PluginError {
         /// How the call failed.
         source: Box<kube::Error>,
     },
+    /// A coordinator at an address cannot be asked.
+    #[error("{url} cannot be asked for {path}: this needs the admin port of a coordinator that runs")]
+    Address {
+        /// The address.
+        url: String,
+        /// What was asked for.
+        path: &'static str,
+        /// How the call failed.
+        source: Box<kube::Error>,
+    },
+    /// What should be an address is none.
+    #[error("\"{url}\" is no URL of an admin port; one is written http://HOST:PORT")]
+    Url {
+        /// What was given.
+        url: String,
+    },
+    /// The file with the token cannot be used.
+    #[error("the token cannot be read from {}", path.display())]
+    TokenFile {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        source: std::io::Error,
+    },
     /// The token of the coordinators cannot be read.
     #[error(
         "the coordinators of {name} ask for a token, and the Secret {secret} that holds it cannot be read: this needs the right \
@@ -155,7 +179,14 @@ pub enum PluginError {
 impl PluginError {
     /// Whether the same may be answered later: a coordinator is starting, or was too slow.
     pub(crate) const fn may_pass(&self) -> bool {
-        matches!(self, Self::Coordinator { .. } | Self::Refused { .. } | Self::TooSlow { .. } | Self::Late { .. })
+        matches!(
+            self,
+            Self::Coordinator { .. }
+                | Self::Address { .. }
+                | Self::Refused { .. }
+                | Self::TooSlow { .. }
+                | Self::Late { .. }
+        )
     }
 }
 

@@ -9,6 +9,7 @@ mod coordinator;
 mod error;
 mod manual;
 mod map;
+mod monitor;
 mod offline;
 mod output;
 mod replica;
@@ -25,6 +26,7 @@ use completion::CompletionArguments;
 use connection::Connection;
 use manual::ManualArguments;
 use map::{MapArguments, MapCommand, ShowArguments};
+use monitor::MonitorArguments;
 use offline::{PlanArguments, SimulateArguments, SizeArguments};
 use replica::{LoadArguments, RebalanceArguments};
 use status::StatusArguments;
@@ -37,7 +39,7 @@ pub use terminal::{Progress, Terminal};
 
 /// Looks into MoEDeployments and their expert maps, and plans without a cluster
 ///
-/// status, map NAME, load, rebalance and version ask the cluster; the other commands need none. Where a command reads a
+/// status, map NAME, load, monitor, rebalance and version ask the cluster; the other commands need none. Where a command reads a
 /// file, - is standard input. The exit status is 0 when the command did its work, 1 when something was refused or failed, which
 /// is then said, and 2 when the command line is wrong.
 #[derive(Debug, Parser)]
@@ -58,6 +60,10 @@ enum Command {
     Map(MapArguments),
     /// Prints the load of the window that closed last, as plan, simulate and size read it
     Load(LoadArguments),
+    /// Shows live what a coordinator does: load of ranks, balance, latency, decisions and moves
+    ///
+    /// On a terminal it is a picture: space holds it, q ends it. Elsewhere it is lines. --url asks a coordinator without a cluster.
+    Monitor(MonitorArguments),
     /// Closes the current window and rebalances now
     Rebalance(RebalanceArguments),
     /// Plans a placement for a recorded load, with its figures; needs no cluster
@@ -92,6 +98,7 @@ pub async fn run(arguments: Arguments, terminal: &mut Terminal<'_>) -> Result<()
             let connection = arguments.connection.clone().or(outer);
             return version::version(&arguments, &connection, terminal).await;
         }
+        Command::Monitor(arguments) => return monitor::monitor(&arguments, outer, terminal).await,
         Command::Map(arguments) => match arguments.command() {
             MapCommand::Convert(arguments) => return offline::convert(&arguments, terminal).printed_on(terminal),
             MapCommand::Check(arguments) => return offline::check(&arguments, terminal).printed_on(terminal),

@@ -23,6 +23,7 @@ async fn main() -> ExitCode {
         errors: &mut stderr(),
         now: &|| began.elapsed(),
         progress: watcher.as_ref().map_or(&() as &dyn Progress, |watcher| watcher),
+        is_a_screen: stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|kind| kind != "dumb"),
         input_is_read: false,
     };
     let result = run(arguments, &mut terminal).await;

@@ -31,6 +31,8 @@ pub struct Terminal<'a> {
     pub now: &'a (dyn Fn() -> Duration + Send + Sync),
     /// Told what takes its time.
     pub progress: &'a dyn Progress,
+    /// Whether results go to a terminal that can show a picture.
+    pub is_a_screen: bool,
     /// Whether standard input was read: it can be once.
     pub input_is_read: bool,
 }

@@ -58,6 +58,7 @@ async fn printed(cluster: &Cluster, line: &str) -> Result<String, PluginError> {
         errors: &mut errors,
         now: &std::time::Duration::default,
         progress: &(),
+        is_a_screen: false,
         input_is_read: false,
     };
     ask(&asking, cluster, &mut terminal).await?;

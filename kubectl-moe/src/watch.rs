@@ -79,6 +79,7 @@ mod tests {
             errors: &mut warned,
             now: &Duration::default,
             progress: &(),
+            is_a_screen: false,
             input_is_read: false,
         };
         let mut answers = answers.iter();

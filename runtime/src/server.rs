@@ -21,6 +21,7 @@ mod keys;
 mod metrics;
 mod models;
 mod options;
+mod page;
 mod scores;
 mod served;
 mod stream;
@@ -117,7 +118,7 @@ pub fn public(app: App, keys: Option<Arc<Keys>>) -> Router {
 pub fn admin(app: App, access: AdminAccess) -> Router {
     let api = admin::routes().route_layer(from_fn_with_state(access, access::check_admin));
     let probes = Router::new().route(path::LIVEZ, get(health::livez)).route(path::HEALTH, get(health::health));
-    finish(api.merge(probes).route("/metrics", get(metrics::metrics)), app)
+    finish(api.merge(probes).merge(page::routes()).route("/metrics", get(metrics::metrics)), app)
 }
 
 fn finish(routes: Router<App>, app: App) -> Router {

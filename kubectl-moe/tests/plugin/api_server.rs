@@ -53,6 +53,10 @@ impl ApiServer {
     }
 }
 
+fn without_query(line: &str) -> &str {
+    line.split('?').next().unwrap_or_default()
+}
+
 fn serve(stream: &TcpStream, log: &Mutex<Vec<Call>>, names: &[String]) {
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
     let Some(line) = lines.next() else { return };
@@ -72,7 +76,8 @@ fn serve(stream: &TcpStream, log: &Mutex<Vec<Call>>, names: &[String]) {
         let _ = BufReader::new(stream).lines().next();
         return;
     }
-    let earlier = log.lock().unwrap().iter().filter(|asked| asked.line == line).count() - 1;
+    let earlier =
+        log.lock().unwrap().iter().filter(|asked| without_query(&asked.line) == without_query(&line)).count() - 1;
     let (status, body) = answer(path, names, earlier);
     let head = format!("HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n", body.len());
     let _ = write!(stream, "{head}connection: close\r\n\r\n{body}");
@@ -90,6 +95,7 @@ fn answer(path: &str, names: &[String], earlier: usize) -> (u16, String) {
     match () {
         () if path.contains("/proxy/admin/v1/map") => (200, serde_json::to_string(&map(turn)).unwrap()),
         () if path.contains("/proxy/admin/v1/load") => (200, serde_json::to_string(&load(turn)).unwrap()),
+        () if path.contains("/admin/v1/monitor") => (200, monitor(earlier)),
         () if path.contains("/proxy/admin/v1/rebalance") => (202, "{}".to_owned()),
         () if path.contains("/proxy/") => (503, json!({"error": {"message": "not yet"}}).to_string()),
         () if path.contains("/namespaces/slow/") => {
@@ -150,6 +156,18 @@ fn map(turn: usize) -> MapDocument {
     let mut slots = ExpertMap::contiguous(shape).unwrap().slots().to_vec();
     slots.rotate_left(turn % 2 * 2);
     MapDocument::new(model(), &ExpertMap::new(shape, slots).unwrap())
+}
+
+/// A second later each time, and with something new in every answer.
+fn monitor(turn: usize) -> String {
+    let mut document: Value =
+        serde_json::from_str(include_str!("../../../plan/tests/documents/0.1.0/monitor.json")).unwrap();
+    document["seconds"] = json!(753.25 + turn as f64);
+    if turn > 0 {
+        let what = json!({"kind": "window", "number": turn, "steps": 400, "ratio": 0.5});
+        document["events"] = json!([{"number": 16 + turn, "seconds": 753.25 + turn as f64, "what": what}]);
+    }
+    document.to_string()
 }
 
 fn load(turn: usize) -> LoadDocument {

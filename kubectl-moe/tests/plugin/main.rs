@@ -5,6 +5,7 @@ mod api_server;
 mod documentation;
 mod habits;
 mod krew;
+mod monitor;
 mod plurals;
 mod refusals;
 mod results;

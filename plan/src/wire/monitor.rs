@@ -40,8 +40,8 @@ pub struct MonitorDocument {
     pub stall_seconds: f64,
     /// Latencies of the last seconds.
     pub latency: Latency,
-    /// (token, expert) pairs that each rank has computed, `[layers][ranks]`, counted while somebody asks for this document: all 0 in the
-    /// first answer, and as they were where nobody has asked for a minute.
+    /// (token, expert) pairs that each rank has computed, `[layers][ranks]`, counted for 2 seconds after each request for this document:
+    /// whoever asks once a second or more often sees all of them.
     pub pairs: Vec<Vec<u64>>,
     /// Ratio of the last window that closed.
     pub ratio: Option<f64>,

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use self::stepping::{STEPS_UNDER_WAY, UnderWay};
 use super::fleet::FleetEvent;
 use super::handle::{COMMANDS, Command, DriverHandle, HandleError, Health, SequenceError, Submission, Update};
-use super::live::{Doing, Live};
+use super::live::{self, Writer};
 use super::metrics::DriverMetrics;
 use super::ranks::{RankGroup, Ranks};
 use super::unread::{Post, UpdateSender, post};
@@ -77,7 +77,7 @@ pub struct Driver<R: Ranks> {
     events: Receiver<FleetEvent<R::Group>>,
     capacity: watch::Sender<Option<usize>>,
     metrics: DriverMetrics,
-    live: Live,
+    live: Writer,
 }
 
 /// What `/health` shows. It is never better than what is: a driver that ends, however it ends, serves nobody.
@@ -141,7 +141,8 @@ impl<R: Ranks> Driver<R> {
         let queued = settings.limits.queued;
         let (post, postman) = post();
         let shape = settings.rebalancer.map().shape();
-        let live = Live::new(settings.model.clone(), shape, settings.rebalancer.epoch(), Instant::now());
+        let map = (shape, settings.rebalancer.epoch());
+        let (live, reader) = live::live(settings.model.clone(), map, metrics.counters(), Instant::now());
         let driver = Self {
             topology: Arc::new(Topology::single_node(shape.ranks, shape.slots_per_rank)),
             scheduler: Scheduler::new(settings.limits),
@@ -160,9 +161,9 @@ impl<R: Ranks> Driver<R> {
             health: Shown(Arc::clone(&health)),
             capacity,
             metrics,
-            live: live.clone(),
+            live,
         };
-        (driver, DriverHandle::new(sender, health, known_capacity, (queued, postman), live))
+        (driver, DriverHandle::new(sender, health, known_capacity, (queued, postman), reader))
     }
 
     /// Runs steps until it is told to stop.
@@ -245,7 +246,6 @@ impl<R: Ranks> Driver<R> {
             let reader = |updates| Reader { updates, submitted: now, last_token: None };
             self.readers.waiting.extend(ids.into_iter().zip(updates.into_iter().map(reader)));
             self.metrics.taken(prompt_tokens);
-            self.live.taken(prompt_tokens);
         });
         // A client that is gone already is noticed by its closed channels.
         let _ = reply.send(submitted.map_err(HandleError::Submit));
@@ -368,11 +368,8 @@ impl<R: Ranks> Driver<R> {
     }
 
     fn show_fill(&self) {
-        let Self { scheduler, metrics, live, settings, .. } = self;
-        let (waiting, running, rebalancer) = (scheduler.waiting(), scheduler.running(), &settings.rebalancer);
-        metrics.fill(waiting, running, scheduler.blocks());
-        let (phase, epoch, moves) = (rebalancer.phase(), rebalancer.epoch(), rebalancer.totals().clone());
-        live.doing(Doing { phase, epoch, moves, waiting, running });
+        let Self { scheduler, metrics, .. } = self;
+        metrics.fill(scheduler.waiting(), scheduler.running(), scheduler.blocks());
     }
 
     /// Tells how things are; a failure and a stop are told before anything else.

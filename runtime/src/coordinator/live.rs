@@ -1,49 +1,63 @@
-//! What goes on now, for those who ask several times a second. The thread that runs steps writes down what happens, a few numbers a
-//! step; documents are made by whoever asks, on its own thread. Decides nothing, and nobody waits for a step.
+//! What goes on now, for those who ask several times a second. Decides nothing.
+//!
+//! The thread that runs steps only hands over what it has: while somebody asks, each step's answers and times, and at any time what
+//! happens seldom. Adding up, spreading and writing documents is the work of whoever asks, on its own thread, and under a lock of its
+//! own. While nobody asks a step costs a comparison.
 
+mod happening;
 mod latencies;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use plan::map::MapShape;
-use plan::moves::SlotChange;
 use plan::policy::Decision;
-use plan::wire::{self, Happening, ModelIdentity, MonitorDocument, MonitorEvent, MoveTotals, MovedExpert, Phase};
+use plan::wire::{self, ModelIdentity, MonitorDocument, MonitorEvent, MoveTotals, Phase};
 
+use self::happening::What;
 use self::latencies::Latencies;
 use super::handle::Health;
+use super::metrics::Counters;
 use crate::experts::rebalance::{Notice, decision_report};
 use crate::protocol::StepDone;
 
 /// Events that are kept: some rebalances of a large model.
 const EVENTS_KEPT: usize = 512;
 
-/// How long pairs of ranks are counted after somebody has asked.
-const COUNTED_FOR: Duration = Duration::from_mins(1);
+/// How long steps are handed over after somebody has asked: who asks once a second sees all of them.
+const HEARD_FOR: Duration = Duration::from_secs(2);
 
-/// What goes on now, written by one thread and read by others.
-#[derive(Clone)]
-pub struct Live {
-    started: Instant,
-    model: Arc<ModelIdentity>,
-    now: Arc<Mutex<Now>>,
+/// Steps that may wait for who asks. More are left out: they are faster than any of a model that anybody looks at.
+const STEPS_AT_MOST: usize = 2048;
+
+/// What the thread that runs steps writes with.
+pub struct Writer {
+    shared: Arc<Shared>,
+    phase: Phase,
 }
 
-/// What the driver is doing after a step.
-#[derive(Clone, Debug)]
-pub struct Doing {
-    /// What the rebalancer does.
-    pub phase: Phase,
-    /// Epoch of the map in force.
-    pub epoch: u64,
-    /// Totals of moves.
-    pub moves: MoveTotals,
-    /// Sequences in the queue.
-    pub waiting: usize,
-    /// Sequences that run.
-    pub running: usize,
+/// What others read with.
+#[derive(Clone)]
+pub struct Live {
+    shared: Arc<Shared>,
+    model: Arc<ModelIdentity>,
+    counters: Counters,
+    sums: Arc<Mutex<Sums>>,
+}
+
+/// A step that was answered.
+#[derive(Debug)]
+pub struct Step {
+    /// When.
+    pub at: Instant,
+    /// From sending it, or having the answers to the one before, to having every rank's answer.
+    pub took: Duration,
+    /// Of each rank; what they gave for sequences is no longer there.
+    pub answers: Vec<StepDone>,
+    /// How long its tokens took.
+    pub tokens: Tokens,
 }
 
 /// How long the tokens of a step took.
@@ -55,106 +69,121 @@ pub struct Tokens {
     pub next: Vec<Duration>,
 }
 
-struct Now {
-    shape: MapShape,
-    doing: Doing,
+struct Shared {
+    started: Instant,
+    /// Until when steps are handed over, milliseconds since the start.
+    heard_until: AtomicU64,
+    inbox: Mutex<Inbox>,
+}
+
+/// What is handed over. Whoever has it does no more than put something in or take it out.
+struct Inbox {
+    steps: Vec<Step>,
+    /// The newest.
+    events: VecDeque<Arc<Told>>,
+    /// Of the last event.
+    number: u64,
+    phase: Phase,
+    epoch: u64,
     generation: u64,
-    steps: u64,
-    prompt_tokens: u64,
-    completion_tokens: u64,
-    stalled: Duration,
+    moves: MoveTotals,
+    ratio: Option<f64>,
+    decision: Option<Decision>,
+}
+
+/// Something that happened.
+struct Told {
+    number: u64,
+    at: Instant,
+    what: What,
+}
+
+/// What those who ask have added up.
+struct Sums {
+    shape: MapShape,
     latencies: Latencies,
-    /// When somebody asked last.
-    asked: Option<Instant>,
     /// `[layers, ranks]`
     pairs: Vec<u64>,
     /// Room for the slots of a rank.
     slots: Vec<u64>,
-    ratio: Option<f64>,
-    decision: Option<Decision>,
-    /// Of the last event.
-    number: u64,
-    events: VecDeque<(u64, Instant, Happening)>,
 }
 
-impl Live {
-    /// Of a coordinator that starts now, with the map that it starts with.
+/// Both ends, of a coordinator that starts now with the map that it starts with.
+#[must_use]
+pub fn live(model: ModelIdentity, (shape, epoch): (MapShape, u64), counters: Counters, now: Instant) -> (Writer, Live) {
+    let inbox = Inbox {
+        steps: Vec::new(),
+        events: VecDeque::new(),
+        number: 0,
+        phase: Phase::Off,
+        epoch,
+        generation: 0,
+        moves: MoveTotals::default(),
+        ratio: None,
+        decision: None,
+    };
+    let shared = Arc::new(Shared { started: now, heard_until: AtomicU64::new(0), inbox: Mutex::new(inbox) });
+    let sums = Sums {
+        shape,
+        latencies: Latencies::new(now),
+        pairs: vec![0; shape.layers * shape.ranks],
+        slots: vec![0; shape.layers * shape.slots_per_rank],
+    };
+    let writer = Writer { shared: Arc::clone(&shared), phase: Phase::Off };
+    (writer, Live { shared, model: Arc::new(model), counters, sums: Arc::new(Mutex::new(sums)) })
+}
+
+impl Writer {
+    /// Whether steps are to be handed over.
     #[must_use]
-    pub fn new(model: ModelIdentity, shape: MapShape, epoch: u64, now: Instant) -> Self {
-        let moves = MoveTotals::default();
-        let doing = Doing { phase: Phase::Off, epoch, moves, waiting: 0, running: 0 };
-        let now_told = Now {
-            shape,
-            doing,
-            generation: 0,
-            steps: 0,
-            prompt_tokens: 0,
-            completion_tokens: 0,
-            stalled: Duration::ZERO,
-            latencies: Latencies::new(now),
-            asked: None,
-            pairs: vec![0; shape.layers * shape.ranks],
-            slots: vec![0; shape.layers * shape.slots_per_rank],
-            ratio: None,
-            decision: None,
-            number: 0,
-            events: VecDeque::new(),
-        };
-        Self { started: now, model: Arc::new(model), now: Arc::new(Mutex::new(now_told)) }
+    pub fn is_heard(&self, now: Instant) -> bool {
+        let until = self.shared.heard_until.load(Ordering::Relaxed);
+        until > 0 && self.shared.since_start(now) < until
     }
 
-    /// A request was taken.
-    pub fn taken(&self, prompt_tokens: usize) {
-        self.lock().prompt_tokens += prompt_tokens as u64;
-    }
-
-    /// A step is done.
-    pub fn stepped(&self, now: Instant, took: Duration, answers: &[StepDone]) {
-        let mut live = self.lock();
-        live.steps += 1;
-        let stall = answers.iter().map(|answer| answer.timing.commit).max().unwrap_or(0);
-        live.stalled += Duration::from_micros(stall.into());
-        live.latencies.stepped(now, took);
-        if live.asked.is_some_and(|asked| now.saturating_duration_since(asked) < COUNTED_FOR) {
-            live.count(answers);
+    /// Hands over a step.
+    pub fn stepped(&self, step: Step) {
+        let mut inbox = locked(&self.shared.inbox);
+        if inbox.steps.len() < STEPS_AT_MOST {
+            inbox.steps.push(step);
         }
     }
 
-    /// A step gave tokens.
-    pub fn gave(&self, now: Instant, tokens: &Tokens) {
-        let mut live = self.lock();
-        live.completion_tokens += (tokens.first.len() + tokens.next.len()) as u64;
-        live.latencies.gave(now, tokens);
-    }
-
-    /// How everything is after a step.
-    pub fn doing(&self, doing: Doing) {
-        self.lock().doing = doing;
+    /// What the rebalancer does.
+    pub fn doing(&mut self, phase: Phase) {
+        if self.phase != phase {
+            self.phase = phase;
+            locked(&self.shared.inbox).phase = phase;
+        }
     }
 
     /// The ranks form a group.
     pub fn formed(&self, now: Instant, generation: u64) {
-        let mut live = self.lock();
-        live.generation = generation;
-        live.happened(now, Happening::Formed { generation });
+        let mut inbox = locked(&self.shared.inbox);
+        inbox.generation = generation;
+        inbox.happened(now, What::Formed { generation });
     }
 
     /// The group was lost.
     pub fn lost(&self, now: Instant, reason: &str) {
-        self.lock().happened(now, Happening::Lost { reason: reason.to_owned() });
+        locked(&self.shared.inbox).happened(now, What::Lost { reason: reason.to_owned() });
     }
 
-    /// The rebalancer has a notice.
-    pub fn noticed(&self, now: Instant, notice: &Notice) {
-        let mut live = self.lock();
-        match notice {
-            Notice::WindowClosed(closed) => live.ratio = Some(closed.report.ratio),
-            Notice::Decided(decision) => live.decision = Some(*decision),
+    /// The rebalancer has a notice, after which its totals are these.
+    pub fn noticed(&self, now: Instant, notice: Notice, totals: &MoveTotals) {
+        let mut inbox = locked(&self.shared.inbox);
+        inbox.moves.clone_from(totals);
+        match &notice {
+            Notice::WindowClosed(closed) => inbox.ratio = Some(closed.report.ratio),
+            Notice::Decided(decision) => inbox.decision = Some(*decision),
+            Notice::Committed { epoch, .. } => inbox.epoch = *epoch,
             _ => {}
         }
-        live.happened(now, happening(notice));
+        inbox.happened(now, What::of(notice));
     }
+}
 
+impl Live {
     /// All of it, for somebody who knows what happened up to the event of a number.
     #[must_use]
     pub fn document(&self, now: Instant, after: u64, health: Health) -> MonitorDocument {
@@ -163,61 +192,78 @@ impl Live {
             Health::NotFormed { reason } | Health::Failing { reason } => Some(reason),
             Health::Stopping => Some("the server is shutting down".to_owned()),
         };
-        let seconds = |then: Instant| then.saturating_duration_since(self.started).as_secs_f64();
-        let mut live = self.lock();
-        live.asked = Some(now);
+        let heard_until = self.shared.since_start(now + HEARD_FOR).max(1);
+        self.shared.heard_until.store(heard_until, Ordering::Relaxed);
+        let mut sums = locked(&self.sums);
+        let room = Vec::with_capacity(16);
+        let mut inbox = locked(&self.shared.inbox);
+        let steps = std::mem::replace(&mut inbox.steps, room);
         // A number that has not been given is that of another process.
-        let after = if after > live.number { 0 } else { after };
-        let new = live.events.iter().skip_while(|(number, ..)| *number <= after);
-        let event = |&(number, then, ref what): &(u64, Instant, Happening)| MonitorEvent {
-            number,
-            seconds: seconds(then),
-            what: what.clone(),
+        let after = if after > inbox.number { 0 } else { after };
+        let new = (inbox.number - after).min(inbox.events.len() as u64) as usize;
+        let events: Vec<_> = inbox.events.range(inbox.events.len() - new..).cloned().collect();
+        let (phase, epoch, generation, moves) = (inbox.phase, inbox.epoch, inbox.generation, inbox.moves.clone());
+        let (ratio, decision) = (inbox.ratio, inbox.decision);
+        drop(inbox);
+        for step in &steps {
+            sums.add(step);
+        }
+        let latency = sums.latencies.over(now);
+        let pairs = sums.pairs.chunks(sums.shape.ranks).map(<[u64]>::to_vec).collect();
+        drop(sums);
+        let seconds = |then: Instant| then.saturating_duration_since(self.shared.started).as_secs_f64();
+        let event = |told: Arc<Told>| MonitorEvent {
+            number: told.number,
+            seconds: seconds(told.at),
+            what: told.what.happening(),
         };
-        let events = new.map(event).collect();
         MonitorDocument {
             version: wire::VERSION.to_owned(),
             model: (*self.model).clone(),
             ready: reason.is_none(),
             reason,
             seconds: seconds(now),
-            generation: live.generation,
-            epoch: live.doing.epoch,
-            phase: live.doing.phase.into(),
-            steps: live.steps,
-            waiting: live.doing.waiting as u64,
-            running: live.doing.running as u64,
-            prompt_tokens: live.prompt_tokens,
-            completion_tokens: live.completion_tokens,
-            stall_seconds: live.stalled.as_secs_f64(),
-            latency: live.latencies.over(now),
-            pairs: live.pairs.chunks(live.shape.ranks).map(<[u64]>::to_vec).collect(),
-            ratio: live.ratio,
-            moves: live.doing.moves.clone(),
-            decision: live.decision.as_ref().map(decision_report),
-            events,
+            generation,
+            epoch,
+            phase: phase.into(),
+            steps: self.counters.steps.get_sample_count(),
+            waiting: self.counters.waiting.get() as u64,
+            running: self.counters.running.get() as u64,
+            prompt_tokens: self.counters.prompt_tokens.get(),
+            completion_tokens: self.counters.completion_tokens.get(),
+            stall_seconds: self.counters.stall.get(),
+            latency,
+            pairs,
+            ratio,
+            moves,
+            decision: decision.as_ref().map(decision_report),
+            events: events.into_iter().map(event).collect(),
         }
-    }
-
-    /// What is written is whole after every call, so what a panicked thread left is too.
-    fn lock(&self) -> MutexGuard<'_, Now> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Now {
-    fn happened(&mut self, now: Instant, what: Happening) {
+impl Shared {
+    /// Milliseconds.
+    fn since_start(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.started).as_millis() as u64
+    }
+}
+
+impl Inbox {
+    fn happened(&mut self, at: Instant, what: What) {
         self.number += 1;
         if self.events.len() == EVENTS_KEPT {
             self.events.pop_front();
         }
-        self.events.push_back((self.number, now, what));
+        self.events.push_back(Arc::new(Told { number: self.number, at, what }));
     }
+}
 
-    /// Adds what each rank computed in each layer.
-    fn count(&mut self, answers: &[StepDone]) {
+impl Sums {
+    fn add(&mut self, step: &Step) {
+        self.latencies.add(step);
         let Self { shape, pairs, slots, .. } = self;
-        for (rank, answer) in answers.iter().enumerate().take(shape.ranks) {
+        for (rank, answer) in step.answers.iter().enumerate().take(shape.ranks) {
             slots.fill(0);
             answer.slot_pairs.add_to(slots);
             for (sums, slots) in pairs.chunks_mut(shape.ranks).zip(slots.chunks(shape.slots_per_rank)) {
@@ -227,37 +273,9 @@ impl Now {
     }
 }
 
-fn happening(notice: &Notice) -> Happening {
-    match notice {
-        Notice::WindowClosed(closed) => {
-            let window = &closed.report;
-            Happening::Window { number: window.number, steps: window.steps, ratio: window.ratio }
-        }
-        Notice::Decided(decision) => {
-            let report = decision_report(decision);
-            Happening::Decided {
-                reason: report.reason,
-                ratio_before: report.figures.ratio_before,
-                ratio_after: report.figures.ratio_after,
-                pages: report.figures.pages,
-                bytes: report.figures.bytes,
-            }
-        }
-        &Notice::Planned { transactions, pages } => Happening::Planned { transactions: transactions as u64, pages },
-        Notice::Kept { reason } => Happening::Kept { reason: reason.clone() },
-        Notice::Committed { layer, epoch, bytes, changes, .. } => {
-            let between_ranks = |change: &&SlotChange| change.source != change.rank;
-            let moved =
-                |change: &SlotChange| MovedExpert { expert: change.to.0, from: change.source.0, to: change.rank.0 };
-            let moved = changes.iter().filter(between_ranks).map(moved).collect();
-            Happening::Committed { layer: layer.0, epoch: *epoch, bytes: *bytes, moved }
-        }
-        Notice::Aborted { reason, message, .. } => {
-            Happening::Aborted { reason: format!("{}: {message}", reason.as_str()) }
-        }
-        &Notice::Completed { epoch, pages, bytes, steps } => Happening::Completed { epoch, pages, bytes, steps },
-        Notice::Dropped { reason } => Happening::Dropped { reason: reason.clone() },
-    }
+/// What is written is whole after every call, so what a panicked thread left is too.
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use plan::wire::Phase;
 use prometheus::core::Collector;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Counter, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use strum::IntoEnumIterator as _;
 
 use self::moving::MovingMetrics;
@@ -25,6 +25,23 @@ enum FailureReason {
     NoNumbers,
     LostGroups,
     Failing,
+}
+
+/// Counts that others read without asking the driver.
+#[derive(Clone)]
+pub struct Counters {
+    /// Its samples are steps.
+    pub steps: Histogram,
+    /// Tokens of prompts taken.
+    pub prompt_tokens: IntCounter,
+    /// Tokens generated.
+    pub completion_tokens: IntCounter,
+    /// Sequences in the queue.
+    pub waiting: IntGauge,
+    /// Sequences that hold KV blocks.
+    pub running: IntGauge,
+    /// Seconds that commits added to steps.
+    pub stall: Counter,
 }
 
 /// The driver's metrics.
@@ -103,6 +120,19 @@ impl DriverMetrics {
             moving: MovingMetrics::new(registry, ranks)?,
             scraped,
         })
+    }
+
+    /// The counts that others read.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters {
+            steps: self.step.clone(),
+            prompt_tokens: self.prompt_tokens.clone(),
+            completion_tokens: self.completion_tokens.clone(),
+            waiting: self.waiting.clone(),
+            running: self.running.clone(),
+            stall: self.moving.stall.clone(),
+        }
     }
 
     /// A request was taken.

@@ -7,6 +7,7 @@ mod disconnect;
 mod documentation;
 mod meaning;
 mod overload;
+mod page;
 mod refusals;
 mod requests;
 mod streams;

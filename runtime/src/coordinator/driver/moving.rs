@@ -39,7 +39,9 @@ impl<R: Ranks> Driver<R> {
             self.carry_out_one(effect);
         }
         let rebalancer = &self.settings.rebalancer;
-        self.metrics.doing(Instant::now(), rebalancer.phase(), &rebalancer.staging_pages());
+        let phase = rebalancer.phase();
+        self.metrics.doing(Instant::now(), phase, &rebalancer.staging_pages());
+        self.live.doing(phase);
     }
 
     fn carry_out_one(&mut self, effect: Effect) {
@@ -55,7 +57,7 @@ impl<R: Ranks> Driver<R> {
                 let now = Instant::now();
                 log(&notice);
                 self.metrics.noticed(&notice, now);
-                self.live.noticed(now, &notice);
+                self.live.noticed(now, notice, self.settings.rebalancer.totals());
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Driver, RankGroup as _, Ranks, SequenceError, Update};
-use crate::coordinator::live::Tokens;
+use crate::coordinator::live::{Step, Tokens};
 use crate::experts::rebalance::Event;
 use crate::protocol::{Batch, StepDone};
 use crate::scheduler::Output;
@@ -51,14 +51,17 @@ impl<R: Ranks> Driver<R> {
         match group.receive() {
             Ok(mut answers) => {
                 let begun = sent.max(std::mem::replace(&mut self.answered, Instant::now()));
-                let took = self.answered - begun;
+                let (took, is_heard) = (self.answered - begun, self.live.is_heard(self.answered));
                 self.metrics.stepped(took, &answers);
-                self.live.stepped(self.answered, took, &answers);
+                let mut tokens = Tokens::default();
                 if scheduled {
-                    self.emit(&mut answers);
+                    self.emit(&mut answers, is_heard.then_some(&mut tokens));
                 }
                 let now = self.started.elapsed();
                 self.tell_rebalancer(Event::StepDone { number, now, answers: &answers });
+                if is_heard {
+                    self.live.stepped(Step { at: self.answered, took, answers, tokens });
+                }
             }
             Err(lost) => {
                 let generation = group.generation();
@@ -67,11 +70,11 @@ impl<R: Ranks> Driver<R> {
         }
     }
 
-    /// Gives what a step gave to those who wait for it.
-    fn emit(&mut self, answers: &mut [StepDone]) {
+    /// Gives what a step gave to those who wait for it, and tells how long it took where that is wanted.
+    fn emit(&mut self, answers: &mut [StepDone], mut took: Option<&mut Tokens>) {
         let now = self.answered;
         let outputs = answers.iter_mut().map(|answer| std::mem::take(&mut answer.outputs)).collect();
-        let (mut updates, mut tokens) = (Vec::new(), Tokens::default());
+        let mut updates = Vec::new();
         for Output { sequence, prompt_scores, token, finish, no_numbers } in self.scheduler.take(outputs) {
             if no_numbers {
                 self.end(sequence, SequenceError::NoNumbers);
@@ -81,12 +84,17 @@ impl<R: Ranks> Driver<R> {
             if token.is_some() {
                 match reader.last_token.replace(now) {
                     None => {
-                        tokens.first.push(now - reader.submitted);
-                        self.metrics.first_token(now, now - reader.submitted);
+                        let after = now - reader.submitted;
+                        self.metrics.first_token(now, after);
+                        if let Some(took) = &mut took {
+                            took.first.push(after);
+                        }
                     }
                     Some(last) => {
-                        tokens.next.push(now - last);
                         self.metrics.next_token(now, now - last);
+                        if let Some(took) = &mut took {
+                            took.next.push(now - last);
+                        }
                     }
                 }
             }
@@ -100,7 +108,6 @@ impl<R: Ranks> Driver<R> {
             }
             updates.extend(update);
         }
-        self.live.gave(now, &tokens);
         self.readers.post.send(updates);
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use plan::wire::{Latency, Quantiles};
 
-use super::Tokens;
+use super::Step;
 
 /// Seconds that are told of.
 const SECONDS: usize = 10;
@@ -33,15 +33,19 @@ impl Latencies {
         Self { first: Ring::new(), next: Ring::new(), step: Ring::new(), began: now, second: 0 }
     }
 
-    pub fn stepped(&mut self, now: Instant, took: Duration) {
-        self.reach(now);
-        self.step.record(self.second, took);
-    }
-
-    pub fn gave(&mut self, now: Instant, tokens: &Tokens) {
-        self.reach(now);
-        tokens.first.iter().for_each(|&took| self.first.record(self.second, took));
-        tokens.next.iter().for_each(|&took| self.next.record(self.second, took));
+    /// Adds a step and its tokens, which may be as old as what is told of.
+    pub fn add(&mut self, step: &Step) {
+        self.reach(step.at);
+        let second = self.since(step.at);
+        if second + SECONDS as u64 > self.second {
+            self.step.record(second, step.took);
+            for &took in &step.tokens.first {
+                self.first.record(second, took);
+            }
+            for &took in &step.tokens.next {
+                self.next.record(second, took);
+            }
+        }
     }
 
     /// The last seconds.
@@ -58,9 +62,13 @@ impl Latencies {
         }
     }
 
+    fn since(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.began).as_secs()
+    }
+
     /// Empties the seconds that have come since.
     fn reach(&mut self, now: Instant) {
-        let second = now.saturating_duration_since(self.began).as_secs();
+        let second = self.since(now);
         let passed = second.saturating_sub(self.second).min(SECONDS as u64);
         for old in second + 1 - passed..=second {
             for ring in [&mut self.first, &mut self.next, &mut self.step] {

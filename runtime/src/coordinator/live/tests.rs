@@ -1,16 +1,21 @@
 //! What is told of what happens, at times that the tests choose.
 
 use plan::ids::{ExpertId, LayerId, RankId, SlotIndex};
+use plan::moves::SlotChange;
+use plan::wire::{Happening, MovedExpert};
 
 use super::*;
+use crate::coordinator::metrics::DriverMetrics;
 use crate::protocol::{StepTiming, TransactionId};
 
 const SHAPE: MapShape = MapShape { layers: 2, experts: 4, ranks: 2, slots_per_rank: 2 };
 
-fn live() -> (Live, Instant) {
+fn begun() -> (Writer, Live, Instant) {
     let start = Instant::now();
     let model = ModelIdentity { name: "tiny".to_owned(), digest: "abc".to_owned(), layers: 2, experts: 4 };
-    (Live::new(model, SHAPE, 0, start), start)
+    let metrics = DriverMetrics::new(&prometheus::Registry::new(), 2).unwrap();
+    let (writer, live) = live(model, (SHAPE, 0), metrics.counters(), start);
+    (writer, live, start)
 }
 
 fn told(live: &Live, now: Instant, after: u64) -> MonitorDocument {
@@ -23,9 +28,17 @@ fn answers(pairs: [[u32; 4]; 2]) -> Vec<StepDone> {
         number: 1,
         outputs: Vec::new(),
         slot_pairs: pairs.into_iter().collect(),
-        timing: StepTiming { commit: 250, ..StepTiming::default() },
+        timing: StepTiming::default(),
     };
     pairs.map(answer).into()
+}
+
+/// A step as the driver hands it over, if anybody hears.
+fn step(writer: &Writer, at: Instant, tokens: Tokens) {
+    if writer.is_heard(at) {
+        let answers = answers([[1, 2, 3, 4], [10, 20, 30, 40]]);
+        writer.stepped(Step { at, took: millis(5), answers, tokens });
+    }
 }
 
 const fn millis(number: u64) -> Duration {
@@ -34,24 +47,24 @@ const fn millis(number: u64) -> Duration {
 
 #[test]
 fn pairs_of_ranks_are_counted_by_layer_while_somebody_asks() {
-    let (live, start) = live();
-    let step = answers([[1, 2, 3, 4], [10, 20, 30, 40]]);
-    live.stepped(start, millis(5), &step);
+    let (writer, live, start) = begun();
+    step(&writer, start, Tokens::default());
     assert_eq!(told(&live, start, 0).pairs, [[0, 0], [0, 0]], "nobody had asked");
-    live.stepped(start + millis(100), millis(5), &step);
-    live.stepped(start + millis(200), millis(5), &step);
-    let late = start + COUNTED_FOR + millis(1);
-    live.stepped(late, millis(5), &step);
-    let document = told(&live, late, 0);
-    assert_eq!(document.pairs, [[6, 60], [14, 140]], "and nobody asked for a minute");
-    assert_eq!((document.steps, document.stall_seconds), (4, 0.001));
+    step(&writer, start + millis(100), Tokens::default());
+    step(&writer, start + millis(200), Tokens::default());
+    let late = start + HEARD_FOR;
+    step(&writer, late, Tokens::default());
+    assert_eq!(told(&live, late, 0).pairs, [[6, 60], [14, 140]], "and nobody asked for a while");
+    step(&writer, late + HEARD_FOR - millis(1), Tokens::default());
+    assert_eq!(told(&live, late, 0).pairs, [[9, 90], [21, 210]]);
 }
 
 #[test]
 fn latencies_are_those_of_the_last_ten_seconds() {
-    let (live, start) = live();
+    let (writer, live, start) = begun();
+    told(&live, start, 0);
     let first = |took: u64| Tokens { first: vec![millis(took)], next: Vec::new() };
-    (1..=100).for_each(|took| live.gave(start + millis(took * 10), &first(took)));
+    (1..=100).for_each(|took| step(&writer, start + millis(took * 10), first(took)));
     let within = |found: f64, expected: f64| (found - expected).abs() <= expected * 0.01;
     let told_first = |now| told(&live, now, 0).latency.first_token;
     let spread = told_first(start + millis(1100)).unwrap();
@@ -59,25 +72,30 @@ fn latencies_are_those_of_the_last_ten_seconds() {
     assert!(within(spread.p50, 0.05) && within(spread.p90, 0.09) && within(spread.p99, 0.099), "{spread:?}");
     assert!(within(spread.most, 0.1), "{spread:?}");
     assert_eq!(told_first(start + millis(9999)).unwrap().count, 100);
-    assert_eq!(
-        told_first(start + millis(10_500)).unwrap().count,
-        1,
-        "the first second is over, the last of it was in the next"
-    );
+    let last = "the first second is over, the last of it was in the next";
+    assert_eq!(told_first(start + millis(10_500)).unwrap().count, 1, "{last}");
     assert_eq!(told_first(start + millis(11_000)), None);
     // A year later there is nothing, and what comes then is told.
     let late = start + Duration::from_hours(8760);
-    live.gave(late, &Tokens { first: Vec::new(), next: vec![millis(3), Duration::from_hours(25)] });
+    told(&live, late, 0);
+    step(&writer, late, Tokens { first: Vec::new(), next: vec![millis(3), Duration::from_hours(25)] });
     let latency = told(&live, late, 0).latency;
     assert_eq!((latency.first_token, latency.inter_token.unwrap().count), (None, 2));
     assert!(latency.over_seconds >= 9.0 && latency.over_seconds < 10.0, "{latency:?}");
-    assert_eq!(told(&live, late, 0).completion_tokens, 102);
+}
+
+#[test]
+fn steps_that_nobody_takes_are_bounded() {
+    let (writer, live, start) = begun();
+    told(&live, start, 0);
+    (0..STEPS_AT_MOST + 10).for_each(|_| step(&writer, start, Tokens::default()));
+    assert_eq!(told(&live, start, 0).pairs[0][0], 3 * STEPS_AT_MOST as u64);
 }
 
 #[test]
 fn what_happened_is_told_after_a_number_and_all_of_it_to_who_knew_another_process() {
-    let (live, start) = live();
-    live.formed(start, 1);
+    let (writer, live, start) = begun();
+    writer.formed(start, 1);
     let change = |rank, source, to| SlotChange {
         rank: RankId(rank),
         slot: SlotIndex(0),
@@ -87,13 +105,13 @@ fn what_happened_is_told_after_a_number_and_all_of_it_to_who_knew_another_proces
     };
     let changes = vec![change(1, 0, 3), change(1, 1, 2)];
     let (transaction, layer) = (TransactionId(1), LayerId(1));
-    live.noticed(
-        start + millis(500),
-        &Notice::Committed { transaction, layer, epoch: 4, pages: 1, bytes: 10, changes },
-    );
+    let notice = Notice::Committed { transaction, layer, epoch: 4, pages: 1, bytes: 10, changes };
+    writer.noticed(start + millis(500), notice, &MoveTotals { committed: 1, ..MoveTotals::default() });
     let numbers = |after| told(&live, start, after).events.iter().map(|event| event.number).collect::<Vec<_>>();
     assert_eq!([numbers(0), numbers(1), numbers(2), numbers(3)], [vec![1, 2], vec![2], vec![], vec![1, 2]]);
-    let event = told(&live, start, 1).events.remove(0);
+    let mut document = told(&live, start, 1);
+    assert_eq!((document.epoch, document.moves.committed, document.generation), (4, 1, 1));
+    let event = document.events.remove(0);
     let moved = vec![MovedExpert { expert: 3, from: 0, to: 1 }];
     assert_eq!(event.what, Happening::Committed { layer: 1, epoch: 4, bytes: 10, moved });
     assert!((event.seconds - 0.5).abs() < 1e-9);
@@ -101,15 +119,15 @@ fn what_happened_is_told_after_a_number_and_all_of_it_to_who_knew_another_proces
 
 #[test]
 fn the_oldest_events_are_given_up() {
-    let (live, start) = live();
-    (0..EVENTS_KEPT as u64 + 3).for_each(|generation| live.formed(start, generation));
+    let (writer, live, start) = begun();
+    (0..EVENTS_KEPT as u64 + 3).for_each(|generation| writer.formed(start, generation));
     let events = told(&live, start, 0).events;
     assert_eq!((events.len(), events[0].number), (EVENTS_KEPT, 4));
 }
 
 #[test]
 fn why_requests_are_not_served_is_told() {
-    let (live, start) = live();
+    let (_writer, live, start) = begun();
     let document = live.document(start, 0, Health::NotFormed { reason: "the ranks are loading".to_owned() });
     assert_eq!((document.ready, document.reason.as_deref()), (false, Some("the ranks are loading")));
     assert!(told(&live, start, 0).ready);

@@ -23,7 +23,7 @@ pub(super) struct MovingMetrics {
     experts_moved: IntCounter,
     bytes_moved: IntCounter,
     epoch: IntGauge,
-    stall: Counter,
+    pub stall: Counter,
     planner: Histogram,
     planning: Option<Instant>,
     phases: HistogramVec,
