@@ -6,7 +6,7 @@ use operator::words::shorten;
 use plan::wire::{DecisionReport, Happening, MonitorDocument, MonitorEvent, MovedExpert, Quantiles};
 
 use super::view::View;
-use crate::words::{bytes, counted, percent};
+use crate::words::{bytes, counted};
 
 /// Seconds between two lines of how it is.
 const PERIOD: f64 = 2.0;
@@ -122,12 +122,12 @@ pub(super) fn decision(report: &DecisionReport) -> Vec<String> {
         }
     };
     vec![
-        format!("{reason}: ratio {:.4} to {:.4}", figures.ratio_before, figures.ratio_after),
+        format!("{reason}: ratio {} to {}", fixed(figures.ratio_before, 4), fixed(figures.ratio_after, 4)),
         format!(
-            "gain {:.4} over its life, of at least {:.4}; experts' time -{}",
-            figures.lasting_gain,
-            terms.minimum_gain * terms.hysteresis,
-            percent(figures.time_saved)
+            "gain {} over its life, of at least {}; saves {} % of the experts' time",
+            fixed(figures.lasting_gain, 4),
+            fixed(terms.minimum_gain * terms.hysteresis, 4),
+            fixed(figures.time_saved * 100.0, 2)
         ),
         format!(
             "{pages}, {}; saves {} and costs {} of {}",
@@ -140,8 +140,18 @@ pub(super) fn decision(report: &DecisionReport) -> Vec<String> {
     ]
 }
 
+/// A number with so many digits after the point. What is rounded to nothing has no sign.
+fn fixed(number: f64, digits: usize) -> String {
+    let text = format!("{number:.digits$}");
+    let is_nothing = !text.contains(|letter: char| ('1'..='9').contains(&letter));
+    text.strip_prefix('-').filter(|_| is_nothing).map_or_else(|| text.clone(), str::to_owned)
+}
+
 /// 0.0123 s as 12.3 ms.
 pub(super) fn seconds(seconds: f64) -> String {
+    if seconds < 0.0 {
+        return format!("-{}", self::seconds(-seconds));
+    }
     match seconds {
         ..0.001 => format!("{:.0} us", seconds * 1e6),
         ..0.1 => format!("{:.1} ms", seconds * 1e3),

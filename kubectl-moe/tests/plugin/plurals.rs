@@ -83,6 +83,7 @@ const NEVER_ONE: &[(&str, &str)] = &[
     ("{done} of {total} replicas", "one of so many, as kubectl says it"),
     ("the {LARGEST_MAP} bytes", "a bound of this program"),
     ("than the {most} that are read", "a bound of this program"),
+    ("tokens/s", "a rate"),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use plan::map::MapShape;
 use plan::policy::Decision;
-use plan::wire::{self, ModelIdentity, MonitorDocument, MonitorEvent, MoveTotals, Phase};
+use plan::wire::{self, Happening, ModelIdentity, MonitorDocument, MonitorEvent, MoveTotals, Phase};
 
 use self::happening::What;
 use self::latencies::Latencies;
@@ -161,12 +161,12 @@ impl Writer {
     pub fn formed(&self, now: Instant, generation: u64) {
         let mut inbox = locked(&self.shared.inbox);
         inbox.generation = generation;
-        inbox.happened(now, What::Formed { generation });
+        inbox.happened(now, What::Told(Happening::Formed { generation }));
     }
 
     /// The group was lost.
     pub fn lost(&self, now: Instant, reason: &str) {
-        locked(&self.shared.inbox).happened(now, What::Lost { reason: reason.to_owned() });
+        locked(&self.shared.inbox).happened(now, What::Told(Happening::Lost { reason: reason.to_owned() }));
     }
 
     /// The rebalancer has a notice, after which its totals are these.
@@ -205,9 +205,7 @@ impl Live {
         let (phase, epoch, generation, moves) = (inbox.phase, inbox.epoch, inbox.generation, inbox.moves.clone());
         let (ratio, decision) = (inbox.ratio, inbox.decision);
         drop(inbox);
-        for step in &steps {
-            sums.add(step);
-        }
+        sums.add(&steps);
         let latency = sums.latencies.over(now);
         let pairs = sums.pairs.chunks(sums.shape.ranks).map(<[u64]>::to_vec).collect();
         drop(sums);
@@ -260,12 +258,16 @@ impl Inbox {
 }
 
 impl Sums {
-    fn add(&mut self, step: &Step) {
-        self.latencies.add(step);
+    fn add(&mut self, steps: &[Step]) {
+        for step in steps {
+            self.latencies.add(step);
+        }
         let Self { shape, pairs, slots, .. } = self;
-        for (rank, answer) in step.answers.iter().enumerate().take(shape.ranks) {
+        for rank in 0..shape.ranks {
             slots.fill(0);
-            answer.slot_pairs.add_to(slots);
+            for answer in steps.iter().filter_map(|step| step.answers.get(rank)) {
+                answer.slot_pairs.add_to(slots);
+            }
             for (sums, slots) in pairs.chunks_mut(shape.ranks).zip(slots.chunks(shape.slots_per_rank)) {
                 sums[rank] += slots.iter().sum::<u64>();
             }

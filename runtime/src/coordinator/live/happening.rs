@@ -7,33 +7,24 @@ use crate::experts::rebalance::{Notice, decision_report};
 
 /// What happened.
 pub(super) enum What {
-    /// The ranks form a group.
-    Formed { generation: u64 },
-    /// The group was lost.
-    Lost { reason: String },
-    /// A window has closed. Its load is not kept for it.
-    Window { number: u64, steps: u64, ratio: f64 },
-    /// What else the rebalancer makes known.
+    /// As documents tell it.
+    Told(Happening),
+    /// What the rebalancer makes known: who asks makes a document of it.
     Notice(Notice),
 }
 
 impl What {
-    /// What the rebalancer makes known.
+    /// What the rebalancer makes known. The load of a window is not kept for it.
     pub fn of(notice: Notice) -> Self {
-        match &notice {
-            Notice::WindowClosed(closed) => {
-                let window = &closed.report;
-                Self::Window { number: window.number, steps: window.steps, ratio: window.ratio }
-            }
+        match notice {
+            Notice::WindowClosed(_) => Self::Told(of_notice(&notice)),
             _ => Self::Notice(notice),
         }
     }
 
     pub fn happening(&self) -> Happening {
         match self {
-            &Self::Formed { generation } => Happening::Formed { generation },
-            Self::Lost { reason } => Happening::Lost { reason: reason.clone() },
-            &Self::Window { number, steps, ratio } => Happening::Window { number, steps, ratio },
+            Self::Told(happening) => happening.clone(),
             Self::Notice(notice) => of_notice(notice),
         }
     }

@@ -26,7 +26,11 @@ pub(super) struct Latencies {
     second: u64,
 }
 
-struct Ring(Vec<Histogram<u32>>);
+/// One kind of duration: of each second, and of all of them together.
+struct Ring {
+    seconds: Vec<Histogram<u32>>,
+    all: Histogram<u32>,
+}
 
 impl Latencies {
     pub fn new(now: Instant) -> Self {
@@ -72,7 +76,7 @@ impl Latencies {
         let passed = second.saturating_sub(self.second).min(SECONDS as u64);
         for old in second + 1 - passed..=second {
             for ring in [&mut self.first, &mut self.next, &mut self.step] {
-                ring.at(old).reset();
+                ring.begin(old);
             }
         }
         self.second = self.second.max(second);
@@ -82,24 +86,34 @@ impl Latencies {
 impl Ring {
     fn new() -> Self {
         let empty = Histogram::new_with_bounds(1, LONGEST, DIGITS).expect("the bounds are in order");
-        Self(vec![empty; SECONDS])
-    }
-
-    fn at(&mut self, second: u64) -> &mut Histogram<u32> {
-        &mut self.0[second as usize % SECONDS]
+        Self { seconds: vec![empty.clone(); SECONDS], all: empty }
     }
 
     fn record(&mut self, second: u64, took: Duration) {
-        self.at(second).saturating_record(took.as_micros().try_into().unwrap_or(u64::MAX));
+        let microseconds = took.as_micros().try_into().unwrap_or(u64::MAX);
+        self.seconds[second as usize % SECONDS].saturating_record(microseconds);
+        self.all.saturating_record(microseconds);
+    }
+
+    /// Nothing is known yet of a second, whose place another had.
+    fn begin(&mut self, second: u64) {
+        let old = &mut self.seconds[second as usize % SECONDS];
+        if !old.is_empty() {
+            self.all.subtract(&*old).expect("all that is in a second is in all of them");
+            old.reset();
+        }
     }
 
     fn quantiles(&self) -> Option<Quantiles> {
-        let mut used = self.0.iter().filter(|second| !second.is_empty());
-        let mut all = used.next()?.clone();
-        // All have the same bounds.
-        used.for_each(|second| all.add(second).expect("the bounds are alike"));
+        let Self { all, .. } = self;
         let at = |quantile| seconds(all.value_at_quantile(quantile));
-        Some(Quantiles { count: all.len(), p50: at(0.5), p90: at(0.9), p99: at(0.99), most: seconds(all.max()) })
+        (!all.is_empty()).then(|| Quantiles {
+            count: all.len(),
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            most: seconds(all.max()),
+        })
     }
 }
 

@@ -151,9 +151,9 @@ function decision(told) {
   const {figures, terms, history} = told;
   const since = history.windowsSinceMove;
   return [
-    told.reason + ": ratio " + figures.ratioBefore.toFixed(4) + " to " + figures.ratioAfter.toFixed(4),
-    "gain " + figures.lastingGain.toFixed(4) + " over its life, of at least " + (terms.minimumGain * terms.hysteresis).toFixed(4) +
-      "; experts' time -" + (figures.timeSaved * 100).toFixed(2) + " %",
+    told.reason + ": ratio " + fixed(figures.ratioBefore) + " to " + fixed(figures.ratioAfter),
+    "gain " + fixed(figures.lastingGain) + " over its life, of at least " + fixed(terms.minimumGain * terms.hysteresis) +
+      "; saves " + fixed(figures.timeSaved * 100, 2) + " % of the experts' time",
     counted(figures.pages, "page") + ", " + bytes(figures.bytes) + "; saves " + time(figures.secondsSaved) + " and costs " +
       time(figures.secondsSpent) + " of " + time(terms.lifetimeSeconds),
     since === null ? "nothing has moved before" : counted(since, "window") + " since the last move",
@@ -188,7 +188,14 @@ function counted(number, what) {
   return number.toLocaleString() + " " + what + (number === 1 ? "" : "s");
 }
 
+// What is rounded to nothing has no sign.
+function fixed(number, digits = 4) {
+  const text = number.toFixed(digits);
+  return Number(text) === 0 ? text.replace("-", "") : text;
+}
+
 function time(seconds) {
+  if (seconds < 0) return "-" + time(-seconds);
   if (seconds < 0.001) return Math.round(seconds * 1e6) + " us";
   if (seconds < 1) return (seconds * 1000).toFixed(seconds < 0.1 ? 1 : 0) + " ms";
   return seconds.toFixed(seconds < 100 ? 2 : 0) + " s";
