@@ -130,7 +130,7 @@ impl Browser {
     fn text(&self, script: &str) -> String {
         self.context.with(|context| {
             let result = context.eval::<rquickjs::Coerced<String>, _>(script);
-            result.map(|text| text.0).unwrap_or_else(|error| panic!("{error}: {:?}", context.catch()))
+            result.map_or_else(|error| panic!("{error}: {:?}", context.catch()), |text| text.0)
         })
     }
 
