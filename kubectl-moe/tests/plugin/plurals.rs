@@ -84,6 +84,7 @@ const NEVER_ONE: &[(&str, &str)] = &[
     ("the {LARGEST_MAP} bytes", "a bound of this program"),
     ("than the {most} that are read", "a bound of this program"),
     ("tokens/s", "a rate"),
+    ("steps/s", "a rate"),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
