@@ -46,6 +46,9 @@ const COMPARED: u32 = 8;
 /// activations that are kept in two terms of bfloat16.
 const CLOSE: f32 = 1e-3;
 
+/// Moves that must not change a bit, whatever rows are exchanged by.
+pub const FORCED_MOVES: usize = 500;
+
 /// A test by its name.
 pub type Test = (&'static str, fn() -> Result<()>);
 
@@ -256,19 +259,38 @@ pub fn part(sequence: usize, place: usize, tokens: &[u32], first: usize, is_last
     }
 }
 
-/// Logits within `tolerance` of the reference's, of one or of the logit where that is more; and the best token its best wherever
-/// that is ahead by 0.05.
-fn check((folder, oracle): (&Path, &Path), names: &[&str], tolerance: f32) -> Result<()> {
-    let (_, mut member) = alone(folder, true)?;
-    let wanted = |prompt: &&Prompt| names.contains(&prompt.name.as_str());
+/// Logits of each prompt's tokens, `[tokens, vocabulary]`, as the first of so many ranks computes them; the others have no tokens.
+fn logits(folder: &Path, ranks: usize, prompts: &[&Prompt]) -> Result<Vec<Vec<f32>>> {
+    let (map, way) = (ExpertMap::contiguous(shape(folder, ranks, 0)?)?, Way::new(Means::Tcp, 1));
+    let of_rank = |fabric: InProcess| -> Result<Vec<Vec<f32>>> {
+        let is_first = fabric.rank() == RankId(0);
+        let Member { mut model, mut workspace, mut exchange, .. } = Member::new(folder, &map, fabric, &way)?;
+        let of_prompt = |prompt: &&Prompt| {
+            // The logits of each token are asked for.
+            let batch = [SequenceStep { score: vec![Some(0); prompt.ids.len()], ..part(0, 0, &prompt.ids, 0, false) }];
+            let StepInput { changes, extent, .. } = StepInput::alone(&batch, Vec::new());
+            let input = StepInput { batch: if is_first { &batch } else { &[] }, changes, extent };
+            let mut logits = Vec::new();
+            model.step(input, &mut workspace, &mut *exchange, Logits(&mut logits))?;
+            Ok(logits)
+        };
+        prompts.iter().map(of_prompt).collect()
+    };
+    std::thread::scope(|scope| {
+        let fabrics = in_process::connect(ranks).into_iter();
+        let threads: Vec<_> = fabrics.map(|fabric| scope.spawn(|| of_rank(fabric))).collect();
+        let results = threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a rank panicked"))?);
+        results.collect::<Result<Vec<_>>>()?.into_iter().next().context("a rank")
+    })
+}
+
+/// Logits of so many ranks within `tolerance` of the reference's, of one or of the logit where that is more; and the best token its
+/// best wherever that is ahead by 0.05.
+fn check((folder, oracle): (&Path, &Path), names: &[&str], ranks: usize, tolerance: f32) -> Result<()> {
     let prompts = prompts(oracle)?;
+    let wanted: Vec<&Prompt> = prompts.iter().filter(|prompt| names.contains(&prompt.name.as_str())).collect();
     let (mut compared, mut most) = (0, 0.0_f32);
-    for prompt in prompts.iter().filter(wanted) {
-        // The logits of each token are asked for.
-        let batch = [SequenceStep { score: vec![Some(0); prompt.ids.len()], ..part(0, 0, &prompt.ids, 0, false) }];
-        let Member { model, workspace, exchange, .. } = &mut member;
-        let mut logits = Vec::new();
-        model.step(StepInput::alone(&batch, Vec::new()), workspace, &mut **exchange, Logits(&mut logits))?;
+    for (prompt, logits) in wanted.iter().zip(logits(folder, ranks, &wanted)?) {
         let vocabulary = logits.len() / prompt.ids.len();
         let found = &logits[logits.len() - prompt.logits.len()..];
         for (expected, found) in prompt.logits.chunks(vocabulary).zip(found.chunks(vocabulary)) {
@@ -285,8 +307,8 @@ fn check((folder, oracle): (&Path, &Path), names: &[&str], tolerance: f32) -> Re
         }
     }
     ensure!(compared > 0, "nothing was compared");
-    let name = folder.file_name().unwrap_or_default().display();
-    println!("figure: {name}: {compared} rows of logits, the farthest {most:.1e} from the reference's");
+    let (name, ranks) = (folder.file_name().unwrap_or_default().display(), plan::words::counted(ranks, "rank"));
+    println!("figure: {name}, {ranks}: {compared} rows of logits, the farthest {most:.1e} from the reference's");
     Ok(())
 }
 
@@ -300,7 +322,7 @@ fn small_models_of_every_kind_have_the_references_logits() -> Result<()> {
         ("tied_f32", 1e-4),
     ] {
         let names = ["trace", "scripture", "chat_capital", "chat_sum"];
-        check((&variant(name), &variant(name)), &names, tolerance)?;
+        check((&variant(name), &variant(name)), &names, 1, tolerance)?;
     }
     Ok(())
 }
@@ -308,7 +330,10 @@ fn small_models_of_every_kind_have_the_references_logits() -> Result<()> {
 fn the_trained_model_has_the_references_logits() -> Result<()> {
     let root = workspace::root();
     let (model, oracle) = (root.join("examples/models/tiny-moe"), root.join("tests/models/tiny-moe-oracle"));
-    check((&model, &oracle), &["trace", "scripture", "one_token"], CLOSE)
+    let names = ["trace", "scripture", "one_token"];
+    [(1, &names[..]), (2, &names[2..]), (4, &names[2..])]
+        .into_iter()
+        .try_for_each(|(ranks, names)| check((&model, &oracle), names, ranks, CLOSE))
 }
 
 /// A random placement.
@@ -420,7 +445,7 @@ fn ranks_chunks_and_moves_change_no_bit() -> Result<()> {
             total += moved;
         }
     }
-    ensure!(total >= 500, "{total} forced moves");
+    ensure!(total >= FORCED_MOVES, "{total} forced moves");
     println!("figure: 1, 2 and 4 ranks through the hosts: 0 bits differ over {total} forced moves");
     Ok(())
 }
