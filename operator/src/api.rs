@@ -134,6 +134,16 @@ pub struct MoEDeploymentSpec {
     /// Stops every change to pods; what runs goes on serving and is reported.
     #[serde(default)]
     pub paused: bool,
+    /// After so many seconds in which no pod comes further, `Progressing` turns false, with an event. Nothing is given up.
+    #[serde(default = "default_progress_deadline_seconds")]
+    #[schemars(range(min = 60, max = 86_400))]
+    pub progress_deadline_seconds: i32,
+    /// How many times pods of a replica that end for good, as evicted ones do, are replaced before that is given up; it begins anew
+    /// when the replica has served for 10 minutes, and with a changed specification. Without it they are replaced for ever, later
+    /// each time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub restart_budget: Option<i32>,
     /// The image that coordinators and ranks run.
     #[serde(default)]
     pub runtime: Runtime,
@@ -205,6 +215,11 @@ const fn one() -> i32 {
 
 const fn default_replicas() -> i32 {
     1
+}
+
+/// Longer than the startup probe of a rank lets it read.
+const fn default_progress_deadline_seconds() -> i32 {
+    2400
 }
 
 fn default_gpu_resource_name() -> String {

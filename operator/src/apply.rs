@@ -1,10 +1,10 @@
 //! Makes the cluster what it should be. Writes only: it decides nothing but whether a write is needed.
 //!
 //! API calls (the chart's `ClusterRole` grants these and no others; a test compares):
-//! `get`, `patch`, `delete` on services, serviceaccounts, poddisruptionbudgets; `get`, `create`, `delete` on pods and
-//! secrets; `get`, `create`, `patch`, `delete` on configmaps.
+//! `get`, `patch`, `delete` on services, serviceaccounts, poddisruptionbudgets; `get`, `create`, `delete` on secrets;
+//! `get`, `create`, `patch`, `delete` on pods and configmaps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -20,12 +20,13 @@ use serde_json::json;
 use crate::api::{GROUP, MoEDeployment};
 use crate::build::{self, Desired, KeysSecret};
 use crate::context::Context;
-use crate::decide::{Cause, Decision, KeysChange, MapChanges, Removal};
-use crate::error::ApplyError;
+use crate::decide::{Cause, Decision, KeysChange, MapChanges, Relabel, Removal};
+use crate::drift::{is_as_desired, take_back};
+use crate::error::{ApplyError, Failures};
 use crate::keys::Keys;
 use crate::lean::Lean;
 use crate::names;
-use crate::observe::controls;
+use crate::observe::{controls, is_of_predecessor};
 use crate::observed::Observed;
 
 /// Cause that the API server names when it creates nothing more in a namespace.
@@ -38,54 +39,97 @@ pub struct Applied {
     pub created: Vec<String>,
     /// Pods that were removed.
     pub removed: Vec<Removal>,
+    /// Pods whose labels were put back.
+    pub relabelled: Vec<String>,
     /// The map that was recorded.
     pub map: Option<ConfigMap>,
 }
 
+/// What came of a decision: what was changed, and what of it failed.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// What was changed.
+    pub applied: Applied,
+    /// What could not be.
+    pub failures: Failures,
+}
+
 /// Applies. Order: first what pods refer to, then pods that go, since names must be free, then pods that come, then what
-/// nothing refers to any more.
-///
-/// # Errors
-/// The first write that failed; what was written before stays, and the next reconcile goes on from there.
+/// nothing refers to any more, and recorded maps last. What fails keeps nothing from being done but what needs it: a pod needs
+/// its account, keys and Services.
 pub async fn apply(
     context: &Context,
     deployment: &MoEDeployment,
     observed: &Observed,
     decision: &Decision,
     desired: Desired,
-) -> Result<Applied, ApplyError> {
+) -> Outcome {
     // No `..`: a kind of object that is added must be applied here before this compiles.
-    let Desired { accounts, services, budgets, keys, map, pods } = desired;
-    let writer = Writer { context, deployment };
-    let mut applied = Applied::default();
-    writer.ensure_all(&accounts, &observed.accounts).await?;
-    writer.ensure_all(&services, &observed.services).await?;
-    writer.ensure_all(&budgets, &observed.budgets).await?;
-    if let Some(keys) = keys {
-        writer.store_keys(&keys, decision.keys.as_ref()).await?;
+    let Desired { accounts, services, budgets, keys, map, pods, is_whole } = desired;
+    let writer = Writer { context, deployment, predecessors: &observed.predecessors };
+    let mut outcome = Outcome::default();
+    let Outcome { applied, failures: Failures { serving: failed, maps } } = &mut outcome;
+    let mut missing = writer.ensure_all(&accounts, &observed.accounts, failed).await;
+    missing.extend(writer.ensure_all(&services, &observed.services, failed).await);
+    writer.ensure_all(&budgets, &observed.budgets, failed).await;
+    let has_keys = match keys {
+        Some(keys) => note(writer.store_keys(&keys, decision.keys.as_ref()).await, failed).is_some(),
+        None => true,
+    };
+    for removal in &decision.remove {
+        // Without the keys that they would be made from, none could take their place.
+        if !has_keys && removal.cause == Cause::Outdated {
+            continue;
+        }
+        let immediately = removal.cause == Cause::NodeLost;
+        let removed = writer.remove::<Pod>(&removal.name, Some(&removal.uid), immediately).await;
+        applied.removed.extend(note(removed, failed).map(|()| removal.clone()));
+    }
+    for relabel in &decision.relabel {
+        applied.relabelled.extend(note(writer.relabel(relabel).await, failed).map(|()| relabel.name.clone()));
+    }
+    // What hinders one pod of a replica, a quota say, hinders the others too; what hinders a replica may be its own.
+    let mut hindered = BTreeSet::new();
+    for pod in pods {
+        let (pod_name, name) = (pod.name_any(), deployment.name_any());
+        let Some((_, group, _)) = names::parse_pod(&pod_name) else { continue };
+        let is_new = !observed.members.values().any(|member| member.group == group);
+        let lacks = missing.contains(&names::account(&name))
+            || missing.contains(&names::coordinator(&name, group))
+            // Clients would not reach it: it holds nothing until they can.
+            || is_new && missing.contains(&names::service(&name));
+        if lacks || !has_keys || hindered.contains(&group) {
+            continue;
+        }
+        match note(writer.create(&pod).await, failed) {
+            Some(_) => applied.created.push(pod_name),
+            None => drop(hindered.insert(group)),
+        }
+    }
+    if is_whole {
+        note(writer.remove_others(&budgets, &observed.budgets).await, failed);
+        note(writer.remove_others(&services, &observed.services).await, failed);
+        note(writer.remove_others(&accounts, &observed.accounts).await, failed);
     }
     if let Some(map) = map {
-        applied.map = Some(writer.create(&map).await?);
+        applied.map = note(writer.create(&map).await, maps);
     }
-    writer.keep_start_map(&decision.maps).await?;
-    for removal in &decision.remove {
-        let immediately = removal.cause == Cause::NodeLost;
-        writer.remove::<Pod>(&removal.name, Some(&removal.uid), immediately).await?;
-        applied.removed.push(removal.clone());
-    }
-    for pod in pods {
-        writer.create(&pod).await?;
-        applied.created.push(pod.name_any());
-    }
-    if decision.hold.is_none() {
-        writer.remove_others(&budgets, &observed.budgets).await?;
-        writer.remove_others(&services, &observed.services).await?;
-        writer.remove_others(&accounts, &observed.accounts).await?;
-    }
+    note(writer.keep_start_map(&decision.maps).await, maps);
     for name in &decision.maps.prune {
-        writer.remove::<ConfigMap>(name, None, false).await?;
+        note(writer.remove::<ConfigMap>(name, None, false).await, maps);
     }
-    Ok(applied)
+    outcome
+}
+
+/// What succeeded; the first of what did not is kept.
+fn note<T>(result: Result<T, ApplyError>, failed: &mut Option<Arc<ApplyError>>) -> Option<T> {
+    match result {
+        Ok(done) => Some(done),
+        Err(error) => {
+            failed.get_or_insert_with(|| Arc::new(error));
+            None
+        }
+    }
 }
 
 /// Kinds that the operator writes.
@@ -103,6 +147,7 @@ impl Kind for Secret {}
 struct Writer<'a> {
     context: &'a Context,
     deployment: &'a MoEDeployment,
+    predecessors: &'a BTreeSet<String>,
 }
 
 impl Writer<'_> {
@@ -124,51 +169,74 @@ impl Writer<'_> {
     /// Refuses to go on if an object of that name exists and belongs to somebody else.
     async fn refuse_foreign<K: Kind>(&self, name: &str) -> Result<Option<K>, ApplyError> {
         let found = self.api::<K>().get_opt(name).await.map_err(|error| Self::call::<K>("get", name, error))?;
+        let kind = || K::kind(&()).into_owned();
         match found {
+            Some(object) if is_of_predecessor(self.deployment, &object) => {
+                Err(ApplyError::Predecessor { kind: kind(), name: name.to_owned() })
+            }
             Some(object) if !controls(self.deployment, &object) => {
-                Err(ApplyError::NameConflict { kind: K::kind(&()).into_owned(), name: name.to_owned() })
+                Err(ApplyError::NameConflict { kind: kind(), name: name.to_owned() })
             }
             found => Ok(found),
         }
     }
 
+    /// Applies objects that may change; those that are not there after that.
     async fn ensure_all<K: Kind + Lean>(
         &self,
         desired: &[K],
         observed: &BTreeMap<String, Arc<K>>,
-    ) -> Result<(), ApplyError> {
+        failed: &mut Option<Arc<ApplyError>>,
+    ) -> BTreeSet<String> {
+        let mut missing = BTreeSet::new();
         for object in desired {
-            self.ensure(object, observed.get(&object.name_any()).map(AsRef::as_ref)).await?;
+            let name = object.name_any();
+            let there = observed.get(&name).map(AsRef::as_ref);
+            if note(self.ensure(object, there).await, failed).is_none() && there.is_none() {
+                missing.insert(name);
+            }
         }
-        Ok(())
+        missing
     }
 
     /// Applies an object that may change, unless it is already as it should be.
     async fn ensure<K: Kind + Lean>(&self, desired: &K, observed: Option<&K>) -> Result<(), ApplyError> {
         let name = desired.name_any();
+        let json = |object: &K| serde_json::to_value(object).expect("an object is plain data");
+        let wanted = json(desired);
         if let Some(observed) = observed {
-            let json = |object: &K| serde_json::to_value(object).expect("an object is plain data");
-            // As the cache has it, without what it does not keep.
-            let mut kept = desired.clone();
-            kept.make_lean();
-            if contains(&json(observed), &json(&kept)) && own_annotations(observed) == own_annotations(&kept) {
+            if is_kept(observed, desired) {
                 return Ok(());
             }
+        } else if self.predecessors.contains(&name) {
+            return Err(ApplyError::Predecessor { kind: K::kind(&()).into_owned(), name });
         } else {
             self.refuse_foreign::<K>(&name).await?;
         }
         let parameters = PatchParams::apply(names::MANAGER).force();
-        let patch = Patch::Apply(desired);
-        self.api::<K>()
-            .patch(&name, &parameters, &patch)
-            .await
-            .map_err(|error| Self::call::<K>("apply", &name, error))?;
+        let applied = self.api::<K>().patch(&name, &parameters, &Patch::Apply(desired)).await;
+        let there = match (applied, observed) {
+            (Ok(applied), _) => {
+                self.wrote::<K>("patch");
+                json(&applied)
+            }
+            // What somebody has added may be what makes it invalid.
+            (Err(error), Some(observed)) if is(&error, 422) => json(observed),
+            (Err(error), _) => return Err(Self::call::<K>("apply", &name, error)),
+        };
+        if is_as_desired(&there, &wanted) {
+            return Ok(());
+        }
+        let patch = Patch::Merge(take_back(&there, &wanted));
+        let parameters = PatchParams { field_manager: Some(names::MANAGER.to_owned()), ..PatchParams::default() };
+        let patched = self.api::<K>().patch(&name, &parameters, &patch).await;
+        patched.map_err(|error| Self::call::<K>("patch", &name, error))?;
         self.wrote::<K>("patch");
         Ok(())
     }
 
-    /// Creates an object that never changes. One of this deployment that is there already is left as it is: the cache
-    /// lags behind.
+    /// Creates an object that never changes. One of this deployment that is there already is left as it is, since the cache lags
+    /// behind, but for labels that it lacks, without which no watch sees it.
     async fn create<K: Kind>(&self, desired: &K) -> Result<K, ApplyError> {
         let name = desired.name_any();
         let parameters = PostParams { field_manager: Some(names::MANAGER.to_owned()), ..PostParams::default() };
@@ -178,10 +246,36 @@ impl Writer<'_> {
                 Ok(created)
             }
             Err(error @ kube::Error::Api(_)) if is(&error, 409) => {
-                Ok(self.refuse_foreign::<K>(&name).await?.unwrap_or_else(|| desired.clone()))
+                let Some(there) = self.refuse_foreign::<K>(&name).await? else { return Ok(desired.clone()) };
+                if !desired.labels().iter().all(|(key, value)| there.labels().get(key) == Some(value)) {
+                    self.label::<K>(&name, there.uid().as_deref(), desired.labels()).await?;
+                }
+                Ok(there)
             }
             Err(error) => Err(Self::call::<K>("create", &name, error)),
         }
+    }
+
+    async fn relabel(&self, Relabel { name, uid, labels }: &Relabel) -> Result<(), ApplyError> {
+        self.label::<Pod>(name, Some(uid), labels).await
+    }
+
+    /// Gives an object labels, if it is still the one of that identity.
+    async fn label<K: Kind>(
+        &self,
+        name: &str,
+        uid: Option<&str>,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<(), ApplyError> {
+        let patch = Patch::Merge(json!({"metadata": {"uid": uid, "labels": labels}}));
+        let parameters = PatchParams { field_manager: Some(names::MANAGER.to_owned()), ..PatchParams::default() };
+        match self.api::<K>().patch(name, &parameters, &patch).await {
+            Ok(_) => self.wrote::<K>("patch"),
+            // Gone, or another one by now.
+            Err(error) if is(&error, 404) || is(&error, 409) => {}
+            Err(error) => return Err(Self::call::<K>("patch", name, error)),
+        }
+        Ok(())
     }
 
     /// Stores keys in the place of those that go. Whoever has stored others meanwhile is an error and not overwritten: pods are
@@ -253,8 +347,16 @@ impl Writer<'_> {
     }
 }
 
+/// Whether an object of the cache is as desired, in what the cache keeps of it.
+pub(crate) fn is_kept<K: Resource + Lean + Clone + Serialize>(observed: &K, desired: &K) -> bool {
+    let json = |object: &K| serde_json::to_value(object).expect("an object is plain data");
+    let mut kept = desired.clone();
+    kept.make_lean();
+    is_as_desired(&json(observed), &json(&kept)) && own_annotations(observed) == own_annotations(&kept)
+}
+
 /// Annotations that nobody but the operator gives: one that is desired no more says that something else is not, too.
-fn own_annotations<K: Kind>(object: &K) -> BTreeMap<&String, &String> {
+fn own_annotations<K: Resource>(object: &K) -> BTreeMap<&String, &String> {
     object.annotations().iter().filter(|(key, _)| key.starts_with(GROUP)).collect()
 }
 
@@ -265,41 +367,4 @@ fn is(error: &kube::Error, code: u16) -> bool {
 fn names_cause(error: &kube::Error, reason: &str) -> bool {
     let kube::Error::Api(status) = error else { return false };
     status.details.iter().flat_map(|details| &details.causes).any(|cause| cause.reason == reason)
-}
-
-/// Whether an object has everything that is desired of it; the API server adds defaults of its own.
-fn contains(observed: &serde_json::Value, desired: &serde_json::Value) -> bool {
-    use serde_json::Value;
-    match (observed, desired) {
-        (Value::Object(observed), Value::Object(desired)) => {
-            desired.iter().all(|(key, desired)| observed.get(key).is_some_and(|observed| contains(observed, desired)))
-        }
-        (Value::Array(observed), Value::Array(desired)) => {
-            observed.len() == desired.len()
-                && observed.iter().zip(desired).all(|(observed, desired)| contains(observed, desired))
-        }
-        (observed, desired) => observed == desired,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn defaults_that_the_server_adds_are_no_difference() {
-        let desired = json!({"spec": {"ports": [{"port": 80}], "type": "ClusterIP"}});
-        let observed =
-            json!({"spec": {"ports": [{"port": 80, "nodePort": 0}], "type": "ClusterIP", "sessionAffinity": "None"}});
-        assert!(contains(&observed, &desired));
-    }
-
-    #[test]
-    fn a_changed_removed_or_extra_entry_is_a_difference() {
-        let desired = json!({"spec": {"ports": [{"port": 80}]}});
-        assert!(!contains(&json!({"spec": {"ports": [{"port": 81}]}}), &desired));
-        assert!(!contains(&json!({"spec": {"ports": []}}), &desired));
-        assert!(!contains(&json!({"spec": {"ports": [{"port": 80}, {"port": 81}]}}), &desired));
-        assert!(!contains(&json!({}), &desired));
-    }
 }

@@ -17,7 +17,7 @@ use kube::{Resource as _, ResourceExt as _};
 use serde::Serialize;
 
 use crate::api::MoEDeployment;
-use crate::decide::{Decision, KeysChange, pod_names};
+use crate::decide::{Decision, KeysChange, pod_names, serving};
 use crate::names::{self, Role};
 use crate::validate::{Checked, Refused};
 
@@ -39,27 +39,32 @@ pub struct Desired {
     pub map: Option<ConfigMap>,
     /// Pods to create; those that exist are not repeated, since a pod is never changed.
     pub pods: Vec<Pod>,
+    /// Whether accounts, Services and budgets that are not among these are to go.
+    #[serde(skip)]
+    pub is_whole: bool,
 }
 
 /// Builds.
 #[must_use]
 pub fn build(deployment: &MoEDeployment, verdict: &Result<Checked, Refused>, decision: &Decision) -> Desired {
     let map = decision.maps.record.as_deref().map(|recorded| expert_map::build(deployment, recorded));
-    let (Ok(checked), None) = (verdict, decision.hold) else {
-        return Desired { map, ..Desired::default() };
+    let budgets = decision.budgets.iter().map(|(group, least)| budget::build(deployment, *group, *least)).collect();
+    let Some(checked) = serving(verdict) else {
+        return Desired { budgets, map, ..Desired::default() };
     };
     let mut desired = Desired {
         accounts: account::build(checked).into_iter().collect(),
         services: vec![service::api(checked)],
+        budgets,
         keys: decision.keys.as_ref().map(|change| match change {
             KeysChange::Create(keys) | KeysChange::Replace { uid: _, keys } => keys::build(deployment, keys),
         }),
         map,
+        is_whole: !deployment.spec.paused,
         ..Desired::default()
     };
     for group in &decision.groups {
         desired.services.push(service::coordinator(checked, group.index));
-        desired.budgets.push(budget::build(checked, group));
         let pods = pod_names(checked, group.index).into_iter().filter(|(name, _)| group.create.contains(name));
         desired.pods.extend(pods.map(|(name, (role, rank))| {
             let identity = pod::Identity { name, role, group: group.index, wanted: &group.wanted, image: &group.image };

@@ -1,9 +1,11 @@
 //! What every reconcile shares: the client, the caches that watches keep, settings, metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::{BoxFuture, FutureExt as _, Shared};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::DeserializeGuard;
@@ -11,14 +13,18 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::Store;
 use kube::runtime::reflector::store::WriterDropped;
 use kube::{Client, Resource};
+use tokio::time::Instant;
 
 use crate::admin_tokens::AdminTokens;
 use crate::api::MoEDeployment;
+use crate::attempt::Attempt;
 use crate::backoff;
+use crate::error::Failures;
 use crate::host_paths::AllowedHostPaths;
 use crate::metrics::Metrics;
 use crate::names;
 use crate::observed::RuntimeImages;
+use crate::reach::{self, Sighting};
 use crate::runtime_watch::RuntimeViews;
 
 /// A deployment, or the reason why it cannot be read: one malformed object must not stop the watch.
@@ -37,6 +43,9 @@ pub struct Settings {
     pub allowed_host_paths: AllowedHostPaths,
     /// Pace at which coordinators are asked for their state.
     pub poll: Duration,
+    /// How long a node may be out of reach, while most are not, before its pods are replaced: longer than the hiccup of a
+    /// kubelet that restarts, short against loading a model. The cluster itself takes some 50 s to notice that a node is gone.
+    pub node_lost_after: SignedDuration,
 }
 
 /// Caches that watches keep.
@@ -59,6 +68,23 @@ pub struct Stores {
 }
 
 impl Stores {
+    /// Caches that have not been filled once yet, by resource.
+    #[must_use]
+    pub fn unfilled(&self) -> Vec<&'static str> {
+        // No `..`: a cache that is added has to be waited for.
+        let Self { deployments, pods, services, accounts, budgets, maps, nodes } = self;
+        let caches = [
+            ("moedeployments", is_filled(deployments)),
+            ("pods", is_filled(pods)),
+            ("services", is_filled(services)),
+            ("serviceaccounts", is_filled(accounts)),
+            ("poddisruptionbudgets", is_filled(budgets)),
+            ("configmaps", is_filled(maps)),
+            ("nodes", is_filled(nodes)),
+        ];
+        caches.into_iter().filter(|(_, is_filled)| !is_filled).map(|(resource, _)| resource).collect()
+    }
+
     /// Waits until every cache has been filled once.
     ///
     /// # Errors
@@ -74,6 +100,13 @@ impl Stores {
         filled(maps).await?;
         filled(nodes).await
     }
+}
+
+fn is_filled<K>(store: &Store<K>) -> bool
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    store.wait_until_ready().now_or_never().is_some_and(|filled| filled.is_ok())
 }
 
 /// Waits until a cache has been filled once. Asks again from time to time: of several tasks that wait for one cache,
@@ -98,6 +131,18 @@ pub struct Heard {
     pub admin_tokens: AdminTokens,
 }
 
+/// What a context is put together from.
+pub struct Parts {
+    /// Talks to the API server.
+    pub client: Client,
+    /// Caches.
+    pub stores: Stores,
+    /// What coordinators say.
+    pub heard: Heard,
+    /// Resolves when the operator is to stop.
+    pub stop: Stop,
+}
+
 /// What every reconcile shares.
 pub struct Context {
     /// Talks to the API server.
@@ -114,14 +159,46 @@ pub struct Context {
     pub settings: Settings,
     /// Metrics.
     pub metrics: Arc<Metrics>,
-    failures: Mutex<BTreeMap<String, u32>>,
+    /// What is seen of nodes.
+    pub sightings: Sightings,
+    stop: Stop,
+    failures: Mutex<BTreeMap<String, Failure>>,
     ending: Mutex<BTreeSet<String>>,
+}
+
+/// Resolves when the operator is to stop.
+pub type Stop = Shared<BoxFuture<'static, ()>>;
+
+/// That the operator stops.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopped;
+
+/// What was seen of nodes last.
+#[derive(Debug, Default)]
+pub struct Sightings(Mutex<BTreeMap<String, Sighting>>);
+
+impl Sightings {
+    /// Looks at all nodes.
+    pub fn look<'a>(&self, nodes: impl IntoIterator<Item = &'a Node>, now: Timestamp) -> BTreeMap<String, Sighting> {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen = reach::look(&seen, nodes, now);
+        seen.clone()
+    }
+}
+
+/// Failures of an object in a row.
+#[derive(Default)]
+struct Failure {
+    count: u32,
+    /// What was tried last, what came of it, and when to try it again.
+    last: Option<(Attempt, Failures, Instant)>,
 }
 
 impl Context {
     /// Puts together what every reconcile shares.
     #[must_use]
-    pub fn new(client: Client, stores: Stores, heard: Heard, settings: Settings, metrics: Arc<Metrics>) -> Self {
+    pub fn new(parts: Parts, settings: Settings, metrics: Arc<Metrics>) -> Self {
+        let Parts { client, stores, heard, stop } = parts;
         let Heard { runtimes, admin_tokens } = heard;
         let recorder = Recorder::new(client.clone(), Reporter::from(names::MANAGER));
         Self {
@@ -132,17 +209,52 @@ impl Context {
             admin_tokens,
             settings,
             metrics,
+            sightings: Sightings::default(),
+            stop,
             failures: Mutex::default(),
             ending: Mutex::default(),
         }
     }
 
+    /// Waits until every cache has been filled once.
+    ///
+    /// # Errors
+    /// If the operator stops.
+    pub async fn wait_until_ready(&self) -> Result<(), Stopped> {
+        tokio::select! {
+            filled = self.stores.wait_until_ready() => filled.map_err(|_: WriterDropped| Stopped),
+            () = self.stop.clone() => Err(Stopped),
+        }
+    }
+
     /// Counts a failure of an object; how long to wait before it is tried again.
     pub fn failed(&self, uid: &str) -> Duration {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = failures.entry(uid.to_owned()).or_default();
-        *count = count.saturating_add(1);
-        backoff::wait(*count, uid)
+        let mut failures = self.lock_failures();
+        let failure = failures.entry(uid.to_owned()).or_default();
+        failure.count = failure.count.saturating_add(1);
+        let wait = backoff::wait(failure.count, uid);
+        if let Some((_, _, again)) = &mut failure.last {
+            *again = Instant::now() + wait;
+        }
+        wait
+    }
+
+    /// Notes what was tried without success. It is not due again before [`failed`](Self::failed) has said when.
+    pub fn tried(&self, uid: &str, attempt: Attempt, failures: Failures) {
+        let mut all = self.lock_failures();
+        all.entry(uid.to_owned()).or_default().last = Some((attempt, failures, Instant::now()));
+    }
+
+    /// What came of this when it was tried last, and for how long it is not to be tried again, if it is not.
+    pub fn not_due(&self, uid: &str, attempt: &Attempt) -> Option<(Failures, Duration)> {
+        let failures = self.lock_failures();
+        let (last, outcome, again) = failures.get(uid)?.last.as_ref()?;
+        let wait = again.saturating_duration_since(Instant::now());
+        (last == attempt && !wait.is_zero()).then(|| (outcome.clone(), wait))
+    }
+
+    fn lock_failures(&self) -> MutexGuard<'_, BTreeMap<String, Failure>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that the namespace of an object is being deleted, which nothing takes back.
@@ -157,6 +269,6 @@ impl Context {
 
     /// Forgets the failures of an object.
     pub fn succeeded(&self, uid: &str) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.lock_failures().remove(uid);
     }
 }

@@ -5,10 +5,11 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::channel::mpsc;
 use futures::stream::{BoxStream, SelectAll};
-use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -18,7 +19,8 @@ use kube::{Api, Client, Resource, ResourceExt as _};
 use plan::words::with_causes;
 use serde::de::DeserializeOwned;
 
-use crate::context::{Context, Guarded, Heard, Settings, Stores};
+use crate::api::MoEDeployment;
+use crate::context::{Context, Guarded, Heard, Parts, Settings, Stop, Stores};
 use crate::lean::{Lean, without_data};
 use crate::metrics::Metrics;
 use crate::names;
@@ -34,14 +36,21 @@ const PAGE: u32 = 50;
 
 type Triggers = SelectAll<BoxStream<'static, ObjectRef<Guarded>>>;
 
-/// Runs the controller until `stop` resolves and what is being reconciled has been finished.
+/// How long what is being reconciled may take to finish when the operator is to stop: a kubelet kills after 30 s.
+const FINISHING: Duration = Duration::from_secs(5);
+
+/// How long caches may take to fill before it is told which do not.
+const FILLING: Duration = Duration::from_secs(10);
+
+/// Runs the controller until `stop` resolves and what is being reconciled has been finished, or cannot be.
 pub async fn run(
     client: Client,
     runtime_client: Arc<dyn RuntimeClient>,
     settings: Settings,
     metrics: Arc<Metrics>,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
+    stop: impl Future<Output = ()> + Send + 'static,
 ) {
+    let stop: Stop = stop.boxed().shared();
     let deployments: Api<Guarded> = scoped(&client, &settings);
     let deployments = Controller::new(deployments, watcher::Config::default())
         .with_config(kube::runtime::controller::Config::default().concurrency(CONCURRENCY));
@@ -60,28 +69,63 @@ pub async fn run(
     };
     let asking = tokio::spawn(runtime_watch::watch(coordinators, runtime_client, heard.clone(), sender, poll));
     let ready = tokio::spawn(announce(stores.clone(), Arc::clone(&metrics)));
-    let context = Arc::new(Context::new(client, stores, heard, settings, metrics));
-    deployments
+    let parts = Parts { client, stores: stores.clone(), heard, stop: stop.clone() };
+    let context = Arc::new(Context::new(parts, settings, metrics));
+    let running = deployments
         .reconcile_on(triggers)
-        .graceful_shutdown_on(stop)
+        .graceful_shutdown_on(stop.clone())
         .run(reconcile, error_policy, context)
         .for_each(|result| async move {
             match result {
                 Ok((object, action)) => tracing::debug!(%object, ?action, "reconciled"),
                 // Told by the error policy already.
                 Err(kube::runtime::controller::Error::ReconcilerFailed(..)) => {}
+                Err(kube::runtime::controller::Error::QueueError(error)) => tell_failed_watch(&error),
                 Err(error) => tracing::debug!(error = with_causes(&error), "not reconciled"),
             }
-        })
-        .await;
+        });
+    tokio::select! {
+        () = running => {}
+        () = too_long(stop, stores) => tracing::warn!("stopping before everything was finished"),
+    }
     asking.abort();
     ready.abort();
 }
 
+/// Resolves when the operator is to stop and has had its time: none as long as it does not know what there is.
+async fn too_long(stop: Stop, stores: Stores) {
+    stop.await;
+    if stores.unfilled().is_empty() {
+        tokio::time::sleep(FINISHING).await;
+    }
+}
+
+/// A watch of deployments that fails is tried again; without the definition it fails for ever.
+fn tell_failed_watch(error: &watcher::Error) {
+    let hint = "is the definition moedeployments.swiftbalancer.io installed, and may this operator list and watch it?";
+    tracing::warn!(kind = "MoEDeployment", error = with_causes(error), hint, "watch failed, trying again");
+}
+
 async fn announce(stores: Stores, metrics: Arc<Metrics>) {
-    if stores.wait_until_ready().await.is_ok() {
-        metrics.set_ready();
-        tracing::info!("caches are filled");
+    let filled = async {
+        if stores.wait_until_ready().await.is_ok() {
+            metrics.set_ready();
+            tracing::info!("caches are filled");
+        }
+    };
+    let waiting = async {
+        loop {
+            tokio::time::sleep(FILLING).await;
+            metrics.set_unfilled(&stores.unfilled());
+            tracing::warn!(
+                caches = stores.unfilled().join(", "),
+                "waiting for caches to be filled; until then nothing is reconciled"
+            );
+        }
+    };
+    tokio::select! {
+        () = filled => {}
+        () = waiting => {}
     }
 }
 
@@ -158,7 +202,7 @@ where
     (store, changes)
 }
 
-/// Deployments that changed objects belong to, by label.
+/// Deployments that changed objects belong to.
 fn of_deployment<K>(changes: impl Stream<Item = K> + Send + 'static) -> BoxStream<'static, ObjectRef<Guarded>>
 where
     K: Resource<DynamicType = ()> + Send + 'static,
@@ -166,8 +210,12 @@ where
     changes.filter_map(|object| async move { owner(&object) }).boxed()
 }
 
+/// The deployment that controls an object, or one of the name that it is labelled with: anybody can change a label.
 fn owner(object: &impl Resource) -> Option<ObjectRef<Guarded>> {
-    let name = object.labels().get(names::DEPLOYMENT)?;
+    let kind = MoEDeployment::kind(&());
+    let mut owners = object.owner_references().iter();
+    let owner = owners.find(|owner| owner.controller == Some(true) && owner.kind == kind).map(|owner| &owner.name);
+    let name = owner.or_else(|| object.labels().get(names::DEPLOYMENT))?;
     Some(ObjectRef::new(name).within(&object.namespace()?))
 }
 

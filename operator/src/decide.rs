@@ -1,45 +1,49 @@
 //! What to change: which pods go, which come, which map is recorded, which maps are let go. Pure: no client, no clock.
 
+mod lost;
+mod recorded;
+mod roll;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::ConfigMap;
+use jiff::Timestamp;
 use kube::ResourceExt as _;
 use plan::wire::RecordedMap;
 
 use crate::api::MoEDeployment;
-use crate::api::rollout::Rollout;
 use crate::keys::Keys;
 use crate::names::{self, Role};
-use crate::nodes::{self, Reach};
-use crate::observed::{Observed, RuntimeView};
+use crate::observed::Observed;
 use crate::pods::Member;
+use crate::reach::Outage;
 use crate::revision::{Revisions, Wanted};
-use crate::validate::{Checked, Refused, StartMap};
+use crate::validate::{Checked, Refused};
 
-/// How soon a pod that has ended may be replaced after it was created: one that ends at once is replaced at this pace.
-const REPLACE_AFTER: SignedDuration = SignedDuration::from_secs(10);
+pub use lost::replacements;
+use lost::{Broken, broken};
+use recorded::maps;
+pub use recorded::{LARGEST_MAP, own_maps, speaker};
+use roll::{group, rolling, unwanted};
+
 /// When to look again at a deployment that is as it should be: changes are watched, but for those of its keys, and those pods
 /// that run have read already.
 const SETTLED: Duration = Duration::from_secs(30);
 /// When to look again at a deployment that waits for something that is not watched, such as a ConfigMap of the user's.
 const BLOCKED: Duration = Duration::from_secs(10);
-/// Largest map that is stored: a ConfigMap holds 1 MiB, and its metadata needs some of it.
-pub const LARGEST_MAP: usize = 1_000_000;
 
 /// Why pods are left as they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hold {
     /// `spec.paused`.
     Paused,
-    /// The deployment may not be built.
+    /// The deployment may not be built. What was accepted last is kept up.
     Refused,
 }
 
 /// Why a pod goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
     /// Its node is gone. It is removed at once, without waiting for its kubelet: it has no state.
     NodeLost,
@@ -47,12 +51,14 @@ pub enum Cause {
     Ended,
     /// It was made from another revision.
     Outdated,
+    /// It never started, and the operator's image is another one by now.
+    NeverStarted,
     /// The deployment has fewer pods than that now.
     Surplus,
 }
 
 /// A pod that goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Removal {
     /// Its name.
     pub name: String,
@@ -60,6 +66,26 @@ pub struct Removal {
     pub uid: String,
     /// Why it goes, for whoever reads of it.
     pub cause: Cause,
+}
+
+/// A pod whose labels are put back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Relabel {
+    /// Its name.
+    pub name: String,
+    /// Its identity.
+    pub uid: String,
+    /// The labels that it is to have, beside others.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Why pods on nodes that are out of reach are left as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Spared {
+    /// All nodes, or most, are out of reach at once.
+    Outage(Outage),
+    /// The replica of this pod answers.
+    Answers(String),
 }
 
 /// What a replica is made of.
@@ -73,8 +99,6 @@ pub struct Group {
     pub image: String,
     /// Pods to create.
     pub create: BTreeSet<String>,
-    /// Pods of it that an eviction must leave: all while another replica is out, none otherwise.
-    pub min_available: usize,
 }
 
 /// What to do about the keys.
@@ -113,14 +137,22 @@ pub struct MapChanges {
 pub struct Decision {
     /// Why pods stay as they are, if so.
     pub hold: Option<Hold>,
-    /// Revisions that pods may have; `None` if the deployment may not be built.
+    /// Revisions that pods may have; `None` if nothing was ever accepted.
     pub revisions: Option<Revisions>,
     /// Keys to store before any pod is made.
     pub keys: Option<KeysChange>,
-    /// Replicas that should exist.
+    /// Replicas that should exist; of a paused deployment those that do.
     pub groups: Vec<Group>,
+    /// Pods of a replica that an eviction must leave: all while another replica is out, none otherwise.
+    pub budgets: BTreeMap<usize, usize>,
     /// Pods that go.
     pub remove: Vec<Removal>,
+    /// Pods whose labels are put back.
+    pub relabel: Vec<Relabel>,
+    /// Why pods on nodes that are out of reach are left, if so.
+    pub spared: Option<Spared>,
+    /// Replicas whose pods ended for good as often as they may.
+    pub exhausted: BTreeSet<usize>,
     /// Maps.
     pub maps: MapChanges,
     /// When to look again if nothing happens.
@@ -130,31 +162,105 @@ pub struct Decision {
 /// Decides.
 #[must_use]
 pub fn decide(deployment: &MoEDeployment, verdict: &Result<Checked, Refused>, observed: &Observed) -> Decision {
-    let (maps, record_due) = maps(deployment, verdict.as_ref().ok(), observed);
-    let accepted = match verdict {
-        Ok(checked) if !deployment.spec.paused => checked,
-        kept => {
-            let hold = Some(if kept.is_err() { Hold::Refused } else { Hold::Paused });
-            // What pods are made from stays with them: new keys wait until pods may be replaced.
-            let revisions = kept.as_ref().ok().map(|checked| revisions(checked, observed));
-            let look_again = if kept.is_err() { BLOCKED } else { SETTLED };
-            let (groups, remove) = (Vec::new(), Vec::new());
-            return Decision { hold, revisions, keys: None, groups, remove, maps, look_again };
-        }
+    let serving = serving(verdict);
+    let (maps, record_due) = maps(deployment, serving, observed);
+    let is_paused = deployment.spec.paused;
+    let hold = match verdict {
+        Err(_) => Some(Hold::Refused),
+        Ok(_) => is_paused.then_some(Hold::Paused),
     };
-    let keys = keys(deployment, observed);
-    let revisions = revisions(accepted, observed);
-    let (mut remove, doubtful) = broken(observed);
-    remove.extend(unwanted(accepted, observed, &revisions, &remove));
-    remove.sort_by(|a, b| a.name.cmp(&b.name));
-    let groups = (0..accepted.replicas).map(|index| group(accepted, observed, index, &revisions)).collect();
-    let settled = if accepted.concern.is_some() { BLOCKED } else { SETTLED };
-    let look_again = [doubtful, record_due]
-        .into_iter()
-        .flatten()
-        .map(|at| Duration::try_from(at.duration_since(observed.now)).unwrap_or_default() + Duration::from_millis(100))
-        .fold(settled, Duration::min);
-    Decision { hold: None, revisions: Some(revisions), keys, groups, remove, maps, look_again }
+    let revisions = serving.map(|checked| revisions(checked, observed));
+    let replicas = usize::try_from(deployment.spec.replicas).ok();
+    let mut decision = Decision {
+        hold,
+        keys: None,
+        groups: Vec::new(),
+        budgets: budgets(serving, replicas.unwrap_or(0), observed),
+        remove: Vec::new(),
+        relabel: Vec::new(),
+        spared: None,
+        exhausted: BTreeSet::new(),
+        maps,
+        look_again: if verdict.as_ref().is_ok_and(|checked| checked.concern.is_none()) { SETTLED } else { BLOCKED },
+        revisions,
+    };
+    let mut look = record_due;
+    match (serving, &decision.revisions) {
+        // What pods are made from stays with them: new keys wait until pods may be replaced.
+        (Some(checked), Some(revisions)) if is_paused => {
+            let there: BTreeSet<usize> = observed.members.values().map(|member| member.group).collect();
+            decision.groups = there.into_iter().map(|index| group(checked, observed, index, revisions)).collect();
+            decision.groups.iter_mut().for_each(|group| group.create.clear());
+        }
+        (Some(checked), Some(revisions)) => {
+            let Broken { remove, spared, exhausted, look: doubtful } = broken(deployment, observed);
+            decision.keys = keys(deployment, observed);
+            let is_outage = matches!(spared, Some(Spared::Outage(_)));
+            let rolling = if is_outage { BTreeMap::new() } else { rolling(checked, observed, revisions) };
+            let unwanted = unwanted(checked.replicas, observed, &rolling, &remove);
+            decision.groups = (0..checked.replicas).map(|index| group(checked, observed, index, revisions)).collect();
+            decision.remove = remove.into_iter().chain(unwanted).collect();
+            decision.relabel = relabel(observed, &decision.remove);
+            decision.spared = spared;
+            decision.exhausted = exhausted;
+            look = [look, doubtful, overdue(observed)].into_iter().flatten().min();
+        }
+        // Nothing is known of what runs but how much of it is asked for.
+        _ if !is_paused => {
+            if let Some(replicas) = replicas {
+                decision.remove = unwanted(replicas, observed, &BTreeMap::new(), &[]);
+            }
+            look = [look, overdue(observed)].into_iter().flatten().min();
+        }
+        _ => {}
+    }
+    decision.remove.sort_by(|a, b| a.name.cmp(&b.name));
+    if let Some(at) = look {
+        let soon = Duration::try_from(at.duration_since(observed.now)).unwrap_or_default() + Duration::from_millis(100);
+        decision.look_again = decision.look_again.min(soon);
+    }
+    decision
+}
+
+/// What is kept up: what is asked for if that may be built, otherwise what was accepted last.
+#[must_use]
+pub fn serving(verdict: &Result<Checked, Refused>) -> Option<&Checked> {
+    match verdict {
+        Ok(checked) => Some(checked),
+        Err(refused) => refused.serving.as_deref(),
+    }
+}
+
+/// Pods of each replica that there is or should be that an eviction must leave.
+fn budgets(serving: Option<&Checked>, replicas: usize, observed: &Observed) -> BTreeMap<usize, usize> {
+    let there: BTreeSet<usize> = observed.members.values().map(|member| member.group).collect();
+    let wanted = if serving.is_some_and(|checked| !checked.deployment.spec.paused) { 0..replicas } else { 0..0 };
+    let pods = |group: usize| match serving {
+        Some(checked) => 1 + checked.shape.rank_pods(),
+        None => observed.members.values().filter(|member| member.group == group).count(),
+    };
+    let least = |group: usize| {
+        let others_serve = (0..replicas).all(|other| other == group || serves(observed, other));
+        if others_serve { 0 } else { pods(group) }
+    };
+    there.into_iter().chain(wanted).map(|group| (group, least(group))).collect()
+}
+
+/// When pods that are being deleted should be gone, if that is still to come.
+fn overdue(observed: &Observed) -> Option<Timestamp> {
+    observed.members.values().filter_map(|member| member.gone_by).filter(|by| *by > observed.now).min()
+}
+
+/// Pods that stay, without the labels by which they are selected.
+fn relabel(observed: &Observed, going: &[Removal]) -> Vec<Relabel> {
+    let stays = |member: &&Member| {
+        !member.labelled && !member.deleting && !going.iter().any(|removal| removal.uid == member.uid)
+    };
+    let labels = |member: &Member| names::pod_labels(&member.deployment, member.group, member.role);
+    let members = observed.members.values().filter(stays);
+    members
+        .map(|member| Relabel { name: member.name.clone(), uid: member.uid.clone(), labels: labels(member) })
+        .collect()
 }
 
 /// Stored keys that are complete and for which no others are asked.
@@ -207,177 +313,6 @@ fn coordinator(observed: &Observed, group: usize) -> Option<&Member> {
     members.find(|member| member.group == group && member.role == Role::Coordinator && !member.deleting)
 }
 
-/// Pods whose node is lost or which ended, and when to look again at those that may turn out so.
-fn broken(observed: &Observed) -> (Vec<Removal>, Option<Timestamp>) {
-    let mut remove = Vec::new();
-    let mut look = None::<Timestamp>;
-    let mut later = |at: Timestamp| look = Some(look.map_or(at, |earlier| earlier.min(at)));
-    for member in observed.members.values() {
-        if let Some(node) = &member.node {
-            match nodes::reach(observed.nodes.get(node).map(AsRef::as_ref), observed.now) {
-                Reach::Lost => {
-                    remove.push(removal(member, Cause::NodeLost));
-                    continue;
-                }
-                Reach::Doubtful(lost) => later(lost),
-                Reach::Ready => {}
-            }
-        }
-        if member.ended && !member.deleting {
-            let at = member.created.map_or(observed.now, |created| created + REPLACE_AFTER);
-            if at <= observed.now { remove.push(removal(member, Cause::Ended)) } else { later(at) }
-        }
-    }
-    (remove, look)
-}
-
 fn removal(member: &Member, cause: Cause) -> Removal {
     Removal { name: member.name.clone(), uid: member.uid.clone(), cause }
-}
-
-/// Pods of replicas that are no longer asked for, and outdated pods of the replicas whose turn it is.
-fn unwanted(checked: &Checked, observed: &Observed, revisions: &Revisions, going: &[Removal]) -> Vec<Removal> {
-    let rolling = rolling(checked, observed, revisions);
-    let cause = |member: &Member| {
-        if member.group >= checked.replicas {
-            return Some(Cause::Surplus);
-        }
-        let wanted = rolling.get(&member.group)?;
-        (member.revision != wanted.revision).then_some(Cause::Outdated)
-    };
-    let goes = |member: &&Member| {
-        !member.deleting && !is_needed(member, observed) && !going.iter().any(|removal| removal.uid == member.uid)
-    };
-    let unwanted = observed.members.values().filter(goes);
-    unwanted.filter_map(|member| Some(removal(member, cause(member)?))).collect()
-}
-
-/// Whether a rank is needed for requests that run: its coordinator lets them end before it goes, and goes first.
-fn is_needed(rank: &Member, observed: &Observed) -> bool {
-    let of_it = |other: &&Member| other.group == rank.group && other.role == Role::Coordinator;
-    rank.role == Role::Rank
-        && observed.members.values().filter(of_it).any(|coordinator| coordinator.ready || coordinator.deleting)
-}
-
-/// Replicas whose outdated pods are replaced now: each that does not serve, and as many of those that do as may be out beside
-/// them, from the first that takes a new specification on.
-fn rolling(checked: &Checked, observed: &Observed, revisions: &Revisions) -> BTreeMap<usize, Wanted> {
-    let outdated = |group: usize| {
-        let wanted = wanted(revisions, observed, group);
-        let mut members = observed.members.values().filter(|member| member.group == group);
-        members.any(|member| member.revision != wanted.revision).then_some((group, wanted))
-    };
-    let out: BTreeSet<usize> = (0..checked.replicas).filter(|&group| !serves(observed, group)).collect();
-    let mut rolling: BTreeMap<usize, Wanted> = out.iter().copied().filter_map(outdated).collect();
-    let Rollout { max_unavailable, partition } = checked.deployment.spec.rollout;
-    let count = |number: i32| usize::try_from(number).unwrap_or_default();
-    let serving = (partition.map_or(0, count)..checked.replicas).filter(|group| !out.contains(group));
-    rolling.extend(serving.filter_map(outdated).take(max_unavailable.map_or(1, count).saturating_sub(out.len())));
-    rolling
-}
-
-fn group(checked: &Checked, observed: &Observed, index: usize, revisions: &Revisions) -> Group {
-    let spec = &checked.deployment.spec;
-    let members = || observed.members.values().filter(move |member| member.group == index);
-    let wanted = wanted(revisions, observed, index);
-    let revision = wanted.revision.as_str();
-    // Pods of two revisions would not agree on ranks, settings or keys: new ones come when the last old one goes.
-    let outdated = members().any(|member| member.revision != revision && !member.deleting);
-    // It reads the checkpoint and the map first of all: ranks, which may hold GPUs, come when both have been found right.
-    let accepted = coordinator(observed, index).is_some_and(|coordinator| coordinator.started);
-    let kept = members().filter(|member| member.revision == revision).find_map(|member| member.image.clone());
-    let kept = kept.filter(|_| spec.runtime.image.is_none());
-    let create = pod_names(checked, index)
-        .into_iter()
-        .filter(|(name, (role, _))| {
-            !outdated && !observed.members.contains_key(name) && (accepted || *role == Role::Coordinator)
-        })
-        .map(|(name, _)| name)
-        .collect();
-    let others_serve = (0..checked.replicas).all(|group| group == index || serves(observed, group));
-    Group {
-        index,
-        image: kept.or_else(|| observed.images.of(spec).map(str::to_owned)).unwrap_or_default(),
-        create,
-        wanted,
-        min_available: if others_serve { 0 } else { 1 + checked.shape.rank_pods() },
-    }
-}
-
-/// The replica whose maps are recorded: the first that serves. Replicas share traffic, so one speaks for all.
-#[must_use]
-pub fn speaker(observed: &Observed) -> Option<&RuntimeView> {
-    observed.runtimes.values().find(|view| view.state.ready)
-}
-
-/// Recorded maps that a deployment owns, the latest first.
-#[must_use]
-pub fn own_maps<'a>(deployment: &MoEDeployment, observed: &'a Observed) -> Vec<&'a Arc<ConfigMap>> {
-    let mut own: Vec<_> = observed
-        .maps
-        .values()
-        .filter(|map| {
-            owners(map).any(|(uid, controller)| controller && Some(uid) == deployment.metadata.uid.as_deref())
-        })
-        .collect();
-    own.sort_by_key(|map| (std::cmp::Reverse(map.metadata.creation_timestamp.clone()), map.name_any()));
-    own
-}
-
-fn owners(map: &ConfigMap) -> impl Iterator<Item = (&str, bool)> {
-    map.owner_references().iter().map(|owner| (owner.uid.as_str(), owner.controller == Some(true)))
-}
-
-/// Changes of recorded maps, and when a map that has to wait may be recorded.
-fn maps(deployment: &MoEDeployment, checked: Option<&Checked>, observed: &Observed) -> (MapChanges, Option<Timestamp>) {
-    let record = deployment.spec.eplb.record;
-    let own = own_maps(deployment, observed);
-    let mut changes = MapChanges::default();
-    let mut wait = None;
-    changes.too_large = record.enabled && speaker(observed).is_some_and(|view| view.recorded_too_large);
-    if let Some(found) = speaker(observed).filter(|_| record.enabled).and_then(|view| view.recorded.clone()) {
-        let hash = found.map.content_hash();
-        let stored = observed.maps.contains_key(&names::recorded_map(&deployment.name_any(), &hash));
-        let bytes = serde_json::to_vec(&found.map).expect("a map document is plain data").len();
-        let interval = SignedDuration::from_secs(record.min_interval_seconds.into());
-        let due = own.first().and_then(|map| map.metadata.creation_timestamp.as_ref()).map(|time| time.0 + interval);
-        match due {
-            _ if stored => changes.current = Some(hash),
-            _ if bytes > LARGEST_MAP => changes.too_large = true,
-            Some(due) if due > observed.now => wait = Some(due),
-            _ => {
-                changes.current = Some(hash);
-                changes.record = Some(found);
-            }
-        }
-    }
-    let keep = usize::try_from(record.keep).unwrap_or(1) - usize::from(changes.record.is_some());
-    let current = changes.current.as_ref().map(|hash| names::recorded_map(&deployment.name_any(), hash));
-    changes.prune = own
-        .iter()
-        .skip(keep.max(usize::from(changes.record.is_none())))
-        .filter(|map| owners(map).count() == 1)
-        .map(|map| map.name_any())
-        .filter(|name| !observed.maps_in_use.contains(name) && current.as_ref() != Some(name))
-        .collect();
-    if let Some(checked) = checked {
-        let uid = deployment.metadata.uid.as_deref();
-        let pinned = |map: &ConfigMap| owners(map).any(|(owner, controller)| Some(owner) == uid && !controller);
-        let start = match &checked.start_map {
-            StartMap::ConfigMap { name, .. } => Some(name),
-            StartMap::Even | StartMap::InModelSource(_) => None,
-        };
-        changes.pin = start
-            .filter(|name| {
-                observed.maps.get(*name).is_some_and(|map| !owners(map).any(|(owner, _)| Some(owner) == uid))
-            })
-            .cloned();
-        changes.unpin = observed
-            .maps
-            .iter()
-            .filter(|(name, map)| pinned(map) && start != Some(name))
-            .map(|(name, _)| name.clone())
-            .collect();
-    }
-    (changes, wait)
 }

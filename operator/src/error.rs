@@ -1,6 +1,10 @@
 //! What a reconcile can fail with, and whether trying again helps.
 
+use std::sync::Arc;
+
 use thiserror::Error;
+
+use crate::words::shorten;
 
 /// Why a reconcile failed.
 #[derive(Debug, Error, strum::IntoStaticStr)]
@@ -18,7 +22,7 @@ pub enum Error {
     },
     /// Something could not be written.
     #[error(transparent)]
-    Apply(#[from] ApplyError),
+    Apply(Arc<ApplyError>),
     /// The status could not be written.
     #[error("failed to write the status")]
     WriteStatus {
@@ -63,6 +67,14 @@ pub enum ApplyError {
         /// Its name.
         name: String,
     },
+    /// An object of that name is left of a deployment of this name that was deleted.
+    #[error("{kind} {name} of a deleted deployment of this name is still there: it is waited for")]
+    Predecessor {
+        /// Its kind.
+        kind: String,
+        /// Its name.
+        name: String,
+    },
     /// The namespace is being deleted, so nothing can be created in it any more.
     #[error("the namespace is being deleted")]
     NamespaceEnding,
@@ -81,15 +93,42 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
-    /// The error in words that stay the same as long as the cause does.
+    /// The error in words for a status: what was to be done, in words that stay the same, and what the API server says of it,
+    /// which may be worded anew each time.
     #[must_use]
-    pub fn stable_message(&self) -> String {
+    pub fn told(&self) -> (String, String) {
         match self {
-            Self::NameConflict { .. } | Self::NamespaceEnding => self.to_string(),
+            Self::NameConflict { .. } | Self::NamespaceEnding | Self::Predecessor { .. } => {
+                (self.to_string(), String::new())
+            }
             Self::Call { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) => format!("{self}: {}", status.message),
-                _ => format!("{self}: the API server cannot be reached"),
+                kube::Error::Api(status) => (format!("{self}: "), shorten(&status.message)),
+                _ => (format!("{self}: the API server cannot be reached"), String::new()),
             },
         }
+    }
+}
+
+/// What of a pass failed. What pods and Services need and what is done for recorded maps do not stop each other.
+#[derive(Clone, Debug, Default)]
+pub struct Failures {
+    /// The first of what pods, Services, disruption budgets and keys need.
+    pub serving: Option<Arc<ApplyError>>,
+    /// The first of what recorded maps need.
+    pub maps: Option<Arc<ApplyError>>,
+}
+
+impl Failures {
+    /// The first that failed, what serves before what is recorded.
+    #[must_use]
+    pub fn first(&self) -> Option<&Arc<ApplyError>> {
+        self.serving.as_ref().or(self.maps.as_ref())
+    }
+
+    /// Whether the namespace is being deleted.
+    #[must_use]
+    pub fn is_end_of_namespace(&self) -> bool {
+        let ending = |error: &Option<Arc<ApplyError>>| matches!(error.as_deref(), Some(ApplyError::NamespaceEnding));
+        ending(&self.serving) || ending(&self.maps)
     }
 }

@@ -43,7 +43,7 @@ fn offers<'a>(spec: &MoEDeploymentSpec, observed: &'a Observed) -> Vec<Offer<'a>
         Some(overlay) => overlay.over_spec(placed, Role::Rank),
         None => placed,
     };
-    let usable = observed.nodes.values().filter(|node| nodes::takes(node, &pod, observed.now));
+    let usable = observed.nodes.values().filter(|node| nodes::takes(node, &pod));
     let offers = usable.map(|node| Offer { node, gpus: nodes::allocatable(node, &spec.gpu_resource_name) });
     offers.filter(|offer| offer.gpus > 0).collect()
 }

@@ -39,7 +39,9 @@ async fn ready(State(metrics): State<Arc<Metrics>>) -> Response {
     if metrics.is_ready() {
         "ok".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the caches are not filled yet").into_response()
+        let unfilled = metrics.unfilled();
+        let which = if unfilled.is_empty() { unfilled } else { format!(": {unfilled}") };
+        (StatusCode::SERVICE_UNAVAILABLE, format!("the caches are not filled yet{which}")).into_response()
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{ArgAction, Args, Parser, Subcommand};
-use kube::{Client, CustomResourceExt as _};
+use jiff::SignedDuration;
+use kube::{Client, Config, CustomResourceExt as _};
 use operator::api::MoEDeployment;
 use operator::context::Settings;
 use operator::host_paths::{AllowedHostPaths, HostPath};
@@ -63,6 +64,9 @@ struct Run {
     /// Seconds between two questions to a coordinator.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     poll_seconds: u64,
+    /// Seconds for which a node may be out of reach, while most are not, before its pods are replaced.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(i64).range(1..=86_400))]
+    node_lost_seconds: i64,
 }
 
 #[tokio::main]
@@ -84,7 +88,10 @@ async fn main() -> anyhow::Result<()> {
 async fn run(arguments: Run) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().json().with_env_filter(filter).init();
-    let client = Client::try_default().await.context("find the API server")?;
+    let mut config = Config::infer().await.context("find the API server")?;
+    // A client that tries again by itself, unseen and for minutes, holds back everything else: passes are tried again instead.
+    config.default_retry = false;
+    let client = Client::try_from(config).context("set up the client of the API server")?;
     let metrics = Arc::new(Metrics::new().context("register metrics")?);
     let listener = tokio::net::TcpListener::bind(arguments.listen).await.context("listen for probes")?;
     let probes = tokio::spawn(axum::serve(listener, health::router(Arc::clone(&metrics))).into_future());
@@ -98,6 +105,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         watch_nodes: arguments.watch_nodes,
         allowed_host_paths: AllowedHostPaths::new(arguments.allowed_host_paths),
         poll: Duration::from_secs(arguments.poll_seconds),
+        node_lost_after: SignedDuration::from_secs(arguments.node_lost_seconds),
     };
     controller::run(client, runtime_client, settings, metrics, stopped()?).await;
     probes.abort();
@@ -105,7 +113,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
 }
 
 /// Resolves at SIGTERM or SIGINT.
-fn stopped() -> anyhow::Result<impl Future<Output = ()> + Send + Sync> {
+fn stopped() -> anyhow::Result<impl Future<Output = ()> + Send> {
     let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
     Ok(async move {

@@ -2,6 +2,7 @@
 
 mod deployments;
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use kube::runtime::reflector::Store;
@@ -26,6 +27,7 @@ pub struct Metrics {
     writes: IntCounterVec,
     build: IntGaugeVec,
     ready: IntGauge,
+    unfilled: Mutex<String>,
 }
 
 impl Metrics {
@@ -61,9 +63,10 @@ impl Metrics {
                 &["version"],
             )?,
             ready: IntGauge::new("swiftbalancer_operator_ready", "Whether the caches are filled")?,
+            unfilled: Mutex::default(),
         };
         // No `..`: a metric that is added has to be registered before this compiles.
-        let Self { registry, reconciles, in_flight, errors, writes, build, ready } = &metrics;
+        let Self { registry, reconciles, in_flight, errors, writes, build, ready, unfilled: _ } = &metrics;
         registry.register(Box::new(reconciles.clone()))?;
         registry.register(Box::new(in_flight.clone()))?;
         registry.register(Box::new(errors.clone()))?;
@@ -102,6 +105,17 @@ impl Metrics {
     /// Notes that the caches are filled.
     pub fn set_ready(&self) {
         self.ready.set(1);
+    }
+
+    /// Notes which caches are not filled, for whoever asks why the operator is not ready.
+    pub fn set_unfilled(&self, caches: &[&str]) {
+        *self.unfilled.lock().unwrap_or_else(PoisonError::into_inner) = caches.join(", ");
+    }
+
+    /// Caches that are not filled, if that takes long.
+    #[must_use]
+    pub fn unfilled(&self) -> String {
+        self.unfilled.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether the caches are filled.

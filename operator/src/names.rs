@@ -26,6 +26,8 @@ pub const REVISION: &str = "swiftbalancer.io/revision";
 /// Annotation of the Service that clients use: hash of what the specification says of it, so that what it says no more is taken
 /// away.
 pub const SERVICE_SETTINGS: &str = "swiftbalancer.io/service-settings";
+/// Annotation of pods: image of the runtime that the operator gave them, whatever an admission policy made of it.
+pub const IMAGE: &str = "swiftbalancer.io/image";
 /// Annotation of a deployment: a new value restarts its pods, one replica after the other.
 pub const RESTARTED_AT: &str = "swiftbalancer.io/restarted-at";
 /// Annotation of a deployment: a new value makes new keys and with them new pods, one replica after the other. On the Secret
@@ -108,6 +110,30 @@ pub fn rank(deployment: &str, group: usize, rank: usize) -> String {
     format!("{deployment}-{group}-rank-{rank}")
 }
 
+/// Deployment, replica and role of the pod of this name, if it has the name of one. Labels, which anybody may change, say nothing
+/// of what a pod is.
+#[must_use]
+pub fn parse_pod(name: &str) -> Option<(&str, usize, Role)> {
+    let (rest, role) = if let Some(rest) = name.strip_suffix("-coordinator") {
+        (rest, Role::Coordinator)
+    } else {
+        let (rest, rank) = name.rsplit_once("-rank-")?;
+        rank.parse::<u32>().ok()?;
+        (rest, Role::Rank)
+    };
+    let (deployment, group) = rest.rsplit_once('-')?;
+    Some((deployment, group.parse().ok()?, role))
+}
+
+/// The container of a pod that runs the runtime: others are somebody else's, wherever they stand.
+#[must_use]
+pub fn is_own_container(role: Role, container: &str) -> bool {
+    match role {
+        Role::Coordinator => container == "coordinator",
+        Role::Rank => container.strip_prefix("rank-").is_some_and(|rank| rank.parse::<u32>().is_ok()),
+    }
+}
+
 /// ConfigMap of a recorded map.
 #[must_use]
 pub fn recorded_map(deployment: &str, hash: &str) -> String {
@@ -127,6 +153,19 @@ pub fn labels(deployment: &str) -> BTreeMap<String, String> {
     .into()
 }
 
+/// Labels of a pod, which Services, disruption budgets and watches select it by.
+#[must_use]
+pub fn pod_labels(deployment: &str, group: usize, role: Role) -> BTreeMap<String, String> {
+    let text: &str = role.into();
+    let mut labels = labels(deployment);
+    labels.extend([
+        ("app.kubernetes.io/component".to_owned(), text.to_owned()),
+        (ROLE.to_owned(), text.to_owned()),
+        (GROUP.to_owned(), group.to_string()),
+    ]);
+    labels
+}
+
 /// Selects the coordinators of a deployment, or of one of its replicas.
 #[must_use]
 pub fn coordinators(deployment: &str, group: Option<usize>) -> BTreeMap<String, String> {
@@ -144,4 +183,43 @@ pub fn coordinators(deployment: &str, group: Option<usize>) -> BTreeMap<String, 
 pub fn scale_selector(deployment: &str) -> String {
     let role: &str = Role::Coordinator.into();
     format!("{DEPLOYMENT}={deployment},{ROLE}={role}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_known_by_its_name() {
+        for deployment in ["tiny-moe", "a", "a-0-coordinator", "a-0-rank-1", "x-rank-2"] {
+            for group in [0, 7, 63] {
+                let name = coordinator(deployment, group);
+                assert_eq!(parse_pod(&name), Some((deployment, group, Role::Coordinator)), "{name}");
+                let name = rank(deployment, group, 511);
+                assert_eq!(parse_pod(&name), Some((deployment, group, Role::Rank)), "{name}");
+            }
+        }
+        for name in ["", "a", "a-coordinator", "a-0-rank-", "a-0-rank-x", "a-x-coordinator", "coordinator"] {
+            assert_eq!(parse_pod(name), None, "{name}");
+        }
+    }
+
+    /// Of the longest deployment, replica and rank that the definition allows.
+    #[test]
+    fn no_name_and_no_label_is_longer_than_kubernetes_takes() {
+        let deployment = "a".repeat(40);
+        let hash = "0".repeat(64);
+        let names = [
+            service(&deployment),
+            account(&deployment),
+            keys(&deployment),
+            coordinator(&deployment, 63),
+            budget(&deployment, 63),
+            rank(&deployment, 63, 511),
+            recorded_map(&deployment, &hash),
+        ];
+        assert!(names.iter().all(|name| name.len() <= 63), "{names:?}");
+        let labels = pod_labels(&deployment, 63, Role::Coordinator);
+        assert!(labels.values().all(|value| value.len() <= 63), "{labels:?}");
+    }
 }

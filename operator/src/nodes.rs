@@ -1,43 +1,32 @@
 //! What a node object says about whether it can run pods.
 
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, PodSpec, Taint, Toleration};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, NodeCondition, PodSpec, Taint, Toleration};
 
 use crate::quantity;
 
 mod affinity;
 
-/// How long a node may be out of reach before its pods are replaced: longer than the hiccup of a kubelet that restarts,
-/// short against loading a model. The cluster itself takes some 50 s to notice that a node is gone.
-pub const LOST_AFTER: SignedDuration = SignedDuration::from_secs(10);
-
-/// Whether a node can be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// Its kubelet reports.
-    Ready,
-    /// Out of reach, not yet for [`LOST_AFTER`]; lost at that time.
-    Doubtful(Timestamp),
-    /// Out of reach for [`LOST_AFTER`], or removed from the cluster.
-    Lost,
+/// Whether a node's kubelet reports, as the cluster has it. A node that says nothing of it counts as one that does.
+#[must_use]
+pub fn is_ready(node: &Node) -> bool {
+    ready_condition(node).is_none_or(|ready| ready.status == "True")
 }
 
-/// Whether a node can be reached; `None` is a node that does not exist.
-#[must_use]
-pub fn reach(node: Option<&Node>, now: Timestamp) -> Reach {
-    let Some(node) = node else { return Reach::Lost };
+fn ready_condition(node: &Node) -> Option<&NodeCondition> {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let Some(ready) = conditions.iter().find(|condition| condition.type_ == "Ready") else { return Reach::Ready };
-    if ready.status == "True" {
-        return Reach::Ready;
-    }
-    let lost = ready.last_transition_time.as_ref().map_or(now, |time| time.0) + LOST_AFTER;
-    if lost <= now { Reach::Lost } else { Reach::Doubtful(lost) }
+    conditions.iter().find(|condition| condition.type_ == "Ready")
+}
+
+/// When a node turned to be in or out of reach, by the clock of the controller manager; a time that has not come yet is now.
+#[must_use]
+pub fn turned(node: &Node, now: Timestamp) -> Timestamp {
+    ready_condition(node).and_then(|ready| ready.last_transition_time.as_ref()).map_or(now, |time| time.0.min(now))
 }
 
 /// Whether a node takes new pods that say this of where they may be.
 #[must_use]
-pub fn takes(node: &Node, pod: &PodSpec, now: Timestamp) -> bool {
+pub fn takes(node: &Node, pod: &PodSpec) -> bool {
     let labels = node.metadata.labels.as_ref();
     let mut selector = pod.node_selector.iter().flatten();
     let is_selected = selector.all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value));
@@ -47,7 +36,7 @@ pub fn takes(node: &Node, pod: &PodSpec, now: Timestamp) -> bool {
     let is_tolerated = |taint: &Taint| pod.tolerations.iter().flatten().any(|toleration| tolerates(toleration, taint));
     let mut refusing = taints.iter().filter(|taint| taint.effect != "PreferNoSchedule");
     let is_allowed = affinity::allows(pod.affinity.as_ref(), node);
-    is_selected && is_allowed && !is_cordoned && refusing.all(is_tolerated) && reach(Some(node), now) == Reach::Ready
+    is_selected && is_allowed && !is_cordoned && refusing.all(is_tolerated) && is_ready(node)
 }
 
 /// As the scheduler has it.
@@ -89,7 +78,7 @@ mod tests {
         let node: Node =
             serde_json::from_value(json!({"metadata": {"name": "a"}, "spec": {"taints": taints}})).unwrap();
         let pod: PodSpec = serde_json::from_value(json!({"containers": [], "tolerations": tolerations})).unwrap();
-        takes(&node, &pod, Timestamp::UNIX_EPOCH)
+        takes(&node, &pod)
     }
 
     #[test]

@@ -1,16 +1,21 @@
 //! Reads everything that a decision needs. Reads only; from the caches of watches, except for the map that a deployment
 //! starts from, of which no cache has the content, and for the Secret with the keys: a watch of Secrets would need the right to read all of them.
 //!
-//! API calls: `get` on configmaps, secrets.
+//! A node that a pod is on and that the cache does not have is asked for: the cache may lag, and what is on a node that is gone is
+//! removed by force.
+//!
+//! API calls: `get` on configmaps, secrets, nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::Store;
 use kube::{Api, Resource, ResourceExt as _};
+use plan::words::with_causes;
 
 use crate::api::MoEDeployment;
 use crate::context::Context;
@@ -26,21 +31,25 @@ use crate::pods::Member;
 /// If the API server cannot be asked for a ConfigMap or the keys, the machine gives no randomness, or the operator is stopping.
 pub async fn observe(context: &Context, deployment: &MoEDeployment, now: Timestamp) -> Result<Observed, Error> {
     let stores = &context.stores;
-    stores.wait_until_ready().await.map_err(|_| Error::Stopping)?;
+    context.wait_until_ready().await.map_err(|_| Error::Stopping)?;
     let namespace = deployment.namespace().unwrap_or_default();
     let maps = named(stores.maps.state().into_iter().filter(|map| map.namespace().as_ref() == Some(&namespace)));
     let reference = reference(context, deployment).await?;
     let keys = keys(context, deployment).await?;
+    let pods = owned(&stores.pods, deployment);
+    let members: BTreeMap<String, Member> =
+        pods.into_iter().filter_map(|(name, pod)| Some((name, Member::read(&pod)?))).collect();
+    let nodes = nodes(context, &members).await;
+    let sightings = context.sightings.look(nodes.values().map(AsRef::as_ref), now);
     Ok(Observed {
         now,
         images: context.settings.images.clone(),
         allowed_host_paths: context.settings.allowed_host_paths.clone(),
         keys,
         fresh_keys: draw_keys()?,
-        members: owned(&stores.pods, deployment)
-            .into_iter()
-            .filter_map(|(name, pod)| Some((name, Member::read(&pod)?)))
-            .collect(),
+        node_lost_after: context.settings.node_lost_after,
+        members,
+        predecessors: predecessors(context, deployment),
         services: owned(&stores.services, deployment),
         accounts: owned(&stores.accounts, deployment),
         budgets: owned(&stores.budgets, deployment),
@@ -48,7 +57,8 @@ pub async fn observe(context: &Context, deployment: &MoEDeployment, now: Timesta
         maps,
         reference,
         watches_nodes: context.settings.watch_nodes,
-        nodes: named(stores.nodes.state()),
+        nodes,
+        sightings,
         runtimes: context.runtimes.of(&namespace, &deployment.name_any()),
         unreadable: context.runtimes.unreadable_of(&namespace, &deployment.name_any()),
     })
@@ -56,6 +66,64 @@ pub async fn observe(context: &Context, deployment: &MoEDeployment, now: Timesta
 
 fn named<K: Resource<DynamicType = ()>>(objects: impl IntoIterator<Item = Arc<K>>) -> BTreeMap<String, Arc<K>> {
     objects.into_iter().map(|object| (object.name_any(), object)).collect()
+}
+
+/// All nodes, with those that pods are on and that the cache does not have, if there are such.
+async fn nodes(context: &Context, members: &BTreeMap<String, Member>) -> BTreeMap<String, Arc<Node>> {
+    let mut nodes = named(context.stores.nodes.state());
+    let missing: BTreeSet<&String> =
+        members.values().filter_map(|member| member.node.as_ref()).filter(|node| !nodes.contains_key(*node)).collect();
+    let api: Api<Node> = Api::all(context.client.clone());
+    let mut found = BTreeMap::new();
+    for name in missing {
+        match api.get_opt(name).await {
+            Ok(None) => {}
+            Ok(Some(node)) => drop(found.insert(name.clone(), Arc::new(node))),
+            // Nothing is known against it.
+            Err(error) => {
+                tracing::warn!(node = name, error = with_causes(&error), "a node that has a pod cannot be asked for");
+                let node = Node {
+                    metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() },
+                    ..Node::default()
+                };
+                found.insert(name.clone(), Arc::new(node));
+            }
+        }
+    }
+    nodes.extend(found);
+    nodes
+}
+
+/// Names of what a deployment of the same name has left that was deleted.
+fn predecessors(context: &Context, deployment: &MoEDeployment) -> BTreeSet<String> {
+    let stores = &context.stores;
+    left_over(&stores.pods, deployment)
+        .chain(left_over(&stores.services, deployment))
+        .chain(left_over(&stores.accounts, deployment))
+        .chain(left_over(&stores.budgets, deployment))
+        .collect()
+}
+
+fn left_over<K>(store: &Store<K>, deployment: &MoEDeployment) -> impl Iterator<Item = String> + use<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + 'static,
+{
+    let is_left_over = |object: &Arc<K>| is_of_predecessor(deployment, object.as_ref());
+    store.state().into_iter().filter(is_left_over).map(|object| object.name_any()).collect::<Vec<_>>().into_iter()
+}
+
+/// Whether an object is controlled by a deployment of this name in this namespace that was another one.
+#[must_use]
+pub fn is_of_predecessor(deployment: &MoEDeployment, object: &impl Resource) -> bool {
+    let (uid, name) = (deployment.metadata.uid.as_deref(), deployment.metadata.name.as_deref());
+    let owners = object.meta().owner_references.as_deref().unwrap_or_default();
+    object.meta().namespace == deployment.metadata.namespace
+        && owners.iter().any(|owner| {
+            owner.controller == Some(true)
+                && owner.kind == MoEDeployment::kind(&())
+                && Some(owner.name.as_str()) == name
+                && Some(owner.uid.as_str()) != uid
+        })
 }
 
 /// Objects that a deployment controls.
@@ -106,8 +174,10 @@ fn maps_in_use(context: &Context, namespace: &str, deployment: &MoEDeployment) -
     others
         .flat_map(|other| {
             let named = other.spec.eplb.expert_map_ref.as_ref().and_then(|reference| reference.name.clone());
-            let started = other.status.as_ref().and_then(|status| status.start_map.as_ref());
-            [named, started.map(|start| start.config_map.clone())]
+            let status = other.status.as_ref();
+            let started = status.and_then(|status| status.start_map.as_ref());
+            let accepted = status.and_then(|status| status.accepted.as_ref()?.start_map.as_ref());
+            [named, started.map(|start| start.config_map.clone()), accepted.map(|start| start.config_map.clone())]
         })
         .flatten()
         .collect()

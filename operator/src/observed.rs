@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use plan::wire::{RecordedMap, State};
@@ -12,6 +12,7 @@ use crate::api::MoEDeploymentSpec;
 use crate::host_paths::AllowedHostPaths;
 use crate::keys::{Keys, StoredKeys};
 use crate::pods::Member;
+use crate::reach::Sighting;
 
 /// Images of the runtime for deployments that name none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +45,12 @@ pub struct Observed {
     pub keys: Option<StoredKeys>,
     /// Keys drawn for this pass, for where new ones are needed.
     pub fresh_keys: Keys,
+    /// How long a node may be out of reach before its pods are replaced.
+    pub node_lost_after: SignedDuration,
     /// Pods that the deployment controls, by name.
     pub members: BTreeMap<String, Member>,
+    /// Names of objects of a deployment of this name that was deleted, which the garbage collector has not come to yet.
+    pub predecessors: BTreeSet<String>,
     /// Services that the deployment controls, by name.
     pub services: BTreeMap<String, Arc<Service>>,
     /// Service accounts that the deployment controls, by name.
@@ -62,6 +67,8 @@ pub struct Observed {
     pub watches_nodes: bool,
     /// Nodes, by name.
     pub nodes: BTreeMap<String, Arc<Node>>,
+    /// Since when nodes are seen as they are, by name.
+    pub sightings: BTreeMap<String, Sighting>,
     /// What the coordinators say, by replica.
     pub runtimes: BTreeMap<usize, RuntimeView>,
     /// What the coordinators say that cannot be read, by replica.
@@ -102,6 +109,8 @@ pub struct Unreadable {
 pub struct RuntimeView {
     /// The pod that said it.
     pub pod_uid: String,
+    /// When it said it last.
+    pub heard: Timestamp,
     /// Its state.
     pub state: Arc<State>,
     /// The map it recorded last.

@@ -1,12 +1,17 @@
 //! What a pod object says about the rank or coordinator in it. Reads one pod; decides nothing.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, ContainerStatus, Pod, PodCondition, PodStatus};
 use kube::ResourceExt as _;
 use plan::wire::process::{LastWord, exit};
 
 use crate::names::{self, Role};
 use crate::words::shorten;
+
+/// How long after its grace a pod that is to go may still be there: longer than a kubelet takes to unmount what it had.
+const ENDING: Duration = Duration::from_mins(1);
 
 /// A pod of a deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,98 +21,225 @@ pub struct Member {
     pub name: String,
     /// Its identity: a pod of the same name that is made later has another.
     pub uid: String,
+    /// Deployment whose name it has.
+    pub deployment: String,
     /// Replica it belongs to.
     pub group: usize,
     /// What it is.
     pub role: Role,
+    /// Whether it has the labels by which it is selected.
+    pub labelled: bool,
     /// What it was made from; empty if unknown.
     pub revision: String,
-    /// Image of its first container.
+    /// Image that the operator gave its runtime.
     pub image: Option<String>,
     /// Node it is on.
     pub node: Option<String>,
     /// Address it has.
     pub address: Option<String>,
-    /// Whether its startup probes have succeeded since its containers started last.
+    /// Whether the startup probe of its runtime has succeeded since that was started last.
     pub started: bool,
     /// Whether its readiness probes succeed.
     pub ready: bool,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// When it should be gone, if it is being deleted.
+    pub gone_by: Option<Timestamp>,
     /// Whether its containers have ended for good.
     pub ended: bool,
     /// When it was created.
     pub created: Option<Timestamp>,
-    /// Why its containers do not stay up, in the words of the last one that ended.
+    /// When it last came further: it was created, got a node, was set up, or became ready.
+    pub progressed: Option<Timestamp>,
+    /// Why its containers do not stay up, or are not started.
     pub failing: Option<String>,
     /// Why it has no node.
-    pub unschedulable: Option<String>,
+    pub unplaced: Option<Unplaced>,
+    /// Since when it has a node, and no container of it is created.
+    pub uncreated: Option<Timestamp>,
+}
+
+/// Why a pod has no node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unplaced {
+    /// Gates that somebody has set, for which the scheduler does not look at it; none if the scheduler found no node.
+    pub gates: Vec<String>,
+    /// The words of the scheduler.
+    pub why: String,
+    /// Since when.
+    pub since: Option<Timestamp>,
 }
 
 impl Member {
-    /// Reads a pod; `None` if its labels are not those of a member.
+    /// Reads a pod; `None` if its name is not that of a member.
     #[must_use]
     pub fn read(pod: &Pod) -> Option<Self> {
-        let labels = pod.labels();
-        let group = labels.get(names::GROUP)?.parse().ok()?;
-        let role = labels.get(names::ROLE)?.parse().ok()?;
+        let name = pod.name_any();
+        let (deployment, group, role) = names::parse_pod(&name)?;
         let spec = pod.spec.as_ref();
         let status = pod.status.as_ref();
-        let conditions = || status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-        let containers = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+        let own = spec
+            .and_then(|spec| spec.containers.iter().find(|container| names::is_own_container(role, &container.name)));
+        let own_status = status.and_then(|status| own_status(status, role));
         let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        let labels = names::pod_labels(deployment, group, role);
+        let deleted = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+        let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let reached = |condition: &&PodCondition| condition.status == "True";
+        let times = conditions(status)
+            .iter()
+            .filter(reached)
+            .filter_map(|condition| Some(condition.last_transition_time.as_ref()?.0));
         Some(Self {
-            name: pod.name_any(),
             uid: pod.uid().unwrap_or_default(),
+            deployment: deployment.to_owned(),
             group,
             role,
+            labelled: labels.iter().all(|(key, value)| pod.labels().get(key) == Some(value)),
             revision: pod.annotations().get(names::REVISION).cloned().unwrap_or_default(),
-            image: spec.and_then(|spec| spec.containers.first()).and_then(|container| container.image.clone()),
+            // A release that wrote no image into an annotation is known by what its container has.
+            image: pod.annotations().get(names::IMAGE).cloned().or_else(|| own?.image.clone()),
             node: spec.and_then(|spec| spec.node_name.clone()),
             address: status.and_then(|status| status.pod_ip.clone()),
-            started: !containers.is_empty() && containers.iter().all(|container| container.started == Some(true)),
-            ready: conditions().iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
-            deleting: pod.metadata.deletion_timestamp.is_some(),
+            started: own_status.is_some_and(|status| status.started == Some(true)),
+            ready: conditions(status).iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+            deleting: deleted.is_some(),
+            gone_by: deleted.map(|by| by + ENDING),
             ended: matches!(phase, "Failed" | "Succeeded"),
-            created: pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            failing: status.filter(|_| pod.metadata.deletion_timestamp.is_none()).and_then(|status| {
-                containers.iter().find_map(last_words).or_else(|| evicted(phase, status.message.as_deref()))
+            created,
+            progressed: created.into_iter().chain(times).max(),
+            failing: status.filter(|_| deleted.is_none()).and_then(|status| failing(status, role, own)),
+            unplaced: unplaced(pod),
+            uncreated: status.filter(|_| deleted.is_none() && phase == "Pending").and_then(|status| {
+                let placed = condition(Some(status), "PodScheduled").filter(|placed| placed.status == "True");
+                let since = placed?.last_transition_time.as_ref().map(|time| time.0).or(created)?;
+                is_uncreated(own_status).then_some(since)
             }),
-            unschedulable: conditions()
-                .iter()
-                .find(|condition| {
-                    condition.type_ == "PodScheduled" && condition.reason.as_deref() == Some("Unschedulable")
-                })
-                .and_then(|condition| condition.message.as_deref().map(shorten)),
+            name,
         })
+    }
+
+    /// Whether it is being deleted and should be gone by now.
+    #[must_use]
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        self.gone_by.is_some_and(|by| by <= now)
     }
 }
 
-fn evicted(phase: &str, message: Option<&str>) -> Option<String> {
-    (phase == "Failed").then(|| message.map(shorten)).flatten()
+fn conditions(status: Option<&PodStatus>) -> &[PodCondition] {
+    status.and_then(|status| status.conditions.as_deref()).unwrap_or_default()
+}
+
+fn condition<'a>(status: Option<&'a PodStatus>, kind: &str) -> Option<&'a PodCondition> {
+    conditions(status).iter().find(|condition| condition.type_ == kind)
+}
+
+/// The status of the container that runs the runtime: that of its name, or the only one.
+fn own_status(status: &PodStatus, role: Role) -> Option<&ContainerStatus> {
+    let statuses = status.container_statuses.as_deref().unwrap_or_default();
+    let named = statuses.iter().find(|status| names::is_own_container(role, &status.name));
+    named.or_else(|| statuses.first().filter(|_| statuses.len() == 1))
+}
+
+/// Whether a container waits for what comes before it: an image, volumes, or what runs first in its pod.
+fn is_uncreated(own: Option<&ContainerStatus>) -> bool {
+    let waiting = own.and_then(|own| own.state.as_ref()).map(|state| state.waiting.as_ref());
+    match waiting {
+        None => true,
+        Some(None) => false,
+        Some(Some(waiting)) => {
+            matches!(waiting.reason.as_deref(), None | Some("ContainerCreating" | "PodInitializing"))
+        }
+    }
+}
+
+fn unplaced(pod: &Pod) -> Option<Unplaced> {
+    let found = condition(pod.status.as_ref(), "PodScheduled")?;
+    let reason = found.reason.as_deref()?;
+    let is_gated = reason == "SchedulingGated";
+    if found.status == "True" || !(is_gated || reason == "Unschedulable") {
+        return None;
+    }
+    let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_deref()).unwrap_or_default();
+    Some(Unplaced {
+        gates: gates.iter().filter(|_| is_gated).take(3).map(|gate| shorten(&gate.name)).collect(),
+        why: found.message.as_deref().map(shorten).unwrap_or_default(),
+        since: found.last_transition_time.as_ref().map(|time| time.0),
+    })
+}
+
+/// Why a pod does not work: the runtime's own container first, then those that others have put into it, by name.
+fn failing(status: &PodStatus, role: Role, own: Option<&Container>) -> Option<String> {
+    let own_status = own_status(status, role);
+    if let Some(why) = own_status.and_then(|status| last_words(status, role, own)) {
+        return Some(why);
+    }
+    let inits = status.init_container_statuses.iter().flatten().map(|status| ("init container", status));
+    let others = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .filter(|status| own_status.is_none_or(|own| own.name != status.name));
+    let foreign = inits.chain(others.map(|status| ("container", status)));
+    foreign
+        .into_iter()
+        .find_map(|(what, status)| {
+            Some(format!("{what} {}: {}", shorten(&status.name), last_words(status, role, None)?))
+        })
+        .or_else(|| evicted(status))
+}
+
+fn evicted(status: &PodStatus) -> Option<String> {
+    if status.phase.as_deref() != Some("Failed") {
+        return None;
+    }
+    let told = [status.reason.as_deref(), status.message.as_deref()].into_iter().flatten().map(shorten);
+    Some(told.collect::<Vec<_>>().join(": ")).filter(|told| !told.is_empty())
 }
 
 /// Why a container does not work: for one that has failed, its last word, until it works again. So the reason stays the same
 /// while the container is started over and over.
-fn last_words(status: &ContainerStatus) -> Option<String> {
+fn last_words(status: &ContainerStatus, role: Role, own: Option<&Container>) -> Option<String> {
     let state = status.state.as_ref()?;
     let failed = state.terminated.as_ref().or(status.last_state.as_ref().and_then(|last| last.terminated.as_ref()));
-    let said = failed.filter(|failed| failed.exit_code != 0).map(why);
+    let said = failed.filter(|failed| failed.exit_code != 0).map(|failed| why(failed, role, own));
     let Some(waiting) = &state.waiting else { return said.filter(|_| !status.ready) };
     let reason = waiting.reason.as_deref()?;
+    let message = waiting.message.as_deref().unwrap_or_default();
     match reason {
         "ContainerCreating" | "PodInitializing" => None,
         "CrashLoopBackOff" => Some(said.unwrap_or_else(|| reason.to_owned())),
-        _ => Some(match waiting.message.as_deref() {
-            Some(message) => format!("{reason}: {}", shorten(message)),
-            None => reason.to_owned(),
-        }),
+        // A kubelet turns between the two, and says why each time in other words.
+        "ErrImagePull" | "ImagePullBackOff" => Some(unpulled(&status.image, message)),
+        _ if message.is_empty() => Some(reason.to_owned()),
+        _ => Some(format!("{reason}: {}", shorten(message))),
     }
+}
+
+/// That an image cannot be pulled, in words that are the same whichever of its two reasons a kubelet gives: the kind of trouble,
+/// where its words name one that is known, is in both.
+fn unpulled(image: &str, message: &str) -> String {
+    let said = message.to_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    let kind = if has(&["x509", "certificate"]) {
+        ": the registry's certificate is not trusted"
+    } else if has(&["unauthorized", "denied", "authentication required", "authorization failed", "forbidden"]) {
+        ": the registry does not allow it, or has no such repository"
+    } else if has(&["not found", "manifest unknown", "name unknown"]) {
+        ": the registry does not have it"
+    } else if has(&["toomanyrequests", "too many requests", "rate limit"]) {
+        ": the registry limits how often it is asked"
+    } else if has(&["no such host", "dial tcp", "i/o timeout", "connection refused", "deadline exceeded"]) {
+        ": the registry cannot be reached"
+    } else {
+        ""
+    };
+    format!("its image {} cannot be pulled{kind}", shorten(image))
 }
 
 /// Why a container has failed: what its process said last; without that, what its kubelet says of it. The end of a log, which
 /// a kubelet gives where there is no last word, is other text each time and for persons.
-fn why(failed: &ContainerStateTerminated) -> String {
+fn why(failed: &ContainerStateTerminated, role: Role, own: Option<&Container>) -> String {
     let code = failed.exit_code;
     let message = failed.message.as_deref().unwrap_or_default();
     if let Ok(word) = LastWord::from_json(message.as_bytes()) {
@@ -121,10 +253,28 @@ fn why(failed: &ContainerStateTerminated) -> String {
     match failed.reason.as_deref() {
         // The process never ran.
         Some(reason @ ("ContainerCannotRun" | "StartError")) => format!("{reason}: {}", shorten(message)),
+        Some("OOMKilled") => out_of_memory(role, own),
         None | Some("Error") => {
             format!("it ended with exit code {code} and without a last word: see the log of its previous run")
         }
         Some(reason) => format!("{} (exit code {code})", shorten(reason)),
+    }
+}
+
+/// What to do about a container that took more memory than it may; of one that is not the runtime's, that it did.
+fn out_of_memory(role: Role, own: Option<&Container>) -> String {
+    let Some(own) = own else { return "OOMKilled: it took more memory than it may".to_owned() };
+    let part = match role {
+        Role::Coordinator => "coordinator",
+        Role::Rank => "ranks",
+    };
+    let limits = own.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    match limits.and_then(|limits| limits.get("memory")) {
+        Some(limit) => {
+            let limit = shorten(&limit.0);
+            format!("OOMKilled: it took more memory than its limit of {limit}: raise {part}.resources.limits.memory")
+        }
+        None => format!("OOMKilled: its node ran out of memory: set {part}.resources.requests.memory to what it needs"),
     }
 }
 
@@ -150,6 +300,8 @@ mod tests {
                 "state": state, "lastState": last,
             }))
             .unwrap(),
+            Role::Coordinator,
+            Some(&Container::default()),
         )
     }
 
@@ -174,8 +326,8 @@ mod tests {
 
     #[test]
     fn a_container_that_was_killed_or_never_ran_is_told_by_its_kubelet() {
-        let killed = json!({"exitCode": 137, "reason": "OOMKilled", "message": "INFO 12:00:00 loading"});
-        assert_eq!(crashed(&killed), "OOMKilled (exit code 137)");
+        let killed = json!({"exitCode": 137, "reason": "DeadlineExceeded", "message": "INFO 12:00:00 loading"});
+        assert_eq!(crashed(&killed), "DeadlineExceeded (exit code 137)");
         let absent = json!({"exitCode": 128, "reason": "StartError", "message": "exec: \"runtime\":\nnot found"});
         assert_eq!(crashed(&absent), "StartError: exec: \"runtime\": not found");
     }
@@ -207,5 +359,120 @@ mod tests {
         let ended = json!({"terminated": {"exitCode": 0}});
         assert_eq!(container(false, &ended, &json!({})), None);
         assert_eq!(container(false, &json!({"running": {}}), &ended), None);
+    }
+
+    fn member(name: &str, spec: &Value, status: &Value) -> Member {
+        let pod = json!({"metadata": {"name": name}, "spec": spec, "status": status});
+        Member::read(&serde_json::from_value(pod).unwrap()).unwrap()
+    }
+
+    fn status(name: &str, state: &Value) -> Value {
+        json!({
+            "name": name, "image": format!("{name}:1"), "imageID": "", "ready": false, "restartCount": 0, "started": false,
+            "state": state,
+        })
+    }
+
+    #[test]
+    fn a_container_that_took_too_much_memory_is_told_with_its_limit_and_the_field_to_raise() {
+        let killed = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled", "message": "2026-01-01T00:00:00Z INFO reading"}});
+        for (name, own, limits, words) in [
+            ("a-0-rank-2", "rank-2", json!({"memory": "8Mi"}), "its limit of 8Mi: raise ranks.resources.limits.memory"),
+            (
+                "a-0-coordinator",
+                "coordinator",
+                json!({"memory": "1Gi"}),
+                "its limit of 1Gi: raise coordinator.resources.limits.memory",
+            ),
+            ("a-0-rank-2", "rank-2", json!({}), "its node ran out of memory: set ranks.resources.requests.memory"),
+        ] {
+            let spec = json!({"containers": [{"name": "proxy"}, {"name": own, "resources": {"limits": limits}}]});
+            let found = member(name, &spec, &json!({"phase": "Running", "containerStatuses": [status(own, &killed)]}));
+            let failing = found.failing.unwrap();
+            assert!(failing.starts_with("OOMKilled: ") && failing.contains(words), "{failing}");
+        }
+    }
+
+    #[test]
+    fn the_runtime_is_found_by_name_and_others_in_its_pod_are_told_by_theirs() {
+        let spec = json!({"containers": [{"name": "istio-proxy", "image": "proxy:1"}, {"name": "rank-1", "image": "runtime:1"}]});
+        let mut own = status("rank-1", &json!({"running": {}}));
+        (own["started"], own["ready"]) = (json!(true), json!(true));
+        let proxy = status("istio-proxy", &json!({"waiting": {"reason": "CrashLoopBackOff"}}));
+        let found = member("a-0-rank-1", &spec, &json!({"phase": "Running", "containerStatuses": [proxy, own]}));
+        assert_eq!((found.image.as_deref(), found.started), (Some("runtime:1"), true));
+        assert_eq!(found.failing.as_deref(), Some("container istio-proxy: CrashLoopBackOff"));
+        let init = status(
+            "istio-init",
+            &json!({"waiting": {"reason": "CreateContainerConfigError", "message": "no such secret"}}),
+        );
+        let waits = status("rank-1", &json!({"waiting": {"reason": "PodInitializing"}}));
+        let found = member(
+            "a-0-rank-1",
+            &spec,
+            &json!({"phase": "Pending", "initContainerStatuses": [init], "containerStatuses": [waits]}),
+        );
+        assert_eq!(
+            found.failing.as_deref(),
+            Some("init container istio-init: CreateContainerConfigError: no such secret")
+        );
+    }
+
+    #[test]
+    fn the_image_is_the_one_that_the_operator_gave_whatever_a_policy_made_of_it() {
+        let pod = json!({
+            "metadata": {"name": "a-0-coordinator", "annotations": {(names::IMAGE): "docker.io/runtime:1"}},
+            "spec": {"containers": [{"name": "coordinator", "image": "mirror.example.com/runtime:1"}]},
+        });
+        let found = Member::read(&serde_json::from_value(pod).unwrap()).unwrap();
+        assert_eq!(found.image.as_deref(), Some("docker.io/runtime:1"));
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_pulled_is_told_in_the_same_words_whichever_reason_the_kubelet_turns_to() {
+        let unpulled =
+            "failed to pull and unpack image \"docker.io/typo/runtime:1\": failed to resolve reference: not found";
+        let told = |reason: &str, message: &str| {
+            container(false, &json!({"waiting": {"reason": reason, "message": message}}), &json!({})).unwrap()
+        };
+        let first = told("ErrImagePull", unpulled);
+        assert_eq!(first, "its image i cannot be pulled: the registry does not have it");
+        let back_off = format!("Back-off pulling image \"docker.io/typo/runtime:1\": ErrImagePull: {unpulled}");
+        assert_eq!(told("ImagePullBackOff", &back_off), first);
+        for (message, kind) in [
+            ("pull access denied, repository does not exist or may require authorization", "does not allow it"),
+            ("tls: failed to verify certificate: x509: certificate signed by unknown authority", "certificate"),
+            ("dial tcp 10.0.0.1:443: i/o timeout", "cannot be reached"),
+            ("429 Too Many Requests", "limits how often"),
+            ("something new", "cannot be pulled"),
+        ] {
+            assert!(told("ErrImagePull", message).contains(kind), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_pod_whose_containers_are_not_created_or_that_nobody_schedules_says_since_when() {
+        let spec = json!({"containers": [{"name": "coordinator"}]});
+        let time = "2026-01-01T00:00:00Z";
+        let placed = json!({"type": "PodScheduled", "status": "True", "lastTransitionTime": time});
+        let creating = status("coordinator", &json!({"waiting": {"reason": "ContainerCreating"}}));
+        for statuses in [json!([creating]), json!([])] {
+            let seen = json!({"phase": "Pending", "conditions": [placed], "containerStatuses": statuses});
+            assert_eq!(member("a-0-coordinator", &spec, &seen).uncreated, Some(time.parse().unwrap()));
+        }
+        let pulling = status("coordinator", &json!({"waiting": {"reason": "ErrImagePull"}}));
+        let seen = json!({"phase": "Pending", "conditions": [placed], "containerStatuses": [pulling]});
+        assert_eq!(member("a-0-coordinator", &spec, &seen).uncreated, None);
+        let gated = json!({
+            "type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "gated", "lastTransitionTime": time,
+        });
+        let spec =
+            json!({"containers": [{"name": "coordinator"}], "schedulingGates": [{"name": "kueue.x-k8s.io/admission"}]});
+        let unplaced =
+            member("a-0-coordinator", &spec, &json!({"phase": "Pending", "conditions": [gated]})).unplaced.unwrap();
+        assert_eq!(
+            (unplaced.gates, unplaced.since),
+            (vec!["kueue.x-k8s.io/admission".to_owned()], Some(time.parse().unwrap()))
+        );
     }
 }

@@ -8,11 +8,12 @@ use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use plan::words::with_causes;
 
-use crate::apply::apply;
+use crate::apply::{Outcome, apply};
+use crate::attempt::Attempt;
 use crate::build::build;
 use crate::context::{Context, Guarded};
 use crate::decide::decide;
-use crate::error::{ApplyError, Error};
+use crate::error::Error;
 use crate::observe::observe;
 use crate::report::{notices, report};
 use crate::validate::validate;
@@ -29,7 +30,6 @@ const ENDING: Duration = Duration::from_mins(5);
 pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
     let mut timer = context.metrics.reconcile();
     let action = Box::pin(pass(&guarded, &context)).await.inspect_err(|error| timer.failed(error.category()))?;
-    context.succeeded(&guarded.uid().unwrap_or_default());
     Ok(Action::requeue(action))
 }
 
@@ -44,8 +44,14 @@ async fn pass(guarded: &Guarded, context: &Context) -> Result<Duration, Error> {
     let verdict = validate(deployment, &observed);
     let decision = decide(deployment, &verdict, &observed);
     let desired = build(deployment, &verdict, &decision);
-    let outcome = apply(context, deployment, &observed, &decision, desired).await;
-    if matches!(outcome, Err(ApplyError::NamespaceEnding)) {
+    let attempt = Attempt::new(deployment, &observed, &decision, &desired);
+    let not_due = context.not_due(&uid, &attempt);
+    let wait = not_due.as_ref().map(|(_, wait)| *wait);
+    let outcome = match not_due {
+        Some((failures, _)) => Outcome { failures, ..Outcome::default() },
+        None => apply(context, deployment, &observed, &decision, desired).await,
+    };
+    if outcome.failures.is_end_of_namespace() {
         // Pods go before their deployment does: each that goes would be created again, and refused.
         context.ends(&uid);
         tracing::info!("the namespace is being deleted");
@@ -54,8 +60,17 @@ async fn pass(guarded: &Guarded, context: &Context) -> Result<Duration, Error> {
     let status = report(deployment, &observed, &verdict, &decision, &outcome);
     let notices = notices(&deployment.status.clone().unwrap_or_default(), &status, &outcome);
     write_status(context, deployment, &status, &notices).await?;
-    outcome?;
-    Ok(decision.look_again)
+    match (wait, outcome.failures.first()) {
+        (Some(wait), _) => Ok(wait.min(decision.look_again)),
+        (None, Some(error)) => {
+            context.tried(&uid, attempt, outcome.failures.clone());
+            Err(Error::Apply(Arc::clone(error)))
+        }
+        (None, None) => {
+            context.succeeded(&uid);
+            Ok(decision.look_again)
+        }
+    }
 }
 
 /// When to try again.

@@ -10,19 +10,15 @@ use kube::ResourceExt as _;
 use plan::wire::Phase;
 
 use crate::api::MoEDeployment;
-use crate::api::status::{ExpertMapStatus, MoEDeploymentStatus, StartMapStatus};
-use crate::apply::Applied;
+use crate::api::status::{AcceptedStatus, ExpertMapStatus, MoEDeploymentStatus, StartMapStatus};
+use crate::apply::Outcome;
 use crate::decide::{self, Decision};
-use crate::error::ApplyError;
 use crate::names;
 use crate::observed::Observed;
 use crate::ratio;
 use crate::validate::{Checked, Refused, StartMap};
 
 pub use notices::{Happening, Notice, notices};
-
-/// What came of a decision.
-pub type Outcome = Result<Applied, ApplyError>;
 
 /// Everything that a status is made from.
 struct Facts<'a> {
@@ -46,17 +42,14 @@ pub fn report(
     outcome: &Outcome,
 ) -> MoEDeploymentStatus {
     let previous = deployment.status.clone().unwrap_or_default();
-    let groups = groups::groups(deployment, observed, verdict, decision);
+    let groups = groups::groups(deployment, observed, verdict, decision, &outcome.applied.removed);
     let ratio = shown_ratio(&previous, observed);
     let facts = Facts { deployment, previous: &previous, observed, verdict, decision, outcome, groups, ratio };
-    let shape = match verdict {
-        Ok(checked) => Some(checked.shape),
-        Err(refused) => refused.shape,
-    };
+    let shape = decide::serving(verdict).map(|checked| checked.shape).or_else(|| verdict.as_ref().err()?.shape);
     MoEDeploymentStatus {
-        observed_generation: match outcome {
-            Ok(_) => deployment.metadata.generation,
-            Err(_) => previous.observed_generation,
+        observed_generation: match outcome.failures.serving {
+            None => deployment.metadata.generation,
+            Some(_) => previous.observed_generation,
         },
         conditions: conditions::conditions(&facts),
         replicas: count(facts.groups.iter().filter(|group| group.exists())),
@@ -67,6 +60,7 @@ pub fn report(
         epoch: shown_epoch(&previous, observed),
         expert_map: expert_map(deployment, observed, decision, outcome),
         start_map: start_map(&facts),
+        accepted: accepted(verdict, &previous),
         groups: facts.groups.iter().map(|group| group.status(&previous)).collect(),
         ratio: facts.ratio,
     }
@@ -78,6 +72,9 @@ fn count<T>(items: impl Iterator<Item = T>) -> i32 {
 
 /// The lowest ratio of all replicas: what is to be improved.
 fn shown_ratio(previous: &MoEDeploymentStatus, observed: &Observed) -> Option<String> {
+    if observed.members.is_empty() {
+        return None;
+    }
     if observed.runtimes.is_empty() {
         return previous.ratio.clone();
     }
@@ -89,6 +86,7 @@ fn shown_ratio(previous: &MoEDeploymentStatus, observed: &Observed) -> Option<St
 /// The epoch, which stands still while experts are on the move.
 fn shown_epoch(previous: &MoEDeploymentStatus, observed: &Observed) -> Option<i64> {
     match decide::speaker(observed) {
+        _ if observed.members.is_empty() => None,
         Some(view) if view.state.phase == Phase::Moving && previous.epoch.is_some() => previous.epoch,
         Some(view) => Some(view.state.epoch as i64),
         None => previous.epoch,
@@ -102,13 +100,14 @@ fn expert_map(
     decision: &Decision,
     outcome: &Outcome,
 ) -> Option<ExpertMapStatus> {
-    if let Ok(Applied { map: Some(map), .. }) = outcome {
+    if let Some(map) = &outcome.applied.map {
         return describe_map(map);
     }
     let own = decide::own_maps(deployment, observed);
     let current = decision.maps.current.as_ref();
     let hash = |map: &ConfigMap| map.annotations().get(names::MAP_HASH).cloned();
-    let kept = own.iter().filter(|map| !decision.maps.prune.contains(&map.name_any()));
+    let is_gone = |name: String| outcome.failures.maps.is_none() && decision.maps.prune.contains(&name);
+    let kept = own.iter().filter(|map| !is_gone(map.name_any()));
     let mut candidates = kept.clone().filter(|map| current.is_some() && hash(map).as_ref() == current);
     let found = candidates.next().or_else(|| kept.clone().next());
     found.and_then(|map| describe_map(map))
@@ -125,20 +124,35 @@ fn describe_map(map: &ConfigMap) -> Option<ExpertMapStatus> {
     })
 }
 
+/// What was accepted last.
+fn accepted(verdict: &Result<Checked, Refused>, previous: &MoEDeploymentStatus) -> Option<AcceptedStatus> {
+    let Ok(checked) = verdict else { return previous.accepted.clone() };
+    let mut spec = serde_json::to_value(&checked.deployment.spec).expect("a specification is plain data");
+    if let Some(fields) = spec.as_object_mut() {
+        fields.remove("replicas");
+        fields.remove("paused");
+    }
+    Some(AcceptedStatus { spec, start_map: started_from(&checked.start_map) })
+}
+
+fn started_from(map: &StartMap) -> Option<StartMapStatus> {
+    match map {
+        StartMap::ConfigMap { reference, name, hash } => {
+            Some(StartMapStatus { reference: reference.clone(), config_map: name.clone(), hash: hash.clone() })
+        }
+        StartMap::Even | StartMap::InModelSource(_) => None,
+    }
+}
+
 fn start_map(facts: &Facts<'_>) -> Option<StartMapStatus> {
     let found = match facts.verdict {
         Ok(checked) => Some(&checked.start_map),
         Err(refused) => refused.start_map.as_ref(),
     };
-    match found {
-        Some(StartMap::ConfigMap { reference, name, hash }) => {
-            Some(StartMapStatus { reference: reference.clone(), config_map: name.clone(), hash: hash.clone() })
-        }
-        Some(StartMap::Even | StartMap::InModelSource(_)) => None,
-        // What was resolved once holds, even while the map cannot be found, for as long as the same is asked for.
-        None => {
-            let asked = facts.deployment.spec.eplb.expert_map_ref.as_ref();
-            facts.previous.start_map.clone().filter(|start| Some(&start.reference) == asked)
-        }
+    if let Some(found) = found {
+        return started_from(found);
     }
+    // What was resolved once holds, even while the map cannot be found, for as long as the same is asked for.
+    let asked = facts.deployment.spec.eplb.expert_map_ref.as_ref();
+    facts.previous.start_map.clone().filter(|start| Some(&start.reference) == asked)
 }

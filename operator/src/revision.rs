@@ -132,6 +132,8 @@ fn revision(checked: &Checked, keys: Option<&Keys>) -> String {
         gpu_claim_template_name,
         replicas: _,
         paused: _,
+        progress_deadline_seconds: _,
+        restart_budget: _,
         runtime,
         coordinator,
         ranks,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::channel::mpsc::UnboundedSender;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::context::{Guarded, Heard};
 use crate::keys::AdminToken;
 use crate::names::{self, Role};
-use crate::nodes::{self, Reach};
+use crate::nodes;
 use crate::observed::RuntimeView;
 use crate::pods::Member;
 use crate::runtime_client::{Endpoint, RuntimeClient, RuntimeError};
@@ -57,9 +57,9 @@ impl Coordinators {
     }
 
     /// Whether what is sent to the address of a coordinator reaches it and nobody else.
-    fn holds_its_address(&self, member: &Member, now: Timestamp) -> bool {
+    fn holds_its_address(&self, member: &Member, now: Timestamp, answered: bool) -> bool {
         let node = member.node.as_deref().and_then(|node| self.nodes.get(&ObjectRef::new(node)));
-        holds_its_address(member, node.as_deref(), now)
+        holds_its_address(member, node.as_deref(), now, answered)
     }
 
     fn deployment_uids(&self) -> BTreeSet<String> {
@@ -72,20 +72,27 @@ impl Coordinators {
 fn coordinator(pod: &Pod, deployment: &impl Fn(&str, &str) -> Option<String>) -> Option<(Key, (Member, String))> {
     let member = Member::read(pod).filter(|member| member.role == Role::Coordinator && !member.deleting)?;
     member.address.as_ref()?;
-    let (namespace, name) = (pod.namespace()?, pod.labels().get(names::DEPLOYMENT)?);
-    let uid = deployment(&namespace, name)?;
+    let (namespace, name) = (pod.namespace()?, member.deployment.clone());
+    let uid = deployment(&namespace, &name)?;
     let is_controlled = pod.owner_references().iter().any(|owner| {
-        owner.controller == Some(true) && owner.uid == uid && owner.kind == "MoEDeployment" && owner.name == *name
+        owner.controller == Some(true) && owner.uid == uid && owner.kind == "MoEDeployment" && owner.name == name
     });
-    let is_named = member.name == names::coordinator(name, member.group);
-    (is_controlled && is_named).then(|| ((namespace, name.clone(), member.group), (member, uid)))
+    is_controlled.then_some(((namespace, name, member.group), (member, uid)))
 }
 
+/// How long after a node was called out of reach its pods are taken to have their addresses, without having said anything.
+const HICCUP: SignedDuration = SignedDuration::from_secs(10);
+/// How long after its last answer a pod on such a node is taken to have its address.
+const CONVERSATION: SignedDuration = SignedDuration::from_secs(15);
+
 /// Whether a pod still has the address that it shows: of one that has ended, or whose node is gone, another may have it by
-/// now, and would be sent the token.
-fn holds_its_address(member: &Member, node: Option<&Node>, now: Timestamp) -> bool {
-    let is_lost = || member.node.is_some() && nodes::reach(node, now) == Reach::Lost;
-    member.started && !member.ended && !member.deleting && !is_lost()
+/// now, and would be sent the token. One that has just `answered` is there, whatever is said of its node.
+fn holds_its_address(member: &Member, node: Option<&Node>, now: Timestamp, answered: bool) -> bool {
+    let is_there = match node {
+        None => member.node.is_none(),
+        Some(node) => nodes::is_ready(node) || answered || nodes::turned(node, now) + HICCUP > now,
+    };
+    member.started && !member.ended && !member.deleting && is_there
 }
 
 /// Asks for ever; `changed` gets each deployment whose status is to be looked at.
@@ -108,8 +115,9 @@ pub async fn watch(
         patience.keep(|uid| found.values().any(|(member, _)| member.uid == uid));
         let now = Instant::now();
         let time = Timestamp::now();
-        let due = found.iter().filter(|(_, (member, _))| {
-            patience.is_due(&member.uid, now) && coordinators.holds_its_address(member, time)
+        let due = found.iter().filter(|(key, (member, _))| {
+            let answered = heard.runtimes.heard(&member.uid, key).is_some_and(|heard| heard + CONVERSATION > time);
+            patience.is_due(&member.uid, now) && coordinators.holds_its_address(member, time, answered)
         });
         // Until a pass over the deployment has read its keys there is no token, and nothing is asked without one.
         let due = due.filter_map(|(key, (member, uid))| Some((key, member, heard.admin_tokens.of(uid)?)));
@@ -182,6 +190,7 @@ impl Asking<'_> {
         let pod_uid = member.uid.clone();
         let view = |recorded, recorded_too_large| RuntimeView {
             pod_uid,
+            heard: Timestamp::now(),
             state: Arc::new(state.clone()),
             recorded,
             recorded_too_large,

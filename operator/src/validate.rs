@@ -11,13 +11,13 @@ use kube::{CustomResourceExt as _, ResourceExt as _};
 use plan::wire::MapDocument;
 use plan::words::counted;
 
-use crate::api::MoEDeployment;
 use crate::api::eplb::ExpertMapRef;
-use crate::api::status::StartMapStatus;
+use crate::api::status::{AcceptedStatus, StartMapStatus};
+use crate::api::{MoEDeployment, MoEDeploymentSpec};
 use crate::decide::revisions;
 use crate::gpus::{self, Unlike};
 use crate::host_paths::AllowedHostPaths;
-use crate::names;
+use crate::names::{self, Role};
 use crate::observed::{Observed, Reference};
 use crate::template::{self, Overlays};
 
@@ -96,6 +96,8 @@ pub struct Refused {
     pub shape: Option<Shape>,
     /// The map to start from, if it was looked at and fits.
     pub start_map: Option<StartMap>,
+    /// What was accepted last, with as many replicas as are asked for now: it is kept up meanwhile.
+    pub serving: Option<Box<Checked>>,
 }
 
 /// Why a deployment may not be built.
@@ -164,13 +166,15 @@ pub enum Refusal {
 
 /// Checks a deployment against its own rules, the map it starts from, the GPUs of the cluster and what the runtime can use.
 /// All but its own rules and the folders of nodes are for new pods: what runs as specified is kept up, since it needs neither
-/// again. A folder is mounted by each pod, so it must be allowed when a pod is made, whatever ran before.
+/// again. GPUs that are missing are no reason to create no pods, since an autoscaler adds nodes for pods that wait; they are one to
+/// leave what serves as it is. A folder is mounted by each pod, so it must be allowed when a pod is made, whatever ran before.
 ///
 /// # Errors
 /// The first reason why it may not be built.
 #[expect(clippy::result_large_err, reason = "made once in a pass and handed on by reference")]
 pub fn validate(deployment: &MoEDeployment, observed: &Observed) -> Result<Checked, Refused> {
-    let refuse = |refusal, shape, start_map| Refused { refusal, shape, start_map };
+    let refuse =
+        |refusal, shape, start_map| Refused { refusal, shape, start_map, serving: accepted(deployment, observed) };
     let broken = broken_rules(deployment);
     if !broken.is_empty() {
         return Err(refuse(Refusal::Specification(broken), None, None));
@@ -204,12 +208,41 @@ pub fn validate(deployment: &MoEDeployment, observed: &Observed) -> Result<Check
     let (start_map, refusal) = match found {
         Ok(start_map) => match resources() {
             Ok(()) => return Ok(checked(start_map, None)),
+            // Pods that wait for nodes are what makes an autoscaler add some.
+            Err(lack @ (Refusal::InsufficientGpus { .. } | Refusal::GpusPerPodTooMany { .. }))
+                if !serves_otherwise(&checked(start_map.clone(), None), observed) =>
+            {
+                return Ok(checked(start_map, Some(lack)));
+            }
             Err(refusal) => (Some(start_map), refusal),
         },
         Err(refusal) => (None, refusal),
     };
     let running = start_map.clone().or_else(|| started(deployment)).map(|start| checked(start, Some(refusal.clone())));
     running.filter(|checked| runs(checked, observed)).ok_or_else(|| refuse(refusal, Some(shape), start_map))
+}
+
+/// What was accepted last, if it can be kept up: what runs needs neither its map again nor GPUs that are free.
+fn accepted(deployment: &MoEDeployment, observed: &Observed) -> Option<Box<Checked>> {
+    let AcceptedStatus { spec, start_map } = deployment.status.as_ref()?.accepted.clone()?;
+    let mut kept = deployment.clone();
+    let (replicas, paused) = (deployment.spec.replicas, deployment.spec.paused);
+    kept.spec = MoEDeploymentSpec { replicas, paused, ..serde_json::from_value(spec).ok()? };
+    if !broken_rules(&kept).is_empty() {
+        return None;
+    }
+    let overlays = template::check(&kept.spec).ok()?;
+    host_paths(&kept, &overlays, &observed.allowed_host_paths).ok()?;
+    let eplb = &kept.spec.eplb;
+    let start_map = match (start_map, &eplb.expert_map_path) {
+        (Some(StartMapStatus { reference, config_map: name, hash }), _) => {
+            StartMap::ConfigMap { reference, name, hash }
+        }
+        (None, Some(path)) => StartMap::InModelSource(path.clone()),
+        (None, None) => StartMap::Even,
+    };
+    let (name, shape, replicas) = (kept.name_any(), shape(&kept), size(replicas));
+    Some(Box::new(Checked { name, deployment: kept, shape, replicas, start_map, overlays, concern: None }))
 }
 
 /// The map that the deployment has started from, if it is the one that it asks for.
@@ -224,6 +257,13 @@ fn started(deployment: &MoEDeployment) -> Option<StartMap> {
 fn runs(checked: &Checked, observed: &Observed) -> bool {
     let revisions = revisions(checked, observed);
     observed.members.values().any(|member| revisions.include(member))
+}
+
+/// Whether a replica of another specification serves, which would be taken for one that may wait for nodes for ever.
+fn serves_otherwise(checked: &Checked, observed: &Observed) -> bool {
+    let revisions = revisions(checked, observed);
+    let mut members = observed.members.values();
+    members.any(|member| member.role == Role::Coordinator && member.ready && !revisions.include(member))
 }
 
 static SCHEMA: LazyLock<CompiledSchema> = LazyLock::new(|| {

@@ -30,9 +30,53 @@ pub fn settle(shown: Option<&str>, before: Option<&str>, now: Option<&str>) -> O
     }
 }
 
+/// Whether two messages say the same but for what a machine puts in anew each time: addresses, ports, times, identities, counts,
+/// and the order of a list.
+#[must_use]
+pub fn say_the_same(one: &str, other: &str) -> bool {
+    one == other || essence(one) == essence(other)
+}
+
+/// The words of a message without those that have a digit, in alphabetical order.
+fn essence(text: &str) -> Vec<&str> {
+    let is_between = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | ';' | '(' | ')' | '[' | ']');
+    let words = text.split(is_between).filter(|word| !word.is_empty());
+    let mut essence: Vec<&str> =
+        words.map(|word| if word.contains(|c: char| c.is_ascii_digit()) { "#" } else { word }).collect();
+    essence.sort_unstable();
+    essence
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_that_differ_in_what_a_machine_counts_say_the_same() {
+        let same = [
+            (
+                "read tcp 172.30.0.1:30017->10.96.4.7:443: connection reset by peer",
+                "read tcp 172.30.0.1:41890->10.96.4.7:443: connection reset by peer",
+            ),
+            (
+                "exceeded quota: q, requested: pods=1, used: pods=3, limited: pods=3",
+                "exceeded quota: q, requested: pods=1, used: pods=4, limited: pods=4",
+            ),
+            ("admission denied the request (id 3f1c-77aa)", "admission denied the request (id 9e0b-12fd)"),
+            (
+                "0/3 nodes are available: 1 Insufficient memory, 2 x",
+                "0/5 nodes are available: 2 x, 3 Insufficient memory",
+            ),
+        ];
+        for (one, other) in same {
+            assert!(say_the_same(one, other), "{other}");
+        }
+        for (one, other) in
+            [("no such host", "no such route"), ("a", ""), ("exceeded quota: pods=1", "exceeded limit: pods=1")]
+        {
+            assert!(!say_the_same(one, other), "{other}");
+        }
+    }
 
     #[test]
     fn words_are_one_line_that_controls_no_terminal() {

@@ -74,14 +74,17 @@ fn pods(checked: &Checked) -> Vec<Pod> {
         wanted: Wanted { revision: "r".to_owned(), with_keys: true },
         image: "docker.io/swiftbalancer/runtime:1".to_owned(),
         create: pod_names(checked, 0).into_keys().collect(),
-        min_available: 0,
     };
     let decision = Decision {
         hold: None,
         revisions: None,
         keys: None,
         groups: vec![group],
+        budgets: BTreeMap::new(),
         remove: Vec::new(),
+        relabel: Vec::new(),
+        spared: None,
+        exhausted: BTreeSet::new(),
         maps: MapChanges::default(),
         look_again: Duration::ZERO,
     };

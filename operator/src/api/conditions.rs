@@ -36,6 +36,10 @@ pub enum Reason {
     WaitingForPods,
     /// Pods of an older specification are being replaced.
     RollingOut,
+    /// Pods that are no longer asked for are ending.
+    ScalingDown,
+    /// Nothing has come further for `spec.progressDeadlineSeconds`.
+    ProgressDeadlineExceeded,
     /// Everything is as specified.
     Complete,
     /// `spec.paused` is set.
@@ -46,12 +50,22 @@ pub enum Reason {
     AsExpected,
     /// A pod is being replaced since its node is lost or it ended.
     RankLost,
+    /// Pods of a replica ended for good as often as they may, and are no longer replaced.
+    RestartBudgetExhausted,
     /// A rank cannot do its work, and no waiting will help: its checkpoint is damaged, say.
     RankFailed,
     /// A container ends again and again.
     PodFailing,
     /// A pod cannot be scheduled.
     Unschedulable,
+    /// A pod is held back by a scheduling gate that somebody has set.
+    SchedulingGated,
+    /// The containers of a pod are not created, long after it has a node.
+    ContainersNotCreated,
+    /// A pod is still there long after it should have ended.
+    PodNotEnding,
+    /// Nodes are out of reach, and pods on them are left as they are.
+    NodesOutOfReach,
     /// A coordinator answers what this operator cannot read.
     RuntimeAnswerUnreadable,
     /// The rebalancer of a replica cannot do its work.
@@ -60,6 +74,8 @@ pub enum Reason {
     NameConflict,
     /// A recorded map is too large for a ConfigMap.
     ExpertMapTooLarge,
+    /// A recorded map cannot be stored, kept or let go.
+    ExpertMapNotStored,
     /// The API server refused or failed what the operator asked for.
     ReconcileFailed,
     /// The cluster has fewer GPUs than the deployment needs.

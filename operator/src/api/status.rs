@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::eplb::ExpertMapRef;
@@ -47,7 +48,10 @@ pub struct MoEDeploymentStatus {
     /// The map that this deployment starts from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_map: Option<StartMapStatus>,
-    /// Each replica.
+    /// What was accepted last. It is kept up and scaled while what is asked for now cannot be built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<AcceptedStatus>,
+    /// Each replica that exists or is asked for.
     #[serde(default)]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["index".into()]))]
@@ -88,6 +92,32 @@ pub struct StartMapStatus {
     pub hash: String,
 }
 
+/// A specification that was accepted.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AcceptedStatus {
+    /// The specification, without `replicas` and `paused`, which hold as they are asked for now.
+    #[schemars(schema_with = "any_object")]
+    pub spec: serde_json::Value,
+    /// The map that it starts from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_map: Option<StartMapStatus>,
+}
+
+/// Replacements of pods that ended for good.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplacementsStatus {
+    /// How many, since the replica served for long or the specification changed.
+    pub count: i32,
+    /// When the last one was.
+    pub last: Time,
+}
+
+fn any_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
 /// One replica.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -102,6 +132,9 @@ pub struct GroupStatus {
     pub rank_pods: i32,
     /// Whether its pods were made from the current specification.
     pub updated: bool,
+    /// How often pods of it that ended for good were replaced in a row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replacements: Option<ReplacementsStatus>,
     /// Measured balance ratio of its last window, with two digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8))]

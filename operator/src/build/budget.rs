@@ -5,18 +5,20 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec}
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::metadata;
-use crate::decide::Group;
-use crate::names;
-use crate::validate::Checked;
+use kube::ResourceExt as _;
 
-pub(super) fn build(checked: &Checked, group: &Group) -> PodDisruptionBudget {
-    let selector = [(names::DEPLOYMENT, checked.name.clone()), (names::GROUP, group.index.to_string())];
+use super::metadata;
+use crate::api::MoEDeployment;
+use crate::names;
+
+pub(super) fn build(deployment: &MoEDeployment, group: usize, least: usize) -> PodDisruptionBudget {
+    let name = deployment.name_any();
+    let selector = [(names::DEPLOYMENT, name.clone()), (names::GROUP, group.to_string())];
     PodDisruptionBudget {
-        metadata: metadata(&checked.deployment, names::budget(&checked.name, group.index)),
+        metadata: metadata(deployment, names::budget(&name, group)),
         spec: Some(PodDisruptionBudgetSpec {
             // An integer: percentages are resolved through the owner's scale, which counts replicas and not pods.
-            min_available: Some(IntOrString::Int(group.min_available as i32)),
+            min_available: Some(IntOrString::Int(least as i32)),
             selector: Some(LabelSelector {
                 match_labels: Some(selector.map(|(key, value)| (key.to_owned(), value)).into()),
                 ..LabelSelector::default()

@@ -38,13 +38,12 @@ pub(super) struct Identity<'a> {
 /// A pod without what its role adds.
 pub(super) fn pod(checked: &Checked, identity: &Identity<'_>, containers: Vec<Container>) -> Pod {
     let mut metadata = metadata(&checked.deployment, identity.name.clone());
-    let role: &str = identity.role.into();
-    metadata.labels.get_or_insert_default().extend([
-        ("app.kubernetes.io/component".to_owned(), role.to_owned()),
-        (names::ROLE.to_owned(), role.to_owned()),
-        (names::GROUP.to_owned(), identity.group.to_string()),
-    ]);
-    metadata.annotations = Some([(names::REVISION.to_owned(), identity.wanted.revision.clone())].into());
+    metadata.labels = Some(names::pod_labels(&checked.name, identity.group, identity.role));
+    metadata.annotations = Some(
+        [(names::REVISION, identity.wanted.revision.as_str()), (names::IMAGE, identity.image)]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+    );
     let spec = &checked.deployment.spec;
     let own_account = || names::account(&checked.name);
     let secrets = &spec.runtime.image_pull_secrets;

@@ -1,19 +1,28 @@
 //! State of each replica, from its pods and its coordinator.
 
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use plan::wire::Phase;
 
 use crate::api::MoEDeployment;
-use crate::api::status::{GroupStatus, MoEDeploymentStatus};
-use crate::decide::{self, Decision};
-use crate::names::Role;
+use crate::api::status::{GroupStatus, MoEDeploymentStatus, ReplacementsStatus};
+use crate::decide::{self, Cause, Decision, Removal};
+use crate::names::{self, Role};
 use crate::observed::{Observed, RuntimeView, Unreadable};
-use crate::pods::Member;
+use crate::pods::{Member, Unplaced};
 use crate::ratio;
 use crate::validate::{Checked, Refused};
+
+/// The most replicas that a deployment may have.
+const MOST: usize = 64;
 
 /// A replica.
 pub(super) struct Group<'a> {
     pub index: usize,
+    /// Whether it is asked for.
+    pub is_wanted: bool,
     /// Whether it answers requests.
     pub serves: bool,
     /// Whether all its pods were made from the current specification.
@@ -21,6 +30,8 @@ pub(super) struct Group<'a> {
     pub rank_pods: usize,
     pub ready_rank_pods: usize,
     pub members: Vec<&'a Member>,
+    /// How often pods of it that ended were replaced in a row.
+    pub replacements: Option<ReplacementsStatus>,
     pub runtime: Option<&'a RuntimeView>,
     pub unreadable: Option<&'a Unreadable>,
 }
@@ -29,6 +40,21 @@ impl Group<'_> {
     /// Whether it has any pod.
     pub fn exists(&self) -> bool {
         !self.members.is_empty()
+    }
+
+    /// Whether it is as it should be.
+    pub const fn is_done(&self) -> bool {
+        self.serves && self.updated
+    }
+
+    /// Its coordinator's pod, if there is one.
+    pub fn coordinator(&self) -> Option<&Member> {
+        self.members.iter().find(|member| member.role == Role::Coordinator).copied()
+    }
+
+    /// Whether it has any pod of ranks.
+    pub fn has_rank(&self) -> bool {
+        self.members.iter().any(|member| member.role == Role::Rank)
     }
 
     /// Whether its coordinator has found the checkpoint and the map right.
@@ -62,9 +88,25 @@ impl Group<'_> {
         self.members.iter().find_map(|member| Some((member.name.as_str(), member.failing.as_deref()?)))
     }
 
-    /// Why it has pods without a node, if so.
-    pub fn unschedulable(&self) -> Option<(&str, &str)> {
-        self.members.iter().find_map(|member| Some((member.name.as_str(), member.unschedulable.as_deref()?)))
+    /// A pod that has no node, and why.
+    pub fn unplaced(&self) -> Option<(&str, &Unplaced)> {
+        self.members.iter().find_map(|member| Some((member.name.as_str(), member.unplaced.as_ref()?)))
+    }
+
+    /// A pod without containers since this time.
+    pub fn uncreated(&self) -> Option<(&str, Timestamp)> {
+        self.members.iter().find_map(|member| Some((member.name.as_str(), member.uncreated?)))
+    }
+
+    /// A pod that should have ended, and when.
+    pub fn not_ending(&self, now: Timestamp) -> Option<(&str, Timestamp)> {
+        let overdue = self.members.iter().filter(|member| member.is_overdue(now));
+        overdue.filter_map(|member| Some((member.name.as_str(), member.gone_by?))).min()
+    }
+
+    /// When a pod of it last came further.
+    pub fn progressed(&self) -> Option<Timestamp> {
+        self.members.iter().filter_map(|member| member.progressed).max()
     }
 
     pub fn status(&self, previous: &MoEDeploymentStatus) -> GroupStatus {
@@ -84,6 +126,8 @@ impl Group<'_> {
                     Some(view.state.epoch as i64)
                 },
             ),
+            // Without a pod there is nothing that was measured; without an answer it is what was said last.
+            None if self.members.is_empty() => (None, None),
             None => (before_ratio, before_epoch),
         };
         GroupStatus {
@@ -92,45 +136,65 @@ impl Group<'_> {
             ready_rank_pods: self.ready_rank_pods as i32,
             rank_pods: self.rank_pods as i32,
             updated: self.updated,
+            replacements: self.replacements.clone(),
             ratio,
             epoch,
         }
     }
 }
 
-/// Replicas that should exist, in order.
+/// Replacements in a row, with those of this pass.
+fn replacements(
+    deployment: &MoEDeployment,
+    observed: &Observed,
+    removed: &[Removal],
+    group: usize,
+) -> Option<ReplacementsStatus> {
+    let before = decide::replacements(deployment, observed, group);
+    let is_of_it = |name: &str| names::parse_pod(name).is_some_and(|(_, index, _)| index == group);
+    if !removed.iter().any(|removal| removal.cause == Cause::Ended && is_of_it(&removal.name)) {
+        return before;
+    }
+    // Whole seconds, as the API server keeps them.
+    let last = Timestamp::from_second(observed.now.as_second()).unwrap_or(observed.now);
+    Some(ReplacementsStatus { count: before.map_or(1, |before| before.count.saturating_add(1)), last: Time(last) })
+}
+
+/// Replicas that exist or should, in order: as they are seen, but for pods that this pass has removed.
 pub(super) fn groups<'a>(
     deployment: &MoEDeployment,
     observed: &'a Observed,
     verdict: &Result<Checked, Refused>,
     decision: &Decision,
+    removed: &[Removal],
 ) -> Vec<Group<'a>> {
-    let shape = match verdict {
-        Ok(checked) => Some(checked.shape),
-        Err(refused) => refused.shape,
-    };
-    let Some(shape) = shape else { return Vec::new() };
+    let shape = decide::serving(verdict).map(|checked| checked.shape).or_else(|| verdict.as_ref().err()?.shape);
     let replicas = usize::try_from(deployment.spec.replicas).unwrap_or(0);
-    let removed = |member: &Member| decision.remove.iter().any(|removal| removal.uid == member.uid);
+    let is_removed = |member: &Member| removed.iter().any(|removal| removal.uid == member.uid);
     let is_updated = |members: &[&Member]| {
         let wanted = decision.revisions.as_ref().map(|revisions| revisions.of(members.iter().copied()));
-        wanted.is_some_and(|wanted| members.iter().all(|member| member.revision == wanted.revision))
+        verdict.is_ok() && wanted.is_some_and(|wanted| members.iter().all(|member| member.revision == wanted.revision))
     };
     let group = |index: usize| {
         let members: Vec<&Member> =
-            observed.members.values().filter(|member| member.group == index && !removed(member)).collect();
+            observed.members.values().filter(|member| member.group == index && !is_removed(member)).collect();
         let ready = |member: &&&Member| member.role == Role::Rank && member.ready && !member.deleting;
-        let removed_coordinator = members.iter().all(|member| member.role != Role::Coordinator);
+        let has_coordinator = members.iter().any(|member| member.role == Role::Coordinator);
+        let rank_pods = members.iter().filter(|member| member.role == Role::Rank).count();
         Group {
             index,
-            serves: !removed_coordinator && decide::serves(observed, index),
+            is_wanted: index < replicas,
+            serves: has_coordinator && decide::serves(observed, index),
             updated: !members.is_empty() && is_updated(&members),
-            rank_pods: shape.rank_pods(),
+            rank_pods: shape.map_or(rank_pods, |shape| shape.rank_pods()),
             ready_rank_pods: members.iter().filter(ready).count(),
             runtime: observed.runtimes.get(&index),
             unreadable: observed.unreadable.get(&index),
+            replacements: replacements(deployment, observed, removed, index),
             members,
         }
     };
-    (0..replicas).map(group).collect()
+    let wanted = if shape.is_some() { 0..replicas } else { 0..0 };
+    let there = observed.members.values().filter(|member| !is_removed(member)).map(|member| member.group);
+    there.chain(wanted).filter(|index| *index < MOST).collect::<BTreeSet<_>>().into_iter().map(group).collect()
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use strum::{IntoStaticStr, VariantArray};
 
-use super::Outcome;
 use crate::api::conditions::{Reason, Type};
 use crate::api::status::MoEDeploymentStatus;
+use crate::apply::Outcome;
 use crate::decide::Cause;
 
 /// What the operator did, or tried. Documented with the reasons in docs/operations.
@@ -29,6 +29,8 @@ pub enum Happening {
     RollingOut,
     /// Pods that are no longer asked for are removed.
     ScaledDown,
+    /// Labels of pods that somebody changed are put back.
+    LabelsRestored,
     /// An expert map was stored.
     ExpertMapRecorded,
 }
@@ -50,14 +52,24 @@ pub struct Notice {
 #[must_use]
 pub fn notices(before: &MoEDeploymentStatus, after: &MoEDeploymentStatus, outcome: &Outcome) -> Vec<Notice> {
     let mut notices = Vec::new();
-    if let Ok(applied) = outcome {
-        let mut causes: BTreeMap<Cause, Vec<&str>> = BTreeMap::new();
-        for removal in &applied.removed {
-            causes.entry(removal.cause).or_default().push(&removal.name);
-        }
-        notices.extend(causes.into_iter().map(|(cause, pods)| removed(cause, &pods.join(", "))));
+    let mut causes: BTreeMap<Cause, Vec<&str>> = BTreeMap::new();
+    for removal in &outcome.applied.removed {
+        causes.entry(removal.cause).or_default().push(&removal.name);
     }
-    for kind in [Type::SpecValid, Type::ExpertMapReady, Type::Ready, Type::Degraded] {
+    notices.extend(causes.into_iter().map(|(cause, pods)| removed(cause, &listed(&pods))));
+    if !outcome.applied.relabelled.is_empty() {
+        let pods: Vec<&str> = outcome.applied.relabelled.iter().map(String::as_str).collect();
+        notices.push(Notice {
+            warning: true,
+            reason: Happening::LabelsRestored.into(),
+            activity: Activity::Reconcile,
+            note: format!(
+                "labels by which Services and the operator select pods were changed and are put back: {}",
+                listed(&pods)
+            ),
+        });
+    }
+    for kind in [Type::SpecValid, Type::ExpertMapReady, Type::Ready, Type::Progressing, Type::Degraded] {
         notices.extend(change(before, after, kind));
     }
     if let Some(map) = &after.expert_map
@@ -70,7 +82,28 @@ pub fn notices(before: &MoEDeploymentStatus, after: &MoEDeploymentStatus, outcom
             note: format!("the expert map is recorded in ConfigMap {}; its ratio is {}", map.config_map, map.ratio),
         });
     }
-    notices
+    notices.into_iter().map(|notice| Notice { note: cut(notice.note), ..notice }).collect()
+}
+
+/// The most names that an event repeats: a name has up to 63 bytes, and a note 1024.
+const MOST_NAMES: usize = 8;
+/// Bytes of the note of an event, as the API server has it.
+const LONGEST_NOTE: usize = 1024;
+
+/// Names, of many the first.
+fn listed(names: &[&str]) -> String {
+    let (shown, rest) = names.split_at(names.len().min(MOST_NAMES));
+    let shown = shown.join(", ");
+    if rest.is_empty() { shown } else { format!("{shown} and {} more", rest.len()) }
+}
+
+/// As much of a text as an event takes.
+fn cut(text: String) -> String {
+    if text.len() <= LONGEST_NOTE {
+        return text;
+    }
+    let end = (0..=LONGEST_NOTE - 3).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}...", &text[..end])
 }
 
 fn removed(cause: Cause, pods: &str) -> Notice {
@@ -78,6 +111,9 @@ fn removed(cause: Cause, pods: &str) -> Notice {
         Cause::NodeLost => (true, Happening::RankLost, format!("replacing pods of a lost node: {pods}")),
         Cause::Ended => (true, Happening::RankLost, format!("replacing pods that ended: {pods}")),
         Cause::Outdated => (false, Happening::RollingOut, format!("replacing pods of an older specification: {pods}")),
+        Cause::NeverStarted => {
+            (false, Happening::RollingOut, format!("replacing pods that never started, with another image: {pods}"))
+        }
         Cause::Surplus => (false, Happening::ScaledDown, format!("removing pods that are no longer asked for: {pods}")),
     };
     Notice { warning, reason: reason.into(), activity: Activity::Reconcile, note }
@@ -108,9 +144,8 @@ fn change(before: &MoEDeploymentStatus, after: &MoEDeploymentStatus, kind: Type)
                 | Reason::GPUsNotSupported
         ),
         Type::Degraded => now.status == unwanted && reason != Reason::RankLost,
-        Type::Available | Type::Progressing | Type::SpecValid | Type::ExpertMapReady | Type::Balanced => {
-            now.status == unwanted
-        }
+        Type::Progressing => reason == Reason::ProgressDeadlineExceeded,
+        Type::Available | Type::SpecValid | Type::ExpertMapReady | Type::Balanced => now.status == unwanted,
     };
     (told && !same).then(|| Notice {
         warning: now.status == unwanted,

@@ -26,7 +26,8 @@ fn state(change: impl FnOnce(&mut State)) -> State {
 
 fn view(pod: &str, state: State, recorded: Option<RecordedMap>) -> RuntimeView {
     let pod_uid = pod.to_owned();
-    RuntimeView { pod_uid, state: Arc::new(state), recorded: recorded.map(Arc::new), recorded_too_large: false }
+    let heard = Timestamp::UNIX_EPOCH;
+    RuntimeView { pod_uid, heard, state: Arc::new(state), recorded: recorded.map(Arc::new), recorded_too_large: false }
 }
 
 fn key(group: usize) -> Key {
@@ -106,7 +107,7 @@ fn a_token_is_sent_only_to_an_address_that_the_coordinator_still_has() {
         serde_json::from_value(json!({"metadata": {"name": "node-1"}, "status": {"conditions": [ready]}})).unwrap()
     };
     let pod = json!({
-        "metadata": {"name": "tiny-moe-0", "uid": "u", "labels": {(names::GROUP): "0", (names::ROLE): "coordinator"}},
+        "metadata": {"name": "tiny-moe-0-coordinator", "uid": "u", "labels": {(names::GROUP): "0", (names::ROLE): "coordinator"}},
         "spec": {"nodeName": "node-1", "containers": []},
         "status": {"phase": "Running", "podIP": "10.0.0.1", "containerStatuses": [{
             "name": "coordinator", "image": "i", "imageID": "i", "ready": true, "restartCount": 0, "started": true,
@@ -119,18 +120,22 @@ fn a_token_is_sent_only_to_an_address_that_the_coordinator_still_has() {
     };
     let works = node("True", "2026-01-01T00:00:00Z");
     let running = with("/status/phase", json!("Running"));
-    assert!(holds_its_address(&running, Some(&works), now));
-    assert!(holds_its_address(&running, Some(&node("Unknown", "2026-01-01T00:00:55Z")), now), "a hiccup");
-    assert!(!holds_its_address(&running, Some(&node("Unknown", "2026-01-01T00:00:00Z")), now), "a lost node");
-    assert!(!holds_its_address(&running, None, now), "a removed node");
+    assert!(holds_its_address(&running, Some(&works), now, false));
+    assert!(holds_its_address(&running, Some(&node("Unknown", "2026-01-01T00:00:55Z")), now, false), "a hiccup");
+    assert!(!holds_its_address(&running, Some(&node("Unknown", "2026-01-01T00:00:00Z")), now, false), "a lost node");
+    let lost = node("Unknown", "2026-01-01T00:00:00Z");
+    assert!(holds_its_address(&running, Some(&lost), now, true), "a node that is called lost, and answers");
+    for answered in [false, true] {
+        assert!(!holds_its_address(&running, None, now, answered), "a removed node");
+    }
     for phase in ["Failed", "Succeeded"] {
         let ended = with("/status/phase", json!(phase));
         assert_eq!(ended.address.as_deref(), Some("10.0.0.1"));
-        assert!(!holds_its_address(&ended, Some(&works), now), "{phase}");
+        assert!(!holds_its_address(&ended, Some(&works), now, false), "{phase}");
     }
     let restarting = with("/status/containerStatuses/0/started", json!(false));
-    assert!(!holds_its_address(&restarting, Some(&works), now));
+    assert!(!holds_its_address(&restarting, Some(&works), now, false));
     let mut deleting = running;
     deleting.deleting = true;
-    assert!(!holds_its_address(&deleting, Some(&works), now));
+    assert!(!holds_its_address(&deleting, Some(&works), now, false));
 }

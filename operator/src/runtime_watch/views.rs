@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::Timestamp;
 use plan::wire::{Phase, RecordedMap, State};
 
 use crate::observed::{RuntimeView, Unreadable};
@@ -126,6 +127,12 @@ impl RuntimeViews {
     #[must_use]
     pub fn unreadable_of(&self, namespace: &str, deployment: &str) -> BTreeMap<usize, Unreadable> {
         of(&self.lock().unread, namespace, deployment, |unread| unread.shown.clone())
+    }
+
+    /// When the coordinator of a replica in this pod answered last.
+    pub(super) fn heard(&self, pod_uid: &str, key: &Key) -> Option<Timestamp> {
+        let views = self.lock();
+        views.entries.get(key).filter(|entry| entry.view.pod_uid == pod_uid).map(|entry| entry.view.heard)
     }
 
     /// Notes an answer of a pod that cannot be read; whether that is news. `map_hash` is that of a recorded map.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use crate::controller::{TINY, WARM, World};
+use crate::fake_api::FakeApi;
 
 #[derive(Deserialize)]
 struct Rule {
@@ -34,6 +35,13 @@ async fn the_chart_grants_what_the_operator_calls_and_no_more() {
     let world = World::start();
     let name = world.apply(TINY);
     world.ready(&name).await;
+    // A label that somebody took, and a node that is not there.
+    world.api.edit("pods", "tiny-moe-0-rank-2", |pod| {
+        pod["metadata"]["labels"].as_object_mut().unwrap().remove("swiftbalancer.io/role");
+    });
+    world.api.until("the label is back", |api| api.count("patch", "pods") > 0).await;
+    world.api.edit("pods", "tiny-moe-0-rank-3", |pod| pod["spec"]["nodeName"] = "node-9".into());
+    world.api.until("the node is asked for", |api| api.count("get", "nodes") > 0).await;
     world.api.delete("pods", "tiny-moe-0-rank-1");
     world.ready(&name).await;
     world.api.edit("moedeployments", &name, |object| {
@@ -50,7 +58,10 @@ async fn the_chart_grants_what_the_operator_calls_and_no_more() {
     world.condition(&third, "ExpertMapReady", "False", "ExpertMapMissing").await;
     // Fewer replicas: objects that are no longer wanted go.
     world.api.edit("moedeployments", &name, |object| object["spec"]["replicas"] = 0.into());
-    world.api.until("the pods are gone", |api| api.get("pods", "tiny-moe-0-coordinator").is_none()).await;
+    let left = |api: &FakeApi| {
+        api.get("poddisruptionbudgets", "tiny-moe-0").is_some() || api.get("pods", "tiny-moe-0-rank-0").is_some()
+    };
+    world.api.until("what belongs to the replica is gone", |api| !left(api)).await;
     let called: BTreeSet<(String, String)> =
         world.api.calls().into_iter().map(|call| (call.verb.to_owned(), call.resource)).collect();
     world.stop().await;

@@ -10,14 +10,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use operator::api::MoEDeployment;
 use operator::api::status::MoEDeploymentStatus;
-use operator::apply::Applied;
+use operator::apply::{Applied, Outcome};
 use operator::build::{Desired, build};
 use operator::decide::{Decision, KeysChange, decide};
+use operator::error::Failures;
 use operator::host_paths::AllowedHostPaths;
 use operator::keys::{Keys, StoredKeys};
 use operator::names;
 use operator::observed::{Observed, Reference, RuntimeImages, RuntimeView, Unreadable};
 use operator::pods::Member;
+use operator::reach::{self, Sighting};
 use operator::report::{Notice, notices, report};
 use operator::validate::validate;
 use serde_json::json;
@@ -37,6 +39,7 @@ pub struct Cluster {
     pub keys: Option<StoredKeys>,
     pub allowed_host_paths: AllowedHostPaths,
     pub images: RuntimeImages,
+    pub sightings: BTreeMap<String, Sighting>,
     created: usize,
 }
 
@@ -71,11 +74,14 @@ impl Cluster {
                 cpu: "docker.io/swiftbalancer/runtime:1".to_owned(),
                 gpu: Some("docker.io/swiftbalancer/runtime-cuda:1".to_owned()),
             },
+            sightings: BTreeMap::new(),
             created: 0,
         };
         for node in ["node-1", "node-2", "node-3"] {
             cluster.set_node(node, true, 8);
         }
+        // They have been there for long.
+        cluster.later(3600);
         cluster
     }
 
@@ -93,6 +99,11 @@ impl Cluster {
             },
         });
         self.nodes.insert(name.to_owned(), serde_json::from_value(node).unwrap());
+        self.look();
+    }
+
+    fn look(&mut self) {
+        self.sightings = reach::look(&self.sightings, self.nodes.values(), self.now);
     }
 
     /// What a node says of itself.
@@ -111,6 +122,8 @@ impl Cluster {
             allowed_host_paths: self.allowed_host_paths.clone(),
             keys: self.keys.clone(),
             fresh_keys: keys(self.drawn()),
+            node_lost_after: SignedDuration::from_secs(10),
+            predecessors: BTreeSet::new(),
             members: self.pods.iter().map(|(name, pod)| (name.clone(), Member::read(pod).unwrap())).collect(),
             services: BTreeMap::new(),
             accounts: BTreeMap::new(),
@@ -120,6 +133,7 @@ impl Cluster {
             reference: self.reference.clone(),
             watches_nodes: self.watches_nodes,
             nodes: self.nodes.iter().map(|(name, node)| (name.clone(), Arc::new(node.clone()))).collect(),
+            sightings: reach::look(&self.sightings, self.nodes.values(), self.now),
             runtimes: self.runtimes.clone(),
             unreadable: self.unreadable.clone(),
         }
@@ -132,12 +146,24 @@ impl Cluster {
 
     /// Runs one pass and does what it decided.
     pub fn pass(&mut self) -> Pass {
+        self.pass_with(None)
+    }
+
+    /// Runs one pass of which everything that is to be written fails like this.
+    pub fn failed_pass(&mut self, failures: Failures) -> Pass {
+        self.pass_with(Some(failures))
+    }
+
+    fn pass_with(&mut self, failures: Option<Failures>) -> Pass {
+        self.look();
         let observed = self.observe();
         let verdict = validate(&self.deployment, &observed);
         let decision = decide(&self.deployment, &verdict, &observed);
         let desired = build(&self.deployment, &verdict, &decision);
-        let applied = self.apply(&decision, &desired);
-        let outcome = Ok(applied);
+        let outcome = match failures {
+            None => Outcome { applied: self.apply(&decision, &desired), failures: Failures::default() },
+            Some(failures) => Outcome { applied: Applied::default(), failures },
+        };
         let status = report(&self.deployment, &observed, &verdict, &decision, &outcome);
         let before = self.deployment.status.replace(status.clone()).unwrap_or_default();
         Pass { notices: notices(&before, &status, &outcome), decision, desired, status }
@@ -168,7 +194,11 @@ impl Cluster {
             self.pods.insert(pod.name_any(), pod);
         }
         let created = desired.pods.iter().map(kube::ResourceExt::name_any).collect();
-        Applied { created, removed: decision.remove.clone(), map }
+        for relabel in &decision.relabel {
+            self.pods.get_mut(&relabel.name).unwrap().labels_mut().extend(relabel.labels.clone());
+        }
+        let relabelled = decision.relabel.iter().map(|relabel| relabel.name.clone()).collect();
+        Applied { created, removed: decision.remove.clone(), relabelled, map }
     }
 
     /// Gives every pod a node and lets it run; coordinators of complete replicas become ready.

@@ -1,15 +1,18 @@
 //! The whole controller against an API server in memory: watches, reconciles, polls, writes, and then is quiet.
 
 mod answers;
+mod drift;
+mod failures;
 mod keys;
 mod specification;
+mod stopping;
 mod world;
 
 use std::time::Duration;
 
 use serde_json::json;
 
-use self::world::node_object;
+pub use self::world::node_object;
 pub use self::world::{TINY, WARM, World};
 use crate::fake_api::FakeApi;
 use crate::fake_runtime::recorded;

@@ -45,6 +45,28 @@ fn every_event_that_no_condition_has_is_listed_once() {
     assert_eq!(firsts(table(PAGE, "reason | type")), events.collect::<Vec<_>>());
 }
 
+/// The page that says what tests show names tests that there are.
+#[test]
+fn every_test_of_the_checklist_exists() {
+    let page = include_str!("../../../docs/operator-checklist.md");
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![root.join("src"), root.join("tests")];
+    let mut sources = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let named = page.split('`').filter(|word| word.matches('_').count() > 3);
+    let missing: Vec<&str> = named.filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+    assert!(page.contains("`a_pod_is_known_by_its_name`") && missing.is_empty(), "{missing:?}");
+}
+
 #[test]
 fn every_metric_is_listed_once() {
     let sources = [include_str!("../../src/metrics.rs"), include_str!("../../src/metrics/deployments.rs")];

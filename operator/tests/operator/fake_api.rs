@@ -41,11 +41,32 @@ type Key = (String, String, String);
 struct State {
     revision: u64,
     objects: BTreeMap<Key, Value>,
-    history: Vec<(u64, &'static str, Key, Value)>,
+    history: Vec<Change>,
     /// What was applied last: what is not applied again goes.
     applied: BTreeMap<Key, Value>,
     calls: Vec<Call>,
     ending: bool,
+    refusals: Vec<Refusal>,
+    refused: usize,
+    hanging: Option<(&'static str, &'static str)>,
+    hidden: Option<String>,
+}
+
+/// What is refused, until it is forgiven. A `#` of the message is a number that is another each time.
+#[derive(Clone)]
+pub struct Refusal {
+    pub verb: &'static str,
+    pub resource: &'static str,
+    pub code: u16,
+    pub message: &'static str,
+}
+
+/// A change of an object: what it was and what it is.
+struct Change {
+    revision: u64,
+    key: Key,
+    before: Option<Value>,
+    after: Option<Value>,
 }
 
 /// Where a request goes.
@@ -129,6 +150,26 @@ impl FakeApi {
         self.change(|state| state.remove(&key(resource, "default", name)));
     }
 
+    /// Refuses calls like an admission plugin, a quota or a server that is overloaded; none any more if there are none.
+    pub fn refuse(&self, refusals: &[Refusal]) {
+        self.change(|state| state.refusals = refusals.to_vec());
+    }
+
+    /// Never answers such calls.
+    pub fn hang(&self, verb: &'static str, resource: &'static str) {
+        self.change(|state| state.hanging = Some((verb, resource)));
+    }
+
+    /// Keeps an object out of lists and watches, as one that a cache does not have yet.
+    pub fn hide_from_watches(&self, name: &str) {
+        self.change(|state| state.hidden = Some(name.to_owned()));
+    }
+
+    /// Calls of this verb and resource.
+    pub fn count(&self, verb: &str, resource: &str) -> usize {
+        self.calls().iter().filter(|call| call.verb == verb && call.resource == resource).count()
+    }
+
     /// Lets the namespace end: nothing can be created in it any more, and what it has goes one after the other.
     pub fn end_namespace(&self) {
         self.change(|state| state.ending = true);
@@ -177,7 +218,25 @@ impl FakeApi {
             subresource => format!("{}/{subresource}", target.resource),
         };
         let name = if verb == "create" { text(&body["metadata"]["name"]) } else { target.name.clone() };
-        self.state.lock().unwrap().calls.push(Call { verb, resource, name });
+        let hangs = self.state.lock().unwrap().hanging == Some((verb, resource.as_str()));
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        let refusal = {
+            let mut state = self.state.lock().unwrap();
+            state.calls.push(Call { verb, resource: resource.clone(), name });
+            state.refused += 1;
+            let refused = state.refused;
+            let of_call = |refusal: &&Refusal| refusal.verb == verb && refusal.resource == resource;
+            state
+                .refusals
+                .iter()
+                .find(of_call)
+                .map(|refusal| (refusal.code, refusal.message.replace('#', &refused.to_string())))
+        };
+        if let Some((code, message)) = refusal {
+            return refuse(code, &message);
+        }
         match verb {
             "watch" => self.watch(&target, &query),
             "list" => reply(200, &self.list(&target, &query)),
@@ -196,7 +255,9 @@ impl FakeApi {
         let items: Vec<&Value> = state
             .objects
             .iter()
-            .filter(|(key, object)| key.0 == target.resource && selected(object, query))
+            .filter(|(key, object)| {
+                key.0 == target.resource && state.hidden.as_ref() != Some(&key.2) && selected(object, query)
+            })
             .map(|(_, object)| object)
             .collect();
         json!({
@@ -227,12 +288,27 @@ impl FakeApi {
 
     fn since(&self, seen: u64, resource: &str, query: &BTreeMap<String, String>) -> (u64, String) {
         let state = self.state.lock().unwrap();
+        let is_hidden = |key: &Key| state.hidden.as_ref() == Some(&key.2);
+        let is_selected = |object: &&Value| selected(object, query);
+        // What no longer has the labels that are asked for is gone for who asks.
+        let line = |change: &Change| {
+            let (before, after) =
+                (change.before.as_ref().filter(is_selected), change.after.as_ref().filter(is_selected));
+            let (kind, object) = match (before, after) {
+                (None, None) => return None,
+                (None, Some(after)) => ("ADDED", after),
+                (Some(_), Some(after)) => ("MODIFIED", after),
+                (Some(before), None) => ("DELETED", change.after.as_ref().unwrap_or(before)),
+            };
+            let mut object = object.clone();
+            object["metadata"]["resourceVersion"] = json!(change.revision.to_string());
+            Some(json!({"type": kind, "object": object}).to_string() + "\n")
+        };
         let news = state
             .history
             .iter()
-            .filter(|(revision, _, key, object)| *revision > seen && key.0 == resource && selected(object, query));
-        let lines =
-            news.map(|(_, kind, _, object)| json!({"type": kind, "object": object}).to_string() + "\n").collect();
+            .filter(|change| change.revision > seen && change.key.0 == resource && !is_hidden(&change.key));
+        let lines = news.filter_map(line).collect();
         (state.revision, lines)
     }
 
@@ -265,11 +341,18 @@ impl FakeApi {
                 object["status"] = patch["status"].clone();
             } else if content_type.contains("strategic") {
                 patch_owners(&mut object, patch);
+            } else if content_type.contains("merge") {
+                let uid = &patch["metadata"]["uid"];
+                if !uid.is_null() && *uid != object["metadata"]["uid"] {
+                    return refuse(409, "Conflict");
+                }
+                merge(&mut object, patch);
+                remove_nulls(&mut object);
             } else {
                 if let Some(owned) = state.applied.insert(key.clone(), patch.clone()) {
                     let_go(&mut object, &owned, patch);
                 }
-                merge(&mut object, patch);
+                apply(&mut object, patch);
             }
             if before.as_ref() == Some(&object) {
                 return reply(200, &object);
@@ -295,7 +378,6 @@ impl FakeApi {
 impl State {
     fn store(&mut self, key: Key, mut object: Value) -> Value {
         self.revision += 1;
-        let kind = if self.objects.contains_key(&key) { "MODIFIED" } else { "ADDED" };
         let metadata = &mut object["metadata"];
         metadata["resourceVersion"] = json!(self.revision.to_string());
         if metadata["uid"].is_null() {
@@ -304,17 +386,17 @@ impl State {
         if metadata["creationTimestamp"].is_null() {
             metadata["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
         }
-        self.history.push((self.revision, kind, key.clone(), object.clone()));
+        let (revision, before, after) = (self.revision, self.objects.get(&key).cloned(), Some(object.clone()));
+        self.history.push(Change { revision, key: key.clone(), before, after });
         self.objects.insert(key, object.clone());
         object
     }
 
     fn remove(&mut self, key: &Key) {
-        let Some(mut object) = self.objects.remove(key) else { return };
+        let Some(object) = self.objects.remove(key) else { return };
         self.revision += 1;
-        object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
         let uid = object["metadata"]["uid"].clone();
-        self.history.push((self.revision, "DELETED", key.clone(), object));
+        self.history.push(Change { revision: self.revision, key: key.clone(), before: Some(object), after: None });
         let owned_by = |object: &Value| object["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
         let dependents: Vec<Key> = self
             .objects
@@ -364,6 +446,28 @@ fn let_go(object: &mut Value, owned: &Value, applied: &Value) {
             (Some(_), None) => drop(object.remove(key)),
             (None, _) => {}
         }
+    }
+}
+
+/// What a merge patch sets to null is removed.
+fn remove_nulls(object: &mut Value) {
+    if let Value::Object(fields) = object {
+        fields.retain(|_, value| !value.is_null());
+        fields.values_mut().for_each(remove_nulls);
+    }
+}
+
+/// An apply of one manager: a selector is replaced whole, entries of lists that others have added stay.
+fn apply(object: &mut Value, patch: &Value) {
+    let ports = object.pointer("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
+    merge(object, patch);
+    if let (Some(there), Some(wanted)) = (object.pointer_mut("/spec/selector"), patch.pointer("/spec/selector")) {
+        there.clone_from(wanted);
+    }
+    if let Some(wanted) = object.pointer_mut("/spec/ports").and_then(Value::as_array_mut) {
+        let others = ports.into_iter().filter(|port| !wanted.iter().any(|wanted| wanted["port"] == port["port"]));
+        let others: Vec<Value> = others.collect();
+        wanted.extend(others);
     }
 }
 

@@ -61,6 +61,7 @@ pub fn state(epoch: u64, ratio: Option<f64>, recorded: Option<&RecordedMap>) -> 
 pub fn view(epoch: u64, ratio: Option<f64>, recorded: Option<RecordedMap>) -> RuntimeView {
     RuntimeView {
         pod_uid: "pod-1".to_owned(),
+        heard: jiff::Timestamp::UNIX_EPOCH,
         state: Arc::new(state(epoch, ratio, recorded.as_ref())),
         recorded: recorded.map(Arc::new),
         recorded_too_large: false,

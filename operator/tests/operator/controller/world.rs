@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use jiff::SignedDuration;
 use operator::context::Settings;
 use operator::host_paths::AllowedHostPaths;
 use operator::metrics::Metrics;
@@ -85,6 +86,7 @@ impl RuntimeClient for Runtimes {
 pub struct World {
     pub api: FakeApi,
     pub runtimes: Arc<Runtimes>,
+    pub metrics: Arc<Metrics>,
     stop: oneshot::Sender<()>,
     operator: JoinHandle<()>,
     kubelets: JoinHandle<()>,
@@ -92,12 +94,16 @@ pub struct World {
 
 impl World {
     pub fn start() -> Self {
-        Self::with(true)
+        Self::start_at(FakeApi::new(), true)
     }
 
     /// Whose operator watches nodes, or does not.
     pub fn with(watch_nodes: bool) -> Self {
-        let api = FakeApi::new();
+        Self::start_at(FakeApi::new(), watch_nodes)
+    }
+
+    /// An operator at an API server that has something already.
+    pub fn start_at(api: FakeApi, watch_nodes: bool) -> Self {
         for node in ["node-1", "node-2"] {
             api.put("nodes", node_object(node, "True", "2026-01-01T00:00:00Z"));
         }
@@ -108,6 +114,7 @@ impl World {
             watch_nodes,
             allowed_host_paths: AllowedHostPaths::default(),
             poll: Duration::from_secs(2),
+            node_lost_after: SignedDuration::from_secs(10),
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let metrics = Arc::new(Metrics::new().unwrap());
@@ -115,9 +122,10 @@ impl World {
         let stopped = async {
             let _ = stopped.await;
         };
-        let operator = tokio::spawn(operator::controller::run(api.client(), client, settings, metrics, stopped));
+        let run = operator::controller::run(api.client(), client, settings, Arc::clone(&metrics), stopped);
+        let operator = tokio::spawn(run);
         let kubelets = tokio::spawn(kubelets(api.clone(), 4));
-        Self { api, runtimes, stop, operator, kubelets }
+        Self { api, runtimes, metrics, stop, operator, kubelets }
     }
 
     pub fn apply(&self, yaml: &str) -> String {
@@ -148,6 +156,13 @@ impl World {
 
     pub async fn ready(&self, deployment: &str) {
         self.condition(deployment, "Ready", "True", "AllReplicasReady").await;
+    }
+
+    /// The status and the message of a condition.
+    pub fn message(&self, deployment: &str, kind: &str) -> String {
+        let object = self.api.get("moedeployments", deployment).unwrap();
+        let mut conditions = object["status"]["conditions"].as_array().unwrap().iter();
+        conditions.find(|condition| condition["type"] == kind).unwrap()["message"].as_str().unwrap().to_owned()
     }
 
     /// Ten minutes, in which every timer of the operator runs off, without a write.

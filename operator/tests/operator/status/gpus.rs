@@ -24,6 +24,36 @@ fn refused(pass: &Pass) -> (&str, &str) {
     (reason, message)
 }
 
+/// Reason and words for which pods wait that are created all the same.
+fn asked_for(pass: &Pass) -> (&str, &str) {
+    let (status, reason, message) = condition(&pass.status, "Ready");
+    assert_eq!((status, pass.desired.pods.len()), ("False", 1));
+    assert_eq!(pass.notices.iter().map(|notice| notice.reason).collect::<Vec<_>>(), [reason]);
+    assert!(message.chars().count() <= 300, "{message}");
+    (reason, message.strip_prefix("0 of 1 replicas serve; ").unwrap())
+}
+
+/// A pool of nodes that is scaled to zero grows for pods that wait, and for nothing else.
+#[test]
+fn a_pool_that_has_no_node_yet_is_asked_for_by_pods_that_wait() {
+    let mut cluster = with_gpus(4);
+    for node in NODES {
+        cluster.set_node(node, true, 0);
+    }
+    assert_eq!(asked_for(&cluster.pass()).0, "InsufficientGPUs");
+    cluster.run_pods();
+    let ranks = cluster.pass().desired.pods;
+    assert_eq!(ranks.len(), 1, "the pod with all ranks waits for a node");
+    let waits = json!({"phase": "Pending", "conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"},
+    ]});
+    cluster.set_pod("tiny-moe-0-rank-0", &waits, None);
+    assert_eq!(condition(&cluster.pass().status, "Ready").1, "InsufficientGPUs");
+    cluster.set_node("node-4", true, 4);
+    cluster.run_pods();
+    assert_eq!(condition(&cluster.settle().status, "Ready").0, "True");
+}
+
 #[test]
 fn ranks_on_gpus_serve_with_the_image_for_gpus_unless_the_deployment_names_one() {
     let mut cluster = with_gpus(2);
@@ -76,7 +106,7 @@ fn gpus_of_nodes_that_it_may_not_use_or_that_no_pod_fills_do_not_count() {
         cluster.set_node(node, true, if node == "node-1" { 3 } else { 1 });
     }
     let said = "4 nvidia.com/gpu are needed and all nodes together offer 2 in pods of 2: add nodes, or lower replicas or parallelism.data";
-    assert_eq!(refused(&cluster.pass()), ("InsufficientGPUs", said));
+    assert_eq!(asked_for(&cluster.pass()), ("InsufficientGPUs", said));
     // Nodes whose taint it does not tolerate have none for it.
     let mut cluster = with_gpus(1);
     let taints = json!([{"key": "team", "value": "a", "effect": "NoSchedule"}]);
@@ -86,10 +116,10 @@ fn gpus_of_nodes_that_it_may_not_use_or_that_no_pod_fills_do_not_count() {
     }
     let said =
         "4 nvidia.com/gpu are needed and all nodes together offer 0: add nodes, or lower replicas or parallelism.data";
-    assert_eq!(refused(&cluster.pass()), ("InsufficientGPUs", said));
+    assert_eq!(asked_for(&cluster.pass()), ("InsufficientGPUs", said));
     let toleration = serde_json::from_value(json!({"key": "team", "operator": "Exists"})).unwrap();
     cluster.deployment.spec.placement.tolerations = vec![toleration];
-    assert_eq!(cluster.pass().desired.pods.len(), 1);
+    assert_ne!(condition(&cluster.pass().status, "Ready").1, "InsufficientGPUs");
 }
 
 #[test]
@@ -98,21 +128,21 @@ fn where_nodes_are_not_watched_their_gpus_are_left_to_the_scheduler() {
     for node in NODES {
         cluster.set_node(node, true, 0);
     }
-    assert_eq!(refused(&cluster.pass()).0, "InsufficientGPUs");
+    assert_eq!(asked_for(&cluster.pass()).0, "InsufficientGPUs");
     cluster.watches_nodes = false;
-    assert_eq!(cluster.pass().desired.pods.len(), 1);
+    assert_ne!(condition(&cluster.pass().status, "Ready").1, "InsufficientGPUs");
 }
 
 #[test]
-fn a_pod_with_more_gpus_than_any_node_has_is_refused_with_what_the_largest_offers() {
+fn a_pod_with_more_gpus_than_any_node_has_is_told_with_what_the_largest_offers() {
     let mut cluster = with_gpus(4);
     for (node, gpus) in NODES.into_iter().zip([1, 3, 0]) {
         cluster.set_node(node, true, gpus);
     }
     let said = "gpusPerPod is 4 and no node offers more than 3 nvidia.com/gpu: lower gpusPerPod, or add nodes that have as many";
-    assert_eq!(refused(&cluster.pass()), ("GPUsPerPodTooMany", said));
+    assert_eq!(asked_for(&cluster.pass()), ("GPUsPerPodTooMany", said));
     cluster.set_node("node-3", true, 4);
-    assert_eq!(cluster.pass().desired.pods.len(), 1);
+    assert_ne!(condition(&cluster.pass().status, "Ready").1, "GPUsPerPodTooMany");
 }
 
 #[test]

@@ -57,6 +57,59 @@ fn a_pod_that_ended_is_replaced_but_not_in_a_hot_loop() {
     assert_eq!(removed(&cluster.pass()), [("tiny-moe-0-rank-1", Cause::Ended)]);
 }
 
+/// A rank that is evicted as soon as it runs; when it was replaced, by seconds since the first time.
+fn evicted_over_and_over(cluster: &mut Cluster, seconds: usize) -> Vec<usize> {
+    let mut replaced = Vec::new();
+    for second in 0..seconds {
+        let evicted =
+            json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."});
+        cluster.set_pod("tiny-moe-0-rank-1", &evicted, None);
+        cluster.set_ready("tiny-moe-0-coordinator", false);
+        let pass = cluster.pass();
+        if !pass.decision.remove.is_empty() {
+            replaced.push(second);
+            // Its successor is created when its name is free.
+            cluster.pass();
+        }
+        cluster.later(1);
+    }
+    replaced
+}
+
+#[test]
+fn pods_that_end_over_and_over_are_replaced_ever_later_and_begin_anew_when_the_replica_has_served() {
+    let mut cluster = Cluster::new(TINY);
+    cluster.settle();
+    cluster.later(100);
+    let replaced = evicted_over_and_over(&mut cluster, 1490);
+    let pauses: Vec<_> = replaced.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(pauses, [20, 40, 80, 160, 300, 300, 300]);
+    assert_eq!(cluster.pass().status.groups[0].replacements.as_ref().unwrap().count, 8);
+    cluster.run_pods();
+    let served = cluster.settle();
+    assert_eq!(served.status.groups[0].replacements.as_ref().unwrap().count, 8);
+    cluster.later(601);
+    assert_eq!(cluster.pass().status.groups[0].replacements, None);
+}
+
+#[test]
+fn a_replica_that_used_up_its_restarts_is_told_and_left_until_it_is_changed() {
+    let mut cluster = Cluster::new(TINY);
+    cluster.deployment.spec.restart_budget = Some(2);
+    cluster.settle();
+    cluster.later(100);
+    assert_eq!(evicted_over_and_over(&mut cluster, 600), [0, 20]);
+    let pass = cluster.pass();
+    let words = "replica 0: pods that ended for good were replaced 2 times in a row, as often as restartBudget has it, the last was \
+                 tiny-moe-0-rank-1: Evicted: The node was low on resource: memory.";
+    assert_eq!(condition(&pass.status, "Degraded"), ("True", "RestartBudgetExhausted", words));
+    assert_eq!(condition(&pass.status, "Ready").1, "RestartBudgetExhausted");
+    cluster.deployment.metadata.generation = Some(2);
+    cluster.deployment.spec.eplb.num_iterations_eplb_update = 200;
+    cluster.settle();
+    assert_eq!(condition(&cluster.settle().status, "Ready").0, "True");
+}
+
 #[test]
 fn a_changed_specification_replaces_one_serving_replica_at_a_time() {
     let mut cluster = Cluster::new(TINY);
@@ -161,9 +214,7 @@ fn an_eviction_may_take_a_replica_only_while_all_others_serve() {
     let mut cluster = Cluster::new(TINY);
     cluster.deployment.spec.replicas = 2;
     cluster.settle();
-    let least = |pass: &crate::cluster::Pass| -> Vec<usize> {
-        pass.decision.groups.iter().map(|group| group.min_available).collect()
-    };
+    let least = |pass: &crate::cluster::Pass| -> Vec<usize> { pass.decision.budgets.values().copied().collect() };
     assert_eq!(least(&cluster.pass()), [0, 0]);
     cluster.set_ready("tiny-moe-1-coordinator", false);
     assert_eq!(least(&cluster.pass()), [5, 0]);
