@@ -275,7 +275,7 @@ fn ranks_are_placed_apart_from_their_coordinator_and_only_nodes_that_they_may_us
         cluster.label_node(node, "gpu", "h100");
     }
     cluster.label_node("node-1", "zone", "a");
-    let said = "16 nvidia.com/gpu are needed and all nodes together offer 8 in pods of 8: add nodes, or lower replicas or parallelism.data";
+    let said = "0 of 1 replicas serve; 16 nvidia.com/gpu are needed and all nodes together offer 8 in pods of 8: add nodes, or lower replicas or parallelism.data";
     assert_eq!(condition(&cluster.pass().status, "Ready").2, said);
     cluster.label_node("node-3", "zone", "a");
     assert_eq!(condition(&cluster.pass().status, "Ready").1, "WaitingForPods");
