@@ -40,7 +40,6 @@ const BY_THE_API_SERVER: &[Case] = &[
 
 /// Refused by the operator, in a condition: where, the value, type and reason of the condition, part of its message.
 const BY_THE_OPERATOR: &[(Case, &str, &str)] = &[
-    (("/spec/gpusPerPod", || json!(1), "nvidia.com/gpu"), "Ready", "InsufficientGPUs"),
     (
         ("/spec/model/source", || host_path("/var/lib/kubelet"), "the operator allows only"),
         "SpecValid",
