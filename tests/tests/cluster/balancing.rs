@@ -97,6 +97,7 @@ async fn resized(suite: &Suite, namespace: &Namespace<'_>, deployment: &Deployme
             now: &Duration::default,
             progress: &(),
             input_is_read: false,
+            is_a_screen: false,
         };
         kubectl_moe::run(arguments, &mut terminal).await.with_context(|| command.clone())?;
         anyhow::Ok(String::from_utf8(output)?)
