@@ -204,7 +204,6 @@ fn values_of_the_pod_get_into_it() {
         ("resources.limits.memory=1Gi", "/containers/0/resources/limits/memory", json!("1Gi")),
         ("log=debug\\,kube=\"x\"", "/containers/0/env/0/value", json!("debug,kube=\"x\"")),
         ("serviceAccount.name=mine", "/serviceAccountName", json!("mine")),
-        ("allowedHostPaths={/mnt/with a space}", "/containers/0/args/4", json!("--allow-host-path=/mnt/with a space")),
         ("runtime.image.tag=v9", "/containers/0/args/1", json!("--runtime-image=docker.io/swiftbalancer/runtime:v9")),
         ("runtime.gpuImage.repository=", "/containers/0/args/2", json!("--poll-seconds=2")),
     ] {
@@ -221,6 +220,9 @@ fn values_of_the_pod_get_into_it() {
         let found = pod.pointer(pointer).unwrap_or(&Value::Null).to_string().replace(&digest, "DIGEST");
         assert_eq!(found, expected.to_string(), "{value}");
     }
+    let objects = Release::new(&["allowedHostPaths={/mnt/with a space}"]).objects();
+    let arguments = &one(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"];
+    assert!(arguments.as_array().unwrap().contains(&json!("--allow-host-path=/mnt/with a space")), "{arguments}");
     let objects = Release::new(&["podLabels.team=a", "podAnnotations.b\\.io/c=d"]).objects();
     let metadata = &one(&objects, "Deployment")["spec"]["template"]["metadata"];
     assert_eq!((text(metadata, "/labels/team"), text(metadata, "/annotations/b.io~1c")), ("a", "d"));
