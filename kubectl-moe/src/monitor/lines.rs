@@ -124,7 +124,7 @@ pub(super) fn decision(report: &DecisionReport) -> Vec<String> {
     vec![
         format!("{reason}: ratio {} to {}", fixed(figures.ratio_before, 4), fixed(figures.ratio_after, 4)),
         format!(
-            "gain {} over its life, of at least {}; saves {} % of the experts' time",
+            "gain {} over its life, of at least {}; saves {} % of experts' time",
             fixed(figures.lasting_gain, 4),
             fixed(terms.minimum_gain * terms.hysteresis, 4),
             fixed(figures.time_saved * 100.0, 2)

@@ -106,7 +106,7 @@ fn a_gain_that_is_no_gain_has_no_sign_and_a_loss_has_one() {
     (report.figures.lasting_gain, report.figures.time_saved) = (-1e-6, -0.0125);
     (report.figures.seconds_saved, report.figures.pages) = (-0.002, 1);
     let told = lines::decision(&report);
-    assert_eq!(told[1], "gain 0.0000 over its life, of at least 0.0200; saves -1.25 % of the experts' time");
+    assert_eq!(told[1], "gain 0.0000 over its life, of at least 0.0200; saves -1.25 % of experts' time");
     assert!(told[2].starts_with("1 page, 6.29 MB; saves -2.0 ms and costs 25.0 ms"), "{told:?}");
 }
 

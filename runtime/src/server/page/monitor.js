@@ -153,7 +153,7 @@ function decision(told) {
   return [
     told.reason + ": ratio " + fixed(figures.ratioBefore) + " to " + fixed(figures.ratioAfter),
     "gain " + fixed(figures.lastingGain) + " over its life, of at least " + fixed(terms.minimumGain * terms.hysteresis) +
-      "; saves " + fixed(figures.timeSaved * 100, 2) + " % of the experts' time",
+      "; saves " + fixed(figures.timeSaved * 100, 2) + " % of experts' time",
     counted(figures.pages, "page") + ", " + bytes(figures.bytes) + "; saves " + time(figures.secondsSaved) + " and costs " +
       time(figures.secondsSpent) + " of " + time(terms.lifetimeSeconds),
     since === null ? "nothing has moved before" : counted(since, "window") + " since the last move",
