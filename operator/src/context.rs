@@ -135,7 +135,7 @@ pub struct Heard {
 pub struct Parts {
     /// Talks to the API server.
     pub client: Client,
-    /// Caches.
+    /// What the watches have seen.
     pub stores: Stores,
     /// What coordinators say.
     pub heard: Heard,
@@ -149,7 +149,7 @@ pub struct Context {
     pub client: Client,
     /// Publishes events.
     pub recorder: Recorder,
-    /// Caches.
+    /// What the watches have seen.
     pub stores: Stores,
     /// What coordinators say.
     pub runtimes: RuntimeViews,

@@ -102,10 +102,10 @@ pub enum ExternalTrafficPolicy {
 /// Families of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr)]
 pub enum IpFamilyPolicy {
-    /// One.
+    /// Addresses of one family.
     SingleStack,
     /// Both, where the cluster has both.
     PreferDualStack,
-    /// Both.
+    /// Addresses of both families; refused where the cluster has one alone.
     RequireDualStack,
 }

@@ -13,7 +13,7 @@ pub enum TemplateError {
     /// It is no pod.
     #[error("{at} cannot be read: {problem}")]
     Unreadable {
-        /// Where.
+        /// The field.
         at: String,
         /// What the reader says.
         problem: String,

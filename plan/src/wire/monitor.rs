@@ -91,7 +91,7 @@ pub struct MonitorEvent {
     pub number: u64,
     /// When, seconds since the coordinator started.
     pub seconds: f64,
-    /// What.
+    /// What it was.
     pub what: Happening,
 }
 
@@ -106,7 +106,7 @@ pub enum Happening {
     },
     /// The group was lost.
     Lost {
-        /// Why.
+        /// Why it was lost, in words for people.
         reason: String,
     },
     /// A window has closed.
@@ -133,14 +133,14 @@ pub enum Happening {
     },
     /// Experts will move.
     Planned {
-        /// Transactions.
+        /// How many transactions the plan has.
         transactions: u64,
         /// Pages between ranks.
         pages: u64,
     },
     /// Nothing moves.
     Kept {
-        /// Why.
+        /// Why nothing is to move, in words for people.
         reason: String,
     },
     /// A transaction is in force.
@@ -156,7 +156,7 @@ pub enum Happening {
     },
     /// A transaction was taken back.
     Aborted {
-        /// Why.
+        /// The kind of reason and what failed, in words for people.
         reason: String,
     },
     /// Every transaction of a plan is in force.
@@ -172,7 +172,7 @@ pub enum Happening {
     },
     /// The rest of a plan was given up.
     Dropped {
-        /// Why.
+        /// Why it was given up, in words for people.
         reason: String,
     },
     /// What only another release tells.

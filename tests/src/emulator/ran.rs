@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 /// What ran, by its names in the kernels' source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ran {
-    /// Kernels.
+    /// Kernels that were launched.
     pub kernels: BTreeSet<String>,
     /// Wrappers of what the machine does.
     pub wrappers: BTreeSet<String>,

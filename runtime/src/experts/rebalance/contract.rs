@@ -182,7 +182,7 @@ pub enum Notice {
     Decided(Decision),
     /// Experts will move.
     Planned {
-        /// Transactions.
+        /// How many transactions the plan has.
         transactions: usize,
         /// Pages between ranks.
         pages: u64,
