@@ -287,9 +287,9 @@ impl Scheduler {
         self.ranks.iter().map(|rank| rank.running.len()).sum()
     }
 
-    /// KV blocks held, and all that there are, of each rank.
-    pub fn blocks(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.ranks.iter().map(|rank| (rank.pool.used(), rank.pool.size().blocks as usize))
+    /// KV blocks held, of each rank.
+    pub fn blocks_used(&self) -> impl Iterator<Item = usize> {
+        self.ranks.iter().map(|rank| rank.pool.used())
     }
 
     /// Whether there is nothing left to do.

@@ -288,7 +288,9 @@ impl<R: Ranks> Driver<R> {
 
     fn serve(&mut self, group: R::Group) {
         let generation = group.generation();
-        let outgrow = self.scheduler.form(&group.caches());
+        let caches = group.caches();
+        let outgrow = self.scheduler.form(&caches);
+        self.metrics.formed(caches.iter().map(|cache| cache.blocks as usize));
         let capacity = self.scheduler.capacity();
         let context_tokens = capacity.min(self.settings.context);
         tracing::info!(generation, context_tokens, "serving");
@@ -369,7 +371,7 @@ impl<R: Ranks> Driver<R> {
 
     fn show_fill(&self) {
         let Self { scheduler, metrics, .. } = self;
-        metrics.fill(scheduler.waiting(), scheduler.running(), scheduler.blocks());
+        metrics.fill(scheduler.waiting(), scheduler.running(), scheduler.blocks_used());
     }
 
     /// Tells how things are; a failure and a stop are told before anything else.

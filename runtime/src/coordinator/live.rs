@@ -50,7 +50,7 @@ pub struct Live {
 /// A step that was answered.
 #[derive(Debug)]
 pub struct Step {
-    /// When.
+    /// When every rank had answered.
     pub at: Instant,
     /// From sending it, or having the answers to the one before, to having every rank's answer.
     pub took: Duration,
@@ -102,10 +102,8 @@ struct Told {
 struct Sums {
     shape: MapShape,
     latencies: Latencies,
-    /// `[layers, ranks]`
-    pairs: Vec<u64>,
-    /// Room for the slots of a rank.
-    slots: Vec<u64>,
+    /// `[ranks][layers]`
+    pairs: Vec<Vec<u64>>,
 }
 
 /// Both ends, of a coordinator that starts now with the map that it starts with.
@@ -123,12 +121,7 @@ pub fn live(model: ModelIdentity, (shape, epoch): (MapShape, u64), counters: Cou
         decision: None,
     };
     let shared = Arc::new(Shared { started: now, heard_until: AtomicU64::new(0), inbox: Mutex::new(inbox) });
-    let sums = Sums {
-        shape,
-        latencies: Latencies::new(now),
-        pairs: vec![0; shape.layers * shape.ranks],
-        slots: vec![0; shape.layers * shape.slots_per_rank],
-    };
+    let sums = Sums { shape, latencies: Latencies::new(now), pairs: vec![vec![0; shape.layers]; shape.ranks] };
     let writer = Writer { shared: Arc::clone(&shared), phase: Phase::Off };
     (writer, Live { shared, model: Arc::new(model), counters, sums: Arc::new(Mutex::new(sums)) })
 }
@@ -137,8 +130,7 @@ impl Writer {
     /// Whether steps are to be handed over.
     #[must_use]
     pub fn is_heard(&self, now: Instant) -> bool {
-        let until = self.shared.heard_until.load(Ordering::Relaxed);
-        until > 0 && self.shared.since_start(now) < until
+        self.shared.since_start(now) < self.shared.heard_until.load(Ordering::Relaxed)
     }
 
     /// Hands over a step.
@@ -192,7 +184,7 @@ impl Live {
             Health::NotFormed { reason } | Health::Failing { reason } => Some(reason),
             Health::Stopping => Some("the server is shutting down".to_owned()),
         };
-        let heard_until = self.shared.since_start(now + HEARD_FOR).max(1);
+        let heard_until = self.shared.since_start(now + HEARD_FOR);
         self.shared.heard_until.store(heard_until, Ordering::Relaxed);
         let mut sums = locked(&self.sums);
         let room = Vec::with_capacity(16);
@@ -207,7 +199,8 @@ impl Live {
         drop(inbox);
         sums.add(&steps);
         let latency = sums.latencies.over(now);
-        let pairs = sums.pairs.chunks(sums.shape.ranks).map(<[u64]>::to_vec).collect();
+        let of_layer = |layer: usize| sums.pairs.iter().map(|layers| layers[layer]).collect();
+        let pairs = (0..sums.shape.layers).map(of_layer).collect();
         drop(sums);
         let seconds = |then: Instant| then.saturating_duration_since(self.shared.started).as_secs_f64();
         let event = |told: Arc<Told>| MonitorEvent {
@@ -241,7 +234,7 @@ impl Live {
 }
 
 impl Shared {
-    /// Milliseconds.
+    /// Milliseconds from the start to a moment.
     fn since_start(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.started).as_millis() as u64
     }
@@ -261,15 +254,8 @@ impl Sums {
     fn add(&mut self, steps: &[Step]) {
         for step in steps {
             self.latencies.add(step);
-        }
-        let Self { shape, pairs, slots, .. } = self;
-        for rank in 0..shape.ranks {
-            slots.fill(0);
-            for answer in steps.iter().filter_map(|step| step.answers.get(rank)) {
-                answer.slot_pairs.add_to(slots);
-            }
-            for (sums, slots) in pairs.chunks_mut(shape.ranks).zip(slots.chunks(shape.slots_per_rank)) {
-                sums[rank] += slots.iter().sum::<u64>();
+            for (layers, answer) in self.pairs.iter_mut().zip(&step.answers) {
+                answer.slot_pairs.add_rows_to(self.shape.slots_per_rank, layers);
             }
         }
     }

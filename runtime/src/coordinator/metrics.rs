@@ -205,17 +205,23 @@ impl DriverMetrics {
         self.failed.with_label_values(&[<&str>::from(reason)]).inc();
     }
 
-    /// How full everything is; of each rank's KV blocks those that are held, and all.
-    pub fn fill(&self, waiting: usize, running: usize, blocks: impl Iterator<Item = (usize, usize)>) {
+    /// The ranks form a group, whose KV caches have so many blocks, `[ranks]`.
+    pub fn formed(&self, blocks: impl Iterator<Item = usize>) {
+        for (gauge, blocks) in self.blocks.iter().zip(blocks) {
+            gauge.set(blocks as i64);
+        }
+    }
+
+    /// How full everything is.
+    pub fn fill(&self, waiting: usize, running: usize, blocks_used: impl Iterator<Item = usize>) {
         let mut gauges = [(&self.waiting, waiting as i64), (&self.running, running as i64)];
         // What rises is told first: a sequence that goes from one to the other is in both for a moment, never in neither.
         gauges.sort_by_key(|(gauge, now)| gauge.get() - now);
         for (gauge, now) in gauges {
             gauge.set(now);
         }
-        for ((used_now, all), (used, blocks)) in self.blocks_used.iter().zip(&self.blocks).zip(blocks) {
-            used_now.set(used as i64);
-            all.set(blocks as i64);
+        for (gauge, used) in self.blocks_used.iter().zip(blocks_used) {
+            gauge.set(used as i64);
         }
     }
 
@@ -287,7 +293,8 @@ mod tests {
         let registry = Registry::new();
         let metrics = DriverMetrics::new(&registry, 2).unwrap();
         metrics.noticed(&Notice::WindowClosed(Arc::new(closed())), Instant::now());
-        metrics.fill(0, 1, [(3, 10), (0, 12)].into_iter());
+        metrics.formed([10, 12].into_iter());
+        metrics.fill(0, 1, [3, 0].into_iter());
         let families = registry.gather();
         let values = |name: &str| {
             let family = families.iter().find(|family| family.name() == name).unwrap();

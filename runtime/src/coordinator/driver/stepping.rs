@@ -82,20 +82,14 @@ impl<R: Ranks> Driver<R> {
             }
             let Some(reader) = self.readers.waiting.get_mut(&sequence) else { continue };
             if token.is_some() {
-                match reader.last_token.replace(now) {
-                    None => {
-                        let after = now - reader.submitted;
-                        self.metrics.first_token(now, after);
-                        if let Some(took) = &mut took {
-                            took.first.push(after);
-                        }
-                    }
-                    Some(last) => {
-                        self.metrics.next_token(now, now - last);
-                        if let Some(took) = &mut took {
-                            took.next.push(now - last);
-                        }
-                    }
+                let last = reader.last_token.replace(now);
+                let after = now - last.unwrap_or(reader.submitted);
+                match last {
+                    None => self.metrics.first_token(now, after),
+                    Some(_) => self.metrics.next_token(now, after),
+                }
+                if let Some(Tokens { first, next }) = took.as_deref_mut() {
+                    if last.is_none() { first } else { next }.push(after);
                 }
             }
             if token.is_none() && prompt_scores.is_empty() && finish.is_none() {

@@ -53,7 +53,7 @@ fn an_aborted_sequence_frees_its_blocks_at_once() {
     group.step();
     assert!(group.scheduler.abort(ids[0]));
     assert!(group.scheduler.abort(ids[1]));
-    assert_eq!(group.scheduler.blocks().map(|(used, _)| used).collect::<Vec<_>>(), [0]);
+    assert_eq!(group.scheduler.blocks_used().collect::<Vec<_>>(), [0]);
     assert!(!group.scheduler.abort(ids[0]), "it has ended already");
 }
 

@@ -69,7 +69,7 @@ proptest! {
             let scored = if request.score_prompt { &request.prompt[1..] } else { &[] };
             prop_assert_eq!(&group.scored[id], scored);
         }
-        prop_assert_eq!(group.scheduler.blocks().map(|(used, _)| used).sum::<usize>(), 0);
+        prop_assert_eq!(group.scheduler.blocks_used().sum::<usize>(), 0);
         prop_assert!(group.started.is_sorted(), "the first step of each comes in the order of submission");
     }
 }

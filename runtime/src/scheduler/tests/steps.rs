@@ -14,7 +14,7 @@ fn a_sequence_without_numbers_ends_and_gives_nothing() {
         let nothing = Output { sequence, prompt_scores: Vec::new(), token: None, finish: None, no_numbers: true };
         assert_eq!(given, [nothing]);
         assert!(scheduler.is_idle());
-        assert_eq!(scheduler.blocks().map(|(used, _)| used).collect::<Vec<_>>(), [0]);
+        assert_eq!(scheduler.blocks_used().collect::<Vec<_>>(), [0]);
     }
 }
 
@@ -68,7 +68,7 @@ fn what_is_computed_beyond_a_stop_token_is_given_to_nobody() {
     }
     assert_eq!((group.finished[&ids[0]], &group.given[&ids[0]]), (Finish::Stop, &alone(&asks(&[prompt], 9)).0));
     assert!(steps > 2 && group.scheduler.is_idle());
-    assert_eq!(group.scheduler.blocks().map(|(used, _)| used).collect::<Vec<_>>(), [0]);
+    assert_eq!(group.scheduler.blocks_used().collect::<Vec<_>>(), [0]);
 }
 
 /// Bytes of a step of so many sequences of so many tokens each, and of the same with all that its rank knows.
