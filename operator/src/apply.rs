@@ -132,6 +132,16 @@ fn note<T>(result: Result<T, ApplyError>, failed: &mut Option<Arc<ApplyError>>) 
     }
 }
 
+/// The operator as who changes a part of an object.
+fn patching() -> PatchParams {
+    PatchParams { field_manager: Some(names::MANAGER.to_owned()), ..PatchParams::default() }
+}
+
+/// The operator as who creates an object.
+fn creating() -> PostParams {
+    PostParams { field_manager: Some(names::MANAGER.to_owned()), ..PostParams::default() }
+}
+
 /// Kinds that the operator writes.
 trait Kind:
     Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync
@@ -228,8 +238,7 @@ impl Writer<'_> {
             return Ok(());
         }
         let patch = Patch::Merge(take_back(&there, &wanted));
-        let parameters = PatchParams { field_manager: Some(names::MANAGER.to_owned()), ..PatchParams::default() };
-        let patched = self.api::<K>().patch(&name, &parameters, &patch).await;
+        let patched = self.api::<K>().patch(&name, &patching(), &patch).await;
         patched.map_err(|error| Self::call::<K>("patch", &name, error))?;
         self.wrote::<K>("patch");
         Ok(())
@@ -239,8 +248,7 @@ impl Writer<'_> {
     /// behind, but for labels that it lacks, without which no watch sees it.
     async fn create<K: Kind>(&self, desired: &K) -> Result<K, ApplyError> {
         let name = desired.name_any();
-        let parameters = PostParams { field_manager: Some(names::MANAGER.to_owned()), ..PostParams::default() };
-        match self.api::<K>().create(&parameters, desired).await {
+        match self.api::<K>().create(&creating(), desired).await {
             Ok(created) => {
                 self.wrote::<K>("create");
                 Ok(created)
@@ -268,8 +276,7 @@ impl Writer<'_> {
         labels: &BTreeMap<String, String>,
     ) -> Result<(), ApplyError> {
         let patch = Patch::Merge(json!({"metadata": {"uid": uid, "labels": labels}}));
-        let parameters = PatchParams { field_manager: Some(names::MANAGER.to_owned()), ..PatchParams::default() };
-        match self.api::<K>().patch(name, &parameters, &patch).await {
+        match self.api::<K>().patch(name, &patching(), &patch).await {
             Ok(_) => self.wrote::<K>("patch"),
             // Gone, or another one by now.
             Err(error) if is(&error, 404) || is(&error, 409) => {}
@@ -287,8 +294,7 @@ impl Writer<'_> {
             Some(KeysChange::Replace { uid, .. }) => self.remove::<Secret>(&name, Some(uid), false).await?,
             Some(KeysChange::Create(_)) | None => drop(self.refuse_foreign::<Secret>(&name).await?),
         }
-        let parameters = PostParams { field_manager: Some(names::MANAGER.to_owned()), ..PostParams::default() };
-        let created = self.api::<Secret>().create(&parameters, secret).await;
+        let created = self.api::<Secret>().create(&creating(), secret).await;
         created.map_err(|error| Self::call::<Secret>("create", &name, error))?;
         self.wrote::<Secret>("create");
         if let (Some(keys), Some(uid)) = (Keys::read(secret), &self.deployment.metadata.uid) {
@@ -335,8 +341,7 @@ impl Writer<'_> {
         let unpins = changes.unpin.iter().map(|name| (name, json!({"$patch": "delete", "uid": uid})));
         for (name, reference) in pins.chain(unpins) {
             let patch = json!({"metadata": {"ownerReferences": [reference]}});
-            let parameters = PatchParams { field_manager: Some(names::MANAGER.to_owned()), ..PatchParams::default() };
-            let patched = self.api::<ConfigMap>().patch(name, &parameters, &Patch::Strategic(patch)).await;
+            let patched = self.api::<ConfigMap>().patch(name, &patching(), &Patch::Strategic(patch)).await;
             let patched = patched.map_err(|error| Self::call::<ConfigMap>("patch", name, error))?;
             self.wrote::<ConfigMap>("patch");
             if patched.owner_references().is_empty() {

@@ -24,6 +24,7 @@ use crate::context::{Context, Guarded, Heard, Parts, Settings, Stop, Stores};
 use crate::lean::{Lean, without_data};
 use crate::metrics::Metrics;
 use crate::names;
+use crate::observe::controller;
 use crate::reconcile::{error_policy, reconcile};
 use crate::runtime_client::RuntimeClient;
 use crate::runtime_watch::{self, Coordinators};
@@ -213,8 +214,7 @@ where
 /// The deployment that controls an object, or one of the name that it is labelled with: anybody can change a label.
 fn owner(object: &impl Resource) -> Option<ObjectRef<Guarded>> {
     let kind = MoEDeployment::kind(&());
-    let mut owners = object.owner_references().iter();
-    let owner = owners.find(|owner| owner.controller == Some(true) && owner.kind == kind).map(|owner| &owner.name);
+    let owner = controller(object).filter(|owner| owner.kind == kind).map(|owner| &owner.name);
     let name = owner.or_else(|| object.labels().get(names::DEPLOYMENT))?;
     Some(ObjectRef::new(name).within(&object.namespace()?))
 }

@@ -64,6 +64,12 @@ pub const ADMIN_PORT: i32 = port::ADMIN as i32;
 /// Port on which ranks register at coordinators.
 pub const CONTROL_PORT: i32 = port::CONTROL as i32;
 
+/// Ports of a rank by its place in its process: for steps, and for moves.
+#[must_use]
+pub fn rank_ports(place: usize) -> [i32; 2] {
+    [port::STEP, port::MOVE].map(|port| i32::from(port) + i32::from(port::NEXT_RANK) * place as i32)
+}
+
 /// What a pod is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr, strum::EnumString)]
 #[strum(serialize_all = "lowercase")]

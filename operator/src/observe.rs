@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::runtime::reflector::Store;
 use kube::{Api, Resource, ResourceExt as _};
 use plan::words::with_causes;
@@ -116,11 +116,9 @@ where
 #[must_use]
 pub fn is_of_predecessor(deployment: &MoEDeployment, object: &impl Resource) -> bool {
     let (uid, name) = (deployment.metadata.uid.as_deref(), deployment.metadata.name.as_deref());
-    let owners = object.meta().owner_references.as_deref().unwrap_or_default();
     object.meta().namespace == deployment.metadata.namespace
-        && owners.iter().any(|owner| {
-            owner.controller == Some(true)
-                && owner.kind == MoEDeployment::kind(&())
+        && controller(object).is_some_and(|owner| {
+            owner.kind == MoEDeployment::kind(&())
                 && Some(owner.name.as_str()) == name
                 && Some(owner.uid.as_str()) != uid
         })
@@ -161,8 +159,13 @@ fn draw_keys() -> Result<Keys, Error> {
 #[must_use]
 pub fn controls(deployment: &MoEDeployment, object: &impl Resource) -> bool {
     let uid = deployment.metadata.uid.as_deref();
-    let owners = object.meta().owner_references.as_deref().unwrap_or_default();
-    owners.iter().any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == uid)
+    controller(object).is_some_and(|owner| Some(owner.uid.as_str()) == uid)
+}
+
+/// The owner that controls an object: the API server allows one.
+#[must_use]
+pub fn controller(object: &impl Resource) -> Option<&OwnerReference> {
+    object.owner_references().iter().find(|owner| owner.controller == Some(true))
 }
 
 /// Recorded maps that other deployments of the namespace start from.

@@ -15,15 +15,17 @@ use futures::StreamExt as _;
 use futures::channel::mpsc::UnboundedSender;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Resource as _, ResourceExt as _};
 use plan::wire::State;
 use tokio::time::Instant;
 
+use crate::api::MoEDeployment;
 use crate::context::{Guarded, Heard};
 use crate::keys::AdminToken;
 use crate::names::{self, Role};
 use crate::nodes;
+use crate::observe::controller;
 use crate::observed::RuntimeView;
 use crate::pods::Member;
 use crate::runtime_client::{Endpoint, RuntimeClient, RuntimeError};
@@ -74,9 +76,8 @@ fn coordinator(pod: &Pod, deployment: &impl Fn(&str, &str) -> Option<String>) ->
     member.address.as_ref()?;
     let (namespace, name) = (pod.namespace()?, member.deployment.clone());
     let uid = deployment(&namespace, &name)?;
-    let is_controlled = pod.owner_references().iter().any(|owner| {
-        owner.controller == Some(true) && owner.uid == uid && owner.kind == "MoEDeployment" && owner.name == name
-    });
+    let is_controlled = controller(pod)
+        .is_some_and(|owner| owner.uid == uid && owner.kind == MoEDeployment::kind(&()) && owner.name == name);
     is_controlled.then_some(((namespace, name, member.group), (member, uid)))
 }
 

@@ -22,7 +22,7 @@ use metadata::check_metadata;
 use crate::api::MoEDeploymentSpec;
 use crate::api::placement::Resources;
 use crate::api::pod_template::PodTemplate;
-use crate::names::{ADMIN_PORT, API_PORT, CONTROL_PORT, Role};
+use crate::names::{self, ADMIN_PORT, API_PORT, CONTROL_PORT, Role};
 
 /// What is laid over the pods of a role: it keeps every promise of the operator's.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -107,8 +107,6 @@ struct Own<'a> {
     role: Role,
     /// Where the template is in a specification.
     at: &'static str,
-    /// The name of its container in templates.
-    container: &'static str,
     ports: BTreeSet<i32>,
     /// Name of the resource under which nodes offer GPUs.
     gpu_resource_name: &'a str,
@@ -118,30 +116,23 @@ impl<'a> Own<'a> {
     fn of(role: Role, spec: &'a MoEDeploymentSpec) -> Self {
         let ports = match role {
             Role::Coordinator => [API_PORT, ADMIN_PORT, CONTROL_PORT].into(),
-            Role::Rank => rank_ports(usize::try_from(spec.gpus_per_pod).unwrap_or_default().max(1)),
+            Role::Rank => {
+                let ranks = usize::try_from(spec.gpus_per_pod).unwrap_or_default().max(1);
+                (0..ranks).flat_map(names::rank_ports).chain([i32::from(port::HEALTH)]).collect()
+            }
         };
-        Self { role, at: at(role), container: container(role), ports, gpu_resource_name: &spec.gpu_resource_name }
+        Self { role, at: at(role), ports, gpu_resource_name: &spec.gpu_resource_name }
     }
-}
 
-/// Ports of a process of so many ranks.
-fn rank_ports(ranks: usize) -> BTreeSet<i32> {
-    let next = |place: usize| i32::from(port::NEXT_RANK) * place as i32;
-    let of_rank = |place| [port::STEP, port::MOVE].map(|port| i32::from(port) + next(place));
-    (0..ranks).flat_map(of_rank).chain([i32::from(port::HEALTH)]).collect()
+    /// The name of the operator's own container in templates: the pods of ranks number theirs.
+    fn container(&self) -> &'static str {
+        self.role.into()
+    }
 }
 
 const fn at(role: Role) -> &'static str {
     match role {
         Role::Coordinator => "coordinator.podTemplate",
         Role::Rank => "ranks.podTemplate",
-    }
-}
-
-/// The operator's own container as templates name it: the pods of ranks number theirs.
-const fn container(role: Role) -> &'static str {
-    match role {
-        Role::Coordinator => "coordinator",
-        Role::Rank => "rank",
     }
 }

@@ -5,7 +5,7 @@ use plan::wire::keys::{ADMIN_TOKEN, GROUP_SECRET};
 use plan::wire::path;
 use plan::wire::process::{CoordinatorCommand, MoveOptions};
 
-use super::mounts::{API_KEYS_FOLDER, MAP_FOLDER};
+use super::mounts::{API_KEYS_FOLDER, MAP_FOLDER, volume};
 use super::pod::{self, Identity};
 use crate::api::MoEDeploymentSpec;
 use crate::api::eplb::Eplb;
@@ -38,13 +38,13 @@ pub(super) fn build(checked: &Checked, identity: &Identity<'_>) -> Pod {
     let mounts = container.volume_mounts.get_or_insert_default();
     if spec.eplb.expert_map_record_path.is_some() {
         // The map is recorded into the model's volume, so the coordinator, and it alone, may write there.
-        mounts.iter_mut().filter(|mount| mount.name == "model").for_each(|mount| mount.read_only = None);
+        mounts.iter_mut().filter(|mount| mount.name == volume::MODEL).for_each(|mount| mount.read_only = None);
     }
     if matches!(checked.start_map, StartMap::ConfigMap { .. }) {
-        mounts.push(pod::mount("expert-map", MAP_FOLDER, true));
+        mounts.push(pod::mount(volume::EXPERT_MAP, MAP_FOLDER, true));
     }
     if spec.coordinator.api_key_secret_ref.is_some() {
-        mounts.push(pod::mount("api-keys", API_KEYS_FOLDER, true));
+        mounts.push(pod::mount(volume::API_KEYS, API_KEYS_FOLDER, true));
     }
     let mut coordinator = pod::pod(checked, identity, vec![container]);
     if let Some(pod) = &mut coordinator.spec {
@@ -53,7 +53,7 @@ pub(super) fn build(checked: &Checked, identity: &Identity<'_>) -> Pod {
             volumes.push(map_volume(name));
         }
         if let Some(keys) = &spec.coordinator.api_key_secret_ref {
-            volumes.push(pod::secret(spec, "api-keys", keys.name.clone(), &[&keys.key]));
+            volumes.push(pod::secret(spec, volume::API_KEYS, keys.name.clone(), &[&keys.key]));
         }
         pod.termination_grace_period_seconds = grace(spec);
     }
@@ -70,7 +70,7 @@ fn grace(spec: &MoEDeploymentSpec) -> Option<i64> {
 
 fn map_volume(config_map: &str) -> Volume {
     Volume {
-        name: "expert-map".to_owned(),
+        name: volume::EXPERT_MAP.to_owned(),
         config_map: Some(ConfigMapVolumeSource {
             name: config_map.to_owned(),
             items: Some(vec![KeyToPath {

@@ -1,4 +1,4 @@
-//! Folders in the operator's own containers, and the claim of GPUs of rank pods.
+//! Volumes of the operator's pods, their folders in its own containers, and the claim of GPUs of rank pods.
 
 use plan::wire::keys::FOLDER as KEYS;
 
@@ -12,5 +12,23 @@ pub(crate) const API_KEYS_FOLDER: &str = "/etc/swiftbalancer/api-keys";
 pub(crate) const KEYS_FOLDER: &str = KEYS;
 /// Where memory is that processes share.
 pub(crate) const SHARED_MEMORY: &str = "/dev/shm";
+/// Where a process may write what nobody keeps.
+pub(crate) const SCRATCH_FOLDER: &str = "/tmp";
 /// The claim by which a rank pod gets its GPUs, where it gets them by one.
 pub(crate) const GPU_CLAIM: &str = "gpus";
+
+/// Names of the volumes.
+pub(crate) mod volume {
+    /// The checkpoint.
+    pub(crate) const MODEL: &str = "model";
+    /// What nobody keeps; the one that a template may replace.
+    pub(crate) const SCRATCH: &str = "scratch";
+    /// The deployment's keys.
+    pub(crate) const KEYS: &str = "keys";
+    /// The map to start from.
+    pub(crate) const EXPERT_MAP: &str = "expert-map";
+    /// Memory that processes share.
+    pub(crate) const SHARED_MEMORY: &str = "shared-memory";
+    /// The keys of the public API.
+    pub(crate) const API_KEYS: &str = "api-keys";
+}

@@ -11,7 +11,7 @@ use plan::wire::keys::{ADMIN_TOKEN, GROUP_SECRET};
 use plan::wire::process::{ProcessOptions, TERMINATION_FILE, variable};
 
 use super::metadata;
-use super::mounts::{KEYS_FOLDER, MODEL};
+use super::mounts::{KEYS_FOLDER, MODEL, SCRATCH_FOLDER, volume};
 use crate::api::MoEDeploymentSpec;
 use crate::api::model::{ModelSource, ModelSourceType};
 use crate::api::placement::{Placement, Resources, RunAs};
@@ -154,10 +154,14 @@ pub(super) fn container(checked: &Checked, identity: &Identity<'_>, name: String
         // the operator reads last words alone.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(
-            [Some(mount("model", MODEL, true)), Some(mount("scratch", "/tmp", false)), keys_mount(identity)]
-                .into_iter()
-                .flatten()
-                .collect(),
+            [
+                Some(mount(volume::MODEL, MODEL, true)),
+                Some(mount(volume::SCRATCH, SCRATCH_FOLDER, false)),
+                keys_mount(identity),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
         ),
         ..Container::default()
     }
@@ -220,7 +224,7 @@ pub(super) fn source_file(path: &str) -> String {
 
 fn model(source: &ModelSource) -> Volume {
     Volume {
-        name: "model".to_owned(),
+        name: volume::MODEL.to_owned(),
         persistent_volume_claim: source.persistent_volume_claim.as_ref().map(|claim| {
             PersistentVolumeClaimVolumeSource {
                 claim_name: claim.claim_name.clone(),
@@ -248,12 +252,12 @@ fn keys(checked: &Checked, identity: &Identity<'_>) -> Option<Volume> {
         Role::Coordinator => &[GROUP_SECRET, ADMIN_TOKEN],
         Role::Rank => &[GROUP_SECRET],
     };
-    let volume = || secret(&checked.deployment.spec, "keys", names::keys(&checked.name), files);
+    let volume = || secret(&checked.deployment.spec, volume::KEYS, names::keys(&checked.name), files);
     identity.wanted.with_keys.then(volume)
 }
 
 fn keys_mount(identity: &Identity<'_>) -> Option<VolumeMount> {
-    identity.wanted.with_keys.then(|| mount("keys", KEYS_FOLDER, true))
+    identity.wanted.with_keys.then(|| mount(volume::KEYS, KEYS_FOLDER, true))
 }
 
 /// The file of one of a pod's keys, if it has any.
@@ -267,7 +271,7 @@ pub(super) fn number(value: impl Into<i64>) -> u64 {
 }
 
 fn scratch() -> Volume {
-    Volume { name: "scratch".to_owned(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() }
+    Volume { name: volume::SCRATCH.to_owned(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() }
 }
 
 fn toleration(toleration: &crate::api::placement::Toleration) -> Toleration {

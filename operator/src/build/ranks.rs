@@ -42,8 +42,8 @@ fn container(checked: &Checked, identity: &Identity<'_>, first: usize) -> Contai
     let of_its_pod = [of_pod(variable::ADDRESS, "status.podIP"), of_pod(variable::NODE, "spec.nodeName")];
     container.env.get_or_insert_default().splice(0..0, of_its_pod);
     let of_rank = |place: usize| {
-        let at = |port: u16| i32::from(port) + i32::from(port::NEXT_RANK) * place as i32;
-        [pod::port(format!("step-{place}"), at(port::STEP)), pod::port(format!("move-{place}"), at(port::MOVE))]
+        let [step, moves] = names::rank_ports(place);
+        [pod::port(format!("step-{place}"), step), pod::port(format!("move-{place}"), moves)]
     };
     let ports = (0..shape.ranks_per_pod).flat_map(of_rank);
     container.ports = Some(ports.chain([pod::port("health-0".to_owned(), health)]).collect());
@@ -84,7 +84,7 @@ fn shared_memory(checked: &Checked) -> Option<Volume> {
         size_limit: Some(Quantity(size.to_owned())),
         ..EmptyDirVolumeSource::default()
     };
-    Some(Volume { name: "shared-memory".to_owned(), empty_dir: Some(source), ..Volume::default() })
+    Some(Volume { name: mounts::volume::SHARED_MEMORY.to_owned(), empty_dir: Some(source), ..Volume::default() })
 }
 
 fn gpu_claim(template: String) -> PodResourceClaim {

@@ -1,81 +1,27 @@
-//! One small function for each condition, and one that owns their times.
+//! One small function for each condition.
+
+mod finding;
+mod refusals;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use plan::words::counted;
 
+use self::finding::{Finding, Truth, dated, finding, no, unknown, yes};
+pub(super) use self::refusals::describe;
 use super::{Facts, groups};
 use crate::api::conditions::{Reason, Type};
 use crate::decide::{self, Cause, Hold, LARGEST_MAP, Spared};
 use crate::error::ApplyError;
-use crate::gpus::{self, Unlike};
-use crate::host_paths::AllowedHostPaths;
-use crate::names;
+use crate::gpus;
 use crate::pods::Unplaced;
 use crate::reach::{GIVEN_IN_OUTAGE, Outage};
 use crate::validate::{Refusal, Refused, Shape, StartMap};
-use crate::words;
 
 /// From here on the load counts as even.
 const EVEN: f64 = 0.90;
 /// Below this it counts as uneven; between the two the condition stays what it was.
 const UNEVEN: f64 = 0.85;
-/// Conditions hold 32 KiB of message; nobody reads more than this.
-const LONGEST_MESSAGE: usize = 1000;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Truth {
-    True,
-    False,
-    Unknown,
-}
-
-struct Finding {
-    truth: Truth,
-    reason: Reason,
-    message: String,
-    /// From here on the message is of somebody who may word the same anew each time.
-    foreign_from: usize,
-}
-
-impl Finding {
-    /// With the words of somebody else at the end.
-    fn because(mut self, words: &str) -> Self {
-        self.foreign_from = self.message.len();
-        self.message.push_str(words);
-        self
-    }
-
-    /// Its message, or the one of before if that said the same.
-    fn message_after(&self, before: Option<&Condition>) -> String {
-        let cut = |text: &str| text.chars().take(LONGEST_MESSAGE).collect::<String>();
-        let (own, foreign) = self.message.split_at(self.foreign_from);
-        let reason: &str = self.reason.into();
-        let said = before.filter(|before| before.reason == reason).map(|before| before.message.as_str());
-        match said.and_then(|said| said.strip_prefix(own)) {
-            Some(rest) if !foreign.is_empty() && words::say_the_same(rest, &cut(foreign)) => format!("{own}{rest}"),
-            _ => cut(&self.message),
-        }
-    }
-}
-
-fn finding(truth: Truth, reason: Reason, message: impl Into<String>) -> Finding {
-    let message = message.into();
-    Finding { truth, reason, foreign_from: message.len(), message }
-}
-
-fn yes(reason: Reason, message: impl Into<String>) -> Finding {
-    finding(Truth::True, reason, message)
-}
-
-fn no(reason: Reason, message: impl Into<String>) -> Finding {
-    finding(Truth::False, reason, message)
-}
-
-fn unknown(reason: Reason, message: impl Into<String>) -> Finding {
-    finding(Truth::Unknown, reason, message)
-}
-
 /// All conditions, in the order of [`Type`].
 pub(super) fn conditions(facts: &Facts<'_>) -> Vec<Condition> {
     [
@@ -90,29 +36,6 @@ pub(super) fn conditions(facts: &Facts<'_>) -> Vec<Condition> {
     .into_iter()
     .map(|(kind, finding)| dated(facts, kind, &finding))
     .collect()
-}
-
-/// A finding as a condition: its time is that of the last change of its status.
-fn dated(facts: &Facts<'_>, kind: Type, finding: &Finding) -> Condition {
-    let kind: &str = kind.into();
-    let reason: &str = finding.reason.into();
-    let status = match finding.truth {
-        Truth::True => "True",
-        Truth::False => "False",
-        Truth::Unknown => "Unknown",
-    };
-    let before =
-        facts.previous.conditions.iter().find(|condition| condition.type_ == kind && condition.status == status);
-    // Whole seconds, as the API server keeps them: a time that is read back must equal the one that was written.
-    let now = Timestamp::from_second(facts.observed.now.as_second()).unwrap_or(facts.observed.now);
-    Condition {
-        type_: kind.to_owned(),
-        status: status.to_owned(),
-        reason: reason.to_owned(),
-        message: finding.message_after(before),
-        last_transition_time: before.map_or(Time(now), |before| before.last_transition_time.clone()),
-        observed_generation: facts.deployment.metadata.generation,
-    }
 }
 
 fn ready(facts: &Facts<'_>) -> Finding {
@@ -166,12 +89,12 @@ fn not_ready(facts: &Facts<'_>, counts: &str) -> Finding {
         return no(reason, format!("{counts}; {message}"));
     }
     if let Some((pod, unplaced)) = unplaced {
-        return without_node(counts, pod, unplaced);
+        return without_node(Truth::False, &format!("{counts}; "), pod, unplaced);
     }
     if facts.decision.hold == Some(Hold::Paused) {
         return no(Reason::Paused, format!("{counts}; spec.paused is true: no pod is created or replaced"));
     }
-    if facts.groups.iter().any(|group| group.is_wanted && group.exists() && !group.updated) {
+    if is_rolling(facts) {
         return no(Reason::RollingOut, format!("{counts}; pods of an older specification are being replaced"));
     }
     if let Some((pod, since)) = uncreated(facts) {
@@ -202,13 +125,13 @@ fn lack<'a>(facts: &Facts<'a>) -> Option<&'a Refusal> {
     concern.filter(|concern| matches!(concern, Refusal::InsufficientGpus { .. } | Refusal::GpusPerPodTooMany { .. }))
 }
 
-/// Why a pod has no node: a gate, or what the scheduler says.
-fn without_node(counts: &str, pod: &str, unplaced: &Unplaced) -> Finding {
+/// Why a pod has no node, after some words: a gate, or what the scheduler says.
+fn without_node(truth: Truth, start: &str, pod: &str, unplaced: &Unplaced) -> Finding {
     if unplaced.gates.is_empty() {
-        return no(Reason::Unschedulable, format!("{counts}; pod {pod} has no node: ")).because(&unplaced.why);
+        return finding(truth, Reason::Unschedulable, format!("{start}pod {pod} has no node: ")).because(&unplaced.why);
     }
     let gates = unplaced.gates.join(", ");
-    no(Reason::SchedulingGated, format!("{counts}; pod {pod} is held back by the scheduling gate {gates}"))
+    finding(truth, Reason::SchedulingGated, format!("{start}pod {pod} is held back by the scheduling gate {gates}"))
 }
 
 /// How long containers may take to be created before it is told: images are pulled and volumes mounted meanwhile.
@@ -245,6 +168,16 @@ fn not_ending(facts: &Facts<'_>) -> Option<String> {
     ))
 }
 
+/// Whether pods of an older specification are being replaced.
+fn is_rolling(facts: &Facts<'_>) -> bool {
+    facts.groups.iter().any(|group| group.is_wanted && group.exists() && !group.updated)
+}
+
+/// What was to be done for what serves and failed, but for what the end of a namesake's pods brings by itself.
+fn failed<'a>(facts: &Facts<'a>) -> Option<&'a ApplyError> {
+    facts.outcome.failures.serving.as_deref().filter(|error| error_reason(error) != Reason::WaitingForPods)
+}
+
 const fn error_reason(error: &ApplyError) -> Reason {
     match error {
         ApplyError::NameConflict { .. } => Reason::NameConflict,
@@ -270,9 +203,9 @@ fn progressing(facts: &Facts<'_>) -> Finding {
         None => {}
     }
     let mut wanted = facts.groups.iter().filter(|group| group.is_wanted);
-    let is_rolling = facts.groups.iter().any(|group| group.is_wanted && group.exists() && !group.updated);
+    let is_rolling = is_rolling(facts);
     let is_done = !is_rolling && wanted.all(|group| group.serves);
-    if facts.outcome.failures.serving.as_deref().is_some_and(|error| error_reason(error) != Reason::WaitingForPods) {
+    if failed(facts).is_some() {
         return no(Reason::Blocked, "what is to be done fails: see the condition Degraded");
     }
     if !is_done && facts.groups.iter().any(|group| group.failure().is_some()) {
@@ -314,9 +247,7 @@ fn stalled(facts: &Facts<'_>) -> Option<Timestamp> {
 }
 
 fn degraded(facts: &Facts<'_>) -> Finding {
-    if let Some(error) = facts.outcome.failures.serving.as_deref()
-        && error_reason(error) != Reason::WaitingForPods
-    {
+    if let Some(error) = failed(facts) {
         let (own, foreign) = error.told();
         return yes(error_reason(error), own).because(&foreign);
     }
@@ -375,11 +306,7 @@ fn waits_too_long(facts: &Facts<'_>) -> Option<Finding> {
     let late = |unplaced: &Unplaced| unplaced.since.is_some_and(|since| since + PLACED_AFTER <= facts.observed.now);
     let wanted = || facts.groups.iter().filter(|group| group.is_wanted);
     if let Some((pod, unplaced)) = wanted().filter_map(groups::Group::unplaced).find(|(_, unplaced)| late(unplaced)) {
-        if unplaced.gates.is_empty() {
-            return Some(yes(Reason::Unschedulable, format!("pod {pod} has no node: ")).because(&unplaced.why));
-        }
-        let gates = unplaced.gates.join(", ");
-        return Some(yes(Reason::SchedulingGated, format!("pod {pod} is held back by the scheduling gate {gates}")));
+        return Some(without_node(Truth::True, "", pod, unplaced));
     }
     uncreated(facts).map(|(pod, since)| yes(Reason::ContainersNotCreated, not_created(pod, since)))
 }
@@ -492,91 +419,4 @@ fn balanced(facts: &Facts<'_>) -> Finding {
             "some ranks get many more tokens than others: set eplb.dynamicEplb to true to move experts",
         )
     }
-}
-
-/// A refusal as reason and message.
-pub(super) fn describe(refusal: &Refusal) -> (Reason, String) {
-    match refusal {
-        Refusal::Specification(broken) => (Reason::Invalid, broken.join("; ")),
-        Refusal::HostPathNotAllowed { at, path, allowed } => {
-            (Reason::HostPathNotAllowed, not_allowed(at, path, allowed))
-        }
-        Refusal::MapMissing { config_map } => (
-            Reason::ExpertMapMissing,
-            format!("ConfigMap {config_map} of eplb.expertMapRef does not exist in this namespace"),
-        ),
-        Refusal::MapNotRecorded { deployment } => (
-            Reason::ExpertMapNotRecorded,
-            format!("MoEDeployment {deployment} of eplb.expertMapRef does not exist or has not recorded a map yet"),
-        ),
-        Refusal::MapInvalid { config_map, problem } => (
-            Reason::ExpertMapInvalid,
-            format!("ConfigMap {config_map} holds no valid map under {:?}: {problem}", names::MAP_KEY),
-        ),
-        Refusal::MapIncompatible { config_map, difference } => {
-            (Reason::ExpertMapIncompatible, format!("the map in ConfigMap {config_map} does not fit: {difference}"))
-        }
-        Refusal::InsufficientGpus { resource, needed, offered, per_pod } => {
-            let pods = if *per_pod > 1 { format!(" in pods of {per_pod}") } else { String::new() };
-            let message = format!(
-                "{needed} {resource} are needed and all nodes together offer {offered}{pods}: add nodes, or lower replicas or \
-                 parallelism.data"
-            );
-            (Reason::InsufficientGPUs, message)
-        }
-        Refusal::GpusPerPodTooMany { resource, per_pod, most } => (
-            Reason::GPUsPerPodTooMany,
-            format!(
-                "gpusPerPod is {per_pod} and no node offers more than {most} {resource}: lower gpusPerPod, or add nodes that \
-                 have as many"
-            ),
-        ),
-        Refusal::GpusNotAlike(unlike) => (Reason::GPUsNotAlike, not_alike(unlike)),
-        Refusal::GpusNotSupported => (
-            Reason::GPUsNotSupported,
-            "the operator was given no image of a runtime that computes on GPUs: set runtime.gpuImage of the chart, name one \
-             in runtime.image, or set gpusPerPod to 0"
-                .to_owned(),
-        ),
-    }
-}
-
-/// Longest part of a node's name, or of a label's value, that a message repeats.
-const LONGEST_LABEL: usize = 40;
-
-fn not_alike(Unlike { label, first, second }: &Unlike) -> String {
-    let short = |text: &str| text.chars().take(LONGEST_LABEL).collect::<String>();
-    let said = |(node, value): &(String, String)| format!("{:?} on {}", short(value), short(node));
-    format!(
-        "the nodes that it may use have unlike GPUs, which compute unlike: {label} is {} and {}; choose one kind with \
-         placement.nodeSelector",
-        said(first),
-        said(second)
-    )
-}
-
-/// Longest part of a path, and most allowed folders, that a message repeats.
-const LONGEST_PATH: usize = 80;
-const MOST_FOLDERS: usize = 2;
-
-fn not_allowed(at: &str, path: &str, allowed: &AllowedHostPaths) -> String {
-    let quoted: String = path.chars().take(LONGEST_PATH).collect();
-    let quoted = if quoted.len() < path.len() { format!("{quoted:?}...") } else { format!("{quoted:?}") };
-    let folders = allowed.folders();
-    let named: Vec<String> = folders
-        .iter()
-        .take(MOST_FOLDERS)
-        .map(|folder| folder.to_string().chars().take(LONGEST_PATH / 2).collect())
-        .collect();
-    let (which, remedy) = match folders.len() {
-        0 => ("allows no folder of nodes".to_owned(), String::new()),
-        count if count > MOST_FOLDERS => {
-            (format!("allows {} and {} more", named.join(", "), count - MOST_FOLDERS), "name one below, ".to_owned())
-        }
-        _ => (format!("allows only {}", named.join(" and ")), "name one below, ".to_owned()),
-    };
-    format!(
-        "{at} is {quoted} and the operator {which}: {remedy}use a claim or an image, or have it added \
-         to allowedHostPaths of the chart"
-    )
 }

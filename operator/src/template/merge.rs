@@ -3,11 +3,10 @@
 use k8s_openapi::DeepMerge as _;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
-use super::{Overlay, container};
+use super::Overlay;
+use crate::build::mounts::volume::SCRATCH;
 use crate::names::Role;
 
-/// The volume that a template may replace.
-pub(super) const SCRATCH: &str = "scratch";
 /// How a pod on its node's network finds the names of the cluster.
 const CLUSTER_DNS: &str = "ClusterFirstWithHostNet";
 
@@ -31,7 +30,7 @@ impl Overlay {
 
 fn over(mut own: PodSpec, mut added: PodSpec, role: Role) -> PodSpec {
     let name = own.containers.first().map(|container| container.name.clone());
-    for addition in added.containers.iter_mut().filter(|addition| addition.name == container(role)) {
+    for addition in added.containers.iter_mut().filter(|addition| addition.name == <&str>::from(role)) {
         if let Some(name) = &name {
             addition.name.clone_from(name);
         }

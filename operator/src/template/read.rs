@@ -26,13 +26,14 @@ fn typed(given: &Map<String, Value>, at: &str, own: &Own<'_>) -> Result<PodSpec,
     allowed(given, fields::POD, at)?;
     let containers = given.get("containers").and_then(Value::as_array).into_iter().flatten();
     for container in containers.filter_map(Value::as_object) {
-        if container.get("name").and_then(Value::as_str) == Some(own.container) {
-            allowed(container, fields::CONTAINER, &format!("{at}.containers[{}]", own.container))?;
+        if container.get("name").and_then(Value::as_str) == Some(own.container()) {
+            allowed(container, fields::CONTAINER, &format!("{at}.containers[{}]", own.container()))?;
         }
     }
     let whole = Value::Object(given.clone());
-    let not_null = |at: String| TemplateError::Null { at };
-    first_null(&whole, at).map_or(Ok(()), |at| Err(not_null(at)))?;
+    if let Some(at) = first_null(&whole, at) {
+        return Err(TemplateError::Null { at });
+    }
     let mut track = serde_path_to_error::Track::new();
     let deserializer = serde_path_to_error::Deserializer::new(&whole, &mut track);
     let spec = PodSpec::deserialize(deserializer)

@@ -12,19 +12,18 @@ use plan::wire::process::{TERMINATION_FILE, variable};
 
 use super::Own;
 use super::error::{TemplateError, shorten};
-use super::merge::SCRATCH;
 use super::metadata::is_dns_label;
-use crate::build::mounts::{API_KEYS_FOLDER, GPU_CLAIM, MAP_FOLDER, MODEL, SHARED_MEMORY};
+use crate::build::mounts::{API_KEYS_FOLDER, GPU_CLAIM, MAP_FOLDER, MODEL, SCRATCH_FOLDER, SHARED_MEMORY, volume};
 use crate::gpus::is_gpu;
 use crate::names::Role;
 
 /// Volumes of the operator's own, and how each is changed.
 const VOLUMES: [(&str, &str); 5] = [
-    ("model", "set model.source"),
-    ("keys", "the operator makes the keys, and rotates them"),
-    ("expert-map", "set eplb.expertMapRef"),
-    ("shared-memory", "set ranks.sharedMemory"),
-    ("api-keys", "set coordinator.apiKeySecretRef"),
+    (volume::MODEL, "set model.source"),
+    (volume::KEYS, "the operator makes the keys, and rotates them"),
+    (volume::EXPERT_MAP, "set eplb.expertMapRef"),
+    (volume::SHARED_MEMORY, "set ranks.sharedMemory"),
+    (volume::API_KEYS, "set coordinator.apiKeySecretRef"),
 ];
 /// Variables of the operator's own.
 const VARIABLES: [&str; 3] = [variable::ADDRESS, variable::NODE, variable::TERMINATION_FILE];
@@ -38,7 +37,7 @@ const FOLDERS: [(&str, &str); 7] = [
     (API_KEYS_FOLDER, "the keys of the public API are there: set coordinator.apiKeySecretRef"),
     (SHARED_MEMORY, "shared memory is there: set ranks.sharedMemory"),
     (TERMINATION_FILE, "the last word of its process is there"),
-    ("/tmp", "the volume scratch is there: give a volume of that name in the template"),
+    (SCRATCH_FOLDER, "the volume scratch is there: give a volume of that name in the template"),
 ];
 /// Capabilities that give a container its node.
 const CAPABILITIES: [&str; 10] = [
@@ -81,7 +80,7 @@ pub(super) fn restrict(spec: &PodSpec, own: &Own<'_>) -> Result<(), TemplateErro
             if !names.insert(container.name.as_str()) {
                 return Err(TemplateError::Twice { at });
             }
-            let is_own = list == "containers" && container.name == own.container;
+            let is_own = list == "containers" && container.name == own.container();
             each(container, &at, own)?;
             mounts(container, &at, is_own, &volumes)?;
             if is_own { of_own(container, &at, own)? } else { beside(container, &at, own)? }
@@ -174,7 +173,7 @@ fn volumes(spec: &PodSpec, at: &str) -> Result<BTreeSet<String>, TemplateError> 
             return Err(TemplateError::value(format!("{at}.name"), name, problem));
         }
     }
-    Ok(names.chain([SCRATCH]).map(str::to_owned).collect())
+    Ok(names.chain([volume::SCRATCH]).map(str::to_owned).collect())
 }
 
 fn mounts(container: &Container, at: &str, is_own: bool, volumes: &BTreeSet<String>) -> Result<(), TemplateError> {
@@ -188,10 +187,10 @@ fn mounts(container: &Container, at: &str, is_own: bool, volumes: &BTreeSet<Stri
         }
         match FOLDERS.iter().find(|(folder, _)| is_own && collides(mount_path, folder)) {
             Some((_, instead)) => return Err(TemplateError::owned(at(), instead)),
-            None if name == "model" && *read_only != Some(true) => {
+            None if name == volume::MODEL && *read_only != Some(true) => {
                 return Err(TemplateError::owned(at(), "nobody writes to the checkpoint: set readOnly to true"));
             }
-            None if name != "model" && !volumes.contains(name) => {
+            None if name != volume::MODEL && !volumes.contains(name) => {
                 let problem = "it names no volume of the template, nor model or scratch, which every pod has";
                 return Err(TemplateError::value(format!("{}.name", at()), name, problem));
             }
@@ -206,7 +205,7 @@ fn collides(path: &str, folder: &str) -> bool {
     let parts =
         |path: &str| path.split('/').filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect::<Vec<_>>();
     let (path, own) = (parts(path), parts(folder));
-    own.starts_with(&path) || (folder != "/tmp" && path.starts_with(&own))
+    own.starts_with(&path) || (folder != SCRATCH_FOLDER && path.starts_with(&own))
 }
 
 /// A pod on its node's network finds its coordinator through the cluster's names all the same.

@@ -28,8 +28,7 @@ fn own() -> Own<'static> {
     Own {
         role: Role::Rank,
         at: at(Role::Rank),
-        container: "rank",
-        ports: rank_ports(2),
+        ports: (0..2).flat_map(names::rank_ports).chain([i32::from(port::HEALTH)]).collect(),
         gpu_resource_name: "example.com/gpu",
     }
 }
