@@ -20,7 +20,7 @@
 #                            other machines that lie beside it in target/krew, all fetched from URL
 # make dashboards            Grafana's dashboards of the chart, written anew by the program in dashboards/
 # make dashboards-check      a Prometheus that scrapes the runtime under a load that shifts: every query of every dashboard has data there;
-#                            draws each in docs/dashboards, which needs Node.js and Chromium
+#                            draws each in docs/dashboards, which needs Chromium
 # make cluster-up            the test cluster, to look around in; make cluster-down takes it down
 
 CONTEXT ?=
