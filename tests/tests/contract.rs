@@ -106,14 +106,18 @@ fn expanded(argument: &str, variables: &BTreeMap<&str, &str>) -> String {
     whole
 }
 
-/// The runtime's reading of a container's command line.
-fn parsed(container: &Container, keys: &Path) -> Command {
-    // What a template adds comes after what the operator gives.
+/// The runtime's reading of a container's command line. A template may add variables that the runtime does not know; the operator
+/// gives none.
+fn parsed(container: &Container, has_template: bool, keys: &Path) -> Command {
     let environment = container.env.iter().flatten();
     let known = [variable::ADDRESS, variable::NODE, variable::TERMINATION_FILE];
     let variables: BTreeMap<&str, &str> = environment
         .map(|variable| (variable.name.as_str(), variable.value.as_deref().unwrap_or(ADDRESS)))
-        .filter(|(name, _)| known.contains(name))
+        .filter(|(name, _)| {
+            let is_known = known.contains(name);
+            assert!(is_known || has_template, "{name} is no variable of the runtime");
+            is_known
+        })
         .collect();
     assert_eq!(variables.get(variable::TERMINATION_FILE), Some(&TERMINATION_FILE));
     assert_eq!(container.termination_message_path.as_deref(), Some(TERMINATION_FILE));
@@ -146,11 +150,12 @@ fn agree(deployment: &Value, start_map: StartMap) {
     for key in [GROUP_SECRET, ADMIN_TOKEN] {
         fs::write(keys.path().join(key), "k".repeat(64)).unwrap();
     }
+    let has_template = deployment["spec"].to_string().contains("podTemplate");
     let checked = checked(deployment, start_map);
     let mut ranks = BTreeSet::new();
     let mut coordinators = 0;
     for container in pods(&checked).into_iter().flat_map(|pod| pod.spec.unwrap().containers) {
-        match parsed(&container, keys.path()) {
+        match parsed(&container, has_template, keys.path()) {
             Command::Coordinator(arguments) => {
                 coordinator_agrees(&checked, &container, &(*arguments).try_into().unwrap(), keys.path());
                 coordinators += 1;
