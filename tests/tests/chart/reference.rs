@@ -21,7 +21,7 @@ and a test fails when they differ. `kubectl explain moed.spec.eplb` says the sam
 
 /// A text in a cell of a table.
 fn cell(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\\\|")
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }
 
 fn kind(schema: &Value) -> String {
