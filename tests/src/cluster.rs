@@ -18,7 +18,7 @@ use kube::{Client, Config};
 pub use audit::{AuditLog, Request};
 pub use forward::Forward;
 pub use prerequisites::{Missing, missing, provide};
-pub use script::Output;
+pub use script::{Output, program};
 
 use crate::image::{self, Archive};
 use crate::workspace;

@@ -19,9 +19,22 @@ pub struct Output {
 
 /// Builds what the cache does not hold; progress goes to standard error. Returns the folder of the binaries.
 pub fn build() -> Result<PathBuf> {
-    let output = Command::new(folder().join("build")).stderr(Stdio::inherit()).output().context("running the build")?;
+    built(&[])
+}
+
+/// The path of a program that is built alone, where the cache does not hold it.
+///
+/// # Errors
+/// If it does not build.
+pub fn program(name: &str) -> Result<PathBuf> {
+    built(&[name])
+}
+
+fn built(arguments: &[&str]) -> Result<PathBuf> {
+    let mut command = Command::new(folder().join("build"));
+    let output = command.args(arguments).stderr(Stdio::inherit()).output().context("running the build")?;
     if !output.status.success() {
-        bail!("the cluster's components do not build");
+        bail!("the components of tests/cluster do not build");
     }
     Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
 }

@@ -127,7 +127,7 @@ pub fn waits() -> Result<Vec<Place>> {
 /// only measures.
 ///
 /// # Errors
-/// If a source cannot be read, or two of them share a line.
+/// If a source cannot be read.
 pub fn host_waits() -> Result<Vec<Place>> {
     let folder = workspace::root().join("kernels/src/cuda");
     let mut places = Vec::new();

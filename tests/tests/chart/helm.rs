@@ -1,25 +1,20 @@
 //! The chart as Helm renders it.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use serde_json::Value;
+use tests::cluster::program;
 use tests::workspace;
 
 /// What the Prometheus operator adds to a cluster, and Grafana's.
 const APIS: [&str; 2] = ["--api-versions=monitoring.coreos.com/v1", "--api-versions=grafana.integreatly.org/v1beta1"];
 
-/// Path of a program that `tests/cluster/build` builds, once.
-pub fn program(name: &str) -> String {
-    let output = Command::new(workspace::root().join("tests/cluster/build")).arg(name).output().unwrap();
-    assert!(output.status.success(), "{name} is not built: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
 pub fn helm(arguments: &[&str]) -> Output {
-    static HELM: OnceLock<String> = OnceLock::new();
-    let helm = HELM.get_or_init(|| program("helm"));
+    static HELM: OnceLock<PathBuf> = OnceLock::new();
+    let helm = HELM.get_or_init(|| program("helm").unwrap());
     Command::new(helm).args(arguments).current_dir(workspace::root()).output().unwrap()
 }
 

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tests::{wait, workspace};
+use tests::cluster::program;
+use tests::wait;
 
 /// What is scraped, and the labels that the chart's monitors give it.
 pub struct Scraped {
@@ -31,9 +32,6 @@ pub fn free_address() -> Result<String> {
 
 impl Prometheus {
     pub async fn start(targets: &[Scraped]) -> Result<Self> {
-        let build = Command::new(workspace::root().join("tests/cluster/build")).arg("prometheus").output()?;
-        ensure!(build.status.success(), "Prometheus is not built: {}", String::from_utf8_lossy(&build.stderr));
-        let program = String::from_utf8(build.stdout)?;
         let folder = tempfile::tempdir()?;
         let jobs = targets.iter().enumerate().map(|(number, Scraped { address, labels, honor_labels })| {
             json!({
@@ -49,7 +47,7 @@ impl Prometheus {
         let file = folder.path().join("prometheus.yml");
         fs::write(&file, settings.to_string())?;
         let address = free_address()?;
-        let process = tokio::process::Command::new(program.trim())
+        let process = tokio::process::Command::new(program("prometheus")?)
             .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
             .arg(format!("--web.listen-address={address}"))
