@@ -68,7 +68,9 @@ impl Emulator {
         build.library("libnvidia-ml.so.1", &["nvml"], &[])?;
         build.library("libtrace.so", &["trace"], &[])?;
         let driver = format!("-L{}", build.folder.display());
-        build.library("libnccl.so.2", &["nccl"], &[&driver, "-l:libcuda.so.1", "-Wl,--no-undefined"])?;
+        for (library, folder) in [("libnccl.so.2", "nccl"), ("libcublas.so", "cublas")] {
+            build.library(library, &[folder], &[&driver, "-l:libcuda.so.1", "-Wl,--no-undefined"])?;
+        }
         build.kernels("product.so", &workspace::root().join("kernels/cu"))?;
         build.kernels("cases.so", &build.sources.join("cases"))?;
         build.cases()?;
@@ -133,6 +135,16 @@ impl Emulator {
             fs::copy(&file, folder.join(name)).with_context(|| format!("copying {}", file.display()))?;
         }
         Ok(())
+    }
+
+    /// What the driver and the product's kernels were made of.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn made_of(&self) -> Result<String> {
+        let parts = ["libcuda.so.1", "libnccl.so.2", "product.so"];
+        let parts = parts.map(|name| fs::read_to_string(self.folder.join(format!("{name}.made-of"))));
+        Ok(parts.into_iter().collect::<Result<Vec<_>, _>>()?.join(" "))
     }
 
     /// The program of the driver's own tests: it lists its cases, or runs the one that is named.

@@ -178,6 +178,13 @@ extern "C" KERNEL(32) mistake_no_warp_barrier(GRID_CONSTANT const WarpParameters
   handed[lane()] = lane();
   p.out[lane()] = handed[lane() ^ 1];
 }
+// To exchange registers orders nothing of memory.
+extern "C" KERNEL(32) mistake_shuffle_for_a_barrier(GRID_CONSTANT const WarpParameters p) {
+  SHARED(uint32_t, handed, 32);
+  handed[lane()] = lane();
+  const uint32_t all = shuffle(vote(true), 3);
+  p.out[lane()] = handed[lane() ^ 1] + all;
+}
 // The barrier after the reads is missing: the next round's writes meet them.
 extern "C" KERNEL(64) mistake_no_barrier_after(GRID_CONSTANT const WarpParameters p) {
   SHARED(uint32_t, handed, 64);

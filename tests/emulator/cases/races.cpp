@@ -52,6 +52,9 @@ CASE(threads_that_read_what_no_barrier_handed_over_are_found) {
 CASE(lanes_that_read_what_no_barrier_handed_over_are_found) {
   races("mistake_no_warp_barrier", 1, 32, "of shared memory that thread");
 }
+CASE(lanes_that_only_exchanged_registers_since_are_found) {
+  races("mistake_shuffle_for_a_barrier", 1, 32, "of shared memory that thread");
+}
 CASE(threads_that_write_what_others_still_read_are_found) {
   races("mistake_no_barrier_after", 1, 64, "of shared memory that thread");
 }

@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "faults.h"
 #include "machine.h"
 #include "memory.h"
 #include "ran.h"
@@ -115,6 +116,7 @@ DRIVER cuDeviceGetAttribute(int* value, int which, int device) {
 DRIVER cuDevicePrimaryCtxRetain(void** context, int device) {
   if (!model::initialised()) return Status::not_initialized;
   if (!is_device(device)) return Status::invalid_device;
+  if (model::fails(model::Fault::open)) return Status::device_unavailable;
   model::Context* retained = model::devices()[static_cast<size_t>(device)].get();
   ++retained->retained;
   *context = retained;

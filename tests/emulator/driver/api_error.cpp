@@ -13,6 +13,8 @@ std::pair<const char*, const char*> text(Status status) {
     case Status::invalid_value: return {"CUDA_ERROR_INVALID_VALUE", "invalid argument"};
     case Status::out_of_memory: return {"CUDA_ERROR_OUT_OF_MEMORY", "out of memory"};
     case Status::not_initialized: return {"CUDA_ERROR_NOT_INITIALIZED", "initialization error"};
+    case Status::device_unavailable:
+      return {"CUDA_ERROR_DEVICE_UNAVAILABLE", "CUDA-capable device(s) is/are busy or unavailable"};
     case Status::no_device: return {"CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"};
     case Status::invalid_device: return {"CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"};
     case Status::invalid_image: return {"CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"};

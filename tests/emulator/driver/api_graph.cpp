@@ -106,6 +106,7 @@ DRIVER cuGraphLaunch(void* executable, void* handle) {
   if (stream->capture != nullptr) return Status::stream_capture_unsupported;
   model::count(model::Counter::launches);
   model::count(model::Counter::graph_launches);
+  stream->make_room();
   static std::atomic<uint64_t> launches{0};
   const uint64_t seed = model::settings().seed + ++launches * 0x10001;
   return model::put(*stream, {"a graph", [graph, seed](Stream& on) { model::run_graph(on, *graph, seed); }});

@@ -127,9 +127,9 @@ DRIVER cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, void* ha
   std::shared_ptr<Stream> stream;
   if (const Status status = find_stream(handle, &stream); status != Status::success) return status;
   const char* name = "a copy to the device";
-  if (model::is_pinned(address(from)) || stream->capture != nullptr)
-    return model::put(*stream,
-                      {name, [=](Stream& on) { on.copy(to, true, address(from), model::is_pinned(address(from)), bytes); }});
+  const bool pinned = model::is_pinned(address(from));
+  if (pinned || stream->capture != nullptr)
+    return model::put(*stream, {name, [=](Stream& on) { on.copy(to, true, address(from), pinned, bytes); }});
   // Memory that is not pinned is staged during the call.
   const auto* begin = static_cast<const unsigned char*>(from);
   auto staged = std::make_shared<std::vector<unsigned char>>(begin, begin + bytes);

@@ -6,6 +6,7 @@
 #include "faults.h"
 #include "image.h"
 #include "machine.h"
+#include "ran.h"
 #include "report.h"
 #include "settings.h"
 
@@ -149,6 +150,8 @@ DRIVER cuLaunchKernel(void* handle, unsigned grid_x, unsigned grid_y, unsigned g
     return threads > kernel.most_threads ? Status::launch_out_of_resources : Status::invalid_value;
   }
   if (model::fails(model::Fault::refused)) return Status::out_of_memory;
+  // What a kernel waits with may be the whole of it.
+  if (!model::host_waits("cuLaunchKernel")) return Status::success;
   auto launch = std::make_shared<model::Launch>();
   launch->kernel = function->kernel;
   launch->grid = {grid_x, grid_y, grid_z};
@@ -156,6 +159,13 @@ DRIVER cuLaunchKernel(void* handle, unsigned grid_x, unsigned grid_y, unsigned g
   launch->dynamic_bytes = dynamic_bytes;
   if (const Status status = read_parameters(kernel, addresses, extra, &launch->parameters); status != Status::success)
     return status;
-  if (stream->capture == nullptr) model::count(model::Counter::launches);
-  return model::put(*stream, {kernel.name, [launch](Stream& on) { on.launch(*launch); }});
+  if (stream->capture == nullptr) {
+    model::count(model::Counter::launches);
+    stream->make_room();
+  }
+  return model::put(*stream, {kernel.name, [launch, function](Stream& on) {
+                                if (model::is_function(function)) return on.launch(*launch);
+                                model::found("kernel %s runs after its module was unloaded", launch->kernel->name);
+                                on.context().fail(Status::launch_failed);
+                              }});
 }

@@ -83,11 +83,12 @@ class Block {
       wake(meeting);
     }
   }
+  // Of a warp. Lanes that meet to exchange registers say nothing of memory; those that meet at a barrier do.
   template <class Then> void meet_warp(const char* what, Then then) {
-    meet(warp().meeting, static_cast<size_t>(__builtin_popcount(warp().lanes)), what, [&] {
-      then();
-      clock_.warp_met(current_ / 32);
-    });
+    meet(warp().meeting, static_cast<size_t>(__builtin_popcount(warp().lanes)), what, then);
+  }
+  void meet_warp_in_order(const char* what) {
+    meet_warp(what, [&] { clock_.warp_met(current_ / 32); });
   }
   // Waits in the meeting until someone wakes it.
   void wait_in(Meeting& meeting, const char* what);

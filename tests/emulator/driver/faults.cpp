@@ -10,7 +10,7 @@
 namespace model {
 namespace {
 
-constexpr const char* names[] = {"allocation", "pinned", "copy", "launch", "ecc", "illegal", "refused", "stop", "capture"};
+constexpr const char* names[] = {"allocation", "pinned", "copy", "launch", "ecc", "illegal", "refused", "stop", "capture", "open"};
 
 using Planned = std::array<long, static_cast<int>(Fault::last)>;
 

@@ -127,7 +127,7 @@ void group_wait(int left) {
     products.closed.pop_front();
   }
   // The first lane finished reading for its warp: an arrival by any other lane speaks for it too.
-  block.meet_warp("a wait for products", [] {});
+  block.meet_warp_in_order("a wait for products");
   if (!products.closed.empty() || !products.open.empty()) return;
   for (const auto& lent : products.lent) std::copy(lent.values.begin(), lent.values.end(), lent.d);
   products.lent.clear();

@@ -26,6 +26,7 @@ Settings read() {
   read.kernels = text("CUDA_MODEL_KERNELS", "");
   read.seed = static_cast<uint64_t>(number("CUDA_MODEL_SEED", 1));
   read.delay_microseconds = static_cast<int>(number("CUDA_MODEL_DELAY_US", 0));
+  read.queued = static_cast<int>(number("CUDA_MODEL_QUEUED", 1000));
   read.patience_seconds = static_cast<int>(number("CUDA_MODEL_PATIENCE", 60));
   read.races = number("CUDA_MODEL_RACES", 1) != 0;
   read.faults = text("CUDA_MODEL_FAULTS", "");

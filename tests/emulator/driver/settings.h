@@ -16,6 +16,7 @@ struct Settings {
   std::string kernels;     // CUDA_MODEL_KERNELS, the library of kernels
   uint64_t seed;           // CUDA_MODEL_SEED, 1: of every order that a GPU leaves open
   int delay_microseconds;  // CUDA_MODEL_DELAY_US, 0: most that a stream waits before an operation
+  int queued;              // CUDA_MODEL_QUEUED, 1000: operations that a stream takes; who launches more waits, and others with it
   int patience_seconds;    // CUDA_MODEL_PATIENCE, 60: a kernel that waits longer is in a deadlock, the host after twice that
   bool races;              // CUDA_MODEL_RACES, 1: unordered accesses are looked for
   std::string faults;      // CUDA_MODEL_FAULTS, see faults.h

@@ -72,6 +72,10 @@ void Stream::run() {
     changed_.wait(lock, [&] { return closing_ || !waiting_.empty(); });
     if (waiting_.empty()) {
       ended_ = true;
+      lock.unlock();
+      // Until now who waits for all that the device does waited for this too.
+      std::lock_guard all(context_->mutex);
+      std::erase(context_->streams, shared_from_this());
       return;
     }
     Waiting next = std::move(waiting_.front());
@@ -106,6 +110,16 @@ void Stream::put(Operation operation) {
   }
   // Who waits for all streams of a context may have this one from before it was closed: it has done everything.
   operation.run(*this);
+}
+
+void Stream::make_room() {
+  std::lock_guard alone(context_->launching);
+  std::unique_lock lock(mutex_);
+  const auto has_room = [&] { return ended_ || waiting_.size() < static_cast<size_t>(settings().queued); };
+  if (changed_.wait_for(lock, patience(), has_room)) return;
+  found("deadlock: the host waits for longer than %d s for room on stream %u, which is at %s", static_cast<int>(patience().count()),
+        number_, doing_);
+  context_->fail(Status::launch_timeout);
 }
 
 void Stream::record(const std::shared_ptr<Mark>& mark) {
@@ -150,10 +164,6 @@ bool Stream::idle() {
 }
 
 void Stream::close() {
-  {
-    std::lock_guard lock(context_->mutex);
-    std::erase(context_->streams, shared_from_this());
-  }
   std::lock_guard lock(mutex_);
   closing_ = true;
   changed_.notify_all();

@@ -26,6 +26,7 @@ struct Context {
   std::atomic<Status> error{Status::success};
   std::mutex mutex;
   std::vector<std::shared_ptr<Stream>> streams;
+  std::mutex launching;  // of who waits for room on a stream
   std::atomic<bool> peers[16] = {};  // whose memory this context may use
 
   void fail(Status status);
@@ -70,6 +71,8 @@ class Stream : public std::enable_shared_from_this<Stream> {
   unsigned number() const { return number_; }
 
   void put(Operation operation);
+  // Waits while as much is on it as it takes. No other thread launches anything on the device meanwhile.
+  void make_room();
   void record(const std::shared_ptr<Mark>& mark);
   void wait_for(const std::shared_ptr<Mark>& mark);
   // Waits until it has nothing left to do.

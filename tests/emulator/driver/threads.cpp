@@ -53,7 +53,7 @@ uint32_t vote(bool predicate) {
 }
 
 void warp_meets() {
-  here().meet_warp("a barrier of its warp", [] {});
+  here().meet_warp_in_order("a barrier of its warp");
 }
 
 void block_meets() {
