@@ -41,7 +41,7 @@ template <class Element> DEVICE void attend(const AttendParameters& p) {
     const uint32_t* blocks = p.blocks + item.first_block;
     for (uint32_t first_row = 0; first_row < rows_of_item; first_row += ROWS) {
       const uint32_t rows = minimum(ROWS, rows_of_item - first_row);
-      block_barrier();
+      // Whoever read the queries of the rows before came to barriers since: there is a split at least.
       for (uint32_t i = thread * 4; i < rows * dimension; i += THREADS * 4) {
         const uint32_t row = first_row + i / dimension, query = head * group + row % group;
         store16(queries + i, load16(p.projected + (item.row + row / group) * width + static_cast<size_t>(query) * dimension + i % dimension));

@@ -63,7 +63,7 @@ template <uint32_t DIMENSION, int TALL> DEVICE void attend_rows(const AttendPara
   const uint32_t end_split = minimum(item.first_split + item.splits, last_position / SPLIT_KEYS + 1);
   const auto keys_of = [&](uint32_t split) { return minimum(static_cast<uint32_t>(SPLIT_KEYS), last_position + 1 - split * SPLIT_KEYS); };
 
-  block_barrier();
+  // Whoever read what was there before came to the last barrier of its split since.
   copy_split<DIMENSION>(p, blocks, tiles.keys, head, 0, item.first_split * SPLIT_KEYS, keys_of(item.first_split));
   copy_split<DIMENSION>(p, blocks, tiles.values, head, 1, item.first_split * SPLIT_KEYS, keys_of(item.first_split));
   for (uint32_t i = threadIdx.x; i < ROWS * CHUNKS; i += THREADS) {
@@ -125,6 +125,7 @@ template <uint32_t DIMENSION, int TALL> DEVICE void attend_rows(const AttendPara
     if (split + 1 < end_split) {
       copy_split<DIMENSION>(p, blocks, tiles.keys, head, 0, first_key + SPLIT_KEYS, keys_of(split + 1));
     } else {
+      // A group of none, behind that of the values.
       copy_commit();
     }
     float largest[TALL][2];
@@ -189,13 +190,8 @@ template <uint32_t DIMENSION, int TALL> DEVICE void attend_rows(const AttendPara
           for (uint32_t j = 2 * half; j < 2 * half + 2; ++j) all[m][n][j] = is_first ? here[m][n][j] : folded(both, all[m][n][j], here[m][n][j]);
       }
     block_barrier();
-    if (split + 1 < end_split) {
-      copy_split<DIMENSION>(p, blocks, tiles.values, head, 1, first_key + SPLIT_KEYS, keys_of(split + 1));
-    } else {
-      copy_commit();
-    }
+    if (split + 1 < end_split) copy_split<DIMENSION>(p, blocks, tiles.values, head, 1, first_key + SPLIT_KEYS, keys_of(split + 1));
   }
-  copy_wait<0>();
 #pragma unroll
   for (int m = 0; m < TALL; ++m)
 #pragma unroll

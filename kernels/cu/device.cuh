@@ -62,6 +62,23 @@ DEVICE void store_release(uint32_t* to, uint32_t value) {
 DEVICE void store_release(uint64_t* to, uint64_t value) {
   asm volatile("st.release.sys.global.u64 [%0], %1;" ::"l"(to), "l"(value) : "memory");
 }
+// The word alone, as it is by now: it says nothing of what else was written.
+DEVICE uint32_t load_relaxed(const uint32_t* from) {
+  uint32_t value;
+  asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
+DEVICE uint64_t load_relaxed(const uint64_t* from) {
+  uint64_t value;
+  asm volatile("ld.relaxed.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(from) : "memory");
+  return value;
+}
+DEVICE void store_relaxed(uint32_t* to, uint32_t value) {
+  asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
+DEVICE void store_relaxed(uint64_t* to, uint64_t value) {
+  asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(to), "l"(value) : "memory");
+}
 DEVICE void fence_system() { __threadfence_system(); }
 // Counts, never values: the order in which threads come must not change a result.
 DEVICE uint32_t add_count(uint32_t* count, uint32_t more) { return atomicAdd(count, more); }

@@ -86,9 +86,9 @@ extern "C" KERNEL(256) await_ranks(GRID_CONSTANT const AwaitParameters p) {
     if (rank == p.rank) continue;
     for (uint32_t tries = 0; load_acquire(p.flags + rank) != now; ++tries) {
       // Where one was given up nobody is waited for in any later layer.
-      if (load_acquire(p.link.lost) != 0) break;
-      if (tries % 64 == 63 && nanoseconds() - start >= load_acquire(p.limit)) {
-        if (compare_exchange(p.link.lost, 0, rank + 1) == 0) store_release(p.told, rank + 1);
+      if (load_relaxed(p.link.lost) != 0) break;
+      if (tries % 64 == 63 && nanoseconds() - start >= load_relaxed(p.limit)) {
+        if (compare_exchange(p.link.lost, 0, rank + 1) == 0) store_relaxed(p.told, rank + 1);
         report(p.error, ERROR_RANK);
         break;
       }
@@ -129,7 +129,7 @@ extern "C" KERNEL(256) take_pairs(GRID_CONSTANT const TakePairsParameters p) {
   if (p.passed == nullptr) return;
   const uint32_t now = *p.link.epoch + 1;
   *p.link.epoch = now;
-  store_release(p.passed, now);
+  store_relaxed(p.passed, now);
 }
 
 extern "C" KERNEL(128) give_results(GRID_CONSTANT const GiveResultsParameters p) {

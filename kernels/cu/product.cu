@@ -127,7 +127,7 @@ template <int BM, int BN, int STAGES, bool GATED> DEVICE void multiply(const Pro
         }
       }
   }
-  copy_wait<0>();
+  // Every copy was waited for by the last step that there is.
 }
 
 }  // namespace

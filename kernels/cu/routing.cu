@@ -44,7 +44,7 @@ template <class Key> DEVICE void count_keys(Part part, uint32_t keys, uint32_t* 
 }
 
 // Gives each entry of `part` its place: `bases[key]`, and how many of the same key come before it in `part`. `table` has `keys`
-// words for each warp. Ends with a barrier, and with `bases` behind the places given.
+// words for each warp. Ends with `bases` behind the places given. What was counted before is known behind its first barrier.
 template <class Key, class Give> DEVICE void give_places(Part part, uint32_t keys, uint32_t* bases, uint32_t* table, Key key_of, Give give) {
   for (uint32_t i = threadIdx.x; i < WARPS * keys; i += blockDim.x) table[i] = 0;
   block_barrier();
@@ -77,7 +77,6 @@ template <class Key, class Give> DEVICE void give_places(Part part, uint32_t key
     warp_barrier();
     if (is_there) give(entry, key, place);
   }
-  block_barrier();
 }
 
 }  // namespace
@@ -118,7 +117,6 @@ extern "C" KERNEL(256) number(GRID_CONSTANT const ChooseParameters p) {
   for (uint32_t rank = threadIdx.x; rank < routing.ranks; rank += blockDim.x) given[rank] = 0;
   block_barrier();
   count_keys(Part{0, mine.first}, routing.ranks, given, rank_of);
-  block_barrier();
   give_places(mine, routing.ranks, given, table, rank_of, [&](uint32_t pair, uint32_t rank, uint32_t ordinal) {
     routing.destinations[pair].ordinal = ordinal;
     if (rank == routing.rank) routing.pairs[ordinal] = SlotPair{routing.destinations[pair].index, pair / routing.top_k};
@@ -162,7 +160,6 @@ extern "C" KERNEL(256) sort_pairs(GRID_CONSTANT const SortParameters p) {
     }
     if (blockIdx.x == 0 && lane() == 0) routing.starts[slots] = before;
   }
-  block_barrier();
   give_places(mine, slots, bases, table, slot_of, [&](uint32_t pair, uint32_t, uint32_t place) {
     routing.rows[place] = routing.pairs[pair].row;
     routing.places[pair] = place;

@@ -68,6 +68,8 @@ struct Place {
   uint64_t amount;
 };
 
+// Whoever uses a part of it comes to a barrier between what others did with it before and writing it, and between writing it and what
+// they read: `sum_before` and the first lines of `place_of` have those.
 struct Scratch {
   uint64_t* histogram;  // 256
   uint64_t* sums;       // of warps
@@ -105,7 +107,6 @@ template <class Count> DEVICE Place place_of(const Weighed& of, uint64_t target,
     block_barrier();
     prefix |= static_cast<uint32_t>(scratch.found[0]) << shift;
     target -= scratch.found[1];
-    block_barrier();
   }
   // Of the tokens with just this weight, the first ones that together come to what is left.
   const float weight = bits_float(prefix);
@@ -125,7 +126,6 @@ template <class Count> DEVICE Place place_of(const Weighed& of, uint64_t target,
   }
   const uint64_t all_heavier = sum_before(heavier, scratch.sums).all;
   const Place place{prefix, static_cast<uint32_t>(scratch.found[0]), all_heavier + wanted * amount(weight)};
-  block_barrier();
   return place;
 }
 
@@ -144,7 +144,6 @@ template <class Count> DEVICE Weighed heaviest(const SampleParameters& p, uint32
   }
   block_barrier();
   const uint32_t least = static_cast<uint32_t>(scratch.found[0]), count = static_cast<uint32_t>(scratch.found[1]);
-  block_barrier();
   const float* weights = weights_of(p, row);
   if (count > MOST_KEPT) return Weighed{weights, nullptr, p.vocabulary};
   // Each warp has consecutive tokens, four to a lane. It counts what it keeps, then keeps it.
@@ -181,7 +180,6 @@ template <class Count> DEVICE Weighed heaviest(const SampleParameters& p, uint32
     }
     place += shuffle(to_here, 31);
   }
-  block_barrier();
   return Weighed{scratch.weights, scratch.tokens, count};
 }
 
@@ -202,9 +200,7 @@ DEVICE uint32_t token_at(const SampleParameters& p, uint32_t row, uint64_t targe
     scratch.found[0] = token;
   }
   block_barrier();
-  const uint32_t token = static_cast<uint32_t>(scratch.found[0]);
-  block_barrier();
-  return token;
+  return static_cast<uint32_t>(scratch.found[0]);
 }
 
 // How much of `all` a part of it in [0, 1) passes.
@@ -349,8 +345,8 @@ extern "C" KERNEL(256) sample_weigh(GRID_CONSTANT const SampleParameters p) {
       p.parts[work].exponentials = sum;
       p.parts[work].weight = weighed;
     }
+    // The sums above have waited for all threads, so the bins are whole.
     if (is_binned) {
-      block_barrier();
       for (uint32_t i = threadIdx.x; i < WEIGHT_BINS; i += THREADS) {
         if (bin_counts[i] == 0) continue;
         WeightBin* bin = p.bins + static_cast<size_t>(row) * WEIGHT_BINS + i;

@@ -86,8 +86,8 @@ DEVICE void list_attention(const BeginParameters& p, const StepSpan* spans, uint
 extern "C" KERNEL(256) begin(GRID_CONSTANT const BeginParameters p) {
   SHARED(uint32_t, scratch, 8);
   const StepLayout& layout = p.layout;
+  // One thread says so, and all that is reported here.
   if (threadIdx.x == 0) *p.error = 0;
-  block_barrier();
   StepHeader header = *reinterpret_cast<const StepHeader*>(p.area);
   if (header.tokens > p.most_tokens || header.spans > header.tokens || header.blocks > p.most_blocks || header.asked > p.most_tokens || header.changes > p.most_changes) {
     if (threadIdx.x == 0) report(p.error, ERROR_STEP);
@@ -102,11 +102,8 @@ extern "C" KERNEL(256) begin(GRID_CONSTANT const BeginParameters p) {
   copy_words(p.area + layout.asked, p.batch + layout.asked, header.asked * (sizeof(StepAsked) / 4));
   for (uint32_t i = threadIdx.x; i < p.slots.layers * p.slots.slots_here; i += blockDim.x) p.slots.pairs[i] = 0;
   const uint32_t change_words = 1 + p.slots.experts + 1 + 3 * p.slots.physical + p.slots.slots_here;
-  for (uint32_t change = 0; change < header.changes; ++change) {
-    // Two of them may be of one layer, and the later one holds.
-    block_barrier();
-    change_layer(p, p.area + layout.changes + static_cast<size_t>(change) * change_words);
-  }
+  // Two of them may be of one layer, and the later one holds: a thread writes the same words of each.
+  for (uint32_t change = 0; change < header.changes; ++change) change_layer(p, p.area + layout.changes + static_cast<size_t>(change) * change_words);
   const StepSpan* spans = reinterpret_cast<const StepSpan*>(p.batch + layout.spans);
   block_barrier();
   list_attention(p, spans, header.spans, scratch);

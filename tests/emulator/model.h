@@ -123,6 +123,22 @@ inline void store_release(uint64_t* to, uint64_t value, PLACE) {
   RUNS(store_release);
   model::release(to, 8, value, model::is_kept(place));
 }
+inline uint32_t load_relaxed(const uint32_t* from) {
+  RUNS(load_relaxed);
+  return static_cast<uint32_t>(model::acquire(from, 4, false));
+}
+inline uint64_t load_relaxed(const uint64_t* from) {
+  RUNS(load_relaxed);
+  return model::acquire(from, 8, false);
+}
+inline void store_relaxed(uint32_t* to, uint32_t value) {
+  RUNS(store_relaxed);
+  model::release(to, 4, value, false);
+}
+inline void store_relaxed(uint64_t* to, uint64_t value) {
+  RUNS(store_relaxed);
+  model::release(to, 8, value, false);
+}
 inline void fence_system(PLACE) {
   RUNS(fence_system);
   if (model::is_kept(place)) model::fence();
