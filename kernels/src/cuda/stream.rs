@@ -16,7 +16,7 @@ pub(super) enum Precedence {
     Last,
 }
 
-/// Work in order. Never the default stream, which waits for all others.
+/// Work in order. Never the default stream, which waits for all others. Gone, it leaves its work to the device.
 #[derive(Debug)]
 pub(super) struct Stream {
     context: Arc<Context>,
@@ -98,8 +98,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let _ = self.finish();
-        // SAFETY: nothing is on it any more, and nobody else has its handle.
+        // SAFETY: nobody else has its handle. What is on it goes on: who frees what that uses waits for the device.
         let _ = unsafe { sys::cuStreamDestroy_v2(self.stream) };
     }
 }

@@ -120,9 +120,9 @@ impl Stages {
         for index in 0..=parts {
             if let Some(range) = ranges.get(index) {
                 let stage = &mut self.stages[index % 2];
-                stage.wait()?;
                 let from = address + range.start as u64;
-                // SAFETY: nothing else uses the stage (waited for above), and it is read once the mark has passed.
+                // SAFETY: what was read into the stage was taken out of it, and what may still be copied from it is before this on the
+                // stream; it is read once the mark has passed.
                 unsafe { stream.copy_to_host(stage.memory.host(), from, range.len()) }?;
                 stage.busy = Some(self.events.record(stream)?);
             }

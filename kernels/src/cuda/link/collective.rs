@@ -35,11 +35,10 @@ impl Frames {
     }
 }
 
-/// A rank's end.
+/// A rank's end, and what it uses: freed in this order.
 #[derive(Debug)]
 pub(super) struct CollectiveLink {
     end: End,
-    context: Arc<Context>,
     communicator: Communicator,
     leaving: Frames,
     coming: Frames,
@@ -75,7 +74,7 @@ impl CollectiveLink {
         let passed = Arc::new(Mapped::new(&context, size_of::<u64>())?);
         let watched = (Arc::clone(&passed), patience);
         let communicator = Communicator::join(&context, name, (group.ranks, group.rank), watched)?;
-        Ok(Self { end, context, communicator, leaving, coming, passed, tokens: Cell::new(group.tokens) })
+        Ok(Self { end, communicator, leaving, coming, passed, tokens: Cell::new(group.tokens) })
     }
 
     /// Bytes of what one rank has for another: rows, pairs, results.
@@ -139,8 +138,7 @@ impl Link<Cuda> for CollectiveLink {
 
 impl Drop for CollectiveLink {
     fn drop(&mut self) {
-        // What waits for other ranks goes on, and then nothing uses the frames any more.
+        // What waits for other ranks goes on, and the first memory that is freed waits for all of it.
         (self.communicator.closer())();
-        let _ = self.context.finish();
     }
 }

@@ -10,7 +10,6 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::context::Context;
 use super::super::memory::{Allocation, Mapped};
 use super::super::parameters::{AWAIT_RANKS, AwaitParameters, LinkPeer};
 use super::super::queue::CudaQueue;
@@ -87,11 +86,10 @@ impl Window {
     }
 }
 
-/// A rank's end.
+/// A rank's end, and what it uses: freed in this order.
 #[derive(Debug)]
 pub(super) struct PeerLink {
     end: End,
-    context: Arc<Context>,
     told: Arc<Mapped>,
     /// Of all ranks: none is freed while this rank's kernels may write it.
     windows: Vec<Arc<Window>>,
@@ -120,7 +118,7 @@ impl PeerLink {
         let told = Arc::new(Mapped::new(&shared.context, 16)?);
         told.tell(PATIENCE_AT, u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX));
         let has_neighbour = windows.iter().filter(|window| window.gpu == own.gpu).count() > 1;
-        Ok(Self { end, context: Arc::clone(&shared.context), told, windows, has_neighbour, ahead: Cell::new(0) })
+        Ok(Self { end, told, windows, has_neighbour, ahead: Cell::new(0) })
     }
 
     /// Waits, on the queue, for the flags of all other ranks; those of rows, or those of results, which end the layer.
@@ -178,8 +176,8 @@ impl Link<Cuda> for PeerLink {
 
 impl Drop for PeerLink {
     fn drop(&mut self) {
-        // Kernels of this rank write windows of others, which may be on other devices: those know nothing of this one's work.
+        // Kernels of this rank write windows of others, which may be on other devices: those know nothing of this one's work. Its own end,
+        // which goes first, waits for that.
         self.told.tell(PATIENCE_AT, 0);
-        let _ = self.context.finish();
     }
 }
