@@ -54,7 +54,7 @@ test-kernels:
 	  cd tests && "../$$program" $(CASE)
 
 removals:
-	SWIFTBALANCER_EMULATOR=required SWIFTBALANCER_REMOVALS=1 cargo test --locked --package tests --no-default-features --test cuda
+	SWIFTBALANCER_EMULATOR=required SWIFTBALANCER_REMOVALS=1 cargo test --locked --package tests --no-default-features --test cuda removals::
 
 test-gpu:
 	SWIFTBALANCER_GPU=asked cargo test --locked --package tests --no-default-features --test cuda

@@ -13,7 +13,7 @@ use tests::emulator::Emulator;
 use crate::model::Test;
 use crate::removals::Runs;
 use crate::suite::{self, Told, run_with_seeds};
-use crate::{attention, exchange, experts, graphs, links, logits, model, moves, operations, pages};
+use crate::{attention, exchange, experts, graphs, links, logits, model, moves, operations, order, pages};
 
 /// Names the test that a process is to run.
 const CASE: &str = "SWIFTBALANCER_CUDA_CASE";
@@ -33,13 +33,19 @@ pub enum Driver {
     OfTheMachine { gpus: usize },
 }
 
+/// Variables of a process's environment.
+pub type Settings = &'static [(&'static str, &'static str)];
+
+/// A test whose process is told something, as it is about what the emulated driver does then.
+pub type ToldCase = (&'static str, Settings, fn() -> Result<()>);
+
 /// A test: its name, and with how many seeds it runs; a driver that has none is to say the same as often.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
     name: &'static str,
     seeds: u64,
-    /// What fails in the driver, as its `CUDA_MODEL_FAULTS` says it.
-    faults: &'static str,
+    /// What its process is told besides, such as what fails in the driver.
+    settings: Settings,
     /// How many GPUs it needs.
     gpus: usize,
     /// The capability of the emulated chip, where it is not the usual one.
@@ -64,7 +70,7 @@ impl Case {
         // Ranks that share a GPU wait for each other on it: none of that is to stand before another's work.
         command.env(CASE, self.name).env("CUDA_DEVICE_MAX_CONNECTIONS", "32");
         if let Driver::Emulated(emulator) = driver {
-            command.envs(emulator.environment()).env("CUDA_MODEL_FAULTS", self.faults);
+            command.envs(emulator.environment()).envs(self.settings.iter().copied());
             command.envs(self.chip.map(|chip| ("CUDA_MODEL_CAPABILITY", chip)));
             // Beside all else, what NCCL takes.
             command.envs([("CUDA_MODEL_DEVICES", &*GPUS.to_string()), ("CUDA_MODEL_MEMORY_MB", "2048")]);
@@ -76,19 +82,26 @@ impl Case {
 
 /// All of them.
 pub fn cases() -> impl Iterator<Item = Case> {
-    let parts = [operations::CASES, attention::CASES, experts::CASES, exchange::CASES, logits::CASES, pages::CASES];
-    let of = |seeds, gpus| move |&(name, run): &Test| Case { name, seeds, faults: "", gpus, chip: None, run };
+    let parts = [
+        operations::CASES,
+        attention::CASES,
+        experts::CASES,
+        exchange::CASES,
+        logits::CASES,
+        pages::CASES,
+        order::CASES,
+    ];
+    let of = |seeds, gpus| move |&(name, run): &Test| Case { name, seeds, settings: &[], gpus, chip: None, run };
     let operations = parts.into_iter().flatten().map(of(OF_KERNELS, 1));
     let models = model::CASES.iter().chain(graphs::CASES).chain(links::ON_ONE_GPU).map(of(1, 1));
     let linked =
         links::ON_TWO_GPUS.iter().chain(moves::CASES).map(of(1, 2)).chain(links::ON_ALL_GPUS.iter().map(of(1, GPUS)));
-    let (name, faults, run) = graphs::REFUSED;
-    let refused = Case { name, seeds: 1, faults, gpus: 1, chip: None, run };
+    let told = |&(name, settings, run): &ToldCase| Case { name, seeds: 1, settings, gpus: 1, chip: None, run };
+    let told = std::iter::once(&graphs::REFUSED).chain(order::TOLD).map(told);
     let (name, seeds, run) = links::WITH_MANY_SEEDS;
     // What takes longest begins first.
-    let first = Case { name, seeds, faults: "", gpus: 2, chip: None, run };
-    let usual: Vec<Case> =
-        std::iter::once(first).chain(operations).chain(models).chain(linked).chain([refused]).collect();
+    let first = Case { name, seeds, settings: &[], gpus: 2, chip: None, run };
+    let usual: Vec<Case> = std::iter::once(first).chain(operations).chain(models).chain(linked).chain(told).collect();
     let is_old = |case: &&Case| ON_THE_OLDEST.contains(&case.name);
     let old: Vec<Case> = usual.iter().filter(is_old).map(|case| Case { chip: Some(OLDEST), ..*case }).collect();
     usual.into_iter().chain(old)
@@ -126,7 +139,7 @@ pub fn run_the_one_asked_for() -> Option<ExitCode> {
 /// Why a test does not run with a driver.
 fn missing(case: &Case, driver: &Driver) -> Option<String> {
     let Driver::OfTheMachine { gpus } = driver else { return None };
-    if graphs::is_counted(case.name) {
+    if graphs::is_counted(case.name) || !case.settings.is_empty() {
         return Some("it is about what is asked of the emulated driver, which counts that or refuses it".to_owned());
     }
     if case.chip.is_some() {

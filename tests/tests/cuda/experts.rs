@@ -46,7 +46,18 @@ fn through_experts<B: Backend>(
     layer: LayerRouting,
     (logits, x, before): (&[f32], &[f32], &[f32]),
 ) -> Result<(Vec<f32>, Vec<u32>)> {
-    let (experts, top_k) = (layer.copies.starts.len() - 1, 3);
+    through_the_best(3, backend, networks, layer, (logits, x, before))
+}
+
+/// The same with so many experts of each token.
+fn through_the_best<B: Backend>(
+    top_k: usize,
+    backend: &Arc<B>,
+    networks: &[[Weights; 3]],
+    layer: LayerRouting,
+    (logits, x, before): (&[f32], &[f32], &[f32]),
+) -> Result<(Vec<f32>, Vec<u32>)> {
+    let experts = layer.copies.starts.len() - 1;
     let down = networks[0][2].values().len();
     let hidden = x.len().checked_div(logits.len() / experts).unwrap_or(HIDDEN);
     let shape = PageShape { hidden, intermediate: down / hidden, kind: networks[0][0].kind() };
@@ -142,7 +153,27 @@ fn a_token_has_the_same_bits_in_groups_of_any_size() -> Result<()> {
     Ok(())
 }
 
+/// More pairs than a block numbers or sorts, so that each counts what comes before its part; many of one expert, which whoever is next in a
+/// warp counts on from the one before.
+fn pairs_of_several_blocks_get_their_places() -> Result<()> {
+    let (gpu, cpu, mut numbers, experts, widths) = (gpu()?, Arc::new(Cpu::new(1)), Numbers(9), 16, (8, 8));
+    let copies = Copies {
+        starts: (0..=experts).collect(),
+        slots: (0..experts).map(|index| Slot { rank: 0, index }).collect(),
+        bounds: vec![0; experts as usize],
+    };
+    let layer = || LayerRouting { layer: 0, copies: copies.clone(), pages: (0..experts).map(PageId).collect() };
+    let held = networks_of(&mut numbers, widths, experts as usize, 2);
+    let (logits, x) = (numbers.vec(TOKENS * experts as usize), numbers.vec(TOKENS * widths.0));
+    let data = (&logits[..], &x[..], &vec![0.0; x.len()][..]);
+    let (expected, pairs) = through_the_best(12, &cpu, &held, layer(), data)?;
+    let (found, counted) = through_the_best(12, &gpu, &held, layer(), data)?;
+    ensure!(pairs == counted && pairs.iter().sum::<u32>() > 2048, "{counted:?} pairs instead of {pairs:?}");
+    close("experts of several blocks of pairs", &expected, &found, CLOSE)
+}
+
 pub const CASES: &[Case] = &[
+    ("pairs_of_several_blocks_get_their_places", pairs_of_several_blocks_get_their_places),
     ("a_network_is_right_for_any_number_of_rows", a_network_is_right_for_any_number_of_rows),
     (
         "experts_are_right_in_groups_of_any_size_and_a_move_changes_no_bit",

@@ -19,6 +19,7 @@ mod measure;
 mod model;
 mod moves;
 mod operations;
+mod order;
 mod pages;
 mod process;
 mod refusals;
@@ -35,6 +36,7 @@ use anyhow::{Context as _, Result};
 use libtest_mimic::{Arguments, Trial};
 use tests::emulator::Emulator;
 use tests::figures::Figures;
+use tests::workspace;
 
 use crate::removals::Runs;
 use crate::suite::Told;
@@ -110,33 +112,29 @@ fn on_emulator(emulator: &Emulator, arguments: &Arguments, began: Instant) -> Re
     let (told, folder) = (Told::default(), tempfile::tempdir()?);
     let traced = is_whole.then(|| coverage::begin(folder.path())).transpose()?;
     let emulator = &emulator.telling(folder.path());
-    let runs = Runs::new(emulator, folder.path());
+    let all = std::env::var_os(removals::ASKED).is_some();
+    let kept = workspace::target().join("removals");
+    let runs = Runs::new(emulator, if all && !is_whole { &kept } else { folder.path() });
     let mut trials = driver::trials(emulator).context("the driver's own tests cannot be listed")?;
     trials.extend(cases::trials(&cases::Driver::Emulated(emulator.clone()), &told, Some(&runs)));
     trials.extend(measure::trials(emulator));
     trials.extend(process::trials(emulator));
     trials.extend(served::trials(emulator));
     let conclusion = libtest_mimic::run(arguments, trials);
-    let all = std::env::var_os(removals::ASKED).is_some();
     if conclusion.has_failed() || !(is_whole || all) {
         return Ok(conclusion.exit_code());
     }
-    let figures = traced
-        .map(|traced| {
-            let figures = Figures::begin("emulated-gpu")?;
-            told.record(&figures, began)?;
-            coverage::check(&traced, folder.path(), &figures)?;
-            anyhow::Ok(figures)
-        })
-        .transpose()?;
+    if let Some(traced) = traced {
+        let figures = Figures::begin("emulated-gpu")?;
+        told.record(&figures, began)?;
+        coverage::check(&traced, folder.path(), &figures)?;
+    }
     // What each test runs is known by now.
     let removals = removals::trials(&runs)?;
     if !all {
         return Ok(conclusion.exit_code());
     }
     let conclusion = libtest_mimic::run(arguments, removals);
-    if let Some(figures) = figures {
-        runs.tell(&figures)?;
-    }
+    runs.tell()?;
     Ok(conclusion.exit_code())
 }

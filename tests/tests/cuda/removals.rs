@@ -3,6 +3,7 @@
 //! `survivors.txt`, with the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -35,16 +36,20 @@ const LEAST: usize = 95;
 
 const SURVIVORS: &str = include_str!("survivors.txt");
 
+/// In the folder of what ran: of which program and driver that is, and how long each test took.
+const MADE_OF: &str = "made-of";
+const TOOK: &str = "took";
+
 /// What the tests of this program ran, as they were run with nothing left out.
 pub struct Runs {
     emulator: Emulator,
     folder: PathBuf,
     took: Mutex<BTreeMap<String, Duration>>,
     learned: OnceLock<Result<Learned, String>>,
-    /// Whether a test is right with nothing left out, by its title and on the small chip or not.
-    right: Mutex<BTreeMap<(String, bool), bool>>,
-    /// Of the places that were left out, whether that was found.
-    outcomes: Mutex<BTreeMap<Place, bool>>,
+    /// Whether a test is right with nothing left out, by its title and seed.
+    right: Mutex<BTreeMap<(String, u64), bool>>,
+    /// Of the places that were left out, whether that was found, and how long it took to say so.
+    outcomes: Mutex<BTreeMap<Place, (bool, Duration)>>,
 }
 
 /// What leaves a place out, and which tests come there, in the order in which they are tried.
@@ -83,8 +88,35 @@ impl Runs {
         learned.as_ref().map_err(|error| anyhow!("{error}"))
     }
 
+    /// What the same program with the same kernels and driver ran before, if that is there.
+    fn recall(&self) -> Result<()> {
+        let program = std::fs::metadata(std::env::current_exe()?)?;
+        let made_of = format!("{:?} {} {}", program.modified()?, program.len(), self.emulator.made_of()?);
+        std::fs::create_dir_all(&self.folder)?;
+        let [note, took] = [MADE_OF, TOOK].map(|name| self.folder.join(name));
+        if std::fs::read_to_string(&note).is_ok_and(|before| before == made_of) {
+            for line in std::fs::read_to_string(took).unwrap_or_default().lines() {
+                let (milliseconds, title) = line.split_once(' ').with_context(|| line.to_owned())?;
+                let took = Duration::from_millis(milliseconds.parse()?);
+                held(&self.took).entry(title.to_owned()).or_insert(took);
+            }
+            return Ok(());
+        }
+        for entry in std::fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            // What ran by now is of this program.
+            let is_known = path.file_stem().is_some_and(|stem| held(&self.took).contains_key(&*stem.to_string_lossy()));
+            if !is_known {
+                std::fs::remove_file(path)?;
+            }
+        }
+        std::fs::write(note, made_of)?;
+        Ok(())
+    }
+
     /// Runs what has not run yet, and reads what came where.
     fn learn(&self) -> Result<Learned> {
+        self.recall()?;
         let took = held(&self.took).clone();
         let missing: Mutex<Vec<Case>> =
             Mutex::new(cases::cases().filter(|case| !took.contains_key(&case.title())).collect());
@@ -104,6 +136,8 @@ impl Runs {
                         String::from_utf8_lossy(&output.stderr)
                     );
                     self.took(&case, began.elapsed());
+                    let mut all = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join(TOOK))?;
+                    writeln!(all, "{} {}", began.elapsed().as_millis(), case.title())?;
                 }
             };
             let other = scope.spawn(run);
@@ -128,7 +162,7 @@ impl Runs {
         let addresses: BTreeSet<u64> = ran.iter().flat_map(|(_, _, calls)| calls.iter().copied()).collect();
         let lines = ran::places(&std::env::current_exe()?, &addresses)?;
         for place in sources::host_waits()? {
-            let at = format!("/kernels/src/cuda/{}:{}", place.file, place.line);
+            let at = format!("/kernels/src/{}:{}", place.file, place.line);
             let is_there =
                 |address: &&u64| lines.get(*address).is_some_and(|lines| lines.iter().any(|line| line.ends_with(&at)));
             let here: BTreeSet<u64> = addresses.iter().filter(is_there).copied().collect();
@@ -167,7 +201,7 @@ impl Runs {
     }
 
     fn is_right(&self, case: &Case, seed: u64) -> Result<bool> {
-        let which = (case.title(), is_small(seed));
+        let which = (case.title(), seed);
         let known = held(&self.right).get(&which).copied();
         if let Some(known) = known {
             return Ok(known);
@@ -194,8 +228,10 @@ impl Runs {
     }
 
     fn try_place(&self, place: &Place, reason: Option<&str>) -> Result<()> {
+        self.learned()?;
+        let began = Instant::now();
         let is_found = self.is_found(place)?;
-        held(&self.outcomes).insert(place.clone(), is_found);
+        held(&self.outcomes).insert(place.clone(), (is_found, began.elapsed()));
         match (is_found, reason) {
             (true, None) | (false, Some(_)) => Ok(()),
             (true, Some(_)) => bail!("{place} is missed by a test: {} is not a survivor any more", place.name()),
@@ -206,14 +242,27 @@ impl Runs {
         }
     }
 
-    /// Tells how many were found.
+    /// Tells how many were found, and what each place took; of all places also in the figures.
     ///
     /// # Errors
     /// If they are too few, or the figures cannot be written.
-    pub fn tell(&self, figures: &Figures) -> Result<()> {
-        let outcomes = held(&self.outcomes);
-        let (tried, found) = (outcomes.len(), outcomes.values().filter(|found| **found).count());
+    pub fn tell(&self) -> Result<()> {
+        let (outcomes, all) = (held(&self.outcomes), places()?);
+        for (place, (is_found, took)) in &*outcomes {
+            println!("{} {:.1} s {place}", if *is_found { "found" } else { "not found" }, took.as_secs_f64());
+        }
+        let (tried, found) = (outcomes.len(), outcomes.values().filter(|(found, _)| *found).count());
+        let seconds = outcomes.values().map(|(_, took)| took.as_secs_f64()).sum::<f64>() / tried.max(1) as f64;
+        println!("of {} places {tried} were left out, and {found} found by a test; {seconds:.1} s a place", all.len());
+        if tried < all.len() {
+            return Ok(());
+        }
+        let figures = Figures::begin("removals")?;
         figures.record("emulated: waits left out one by one that a test misses", format!("{found} of {tried}"))?;
+        figures.record("emulated: to leave one out and find it, on average", format!("{seconds:.1} s"))?;
+        for (place, _) in outcomes.iter().filter(|(_, (found, _))| !found) {
+            figures.record("emulated: a wait that no test misses", place)?;
+        }
         ensure!(found * 100 >= tried * LEAST, "{found} of {tried} are found, which is less than {LEAST} %");
         Ok(())
     }
