@@ -126,18 +126,28 @@ impl Cluster {
         Ok(own.as_ref().and_then(Keys::read).map(|keys| keys.admin_token().clone()))
     }
 
+    /// The same cluster, seen from the namespace of a deployment.
+    pub fn with_namespace_of(&self, deployment: &MoEDeployment) -> Self {
+        let namespace = deployment.namespace().unwrap_or_else(|| self.namespace.clone());
+        Self { client: self.client.clone(), namespace, timeout: self.timeout }
+    }
+
+    /// The coordinators of a deployment, by replica.
+    pub async fn coordinators(&self, deployment: &MoEDeployment) -> Result<Vec<Coordinator>, PluginError> {
+        let replicas = 0..usize::try_from(deployment.spec.replicas).unwrap_or(0);
+        let (name, token) = (deployment.name_any(), self.token(deployment).await?);
+        Ok(replicas.map(|replica| self.coordinator_of(&name, replica, token.clone())).collect())
+    }
+
     /// What each coordinator of a deployment says. One that does not answer is told as such; the others are still of
     /// interest, and so is what the status alone tells.
     pub async fn answers(&self, deployment: &MoEDeployment) -> Vec<Answer> {
-        let replicas = 0..usize::try_from(deployment.spec.replicas).unwrap_or(0);
-        let token = match self.token(deployment).await {
-            Ok(token) => token,
-            Err(error) => return replicas.map(|_| Err(error.to_string())).collect(),
+        let coordinators = match self.coordinators(deployment).await {
+            Ok(coordinators) => coordinators,
+            Err(error) => return (0..deployment.spec.replicas).map(|_| Err(error.to_string())).collect(),
         };
-        let name = deployment.name_any();
         let mut answers = Vec::new();
-        for replica in replicas {
-            let coordinator = self.coordinator_of(&name, replica, token.clone());
+        for coordinator in coordinators {
             answers.push(self.within(coordinator.state()).await.map_err(|error| plan::words::with_causes(&error)));
         }
         answers

@@ -52,8 +52,9 @@ fn completed(
         names.map(CompletionCandidate::new).collect::<Vec<_>>()
     });
     let mut command = Arguments::command();
-    for asking in ["status", "map", "load", "monitor", "rebalance"] {
-        command = command.mut_subcommand(asking, |one| one.mut_arg("name", |name| name.add(names.clone())));
+    let of_a_deployment = ["status", "top", "map", "load", "monitor", "rebalance"].map(|asking| (asking, "name"));
+    for (asking, argument) in of_a_deployment.into_iter().chain([("bench", "target")]) {
+        command = command.mut_subcommand(asking, |one| one.mut_arg(argument, |name| name.add(names.clone())));
     }
     let mut line = vec![OsString::from("kubectl-moe")];
     line.extend(words);

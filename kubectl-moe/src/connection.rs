@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use http::Uri;
 use jiff::SignedDuration;
 use kube::config::{
     AuthInfo, Cluster, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster, NamedContext,
@@ -15,6 +16,15 @@ use crate::PluginError;
 
 /// Name of what the command line alone describes.
 const COMMAND_LINE: &str = "command-line";
+
+/// A client of what is at a URL: of `what`, in words.
+pub(crate) fn of_url(url: &str, what: &'static str) -> Result<Client, PluginError> {
+    let parsed = url.parse::<Uri>().ok().filter(|uri| uri.scheme().is_some() && uri.authority().is_some());
+    let uri = parsed.ok_or_else(|| PluginError::Url { url: operator::words::shorten(url), what })?;
+    let mut config = Config::new(uri);
+    config.default_retry = false;
+    Client::try_from(config).map_err(|source| PluginError::Client(Box::new(source)))
+}
 
 /// kubectl's options of the cluster.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]

@@ -5,16 +5,18 @@
 use std::path::Path;
 use std::time::Duration;
 
-use http::{Request, StatusCode, Uri};
+use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
+use kube::Client;
 use kube::client::Body;
 use kube::core::Status;
-use kube::{Client, Config};
 use plan::wire::keys::ADMIN_TOKEN_HEADER;
 use plan::wire::{self, LoadDocument, MapDocument, MonitorDocument, RecordedMap, State, WireError};
 use serde::Deserialize;
 
-use super::PluginError;
+use crate::PluginError;
+use crate::connection::of_url;
+use crate::secret_file::first_line;
 use operator::keys::AdminToken;
 use operator::{names, words};
 
@@ -23,6 +25,7 @@ const LARGEST: usize = 64 << 20;
 /// Longest answer.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
+#[derive(Clone)]
 pub(super) struct Coordinator {
     client: Client,
     /// What goes before a path: the way through the API server's proxy; nothing where the coordinator is asked itself.
@@ -41,14 +44,9 @@ impl Coordinator {
 
     /// The one whose admin port is at a URL, asked with the token of a file if there is one.
     pub fn at(url: &str, token: Option<&Path>) -> Result<Self, PluginError> {
-        let shown = words::shorten(url);
-        let parsed = url.parse::<Uri>().ok().filter(|uri| uri.scheme().is_some() && uri.authority().is_some());
-        let uri = parsed.ok_or_else(|| PluginError::Url { url: shown.clone() })?;
+        let client = of_url(url, "an admin port")?;
         let token = token.map(read_token).transpose()?;
-        let mut config = Config::new(uri);
-        config.default_retry = false;
-        let client = Client::try_from(config).map_err(|source| PluginError::Client(Box::new(source)))?;
-        Ok(Self { client, way: String::new(), pod: shown, token })
+        Ok(Self { client, way: String::new(), pod: words::shorten(url), token })
     }
 
     /// The same, asked with a token.
@@ -143,10 +141,7 @@ impl Coordinator {
 
 fn read_token(path: &Path) -> Result<AdminToken, PluginError> {
     let failed = |source| PluginError::TokenFile { path: path.to_owned(), source };
-    let bytes = std::fs::read(path).map_err(failed)?;
-    // The file may hold several, and comments.
-    let line = |line: &&[u8]| !line.trim_ascii().is_empty() && !line.trim_ascii().starts_with(b"#");
-    let token = bytes.split(|&byte| byte == b'\n').find(line).and_then(AdminToken::read);
+    let token = AdminToken::read(&first_line(path).map_err(failed)?);
     token.ok_or_else(|| failed(std::io::Error::other("it holds no token of 32 visible characters or more")))
 }
 

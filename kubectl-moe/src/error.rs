@@ -51,10 +51,12 @@ pub enum PluginError {
         source: Box<kube::Error>,
     },
     /// What should be an address is none.
-    #[error("\"{url}\" is no URL of an admin port; one is written http://HOST:PORT")]
+    #[error("\"{url}\" is no URL of {what}; one is written http://HOST:PORT")]
     Url {
         /// What was given.
         url: String,
+        /// Whose it should be.
+        what: &'static str,
     },
     /// The file with the token cannot be used.
     #[error("the token cannot be read from {}", path.display())]
@@ -63,6 +65,33 @@ pub enum PluginError {
         path: std::path::PathBuf,
         /// What is wrong with it.
         source: std::io::Error,
+    },
+    /// The file with the API key cannot be used.
+    #[error("the API key cannot be read from {}", path.display())]
+    KeyFile {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        source: std::io::Error,
+    },
+    /// What is to be measured cannot be reached.
+    #[error(
+        "{target} cannot be asked: a URL needs a server that runs, and the name of a deployment the right to get and create \
+         services/proxy"
+    )]
+    Unreachable {
+        /// What was given.
+        target: String,
+        /// How the call failed.
+        source: Box<kube::Error>,
+    },
+    /// What is to be measured does not answer as a server of the OpenAI API does.
+    #[error("{target} answers with: {reason}")]
+    Benchmark {
+        /// What was given.
+        target: String,
+        /// Why, in its words.
+        reason: String,
     },
     /// The token of the coordinators cannot be read.
     #[error(

@@ -2,6 +2,8 @@
 //! The commands of `kubectl moe`. Some read deployments and ask their coordinators through the API server, with the
 //! rights of whoever calls; the others, in `offline`, need no cluster.
 
+mod bench;
+mod chart;
 mod cluster;
 mod completion;
 mod connection;
@@ -13,13 +15,16 @@ mod monitor;
 mod offline;
 mod output;
 mod replica;
+mod secret_file;
 mod status;
 mod table;
 mod terminal;
+mod top;
 mod version;
 mod watch;
 mod words;
 
+use bench::BenchArguments;
 use clap::{Parser, Subcommand};
 use cluster::Cluster;
 use completion::CompletionArguments;
@@ -30,6 +35,7 @@ use monitor::MonitorArguments;
 use offline::{PlanArguments, SimulateArguments, SizeArguments};
 use replica::{LoadArguments, RebalanceArguments};
 use status::StatusArguments;
+use top::TopArguments;
 use version::VersionArguments;
 
 pub use completion::complete_for_kubectl;
@@ -39,7 +45,7 @@ pub use terminal::{Progress, Terminal};
 
 /// Looks into MoEDeployments and their expert maps, and plans without a cluster
 ///
-/// status, map NAME, load, monitor, rebalance and version ask the cluster; the other commands need none. Where a command reads a
+/// status, top, map NAME, load, monitor, bench, rebalance and version ask the cluster; the other commands need none. Where a command reads a
 /// file, - is standard input. The exit status is 0 when the command did its work, 1 when something was refused or failed, which
 /// is then said, and 2 when the command line is wrong.
 #[derive(Debug, Parser)]
@@ -56,6 +62,10 @@ pub struct Arguments {
 enum Command {
     /// Shows conditions, replicas, balance ratio, moves and maps of one deployment, or a row for each
     Status(StatusArguments),
+    /// Shows how busy each replica is: tokens a second, requests, balance, latencies
+    ///
+    /// Every coordinator is asked twice, and what is a rate is taken over the seconds between. One that does not answer says why.
+    Top(TopArguments),
     /// Prints the expert map in force, or the one recorded last; converts and checks files
     Map(MapArguments),
     /// Prints the load of the window that closed last, as plan, simulate and size read it
@@ -64,6 +74,12 @@ enum Command {
     ///
     /// On a terminal it is a picture: space holds it, q ends it. Elsewhere it is lines. --url asks a coordinator without a cluster.
     Monitor(MonitorArguments),
+    /// Measures a deployment, or any server, with synthetic traffic: skewed, shifting and in bursts
+    ///
+    /// Each topic draws its tokens from a few that are frequent in it, so that a few experts have most of the load; with the next topic
+    /// they are others. With --against a second target gets the same requests in turn: what a change, such as EPLB, is worth. Through
+    /// the name of a deployment requests go by the API server, whose time counts too: a URL is measured without.
+    Bench(BenchArguments),
     /// Closes the current window and rebalances now
     Rebalance(RebalanceArguments),
     /// Plans a placement for a recorded load, with its figures; needs no cluster
@@ -99,12 +115,14 @@ pub async fn run(arguments: Arguments, terminal: &mut Terminal<'_>) -> Result<()
             return version::version(&arguments, &connection, terminal).await;
         }
         Command::Monitor(arguments) => return monitor::monitor(&arguments, outer, terminal).await,
+        Command::Bench(arguments) => return bench::bench(&arguments, outer, terminal).await,
         Command::Map(arguments) => match arguments.command() {
             MapCommand::Convert(arguments) => return offline::convert(&arguments, terminal).printed_on(terminal),
             MapCommand::Check(arguments) => return offline::check(&arguments, terminal).printed_on(terminal),
             MapCommand::Show(arguments) => (Asking::Map(arguments.clone()), arguments.connection),
         },
         Command::Status(arguments) => (Asking::Status(arguments.clone()), arguments.connection),
+        Command::Top(arguments) => (Asking::Top(arguments.clone()), arguments.connection),
         Command::Load(arguments) => (Asking::Load(arguments.clone()), arguments.connection),
         Command::Rebalance(arguments) => (Asking::Rebalance(arguments.clone()), arguments.connection),
     };
@@ -115,6 +133,7 @@ pub async fn run(arguments: Arguments, terminal: &mut Terminal<'_>) -> Result<()
 /// What is asked of a cluster.
 enum Asking {
     Status(StatusArguments),
+    Top(TopArguments),
     Map(Box<ShowArguments>),
     Load(LoadArguments),
     Rebalance(RebalanceArguments),
@@ -123,6 +142,7 @@ enum Asking {
 async fn ask(asking: &Asking, cluster: &Cluster, terminal: &mut Terminal<'_>) -> Result<(), PluginError> {
     match asking {
         Asking::Status(arguments) => status::status(arguments, cluster, terminal).await,
+        Asking::Top(arguments) => top::top(arguments, cluster, terminal).await,
         Asking::Map(arguments) => map::show(arguments, cluster, terminal).await,
         Asking::Load(arguments) => replica::load(arguments, cluster, terminal).await,
         Asking::Rebalance(arguments) => replica::rebalance(arguments, cluster, terminal).await,

@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::frame::Look;
 use self::lines::Lines;
 use self::screen::{Key, Screen};
-use self::view::View;
+pub(crate) use self::view::{Load, Rates, View};
 use crate::cluster::{Cluster, resource_name};
 use crate::connection::Connection;
 use crate::coordinator::Coordinator;

@@ -2,7 +2,6 @@
 //! here; what is computed is in `plan` and in the modules below.
 
 mod basis;
-mod chart;
 mod convert;
 mod input;
 mod judge;
@@ -65,7 +64,7 @@ fn read(path: &Path, terminal: &mut Terminal<'_>) -> Result<Vec<u8>, OfflineErro
 }
 
 /// Writes a file; `-` gives its text back, to be printed in the place of the result.
-fn write(path: &Path, text: String) -> Result<Option<String>, OfflineError> {
+pub(crate) fn write(path: &Path, text: String) -> Result<Option<String>, OfflineError> {
     if is_standard(path) {
         return Ok(Some(text));
     }

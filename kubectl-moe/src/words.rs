@@ -32,6 +32,20 @@ pub(crate) fn percent(fraction: f64) -> String {
     format!("{:.2} %", fraction * 100.0)
 }
 
+/// 0.0123 s as 12.3 ms.
+pub(crate) fn seconds(seconds: f64) -> String {
+    if seconds < 0.0 {
+        return format!("-{}", self::seconds(-seconds));
+    }
+    match seconds {
+        ..0.001 => format!("{:.0} us", seconds * 1e6),
+        ..0.1 => format!("{:.1} ms", seconds * 1e3),
+        ..1.0 => format!("{:.0} ms", seconds * 1e3),
+        ..100.0 => format!("{seconds:.2} s"),
+        _ => format!("{seconds:.0} s"),
+    }
+}
+
 /// 1 copy, 1 to 2 copies.
 pub(crate) fn range(fewest: usize, most: usize, what: &str) -> String {
     if fewest == most { counted(most, what) } else { format!("{fewest} to {}", counted(most, what)) }

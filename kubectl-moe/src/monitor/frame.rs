@@ -7,9 +7,9 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph, Sparkline};
 
-use super::lines::{clock, decision, of_event, seconds, state};
+use super::lines::{clock, decision, of_event, state};
 use super::view::{Load, View};
-use crate::words::{bytes, counted};
+use crate::words::{bytes, counted, seconds};
 
 /// How it is to look.
 pub(super) struct Look {

@@ -6,7 +6,7 @@ use operator::words::shorten;
 use plan::wire::{DecisionReport, Happening, MonitorDocument, MonitorEvent, MovedExpert, Quantiles};
 
 use super::view::View;
-use crate::words::{bytes, counted};
+use crate::words::{bytes, counted, seconds};
 
 /// Seconds between two lines of how it is.
 const PERIOD: f64 = 2.0;
@@ -145,20 +145,6 @@ fn fixed(number: f64, digits: usize) -> String {
     let text = format!("{number:.digits$}");
     let is_nothing = !text.contains(|letter: char| ('1'..='9').contains(&letter));
     text.strip_prefix('-').filter(|_| is_nothing).map_or_else(|| text.clone(), str::to_owned)
-}
-
-/// 0.0123 s as 12.3 ms.
-pub(super) fn seconds(seconds: f64) -> String {
-    if seconds < 0.0 {
-        return format!("-{}", self::seconds(-seconds));
-    }
-    match seconds {
-        ..0.001 => format!("{:.0} us", seconds * 1e6),
-        ..0.1 => format!("{:.1} ms", seconds * 1e3),
-        ..1.0 => format!("{:.0} ms", seconds * 1e3),
-        ..100.0 => format!("{seconds:.2} s"),
-        _ => format!("{seconds:.0} s"),
-    }
 }
 
 /// Time since the coordinator started, as hours, minutes and seconds.

@@ -13,11 +13,11 @@ use clap::Args;
 use serde::Serialize;
 
 use super::basis::Basis;
-use super::chart::{Chart, Panel, Series};
 use super::input::{LoadOptions, policy};
 use super::judge::JudgeOptions;
 use super::{OfflineError, write};
 use crate::Terminal;
+use crate::chart::{Chart, Panel, Series};
 use crate::output::Output;
 use crate::table::columns;
 use crate::words::{counted, or_unknown, percent, scale};

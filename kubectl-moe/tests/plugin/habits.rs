@@ -291,7 +291,7 @@ fn commands_that_need_no_cluster_have_no_options_of_one() {
         let help = printed(&words);
         assert!(!help.contains("Options of the cluster") && !help.contains("--kubeconfig"), "{command}: {help}");
     }
-    for command in ["status", "map", "load", "monitor", "rebalance", "version"] {
+    for command in ["status", "top", "map", "load", "monitor", "bench", "rebalance", "version"] {
         let help = printed(&[command, "--help"]);
         assert!(help.contains("Options of the cluster") && help.contains("--request-timeout"), "{command}: {help}");
     }

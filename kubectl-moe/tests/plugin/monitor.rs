@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 
 use super::api_server::ApiServer;
-use super::{command, run, text};
+use super::{command, printed, run, text};
 
 /// Lines of a command that goes on, which is ended when they are there.
 fn lines_of(words: &[&str], count: usize) -> Vec<String> {
@@ -113,4 +113,21 @@ fn a_terminal_is_given_back_however_it_ends() {
         // Colours begin with 38;5 or 3x; bold and the end of it are none.
         assert_eq!(shown.contains("\u{1b}[38;"), variable == "A=b", "{variable}: {shown:?}");
     }
+}
+
+#[test]
+fn every_replica_is_asked_twice_and_has_a_row() {
+    let server = ApiServer::start(&["tiny-moe", "other"]);
+    let rows = printed(&["top", "--server", &server.url, "--seconds", "1", "--sort-by", "tokens"]);
+    let rows: Vec<Vec<&str>> = rows.lines().map(|row| row.split_whitespace().collect()).collect();
+    assert_eq!((rows[0][..4].to_vec(), rows.len()), (vec!["NAME", "REPLICA", "READY", "TOKENS/S"], 3), "{rows:?}");
+    assert!(rows[1..].iter().all(|row| row[1..3] == ["0", "True"]), "{rows:?}");
+    let asked = server.asked().into_iter().filter(|asked| asked.line.contains("/proxy/admin/v1/monitor")).count();
+    assert_eq!(asked, 4);
+    let json: Value =
+        serde_json::from_str(&printed(&["top", "other", "--server", &server.url, "--seconds", "1", "-o", "json"]))
+            .unwrap();
+    assert_eq!((&json["items"][0]["name"], &json["items"][0]["ready"]), (&"other".into(), &true.into()));
+    let nobody = run(&["top", "--server", &server.url, "--namespace", "empty"]);
+    assert!(text(&nobody.stderr).contains("no replica of an MoEDeployment in namespace empty"), "{nobody:?}");
 }

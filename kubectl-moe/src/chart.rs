@@ -4,13 +4,13 @@
 use std::fmt::Write as _;
 
 /// A line.
-pub(super) struct Series {
+pub(crate) struct Series {
     pub name: String,
     pub points: Vec<(f64, f64)>,
 }
 
 /// Lines over one vertical axis.
-pub(super) struct Panel {
+pub(crate) struct Panel {
     /// What the axis shows, with its unit.
     pub label: String,
     pub series: Vec<Series>,
@@ -18,7 +18,7 @@ pub(super) struct Panel {
     pub most: Option<f64>,
 }
 
-pub(super) struct Chart {
+pub(crate) struct Chart {
     pub title: String,
     pub x_label: String,
     pub panels: Vec<Panel>,
