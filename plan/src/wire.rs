@@ -5,12 +5,14 @@
 //! and forms stay: a field that was released is told by every later release, with the same meaning, and one that is added later
 //! is an `Option`, since earlier releases do not tell it. `plan/tests/documents` keeps the documents of every release.
 //!
-//! **What is answered** ([`State`], [`LoadDocument`], [`MonitorDocument`], [`HealthDocument`], [`LastWord`](process::LastWord)) is read tolerantly,
+//! **What is answered** ([`State`], [`LoadDocument`], [`MonitorDocument`], [`HealthDocument`], [`DownloadDocument`],
+//! [`LastWord`](process::LastWord)) is read tolerantly,
 //! since an operator runs beside coordinators of other releases: unknown fields are passed over, and the unknown value of a
 //! list is [`Told::Other`]. **What is stored** ([`MapDocument`], [`RecordedMap`]) is read strictly: a map of which a part is
 //! passed over is another map. An unknown version is an error in both.
 
 mod decision;
+mod download;
 mod error;
 mod health;
 mod load;
@@ -24,6 +26,7 @@ mod told;
 use serde::Deserialize;
 
 pub use decision::{DecisionFigures, DecisionHistory, DecisionReason, DecisionReport, DecisionTerms};
+pub use download::{DownloadDocument, DownloadPhase};
 pub use error::WireError;
 pub use health::{HealthDocument, HealthStatus};
 pub use load::LoadDocument;
@@ -55,6 +58,8 @@ pub mod path {
     pub const LOAD: &str = "/admin/v1/load";
     /// `GET`: what goes on now, [`super::MonitorDocument`]; with `?after=NUMBER` of what happened only what came after that number.
     pub const MONITOR: &str = "/admin/v1/monitor";
+    /// `GET` on the admin API's port of a pod whose checkpoint is being downloaded: [`super::DownloadDocument`].
+    pub const DOWNLOAD: &str = "/download/v1/progress";
     /// `POST`: close the window now and plan, whatever its length.
     pub const REBALANCE: &str = "/admin/v1/rebalance";
 }

@@ -7,7 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use plan::wire::process::LastWord;
-use plan::wire::{HealthDocument, LoadDocument, MapDocument, MonitorDocument, RecordedMap, State, WireError};
+use plan::wire::{
+    DownloadDocument, HealthDocument, LoadDocument, MapDocument, MonitorDocument, RecordedMap, State, WireError,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -15,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 /// What a document is, by the first word of its file's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
+    Download,
     Health,
     Last,
     Load,
@@ -25,7 +28,8 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [(&str, Self); 7] = [
+    const ALL: [(&str, Self); 8] = [
+        ("download", Self::Download),
         ("health", Self::Health),
         ("last", Self::Last),
         ("load", Self::Load),
@@ -47,6 +51,7 @@ impl Kind {
         let json = document.to_string();
         let json = json.as_bytes();
         match self {
+            Self::Download => DownloadDocument::from_json(json).map(written),
             Self::Health => serde_json::from_slice::<HealthDocument>(json)
                 .map(written)
                 .map_err(|error| WireError::Json { reason: error.to_string() }),
@@ -62,6 +67,7 @@ impl Kind {
     /// Where values of lists are that may grow.
     const fn words(self) -> &'static [&'static str] {
         match self {
+            Self::Download => &["/phase"],
             Self::Health => &["/status"],
             Self::Monitor => &["/phase", "/decision/reason", "/events/2/what/reason"],
             Self::State => &["/phase", "/lastDecision/reason"],

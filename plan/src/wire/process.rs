@@ -5,9 +5,11 @@
 //! what it does, and what every process should be told goes through the environment, where an earlier release passes it over.
 
 mod command;
+mod download;
 mod last_word;
 
 pub use command::{CoordinatorCommand, MoveOptions, ProcessOptions, Subcommand, WorkerCommand};
+pub use download::{DownloadCommand, DownloadSource};
 pub use last_word::LastWord;
 
 /// Ports of a pod's processes.
@@ -47,7 +49,18 @@ pub mod variable {
     pub const NODE: &str = "SWIFTBALANCER_NODE";
     /// Of every process: the file that its [`LastWord`](super::LastWord) is written to, if it is set.
     pub const TERMINATION_FILE: &str = "SWIFTBALANCER_TERMINATION_FILE";
+    /// Of a download from a hub of models: the token by which the hub knows who asks.
+    pub const HUB_TOKEN: &str = "HF_TOKEN";
+    /// Of a download from S3: the name of the access key.
+    pub const S3_KEY_ID: &str = "AWS_ACCESS_KEY_ID";
+    /// Of a download from S3: the access key.
+    pub const S3_SECRET_KEY: &str = "AWS_SECRET_ACCESS_KEY";
+    /// Of a download from S3: what temporary keys come with.
+    pub const S3_SESSION_TOKEN: &str = "AWS_SESSION_TOKEN";
 }
+
+/// The program that downloads checkpoints, in the images of the runtime.
+pub const DOWNLOAD_PROGRAM: &str = "/usr/local/bin/swiftbalancer-download";
 
 /// Where a container's last word is read by its kubelet, which makes the file.
 pub const TERMINATION_FILE: &str = "/dev/termination-log";
