@@ -299,7 +299,6 @@ extern "C" KERNEL(256) sample_parts(GRID_CONSTANT const SampleParameters p) {
     }
     if (first == 0)
       for (uint32_t i = threadIdx.x; i < WEIGHT_BINS; i += THREADS) p.bins[work / parts * WEIGHT_BINS + i] = WeightBin{};
-    block_barrier();
   }
 }
 
@@ -345,7 +344,7 @@ extern "C" KERNEL(256) sample_weigh(GRID_CONSTANT const SampleParameters p) {
       p.parts[work].exponentials = sum;
       p.parts[work].weight = weighed;
     }
-    // The sums above have waited for all threads, so the bins are whole.
+    // The sums above have waited for all threads, so the bins are whole; each is set back by the thread that has read it.
     if (is_binned) {
       for (uint32_t i = threadIdx.x; i < WEIGHT_BINS; i += THREADS) {
         if (bin_counts[i] == 0) continue;
@@ -353,7 +352,6 @@ extern "C" KERNEL(256) sample_weigh(GRID_CONSTANT const SampleParameters p) {
         add_count(&bin->amount, bin_amounts[i]);
         add_count(&bin->count, bin_counts[i]);
       }
-      block_barrier();
     }
   }
 }

@@ -104,8 +104,9 @@ extern "C" KERNEL(256) begin(GRID_CONSTANT const BeginParameters p) {
   const uint32_t change_words = 1 + p.slots.experts + 1 + 3 * p.slots.physical + p.slots.slots_here;
   // Two of them may be of one layer, and the later one holds: a thread writes the same words of each.
   for (uint32_t change = 0; change < header.changes; ++change) change_layer(p, p.area + layout.changes + static_cast<size_t>(change) * change_words);
+  // A thread looks at the spans that it has copied.
+  static_assert(sizeof(StepSpan) == 16, "one access of 16 bytes each");
   const StepSpan* spans = reinterpret_cast<const StepSpan*>(p.batch + layout.spans);
-  block_barrier();
   list_attention(p, spans, header.spans, scratch);
 }
 

@@ -80,14 +80,14 @@ fn kernels_are_unloaded_when_none_runs() -> Result<()> {
 fn a_step_is_brought_when_the_one_before_was_read() -> Result<()> {
     let gpu = gpu()?;
     let (mut steps, rows) = (Steps::alone(&gpu)?, Numbers(3).vec(TOKENS * HIDDEN));
+    let mut other = StepArea::default();
+    for token in 0..TOKENS as u32 {
+        other.push(token, 0, &[TOKENS as u32 - 1 - token], &[token]);
+    }
     for _ in 0..8 {
+        let mut turned = steps.room()?;
         let (table, out) = looked_up(&mut steps)?;
         // Nobody asks how that one ended.
-        let mut other = StepArea::default();
-        for token in 0..TOKENS as u32 {
-            other.push(token, 0, &[TOKENS as u32 - 1 - token], &[token]);
-        }
-        let mut turned = steps.room()?;
         steps.upload(&other);
         steps.queue.embed(&table, &steps.batch, &mut turned);
         let found = [steps.queue.read(&out).into_owned(), steps.queue.read(&turned).into_owned()];
@@ -169,7 +169,6 @@ fn a_rank_that_is_ahead_on_a_shared_gpu_keeps_the_other_from_nothing() -> Result
     let ahead = Barrier::new(2);
     let rank = |rank: usize| -> Result<()> {
         let gpu = &gpus[rank];
-        let link = gpu.linking().context("GPUs have links")?.link(&windows, shape(rank), Duration::from_secs(8))?;
         let slots = (0..EXPERTS).map(|expert| Slot { rank: expert / 4, index: expert % 4 }).collect();
         let copies = Copies { starts: (0..=EXPERTS).collect(), slots, bounds: vec![0; EXPERTS as usize] };
         let layer = LayerRouting { layer: 0, copies, pages: (0..4).map(PageId).collect() };
@@ -182,6 +181,8 @@ fn a_rank_that_is_ahead_on_a_shared_gpu_keeps_the_other_from_nothing() -> Result
         steps.queue.embed(&logits, &steps.batch, &mut scores);
         steps.queue.embed(&x, &steps.batch, &mut rows);
         let results = gpu.filled(&vec![0.0; group(rank).results() * HIDDEN])?;
+        // The last that is made: its kernels meet what was made zero for them.
+        let link = gpu.linking().context("GPUs have links")?.link(&windows, shape(rank), Duration::from_secs(8))?;
         let Steps { queue, batch, slots, routing, .. } = &mut steps;
         queue.route(&scores, RouterShape { experts: EXPERTS as usize, top_k: 1, normalise: true }, routing);
         link.begin(4);
