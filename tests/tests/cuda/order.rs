@@ -1,7 +1,8 @@
 //! What the host waits for before it frees, writes or reads what the device uses, however late that is; and what it says where the driver
 //! refuses it something.
 
-use std::sync::{Arc, Barrier};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -48,10 +49,11 @@ fn what_a_queue_brings_is_freed_when_it_is_there() -> Result<()> {
     let gpu = gpu()?;
     let copies = Copies { starts: vec![0, 1], slots: vec![Slot { rank: 0, index: 0 }], bounds: vec![0] };
     let group = GroupShape { ranks: 2, rank: 0, layers: 1, slots: 1, top_k: 1, tokens: TOKENS };
+    let mut x = gpu.buffer(group.rows() * HIDDEN)?;
+    let table = gpu.lookup(MatrixView::new(1, HIDDEN, Values::F32(&[0.0; HIDDEN])))?;
+    // The last that is made: its kernels meet what was made zero for them.
     let mut steps = Steps::new(&gpu, group, vec![LayerRouting { layer: 0, copies, pages: vec![PageId(0)] }], PAGE)?;
     steps.upload(&StepArea::default());
-    let mut x = gpu.buffer(group.rows() * HIDDEN)?;
-    let table = steps.table(&[], HIDDEN)?;
     steps.queue.embed(&table, &steps.batch, &mut x);
     let Steps { queue, batch, slots, mut routing, .. } = steps;
     queue.choose(&batch, &slots, 0, &mut routing);
@@ -166,8 +168,8 @@ fn a_rank_that_is_ahead_on_a_shared_gpu_keeps_the_other_from_nothing() -> Result
         .enumerate()
         .map(|(rank, gpu)| Ok(gpu.linking().context("GPUs have links")?.window(shape(rank))?))
         .collect::<Result<_>>()?;
-    let ahead = Barrier::new(2);
-    let rank = |rank: usize| -> Result<()> {
+    let (has_put, ahead) = mpsc::channel();
+    let rank = |rank: usize, mut put: Option<Sender<()>>, ahead: Option<Receiver<()>>| -> Result<()> {
         let gpu = &gpus[rank];
         let slots = (0..EXPERTS).map(|expert| Slot { rank: expert / 4, index: expert % 4 }).collect();
         let copies = Copies { starts: (0..=EXPERTS).collect(), slots, bounds: vec![0; EXPERTS as usize] };
@@ -186,10 +188,11 @@ fn a_rank_that_is_ahead_on_a_shared_gpu_keeps_the_other_from_nothing() -> Result
         let Steps { queue, batch, slots, routing, .. } = &mut steps;
         queue.route(&scores, RouterShape { experts: EXPERTS as usize, top_k: 1, normalise: true }, routing);
         link.begin(4);
+        // The second begins when the first has as much before it as it puts there at once.
+        ahead.map_or(Ok(()), |ahead| ahead.recv()).context("the other rank")?;
         for index in 0..LAYERS {
-            // The second begins when the first has as much before it as it puts there at once.
-            if index == [7, 0][rank] {
-                ahead.wait();
+            if index == 7 {
+                put.take().map_or(Ok(()), |put| put.send(()))?;
             }
             exchanged(&*link, queue, (batch, slots, routing), (&rows, &results));
         }
@@ -197,7 +200,9 @@ fn a_rank_that_is_ahead_on_a_shared_gpu_keeps_the_other_from_nothing() -> Result
         link.end().map_err(|lost| anyhow!("{lost:?}"))
     };
     std::thread::scope(|scope| {
-        let threads = [0, 1].map(|number| scope.spawn(move || rank(number)));
+        let rank = &rank;
+        let threads =
+            [scope.spawn(move || rank(0, Some(has_put), None)), scope.spawn(move || rank(1, None, Some(ahead)))];
         threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a rank panicked"))?)
     })
 }
