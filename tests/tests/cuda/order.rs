@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use kernels::backend::{PageShape, RouterShape};
 use kernels::cuda::{Cuda, CudaQueue};
-use kernels::link::{Link, LinkShape};
+use kernels::link::{Link, LinkShape, Lost};
 use kernels::queue::Arrived;
 use kernels::routing::{Copies, GroupShape, LayerRouting, Pair, Slot};
 use kernels::tensor::{MatrixView, Values, WeightKind};
@@ -51,7 +51,6 @@ fn what_a_queue_brings_is_freed_when_it_is_there() -> Result<()> {
     let group = GroupShape { ranks: 2, rank: 0, layers: 1, slots: 1, top_k: 1, tokens: TOKENS };
     let mut x = gpu.buffer(group.rows() * HIDDEN)?;
     let table = gpu.lookup(MatrixView::new(1, HIDDEN, Values::F32(&[0.0; HIDDEN])))?;
-    // The last that is made: its kernels meet what was made zero for them.
     let mut steps = Steps::new(&gpu, group, vec![LayerRouting { layer: 0, copies, pages: vec![PageId(0)] }], PAGE)?;
     steps.upload(&StepArea::default());
     steps.queue.embed(&table, &steps.batch, &mut x);
@@ -152,6 +151,33 @@ fn what_a_kernel_meets_is_said_in_words() -> Result<()> {
         let found = steps.collect().err().map(|error| error.to_string());
         ensure!(found.as_deref() == said, "{count} tokens of a vocabulary of 3: {found:?}");
     }
+    Ok(())
+}
+
+/// Nobody waits long for the second of two ranks, which never comes.
+fn a_rank_that_does_not_come_is_said_in_words() -> Result<()> {
+    let gpu = gpu()?;
+    let linking = gpu.linking().context("GPUs have links")?;
+    let shape = |rank| LinkShape {
+        group: GroupShape { ranks: 2, rank, layers: 1, slots: 1, top_k: 1, tokens: TOKENS },
+        page: PAGE,
+    };
+    let windows = [linking.window(shape(0))?, linking.window(shape(1))?];
+    let (copies, group) =
+        (Copies { starts: vec![0, 1], slots: vec![Slot { rank: 0, index: 0 }], bounds: vec![0] }, shape(0).group);
+    let mut x = gpu.buffer(group.rows() * HIDDEN)?;
+    let table = gpu.lookup(MatrixView::new(1, HIDDEN, Values::F32(&[0.0; HIDDEN])))?;
+    let mut steps = Steps::new(&gpu, group, vec![LayerRouting { layer: 0, copies, pages: vec![PageId(0)] }], PAGE)?;
+    // The last that is made: its kernels meet what was made zero for them.
+    let link = linking.link(&windows, shape(0), Duration::ZERO)?;
+    steps.upload(&StepArea::default());
+    steps.queue.embed(&table, &steps.batch, &mut x);
+    steps.queue.choose(&steps.batch, &steps.slots, 0, &mut steps.routing);
+    link.begin(0);
+    link.dispatch(&steps.queue, &mut steps.routing, &x);
+    let said = steps.collect().err().map(|error| error.to_string());
+    ensure!(said.as_deref() == Some("the device failed: another rank gave no rows in time"), "{said:?}");
+    ensure!(link.end() == Err(Lost::Late { rank: Some(1) }), "{:?}", link.end());
     Ok(())
 }
 
@@ -260,6 +286,7 @@ pub const CASES: &[Case] = &[
         a_page_is_written_again_when_the_mark_of_its_last_reader_has_passed,
     ),
     ("what_a_kernel_meets_is_said_in_words", what_a_kernel_meets_is_said_in_words),
+    ("a_rank_that_does_not_come_is_said_in_words", a_rank_that_does_not_come_is_said_in_words),
     ("a_page_larger_than_all_that_is_done_at_once_is_whole", a_page_larger_than_all_that_is_done_at_once_is_whole),
 ];
 
