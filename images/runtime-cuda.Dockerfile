@@ -1,6 +1,6 @@
 # docker.io/swiftbalancer/runtime-cuda: the runtime with kernels for GPUs, and NCCL; no CUDA toolkit. The driver is the node's: its
-# container runtime puts it into the container. `make images` puts root/ together (the binary, the shared libraries that it names,
-# NCCL, a user without rights) and builds this file itself, with no Docker; with Docker it is
+# container runtime puts it into the container. `make images` puts root/ together (the runtime, the program that downloads checkpoints,
+# the shared libraries that they name, NCCL, a user without rights) and builds this file itself, with no Docker; with Docker it is
 #   docker build -f images/runtime-cuda.Dockerfile target/images/runtime-cuda
 FROM scratch
 COPY root/ /

@@ -1,5 +1,5 @@
-# docker.io/swiftbalancer/runtime. `make images` puts root/ together (the binary, the shared libraries that it names, a
-# user without rights) and builds this file itself, with no Docker; with Docker it is
+# docker.io/swiftbalancer/runtime. `make images` puts root/ together (the runtime, the program that downloads checkpoints, the
+# shared libraries that they name, a user without rights) and builds this file itself, with no Docker; with Docker it is
 #   docker build -f images/runtime.Dockerfile target/images/runtime
 FROM scratch
 COPY root/ /

@@ -60,6 +60,12 @@ pub const GROUP: &str = "swiftbalancer.io";
         description = "Why it is ready or not"
     ),
     printcolumn(
+        name = "Download",
+        type_ = "string",
+        json_path = ".status.download.progress",
+        description = "How much of the model is downloaded, while it is"
+    ),
+    printcolumn(
         name = "Ratio",
         type_ = "string",
         json_path = ".status.ratio",

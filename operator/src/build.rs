@@ -3,6 +3,7 @@
 mod account;
 mod budget;
 mod coordinator;
+mod download;
 mod expert_map;
 mod keys;
 pub(crate) mod mounts;
@@ -73,7 +74,7 @@ pub fn build(deployment: &MoEDeployment, verdict: &Result<Checked, Refused>, dec
                 Role::Rank => ranks::build(checked, &identity, rank),
             };
             match checked.overlays.of(role) {
-                Some(overlay) => overlay.over(pod, role),
+                Some(overlay) => download::with_template(overlay.over(pod, role)),
                 None => pod,
             }
         }));

@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::names;
 use crate::observed::RuntimeImages;
 use crate::reach::{self, Sighting};
-use crate::runtime_watch::RuntimeViews;
+use crate::runtime_watch::{Downloads, RuntimeViews};
 
 /// A deployment, or the reason why it cannot be read: one malformed object must not stop the watch.
 pub type Guarded = DeserializeGuard<MoEDeployment>;
@@ -127,6 +127,8 @@ where
 pub struct Heard {
     /// What coordinators say.
     pub runtimes: RuntimeViews,
+    /// What downloads say.
+    pub downloads: Downloads,
     /// Tokens of the coordinators' admin APIs.
     pub admin_tokens: AdminTokens,
 }
@@ -153,6 +155,8 @@ pub struct Context {
     pub stores: Stores,
     /// What coordinators say.
     pub runtimes: RuntimeViews,
+    /// What downloads say.
+    pub downloads: Downloads,
     /// Tokens of the coordinators' admin APIs.
     pub admin_tokens: AdminTokens,
     /// Settings.
@@ -199,13 +203,14 @@ impl Context {
     #[must_use]
     pub fn new(parts: Parts, settings: Settings, metrics: Arc<Metrics>) -> Self {
         let Parts { client, stores, heard, stop } = parts;
-        let Heard { runtimes, admin_tokens } = heard;
+        let Heard { runtimes, downloads, admin_tokens } = heard;
         let recorder = Recorder::new(client.clone(), Reporter::from(names::MANAGER));
         Self {
             client,
             recorder,
             stores,
             runtimes,
+            downloads,
             admin_tokens,
             settings,
             metrics,

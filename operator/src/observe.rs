@@ -39,6 +39,7 @@ pub async fn observe(context: &Context, deployment: &MoEDeployment, now: Timesta
     let pods = owned(&stores.pods, deployment);
     let members: BTreeMap<String, Member> =
         pods.into_iter().filter_map(|(name, pod)| Some((name, Member::read(&pod)?))).collect();
+    let downloads = context.downloads.of(members.values().map(|member| member.uid.as_str()));
     let nodes = nodes(context, &members).await;
     let sightings = context.sightings.look(nodes.values().map(AsRef::as_ref), now);
     Ok(Observed {
@@ -56,6 +57,7 @@ pub async fn observe(context: &Context, deployment: &MoEDeployment, now: Timesta
         maps_in_use: maps_in_use(context, &namespace, deployment),
         maps,
         reference,
+        downloads,
         watches_nodes: context.settings.watch_nodes,
         nodes,
         sightings,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use plan::wire::{RecordedMap, State};
+use plan::wire::{DownloadDocument, RecordedMap, State};
 
 use crate::api::MoEDeploymentSpec;
 use crate::host_paths::AllowedHostPaths;
@@ -63,6 +63,8 @@ pub struct Observed {
     pub maps_in_use: BTreeSet<String>,
     /// What `expertMapRef` leads to.
     pub reference: Reference,
+    /// How far downloads are, by the identity of their pods.
+    pub downloads: BTreeMap<String, DownloadView>,
     /// Whether nodes are watched; if they are not, there are none.
     pub watches_nodes: bool,
     /// Nodes, by name.
@@ -73,6 +75,15 @@ pub struct Observed {
     pub runtimes: BTreeMap<usize, RuntimeView>,
     /// What the coordinators say that cannot be read, by replica.
     pub unreadable: BTreeMap<usize, Unreadable>,
+}
+
+/// What a download says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DownloadView {
+    /// How far it is.
+    pub document: DownloadDocument,
+    /// When it last came further, if it has since it was heard first.
+    pub advanced: Option<Timestamp>,
 }
 
 /// What `expertMapRef` leads to.

@@ -5,10 +5,12 @@ mod failing;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodCondition, PodStatus};
 use kube::ResourceExt as _;
+use plan::wire::DownloadDocument;
 
 use self::failing::failing;
+use crate::build::mounts::DOWNLOAD;
 use crate::names::{self, Role};
 use crate::words::shorten;
 
@@ -59,6 +61,10 @@ pub struct Member {
     pub unplaced: Option<Unplaced>,
     /// Since when it has a node, and no container of it is created.
     pub uncreated: Option<Timestamp>,
+    /// Whether the checkpoint is being downloaded in it.
+    pub downloads: bool,
+    /// The commit that was downloaded, of a source that has such.
+    pub commit: Option<String>,
 }
 
 /// Why a pod has no node.
@@ -83,6 +89,7 @@ impl Member {
         let own = spec
             .and_then(|spec| spec.containers.iter().find(|container| names::is_own_container(role, &container.name)));
         let own_status = status.and_then(|status| own_status(status, role));
+        let download = status.and_then(download_state);
         let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
         let labels = names::pod_labels(deployment, group, role);
         let deleted = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0);
@@ -110,12 +117,14 @@ impl Member {
             ended: matches!(phase, "Failed" | "Succeeded"),
             created,
             progressed: created.into_iter().chain(times).max(),
+            downloads: deleted.is_none() && download.is_some_and(|state| state.running.is_some()),
+            commit: download.and_then(downloaded),
             failing: status.filter(|_| deleted.is_none()).and_then(|status| failing(status, role, own)),
             unplaced: unplaced(pod),
             uncreated: status.filter(|_| deleted.is_none() && phase == "Pending").and_then(|status| {
                 let placed = condition(Some(status), "PodScheduled").filter(|placed| placed.status == "True");
                 let since = placed?.last_transition_time.as_ref().map(|time| time.0).or(created)?;
-                is_uncreated(own_status).then_some(since)
+                (is_uncreated(own_status) && download.is_none_or(|state| state.running.is_none())).then_some(since)
             }),
             name,
         })
@@ -141,6 +150,20 @@ fn own_status(status: &PodStatus, role: Role) -> Option<&ContainerStatus> {
     let statuses = status.container_statuses.as_deref().unwrap_or_default();
     let named = statuses.iter().find(|status| names::is_own_container(role, &status.name));
     named.or_else(|| statuses.first().filter(|_| statuses.len() == 1))
+}
+
+/// How the container is that downloads the checkpoint, if there is one.
+fn download_state(status: &PodStatus) -> Option<&ContainerState> {
+    let mut inits = status.init_container_statuses.iter().flatten();
+    inits.find(|init| init.name == DOWNLOAD)?.state.as_ref()
+}
+
+/// The commit that a download that has ended well tells.
+fn downloaded(state: &ContainerState) -> Option<String> {
+    let ended = state.terminated.as_ref().filter(|ended| ended.exit_code == 0)?;
+    let document = DownloadDocument::from_json(ended.message.as_deref()?.as_bytes()).ok()?;
+    // What a pod says is believed as far as it has the form of a commit.
+    document.commit.filter(|commit| commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// Whether a container waits for what comes before it: an image, volumes, or what runs first in its pod.

@@ -1,6 +1,7 @@
 //! What to tell: the status and the events that follow from what was seen, decided and done. Pure: no client, no clock.
 
 mod conditions;
+mod download;
 mod groups;
 mod notices;
 
@@ -18,6 +19,7 @@ use crate::observed::Observed;
 use crate::ratio;
 use crate::validate::{Checked, Refused, StartMap};
 
+pub use download::shown_download;
 pub use notices::{Happening, Notice, notices};
 
 /// Everything that a status is made from.
@@ -60,6 +62,13 @@ pub fn report(
         epoch: shown_epoch(&previous, observed),
         expert_map: expert_map(deployment, observed, decision, outcome),
         start_map: start_map(&facts),
+        model: download::model(
+            deployment,
+            &previous,
+            observed,
+            decision.revisions.as_ref().filter(|_| verdict.is_ok()),
+        ),
+        download: download::status(observed),
         accepted: accepted(verdict, &previous),
         groups: facts.groups.iter().map(|group| group.status(&previous)).collect(),
         ratio: facts.ratio,

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::header::AUTHORIZATION;
-use plan::wire::{self, RecordedMap, State, WireError};
+use plan::wire::{self, DownloadDocument, RecordedMap, State, WireError};
 use plan::words::with_causes;
+use reqwest::RequestBuilder;
 use reqwest::redirect::Policy;
 use thiserror::Error;
 
@@ -17,6 +18,8 @@ use crate::keys::AdminToken;
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest state: one of 512 ranks and 1,000 layers has a quarter of it.
 pub const LARGEST_STATE: usize = 512 * 1024;
+/// Largest answer of a download.
+const LARGEST_DOWNLOAD: usize = 8 * 1024;
 /// Largest answer with a recorded map: the map itself, and where it comes from.
 const LARGEST_RECORDED: usize = LARGEST_MAP + 16 * 1024;
 
@@ -36,6 +39,9 @@ pub trait RuntimeClient: Send + Sync + 'static {
 
     /// The map it recorded last, if there is one.
     fn recorded_map<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Option<RecordedMap>, RuntimeError>>;
+
+    /// How far the download in a pod is, which needs no token: host and port.
+    fn download<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<DownloadDocument, RuntimeError>>;
 }
 
 /// Why a coordinator did not answer.
@@ -102,24 +108,29 @@ impl HttpRuntimeClient {
     }
 
     async fn get(&self, to: &Endpoint, path: &'static str, most: usize) -> Result<Option<Vec<u8>>, RuntimeError> {
-        let unreachable = |source| RuntimeError::Unreachable { path, source };
         let request = self.0.get(format!("http://{}{path}", to.address));
-        let mut answer = request.header(AUTHORIZATION, to.token.authorization()).send().await.map_err(unreachable)?;
-        match answer.status().as_u16() {
-            200 => {}
-            404 => return Ok(None),
-            status => return Err(RuntimeError::Status { path, status }),
-        }
-        // No length that is only announced reserves memory.
-        let mut bytes = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
-            if bytes.len() + chunk.len() > most {
-                return Err(RuntimeError::TooLarge { path, most });
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        Ok(Some(bytes))
+        read(request.header(AUTHORIZATION, to.token.authorization()), path, most).await
     }
+}
+
+/// The body of an answer; `None` if there is nothing at the path.
+async fn read(request: RequestBuilder, path: &'static str, most: usize) -> Result<Option<Vec<u8>>, RuntimeError> {
+    let unreachable = |source| RuntimeError::Unreachable { path, source };
+    let mut answer = request.send().await.map_err(unreachable)?;
+    match answer.status().as_u16() {
+        200 => {}
+        404 => return Ok(None),
+        status => return Err(RuntimeError::Status { path, status }),
+    }
+    // No length that is only announced reserves memory.
+    let mut bytes = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
+        if bytes.len() + chunk.len() > most {
+            return Err(RuntimeError::TooLarge { path, most });
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(Some(bytes))
 }
 
 impl RuntimeClient for HttpRuntimeClient {
@@ -138,6 +149,15 @@ impl RuntimeClient for HttpRuntimeClient {
             let Some(json) = self.get(endpoint, path, LARGEST_RECORDED).await? else { return Ok(None) };
             let recorded = RecordedMap::from_json(&json).map_err(|source| RuntimeError::Document { path, source })?;
             Ok(Some(recorded))
+        })
+    }
+
+    fn download<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<DownloadDocument, RuntimeError>> {
+        Box::pin(async move {
+            let path = wire::path::DOWNLOAD;
+            let json = read(self.0.get(format!("http://{address}{path}")), path, LARGEST_DOWNLOAD).await?;
+            let json = json.ok_or(RuntimeError::Status { path, status: 404 })?;
+            DownloadDocument::from_json(&json).map_err(|source| RuntimeError::Document { path, source })
         })
     }
 }

@@ -4,6 +4,7 @@
 //! A pod is a coordinator only if it is the one that a deployment that exists controls under the name of one: labels alone,
 //! which anybody can give to any pod, are not believed.
 
+mod downloads;
 mod patience;
 mod views;
 
@@ -31,6 +32,7 @@ use crate::pods::Member;
 use crate::runtime_client::{Endpoint, RuntimeClient, RuntimeError};
 use crate::words;
 
+pub use downloads::Downloads;
 use patience::Patience;
 pub use views::RuntimeViews;
 use views::{Key, Known};
@@ -74,11 +76,18 @@ impl Coordinators {
 fn coordinator(pod: &Pod, deployment: &impl Fn(&str, &str) -> Option<String>) -> Option<(Key, (Member, String))> {
     let member = Member::read(pod).filter(|member| member.role == Role::Coordinator && !member.deleting)?;
     member.address.as_ref()?;
+    let uid = controlled(pod, &member, deployment)?;
     let (namespace, name) = (pod.namespace()?, member.deployment.clone());
-    let uid = deployment(&namespace, &name)?;
-    let is_controlled = controller(pod)
-        .is_some_and(|owner| owner.uid == uid && owner.kind == MoEDeployment::kind(&()) && owner.name == name);
-    is_controlled.then_some(((namespace, name, member.group), (member, uid)))
+    Some(((namespace, name, member.group), (member, uid)))
+}
+
+/// Uid of the deployment of a pod's name, if that controls it.
+fn controlled(pod: &Pod, member: &Member, deployment: &impl Fn(&str, &str) -> Option<String>) -> Option<String> {
+    let uid = deployment(&pod.namespace()?, &member.deployment)?;
+    let is_controlled = controller(pod).is_some_and(|owner| {
+        owner.uid == uid && owner.kind == MoEDeployment::kind(&()) && owner.name == member.deployment
+    });
+    is_controlled.then_some(uid)
 }
 
 /// How long after a node was called out of reach its pods are taken to have their addresses, without having said anything.
@@ -125,6 +134,7 @@ pub async fn watch(
         futures::stream::iter(due)
             .for_each_concurrent(CONCURRENCY, |(key, member, token)| asking.ask(key, member, token))
             .await;
+        downloads::ask(&coordinators, client.as_ref(), &heard.downloads, &changed).await;
         if changed.is_closed() {
             return;
         }

@@ -39,6 +39,8 @@ pub struct Binaries {
     pub operator: PathBuf,
     /// `swiftbalancer-runtime`.
     pub runtime: PathBuf,
+    /// `swiftbalancer-download`.
+    pub download: PathBuf,
 }
 
 impl Binaries {
@@ -59,7 +61,16 @@ impl Binaries {
         let targets: &[&str] = match (cfg!(feature = "cluster"), profile) {
             (true, "dev") => &["--workspace", "--bins", "--tests"],
             (true, _) => &["--workspace", "--bins"],
-            (false, _) => &["--package", "tests", "--package", "runtime", "--no-default-features", "--bins"],
+            (false, _) => &[
+                "--package",
+                "tests",
+                "--package",
+                "runtime",
+                "--package",
+                "download",
+                "--no-default-features",
+                "--bins",
+            ],
         };
         let mut command = Command::new(cargo);
         // What Cargo tells the program that it runs about its package would be news to build scripts that look at it (ring's
@@ -80,6 +91,8 @@ impl Binaries {
         if !status.success() {
             bail!("the operator and the runtime do not compile");
         }
-        Ok(Self { operator: folder.join("swiftbalancer-operator"), runtime: folder.join("swiftbalancer-runtime") })
+        let [operator, runtime, download] =
+            ["operator", "runtime", "download"].map(|program| folder.join(format!("swiftbalancer-{program}")));
+        Ok(Self { operator, runtime, download })
     }
 }

@@ -20,7 +20,7 @@ use operator::template::Overlays;
 use operator::validate::{Checked, Shape, StartMap};
 use plan::wire::keys::{ADMIN_TOKEN, FOLDER, GROUP_SECRET};
 use plan::wire::process::port::NEXT_RANK;
-use plan::wire::process::{TERMINATION_FILE, variable};
+use plan::wire::process::{DOWNLOAD_PROGRAM, TERMINATION_FILE, variable};
 use runtime::args::{Arguments, Command};
 use runtime::coordinator::settings::{CoordinatorSettings, MinimumGain};
 use runtime::device::Device;
@@ -154,7 +154,11 @@ fn agree(deployment: &Value, start_map: StartMap) {
     let checked = checked(deployment, start_map);
     let mut ranks = BTreeSet::new();
     let mut coordinators = 0;
-    for container in pods(&checked).into_iter().flat_map(|pod| pod.spec.unwrap().containers) {
+    let pods = pods(&checked);
+    for pod in &pods {
+        download_agrees(&checked, pod, keys.path());
+    }
+    for container in pods.into_iter().flat_map(|pod| pod.spec.unwrap().containers) {
         match parsed(&container, has_template, keys.path()) {
             Command::Coordinator(arguments) => {
                 coordinator_agrees(&checked, &container, &(*arguments).try_into().unwrap(), keys.path());
@@ -169,6 +173,34 @@ fn agree(deployment: &Value, start_map: StartMap) {
         }
     }
     assert_eq!((coordinators, ranks), (1, (0..checked.shape.ranks).collect()));
+}
+
+/// What is downloaded first of all goes to where the runtime reads it, and nobody else writes there.
+fn download_agrees(checked: &Checked, pod: &Pod, keys: &Path) {
+    let spec = pod.spec.as_ref().unwrap();
+    let Some(init) = spec.init_containers.as_ref().map(|inits| &inits[0]) else { return };
+    let own = &spec.containers[0];
+    assert_eq!(init.command.as_deref(), Some([DOWNLOAD_PROGRAM.to_owned()].as_slice()));
+    assert_eq!((&init.image, &init.security_context), (&own.image, &own.security_context));
+    assert_eq!(init.termination_message_path.as_deref(), Some(TERMINATION_FILE));
+    let line = init.args.iter().flatten().map(|argument| expanded(argument, &BTreeMap::new()));
+    let line: Vec<String> = std::iter::once(DOWNLOAD_PROGRAM.to_owned()).chain(line).collect();
+    let arguments =
+        download::args::Arguments::try_parse_from(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+    assert_eq!(arguments.listen.map(|listen| listen.port()), Some(names::ADMIN_PORT as u16));
+    let settings = download::run::Settings::try_from(arguments).unwrap();
+    let model = match parsed(own, true, keys) {
+        Command::Coordinator(arguments) => CoordinatorSettings::try_from(*arguments).unwrap().model,
+        Command::Worker(arguments) => WorkerSettings::try_from(*arguments).unwrap().model,
+        other => panic!("{other:?} is run in no pod"),
+    };
+    assert_eq!(settings.folder, model);
+    let is_read_only = |container: &Container| {
+        let mount = container.volume_mounts.iter().flatten().find(|mount| model.starts_with(&mount.mount_path));
+        mount.unwrap().read_only == Some(true)
+    };
+    let records = checked.deployment.spec.eplb.expert_map_record_path.is_some() && own.name == "coordinator";
+    assert_eq!((is_read_only(init), is_read_only(own)), (false, !records));
 }
 
 fn coordinator_agrees(checked: &Checked, container: &Container, settings: &CoordinatorSettings, keys: &Path) {

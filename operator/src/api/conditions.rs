@@ -34,6 +34,8 @@ pub enum Reason {
     ScaledToZero,
     /// Pods are starting.
     WaitingForPods,
+    /// The model is being downloaded.
+    Downloading,
     /// Pods of an older specification are being replaced.
     RollingOut,
     /// Pods that are no longer asked for are ending.

@@ -153,6 +153,51 @@ pub const SOURCE_IMAGE: Rule = Rule {
     message: "model.source.image must be set if, and only if, type is Image",
 };
 
+/// The union has the member that its type names.
+pub const SOURCE_HUGGING_FACE: Rule = Rule {
+    expression: "(self.type == 'HuggingFace') == has(self.huggingFace)",
+    message: "model.source.huggingFace must be set if, and only if, type is HuggingFace",
+};
+
+/// The union has the member that its type names.
+pub const SOURCE_S3: Rule = Rule {
+    expression: "(self.type == 'S3') == has(self.s3)",
+    message: "model.source.s3 must be set if, and only if, type is S3",
+};
+
+/// What a hub calls a repository.
+pub const REPO: Rule = Rule {
+    expression: "self.matches('^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?$') && !self.contains('--') && \
+                 !self.contains('..')",
+    message: "model.source.huggingFace.repo is OWNER/NAME, as in the address of its page: letters, digits, '-', '_' and '.'",
+};
+
+/// A revision is a name, not a way through folders.
+pub const REVISION: Rule = Rule {
+    expression: "!self.split('/').exists(part, part == '' || part == '.' || part == '..')",
+    message: "model.source.huggingFace.revision is a branch, a tag or a commit: it must not contain '..' nor '//'",
+};
+
+/// Ways through folders name no objects.
+pub const S3_URL: Rule = Rule {
+    expression: "!self.split('/').exists(part, part == '.' || part == '..')",
+    message: "model.source.s3.url is s3://BUCKET/PREFIX: it must not contain '..'",
+};
+
+/// One volume.
+pub const DOWNLOAD_VOLUME: Rule = Rule {
+    expression: "has(self.claimName) != has(self.ephemeral)",
+    message: "the volume of a download needs exactly one of claimName (a claim that all pods share) and ephemeral (a volume of \
+              each pod's own)",
+};
+
+/// Pods that each download for themselves have to read the same.
+pub const EPHEMERAL_COMMIT: Rule = Rule {
+    expression: "!has(self.volume.ephemeral) || self.revision.matches('^[0-9a-f]{40}$')",
+    message: "with volume.ephemeral each pod downloads for itself, and a branch may move meanwhile: set \
+              model.source.huggingFace.revision to a commit, 40 hexadecimal digits",
+};
+
 /// Paths stay inside the volume.
 pub const RELATIVE_PATH: Rule = Rule {
     expression: "!self.startsWith('/') && !self.split('/').exists(part, part == '..')",

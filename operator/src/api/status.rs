@@ -48,6 +48,12 @@ pub struct MoEDeploymentStatus {
     /// The map that this deployment starts from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_map: Option<StartMapStatus>,
+    /// What the revision of a downloaded model stands for, since it was downloaded first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelStatus>,
+    /// The download of the model, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub download: Option<DownloadStatus>,
     /// What was accepted last. It is kept up and scaled while what is asked for now cannot be built.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<AcceptedStatus>,
@@ -75,6 +81,40 @@ pub struct ExpertMapStatus {
     pub epoch: i64,
     /// When it was recorded.
     pub recorded_at: Time,
+}
+
+/// A revision of a downloaded model.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelStatus {
+    /// The repository.
+    #[schemars(length(max = 128))]
+    pub repo: String,
+    /// The revision that is asked for.
+    #[schemars(length(max = 100))]
+    pub revision: String,
+    /// The commit that every pod reads.
+    #[schemars(length(max = 40))]
+    pub commit: String,
+}
+
+/// A download.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DownloadStatus {
+    /// The pod that downloads.
+    #[schemars(length(max = 253))]
+    pub pod: String,
+    /// How much is there, in whole percent, or `listing` or `waiting`.
+    #[schemars(length(max = 64))]
+    pub progress: String,
+    /// Bytes of all files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<i64>,
+    /// What keeps it from coming further at the moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub trouble: Option<String>,
 }
 
 /// The map that a deployment starts from.

@@ -14,6 +14,8 @@ pub(crate) const KEYS_FOLDER: &str = KEYS;
 pub(crate) const SHARED_MEMORY: &str = "/dev/shm";
 /// Where a process may write what nobody keeps.
 pub(crate) const SCRATCH_FOLDER: &str = "/tmp";
+/// The container that downloads the checkpoint before others are started.
+pub(crate) const DOWNLOAD: &str = "download";
 /// The claim by which a rank pod gets its GPUs, where it gets them by one.
 pub(crate) const GPU_CLAIM: &str = "gpus";
 

@@ -10,8 +10,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use plan::wire::keys::{ADMIN_TOKEN, GROUP_SECRET};
 use plan::wire::process::{ProcessOptions, TERMINATION_FILE, variable};
 
-use super::metadata;
 use super::mounts::{KEYS_FOLDER, MODEL, SCRATCH_FOLDER, volume};
+use super::{download, metadata};
 use crate::api::MoEDeploymentSpec;
 use crate::api::model::{ModelSource, ModelSourceType};
 use crate::api::placement::{Placement, Resources, RunAs};
@@ -54,6 +54,7 @@ pub(super) fn pod(checked: &Checked, identity: &Identity<'_>, containers: Vec<Co
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             restart_policy: Some("Always".to_owned()),
+            init_containers: download::container(checked, identity).map(|download| vec![download]),
             containers,
             volumes: Some(
                 [Some(model(&spec.model.source)), Some(scratch()), keys(checked, identity)]
@@ -212,6 +213,9 @@ pub(super) fn model_path(source: &ModelSource) -> String {
         }
         ModelSourceType::HostPath => None,
         ModelSourceType::Image => source.image.as_ref().and_then(|image| image.path.as_deref()),
+        ModelSourceType::HuggingFace | ModelSourceType::S3 => {
+            return download::folder(source).map_or_else(|| MODEL.to_owned(), |folder| source_file(&folder));
+        }
     };
     path.map_or_else(|| MODEL.to_owned(), source_file)
 }
@@ -223,6 +227,9 @@ pub(super) fn source_file(path: &str) -> String {
 }
 
 fn model(source: &ModelSource) -> Volume {
+    if let Some(volume) = source.download_volume() {
+        return download::volume(volume);
+    }
     Volume {
         name: volume::MODEL.to_owned(),
         persistent_volume_claim: source.persistent_volume_claim.as_ref().map(|claim| {

@@ -100,6 +100,10 @@ fn not_ready(facts: &Facts<'_>, counts: &str) -> Finding {
     if let Some((pod, since)) = uncreated(facts) {
         return no(Reason::ContainersNotCreated, format!("{counts}; {}", not_created(pod, since)));
     }
+    if let Some(pod) = waiting().find_map(|group| group.downloads()) {
+        let message = format!("{counts}; the model is being downloaded in pod {pod}, and status.download says how far");
+        return no(Reason::Downloading, message);
+    }
     let message = waiting().next().map_or_else(|| counts.to_owned(), |group| format!("{counts}; {}", awaited(group)));
     no(Reason::WaitingForPods, message)
 }
@@ -242,7 +246,8 @@ fn blocked(facts: &Facts<'_>) -> &'static str {
 fn stalled(facts: &Facts<'_>) -> Option<Timestamp> {
     let deadline = SignedDuration::from_secs(facts.deployment.spec.progress_deadline_seconds.into());
     let waiting = facts.groups.iter().filter(|group| group.is_wanted && !group.is_done());
-    let last = waiting.filter_map(groups::Group::progressed).max()?;
+    let downloaded = facts.observed.downloads.values().filter_map(|view| view.advanced).max();
+    let last = waiting.filter_map(groups::Group::progressed).chain(downloaded).max()?;
     (last + deadline <= facts.observed.now).then_some(last)
 }
 

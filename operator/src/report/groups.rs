@@ -1,6 +1,6 @@
 //! State of each replica, from its pods and its coordinator.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -10,7 +10,7 @@ use crate::api::MoEDeployment;
 use crate::api::status::{GroupStatus, MoEDeploymentStatus, ReplacementsStatus};
 use crate::decide::{self, Cause, Decision, Removal};
 use crate::names::{self, Role};
-use crate::observed::{Observed, RuntimeView, Unreadable};
+use crate::observed::{DownloadView, Observed, RuntimeView, Unreadable};
 use crate::pods::{Member, Unplaced};
 use crate::ratio;
 use crate::validate::{Checked, Refused};
@@ -34,6 +34,8 @@ pub(super) struct Group<'a> {
     pub replacements: Option<ReplacementsStatus>,
     pub runtime: Option<&'a RuntimeView>,
     pub unreadable: Option<&'a Unreadable>,
+    /// How far downloads are, by the identity of their pods.
+    pub downloads: &'a BTreeMap<String, DownloadView>,
 }
 
 impl Group<'_> {
@@ -85,7 +87,17 @@ impl Group<'_> {
 
     /// Why its pods do not stay up, if so: the first pod's reason.
     pub fn failing(&self) -> Option<(&str, &str)> {
-        self.members.iter().find_map(|member| Some((member.name.as_str(), member.failing.as_deref()?)))
+        // A download that goes on works again, whatever its earlier run ended with.
+        let goes_on = |member: &Member| {
+            member.downloads && self.downloads.get(&member.uid).is_some_and(|view| view.advanced.is_some())
+        };
+        let mut members = self.members.iter().filter(|member| !goes_on(member));
+        members.find_map(|member| Some((member.name.as_str(), member.failing.as_deref()?)))
+    }
+
+    /// A pod that downloads the model.
+    pub fn downloads(&self) -> Option<&str> {
+        self.members.iter().find(|member| member.downloads).map(|member| member.name.as_str())
     }
 
     /// A pod that has no node, and why.
@@ -190,6 +202,7 @@ pub(super) fn groups<'a>(
             ready_rank_pods: members.iter().filter(ready).count(),
             runtime: observed.runtimes.get(&index),
             unreadable: observed.unreadable.get(&index),
+            downloads: &observed.downloads,
             replacements: replacements(deployment, observed, removed, index),
             members,
         }

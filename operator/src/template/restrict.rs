@@ -13,7 +13,9 @@ use plan::wire::process::{TERMINATION_FILE, variable};
 use super::Own;
 use super::error::{TemplateError, shorten};
 use super::metadata::is_dns_label;
-use crate::build::mounts::{API_KEYS_FOLDER, GPU_CLAIM, MAP_FOLDER, MODEL, SCRATCH_FOLDER, SHARED_MEMORY, volume};
+use crate::build::mounts::{
+    API_KEYS_FOLDER, DOWNLOAD, GPU_CLAIM, MAP_FOLDER, MODEL, SCRATCH_FOLDER, SHARED_MEMORY, volume,
+};
 use crate::gpus::is_gpu;
 use crate::names::Role;
 
@@ -134,6 +136,12 @@ fn beside(container: &Container, at: &str, own: &Own<'_>) -> Result<(), Template
             Role::Rank => "the container of ranks is called rank in a template, in every pod of them, under containers",
         };
         return Err(TemplateError::owned(at.to_owned(), instead));
+    }
+    if container.name == DOWNLOAD {
+        return Err(TemplateError::owned(
+            at.to_owned(),
+            "the container that downloads the checkpoint is called so: choose another name",
+        ));
     }
     if container.image.as_ref().is_none_or(String::is_empty) {
         let why = "a container beside the operator's own has an image of its own";

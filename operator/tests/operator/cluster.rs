@@ -17,7 +17,7 @@ use operator::error::Failures;
 use operator::host_paths::AllowedHostPaths;
 use operator::keys::{Keys, StoredKeys};
 use operator::names;
-use operator::observed::{Observed, Reference, RuntimeImages, RuntimeView, Unreadable};
+use operator::observed::{DownloadView, Observed, Reference, RuntimeImages, RuntimeView, Unreadable};
 use operator::pods::Member;
 use operator::reach::{self, Sighting};
 use operator::report::{Notice, notices, report};
@@ -34,6 +34,7 @@ pub struct Cluster {
     pub nodes: BTreeMap<String, Node>,
     pub maps: BTreeMap<String, ConfigMap>,
     pub reference: Reference,
+    pub downloads: BTreeMap<String, DownloadView>,
     pub runtimes: BTreeMap<usize, RuntimeView>,
     pub unreadable: BTreeMap<usize, Unreadable>,
     pub keys: Option<StoredKeys>,
@@ -66,6 +67,7 @@ impl Cluster {
             nodes: BTreeMap::new(),
             maps: BTreeMap::new(),
             reference: Reference::None,
+            downloads: BTreeMap::new(),
             runtimes: BTreeMap::new(),
             unreadable: BTreeMap::new(),
             keys: None,
@@ -131,6 +133,7 @@ impl Cluster {
             maps: self.maps.iter().map(|(name, map)| (name.clone(), Arc::new(map.clone()))).collect(),
             maps_in_use: BTreeSet::new(),
             reference: self.reference.clone(),
+            downloads: self.downloads.clone(),
             watches_nodes: self.watches_nodes,
             nodes: self.nodes.iter().map(|(name, node)| (name.clone(), Arc::new(node.clone()))).collect(),
             sightings: reach::look(&self.sightings, self.nodes.values(), self.now),

@@ -116,6 +116,11 @@ fn a_specification_that_cannot_work_is_refused_with_what_to_do() {
         )
     };
     let path = |name: &str| ("/spec/eplb/expertMapRecordPath", json!(name));
+    let hub = |changes: serde_json::Value| {
+        let mut hub = json!({"repo": "Org/Model", "volume": {"claimName": "models"}});
+        hub.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        vec![("/spec/model/source", json!({"type": "HuggingFace", "huggingFace": hub}))]
+    };
     let table = [
         ("a long name", vec![("/metadata/name", json!("a".repeat(41)))]),
         ("a name with a dot", vec![("/metadata/name", json!("tiny.moe"))]),
@@ -187,6 +192,24 @@ fn a_specification_that_cannot_work_is_refused_with_what_to_do() {
                 path("map.json"),
             ],
         ),
+        ("a repository that is a way through folders", hub(json!({"repo": "../Model"}))),
+        ("a repository of three parts", hub(json!({"repo": "hub/Org/Model"}))),
+        ("a revision that leads out", hub(json!({"revision": "a/../b"}))),
+        ("a download to nowhere", hub(json!({"volume": {}}))),
+        (
+            "a download to two volumes",
+            hub(json!({"volume": {"claimName": "models", "ephemeral": {"size": "1Ti"}}, "revision": "0".repeat(40)})),
+        ),
+        ("a branch that each pod reads for itself", hub(json!({"volume": {"ephemeral": {"size": "1Ti"}}}))),
+        (
+            "objects on a way through folders",
+            vec![(
+                "/spec/model/source",
+                json!({"type": "S3", "s3": {"url": "s3://models/../x", "volume": {"claimName": "models"}}}),
+            )],
+        ),
+        ("a download of S3 without its member", vec![("/spec/model/source", json!({"type": "S3"}))]),
+        ("a download of a hub without its member", vec![("/spec/model/source", json!({"type": "HuggingFace"}))]),
         (
             "a toleration that ends without an end",
             vec![(

@@ -1,5 +1,6 @@
 //! What is decided and told when something happens.
 
+mod downloads;
 mod gpus;
 mod holds;
 mod keys;

@@ -51,6 +51,7 @@ pub fn nccl() -> Result<PathBuf> {
 pub fn build_gpu(binaries: &Binaries, nccl: Option<&Path>) -> Result<Archive> {
     build("runtime-cuda", &gpu_runtime_image(), "runtime-cuda", |root| {
         stage_program(root, &binaries.runtime)?;
+        stage_program(root, &binaries.download)?;
         nccl.map_or(Ok(()), |nccl| stage_nccl(root, nccl))
     })
 }
@@ -62,7 +63,10 @@ pub fn build_gpu(binaries: &Binaries, nccl: Option<&Path>) -> Result<Archive> {
 pub fn build_all(binaries: &Binaries) -> Result<Vec<Archive>> {
     Ok(vec![
         build("operator", &operator_image(), "operator", |root| stage_program(root, &binaries.operator))?,
-        build("runtime", &runtime_image(), "runtime", |root| stage_program(root, &binaries.runtime))?,
+        build("runtime", &runtime_image(), "runtime", |root| {
+            stage_program(root, &binaries.runtime)?;
+            stage_program(root, &binaries.download)
+        })?,
         build("tiny-moe", MODEL_IMAGE, "model", |root| {
             copy_files(&workspace::root().join("examples/models/tiny-moe"), root)
         })?,

@@ -12,7 +12,7 @@ use operator::host_paths::AllowedHostPaths;
 use operator::metrics::Metrics;
 use operator::observed::RuntimeImages;
 use operator::runtime_client::{Endpoint, RuntimeClient, RuntimeError};
-use plan::wire::{RecordedMap, State, WireError, path};
+use plan::wire::{DownloadDocument, RecordedMap, State, WireError, path};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -78,6 +78,13 @@ impl RuntimeClient for Runtimes {
             self.maps_asked_for.fetch_add(1, Ordering::Relaxed);
             let said = self.get(endpoint)?.1;
             self.other(path::RECORDED_MAP, RecordedMap::from_json).map_or(Ok(said), |read| read.map(Some))
+        })
+    }
+
+    fn download<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<DownloadDocument, RuntimeError>> {
+        Box::pin(async move {
+            let nothing = || Err(RuntimeError::Status { path: path::DOWNLOAD, status: 404 });
+            self.other(path::DOWNLOAD, DownloadDocument::from_json).unwrap_or_else(nothing)
         })
     }
 }
