@@ -15,6 +15,8 @@ use operator::metrics::Metrics;
 use operator::observed::RuntimeImages;
 use operator::runtime_client::HttpRuntimeClient;
 use operator::{controller, health};
+use plan::wire::process::{everywhere, listen};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -59,7 +61,7 @@ struct Run {
     #[arg(long = "allow-host-path", value_name = "FOLDER")]
     allowed_host_paths: Vec<HostPath>,
     /// Address of /livez, /readyz and /metrics.
-    #[arg(long, default_value = "0.0.0.0:8080")]
+    #[arg(long, default_value_t = everywhere(8080))]
     listen: SocketAddr,
     /// Seconds between two questions to a coordinator.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -93,7 +95,11 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     config.default_retry = false;
     let client = Client::try_from(config).context("set up the client of the API server")?;
     let metrics = Arc::new(Metrics::new().context("register metrics")?);
-    let listener = tokio::net::TcpListener::bind(arguments.listen).await.context("listen for probes")?;
+    let listener = listen(arguments.listen).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    });
+    let listener = listener.with_context(|| format!("listen on {} for probes", arguments.listen))?;
     let probes = tokio::spawn(axum::serve(listener, health::router(Arc::clone(&metrics))).into_future());
     let runtime_client = Arc::new(HttpRuntimeClient::new().context("set up the HTTP client")?);
     let settings = Settings {

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 
+use plan::wire::process::everywhere;
 use thiserror::Error;
 
 use crate::quoted::Quoted;
@@ -13,7 +14,7 @@ const LOOPBACK_V6: [&str; 2] = ["ip6-localhost", "ip6-loopback"];
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AddressError {
     /// It is not of the form.
-    #[error("must be HOST:PORT, such as 127.0.0.1:8000, [::1]:8000, localhost:8000, or :8000 for every IPv4 address")]
+    #[error("must be HOST:PORT, such as 127.0.0.1:8000, [::1]:8000, localhost:8000, or :8000 for every address")]
     Form,
     /// Its port is none.
     #[error("the port must be a whole number from {least} to 65535, not {port}")]
@@ -33,7 +34,7 @@ pub enum AddressError {
     },
 }
 
-/// The address to listen on that a text names; port 0 is any free one, no host is every IPv4 address. Of a name's
+/// The address to listen on that a text names; port 0 is any free one, no host is every address of the machine. Of a name's
 /// addresses the first of IPv4 is taken, if it has one: who connects to a name tries them all.
 ///
 /// # Errors
@@ -44,7 +45,7 @@ pub fn listen(text: &str) -> Result<SocketAddr, AddressError> {
     }
     let (host, port) = parts(text, 0)?;
     if host.is_empty() {
-        return Ok((Ipv4Addr::UNSPECIFIED, port).into());
+        return Ok(everywhere(port));
     }
     let found: Vec<SocketAddr> = match (host, port).to_socket_addrs() {
         Ok(addresses) => addresses.collect(),
@@ -91,7 +92,7 @@ mod tests {
             ("0.0.0.0:0", "0.0.0.0:0"),
             ("[::1]:8000", "[::1]:8000"),
             ("[::]:0", "[::]:0"),
-            (":8000", "0.0.0.0:8000"),
+            (":8000", "[::]:8000"),
             ("localhost:8000", "127.0.0.1:8000"),
         ] {
             assert_eq!(listen(text).unwrap(), address.parse::<SocketAddr>().unwrap(), "{text}");

@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Error, Parser, Subcommand, ValueEnum};
 use plan::balance::Policy;
 use plan::coverage::Coverage;
-use plan::wire::process::port;
+use plan::wire::process::{everywhere, port};
 
 use crate::coordinator::settings::{CoordinatorSettings, MinimumGain};
 use crate::device::Device;
@@ -261,11 +261,6 @@ pub fn shortened(mut error: Error) -> Error {
         error.insert(kind, ContextValue::String(value));
     }
     error
-}
-
-/// An address that everybody reaches.
-pub(crate) fn everywhere(port: u16) -> SocketAddr {
-    (Ipv4Addr::UNSPECIFIED, port).into()
 }
 
 /// An address that this machine alone reaches.

@@ -144,7 +144,7 @@ struct Worker<B: Backend> {
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, WorkerError> {
-    TcpListener::bind(address).map_err(|source| WorkerError::Listen { address, source })
+    plan::wire::process::listen(address).map_err(|source| WorkerError::Listen { address, source })
 }
 
 /// Where a host of this name or address is reached that listens there.

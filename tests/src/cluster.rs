@@ -7,7 +7,7 @@ mod prerequisites;
 mod script;
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,34 @@ use script::Script;
 
 /// Nodes are numbered 1 to this.
 pub const NODES: usize = 3;
+
+/// Of which family the addresses of a cluster are, all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Four bytes.
+    IPv4,
+    /// Sixteen bytes.
+    IPv6,
+}
+
+impl Family {
+    /// As the script calls it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::IPv4 => "IPv4",
+            Self::IPv6 => "IPv6",
+        }
+    }
+
+    /// Where the API server is.
+    const fn api_server(self) -> SocketAddr {
+        let address = match self {
+            Self::IPv4 => IpAddr::V4(Ipv4Addr::new(172, 30, 0, 1)),
+            Self::IPv6 => IpAddr::V6(Ipv6Addr::new(0xfd00, 0x30, 0, 0, 0, 0, 0, 1)),
+        };
+        SocketAddr::new(address, 6443)
+    }
+}
 
 /// From where a connection into the cluster is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +76,7 @@ impl From {
 /// A running cluster.
 pub struct Cluster {
     script: Script,
+    family: Family,
     api_server: Forward,
     /// Keeps the cluster: its supervisor takes it down when nobody holds this lock.
     user: Option<File>,
@@ -59,18 +88,18 @@ impl Cluster {
     /// # Errors
     /// If a prerequisite is missing, the build fails or the cluster does not start.
     pub fn shared() -> Result<Self> {
-        Self::named("cluster")
+        Self::named("cluster", Family::IPv4)
     }
 
     /// A cluster beside the shared one, for a test that must not disturb others.
     ///
     /// # Errors
     /// As [`Cluster::shared`].
-    pub fn separate(name: &str) -> Result<Self> {
-        Self::named(&format!("cluster-{name}"))
+    pub fn separate(name: &str, family: Family) -> Result<Self> {
+        Self::named(&format!("cluster-{name}"), family)
     }
 
-    fn named(name: &str) -> Result<Self> {
+    fn named(name: &str, family: Family) -> Result<Self> {
         provide()?;
         let lock = workspace::target().join(format!("{name}.lock"));
         let user = File::create(&lock)?;
@@ -78,7 +107,7 @@ impl Cluster {
         user.lock_shared()?;
         let starting = File::create(workspace::target().join(format!("{name}-start.lock")))?;
         starting.lock()?;
-        let script = prepare(name)?;
+        let script = prepare(name, family)?;
         if !script.is_running() {
             eprint!("cluster: starting {NODES} nodes ... ");
             let began = Instant::now();
@@ -86,8 +115,9 @@ impl Cluster {
             eprintln!("{:.1} s", began.elapsed().as_secs_f64());
         }
         drop(starting);
-        let api_server = Forward::new(&script.network_namespace(&From::ControlPlane.namespace())?, API_SERVER)?;
-        Ok(Self { script, api_server, user: Some(user) })
+        let api_server =
+            Forward::new(&script.network_namespace(&From::ControlPlane.namespace())?, family.api_server())?;
+        Ok(Self { script, family, api_server, user: Some(user) })
     }
 
     /// Starts the cluster of this checkout, if it is not running, to stay until [`Cluster::stop`].
@@ -96,7 +126,7 @@ impl Cluster {
     /// As [`Cluster::shared`].
     pub fn start() -> Result<Self> {
         provide()?;
-        prepare("cluster")?.up()?;
+        prepare("cluster", Family::IPv4)?.up()?;
         Self::shared()
     }
 
@@ -105,7 +135,7 @@ impl Cluster {
     /// # Errors
     /// If its script cannot be run.
     pub fn stop() -> Result<()> {
-        Script::new(state_folder("cluster"), None).down()
+        Script::new(state_folder("cluster"), Family::IPv4, None).down()
     }
 
     /// Takes this cluster down, whoever uses it.
@@ -122,7 +152,7 @@ impl Cluster {
     /// If the cluster is gone.
     pub fn kubeconfig(&self) -> Result<String> {
         let kubeconfig = fs::read_to_string(self.script.state().join("pki/admin.kubeconfig"))?;
-        Ok(kubeconfig.replace(&API_SERVER.to_string(), &self.api_server.address().to_string()))
+        Ok(kubeconfig.replace(&self.family.api_server().to_string(), &self.api_server.address().to_string()))
     }
 
     /// A client with all rights, for the runtime that calls this.
@@ -243,13 +273,11 @@ impl Drop for Cluster {
     }
 }
 
-const API_SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(172, 30, 0, 1)), 6443);
-
 /// Builds what the nodes need before the first pod.
-fn prepare(name: &str) -> Result<Script> {
+fn prepare(name: &str, family: Family) -> Result<Script> {
     let binaries = script::build()?;
     image::build_test_pod(&binaries)?;
-    Ok(Script::new(state_folder(name), Some(binaries)))
+    Ok(Script::new(state_folder(name), family, Some(binaries)))
 }
 
 /// Short, since paths of Unix sockets in it must have less than 108 bytes; one for each cluster of each checkout.

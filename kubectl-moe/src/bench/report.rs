@@ -173,15 +173,16 @@ pub(super) fn chart(targets: &[&str], seen: &[Vec<Seen>]) -> Chart {
     let courses: Vec<Course> = seen.iter().map(|seen| Course::of(seen)).collect();
     let panel = |label: &str, read: fn(&Course) -> &Vec<(f64, f64)>| Panel {
         label: label.to_owned(),
-        series: targets
-            .iter()
+        // The title names them: beside a line there is no room for a URL.
+        series: ["target", "against"]
+            .into_iter()
             .zip(&courses)
-            .map(|(target, course)| Series { name: (*target).to_owned(), points: read(course).clone() })
+            .map(|(name, course)| Series { name: name.to_owned(), points: read(course).clone() })
             .collect(),
         most: None,
     };
     Chart {
-        title: format!("traffic at {}", targets.join(" and ")),
+        title: format!("traffic at {}", targets.join(" against ")),
         x_label: "seconds of traffic".to_owned(),
         panels: vec![
             panel("tokens/s", |course| &course.tokens_per_second),

@@ -7,10 +7,12 @@
 mod command;
 mod download;
 mod last_word;
+mod listener;
 
 pub use command::{CoordinatorCommand, MoveOptions, ProcessOptions, Subcommand, WorkerCommand};
 pub use download::{DownloadCommand, DownloadSource};
 pub use last_word::LastWord;
+pub use listener::{everywhere, listen};
 
 /// Ports of a pod's processes.
 pub mod port {

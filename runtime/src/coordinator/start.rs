@@ -310,7 +310,7 @@ fn server_ended(ended: Option<Result<io::Result<()>, JoinError>>) -> StartError 
 }
 
 fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).map_err(|source| StartError::Listen { address, purpose, source })
+    plan::wire::process::listen(address).map_err(|source| StartError::Listen { address, purpose, source })
 }
 
 #[cfg(test)]

@@ -5,11 +5,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use plan::ids::RankId;
-use plan::wire::process::{port, variable};
+use plan::wire::process::{everywhere, port, variable};
 use thiserror::Error;
 
 use super::{WorkerSettings, next_port};
-use crate::args::everywhere;
 use crate::device::Device;
 use crate::experts::load::BeforeRead;
 use crate::experts::mover::Faults;

@@ -17,7 +17,7 @@ client() {
 apiVersion: v1
 kind: Config
 current-context: local
-clusters: [{name: local, cluster: {server: "https://$control_plane:6443", certificate-authority: $pki/ca.crt}}]
+clusters: [{name: local, cluster: {server: "https://$(in_url "$control_plane"):6443", certificate-authority: $pki/ca.crt}}]
 users: [{name: $1, user: {client-certificate: $pki/$1.crt, client-key: $pki/$1.key}}]
 contexts: [{name: local, context: {cluster: local, user: $1}}]
 KUBECONFIG
@@ -32,7 +32,7 @@ issue_certificates() {
   openssl ec -in service-account.key -pubout -out service-account.pub 2> /dev/null
   # 127.0.0.1: a test reaches the API server through a forwarded port of the loopback interface.
   issue apiserver /CN=kube-apiserver \
-    "subjectAltName=IP:$control_plane,IP:10.96.0.1,IP:127.0.0.1,DNS:localhost,DNS:kubernetes.default.svc"
+    "subjectAltName=IP:$control_plane,IP:$api_service,IP:127.0.0.1,DNS:localhost,DNS:kubernetes.default.svc"
   client admin /O=system:masters/CN=admin
   client kubelet-client /O=system:masters/CN=kube-apiserver-kubelet-client
   client controller-manager /CN=system:kube-controller-manager

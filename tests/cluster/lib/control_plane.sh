@@ -25,13 +25,13 @@ POLICY
   start etcd control-plane etcd --data-dir "$state/etcd" --unsafe-no-fsync
   start apiserver control-plane kube-apiserver \
     --etcd-servers=http://127.0.0.1:2379 \
-    --advertise-address="$control_plane" \
+    --bind-address="${anywhere%/0}" --advertise-address="$control_plane" \
     --tls-cert-file="$pki/apiserver.crt" --tls-private-key-file="$pki/apiserver.key" \
     --client-ca-file="$pki/ca.crt" --cert-dir="$state/certificates" \
     --service-account-issuer=https://kubernetes.default.svc \
     --service-account-key-file="$pki/service-account.pub" \
     --service-account-signing-key-file="$pki/service-account.key" \
-    --service-cluster-ip-range=10.96.0.0/16 \
+    --service-cluster-ip-range="$services" \
     --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --allow-privileged=true \
     --kubelet-preferred-address-types=InternalIP \
     --kubelet-client-certificate="$pki/kubelet-client.crt" --kubelet-client-key="$pki/kubelet-client.key" \
@@ -53,7 +53,7 @@ start_dns() {
 .:53 {
   errors
   ready 127.0.0.1:8181
-  kubernetes cluster.local in-addr.arpa { kubeconfig $pki/coredns.kubeconfig local
+  kubernetes cluster.local $reverse { kubeconfig $pki/coredns.kubeconfig local
   }
   cache 5
 }
@@ -66,13 +66,13 @@ apiVersion: v1
 kind: Service
 metadata: {name: kube-dns, namespace: kube-system}
 spec:
-  clusterIP: 10.96.0.10
+  clusterIP: "$dns_service"
   ports: [{name: dns, port: 53, protocol: UDP}, {name: dns-tcp, port: 53, protocol: TCP}]
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {name: kube-dns, namespace: kube-system, labels: {kubernetes.io/service-name: kube-dns}}
-addressType: IPv4
+addressType: $family
 endpoints: [{addresses: ["$control_plane"]}]
 ports: [{name: dns, port: 53, protocol: UDP}, {name: dns-tcp, port: 53, protocol: TCP}]
 SERVICE

@@ -35,7 +35,7 @@ run_node() {
     --node-ip="$(node_address "$node")" --root-dir="$folder/kubelet" --cert-dir="$folder/kubelet-certificates" \
     > "$log/kubelet-$node.log" 2>&1 &
   # Limits of connection tracking belong to the whole machine: 0 leaves them alone.
-  kube-proxy --kubeconfig="$pki/proxy.kubeconfig" --proxy-mode=nftables --cluster-cidr=10.244.0.0/16 \
+  kube-proxy --kubeconfig="$pki/proxy.kubeconfig" --proxy-mode=nftables --cluster-cidr="$pods" \
     --hostname-override="node-$node" --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 \
     --conntrack-tcp-timeout-close-wait=0 > "$log/proxy-$node.log" 2>&1 &
   while :; do
@@ -85,8 +85,8 @@ CONTAINERD
   cat > "$folder/cni/10-pods.conflist" << CNI
 {"cniVersion": "1.0.0", "name": "pods-$node", "plugins": [{
   "type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
-  "ipam": {"type": "host-local", "dataDir": "$folder/addresses", "ranges": [[{"subnet": "10.244.$node.0/24"}]],
-    "routes": [{"dst": "0.0.0.0/0"}]}}]}
+  "ipam": {"type": "host-local", "dataDir": "$folder/addresses", "ranges": [[{"subnet": "$(pods_of "$node")"}]],
+    "routes": [{"dst": "$anywhere"}]}}]}
 CNI
   echo "nameserver 127.0.0.1" > "$folder/resolv.conf"
   cat > "$folder/kubelet.yaml" << KUBELET
@@ -99,7 +99,8 @@ containerRuntimeEndpoint: unix://$folder/containerd.sock
 authentication: {anonymous: {enabled: false}, webhook: {enabled: true}, x509: {clientCAFile: $pki/ca.crt}}
 authorization: {mode: Webhook}
 clusterDomain: cluster.local
-clusterDNS: [10.96.0.10]
+clusterDNS: ["$dns_service"]
+address: "${anywhere%/0}"
 failSwapOn: false
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
 enforceNodeAllocatable: []

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use super::Family;
 use crate::workspace;
 
 /// What a command printed.
@@ -51,12 +52,13 @@ fn folder() -> PathBuf {
 
 pub struct Script {
     state: PathBuf,
+    family: Family,
     binaries: Option<PathBuf>,
 }
 
 impl Script {
-    pub fn new(state: PathBuf, binaries: Option<PathBuf>) -> Self {
-        Self { state, binaries }
+    pub fn new(state: PathBuf, family: Family, binaries: Option<PathBuf>) -> Self {
+        Self { state, family, binaries }
     }
 
     pub fn state(&self) -> &Path {
@@ -116,6 +118,7 @@ impl Script {
         let mut command = Command::new(folder().join("cluster"));
         command.arg(verb).args(&arguments).env("CLUSTER_DIR", &self.state).current_dir(workspace::root());
         command.env("CLUSTER_IMAGES", workspace::target().join("images/archives")).stdin(Stdio::null());
+        command.env("CLUSTER_FAMILY", self.family.name());
         if let Some(binaries) = &self.binaries {
             command.env("CLUSTER_BIN", binaries);
         }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use plan::wire::keys::{ADMIN_TOKEN, secret_name};
 
 use crate::chart;
-use crate::cluster::{Cluster, Forward, From};
+use crate::cluster::{Cluster, Family, Forward, From};
 use crate::image::Archive;
 use crate::workspace;
 
@@ -45,7 +45,7 @@ impl Stop {
 impl Site {
     pub fn open(context: Option<String>, images: &[Archive]) -> Result<Self> {
         let Some(context) = context else {
-            let cluster = Cluster::separate("demo")?;
+            let cluster = Cluster::separate("demo", Family::IPv4)?;
             cluster.load(images)?;
             return Ok(Self::Own(Arc::new(cluster)));
         };

@@ -19,7 +19,7 @@ use tests::{admin, wait, workspace};
 pub const READY: Duration = Duration::from_secs(90);
 
 pub struct Deployment<'a> {
-    namespace: &'a Namespace<'a>,
+    pub namespace: &'a Namespace<'a>,
     pub name: String,
     pub applied: Instant,
 }

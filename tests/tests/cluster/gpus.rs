@@ -6,10 +6,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::ResourceExt as _;
-use operator::names;
-use plan::wire::{MapDocument, path};
 use serde_json::{Value, json};
 use tests::cluster::{Cluster, NODES};
 use tests::emulator::Emulator;
@@ -17,6 +13,7 @@ use tests::namespace::{Namespace, in_namespace};
 use tests::wait;
 
 use crate::deployment::{Deployment, condition};
+use crate::moves::{COMPARED, continued, served_and_moved};
 use crate::suite::{Suite, block_on, seconds};
 
 /// The emulated GPU computes a thousandth of what a processor does.
@@ -25,10 +22,6 @@ const PATIENCE: Duration = Duration::from_mins(4);
 const PRODUCT: &str = "nvidia.com/gpu.product";
 /// GPUs that each node is given.
 const GPUS: usize = 2;
-/// Tokens that a processor's answer is compared by. Its rounding is another, so that later ones may differ.
-const COMPARED: usize = 8;
-/// Tokens of an answer during which experts move: they wait for 30 steps after a group has formed.
-const TOKENS: usize = 40;
 
 /// Nodes with emulated GPUs, and pods of a namespace that find their driver, until it is dropped.
 struct EmulatedGpus<'a> {
@@ -158,67 +151,6 @@ fn deploy<'a>(
     })
 }
 
-/// What a deployment goes on with, greedily.
-async fn continued(deployment: &Deployment<'_>, tokens: usize) -> Result<String> {
-    let service = deployment.service(1).await?;
-    let request = json!({"model": "tiny-moe", "prompt": "The capital of", "max_tokens": tokens, "temperature": 0, "ignore_eos": true});
-    let client = reqwest::Client::new();
-    let answer: Value = wait::until("a prompt is continued", PATIENCE, async || {
-        let url = format!("{}/v1/completions", service.url());
-        Ok(client.post(url).json(&request).send().await?.error_for_status()?.json().await?)
-    })
-    .await?;
-    Ok(answer["choices"][0]["text"].as_str().context("an answer has a text")?.to_owned())
-}
-
-/// Asks for a map with which the ranks of the first layer change places.
-async fn ask_for_another_map(deployment: &Deployment<'_>) -> Result<()> {
-    let admin = deployment.admin().await?;
-    let (client, url) = (reqwest::Client::new(), format!("{}{}", admin.endpoint.url, path::MAP));
-    let token = admin.endpoint.token.as_deref().context("a deployment has keys")?;
-    let map = client.get(&url).bearer_auth(token).send().await?.error_for_status()?.bytes().await?;
-    let mut map = MapDocument::from_json(&map)?;
-    map.placement[0].rotate_left(1);
-    if let Some(shares) = &mut map.shares {
-        shares[0].rotate_left(1);
-    }
-    client.post(&url).bearer_auth(token).json(&map).send().await?.error_for_status()?;
-    Ok(())
-}
-
-/// A move is asked for, an answer is given while it happens, and the map that it led to is a ConfigMap of its epoch.
-async fn served_and_moved(namespace: &Namespace<'_>, deployment: &Deployment<'_>) -> Result<String> {
-    deployment.ready_within(PATIENCE).await?;
-    // A map is recorded with the load of the last window, so one is closed first.
-    let before = continued(deployment, COMPARED).await?;
-    ask_for_another_map(deployment).await?;
-    let answer = continued(deployment, TOKENS).await?;
-    ensure!(answer.starts_with(&before), "{answer:?} while experts move, {before:?} before");
-    let epoch = wait::until("experts have moved", PATIENCE, async || {
-        let state = deployment.state().await?;
-        if state.epoch == 0 || state.recorded_map_hash.is_none() {
-            // It moves with steps, and without requests there are none.
-            let again = continued(deployment, COMPARED).await?;
-            ensure!(answer.starts_with(&again), "{again:?} while experts move, not the start of {answer:?}");
-        }
-        ensure!(state.epoch > 0 && state.recorded_map_hash.is_some(), "{state:?}");
-        Ok(state.epoch)
-    })
-    .await?;
-    ensure!(answer.starts_with(&continued(deployment, COMPARED).await?), "another answer after experts have moved");
-    wait::until("the map is recorded", PATIENCE, async || {
-        let object = deployment.object().await?;
-        let name = object.data["status"]["expertMap"]["configMap"].as_str().context("no map is recorded")?;
-        let map = namespace.api::<ConfigMap>().get(name).await?;
-        let recorded = map.annotations().get(names::MAP_EPOCH).context("a recorded map has an epoch")?;
-        ensure!(*recorded == epoch.to_string(), "{name} is of epoch {recorded}, not {epoch}");
-        ensure!(object.data["status"]["epoch"] == epoch, "{}", object.data["status"]);
-        Ok(())
-    })
-    .await?;
-    Ok(answer)
-}
-
 pub fn serve_and_move(suite: &Suite) -> Result<()> {
     let cluster = suite.installed()?;
     block_on(in_namespace(cluster, "gpus", async |namespace| {
@@ -241,12 +173,12 @@ pub fn serve_and_move(suite: &Suite) -> Result<()> {
         let expected = {
             let on_processors = deploy(namespace, ("processors", None), (1, 0))?;
             on_processors.ready().await?;
-            let expected = continued(&on_processors, COMPARED).await?;
+            let expected = continued(&on_processors, COMPARED, PATIENCE).await?;
             on_processors.delete().await?;
             expected
         };
         let (one, other) =
-            futures::try_join!(served_and_moved(namespace, &apart), served_and_moved(namespace, &together))?;
+            futures::try_join!(served_and_moved(&apart, PATIENCE), served_and_moved(&together, PATIENCE))?;
         suite.figure("two deployments on emulated GPUs until both have served and moved", seconds(began))?;
         ensure!(!expected.is_empty() && one.starts_with(&expected), "{one:?} instead of {expected:?}");
         ensure!(one == other, "ranks of one pod answer {other:?}, those of several {one:?}");

@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{DeleteParams, LogParams, ObjectMeta, PostParams};
-use tests::cluster::{Cluster, node_number};
+use serde_json::json;
+use tests::cluster::{Cluster, Family, node_number};
 use tests::image::{Recipe, write_archive};
 use tests::namespace::{Namespace, in_namespace, node_condition};
 use tests::{wait, workspace};
 
+use crate::deployment::{Deployment, READY};
+use crate::moves::served_and_moved;
 use crate::suite::{Suite, block_on};
 
 const SERVER: &str = "
@@ -175,14 +178,27 @@ async fn node_of(namespace: &Namespace<'_>, pod: &str) -> Result<usize> {
     node_number(&pod.spec.and_then(|spec| spec.node_name).context("a pod on no node")?)
 }
 
-/// A second cluster beside the shared one: both run at once, and one leaves no trace on the machine.
-pub fn nothing_is_left(suite: &Suite) -> Result<()> {
+/// A second cluster beside the shared one, with other addresses: both run at once, ranks serve and move on both, and one leaves no
+/// trace on the machine.
+pub fn second_cluster(suite: &Suite) -> Result<()> {
     let before = traces()?;
     let began = Instant::now();
-    let cluster = Cluster::separate("second")?;
+    let cluster = Cluster::separate("second", Family::IPv6)?;
     suite.figure("a cluster of 3 nodes until ready", format_args!("{:.1} s", began.elapsed().as_secs_f64()))?;
     let state = cluster.state().to_owned();
-    block_on(in_namespace(&cluster, "nothing_is_left", async |namespace| start_server(namespace).await))?;
+    suite.install(&cluster)?;
+    block_on(in_namespace(&cluster, "second_cluster", async |namespace| {
+        let deployment = Deployment::apply(namespace, "tiny-moe.yaml", |object| {
+            // Nothing moves but what is asked for.
+            object["spec"]["eplb"]["dynamicEplb"] = json!(false);
+            object["spec"]["eplb"]["numIterationsEplbUpdate"] = json!(5);
+        })?;
+        served_and_moved(&deployment, READY).await?;
+        let pods = deployment.pods().await?;
+        let addresses: Vec<_> = pods.values().filter_map(|pod| pod.status.as_ref()?.pod_ip.as_deref()).collect();
+        ensure!(!addresses.is_empty() && addresses.iter().all(|address| address.contains(':')), "{addresses:?}");
+        Ok(())
+    }))?;
     ensure!(state.exists());
     let began = Instant::now();
     drop(cluster);

@@ -8,6 +8,7 @@ mod deployment;
 mod gpus;
 mod harness;
 mod keys;
+mod moves;
 mod refusals;
 mod serving;
 mod sources;
@@ -26,7 +27,7 @@ const TESTS: &[Test] = &[
     ("harness::every_write_to_a_namespace_is_counted", harness::writes_are_counted),
     ("harness::a_node_that_is_cut_off_is_noticed_and_comes_back", harness::cut_link),
     ("harness::a_node_that_is_switched_off_loses_its_containers_and_comes_back", harness::switch_off),
-    ("harness::a_cluster_leaves_nothing_behind", harness::nothing_is_left),
+    ("harness::a_cluster_without_ipv4_serves_and_moves_and_leaves_nothing_behind", harness::second_cluster),
     ("chart::an_installed_release_passes_its_test", chart::passes_helm_test),
     ("chart::a_second_release_of_the_same_name_serves_another_namespace", chart::second_release),
     ("serving::an_applied_deployment_serves_and_a_deleted_one_leaves_no_object", serving::first_token_and_nothing_left),

@@ -48,7 +48,8 @@ impl Suite {
         once(&self.figures, || Figures::begin("cluster"))?.record(what, value)
     }
 
-    fn install(&self, cluster: &Cluster) -> Result<()> {
+    /// Installs this checkout's chart and images.
+    pub fn install(&self, cluster: &Cluster) -> Result<()> {
         let binaries = Binaries::build()?;
         let mut images = image::build_all(&binaries)?;
         // No test has more of a GPU than a driver that is emulated: one node exchanges without NCCL.

@@ -144,9 +144,6 @@ impl CoordinatorCommand {
         line.set("served-model-name", served_model_name);
         line.set("expect-experts", expect_experts);
         line.set("ranks", ranks);
-        line.set("listen", &everywhere(port::API));
-        line.set("admin-listen", &everywhere(port::ADMIN));
-        line.set("control-listen", &everywhere(port::CONTROL));
         line.set("shutdown-delay-seconds", shutdown_delay_seconds);
         line.set("num-iterations-eplb-update", num_iterations_eplb_update);
         line.set("num-wait-worker-iterations", num_wait_worker_iterations);
@@ -233,10 +230,7 @@ impl WorkerCommand {
         line.set("rank", rank);
         line.set_if("ranks-here", Some(ranks_here).filter(|&&ranks| ranks > 1));
         line.set("coordinator", &format!("{coordinator}:{}", port::CONTROL));
-        line.set("listen", &everywhere(port::STEP));
-        line.set("move-listen", &everywhere(port::MOVE));
         line.set("advertise-address", advertise_address);
-        line.set("health-listen", &everywhere(port::HEALTH));
         line.set_if("backend", backend.as_ref());
         line.set_if("exchange", exchange.as_ref());
         line.set_if("threads", threads.as_ref());
@@ -247,11 +241,6 @@ impl WorkerCommand {
         line.of_process(process);
         line.0
     }
-}
-
-/// An address to listen on that everybody reaches.
-fn everywhere(port: u16) -> String {
-    format!("0.0.0.0:{port}")
 }
 
 struct Line(Vec<String>);
