@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::Router;
 use axum::routing::get;
 use http::header::CONTENT_TYPE;
-use plan::wire::{DownloadDocument, DownloadPhase, path};
+use plan::wire::{DownloadDocument, DownloadPhase, path, process};
+use tokio::net::TcpListener;
 
 /// How far a download is.
 #[derive(Clone, Debug, Default)]
@@ -80,7 +81,11 @@ impl Progress {
             async { ([(CONTENT_TYPE, "application/json")], json) }
         };
         let router = Router::new().route(path::DOWNLOAD, get(document));
-        let answered = async { axum::serve(tokio::net::TcpListener::bind(listen).await?, router).await };
+        let answered = async {
+            let listener = process::listen(listen)?;
+            listener.set_nonblocking(true)?;
+            axum::serve(TcpListener::from_std(listener)?, router).await
+        };
         if let Err(error) = answered.await {
             tracing::warn!(%listen, %error, "nobody is told how far the download is");
         }

@@ -1,6 +1,6 @@
 //! Command line of the program that downloads checkpoints.
 
-use super::port;
+use super::{everywhere, port};
 
 /// Where a checkpoint is downloaded from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl DownloadCommand {
                 vec![("s3", Some(url)), ("region", region.as_ref()), ("endpoint", endpoint.as_ref())]
             }
         };
-        let listen = format!("0.0.0.0:{}", port::ADMIN);
+        let listen = everywhere(port::ADMIN).to_string();
         let common = [("folder", Some(folder.as_str())), ("listen", Some(&listen)), ("log-format", *log_format)];
         let options = own.into_iter().map(|(option, value)| (option, value.map(String::as_str))).chain(common);
         let set = options.filter_map(|(option, value)| Some([format!("--{option}"), value?.to_owned()]));
