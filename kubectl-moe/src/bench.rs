@@ -7,12 +7,13 @@ mod report;
 mod server;
 mod workload;
 
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::pin::pin;
 
 use clap::Args;
 use futures::future::join_all;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use self::answer::Sample;
@@ -46,7 +47,7 @@ pub(crate) struct BenchArguments {
     #[arg(long, value_name = "REQUESTS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
     concurrency: u32,
     /// Requests that begin each second, whatever was answered, in place of --concurrency
-    #[arg(long, value_name = "REQUESTS", conflicts_with = "concurrency", allow_hyphen_values = true, value_parser = positive)]
+    #[arg(long, value_name = "REQUESTS", conflicts_with = "concurrency", allow_hyphen_values = true, value_parser = |text: &str| above_zero(text, 100_000.0))]
     rate: Option<f64>,
     /// Seconds after which the topic changes, and with it the experts that have most load
     #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -55,10 +56,10 @@ pub(crate) struct BenchArguments {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=1000))]
     topics: u64,
     /// How uneven tokens of a topic are: the exponent of Zipf's law, 0 for all alike
-    #[arg(long, value_name = "EXPONENT", default_value_t = 1.2, allow_hyphen_values = true, value_parser = not_negative)]
+    #[arg(long, value_name = "EXPONENT", default_value_t = 1.2, allow_hyphen_values = true, value_parser = |text: &str| not_negative(text, 100.0))]
     skew: f64,
-    /// How many times as much traffic every second topic has
-    #[arg(long, value_name = "TIMES", default_value_t = 1.0, allow_hyphen_values = true, value_parser = positive)]
+    /// How many times as much traffic there is after every second change of topic
+    #[arg(long, value_name = "TIMES", default_value_t = 1.0, allow_hyphen_values = true, value_parser = |text: &str| above_zero(text, 100.0))]
     burst: f64,
     /// Tokens of a prompt
     #[arg(long, value_name = "TOKENS", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -82,14 +83,14 @@ pub(crate) struct BenchArguments {
     pub connection: Connection,
 }
 
-fn positive(text: &str) -> Result<f64, String> {
-    let number = not_negative(text)?;
+fn above_zero(text: &str, most: f64) -> Result<f64, String> {
+    let number = not_negative(text, most)?;
     if number > 0.0 { Ok(number) } else { Err("it must be above 0".to_owned()) }
 }
 
-fn not_negative(text: &str) -> Result<f64, String> {
+fn not_negative(text: &str, most: f64) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "it must be a number".to_owned())?;
-    if (0.0..=1e6).contains(&number) { Ok(number) } else { Err("it must be from 0 to 1000000".to_owned()) }
+    if (0.0..=most).contains(&number) { Ok(number) } else { Err(format!("it must be from 0 to {most}")) }
 }
 
 impl BenchArguments {
@@ -137,17 +138,25 @@ pub(crate) async fn bench(
     }
     let targets = servers.iter().map(|server| (server.target.clone(), server.model.clone()));
     let report = Report::new(&workload, arguments.max_tokens, targets.zip(&seen));
-    for (server, seen) in servers.iter().zip(&seen) {
-        if let Some(failure) = seen.iter().flat_map(|stretch| &stretch.failures).next() {
-            terminal.warn(&format!("requests at {} failed, the first with: {failure}", server.target));
-        }
+    // What was measured is shown even where it cannot be drawn.
+    let plot = arguments.plot.as_ref();
+    let drawn = plot.map(|path| write(path, report::chart(&servers_of(&servers), &seen).svg())).transpose();
+    match &drawn {
+        Ok(Some(Some(printed))) => terminal.print(printed)?,
+        _ => terminal.print(&report.print(arguments.output))?,
     }
-    if let Some(path) = &arguments.plot
-        && let Some(printed) = write(path, report::chart(&servers_of(&servers), &seen).svg())?
-    {
-        return terminal.print(&printed);
+    drawn?;
+    servers.iter().zip(&seen).try_for_each(|(server, seen)| judged(server, seen, terminal))
+}
+
+/// Tells of requests that failed; where all did, the benchmark has.
+fn judged(server: &Server, seen: &[Seen], terminal: &mut Terminal<'_>) -> Result<(), PluginError> {
+    let Some(reason) = seen.iter().find_map(|stretch| stretch.first_failure.clone()) else { return Ok(()) };
+    if seen.iter().all(|stretch| stretch.samples.is_empty()) {
+        return Err(PluginError::Benchmark { target: server.target.clone(), reason });
     }
-    terminal.print(&report.print(arguments.output))
+    terminal.warn(&format!("requests at {} failed, the first with: {reason}", server.target));
+    Ok(())
 }
 
 fn servers_of(servers: &[Server]) -> Vec<&str> {
@@ -184,19 +193,15 @@ impl Part<'_> {
 
     async fn run(&self) -> Seen {
         let began = Instant::now();
-        let (samples, failures) = (Mutex::default(), Mutex::default());
-        let keep = |outcome: Result<Sample, String>| match outcome {
-            Ok(sample) => locked(&samples).push(sample),
-            Err(failure) => locked(&failures).push(failure),
-        };
+        let seen = RefCell::new(Seen::default());
         match self.stretch.pace {
             Pace::Concurrency(requests) => {
-                let next = AtomicU64::new(0);
+                let next = Cell::new(0);
                 let client = async || {
                     while began.elapsed() < self.stretch.length {
-                        let outcome = self.ask(next.fetch_add(1, Ordering::Relaxed), began).await;
+                        let outcome = self.ask(next.replace(next.get() + 1), began).await;
                         let has_failed = outcome.is_err();
-                        keep(outcome);
+                        seen.borrow_mut().keep(outcome);
                         if has_failed {
                             sleep(PAUSE).await;
                         }
@@ -205,24 +210,29 @@ impl Part<'_> {
                 join_all((0..requests).map(|_| client())).await;
             }
             Pace::Rate(rate) => {
-                let request = async |(number, at)| {
-                    sleep_until(began + at).await;
-                    keep(self.ask(number, began).await);
-                };
-                join_all((0..).zip(self.workload.begins(self.stretch, rate)).map(request)).await;
+                let mut under_way = FuturesUnordered::new();
+                for (number, at) in (0..).zip(self.workload.begins(self.stretch, rate)) {
+                    let mut due = pin!(sleep_until(began + at));
+                    loop {
+                        tokio::select! {
+                            () = &mut due => break,
+                            Some(outcome) = under_way.next() => seen.borrow_mut().keep(outcome),
+                        }
+                    }
+                    under_way.push(self.ask(number, began));
+                }
+                while let Some(outcome) = under_way.next().await {
+                    seen.borrow_mut().keep(outcome);
+                }
+                // A stretch in which little comes is as long as any other.
+                sleep_until(began + self.stretch.length).await;
             }
         }
-        let samples = samples.into_inner().unwrap_or_default();
-        Seen { samples, failures: failures.into_inner().unwrap_or_default(), took: began.elapsed() }
+        Seen { took: began.elapsed(), ..seen.into_inner() }
     }
 
     async fn ask(&self, number: u64, began: Instant) -> Result<Sample, String> {
         let prompt = self.workload.prompt(self.topic, self.stretch, number);
         self.server.ask(&Asked { prompt, max_tokens: self.max_tokens }, began).await
     }
-}
-
-/// Nothing that holds the lock can panic.
-fn locked<T>(values: &Mutex<Vec<T>>) -> std::sync::MutexGuard<'_, Vec<T>> {
-    values.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

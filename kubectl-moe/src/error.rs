@@ -74,6 +74,12 @@ pub enum PluginError {
         /// What is wrong with it.
         source: std::io::Error,
     },
+    /// The API server passes no key of an API on.
+    #[error("{target} is asked through the API server, which passes no API key on; give a URL with --api-key-file")]
+    KeyByName {
+        /// What was given.
+        target: String,
+    },
     /// What is to be measured cannot be reached.
     #[error(
         "{target} cannot be asked: a URL needs a server that runs, and the name of a deployment the right to get and create \

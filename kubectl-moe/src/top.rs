@@ -10,6 +10,7 @@ use futures::StreamExt as _;
 use kube::ResourceExt as _;
 use plan::wire::MonitorDocument;
 use plan::words::with_causes;
+use tokio::sync::Semaphore;
 
 use self::row::{Row, render};
 use crate::cluster::Cluster;
@@ -102,21 +103,30 @@ async fn read(arguments: &TopArguments, cluster: &Cluster) -> Result<Vec<Row>, P
             (namespace.clone(), name.clone(), replica, coordinator)
         }))
     });
+    let turns = Semaphore::new(AT_A_TIME);
     let asked = replicas.flatten().map(async |(namespace, name, replica, coordinator)| {
         let view = match coordinator {
-            Ok(coordinator) => seen(cluster, &coordinator, period).await.map_err(|error| with_causes(&error)),
+            Ok(coordinator) => seen(cluster, &coordinator, period, &turns).await.map_err(|error| with_causes(&error)),
             Err(why) => Err(why),
         };
         Row::new(namespace, name, replica, view.as_ref())
     });
-    let mut rows: Vec<Row> = asked.buffered(AT_A_TIME).collect().await;
+    let mut rows: Vec<Row> = asked.buffer_unordered(usize::from(u16::MAX)).collect().await;
     row::sort(&mut rows, arguments.sort_by);
     Ok(rows)
 }
 
 /// What a coordinator does over a period.
-async fn seen(cluster: &Cluster, coordinator: &Coordinator, period: Duration) -> Result<View, PluginError> {
-    let ask = async || -> Result<MonitorDocument, PluginError> { cluster.within(coordinator.monitor(NO_EVENTS)).await };
+async fn seen(
+    cluster: &Cluster,
+    coordinator: &Coordinator,
+    period: Duration,
+    turns: &Semaphore,
+) -> Result<View, PluginError> {
+    let ask = async || -> Result<MonitorDocument, PluginError> {
+        let _turn = turns.acquire().await;
+        cluster.within(coordinator.monitor(NO_EVENTS)).await
+    };
     let mut view = View::default();
     view.take(ask().await?);
     tokio::time::sleep(period).await;

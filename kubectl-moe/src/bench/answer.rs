@@ -9,7 +9,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Sample {
     pub sent: Duration,
-    /// When each piece of text was there.
+    /// When each part of the answer was there: a token, or some.
     pub pieces: Vec<Duration>,
     pub done: Duration,
     /// Tokens generated, as the server counts them.
@@ -40,6 +40,14 @@ struct Event {
 struct Choice {
     #[serde(default)]
     text: String,
+    finish_reason: Option<String>,
+}
+
+impl Choice {
+    /// A token need have no text: it may be special, or a part of a character. What ends an answer is none.
+    const fn has_token(&self) -> bool {
+        !self.text.is_empty() || self.finish_reason.is_none()
+    }
 }
 
 #[derive(Deserialize)]
@@ -72,7 +80,7 @@ impl Reader {
             if let Some(Reason { message }) = event.error {
                 return Err(shorten(&message));
             }
-            if event.choices.iter().any(|choice| !choice.text.is_empty()) {
+            if event.choices.iter().any(Choice::has_token) {
                 self.pieces.push(at);
             }
             self.tokens = event.usage.map(|usage| usage.completion_tokens).or(self.tokens);
@@ -94,7 +102,7 @@ impl Reader {
         // A server that counts nothing sends a token in each piece.
         let tokens = self.tokens.unwrap_or(self.pieces.len() as u64);
         if self.pieces.is_empty() {
-            return Err("the answer has no text".to_owned());
+            return Err("the answer has no token".to_owned());
         }
         Ok(Sample { sent, pieces: self.pieces, done, tokens })
     }
@@ -105,7 +113,8 @@ mod tests {
     use super::*;
 
     const STREAM: &str = "data: {\"choices\": [{\"text\": \"a\"}]}\n\n: still there\n\ndata: {\"choices\": [{\"text\": \" b\\n\"}], \"usage\": null}\r\n\r\n\
-                          data: {\"choices\": [{\"text\": \"\"}]}\n\ndata: {\"choices\": [], \"usage\": {\"completion_tokens\": 3}}\n\ndata: [DONE]\n\n";
+                          data: {\"choices\": [{\"text\": \"\"}]}\n\ndata: {\"choices\": [{\"text\": \"\", \"finish_reason\": \"length\"}]}\n\n\
+                          data: {\"choices\": [], \"usage\": {\"completion_tokens\": 3}}\n\ndata: [DONE]\n\n";
 
     #[test]
     fn pieces_are_told_by_when_they_were_whole_wherever_the_stream_is_cut() {
@@ -115,7 +124,7 @@ mod tests {
             reader.take(one, Duration::from_millis(1)).unwrap();
             reader.take(other, Duration::from_millis(2)).unwrap();
             let sample = reader.end(Duration::ZERO, Duration::from_millis(3)).unwrap();
-            assert_eq!((sample.pieces.len(), sample.tokens), (2, 3), "cut at {cut}");
+            assert_eq!((sample.pieces.len(), sample.tokens), (3, 3), "cut at {cut}");
             let first_end = STREAM.find('\n').unwrap();
             assert_eq!(sample.pieces[0] == Duration::from_millis(1), cut > first_end, "cut at {cut}");
         }
@@ -133,6 +142,6 @@ mod tests {
             read("data: {\"choices\": [{\"text\": \"a\"}]}\n").unwrap_err(),
             "the stream ended before the answer did"
         );
-        assert_eq!(read("data: [DONE]\n").unwrap_err(), "the answer has no text");
+        assert_eq!(read("data: [DONE]\n").unwrap_err(), "the answer has no token");
     }
 }

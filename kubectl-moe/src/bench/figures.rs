@@ -42,10 +42,25 @@ pub(super) struct Figures {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Seen {
     pub samples: Vec<Sample>,
-    /// Why requests failed.
-    pub failures: Vec<String>,
+    /// Requests that failed.
+    pub failed: usize,
+    /// Why the first of them did.
+    pub first_failure: Option<String>,
     /// From its begin to the last answer.
     pub took: Duration,
+}
+
+impl Seen {
+    /// Takes what became of a request.
+    pub fn keep(&mut self, outcome: Result<Sample, String>) {
+        match outcome {
+            Ok(sample) => self.samples.push(sample),
+            Err(failure) => {
+                self.failed += 1;
+                self.first_failure.get_or_insert(failure);
+            }
+        }
+    }
 }
 
 impl Figures {
@@ -56,7 +71,7 @@ impl Figures {
         let per_second = |count: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
         Self {
             answered,
-            failed: seen.iter().map(|stretch| stretch.failures.len()).sum(),
+            failed: seen.iter().map(|stretch| stretch.failed).sum(),
             seconds,
             tokens,
             tokens_per_second: per_second(tokens as f64),
@@ -117,10 +132,13 @@ impl Course {
             let count = (took / PART).ceil().max(1.0) as usize;
             let part = took / count as f64;
             let place = |at: Duration| ((at.as_secs_f64() / part) as usize).min(count - 1);
-            let (mut tokens, mut first, mut gaps) = (vec![0; count], vec![Vec::new(); count], vec![Vec::new(); count]);
+            let (mut tokens, mut first, mut gaps) =
+                (vec![0.0; count], vec![Vec::new(); count], vec![Vec::new(); count]);
             for sample in &stretch.samples {
+                // A piece may be several tokens.
+                let each = sample.tokens as f64 / sample.pieces.len() as f64;
                 for &piece in &sample.pieces {
-                    tokens[place(piece)] += 1;
+                    tokens[place(piece)] += each;
                 }
                 if let (Some(seconds), Some(&piece)) = (first_token(sample), sample.pieces.first()) {
                     first[place(piece)].push(seconds);
@@ -131,7 +149,7 @@ impl Course {
             }
             for (number, ((tokens, first), gaps)) in tokens.into_iter().zip(first).zip(gaps).enumerate() {
                 let at = begin + (number + 1) as f64 * part;
-                course.tokens_per_second.push((at, f64::from(tokens) / part));
+                course.tokens_per_second.push((at, tokens / part));
                 course.first_token_p99.extend(Spread::of(first).map(|spread| (at, spread.p99 * 1e3)));
                 course.inter_token_p99.extend(Spread::of(gaps).map(|spread| (at, spread.p99 * 1e3)));
             }
@@ -155,10 +173,11 @@ mod tests {
     fn seen() -> [Seen; 2] {
         let one = Seen {
             samples: vec![sample(0, &[100, 200, 400], 3), sample(100, &[400, 450], 4)],
-            failures: vec!["no".to_owned()],
+            failed: 1,
+            first_failure: Some("no".to_owned()),
             took: Duration::from_secs(3),
         };
-        let other = Seen { samples: vec![sample(0, &[50], 1)], failures: Vec::new(), took: Duration::from_secs(1) };
+        let other = Seen { samples: vec![sample(0, &[50], 1)], took: Duration::from_secs(1), ..Seen::default() };
         [one, other]
     }
 
@@ -186,7 +205,7 @@ mod tests {
     #[test]
     fn a_course_goes_on_where_the_stretch_before_ended() {
         let course = Course::of(&seen());
-        let rates = [(1.5, 5.0 / 1.5), (3.0, 0.0), (4.0, 1.0)];
+        let rates = [(1.5, 7.0 / 1.5), (3.0, 0.0), (4.0, 1.0)];
         assert_eq!(course.tokens_per_second, rates);
         assert_eq!(course.first_token_p99, [(1.5, 300.0), (4.0, 50.0)]);
         assert_eq!(course.inter_token_p99, [(1.5, 200.0)]);

@@ -210,7 +210,8 @@ mod tests {
         };
         let stretch = |failures: usize| Seen {
             samples: (0..40).map(|number| sample(number * 100)).collect(),
-            failures: vec!["no".to_owned(); failures],
+            failed: failures,
+            first_failure: None,
             took: ms(4000),
         };
         vec![stretch(0), stretch(1)]

@@ -11,16 +11,19 @@ use kube::client::Body;
 use operator::words::shorten;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::answer::{Reader, Sample};
 use crate::PluginError;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, within};
 use crate::connection::{Connection, of_url};
 use crate::secret_file::first_line;
+use crate::words::{bytes, seconds};
 
 /// Largest answer that is no stream.
 const LARGEST: usize = 1 << 20;
+/// Longest answer, unless --request-timeout says.
+const TIMEOUT: Duration = Duration::from_mins(10);
 
 pub(super) struct Server {
     /// What it is called: what was given.
@@ -31,6 +34,8 @@ pub(super) struct Server {
     /// What goes before a path.
     way: String,
     key: Option<HeaderValue>,
+    /// How long an answer may take.
+    timeout: Duration,
 }
 
 /// What a request asks for.
@@ -59,16 +64,22 @@ impl Server {
     ) -> Result<Self, PluginError> {
         let key = key.map(read_key).transpose()?;
         let (client, way) = if target.contains("://") {
-            (of_url(target, "a server")?, String::new())
+            // Clients of the API are given its address with the version.
+            let url = target.trim_end_matches('/');
+            (of_url(url.strip_suffix("/v1").unwrap_or(url), "a server")?, String::new())
         } else {
+            if key.is_some() {
+                return Err(PluginError::KeyByName { target: target.to_owned() });
+            }
             let cluster = Cluster::reach(connection).await?;
             cluster.deployment(target).await?;
             (cluster.client, format!("/api/v1/namespaces/{}/services/{target}:http/proxy", cluster.namespace))
         };
-        let mut server =
-            Self { target: target.to_owned(), model: model.unwrap_or_default().to_owned(), client, way, key };
+        let timeout = connection.request_timeout().unwrap_or(TIMEOUT);
+        let model_given = model.unwrap_or_default().to_owned();
+        let mut server = Self { target: target.to_owned(), model: model_given, client, way, key, timeout };
         if model.is_none() {
-            server.model = server.first_model().await?;
+            server.model = within(Some(timeout), server.first_model()).await?;
         }
         Ok(server)
     }
@@ -93,6 +104,11 @@ impl Server {
     /// # Errors
     /// Why there is no whole answer, in words.
     pub async fn ask(&self, asked: &Asked, began: Instant) -> Result<Sample, String> {
+        let late = |_| Err(format!("no whole answer within {}", seconds(self.timeout.as_secs_f64())));
+        timeout(self.timeout, self.answer(asked, began)).await.unwrap_or_else(late)
+    }
+
+    async fn answer(&self, asked: &Asked, began: Instant) -> Result<Sample, String> {
         let body = json!({
             "model": self.model, "prompt": asked.prompt, "max_tokens": asked.max_tokens, "temperature": 0,
             "ignore_eos": true, "stream": true, "stream_options": {"include_usage": true},
@@ -135,7 +151,7 @@ async fn whole(mut frames: Body) -> Result<Vec<u8>, String> {
         let frame = frame.map_err(|error| plan::words::with_causes(&error))?;
         body.extend_from_slice(&frame.into_data().unwrap_or_default());
         if body.len() > LARGEST {
-            return Err(format!("it answers with more than {}", crate::words::bytes(LARGEST as f64)));
+            return Err(format!("it answers with more than {}", bytes(LARGEST as f64)));
         }
     }
     Ok(body)

@@ -2,7 +2,7 @@
 //!
 //! Which experts a model chooses depends on its tokens. So a topic is an order of the vocabulary, and its prompts draw tokens by Zipf's
 //! law over that order: few tokens make up most of a topic, and with them few experts have most of the load. Time is cut into stretches;
-//! each has the next topic, so that the load shifts where one ends, and every second one may be a burst.
+//! each has the next topic, so that the load shifts where one ends, and every second stretch may be a burst.
 
 use std::time::Duration;
 
@@ -86,14 +86,14 @@ impl Workload {
 
     /// When requests of a stretch begin that come whatever was answered, from its begin on: gaps are exponential, as between users who know
     /// nothing of each other.
-    pub fn begins(&self, stretch: &Stretch, rate: f64) -> Vec<Duration> {
+    pub fn begins(&self, stretch: &Stretch, rate: f64) -> impl Iterator<Item = Duration> + use<> {
         let mut random = self.random(u64::MAX, stretch.number);
-        let mut at = 0.0;
+        let (mut at, length) = (0.0, stretch.length.as_secs_f64());
         let next = std::iter::repeat_with(move || {
             at -= (1.0 - random.random::<f64>()).ln() / rate;
             at
         });
-        next.take_while(|&at| at < stretch.length.as_secs_f64()).map(Duration::from_secs_f64).collect()
+        next.take_while(move |&at| at < length).map(Duration::from_secs_f64)
     }
 
     /// Numbers of their own for each pair of numbers.
@@ -195,7 +195,7 @@ mod tests {
     fn requests_begin_at_their_rate_and_in_no_rhythm() {
         let workload = workload();
         let stretch = Stretch { length: Duration::from_secs(1000), ..workload.stretches()[0] };
-        let begins = workload.begins(&stretch, 5.0);
+        let begins: Vec<Duration> = workload.begins(&stretch, 5.0).collect();
         assert!((4700..5300).contains(&begins.len()), "{}", begins.len());
         assert!(begins.is_sorted() && begins.last().unwrap() < &stretch.length);
         let gaps: Vec<f64> = begins.windows(2).map(|pair| pair[1].saturating_sub(pair[0]).as_secs_f64()).collect();

@@ -1,6 +1,7 @@
 //! A replica in one row. Pure.
 
 use std::cmp::{Ordering, Reverse};
+use std::collections::BTreeSet;
 
 use operator::words::shorten;
 use plan::wire::MonitorDocument;
@@ -145,9 +146,9 @@ pub(super) fn render(rows: &[Row], all_namespaces: bool, output: Output) -> Stri
         Output::Json => json(&Items { items: rows }),
         Output::Yaml => yaml(&Items { items: rows }),
         Output::Name => {
-            let mut names: Vec<String> = rows.iter().map(|row| resource_name(&row.name) + "\n").collect();
-            names.dedup();
-            names.concat()
+            let mut told = BTreeSet::new();
+            let once = rows.iter().filter(|row| told.insert((&row.namespace, &row.name)));
+            once.map(|row| resource_name(&row.name) + "\n").collect()
         }
         Output::Table | Output::Wide => table(rows, all_namespaces, output.is_wide()),
     }
@@ -240,6 +241,15 @@ mod tests {
             .join("\n")
         );
         assert_eq!(render(&[], false, Output::Table), "");
+    }
+
+    #[test]
+    fn a_deployment_is_named_once_however_its_replicas_are_sorted() {
+        let mut other = row("a", 0, 5);
+        other.namespace = "more".to_owned();
+        let rows = [row("a", 0, 900), other, row("b", 0, 500), row("a", 1, 10)];
+        let names = ["a", "a", "b"].map(|name| format!("moedeployment.swiftbalancer.io/{name}\n"));
+        assert_eq!(render(&rows, true, Output::Name), names.concat());
     }
 
     #[test]

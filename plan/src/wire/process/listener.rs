@@ -3,6 +3,11 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
+use socket2::{Domain, Socket, Type};
+
+/// Connections that wait to be accepted, as of the standard library.
+const BACKLOG: i32 = 128;
+
 /// Every address of the machine, of both families.
 #[must_use]
 pub fn everywhere(port: u16) -> SocketAddr {
@@ -14,7 +19,19 @@ pub fn everywhere(port: u16) -> SocketAddr {
 /// # Errors
 /// If the address is in use, or is none of the machine's.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    first(address, TcpListener::bind)
+    first(address, bind)
+}
+
+/// As [`TcpListener::bind`], and whatever the machine's setting `net.ipv6.bindv6only` is.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address == everywhere(address.port()) {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 fn first<T>(address: SocketAddr, bind: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
@@ -59,8 +76,8 @@ mod tests {
 
     #[test]
     fn an_address_that_was_asked_for_is_not_replaced() {
-        let taken = listen(everywhere(0)).unwrap().local_addr().unwrap();
-        let _held = listen(taken).unwrap();
+        let held = listen(everywhere(0)).unwrap();
+        let taken = held.local_addr().unwrap();
         assert_eq!(listen(taken).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         let only_ipv4 = |address: SocketAddr| {
             if address.is_ipv6() { Err(io::Error::from(io::ErrorKind::AddrNotAvailable)) } else { Ok(address) }
