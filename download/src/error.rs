@@ -60,6 +60,12 @@ pub enum DownloadError {
         /// That of the source.
         expected: String,
     },
+    /// A file was replaced while others were read.
+    #[error("{file} was replaced while it was downloaded with others: they are read again")]
+    Changed {
+        /// The file.
+        file: String,
+    },
     /// An answer is not of the form that it should have.
     #[error("{what} was answered with what is not {expected}: {problem}")]
     Answer {

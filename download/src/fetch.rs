@@ -43,13 +43,12 @@ impl Fetcher {
     /// Fetches a file, however often that takes; `place` spreads those that fail together.
     pub async fn fetch(&self, file: &Remote, place: usize) -> Result<(), DownloadError> {
         let size = file.size.unwrap_or_default();
-        if self.folder.bytes(&file.name, size) == size && self.folder.file(&file.name).exists() {
+        if self.folder.has(&file.name, size)? {
             return Ok(());
         }
         let mut part = block_in_place(|| self.open(file, size))?;
-        let (mut failures, mut corrupt) = (0, 0);
+        let (mut failures, mut corrupt, mut most) = (0, 0, part.bytes);
         loop {
-            let before = part.bytes;
             let error = match self.attempt(file, size, &mut part).await {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_permanent() => return Err(error),
@@ -62,7 +61,9 @@ impl Fetcher {
                 }
                 self.restart(file, size, &mut part)?;
             }
-            failures = if part.bytes > before { 1 } else { failures + 1 };
+            // A source that begins anew each time comes no further.
+            failures = if part.bytes > most { 1 } else { failures + 1 };
+            most = most.max(part.bytes);
             if failures >= self.backoff.attempts {
                 return Err(DownloadError::GivenUp { attempts: failures, last: Box::new(error) });
             }

@@ -84,6 +84,16 @@ pub fn weights(source: &str, names: &BTreeSet<&str>, index: Option<&[u8]>) -> Re
     })?;
     let used: BTreeSet<String> = index.weight_map.into_values().collect();
     check_names(used.iter().map(String::as_str))?;
+    // An index that names anything else would have it written over what this program and the runtime go by.
+    let is_file_of_weights =
+        |name: &&String| name.ends_with(".safetensors") && !name.contains('/') && !name.starts_with('.');
+    if let Some(name) = used.iter().find(|name| !is_file_of_weights(name)) {
+        return Err(DownloadError::Answer {
+            what: format!("{INDEX} of {source}"),
+            expected: "an index of weights",
+            problem: format!("it names {name:?}, and weights are in files beside it that end in .safetensors"),
+        });
+    }
     match used.iter().find(|name| !names.contains(name.as_str())) {
         Some(name) => Err(missing(format!("file {name:?}, which its {INDEX} names"))),
         None => Ok(used.into_iter().collect()),

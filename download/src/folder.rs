@@ -7,23 +7,25 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use plan::wire::VERSION;
 use rustix::fs::{FlockOperation, flock, statvfs};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{DownloadError, io as io_error};
+use crate::files;
 use crate::source::Remote;
 
 /// File with what a folder holds.
 const RECORD: &str = ".swiftbalancer-download.json";
+/// Form of that file. A record of another form is none, and what lies beside it is deleted.
+const FORM: u32 = 1;
 /// Ends the name of what is not whole yet.
 const PART: &str = ".part";
 
 /// What a folder holds, or is to hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    version: String,
+    form: u32,
     /// What it is downloaded from.
     pub source: String,
     /// The commit that the revision stood for when the download began.
@@ -49,7 +51,7 @@ impl Record {
             let version = file.checksum.as_ref().map(|checksum| checksum.value.clone()).or_else(|| file.tag.clone());
             (file.name.clone(), FileRecord { size: file.size.unwrap_or_default(), version })
         };
-        Self { version: VERSION.to_owned(), source, commit, files: files.iter().map(file).collect() }
+        Self { form: FORM, source, commit, files: files.iter().map(file).collect() }
     }
 
     /// Bytes of all files.
@@ -91,8 +93,12 @@ impl Folder {
     /// If it cannot be read.
     pub fn whole(&self) -> Result<Option<Record>, DownloadError> {
         let Some(record) = read(&self.whole)? else { return Ok(None) };
-        let has = |(name, file): (&String, &FileRecord)| is_of_size(&self.whole.join(name), file.size);
-        Ok(record.files.iter().all(has).then_some(record))
+        for (name, file) in &record.files {
+            if !is_of_size(&self.whole.join(name), file.size)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(record))
     }
 
     /// Whether what is there under its name was downloaded, whole or not.
@@ -142,18 +148,31 @@ impl Folder {
             fs::rename(&self.whole, &self.partial).map_err(io_error(&self.whole, "renamed"))?;
         }
         fs::create_dir_all(&self.partial).map_err(io_error(&self.partial, "made"))?;
-        let before = self.begun()?;
-        if let Some(before) = before.filter(|before| before != record) {
-            for (name, file) in &before.files {
-                if before.source != record.source || record.files.get(name) != Some(file) {
-                    remove(&self.file(name))?;
-                    remove(&self.part(name))?;
+        match self.begun()? {
+            Some(before) => {
+                for (name, file) in &before.files {
+                    let is_same = before.source == record.source
+                        && record.files.get(name) == Some(file)
+                        && is_known(file, &before, record);
+                    if !is_same {
+                        remove(&self.file(name))?;
+                        remove(&self.part(name))?;
+                    }
                 }
             }
+            // Nobody knows what it is.
+            None => {
+                fs::remove_dir_all(&self.partial).map_err(io_error(&self.partial, "deleted"))?;
+            }
         }
-        for name in record.files.keys() {
-            if let Some(parent) = self.file(name).parent() {
+        for (name, file) in &record.files {
+            let path = self.file(name);
+            if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent).map_err(io_error(parent, "made"))?;
+            }
+            // One that was cut off goes on as the part that it is; its checksum says whether the rest of it is right.
+            if path.exists() && !is_of_size(&path, file.size)? {
+                fs::rename(&path, self.part(name)).map_err(io_error(&path, "renamed"))?;
             }
         }
         let path = self.partial.join(RECORD);
@@ -171,8 +190,10 @@ impl Folder {
     pub fn begin_first(&self, first: &Record) -> Result<(), DownloadError> {
         let mut record = first.clone();
         if let Some(before) = self.begun()?.filter(|before| before.source == record.source) {
-            for (name, file) in before.files {
-                record.files.entry(name).or_insert(file);
+            for (name, file) in before.files.clone() {
+                if is_known(&file, &before, &record) {
+                    record.files.entry(name).or_insert(file);
+                }
             }
         }
         self.begin(&record)
@@ -190,13 +211,23 @@ impl Folder {
         self.partial.join(format!("{name}{PART}"))
     }
 
+    /// Whether a file is there that was whole and was checked.
+    ///
+    /// # Errors
+    /// If the volume does not say.
+    pub fn has(&self, name: &str, size: u64) -> Result<bool, DownloadError> {
+        is_of_size(&self.file(name), size)
+    }
+
     /// Bytes of a file that are there.
-    #[must_use]
-    pub fn bytes(&self, name: &str, size: u64) -> u64 {
-        if is_of_size(&self.file(name), size) {
-            return size;
+    ///
+    /// # Errors
+    /// If the volume does not say.
+    pub fn bytes(&self, name: &str, size: u64) -> Result<u64, DownloadError> {
+        if self.has(name, size)? {
+            return Ok(size);
         }
-        fs::metadata(self.part(name)).map_or(0, |part| part.len().min(size))
+        Ok(fs::metadata(self.part(name)).map_or(0, |part| part.len().min(size)))
     }
 
     /// Gives a file its name: it was checked.
@@ -238,15 +269,31 @@ pub(crate) fn sync(path: &Path) -> Result<(), DownloadError> {
     synced.map_err(io_error(path, "written to its end"))
 }
 
-fn is_of_size(path: &Path, size: u64) -> bool {
-    fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == size)
+/// Whether a file of one record is that of another, where neither tells one version from another: of one commit it is.
+fn is_known(file: &FileRecord, before: &Record, record: &Record) -> bool {
+    file.version.is_some() || before.commit == record.commit
+}
+
+/// A volume that does not say is not one without the file: what is whole would be taken for what is not.
+fn is_of_size(path: &Path, size: u64) -> Result<bool, DownloadError> {
+    match fs::metadata(path) {
+        Ok(file) => Ok(file.is_file() && file.len() == size),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_error(path, "looked at")(error)),
+    }
 }
 
 fn read(folder: &Path) -> Result<Option<Record>, DownloadError> {
     let path = folder.join(RECORD);
     match fs::read(&path) {
-        // One that another release wrote, or that was not written to its end, is as good as none.
-        Ok(json) => Ok(serde_json::from_slice::<Record>(&json).ok().filter(|record| record.version == VERSION)),
+        // One of another form, or that was not written to its end, is as good as none, and so is one that names what this program
+        // would never write: files of its folder alone are deleted and renamed.
+        Ok(json) => {
+            let is_own = |record: &Record| {
+                record.form == FORM && files::check_names(record.files.keys().map(String::as_str)).is_ok()
+            };
+            Ok(serde_json::from_slice::<Record>(&json).ok().filter(is_own))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io_error(path, "read")(error)),
     }

@@ -16,6 +16,8 @@ const MOST_REDIRECTS: usize = 10;
 const LARGEST_ANSWER: usize = 64 << 20;
 /// Bytes of an answer that says what is wrong.
 const LARGEST_ERROR: usize = 16 << 10;
+/// How long the words of an error are waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Letters of a source's own words that are told.
 const MOST_WORDS: usize = 300;
 
@@ -152,18 +154,19 @@ fn redirect(request: &Request, to: &str, why: &'static str) -> DownloadError {
 
 fn next(request: &Request, from: &Url, headers: &HeaderMap) -> Result<Url, DownloadError> {
     let to = headers.get(LOCATION).and_then(|location| location.to_str().ok()).unwrap_or_default();
-    let url = from.join(to).ok().filter(|_| !to.is_empty());
-    let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.host_str().is_some());
-    let Some(url) = url else { return Err(redirect(request, to, "it is no URL of HTTP")) };
-    if from.scheme() == "https" && url.scheme() == "http" {
-        return Err(redirect(request, to, "it leads from an encrypted connection to one that is not"));
-    }
+    // Amazon's answer for a bucket of another region leads nowhere.
     if !request.may_lead_elsewhere {
         return Err(redirect(
             request,
             to,
             "the request is signed for one host and region: set region and endpoint of model.source.s3 to those of the bucket",
         ));
+    }
+    let url = from.join(to).ok().filter(|_| !to.is_empty());
+    let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.host_str().is_some());
+    let Some(url) = url else { return Err(redirect(request, to, "it is no URL of HTTP")) };
+    if from.scheme() == "https" && url.scheme() == "http" {
+        return Err(redirect(request, to, "it leads from an encrypted connection to one that is not"));
     }
     Ok(url)
 }
@@ -194,12 +197,16 @@ async fn words(mut response: Response) -> (String, String) {
     };
     let (code, message) = (header("x-error-code"), header("x-error-message"));
     let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        body.extend_from_slice(&chunk);
-        if body.len() > LARGEST_ERROR {
-            break;
+    let read = async {
+        while let Ok(Some(chunk)) = response.chunk().await {
+            body.extend_from_slice(&chunk);
+            if body.len() > LARGEST_ERROR {
+                break;
+            }
         }
-    }
+    };
+    // What has come by then is told.
+    let _ = tokio::time::timeout(PATIENCE, read).await;
     let (xml_code, xml_message) = crate::s3::error(&String::from_utf8_lossy(&body));
     let code = if code.is_empty() { xml_code } else { code };
     let message = if message.is_empty() { xml_message } else { message };

@@ -111,10 +111,11 @@ impl Hub {
         let wrong =
             |problem: String| DownloadError::Answer { what: what.clone(), expected: "a revision's files", problem };
         let described: Described = serde_json::from_slice(&body).map_err(|error| wrong(error.to_string()))?;
-        if hexadecimal(ChecksumKind::GitBlob, 40, &described.sha).is_none() {
+        if !is_commit(&described.sha) {
             return Err(wrong(format!("{:?} is no commit", described.sha)));
         }
-        if commit.is_some_and(|commit| commit != described.sha) {
+        let asked = commit.or(Some(&*self.revision).filter(|revision| is_commit(revision)));
+        if asked.is_some_and(|asked| !asked.eq_ignore_ascii_case(&described.sha)) {
             return Err(wrong(format!("it is of commit {}", described.sha)));
         }
         Ok(Listing { commit: Some(described.sha), files: described.siblings.into_iter().map(remote).collect() })
@@ -145,7 +146,10 @@ impl Hub {
         }
         let own_length = header(CONTENT_LENGTH.as_str()).filter(|_| !answer.leads_elsewhere);
         let size = header("x-linked-size").or(own_length).and_then(|size| size.parse().ok());
-        let tag = header("x-linked-etag").or_else(|| header(ETAG.as_str()).filter(|_| !answer.leads_elsewhere));
+        // A server that is no hub may call something else by as many digits.
+        let is_hub = header("x-repo-commit").is_some();
+        let own_tag = header(ETAG.as_str()).filter(|_| !answer.leads_elsewhere && is_hub);
+        let tag = header("x-linked-etag").or(own_tag);
         let checksum = file.checksum.or_else(|| checksum(tag?));
         match file.size.or(size) {
             Some(size) => Ok(Remote { size: Some(size), checksum, ..file }),
@@ -164,6 +168,10 @@ impl Hub {
         let parts = self.repository.split('/').chain(["resolve", revision]).chain(name.split('/'));
         Ok(self.request(what, &parts.collect::<Vec<_>>()))
     }
+}
+
+fn is_commit(revision: &str) -> bool {
+    hexadecimal(ChecksumKind::GitBlob, 40, revision).is_some()
 }
 
 fn remote(sibling: Sibling) -> Remote {

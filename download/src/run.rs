@@ -141,7 +141,7 @@ async fn download(settings: &Settings, folder: Folder, progress: &Progress) -> R
     files.extend(describe(&files::weights(&name, &names, index.as_deref())?).await?);
     let record = Record::new(name, commit.map(str::to_owned), &files);
     folder.begin(&record)?;
-    let there: u64 = record.files.iter().map(|(name, file)| folder.bytes(name, file.size)).sum();
+    let there = record.files.iter().map(|(name, file)| folder.bytes(name, file.size)).sum::<Result<u64, _>>()?;
     let total = record.bytes();
     folder.check_space(total.saturating_sub(there))?;
     for file in unchecked(&files) {
@@ -149,10 +149,21 @@ async fn download(settings: &Settings, folder: Folder, progress: &Progress) -> R
     }
     tracing::info!(source = source.name(), commit, files = files.len(), bytes = total, there, "downloading");
     progress.begin(commit, there, total);
-    all(&fetcher, files).await?;
+    all(&fetcher, files.clone()).await?;
+    if commit.is_none() {
+        let listed = again.until_it_works(|| source.list(&client, None)).await?;
+        unchanged(&files, &listed.files)?;
+    }
     folder.finish()?;
     tracing::info!("{} downloaded", counted(record.files.len(), "file"));
     Ok(record)
+}
+
+/// Refuses files of which one was replaced while others were read: each is right by itself, and together they are of no model.
+fn unchanged(files: &[Remote], now: &[Remote]) -> Result<(), DownloadError> {
+    let tag = |file: &Remote| now.iter().find(|listed| listed.name == file.name).map(|listed| listed.tag.clone());
+    let is_other = |file: &&Remote| file.tag.is_some() && tag(file).is_none_or(|tag| tag.is_some() && tag != file.tag);
+    files.iter().find(is_other).map_or(Ok(()), |file| Err(DownloadError::Changed { file: file.name.clone() }))
 }
 
 /// Fetches all files, some at a time; the first that cannot be fetched ends it.

@@ -1,6 +1,7 @@
 //! A store that speaks S3, with one bucket, whose listing has two objects a page.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use download::s3::{Bucket, Keys};
@@ -13,6 +14,8 @@ use super::server::{Answer, Asked, Server};
 pub struct FakeStore {
     pub server: Server,
     pub faults: Arc<Mutex<VecDeque<Fault>>>,
+    /// Whether the listing tells of another `config.json` by now.
+    pub replaced: Arc<AtomicBool>,
 }
 
 fn tag(bytes: &[u8]) -> String {
@@ -27,16 +30,22 @@ impl FakeStore {
     /// `faults` change the answers to a GET of the first shard.
     pub fn start(files: Files) -> Self {
         let faults = Arc::<Mutex<VecDeque<Fault>>>::default();
-        let changes = Arc::clone(&faults);
+        let replaced = Arc::<AtomicBool>::default();
+        let (changes, is_replaced) = (Arc::clone(&faults), Arc::clone(&replaced));
         let server = Server::start(move |asked| {
-            let answer = answer(asked, &files);
+            let mut answer = answer(asked, &files);
+            if asked.target.contains("list-type") && is_replaced.load(Ordering::SeqCst) {
+                let listing = String::from_utf8(answer.body).unwrap();
+                let other = hex(&Md5::digest("another"));
+                answer.body = listing.replace(&hex(&Md5::digest(&files["config.json"])), &other).into_bytes();
+            }
             let is_changed = asked.method == "GET" && asked.target.contains("model-1-of-2");
             match changes.lock().unwrap().pop_front_if(|_| is_changed) {
                 Some(fault) => fault(answer),
                 None => answer,
             }
         });
-        Self { server, faults }
+        Self { server, faults, replaced }
     }
 
     pub fn fault(&self, fault: impl Fn(Answer) -> Answer + Send + Sync + 'static) {

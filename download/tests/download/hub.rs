@@ -6,6 +6,8 @@ use std::path::Path;
 
 use download::error::DownloadError;
 use download::folder::Folder;
+use download::hub::Hub;
+use download::source::Source;
 
 use super::fake_hub::{Behaviour, COMMIT, FakeHub, Files, LATER, READ, TOKEN, checkpoint};
 use super::{download, settings};
@@ -275,4 +277,83 @@ fn a_folder_that_holds_something_else_is_left_alone() {
     assert!(matches!(error, DownloadError::OtherSource { .. }), "{error}");
     assert_eq!(fs::read_to_string(folder.join("config.json")).unwrap(), "mine");
     assert!(Folder::new(&folder).whole().unwrap().is_none());
+}
+
+#[test]
+fn a_file_that_was_cut_off_counts_for_nothing_however_much_of_it_was_fetched_again() {
+    let hub = FakeHub::start(checkpoint(), Behaviour::default());
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("m");
+    download(&settings(hub.source(None), &folder)).unwrap();
+    let (name, bytes) = ("model-2-of-2.safetensors", &checkpoint()["model-2-of-2.safetensors"]);
+    // As a download leaves it that ended between the last byte and the checksum, and one that was wrong at that.
+    let partial = place.path().join("m.partial");
+    fs::rename(&folder, &partial).unwrap();
+    fs::write(partial.join(name), &bytes[..50_000]).unwrap();
+    let mut wrong = bytes.clone();
+    wrong[7] ^= 1;
+    fs::write(partial.join(format!("{name}.part")), &wrong).unwrap();
+    download(&settings(hub.source(None), &folder)).unwrap();
+    assert_whole(&folder, &checkpoint());
+}
+
+#[test]
+fn a_record_that_names_files_elsewhere_has_none_of_them_deleted() {
+    let hub = FakeHub::start(checkpoint(), Behaviour::default());
+    let place = tempfile::tempdir().unwrap();
+    let (folder, other) = (place.path().join("m"), place.path().join("other"));
+    fs::create_dir_all(&other).unwrap();
+    fs::write(other.join("model.safetensors"), "of another deployment").unwrap();
+    let partial = place.path().join("m.partial");
+    fs::create_dir_all(&partial).unwrap();
+    let record = r#"{"form": 1, "source": "x", "commit": null, "files": {"../other/model.safetensors": {"size": 1, "version": null}}}"#;
+    fs::write(partial.join(".swiftbalancer-download.json"), record).unwrap();
+    download(&settings(hub.source(None), &folder)).unwrap();
+    assert_whole(&folder, &checkpoint());
+    assert_eq!(fs::read_to_string(other.join("model.safetensors")).unwrap(), "of another deployment");
+}
+
+#[test]
+fn an_index_names_files_of_weights_alone() {
+    for name in [".swiftbalancer-download.json", "config.json", "a/model.safetensors", "model-1-of-2.safetensors.part"]
+    {
+        let mut files = checkpoint();
+        files.insert(name.to_owned(), b"{}".to_vec());
+        let index = serde_json::json!({"weight_map": {"a": name}}).to_string();
+        files.insert("model.safetensors.index.json".to_owned(), index.into_bytes());
+        let hub = FakeHub::start(files, Behaviour::default());
+        let place = tempfile::tempdir().unwrap();
+        let error = download(&settings(hub.source(None), &place.path().join("m"))).unwrap_err().to_string();
+        assert!(error.contains(&format!("it names {name:?}")), "{error}");
+    }
+}
+
+#[test]
+fn a_hub_that_begins_anew_and_comes_no_further_is_given_up() {
+    let hub = FakeHub::start(checkpoint(), Behaviour::default());
+    for cut in [80_000, 60_000, 70_000, 60_000, 70_000, 60_000] {
+        hub.behaviour.fault("model-1-of-2", move |answer| super::server::Answer {
+            status: 200,
+            headers: Vec::new(),
+            body: checkpoint()["model-1-of-2.safetensors"].clone(),
+            cut: Some(cut),
+            ..answer
+        });
+    }
+    let place = tempfile::tempdir().unwrap();
+    let error = download(&settings(hub.source(None), &place.path().join("m"))).unwrap_err();
+    assert!(matches!(error, DownloadError::GivenUp { attempts: 4, .. }), "{error}");
+}
+
+#[test]
+fn a_revision_that_is_a_commit_is_that_commit() {
+    let hub = FakeHub::start(checkpoint(), Behaviour::default());
+    hub.behaviour.fault("/api/", |answer| {
+        let other = String::from_utf8(answer.body.clone()).unwrap().replace(COMMIT, LATER);
+        super::server::Answer { body: other.into_bytes(), ..answer }
+    });
+    let place = tempfile::tempdir().unwrap();
+    let source = Source::Hub(Hub::new(Some(&hub.api.url()), "Org/Model", COMMIT, None).unwrap());
+    let error = download(&settings(source, &place.path().join("m"))).unwrap_err().to_string();
+    assert!(error.contains(&format!("it is of commit {LATER}")), "{error}");
 }

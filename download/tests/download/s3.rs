@@ -21,7 +21,8 @@ fn a_listing_of_several_pages_is_downloaded_and_every_request_is_signed() {
         assert_eq!(fs::read(folder.join(name)).unwrap(), checkpoint()[name], "{name}");
     }
     assert!(!folder.join("pytorch_model.bin").exists());
-    assert_eq!(store.server.count("list-type"), checkpoint().len().div_ceil(2));
+    // Once to know what there is, and once to know that it still is.
+    assert_eq!(store.server.count("list-type"), 2 * checkpoint().len().div_ceil(2));
 }
 
 #[test]
@@ -92,4 +93,28 @@ fn a_signed_request_is_not_led_to_another_host() {
     let place = tempfile::tempdir().unwrap();
     let error = download(&settings(store.source("s3://models/tiny"), &place.path().join("m"))).unwrap_err().to_string();
     assert!(error.contains("signed for one host"), "{error}");
+}
+
+#[test]
+fn a_bucket_of_another_region_is_told_though_its_answer_leads_nowhere() {
+    let store = FakeStore::start(checkpoint());
+    store.fault(|_| Answer::new(301, "<Error><Code>PermanentRedirect</Code></Error>"));
+    let place = tempfile::tempdir().unwrap();
+    let error = download(&settings(store.source("s3://models/tiny"), &place.path().join("m"))).unwrap_err().to_string();
+    assert!(error.contains("set region and endpoint of model.source.s3"), "{error}");
+}
+
+#[test]
+fn objects_of_which_one_was_replaced_meanwhile_are_no_checkpoint() {
+    let store = FakeStore::start(checkpoint());
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("m");
+    let replaced = std::sync::Arc::clone(&store.replaced);
+    store.fault(move |answer| {
+        replaced.store(true, std::sync::atomic::Ordering::SeqCst);
+        answer
+    });
+    let error = download(&settings(store.source("s3://models/tiny"), &folder)).unwrap_err().to_string();
+    assert!(error.contains("config.json was replaced while it was downloaded with others"), "{error}");
+    assert!(!folder.exists());
 }

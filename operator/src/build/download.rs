@@ -89,20 +89,26 @@ fn secrets(source: &ModelSource) -> Vec<EnvVar> {
     of_hub.into_iter().chain(of_store).collect()
 }
 
+/// Twelve digits.
+fn hash(text: &str) -> String {
+    let digits = Sha256::digest(text).iter().take(6).flat_map(|byte| [byte >> 4, byte & 15]).collect::<Vec<u8>>();
+    digits.iter().filter_map(|digit| char::from_digit(u32::from(*digit), 16)).collect()
+}
+
 /// Folder of the checkpoint in its volume: each source and revision has one of its own, so that a deployment that goes on to
 /// another never changes what pods read that still run.
 pub(super) fn folder(source: &ModelSource) -> Option<String> {
     let name = if let Some(hub) = &source.hugging_face {
-        format!("{}@{}", hub.repo.replace('/', "--"), hub.revision.replace('/', "--"))
+        // A mirror may have something else under the same name.
+        let at = hub.endpoint.as_deref().map(|endpoint| format!("@{}", hash(endpoint.trim_end_matches('/'))));
+        format!("{}@{}{}", hub.repo.replace('/', "--"), hub.revision.replace('/', "--"), at.unwrap_or_default())
     } else {
         let store = source.s3.as_ref()?;
         let place = format!("{}\n{}", store.endpoint.as_deref().unwrap_or_default(), store.url.trim_end_matches('/'));
-        let digits = Sha256::digest(place).iter().take(6).flat_map(|byte| [byte >> 4, byte & 15]).collect::<Vec<u8>>();
-        let hash: String = digits.iter().filter_map(|digit| char::from_digit(u32::from(*digit), 16)).collect();
         let is_plain = |letter: &char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
         let last = store.url.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
         let last: String = last.chars().filter(is_plain).take(64).collect();
-        format!("s3--{last}@{hash}")
+        format!("s3--{last}@{}", hash(&place))
     };
     let path = source.download_volume().and_then(|volume| volume.path.as_deref());
     Some(path.map_or_else(|| name.clone(), |path| format!("{}/{name}", path.trim_end_matches('/'))))
