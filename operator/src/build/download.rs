@@ -153,3 +153,31 @@ pub(super) fn with_template(mut pod: Pod) -> Pod {
     download.volume_mounts.get_or_insert_default().extend(added.cloned());
     pod
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_source_and_revision_has_a_folder_of_its_own() {
+        let of = |endpoint: Option<&str>, revision: &str, path: Option<&str>| {
+            let source = json!({
+                "type": "HuggingFace",
+                "huggingFace": {
+                    "repo": "Org/Model", "revision": revision, "endpoint": endpoint,
+                    "volume": {"claimName": "models", "path": path},
+                },
+            });
+            folder(&serde_json::from_value(source).unwrap()).unwrap()
+        };
+        assert_eq!(of(None, "main", None), "Org--Model@main");
+        assert_eq!(of(None, "a/b", Some("deep/")), "deep/Org--Model@a--b");
+        // A mirror may have another model of the same name.
+        let mirror = of(Some("http://mirror:8080"), "main", None);
+        assert!(mirror.starts_with("Org--Model@main@") && mirror.len() == "Org--Model@main@".len() + 12, "{mirror}");
+        assert_eq!(mirror, of(Some("http://mirror:8080/"), "main", None));
+        assert_ne!(mirror, of(Some("http://other:8080"), "main", None));
+    }
+}
