@@ -70,7 +70,8 @@ impl Nccl {
     fn load() -> Result<Self, DeviceError> {
         // SAFETY: this runs the initialisation of NCCL's library, which is what the user asked for.
         let found = NAMES.into_iter().find_map(|name| unsafe { Library::new(name) }.ok());
-        let library = found.ok_or_else(|| unusable(format!("NCCL ({}) is not in {}", NAMES[0], folders())))?;
+        let library = found
+            .ok_or_else(|| DeviceError::Unusable { reason: format!("NCCL ({}) is not in {}", NAMES[0], folders()) })?;
         // SAFETY: any NCCL has this function, of this type.
         let get: unsafe extern "C" fn(*mut c_int) -> ncclResult_t = unsafe { function(&library, "ncclGetVersion") }?;
         let mut version = 0;
@@ -80,7 +81,7 @@ impl Nccl {
         let version = version.unsigned_abs();
         let found = Version { major: version / 10_000, minor: version % 10_000 / 100 };
         if found < LEAST {
-            return Err(unusable(format!("NCCL is {found}, and {LEAST} is needed")));
+            return Err(DeviceError::Unusable { reason: format!("NCCL is {found}, and {LEAST} is needed") });
         }
         Self::of(library)
     }
@@ -93,9 +94,5 @@ impl Nccl {
 unsafe fn function<T: Copy>(library: &Library, name: &str) -> Result<T, DeviceError> {
     // SAFETY: as the caller says.
     let found = unsafe { library.get::<T>(name) };
-    found.map(|function| *function).map_err(|_| unusable(format!("NCCL has no {name}")))
-}
-
-const fn unusable(reason: String) -> DeviceError {
-    DeviceError::Unusable { reason }
+    found.map(|function| *function).map_err(|_| DeviceError::Unusable { reason: format!("NCCL has no {name}") })
 }
