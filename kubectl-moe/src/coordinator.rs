@@ -12,10 +12,10 @@ use kube::client::Body;
 use kube::core::Status;
 use plan::wire::keys::ADMIN_TOKEN_HEADER;
 use plan::wire::{self, LoadDocument, MapDocument, MonitorDocument, RecordedMap, State, WireError};
-use serde::Deserialize;
 
 use crate::PluginError;
 use crate::connection::of_url;
+use crate::refusal;
 use crate::secret_file::first_line;
 use operator::keys::AdminToken;
 use operator::{names, words};
@@ -130,11 +130,9 @@ impl Coordinator {
         if status.is_success() {
             return Ok(text);
         }
-        Err(match serde_json::from_str(&text) {
-            Ok(Refusal { error: Reason { message } }) => {
-                PluginError::Refused { pod: pod.clone(), path, message: words::shorten(&message) }
-            }
-            Err(_) => failed(kube::Error::Api(Box::new(said_by_api_server(&text, status)))),
+        Err(match refusal::reason(text.as_bytes()) {
+            Some(message) => PluginError::Refused { pod: pod.clone(), path, message: words::shorten(&message) },
+            None => failed(kube::Error::Api(Box::new(said_by_api_server(&text, status)))),
         })
     }
 }
@@ -143,17 +141,6 @@ fn read_token(path: &Path) -> Result<AdminToken, PluginError> {
     let failed = |source| PluginError::TokenFile { path: path.to_owned(), source };
     let token = AdminToken::read(&first_line(path).map_err(failed)?);
     token.ok_or_else(|| failed(std::io::Error::other("it holds no token of 32 visible characters or more")))
-}
-
-/// How a coordinator says that it does not do what it was asked for.
-#[derive(Deserialize)]
-struct Refusal {
-    error: Reason,
-}
-
-#[derive(Deserialize)]
-struct Reason {
-    message: String,
 }
 
 fn said_by_api_server(text: &str, status: StatusCode) -> Status {

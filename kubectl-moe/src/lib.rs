@@ -14,6 +14,7 @@ mod map;
 mod monitor;
 mod offline;
 mod output;
+mod refusal;
 mod replica;
 mod secret_file;
 mod status;

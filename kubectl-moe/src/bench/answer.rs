@@ -5,6 +5,8 @@ use std::time::Duration;
 use operator::words::shorten;
 use serde::Deserialize;
 
+use crate::refusal::Reason;
+
 /// A request that was answered. Times are since its stretch began.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Sample {
@@ -53,11 +55,6 @@ impl Choice {
 #[derive(Deserialize)]
 struct Usage {
     completion_tokens: u64,
-}
-
-#[derive(Deserialize)]
-struct Reason {
-    message: String,
 }
 
 impl Reader {

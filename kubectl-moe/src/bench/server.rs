@@ -17,6 +17,7 @@ use super::answer::{Reader, Sample};
 use crate::PluginError;
 use crate::cluster::{Cluster, within};
 use crate::connection::{Connection, of_url};
+use crate::refusal;
 use crate::secret_file::first_line;
 use crate::words::{bytes, seconds};
 
@@ -76,12 +77,12 @@ impl Server {
             (cluster.client, format!("/api/v1/namespaces/{}/services/{target}:http/proxy", cluster.namespace))
         };
         let timeout = connection.request_timeout().unwrap_or(TIMEOUT);
-        let model_given = model.unwrap_or_default().to_owned();
-        let mut server = Self { target: target.to_owned(), model: model_given, client, way, key, timeout };
-        if model.is_none() {
-            server.model = within(Some(timeout), server.first_model()).await?;
-        }
-        Ok(server)
+        let server = Self { target: target.to_owned(), model: String::new(), client, way, key, timeout };
+        let model = match model {
+            Some(model) => model.to_owned(),
+            None => within(Some(timeout), server.first_model()).await?,
+        };
+        Ok(Self { model, ..server })
     }
 
     async fn first_model(&self) -> Result<String, PluginError> {
@@ -91,7 +92,7 @@ impl Server {
         let status = response.status();
         let text = whole(response.into_body()).await.map_err(failed)?;
         if !status.is_success() {
-            return Err(failed(format!("{status}: {}", refusal(&text))));
+            return Err(failed(format!("{status}: {}", refused(&text))));
         }
         let models: Models =
             serde_json::from_slice(&text).map_err(|_| failed("/v1/models is no list of models".to_owned()))?;
@@ -119,7 +120,7 @@ impl Server {
         let status = response.status();
         let mut frames = response.into_body();
         if !status.is_success() {
-            return Err(format!("{status}: {}", refusal(&whole(frames).await?)));
+            return Err(format!("{status}: {}", refused(&whole(frames).await?)));
         }
         let mut reader = Reader::default();
         while let Some(frame) = frames.frame().await {
@@ -158,17 +159,8 @@ async fn whole(mut frames: Body) -> Result<Vec<u8>, String> {
 }
 
 /// Why a server refuses: the message of its error, or all that it says.
-fn refusal(body: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct Refusal {
-        error: Reason,
-    }
-    #[derive(Deserialize)]
-    struct Reason {
-        message: String,
-    }
-    let told = serde_json::from_slice(body).map(|Refusal { error }| error.message);
-    shorten(&told.unwrap_or_else(|_| String::from_utf8_lossy(body).into_owned()))
+fn refused(body: &[u8]) -> String {
+    shorten(&refusal::reason(body).unwrap_or_else(|| String::from_utf8_lossy(body).into_owned()))
 }
 
 fn read_key(path: &Path) -> Result<HeaderValue, PluginError> {

@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
-/// Traffic.
+/// What decides all of the traffic: the same values send the same requests.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Workload {
     pub seed: u64,

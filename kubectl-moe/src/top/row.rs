@@ -1,6 +1,5 @@
 //! A replica in one row. Pure.
 
-use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeSet;
 
 use operator::words::shorten;
@@ -98,44 +97,19 @@ impl Now {
 
 /// Rows that measured nothing come last; equal ones are in the order of their names.
 pub(super) fn sort(rows: &mut [Row], by: SortBy) {
-    let most = |read: fn(&Now) -> Option<f64>| {
-        move |row: &Row| Reverse(Measured(row.now.as_ref().and_then(read).unwrap_or(f64::NEG_INFINITY)))
-    };
     rows.sort_by(|one, other| {
         (&one.namespace, &one.name, one.replica).cmp(&(&other.namespace, &other.name, other.replica))
     });
-    match by {
-        SortBy::Name => {}
-        SortBy::Tokens => rows.sort_by_key(most(|now| now.tokens_per_second)),
-        SortBy::Waiting => rows.sort_by_key(most(|now| Some(now.waiting as f64))),
-        SortBy::Ratio => rows.sort_by_key(most(|now| now.ratio.map(|ratio| -ratio))),
-        SortBy::FirstToken => rows.sort_by_key(most(|now| now.first_token_p99)),
-    }
+    let read: fn(&Now) -> Option<f64> = match by {
+        SortBy::Name => return,
+        SortBy::Tokens => |now| now.tokens_per_second,
+        SortBy::Waiting => |now| Some(now.waiting as f64),
+        SortBy::Ratio => |now| now.ratio.map(|ratio| -ratio),
+        SortBy::FirstToken => |now| now.first_token_p99,
+    };
+    let measured = |row: &Row| row.now.as_ref().and_then(read).unwrap_or(f64::NEG_INFINITY);
+    rows.sort_by(|one, other| measured(other).total_cmp(&measured(one)));
 }
-
-/// A number that can be sorted by.
-#[derive(Clone, Copy)]
-struct Measured(f64);
-
-impl Ord for Measured {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.total_cmp(&other.0)
-    }
-}
-
-impl PartialOrd for Measured {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Measured {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Measured {}
 
 pub(super) fn render(rows: &[Row], all_namespaces: bool, output: Output) -> String {
     #[derive(Serialize)]
