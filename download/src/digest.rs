@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use crc::{CRC_32_ISCSI, CRC_32_ISO_HDLC, CRC_64_NVME, Crc, Table};
 use md5::Md5;
+use plan::words::hexadecimal;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
@@ -94,7 +95,7 @@ impl Hasher {
         match self {
             Self::Sha256(hash, in_base64) => written(&hash.finalize(), in_base64),
             Self::Sha1(hash, in_base64) => written(&hash.finalize(), in_base64),
-            Self::Md5(hash) => hex(&hash.finalize()),
+            Self::Md5(hash) => hexadecimal(&hash.finalize()),
             Self::Crc32(crc) => BASE64.encode(crc.finalize().to_be_bytes()),
             Self::Crc64(crc) => BASE64.encode(crc.finalize().to_be_bytes()),
         }
@@ -102,13 +103,7 @@ impl Hasher {
 }
 
 fn written(bytes: &[u8], in_base64: bool) -> String {
-    if in_base64 { BASE64.encode(bytes) } else { hex(bytes) }
-}
-
-/// Bytes as hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    if in_base64 { BASE64.encode(bytes) } else { hexadecimal(bytes) }
 }
 
 #[cfg(test)]

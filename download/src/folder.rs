@@ -37,7 +37,7 @@ pub struct Record {
 /// A file of a folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
-    /// Bytes.
+    /// How many bytes it has.
     pub size: u64,
     /// Checksum, or the tag of the store.
     pub version: Option<String>,

@@ -41,7 +41,7 @@ impl Default for Timeouts {
 pub struct Request {
     /// What it is for, for errors.
     pub what: String,
-    /// Where.
+    /// The URL that is asked first.
     pub url: Url,
     /// Headers that go with it, wherever it leads.
     pub headers: HeaderMap,

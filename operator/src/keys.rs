@@ -3,12 +3,13 @@
 //! neither by `Debug` nor where an object is serialized for people.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Debug, Formatter, Write as _};
+use std::fmt::{self, Debug, Formatter};
 
 use http::HeaderValue;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use plan::wire::keys::{ADMIN_TOKEN, GROUP_SECRET, LEAST_BYTES};
+use plan::words::hexadecimal;
 use sha2::{Digest as _, Sha256};
 
 /// Bytes of randomness of both keys.
@@ -107,13 +108,6 @@ impl Keys {
         }
         hexadecimal(&hash.finalize()[..16])
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a string does not fail");
-        text
-    })
 }
 
 /// Keys as they are stored.

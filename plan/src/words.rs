@@ -1,6 +1,7 @@
 //! What every program here does with words that end up in a line of a log or on a terminal.
 
 use std::error::Error;
+use std::fmt::Write as _;
 
 /// Whether a character cannot be seen and does something: it controls a terminal, begins a line, turns the direction of
 /// what follows, or makes words look like others that they are not. These are controls, separators of lines, and what
@@ -45,6 +46,15 @@ pub fn with_causes(error: &dyn Error) -> String {
         next = cause.source();
     }
     text
+}
+
+/// Bytes as hexadecimal digits, two for each, in lower case.
+#[must_use]
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a string does not fail");
+        text
+    })
 }
 
 /// A number of things: 1 window, 2 windows.

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail, ensure};
+use plan::words::hexadecimal;
 use sha2::{Digest, Sha256};
 
 use crate::image::shared_libraries;
@@ -272,7 +273,7 @@ impl Build {
             hash.update(fs::read(&unit.source)?);
             hash.update(format!("{:?} {ALWAYS:?} {WARNINGS:?} {:?}", unit.flags, unit.text));
             let stem = unit.source.file_stem().and_then(|stem| stem.to_str()).context("a source without a name")?;
-            objects.insert(self.objects.join(format!("{stem}-{}.o", hex(&hash.finalize()[..8]))), unit);
+            objects.insert(self.objects.join(format!("{stem}-{}.o", hexadecimal(&hash.finalize()[..8]))), unit);
         }
         Ok(objects)
     }
@@ -338,10 +339,6 @@ pub(crate) fn with_extension(folder: &Path, extension: &str) -> Result<Vec<PathB
         bail!("no .{extension} file in {}", folder.display());
     }
     Ok(found)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use sha2::{Digest as _, Sha256};
 
-use crate::digest::hex;
+use plan::words::hexadecimal;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 /// SHA-256 of no body.
@@ -26,9 +26,9 @@ pub struct Keys {
 pub(super) struct Signed<'a> {
     pub method: &'a str,
     pub host: &'a str,
-    /// Escaped.
+    /// The path of the URL, in which what S3 does not leave as it is is escaped.
     pub path: &'a str,
-    /// Escaped and sorted.
+    /// The query of the URL, its parameters escaped and in the order of their names.
     pub query: &'a str,
     /// Headers of the request beside those of the signature.
     pub headers: &'a [(&'static str, &'a str)],
@@ -49,12 +49,12 @@ impl Keys {
         let Signed { method, path, query, .. } = request;
         let canonical = format!("{method}\n{path}\n{query}\n{lines}\n{names}\n{EMPTY}");
         let scope = format!("{day}/{region}/s3/aws4_request");
-        let text = format!("{ALGORITHM}\n{time}\n{scope}\n{}", hex(&Sha256::digest(canonical)));
+        let text = format!("{ALGORITHM}\n{time}\n{scope}\n{}", hexadecimal(&Sha256::digest(canonical)));
         let mut key = format!("AWS4{}", self.secret).into_bytes();
         for part in [day, region, "s3", "aws4_request"] {
             key = mac(&key, part);
         }
-        let signature = hex(&mac(&key, &text));
+        let signature = hexadecimal(&mac(&key, &text));
         let authorization =
             format!("{ALGORITHM} Credential={}/{scope}, SignedHeaders={names}, Signature={signature}", self.id);
         // The client of HTTP says by itself which host it asks.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use download::hub::Hub;
 use download::source::Source;
+use plan::words::hexadecimal;
 use serde_json::json;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
@@ -55,17 +56,12 @@ pub struct FakeHub {
 
 pub type Files = BTreeMap<String, Vec<u8>>;
 
-pub fn hex(bytes: &[u8]) -> String {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from_digit(digit.into(), 16).unwrap()).collect()
-}
-
 fn is_large(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|ending| ending == "safetensors" || ending == "bin")
 }
 
 fn git(bytes: &[u8]) -> String {
-    hex(&Sha1::new_with_prefix(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize())
+    hexadecimal(&Sha1::new_with_prefix(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize())
 }
 
 /// A checkpoint of two shards, with what else lies in a repository.
@@ -136,7 +132,7 @@ fn answer(asked: &Asked, files: &Files, behaviour: &Behaviour, cdn: &str) -> Ans
             (true, _) => json!({"rfilename": name}),
             (false, true) => json!({
                 "rfilename": name, "size": bytes.len(), "blobId": "0".repeat(40),
-                "lfs": {"sha256": hex(&Sha256::digest(bytes)), "size": bytes.len(), "pointerSize": 135},
+                "lfs": {"sha256": hexadecimal(&Sha256::digest(bytes)), "size": bytes.len(), "pointerSize": 135},
             }),
             (false, false) => json!({"rfilename": name, "size": bytes.len(), "blobId": git(bytes)}),
         };
@@ -152,7 +148,7 @@ fn answer(asked: &Asked, files: &Files, behaviour: &Behaviour, cdn: &str) -> Ans
     let Some(bytes) = files.get(name) else { return Answer::new(404, "").with("x-error-code", "EntryNotFound") };
     let commit = if revision == "main" { main } else { revision };
     if is_large(name) {
-        let tag = format!("\"{}\"", hex(&Sha256::digest(bytes)));
+        let tag = format!("\"{}\"", hexadecimal(&Sha256::digest(bytes)));
         return Answer::new(302, "")
             .with("location", format!("{cdn}/cdn/{name}?signature=x"))
             .with("x-repo-commit", commit)

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use download::s3::{Bucket, Keys};
 use download::source::Source;
 use md5::{Digest as _, Md5};
+use plan::words::hexadecimal;
 
-use super::fake_hub::{Fault, Files, hex};
+use super::fake_hub::{Fault, Files};
 use super::server::{Answer, Asked, Server};
 
 pub struct FakeStore {
@@ -19,7 +20,7 @@ pub struct FakeStore {
 }
 
 fn tag(bytes: &[u8]) -> String {
-    format!("\"{}\"", hex(&Md5::digest(bytes)))
+    format!("\"{}\"", hexadecimal(&Md5::digest(bytes)))
 }
 
 pub fn keys() -> Keys {
@@ -36,8 +37,8 @@ impl FakeStore {
             let mut answer = answer(asked, &files);
             if asked.target.contains("list-type") && is_replaced.load(Ordering::SeqCst) {
                 let listing = String::from_utf8(answer.body).unwrap();
-                let other = hex(&Md5::digest("another"));
-                answer.body = listing.replace(&hex(&Md5::digest(&files["config.json"])), &other).into_bytes();
+                let other = hexadecimal(&Md5::digest("another"));
+                answer.body = listing.replace(&hexadecimal(&Md5::digest(&files["config.json"])), &other).into_bytes();
             }
             let is_changed = asked.method == "GET" && asked.target.contains("model-1-of-2");
             match changes.lock().unwrap().pop_front_if(|_| is_changed) {

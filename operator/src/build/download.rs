@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use plan::wire::process::{DOWNLOAD_PROGRAM, DownloadCommand, DownloadSource, variable};
+use plan::words::hexadecimal;
 use sha2::{Digest as _, Sha256};
 
 use super::mounts::{DOWNLOAD, MODEL, volume};
@@ -89,10 +90,9 @@ fn secrets(source: &ModelSource) -> Vec<EnvVar> {
     of_hub.into_iter().chain(of_store).collect()
 }
 
-/// Twelve digits.
+/// The first twelve digits of the SHA-256, which tell places apart.
 fn hash(text: &str) -> String {
-    let digits = Sha256::digest(text).iter().take(6).flat_map(|byte| [byte >> 4, byte & 15]).collect::<Vec<u8>>();
-    digits.iter().filter_map(|digit| char::from_digit(u32::from(*digit), 16)).collect()
+    hexadecimal(&Sha256::digest(text)[..6])
 }
 
 /// Folder of the checkpoint in its volume: each source and revision has one of its own, so that a deployment that goes on to

@@ -7,6 +7,7 @@ use super::{ModelIdentity, VERSION, Version, WireError, check_version, parse, re
 use crate::ids::ExpertId;
 use crate::map::{ExpertMap, MapShape};
 use crate::slots::RankSlots;
+use crate::words::hexadecimal;
 
 /// An expert map on the wire and on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,7 +119,7 @@ impl MapDocument {
     #[must_use]
     pub fn content_hash(&self) -> String {
         let canonical = serde_json::to_vec(self).expect("a map document is plain data");
-        hex(&Sha256::digest(canonical))
+        hexadecimal(&Sha256::digest(canonical))
     }
 }
 
@@ -162,12 +163,4 @@ impl RecordedMap {
         check_version(head.map.version.as_deref())?;
         parse(json)
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a string does not fail");
-        text
-    })
 }

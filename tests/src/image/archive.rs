@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use plan::words::hexadecimal;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -36,7 +37,7 @@ pub fn write_archive(name: &str, recipe: &Recipe, context: &Path, path: &Path) -
     let layer = layer(recipe, context).with_context(|| format!("building {name}"))?;
     let mut blobs = Vec::new();
     let mut blob = |media_type: &str, bytes: Vec<u8>| -> Value {
-        let digest = format!("sha256:{}", hex(&Sha256::digest(&bytes)));
+        let digest = format!("sha256:{}", hexadecimal(&Sha256::digest(&bytes)));
         let descriptor = json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() });
         blobs.push((digest, bytes));
         descriptor
@@ -154,15 +155,7 @@ fn header(size: u64, mode: u32) -> tar::Header {
 /// The first 8 hex digits of the SHA-256: enough to tell checkouts apart.
 #[must_use]
 pub fn short_hash(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes)[..4])
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a string does not fail");
-        text
-    })
+    hexadecimal(&Sha256::digest(bytes)[..4])
 }
 
 #[cfg(test)]
@@ -221,7 +214,7 @@ mod tests {
 
         let outer = entries(fs::File::open(&path).unwrap());
         for (name, (_, _, bytes)) in outer.iter().filter(|(name, _)| name.starts_with("blobs/")) {
-            assert_eq!(*name, format!("blobs/sha256/{}", hex(&Sha256::digest(bytes))));
+            assert_eq!(*name, format!("blobs/sha256/{}", hexadecimal(&Sha256::digest(bytes))));
         }
         let read =
             |digest: &Value| &outer[&format!("blobs/{}", digest.as_str().expect("a digest").replace(':', "/"))].2;
